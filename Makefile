@@ -1,0 +1,61 @@
+# Everything runs in an environment of its own below .venv, one per Airflow version.
+#   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
+#   make test [AIRFLOW=3.1.1]       every test
+#   make check                      lint, types, import rules
+#   make bench                      the timing figures
+
+AIRFLOW ?= 3.3.2
+PYTHON ?= python3
+# WHEEL=1 tests the built wheel, as a user gets it, in place of the working tree.
+WHEEL ?=
+KEEP ?=
+
+CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
+VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
+READY := $(VENV)/.ready
+PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+# uv looks into the system's certificates, as pip, git and curl do.
+export UV_SYSTEM_CERTS := 1
+
+.PHONY: env demo test check format bench clean
+
+env: $(READY)
+
+$(READY): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making the environment $(VENV) ..."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(CONSTRAINTS))"
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group dev \
+		"apache-airflow==$(AIRFLOW)" $(if $(WHEEL),,--editable .)
+ifneq ($(WHEEL),)
+	@rm -rf dist && $(VENV)/bin/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --reinstall-package \
+		airflow-provider-browseract dist/*.whl
+endif
+	@touch $@
+
+demo: $(READY)
+	@$(RUN) python tests/e2e/demo.py $(if $(KEEP),--keep)
+
+test: $(READY)
+	@$(RUN) pytest $(PYTEST_ARGS)
+
+check: $(READY)
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+format: $(READY)
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+bench: $(READY)
+	@$(RUN) python tests/benchmarks/run.py
+
+clean:
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,320 @@
+"""Every endpoint of BrowserAct's API v2 as a function that returns a :class:`Call`.
+
+A call is a plain value: it can be compared, logged and tested without a network. The clients in
+:mod:`~airflow_provider_browseract.api.client` carry it and hand what came back to :meth:`Call.read_answer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    NotTheApiError,
+    ServerError,
+    UnexpectedAnswerError,
+    error_class,
+)
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    Page,
+    Region,
+    Task,
+    TaskStatus,
+    Template,
+    Workflow,
+    read_list,
+    read_nothing,
+    read_page,
+    read_status,
+)
+
+T = TypeVar("T")
+U = TypeVar("U")
+PAGE_LIMIT = 500
+"""The largest page that the API gives. It is always sent: without it a page holds one item."""
+
+Pair = Mapping[str, str]
+"""An input as the API takes it: ``{"name": ..., "value": ...}``, both strings."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over HTTP, whichever library carried it.
+
+    :param status: HTTP status.
+    :param headers: header names in lower case, with their values.
+    :param body: the undecoded body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request to the API, and how to read its answer.
+
+    :param method: HTTP method.
+    :param path: path below the base URL, with the API's version.
+    :param read: turns the decoded JSON of a successful answer into a model.
+    :param params: query parameters.
+    :param body: JSON body, kept out of ``repr`` because inputs may be confidential.
+    :param starts_run: whether carrying it out twice would start, and bill, two runs.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], T] = field(repr=False)
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
+    starts_run: bool = False
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name in the API, such as ``get-task``."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the call only reads, so that it may be sent again whatever became of it."""
+        return self.method == "GET"
+
+    def read_answer(self, answer: Answer) -> T:
+        """Turn an HTTP answer into the call's result.
+
+        :raises BrowserActError: the class that fits BrowserAct's code, or else the HTTP status.
+        """
+        if 200 <= answer.status < 300:
+            try:
+                data = _decode(answer)
+                # Errors never came with status 200 in any documented example; should one, it is still an error.
+                if isinstance(data, Mapping) and data.get("code") and "msg" in data:
+                    raise self._error(answer, data)
+                return self.read(data)
+            except UnexpectedAnswerError as error:
+                raise type(error)(
+                    f"BrowserAct's answer to {self.name} is not usable: {error.message}",
+                    http_status=answer.status,
+                ) from None
+        try:
+            data = _decode(answer)
+        except UnexpectedAnswerError:
+            data = None
+        raise self._error(answer, data if isinstance(data, Mapping) else {})
+
+    def _error(self, answer: Answer, envelope: Mapping[str, Any]) -> BrowserActError:
+        code, msg, trace_id = (envelope.get(name) for name in ("code", "msg", "traceId"))
+        code = code if isinstance(code, int) else None
+        kind = error_class(answer.status, code)
+        if issubclass(kind, NotTheApiError):
+            said = f"answered {self.name} with HTTP {answer.status} and no BrowserAct error"
+            return kind(f"The host {said}", http_status=answer.status)
+        verb = "failed at" if issubclass(kind, ServerError) else "refused"
+        return kind(
+            f"BrowserAct {verb} {self.name}: {msg or 'no reason given'}",
+            http_status=answer.status,
+            code=code,
+            msg=str(msg) if msg else None,
+            trace_id=str(trace_id) if trace_id else None,
+            retry_after=_retry_after(answer.headers.get("retry-after")),
+        )
+
+
+def _decode(answer: Answer) -> Any:
+    if not answer.body.strip():
+        return None
+    try:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        kind = answer.headers.get("content-type", "an unnamed type").split(";")[0]
+        raise NotTheApiError(f"it is not JSON but {kind}") from None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a ``Retry-After`` header, seconds or an HTTP date, as seconds from now."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def next_page(call: Call[Page[U]], page: Page[U]) -> Call[Page[U]] | None:
+    """Make the call for the page after ``page``, or None if that was the last one."""
+    full = len(page.items) >= int(call.params["limit"])
+    more = full if page.total_pages is None else page.number < page.total_pages
+    return replace(call, params={**call.params, "page": page.number + 1}) if more and page.items else None
+
+
+def run_task(
+    workflow_id: str,
+    *,
+    input_parameters: Sequence[Pair] = (),
+    save_browser_data: bool = False,
+    profile_id: str | None = None,
+    callback_url: str | None = None,
+    status_change_callback_url: str | None = None,
+) -> Call[CreatedTask]:
+    """Start a run of a workflow (``POST /v2/workflow/run-task``).
+
+    :param workflow_id: the workflow to run.
+    :param input_parameters: name/value pairs of strings.
+    :param save_browser_data: keep cookies and logins; the answer then has the profile's id.
+    :param profile_id: browser profile of an earlier run to start with.
+    :param callback_url: called once when the task ends.
+    :param status_change_callback_url: called at each change of status.
+    """
+    body = _given(
+        workflow_id=workflow_id,
+        input_parameters=[dict(pair) for pair in input_parameters],
+        save_browser_data=save_browser_data,
+        profile_id=profile_id,
+        callback_url=callback_url,
+        status_change_callback_url=status_change_callback_url,
+    )
+    return Call("POST", "/v2/workflow/run-task", CreatedTask.read, body=body, starts_run=True)
+
+
+def run_task_by_template(
+    workflow_template_id: str,
+    *,
+    region: str | None = None,
+    input_parameters: Sequence[Pair] = (),
+    callback_url: str | None = None,
+    status_change_callback_url: str | None = None,
+) -> Call[CreatedTask]:
+    """Start a run of an official template (``POST /v2/workflow/run-task-by-template``); templates know no profiles.
+
+    :param workflow_template_id: the template to run.
+    :param region: code of the proxy region; the API's default is ``US``.
+    :param input_parameters: name/value pairs of strings.
+    :param callback_url: called once when the task ends.
+    :param status_change_callback_url: called at each change of status.
+    """
+    body = _given(
+        workflow_template_id=workflow_template_id,
+        proxyRegion=region,
+        input_parameters=[dict(pair) for pair in input_parameters],
+        callback_url=callback_url,
+        status_change_callback_url=status_change_callback_url,
+    )
+    return Call("POST", "/v2/workflow/run-task-by-template", CreatedTask.read, body=body, starts_run=True)
+
+
+def get_task_status(task_id: str) -> Call[TaskStatus]:
+    """Read the status alone, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
+    return Call("GET", "/v2/workflow/get-task-status", read_status, {"task_id": task_id})
+
+
+def get_task(task_id: str) -> Call[Task]:
+    """Read everything about a task (``GET /v2/workflow/get-task``)."""
+    return Call("GET", "/v2/workflow/get-task", Task.read, {"task_id": task_id})
+
+
+def list_tasks(
+    *,
+    workflow_id: str | None = None,
+    workflow_name: str | None = None,
+    status: TaskStatus | None = None,
+    created_at_from: datetime | None = None,
+    created_at_to: datetime | None = None,
+    page: int = 1,
+    limit: int = PAGE_LIMIT,
+) -> Call[Page[Task]]:
+    """List tasks by creation time (``GET /v2/workflow/list-tasks``).
+
+    :param workflow_id: only tasks of this workflow.
+    :param workflow_name: only tasks of workflows whose name contains this, in any case.
+    :param status: only tasks with this status.
+    :param created_at_from: only tasks created at this time or later; needs a time zone.
+    :param created_at_to: only tasks created at this time or earlier; needs a time zone.
+    :param page: page number, from 1.
+    :param limit: tasks a page, 1 to 500.
+    """
+    params = _given(
+        workflow_id=workflow_id,
+        workflow_name=workflow_name,
+        status=status and status.value,
+        created_at_from=_utc(created_at_from),
+        created_at_to=_utc(created_at_to),
+        page=page,
+        limit=limit,
+    )
+    return Call("GET", "/v2/workflow/list-tasks", read_page(Task.read), params)
+
+
+def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
+    """Cancel a task at once (``PUT /v2/workflow/stop-task``).
+
+    :param task_id: the task to cancel.
+    :param biz_code: a number for the caller's own statistics.
+    """
+    params = _given(task_id=task_id, biz_code=biz_code)
+    return Call("PUT", "/v2/workflow/stop-task", read_nothing, params)
+
+
+def resume_task(task_id: str) -> Call[None]:
+    """Let a paused task go on (``PUT /v2/workflow/resume-task``)."""
+    return Call("PUT", "/v2/workflow/resume-task", read_nothing, {"task_id": task_id})
+
+
+def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workflow]]:
+    """List the account's workflows (``GET /v2/workflow/list-workflows``), ``limit`` of 1 to 500 a page."""
+    params = {"page": page, "limit": limit}
+    return Call("GET", "/v2/workflow/list-workflows", read_page(Workflow.read), params)
+
+
+def get_workflow(workflow_id: str) -> Call[Workflow]:
+    """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
+    return Call("GET", "/v2/workflow/get-workflow", Workflow.read, {"workflow_id": workflow_id})
+
+
+def list_official_workflow_templates(
+    *, keyword: str | None = None, page: int = 1, limit: int = PAGE_LIMIT
+) -> Call[Page[Template]]:
+    """List official templates (``GET /v2/workflow/list-official-workflow-templates``).
+
+    :param keyword: only templates whose name or description contains this.
+    :param page: page number, from 1.
+    :param limit: templates a page, 1 to 500.
+    """
+    params = _given(keyword=keyword, page=page, limit=limit)
+    return Call("GET", "/v2/workflow/list-official-workflow-templates", read_page(Template.read), params)
+
+
+def get_official_workflow_template(workflow_template_id: str) -> Call[Template]:
+    """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``)."""
+    params = {"workflow_template_id": workflow_template_id}
+    return Call("GET", "/v2/workflow/get-official-workflow-template", Template.read, params)
+
+
+def get_region_list() -> Call[tuple[Region, ...]]:
+    """List the proxy regions for template runs (``GET /v2/workflow/get-region-list``)."""
+    return Call("GET", "/v2/workflow/get-region-list", read_list(Region.read))
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _utc(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone")
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,234 @@
+"""The two clients: they carry calls, and everything else is decided elsewhere.
+
+Redirects are not followed, since the API has none and the key must not travel. Credentials in ``~/.netrc`` are not
+used; proxy variables of the environment are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+import requests
+import tenacity
+from requests.auth import AuthBase
+
+from airflow_provider_browseract import __version__
+from airflow_provider_browseract.api.calls import Answer, Call, next_page
+from airflow_provider_browseract.api.errors import (
+    AnswerLostError,
+    BrowserActError,
+    ConnectionFailedError,
+)
+from airflow_provider_browseract.api.models import Page
+from airflow_provider_browseract.api.retries import RetryPolicy
+
+T = TypeVar("T")
+
+DEFAULT_BASE_URL = "https://api.browseract.com"
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What both clients need to know.
+
+    :param api_key: BrowserAct API key; kept out of ``repr``.
+    :param base_url: address of the API without the version.
+    :param connect_timeout: seconds to wait for a connection.
+    :param read_timeout: seconds to wait for the next bytes of an answer.
+    :param retries: how a call is tried again.
+    :param user_agent: who is calling.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    user_agent: str = f"airflow-provider-browseract/{__version__}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every request, without the key."""
+        return {"User-Agent": self.user_agent, "Accept": "application/json"}
+
+
+class BrowserActClient:
+    """Carries calls with ``requests`` over one connection pool.
+
+    :param settings: where to, as whom, and how patiently.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+
+    def __enter__(self) -> BrowserActClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.headers.update(self.settings.headers)
+        session.auth = _RequestsBearer(self.settings.api_key)
+        return session
+
+    def close(self) -> None:
+        """Close the connections; the client can be used again and opens new ones."""
+        self._session.close()
+
+    def send(self, call: Call[T]) -> T:
+        """Carry a call, again if the policy says so.
+
+        :param call: a value from :mod:`airflow_provider_browseract.api.calls`.
+        :returns: what the call's reader makes of the answer.
+        :raises BrowserActError: the class says what a user can do about it.
+        """
+        answer: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_once, call)
+        return answer
+
+    def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
+        """Give the items of a list call, page after page.
+
+        :param call: the call for the first page.
+        """
+        following: Call[Page[T]] | None = call
+        while following is not None:
+            page = self.send(following)
+            yield from page.items
+            following = next_page(following, page)
+
+    def _send_once(self, call: Call[T]) -> T:
+        try:
+            response = self._session.request(
+                call.method,
+                self.settings.base_url + call.path,
+                params=dict(call.params),
+                json=call.body,
+                timeout=(self.settings.connect_timeout, self.settings.read_timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise _requests_error(call, self.settings, error) from None
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return call.read_answer(Answer(response.status_code, headers, response.content))
+
+
+class AsyncBrowserActClient:
+    """Carries calls with ``httpx`` over one connection pool; nothing in it blocks the event loop.
+
+    :param settings: where to, as whom, and how patiently.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self._opened: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> AsyncBrowserActClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _client(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            self._opened = httpx.AsyncClient(
+                headers=self.settings.headers,
+                auth=_HttpxBearer(self.settings.api_key),
+                timeout=httpx.Timeout(self.settings.read_timeout, connect=self.settings.connect_timeout),
+                verify=await asyncio.to_thread(_ssl_context),
+                follow_redirects=False,
+            )
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Close the connections; the client can be used again and opens new ones."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call; as :meth:`BrowserActClient.send`."""
+        return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_once, call)
+
+    async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
+        """Give the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
+        following: Call[Page[T]] | None = call
+        while following is not None:
+            page = await self.send(following)
+            for item in page.items:
+                yield item
+            following = next_page(following, page)
+
+    async def _send_once(self, call: Call[T]) -> T:
+        client = await self._client()
+        try:
+            response = await client.request(
+                call.method, self.settings.base_url + call.path, params=dict(call.params), json=call.body
+            )
+        except httpx.HTTPError as error:
+            raise _httpx_error(call, self.settings, error) from None
+        return call.read_answer(Answer(response.status_code, response.headers, response.content))
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    # Reading the certificates blocks for long enough to be felt by other triggers, and a copy takes some 500 KiB:
+    # so once a process, in a thread.
+    return httpx.create_ssl_context()
+
+
+class _RequestsBearer(AuthBase):
+    """Sets the key as requests' own authentication, or it would be replaced by an entry in ~/.netrc."""
+
+    def __init__(self, api_key: str) -> None:
+        self.api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.api_key}"
+        return request
+
+
+class _HttpxBearer(httpx.Auth):
+    def __init__(self, api_key: str) -> None:
+        self.api_key = api_key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self.api_key}"
+        yield request
+
+
+def _requests_error(call: Call[Any], settings: ClientSettings, error: requests.RequestException) -> BrowserActError:
+    # urllib3 keeps what happened in `reason`; only these surely came before the request was sent.
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    never_sent = isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError) or type(
+        reason
+    ).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    return _transport_error(call, settings, never_sent, reason or error)
+
+
+def _httpx_error(call: Call[Any], settings: ClientSettings, error: httpx.HTTPError) -> BrowserActError:
+    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+    return _transport_error(call, settings, never_sent, error)
+
+
+def _transport_error(
+    call: Call[Any], settings: ClientSettings, never_sent: bool, cause: BaseException
+) -> BrowserActError:
+    # Only the kind is named: the text of these exceptions can hold addresses with query and object references.
+    kind = type(cause).__name__
+    if never_sent:
+        return ConnectionFailedError(f"No connection to {settings.base_url} for {call.name} ({kind})")
+    return AnswerLostError(f"{settings.base_url} gave no whole answer to {call.name} ({kind})")

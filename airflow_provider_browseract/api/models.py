@@ -1,0 +1,368 @@
+"""What BrowserAct answers, as frozen values.
+
+Every reader takes the decoded JSON and is tolerant in the one direction that is safe: fields that are missing, null
+or new do no harm, while an answer without the field that it exists for (an id, a status) is refused with
+:class:`~airflow_provider_browseract.api.errors.UnexpectedAnswerError`. Ids are always strings: they have 17 digits
+and would lose some as floating-point numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import pendulum
+from pendulum.parsing.exceptions import ParserError
+
+from airflow_provider_browseract.api.errors import UnexpectedAnswerError
+
+T = TypeVar("T")
+Json = Any
+
+
+class TaskStatus(str, Enum):
+    """The statuses that the API documents for a task."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def ended(self) -> bool:
+        """Whether a task with this status will never change again."""
+        return self in _ENDED
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_ENDED = frozenset({TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED})
+
+
+@dataclass(frozen=True)
+class CreatedTask:
+    """Answer of ``run-task`` and ``run-task-by-template``."""
+
+    id: str
+    profile_id: str | None = None
+
+    @classmethod
+    def read(cls, data: Json) -> CreatedTask:
+        # The document says profile_id, the vendor's own demos show profileId.
+        fields = _object(data, "a created task")
+        return cls(
+            id=_required_id(fields, "id", "a created task"),
+            profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a task: what it was to do, and how the step before it was judged."""
+
+    number: int | None
+    status: str | None
+    goal: str | None
+    evaluation_previous_goal: str | None
+    screenshots_url: str | None
+
+    @classmethod
+    def read(cls, data: Json) -> Step:
+        fields = _object(data, "a step")
+        return cls(
+            number=_int(fields.get("step")),
+            status=_text(fields.get("status")),
+            goal=_text(fields.get("step_goal")),
+            evaluation_previous_goal=_text(fields.get("evaluation_previous_goal")),
+            screenshots_url=_text(fields.get("screenshots_url")),
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why BrowserAct says that a task failed (``task_failure_info``)."""
+
+    code: int | None
+    message: str | None
+
+    @classmethod
+    def read(cls, data: Json) -> Failure:
+        fields = _object(data, "task_failure_info")
+        return cls(code=_int(fields.get("code")), message=_text(fields.get("message")))
+
+
+@dataclass(frozen=True)
+class Output:
+    """A task's output as it was sent: one text, and the addresses of files."""
+
+    string: str | None = None
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, data: Json) -> Output:
+        fields = _object(data, "an output")
+        return cls(
+            string=_text(fields.get("string")),
+            files=tuple(url for url in fields.get("files") or () if isinstance(url, str)),
+        )
+
+
+@dataclass(frozen=True)
+class DownloadFile:
+    """A file that a task downloaded; ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
+
+    guid: str | None
+    file_name: str | None
+    file_size: int | None
+    status: str | None
+    error_message: str | None
+    expires_at: int | None
+
+    download_url: str | None
+
+    @classmethod
+    def read(cls, data: Json) -> DownloadFile:
+        fields = _object(data, "a download file")
+        return cls(
+            guid=_text(fields.get("guid")),
+            file_name=_text(fields.get("fileName")),
+            file_size=_int(fields.get("fileSize")),
+            status=_text(fields.get("status")),
+            error_message=_text(fields.get("errorMessage")),
+            expires_at=_int(fields.get("expiresAt")),
+            download_url=_text(fields.get("downloadUrl")),
+        )
+
+    def __repr__(self) -> str:
+        return f"DownloadFile(guid={self.guid!r}, file_name={self.file_name!r}, file_size={self.file_size!r})"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as ``get-task`` and ``list-tasks`` answer it.
+
+    ``steps``, ``download_files`` and ``log_detail_url`` are absent from the list; ``input_parameters`` is one text,
+    ``key=value; key=value``, not the list that was sent. ``finished_at`` may be set on a task that still runs: only
+    ``status`` says whether it ended.
+    """
+
+    id: str
+    status: TaskStatus
+    workflow_id: str | None = None
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+    steps: tuple[Step, ...] = ()
+    output: Output | None = None
+    failure: Failure | None = None
+    profile_id: str | None = None
+    credit: int | None = None
+    live_url: str | None = None
+    log_detail_url: str | None = None
+    input_parameters: str | None = None
+    download_files: tuple[DownloadFile, ...] = ()
+    files_expires_at: int | None = None
+
+    @classmethod
+    def read(cls, data: Json) -> Task:
+        fields = _object(data, "a task")
+        live = fields.get("live_url_info")
+        return cls(
+            id=_required_id(fields, "id", "a task"),
+            status=read_status(fields),
+            workflow_id=_id(fields.get("workflow_id")),
+            created_at=_time(fields.get("created_at")),
+            finished_at=_time(fields.get("finished_at")),
+            steps=_list(fields.get("steps"), Step.read),
+            output=_optional(fields.get("output"), Output.read),
+            failure=_optional(fields.get("task_failure_info"), Failure.read),
+            profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
+            credit=_int(fields.get("credit")),
+            live_url=_text(live.get("live_url")) if isinstance(live, Mapping) else _text(fields.get("live_url")),
+            log_detail_url=_text(fields.get("log_detail_url")),
+            input_parameters=_text(fields.get("input_parameters")),
+            download_files=_list(fields.get("download_files"), DownloadFile.read),
+            files_expires_at=_int(fields.get("files_expires_at")),
+        )
+
+
+@dataclass(frozen=True)
+class InputParameter:
+    """An input that a workflow or template declares; without ``default_enabled`` it has to be given."""
+
+    name: str
+    default_enabled: bool | None = None
+
+    @classmethod
+    def read(cls, data: Json) -> InputParameter:
+        fields = _object(data, "an input parameter")
+        return cls(
+            name=_required_id(fields, "name", "an input parameter"),
+            default_enabled=fields.get("default_enabled"),
+        )
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow; its inputs are known from ``get-workflow`` only."""
+
+    id: str
+    name: str | None = None
+    description: str | None = None
+    created_at: datetime | None = None
+    published_at: datetime | None = None
+    input_parameters: tuple[InputParameter, ...] = ()
+
+    @classmethod
+    def read(cls, data: Json) -> Workflow:
+        fields = _object(data, "a workflow")
+        return cls(
+            id=_required_id(fields, "id", "a workflow"),
+            name=_text(fields.get("name")),
+            description=_text(fields.get("description")),
+            created_at=_time(fields.get("create_at")),
+            published_at=_time(fields.get("publish_at")),
+            input_parameters=_list(fields.get("input_parameters"), InputParameter.read),
+        )
+
+
+@dataclass(frozen=True)
+class Template:
+    """An official workflow template; the list calls its id ``templateId``, the single one ``id``."""
+
+    id: str
+    name: str | None = None
+    description: str | None = None
+    recommendation: str | None = None
+    detail_url: str | None = None
+    input_parameters: tuple[InputParameter, ...] = ()
+
+    @classmethod
+    def read(cls, data: Json) -> Template:
+        fields = _object(data, "a template")
+        return cls(
+            id=_required_id(fields, "templateId" if "templateId" in fields else "id", "a template"),
+            name=_text(fields.get("name")),
+            description=_text(fields.get("description")),
+            recommendation=_text(fields.get("recommendDesc")),
+            detail_url=_text(fields.get("detailUrl")),
+            input_parameters=_list(fields.get("input_parameters"), InputParameter.read),
+        )
+
+
+@dataclass(frozen=True)
+class Region:
+    """A proxy region in which template tasks can run."""
+
+    code: str
+    name: str | None = None
+
+    @classmethod
+    def read(cls, data: Json) -> Region:
+        fields = _object(data, "a region")
+        return cls(code=_required_id(fields, "code", "a region"), name=_text(fields.get("name")))
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list call; ``number`` counts from 1."""
+
+    items: tuple[T, ...]
+    number: int
+    total_pages: int | None = None
+    total_count: int | None = None
+
+
+def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
+    """Make the reader of a page from the reader of its items."""
+
+    def read(data: Json) -> Page[T]:
+        fields = _object(data, "a page")
+        if not isinstance(fields.get("items"), list):
+            raise UnexpectedAnswerError("the answer should be a page, but has no list of items")
+        return Page(
+            items=_list(fields["items"], read_item),
+            number=_int(fields.get("page")) or 1,
+            total_pages=_int(fields.get("total_pages")),
+            total_count=_int(fields.get("total_count")),
+        )
+
+    return read
+
+
+def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]:
+    """Make the reader of a bare JSON array from the reader of its items."""
+
+    def read(data: Json) -> tuple[T, ...]:
+        if not isinstance(data, list):
+            raise UnexpectedAnswerError(f"the answer should be a list, but is {_kind(data)}")
+        return _list(data, read_item)
+
+    return read
+
+
+def read_status(data: Json) -> TaskStatus:
+    """Read the status of an answer; one that the API does not document is an error, never a success."""
+    word = _object(data, "a task status").get("status")
+    try:
+        return TaskStatus(word)
+    except ValueError:
+        raise UnexpectedAnswerError(f"{word!r} is not a task status that the API documents") from None
+
+
+def read_nothing(data: Json) -> None:
+    """Read the answer of a call that has none: stop and resume answer with an empty body."""
+
+
+def _kind(data: Json) -> str:
+    return "nothing" if data is None else f"JSON of type {type(data).__name__}"
+
+
+def _object(data: Json, what: str) -> Mapping[str, Json]:
+    if not isinstance(data, Mapping):
+        raise UnexpectedAnswerError(f"the answer should be {what}, but is {_kind(data)}")
+    return data
+
+
+def _required_id(fields: Mapping[str, Json], name: str, what: str) -> str:
+    value = _id(fields.get(name))
+    if value is None:
+        raise UnexpectedAnswerError(f"the answer should be {what}, but has no {name}")
+    return value
+
+
+def _id(value: Json) -> str | None:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value) or None
+    return None
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _int(value: Json) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _time(value: Json) -> datetime | None:
+    try:
+        moment = pendulum.parse(value) if isinstance(value, str) else None
+    except ParserError:
+        return None
+    return moment if isinstance(moment, datetime) else None
+
+
+def _optional(value: Json, read: Callable[[Json], T]) -> T | None:
+    return None if value is None else read(value)
+
+
+def _list(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
+    return tuple(read(item) for item in value) if isinstance(value, list) else ()

@@ -1,0 +1,59 @@
+"""When a call may be sent again, and after how long: one policy for both clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_base, wait_random_exponential
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.errors import BrowserActError
+
+
+def may_send_again(call: Call[Any], error: BaseException) -> bool:
+    """Say whether a call that ended with an error may be sent again.
+
+    A read may, after anything temporary. A write may only if it surely was not carried out: after a timeout, a
+    reset or a 5xx nobody knows, and a second start would be a second, billed run.
+    """
+    if not isinstance(error, BrowserActError) or not error.temporary:
+        return False
+    return call.changes_nothing or error.not_processed
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long, and with which pauses, a call is tried.
+
+    :param budget: seconds from the first try after which no further try is begun; a ``Retry-After`` beyond it ends
+        the tries at once.
+    :param first_pause: upper bound in seconds of the first pause; it doubles from try to try.
+    :param longest_pause: upper bound in seconds of any pause that the service did not ask for.
+    """
+
+    budget: float = 60.0
+    first_pause: float = 0.5
+    longest_pause: float = 15.0
+
+    def controls(self, call: Call[Any]) -> dict[str, Any]:
+        """Give the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that carry this policy."""
+        return {
+            "retry": retry_if_exception(lambda error: may_send_again(call, error)),
+            "wait": _PauseAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
+            "stop": stop_before_delay(self.budget),
+            "reraise": True,
+        }
+
+
+class _PauseAsTold(wait_base):
+    """The pause that the service asked for with ``Retry-After``, else one of full jitter."""
+
+    def __init__(self, otherwise: wait_base) -> None:
+        self.otherwise = otherwise
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        told = getattr(error, "retry_after", None)
+        return self.otherwise(retry_state) if told is None else float(told)

@@ -1,0 +1,76 @@
+"""A BrowserAct to develop and test DAGs against, offline and without credits.
+
+It answers API v2 as the vendor's OpenAPI document says, and where that is silent as
+:mod:`~airflow_provider_browseract.emulator.service` says.
+
+In a test::
+
+    def test_my_dag(browseract_emulator):                 # a fixture of this package's pytest plugin
+        emulator = browseract_emulator.emulator
+        emulator.next_run(SEARCH.id, duration=0.1)
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        ...
+        assert [task.status for task in emulator.tasks] == ["finished"]
+
+By hand: ``python -m airflow_provider_browseract.emulator``, and see
+:mod:`~airflow_provider_browseract.emulator.server` for what can be asked of it over HTTP.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_browseract.emulator.catalogue import (
+    EXPORT,
+    FAILING,
+    HUMAN,
+    LOG_IN,
+    ORDERS,
+    PLAIN_TEXT,
+    SEARCH,
+    TEMPLATE_EXPORT,
+    TEMPLATE_SEARCH,
+    TEMPLATE_TEXT,
+    UNPUBLISHED,
+    EmulatedFile,
+    EmulatedTemplate,
+    EmulatedWorkflow,
+    Output,
+    RunContext,
+    RunFailed,
+    WorkflowInput,
+)
+from airflow_provider_browseract.emulator.core import (
+    DeliveryRecord,
+    Emulator,
+    RequestRecord,
+    RunningEmulator,
+)
+from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.service import TaskRecord
+
+__all__ = [
+    "EXPORT",
+    "FAILING",
+    "HUMAN",
+    "LOG_IN",
+    "ORDERS",
+    "PLAIN_TEXT",
+    "SEARCH",
+    "TEMPLATE_EXPORT",
+    "TEMPLATE_SEARCH",
+    "TEMPLATE_TEXT",
+    "UNPUBLISHED",
+    "CallbackFault",
+    "DeliveryRecord",
+    "EmulatedFile",
+    "EmulatedTemplate",
+    "EmulatedWorkflow",
+    "Emulator",
+    "Output",
+    "RequestFault",
+    "RequestRecord",
+    "RunContext",
+    "RunFailed",
+    "RunningEmulator",
+    "TaskRecord",
+    "WorkflowInput",
+]

@@ -1,0 +1,49 @@
+"""Serve the emulator until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from airflow_provider_browseract.emulator import Emulator
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_browseract.emulator",
+        description="A BrowserAct to develop DAGs against, offline and without credits.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8010, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--api-key", default="app-emulator", help="key to accept (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=5, help="size of the plan (default: %(default)s)")
+    parser.add_argument("--speed", type=float, default=1.0, help="2 halves all durations (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        emulator = Emulator(api_key=options.api_key, concurrency=options.concurrency, speed=options.speed)
+    except ValueError as error:
+        parser.error(str(error))
+
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    try:
+        with emulator.serve(options.host, options.port) as running:
+            print(f"BrowserAct emulator at {running.url}")
+            print(f"AIRFLOW_CONN_BROWSERACT_DEFAULT='{json.dumps(running.connection)}'")
+            for workflow in (*emulator.workflows.values(), *emulator.templates.values()):
+                print(f"  {workflow.id}  {workflow.name}: {workflow.description}", flush=True)
+            done.wait()
+    except OSError as error:
+        print(f"Cannot listen at {options.host}:{options.port}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,439 @@
+"""What the emulator can run: workflows, official templates and regions."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from airflow_provider_browseract.emulator.faults import CallbackFault
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Outcome = Literal["finished", "failed", "canceled"]
+OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
+
+
+class RunFailed(Exception):
+    """Raised by a behaviour to let its run end as ``failed`` with this code and message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class WorkflowInput:
+    """An input parameter that a workflow declares."""
+
+    name: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class EmulatedFile:
+    """A file that a run exports."""
+
+    name: str
+    content: bytes
+    content_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run produces: text, files, or both."""
+
+    string: str = ""
+    files: tuple[EmulatedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a behaviour sees of its run.
+
+    :param inputs: the input parameters by name
+    :param cookies: the state of the run's browser profile; what is written here stays in the profile when
+        the run was started with ``save_browser_data``
+    :param confirmed: whether every pause was ended by ``resume-task`` and not by its time limit
+    """
+
+    inputs: Mapping[str, str]
+    cookies: dict[str, str]
+    confirmed: bool = True
+
+
+Behaviour = Callable[[RunContext], Output]
+
+
+class WorkflowSettings(TypedDict, total=False):
+    """What :meth:`Emulator.set_workflow` and :meth:`Emulator.next_run` can change; see EmulatedWorkflow."""
+
+    name: str
+    description: str
+    published: bool
+    inputs: tuple[WorkflowInput, ...]
+    steps: tuple[str, ...]
+    behaviour: Behaviour
+    duration: float
+    queued: float
+    outcome: Outcome
+    failure: tuple[int, str]
+    failed_step: int | None
+    output: str | None
+    files: tuple[EmulatedFile, ...] | None
+    file_lifetime: float
+    pause_at: float | None
+    pause_limit: float | None
+    status: str | None
+    callback_fault: CallbackFault | None
+
+
+def no_output(_: RunContext) -> Output:
+    """Produce nothing."""
+    return Output()
+
+
+@dataclass(frozen=True)
+class EmulatedWorkflow:
+    """A workflow of the emulated account, and how its runs go.
+
+    All times are seconds at speed 1.
+
+    :param inputs: the declared input parameters
+    :param steps: the goal of each step; a run spreads them evenly over its duration
+    :param behaviour: computes the output of a run that finishes, and may change its profile
+    :param published: a run of an unpublished workflow is refused
+    :param duration: time spent in ``running``
+    :param queued: time spent in ``created`` before
+    :param outcome: the status in which a run ends by itself
+    :param failure: code and message in ``task_failure_info`` when the outcome is ``failed``
+    :param failed_step: the step (from 1) at which a failing run ends; None means its last one
+    :param output: text that replaces the behaviour's
+    :param files: files that replace the behaviour's
+    :param file_lifetime: how long file links stay valid (real time, whatever the speed)
+    :param pause_at: the fraction of the duration at which a run pauses for a human; None means never
+    :param pause_limit: how long a pause lasts when nobody resumes; the run then goes on unconfirmed. None
+        means for ever
+    :param status: a word reported in place of every status, for clients that must survive unknown ones
+    :param callback_fault: what befalls every callback of a run
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    inputs: tuple[WorkflowInput, ...] = ()
+    steps: tuple[str, ...] = ("Open the page", "Collect the data", "Return the output")
+    behaviour: Behaviour = no_output
+    published: bool = True
+    created_at: str = "2026-01-05T08:00:00Z"
+    published_at: str = "2026-01-06T08:00:00Z"
+    duration: float = 2.0
+    queued: float = 0.0
+    outcome: Outcome = "finished"
+    failure: tuple[int, str] = (10001, "Navigation timeout")
+    failed_step: int | None = None
+    output: str | None = None
+    files: tuple[EmulatedFile, ...] | None = None
+    file_lifetime: float = 24 * 3600.0
+    pause_at: float | None = None
+    pause_limit: float | None = None
+    status: str | None = None
+    callback_fault: CallbackFault | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("id must not be empty")
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+        for name in ("duration", "queued", "file_lifetime", "pause_limit"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 <= seconds < float("inf"):
+                raise ValueError(f"{name} must be a number of seconds from 0, got {seconds!r}")
+        if self.pause_at is not None and not 0 <= self.pause_at <= 1:
+            raise ValueError(f"pause_at must be a fraction from 0 to 1, got {self.pause_at!r}")
+        if not self.steps:
+            raise ValueError("a workflow needs at least one step")
+        if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
+            raise ValueError(f"failed_step must be from 1 to {len(self.steps)}, got {self.failed_step!r}")
+
+    def having(self, **settings: Unpack[WorkflowSettings]) -> EmulatedWorkflow:
+        """Return this workflow with some settings changed.
+
+        :raises TypeError: if there is no setting of that name
+        :raises ValueError: if a value cannot be
+        """
+        unknown = settings.keys() - WorkflowSettings.__annotations__.keys()
+        if unknown:
+            known = ", ".join(sorted(WorkflowSettings.__annotations__))
+            raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {known})")
+        return dataclasses.replace(self, **settings)
+
+
+@dataclass(frozen=True)
+class EmulatedTemplate(EmulatedWorkflow):
+    """An official workflow template.
+
+    :param recommendation: its ``recommendDesc``
+    :param detail_url: its public page
+    """
+
+    recommendation: str = ""
+    detail_url: str = ""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A proxy region."""
+
+    code: str
+    name: str
+
+
+REGIONS = (
+    Region("US", "United States"),
+    Region("UK", "United Kingdom"),
+    Region("DE", "Germany"),
+    Region("JP", "Japan"),
+)
+
+SESSION_COOKIE = "session@shop.example"
+WRONG_PASSWORD = "wrong"
+
+
+def _number(*parts: str) -> int:
+    """Return a number that depends on nothing but the parts, so that outputs can be compared across runs."""
+    digest = hashlib.sha256("\x00".join(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _as_json(value: Any) -> Output:
+    return Output(json.dumps(value))
+
+
+def _log_in(run: RunContext) -> Output:
+    username = run.inputs["username"]
+    if run.inputs["password"] == WRONG_PASSWORD:
+        raise RunFailed(10001, f"The site did not accept the password of {username}")
+    run.cookies[SESSION_COOKIE] = username
+    return _as_json({"logged_in": True, "username": username})
+
+
+def orders_of(username: str) -> list[dict[str, Any]]:
+    """Return the orders that "List orders" finds for a user."""
+    return [
+        {
+            "order_id": f"A-{_number(username, 'order', str(n)) % 1_000_000:06d}",
+            "customer": username,
+            "total": _number(username, "total", str(n)) % 50_000 / 100,
+        }
+        for n in range(1 + _number(username) % 5)
+    ]
+
+
+def _list_orders(run: RunContext) -> Output:
+    username = run.cookies.get(SESSION_COOKIE)
+    if username is None:
+        return _as_json({"logged_in": False, "message": "The page asks to log in"})
+    return _as_json(orders_of(username))
+
+
+def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
+    """Return the rows that "Search" and "Export" find for a keyword."""
+    return [
+        {
+            "rank": rank,
+            "title": f"{keyword} {_number(keyword, str(rank)) % 1000}",
+            "price": _number(keyword, "price", str(rank)) % 100_000 / 100,
+            "url": f"https://shop.example/item/{_number(keyword, 'item', str(rank))}",
+        }
+        for rank in range(1, max_items + 1)
+    ]
+
+
+def _max_items(inputs: Mapping[str, str]) -> int:
+    text = inputs.get("max_items", "10")
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise RunFailed(10001, f"max_items is not a number: {text!r}")
+    return int(text)
+
+
+def _search(run: RunContext) -> Output:
+    return _as_json(results_for(run.inputs["keyword"], _max_items(run.inputs)))
+
+
+def _export(run: RunContext) -> Output:
+    rows = results_for(run.inputs["keyword"], _max_items(run.inputs))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=["rank", "title", "price", "url"])
+    writer.writeheader()
+    writer.writerows(rows)
+    # The service's CSV files begin with a byte order mark too.
+    return Output(files=(EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv"),))
+
+
+def _plain_text(run: RunContext) -> Output:
+    return Output(f"Everything about {run.inputs.get('topic', 'nothing in particular')}: it is sold out.")
+
+
+def _ask_human(run: RunContext) -> Output:
+    return _as_json({"confirmed": run.confirmed})
+
+
+LOG_IN = EmulatedWorkflow(
+    id="71002814653029411",
+    name="Log in",
+    description="Logs in to shop.example and leaves the session in the browser profile.",
+    inputs=(WorkflowInput("username"), WorkflowInput("password")),
+    steps=("Open the log-in page", "Fill in the form", "Wait for the account page"),
+    behaviour=_log_in,
+    created_at="2026-01-05T08:00:00Z",
+)
+ORDERS = EmulatedWorkflow(
+    id="71002814653029423",
+    name="List orders",
+    description="Lists the orders of the user who is logged in to shop.example.",
+    steps=("Open the account page", "Open the list of orders", "Collect the orders", "Return the output"),
+    behaviour=_list_orders,
+    created_at="2026-01-05T08:01:00Z",
+)
+SEARCH = EmulatedWorkflow(
+    id="71002814653029437",
+    name="Search",
+    description="Searches shop.example for a keyword.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    steps=("Open the search page", "Search for the keyword", "Collect the results", "Return the output"),
+    behaviour=_search,
+    created_at="2026-01-05T08:02:00Z",
+)
+EXPORT = EmulatedWorkflow(
+    id="71002814653029449",
+    name="Export results",
+    description="Searches shop.example and exports the results as a file.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    steps=("Open the search page", "Collect the results", "Upload the file"),
+    behaviour=_export,
+    created_at="2026-01-05T08:03:00Z",
+)
+PLAIN_TEXT = EmulatedWorkflow(
+    id="71002814653029451",
+    name="Summarize a page",
+    description="Returns a sentence of plain text.",
+    inputs=(WorkflowInput("topic", required=False),),
+    behaviour=_plain_text,
+    created_at="2026-01-05T08:04:00Z",
+)
+HUMAN = EmulatedWorkflow(
+    id="71002814653029467",
+    name="Ask a human",
+    description="Pauses half-way until somebody resumes it, or for 10 minutes.",
+    steps=("Open the page", "Wait for a human to solve the challenge", "Return the output"),
+    behaviour=_ask_human,
+    pause_at=0.5,
+    pause_limit=600.0,
+    created_at="2026-01-05T08:05:00Z",
+)
+FAILING = EmulatedWorkflow(
+    id="71002814653029473",
+    name="Fail at a captcha",
+    description="Fails at its second step.",
+    steps=("Open the page", "Get past the captcha", "Collect the data", "Return the output"),
+    outcome="failed",
+    failure=(1011, "The page is blocked by a captcha that could not be solved"),
+    failed_step=2,
+    created_at="2026-01-05T08:06:00Z",
+)
+UNPUBLISHED = EmulatedWorkflow(
+    id="71002814653029489",
+    name="Still being built",
+    description="Is not published, so it cannot be run.",
+    published=False,
+    created_at="2026-01-05T08:07:00Z",
+)
+
+TEMPLATE_SEARCH = EmulatedTemplate(
+    id="52000417936205143",
+    name="Product search",
+    description="Searches a shop for products.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    behaviour=_search,
+    recommendation="Compare prices",
+    detail_url="https://www.browseract.com/template?id=52000417936205143",
+    created_at="2025-11-03T08:00:00Z",
+)
+TEMPLATE_TEXT = EmulatedTemplate(
+    id="52000417936205157",
+    name="Page summary",
+    description="Summarizes a page in one sentence.",
+    inputs=(WorkflowInput("topic", required=False),),
+    behaviour=_plain_text,
+    recommendation="Keep an eye on a page",
+    detail_url="https://www.browseract.com/template?id=52000417936205157",
+    created_at="2025-11-03T08:01:00Z",
+)
+TEMPLATE_EXPORT = EmulatedTemplate(
+    id="52000417936205169",
+    name="Product export",
+    description="Searches a shop for products and exports them as CSV.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    behaviour=_export,
+    recommendation="Fill a spreadsheet",
+    detail_url="https://www.browseract.com/template?id=52000417936205169",
+    created_at="2025-11-03T08:02:00Z",
+)
+
+WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
+TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
+
+
+def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
+    """Read settings as they arrive over HTTP.
+
+    :raises TypeError: if there is no such setting, or it is of another type
+    """
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "name": str,
+        "description": str,
+        "published": bool,
+        "steps": list,
+        "duration": (int, float),
+        "queued": (int, float),
+        "outcome": str,
+        "failure": list,
+        "failed_step": (int, type(None)),
+        "output": (str, type(None)),
+        "files": (list, type(None)),
+        "file_lifetime": (int, float),
+        "pause_at": (int, float, type(None)),
+        "pause_limit": (int, float, type(None)),
+        "status": (str, type(None)),
+    }
+    settings: dict[str, Any] = {}
+    for name, setting in value.items():
+        if name not in kinds:
+            raise TypeError(f"no such setting: {name} (there are: {', '.join(sorted(kinds))})")
+        if not isinstance(setting, kinds[name]) or (isinstance(setting, bool) and kinds[name] is not bool):
+            raise TypeError(f"{name} cannot be {setting!r}")
+        settings[name] = setting
+    if "steps" in settings:
+        settings["steps"] = tuple(str(goal) for goal in settings["steps"])
+    if "failure" in settings:
+        code, message = settings["failure"]
+        settings["failure"] = (int(code), str(message))
+    if settings.get("files") is not None:
+        settings["files"] = tuple(_files_from_json(settings["files"]))
+    return settings  # type: ignore[return-value]
+
+
+def _files_from_json(files: Iterable[Any]) -> Iterable[EmulatedFile]:
+    for file in files:
+        if not isinstance(file, dict) or file.keys() | {"content_type"} != {"name", "text", "content_type"}:
+            raise TypeError("a file is an object of name, text and perhaps content_type")
+        text = str(file["text"]).encode()
+        yield EmulatedFile(str(file["name"]), text, str(file.get("content_type", "text/plain")))

@@ -1,0 +1,190 @@
+"""What can go wrong between a client and BrowserAct, on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+RequestFaultKind = Literal["slow", "hung", "status", "html", "lost_answer", "reset", "refused"]
+CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order"]
+
+#: The endpoint name for faults of every endpoint of the API (files are not part of it).
+EVERY_ENDPOINT = "*"
+
+
+@dataclass(frozen=True)
+class RequestFault:
+    """Something that goes wrong with a request; made by one of the class methods.
+
+    :param processed: whether the request takes effect although its sender gets no proper answer
+    """
+
+    kind: RequestFaultKind
+    processed: bool = False
+    seconds: float = 0.0
+    http_status: int | None = None
+    retry_after: str | None = None
+    code: int = 0
+    message: str | None = None
+
+    @classmethod
+    def slow(cls, seconds: float) -> RequestFault:
+        """Process the request at once, but answer only after ``seconds``."""
+        if not seconds >= 0:
+            raise ValueError(f"seconds must not be negative, got {seconds!r}")
+        return cls("slow", processed=True, seconds=seconds)
+
+    @classmethod
+    def hung(cls, *, processed: bool = False) -> RequestFault:
+        """Never answer; the connection stays open until the client or the emulator ends it."""
+        return cls("hung", processed=processed)
+
+    @classmethod
+    def status(cls, http_status: int, *, retry_after: float | str | None = None) -> RequestFault:
+        """Answer with this HTTP status and the error envelope, without processing the request.
+
+        :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
+        """
+        if not 400 <= http_status <= 599:
+            raise ValueError(f"an error status is from 400 to 599, got {http_status!r}")
+        return cls("status", http_status=http_status, retry_after=_header(retry_after))
+
+    @classmethod
+    def html(cls, http_status: int = 200) -> RequestFault:
+        """Answer with a page of HTML, as a proxy, a gateway or quite another host would."""
+        if not 200 <= http_status <= 599:
+            raise ValueError(f"an HTTP status is from 200 to 599, got {http_status!r}")
+        return cls("html", http_status=http_status)
+
+    @classmethod
+    def lost_answer(cls, *, status: int | None = None) -> RequestFault:
+        """Process the request, then lose the answer.
+
+        :param status: what a gateway answers instead, such as 502; None means that the connection breaks
+        """
+        if status is not None and not 400 <= status <= 599:
+            raise ValueError(f"an error status is from 400 to 599, got {status!r}")
+        return cls("lost_answer", processed=True, http_status=status)
+
+    @classmethod
+    def reset(cls) -> RequestFault:
+        """Reset the connection before the request is processed."""
+        return cls("reset")
+
+    @classmethod
+    def refused(cls, code: int, message: str | None = None, *, http_status: int = 400) -> RequestFault:
+        """Answer with the error envelope and this code, without processing the request."""
+        if code == 0:
+            raise ValueError("code 0 means success")
+        return cls("refused", code=code, message=message, http_status=http_status)
+
+
+@dataclass(frozen=True)
+class CallbackFault:
+    """Something that goes wrong with a callback; made by one of the class methods."""
+
+    kind: CallbackFaultKind
+    seconds: float = 0.0
+    copies: int = 1
+
+    @classmethod
+    def lost(cls) -> CallbackFault:
+        """Never deliver it."""
+        return cls("lost")
+
+    @classmethod
+    def late(cls, seconds: float) -> CallbackFault:
+        """Deliver it after ``seconds``; later callbacks do not wait for it."""
+        if not seconds >= 0:
+            raise ValueError(f"seconds must not be negative, got {seconds!r}")
+        return cls("late", seconds=seconds)
+
+    @classmethod
+    def doubled(cls, copies: int = 2) -> CallbackFault:
+        """Deliver it several times."""
+        if copies < 2:
+            raise ValueError(f"copies must be 2 or more, got {copies!r}")
+        return cls("doubled", copies=copies)
+
+    @classmethod
+    def out_of_order(cls) -> CallbackFault:
+        """Deliver it after the next callback of the same run.
+
+        The last callback of a run has none after it and is delivered as usual.
+        """
+        return cls("out_of_order")
+
+
+Fault = TypeVar("Fault", RequestFault, CallbackFault)
+
+
+@dataclass
+class _Armed(Generic[Fault]):
+    fault: Fault
+    concerns: Callable[..., bool]
+    skip: int
+    times: int | None
+
+
+class FaultPlan(Generic[Fault]):
+    """Faults waiting for what they concern, in the order in which they were armed."""
+
+    def __init__(self) -> None:
+        self._armed: list[_Armed[Fault]] = []
+
+    def arm(self, fault: Fault, concerns: Callable[..., bool], *, times: int | None, skip: int = 0) -> None:
+        """Add a fault.
+
+        :param concerns: tells whether the fault concerns what :meth:`take` is asked about
+        :param times: how often it strikes; None means until cleared
+        :param skip: how many it lets pass before
+        """
+        if times is not None and times < 1:
+            raise ValueError(f"times must be 1 or more, or None, got {times!r}")
+        if skip < 0:
+            raise ValueError(f"skip must not be negative, got {skip!r}")
+        self._armed.append(_Armed(fault, concerns, skip, times))
+
+    def take(self, *about: Any) -> Fault | None:
+        """Return the first fault that strikes, and count it."""
+        for armed in self._armed:
+            if not armed.concerns(*about):
+                continue
+            if armed.skip:
+                armed.skip -= 1
+                continue
+            if armed.times is not None:
+                armed.times -= 1
+                if not armed.times:
+                    self._armed.remove(armed)
+            return armed.fault
+        return None
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        self._armed.clear()
+
+
+def request_fault_from_json(kind: str, arguments: dict[str, Any]) -> RequestFault:
+    """Make a request fault from the name of its class method and that method's arguments."""
+    if kind not in ("slow", "hung", "status", "html", "lost_answer", "reset", "refused"):
+        raise TypeError(f"no such request fault: {kind!r}")
+    made = getattr(RequestFault, kind)(**arguments)
+    assert isinstance(made, RequestFault)
+    return made
+
+
+def callback_fault_from_json(kind: str, arguments: dict[str, Any]) -> CallbackFault:
+    """Make a callback fault from the name of its class method and that method's arguments."""
+    if kind not in ("lost", "late", "doubled", "out_of_order"):
+        raise TypeError(f"no such callback fault: {kind!r}")
+    made = getattr(CallbackFault, kind)(**arguments)
+    assert isinstance(made, CallbackFault)
+    return made
+
+
+def _header(value: float | str | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return f"{value:g}"

@@ -1,0 +1,23 @@
+"""A pytest fixture for tests of DAGs: an emulated BrowserAct, and the Airflow connection that leads to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.emulator import RunningEmulator
+
+
+@pytest.fixture
+def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
+    """Serve an emulator during a test, with ``browseract_default`` set to lead to it."""
+    # pytest loads this module in every run, also where nothing of it is used.
+    from airflow_provider_browseract.emulator import Emulator
+
+    with Emulator().serve() as running:
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(running.connection))
+        yield running

@@ -1,0 +1,365 @@
+"""The emulator's HTTP face.
+
+Besides the API it serves exported files (``/files/...``, no API key needed), small pages behind the links of
+tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``) and, to callers on the same machine only and without
+an API key, what other processes need to direct it. Bodies are JSON:
+
+======================================== ===================================================================
+``GET /_emulator/record``                ``{tasks, requests, deliveries}``: everything that ever happened
+``GET /_emulator/workflows``             ids, names and main settings of workflows and templates
+``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
+``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
+``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
+                                         of RequestFault, and further members are its arguments
+``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
+                                         likewise for CallbackFault
+``DELETE /_emulator/faults``             clears the faults of requests and callbacks
+======================================== ===================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import ipaddress
+import json
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_provider_browseract.emulator.catalogue import settings_from_json
+from airflow_provider_browseract.emulator.core import DOWNLOAD_FILE, Emulator
+from airflow_provider_browseract.emulator.delivery import CallbackSender
+from airflow_provider_browseract.emulator.faults import (
+    RequestFault,
+    callback_fault_from_json,
+    request_fault_from_json,
+)
+from airflow_provider_browseract.emulator.parameters import ApiError
+from airflow_provider_browseract.emulator.service import (
+    ENDPOINTS,
+    MESSAGES,
+    PATH_PREFIX,
+    error_envelope,
+)
+
+log = logging.getLogger(__name__)
+
+CONTROL_PREFIX = "/_emulator/"
+FILES_PREFIX = "/files/"
+
+HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
+
+
+def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
+    """Return the ASGI application that serves an emulator.
+
+    :param stopping: set when the server is about to stop, so that requests left hanging are let go
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=False) as client:
+            sender = CallbackSender(emulator, client)
+            ticking = asyncio.create_task(_tick(emulator, sender))
+            try:
+                yield
+            finally:
+                ticking.cancel()
+                await asyncio.gather(ticking, return_exceptions=True)
+                await sender.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    for endpoint, method in ENDPOINTS.items():
+        app.add_api_route(PATH_PREFIX + endpoint, _api_route(emulator, endpoint), methods=[method])
+    _add_pages(app, emulator)
+    _add_control(app, emulator)
+
+    @app.exception_handler(HTTPException)
+    async def no_such_route(_: Request, error: HTTPException) -> Response:
+        return _envelope(emulator, error.status_code, str(error.detail), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def internal_error(_: Request, error: Exception) -> Response:
+        return _envelope(emulator, 500, f"{type(error).__name__}: {error}", 500)
+
+    return _Gate(app, emulator, stopping)
+
+
+async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
+    """Bring tasks up to date when something is due, and send their callbacks."""
+    service = emulator.service
+    loop = asyncio.get_running_loop()
+    wake = asyncio.Event()
+
+    # May be called from any thread, and while the loop is closing.
+    def changed() -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(wake.set)
+
+    service.on_change = changed
+    try:
+        while True:
+            wake.clear()
+            for transition in service.advance():
+                sender.send(transition)
+            due = service.next_change()
+            pause = None if due is None else max(0.0, due - service.clock())
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(wake.wait(), pause)
+    finally:
+        service.on_change = None
+
+
+def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
+    return Response(json.dumps(value).encode(), status, headers, "application/json")
+
+
+def _envelope(emulator: Emulator, code: int, message: str, status: int, headers: Any = None) -> Response:
+    return _json(error_envelope(code, message, emulator.service.clock()), status, headers)
+
+
+def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        if not emulator.accepts_key(request.headers.get("authorization", "")):
+            return _envelope(emulator, 401, MESSAGES[401], 401)
+        try:
+            value = emulator.service.call(
+                endpoint,
+                query=request.scope["query_string"],
+                body=await request.body(),
+                content_type=request.headers.get("content-type", ""),
+            )
+        except ApiError as error:
+            return _envelope(emulator, error.code, error.message, error.http_status)
+        return Response() if value is None else _json(value)
+
+    return answer
+
+
+def _add_pages(app: FastAPI, emulator: Emulator) -> None:
+    @app.get("/")
+    async def root() -> Response:
+        return Response("BrowserAct emulator\n", media_type="text/plain")
+
+    @app.get("/files/{token}/{name:path}")
+    async def download(token: str, name: str) -> Response:
+        file = emulator.service.file(token)
+        if file is None or file.name != name:
+            return Response("The link is not valid, or has expired.\n", 403, media_type="text/plain")
+        headers = {"Content-Disposition": "attachment"}
+        return Response(file.content, 200, headers, file.content_type)
+
+    @app.get("/live/{task_id}")
+    @app.get("/logs/{task_id}")
+    async def task_page(task_id: str) -> Response:
+        task = emulator.service.describe(task_id)
+        if task is None:
+            return Response("There is no such task.\n", 404, media_type="text/plain")
+        return Response(json.dumps(task, indent=2), media_type="text/plain")
+
+    @app.get("/screenshots/{task_id}/{name}")
+    async def screenshot(task_id: str, name: str) -> Response:
+        return Response(PIXEL, media_type="image/png")
+
+
+def _add_control(app: FastAPI, emulator: Emulator) -> None:
+    async def body(request: Request) -> dict[str, Any]:
+        value = json.loads(await request.body() or b"{}")
+        if not isinstance(value, dict):
+            raise TypeError("the body must be a JSON object")
+        return value
+
+    def control(method: str, path: str) -> Callable[[Callable[[Request], Any]], None]:
+        def add(act: Callable[[Request], Any]) -> None:
+            async def answer(request: Request) -> Response:
+                if not _is_local(request):
+                    return _json({"error": "only callers on the same machine may do this"}, 403)
+                try:
+                    return _json(await act(request))
+                except KeyError as error:
+                    return _json({"error": str(error.args[0])}, 404)
+                except (TypeError, ValueError) as error:
+                    return _json({"error": str(error)}, 400)
+
+            app.add_api_route(CONTROL_PREFIX + path, answer, methods=[method])
+
+        return add
+
+    @control("GET", "record")
+    async def record(_: Request) -> Any:
+        return {
+            "tasks": [_plain(dataclasses.asdict(one)) for one in emulator.tasks],
+            "requests": [_plain(dataclasses.asdict(one)) for one in emulator.requests],
+            "deliveries": [_plain(dataclasses.asdict(one)) for one in emulator.deliveries],
+        }
+
+    @control("GET", "workflows")
+    async def workflows(_: Request) -> Any:
+        shown = ("id", "name", "description", "published", "duration", "outcome", "pause_at")
+        found = {**emulator.workflows, **emulator.templates}
+        return [{name: getattr(one, name) for name in shown} for one in found.values()]
+
+    @control("POST", "workflows/{workflow_id}")
+    async def set_workflow(request: Request) -> Any:
+        emulator.set_workflow(request.path_params["workflow_id"], **settings_from_json(await body(request)))
+        return {}
+
+    @control("POST", "next-run/{workflow_id}")
+    async def next_run(request: Request) -> Any:
+        emulator.next_run(request.path_params["workflow_id"], **settings_from_json(await body(request)))
+        return {}
+
+    @control("POST", "faults")
+    async def fault(request: Request) -> Any:
+        given = await body(request)
+        plan = {name: given.pop(name) for name in ("times", "skip") if name in given}
+        endpoint, kind = given.pop("endpoint", ""), given.pop("kind", "")
+        emulator.fault(endpoint, request_fault_from_json(kind, given), **plan)
+        return {}
+
+    @control("POST", "callback-faults")
+    async def callback_fault(request: Request) -> Any:
+        given = await body(request)
+        names = ("workflow_id", "task_id", "status", "times", "skip")
+        plan = {name: given.pop(name) for name in names if name in given}
+        emulator.callback_fault(callback_fault_from_json(given.pop("kind", ""), given), **plan)
+        return {}
+
+    @control("DELETE", "faults")
+    async def clear_faults(_: Request) -> Any:
+        emulator.clear_faults()
+        return {}
+
+
+def _is_local(request: Request) -> bool:
+    return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return value
+
+
+class _Gate:
+    """Stands before the application: records requests, and lets them go wrong as asked."""
+
+    def __init__(self, app: ASGIApp, emulator: Emulator, stopping: asyncio.Event) -> None:
+        self._app = app
+        self._emulator = emulator
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(CONTROL_PREFIX):
+            await self._app(scope, receive, send)
+            return
+        endpoint = _endpoint(scope)
+        fault = None if endpoint is None else self._emulator.take_request_fault(endpoint)
+        number = self._emulator.begin_request(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            endpoint=endpoint,
+            fault=None if fault is None else fault.kind,
+            with_key=any(name == b"authorization" for name, _ in scope["headers"]),
+        )
+
+        async def recording_send(message: Message) -> None:
+            # Before it is sent, so that whoever has the answer finds it recorded.
+            if message["type"] == "http.response.start":
+                self._emulator.end_request(number, message["status"])
+            await send(message)
+
+        if fault is None:
+            await self._app(scope, receive, recording_send)
+        else:
+            await self._go_wrong(fault, scope, receive, recording_send)
+
+    async def _go_wrong(self, fault: RequestFault, scope: Scope, receive: Receive, send: Send) -> None:
+        kept: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            kept.append(message)
+
+        if fault.processed:
+            await self._app(scope, receive, keep)
+        if fault.kind == "slow":
+            await self._gone_or_stopping(receive, fault.seconds)
+            for message in kept:
+                await send(message)
+        elif fault.kind == "hung":
+            await self._gone_or_stopping(receive, None)
+            await cut_connection(receive)
+        elif fault.kind == "reset" or (fault.kind == "lost_answer" and fault.http_status is None):
+            await cut_connection(receive, reset=fault.kind == "reset")
+        else:
+            await self._answer(fault)(scope, receive, send)
+
+    def _answer(self, fault: RequestFault) -> Response:
+        status = fault.http_status or 400
+        if fault.kind in ("html", "lost_answer"):
+            return Response(HTML_PAGE, status, media_type="text/html")
+        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        code = fault.code or status
+        message = fault.message or MESSAGES.get(code, "Internal error" if status >= 500 else "Refused")
+        return _envelope(self._emulator, code, message, status, headers)
+
+    async def _gone_or_stopping(self, receive: Receive, seconds: float | None) -> None:
+        """Wait until the client has gone or the emulator stops, or for some seconds."""
+        waits = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _endpoint(scope: Scope) -> str | None:
+    path: str = scope["path"]
+    if path.startswith(FILES_PREFIX):
+        return DOWNLOAD_FILE
+    name = path.removeprefix(PATH_PREFIX)
+    return name if path.startswith(PATH_PREFIX) and name in ENDPOINTS else None
+
+
+async def _disconnected(receive: Receive) -> bool:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return True
+
+
+async def cut_connection(receive: Receive, *, reset: bool = False) -> None:
+    """End the TCP connection of a request without an answer.
+
+    ASGI knows no such thing. Under uvicorn ``receive`` is a method of the object that handles the request,
+    with either of its HTTP implementations, and that object holds the connection's transport.
+
+    :param reset: whether the other side shall see a reset, and not an end of the stream
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        raise RuntimeError("connections can be cut only under uvicorn, with nothing in between")
+    connection = transport.get_extra_info("socket")
+    if reset and connection is not None:
+        # Closing a socket that lingers for no time resets the connection.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    # Only when uvicorn has noticed does it not complain of the missing answer.
+    await _disconnected(receive)

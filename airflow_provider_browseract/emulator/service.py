@@ -1,0 +1,834 @@
+"""The emulated BrowserAct itself: tasks, profiles and files in memory, without any I/O.
+
+Where the vendor's documents say nothing, the stricter answer is given, so that a DAG which works here does
+not depend on luck:
+
+- An unknown ``profile_id`` is refused with 99001. So is one that was shown by a run without
+  ``save_browser_data``: nothing was kept under it.
+- A profile is saved when its run finishes, not when that fails or is canceled.
+- An empty value counts as missing for a required input.
+- Fields, query parameters and input names that the API does not have are refused with 99001.
+- Times have whole seconds, also when ``list-tasks`` compares them.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal
+from urllib.parse import quote
+
+from airflow_provider_browseract.emulator.catalogue import (
+    REGIONS,
+    TEMPLATES,
+    WORKFLOWS,
+    EmulatedFile,
+    EmulatedTemplate,
+    EmulatedWorkflow,
+    Output,
+    RunContext,
+    RunFailed,
+    WorkflowInput,
+    WorkflowSettings,
+)
+from airflow_provider_browseract.emulator.parameters import (
+    PARAMETER_ERROR,
+    ApiError,
+    Query,
+    check_callback_url,
+    iso,
+    parameter_error,
+    read_inputs,
+    read_object,
+)
+
+log = logging.getLogger(__name__)
+
+PATH_PREFIX = "/v2/workflow/"
+#: The endpoints, each named by the last part of its path, and their methods.
+ENDPOINTS = {
+    "run-task": "POST",
+    "run-task-by-template": "POST",
+    "get-task-status": "GET",
+    "get-task": "GET",
+    "list-tasks": "GET",
+    "stop-task": "PUT",
+    "resume-task": "PUT",
+    "list-workflows": "GET",
+    "get-workflow": "GET",
+    "list-official-workflow-templates": "GET",
+    "get-official-workflow-template": "GET",
+    "get-region-list": "GET",
+}
+
+STATUSES = ("created", "running", "finished", "canceled", "pausing", "paused", "failed", "unknown")
+ENDED = ("finished", "canceled", "failed")
+CREDITS_PER_STEP = 5
+MAX_LIMIT = 500
+#: ``task_failure_info.code`` of a run whose behaviour raised anything but RunFailed.
+UNEXPECTED = 10000
+
+UNAUTHORIZED = 401
+REGION_UNKNOWN = 10013
+NOT_PUBLISHED = 10020
+WORKFLOW_UNKNOWN = 10111
+TASK_UNKNOWN = 10112
+TOO_MANY_RUNNING = 10118
+TASK_ENDED = 10121
+NOT_PAUSED = 10127
+INPUT_MISSING = 10142
+TEMPLATE_UNKNOWN = 10176
+
+MESSAGES = {
+    UNAUTHORIZED: "Invalid authorization",
+    REGION_UNKNOWN: "Proxy region does not exist.",
+    NOT_PUBLISHED: "Workflow is not published.",
+    WORKFLOW_UNKNOWN: "Workflow does not exist or is not visible.",
+    TASK_UNKNOWN: "Task is not exist.",
+    TOO_MANY_RUNNING: "Running tasks number exceeds.",
+    TASK_ENDED: "Task has completed.",
+    NOT_PAUSED: "Task resume only use for paused task",
+    INPUT_MISSING: "Required input is missing.",
+    TEMPLATE_UNKNOWN: "Workflow template does not exist.",
+    PARAMETER_ERROR: "Request parameter error",
+    99002: "No operation permission",
+}
+
+_RUN_FIELDS: dict[str, type] = {
+    "workflow_id": str,
+    "input_parameters": list,
+    "save_browser_data": bool,
+    "profile_id": str,
+    "open_incognito_mode": bool,
+    "callback_url": str,
+    "status_change_callback_url": str,
+}
+_TEMPLATE_RUN_FIELDS: dict[str, type] = {
+    "workflow_template_id": str,
+    "proxyRegion": str,
+    "input_parameters": list,
+    "callback_url": str,
+    "status_change_callback_url": str,
+}
+_FILTERS = ("status", "workflow_id", "workflow_name", "created_at_from", "created_at_to")
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """Everything about a task, as of the moment it was asked for.
+
+    :param inputs: the input parameters exactly as they were sent
+    :param status: its true status, also when another word is reported
+    :param history: each status and since when
+    :param ended_by: ``workflow`` if it ended by itself, ``stop-task`` if a request stopped it
+    :param biz_code: what ``stop-task`` gave as its business code
+    """
+
+    id: str
+    workflow_id: str
+    workflow_name: str
+    from_template: bool
+    proxy_region: str | None
+    inputs: list[tuple[str, str]]
+    profile_id: str | None
+    save_browser_data: bool
+    callback_url: str | None
+    status_change_callback_url: str | None
+    status: str
+    history: list[tuple[str, datetime]]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    ended_by: Literal["workflow", "stop-task"] | None
+    biz_code: int | None
+    credit: int
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of a task's status, and what its callbacks say.
+
+    :param status: the status as it is reported
+    :param urls: where to call back, each as the name of the field it was given in, and the URL
+    """
+
+    task_id: str
+    workflow: EmulatedWorkflow
+    status: str
+    ended: bool
+    at: float
+    payload: dict[str, Any]
+    urls: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _StoredFile:
+    file: EmulatedFile
+    token: str
+    created: float
+    expires: float
+
+
+@dataclass
+class _Run:
+    """A task: what was asked for, and how far it has come.
+
+    :param since: when the present status began
+    :param worked: seconds of work (at speed 1) done before that
+    :param paused_once: whether its pause is behind it
+    """
+
+    id: str
+    workflow: EmulatedWorkflow
+    inputs: list[tuple[str, str]]
+    region: str | None
+    profile_id: str | None
+    profile_given: bool
+    save_browser_data: bool
+    callback_url: str | None
+    status_change_callback_url: str | None
+    created: float
+    speed: float
+    status: str = "created"
+    since: float = 0.0
+    worked: float = 0.0
+    paused_once: bool = False
+    confirmed: bool = True
+    started: float | None = None
+    finished: float | None = None
+    ended_by: Literal["workflow", "stop-task"] | None = None
+    biz_code: int | None = None
+    cookies: dict[str, str] = field(default_factory=dict)
+    failure: tuple[int, str] | None = None
+    output: Output = field(default_factory=Output)
+    files: list[_StoredFile] = field(default_factory=list)
+    history: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def reported(self) -> str:
+        return self.workflow.status or self.status
+
+    @property
+    def will_pause(self) -> bool:
+        return self.workflow.pause_at is not None and not self.paused_once
+
+    @property
+    def work_ahead(self) -> float:
+        """How much work (at speed 1, from the beginning) is done before the run pauses or ends."""
+        if self.workflow.pause_at is not None and not self.paused_once:
+            return self.workflow.duration * self.workflow.pause_at
+        return self.workflow.duration
+
+    def next_change(self) -> float | None:
+        """Return when the status changes by itself, or None if it will not."""
+        if self.status == "created":
+            return self.created + self.workflow.queued / self.speed
+        if self.status == "running":
+            return self.since + (self.work_ahead - self.worked) / self.speed
+        if self.status == "paused" and self.workflow.pause_limit is not None:
+            return self.since + self.workflow.pause_limit / self.speed
+        return None
+
+    def work_done(self, at: float) -> float:
+        if self.status != "running":
+            return self.worked
+        return min(self.worked + (at - self.since) * self.speed, self.work_ahead)
+
+    def change(self, status: str, at: float) -> None:
+        self.worked = self.work_done(at)
+        if status == "paused":
+            self.paused_once = True
+        self.status, self.since = status, at
+        self.history.append((status, at))
+        if status == "running" and self.started is None:
+            self.started = at
+        if status in ENDED:
+            self.finished = at
+
+    def steps(self, at: float) -> list[tuple[str, str]]:
+        """Return goal and status of each step begun by then."""
+        if self.started is None:
+            return []
+        goals = self.workflow.steps
+        if self.workflow.outcome == "failed" and self.workflow.failed_step is not None:
+            goals = goals[: self.workflow.failed_step]
+        share = self.work_done(at) / self.workflow.duration if self.workflow.duration else 1.0
+        begun = min(int(share * len(goals)) + 1, len(goals))
+        last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status, "running")
+        return [(goal, "succeed") for goal in goals[: begun - 1]] + [(goals[begun - 1], last)]
+
+
+class BrowserActService:
+    """BrowserAct in memory. Safe to use from several threads.
+
+    :param concurrency: how many tasks may be under way at once; a paused one counts
+    :param speed: how many times faster than usual runs go
+    :param clock: tells the time, in seconds since the epoch
+    :param stop_ended_is_ok: whether ``stop-task`` answers 200 for a task that has ended, as one of the
+        vendor's documents says, and not with code 10121, as another says
+    :param resolve_host: finds the addresses of a callback URL's host, to refuse private ones as the real
+        service does; None allows them
+    """
+
+    def __init__(
+        self,
+        *,
+        workflows: Iterable[EmulatedWorkflow] = WORKFLOWS,
+        templates: Iterable[EmulatedTemplate] = TEMPLATES,
+        concurrency: int = 5,
+        speed: float = 1.0,
+        clock: Callable[[], float] = time.time,
+        stop_ended_is_ok: bool = False,
+        resolve_host: Callable[[str], Iterable[str]] | None = None,
+    ) -> None:
+        self.workflows: dict[str, EmulatedWorkflow] = {workflow.id: workflow for workflow in workflows}
+        self.templates: dict[str, EmulatedWorkflow] = {template.id: template for template in templates}
+        self.concurrency = concurrency
+        self.speed = speed
+        self.clock = clock
+        self.stop_ended_is_ok = stop_ended_is_ok
+        self.resolve_host = resolve_host
+        #: Where the links in answers lead to.
+        self.base_url = "http://browseract.invalid"
+        #: Held while state is read or changed, and notified after a change.
+        self.changed = threading.Condition(threading.RLock())
+        #: Called after a change of any task, from whatever thread.
+        self.on_change: Callable[[], None] | None = None
+        #: Cookies of each saved profile.
+        self.profiles: dict[str, dict[str, str]] = {}
+        self._runs: dict[str, _Run] = {}
+        self._under_way: dict[str, _Run] = {}
+        self._files: dict[str, _StoredFile] = {}
+        self._planned: dict[str, list[WorkflowSettings]] = {}
+        self._transitions: list[Transition] = []
+        self._reads: dict[str, tuple[Callable[[Query], Any], tuple[str, ...]]] = {
+            "get-task-status": (self._get_task_status, ("task_id",)),
+            "get-task": (self._get_task, ("task_id",)),
+            "list-tasks": (self._list_tasks, (*_FILTERS, "page", "limit")),
+            "stop-task": (self._stop_task, ("task_id", "biz_code")),
+            "resume-task": (self._resume_task, ("task_id",)),
+            "list-workflows": (self._list_workflows, ("page", "limit")),
+            "get-workflow": (self._get_workflow, ("workflow_id",)),
+            "list-official-workflow-templates": (self._list_templates, ("keyword", "page", "limit")),
+            "get-official-workflow-template": (self._get_template, ("workflow_template_id",)),
+            "get-region-list": (self._get_region_list, ()),
+        }
+
+    @property
+    def speed(self) -> float:
+        """How many times faster than usual runs go; a change concerns the runs created after it."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        if not 0 < speed < float("inf"):
+            raise ValueError(f"speed must be more than 0, got {speed!r}")
+        self._speed = speed
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks may be under way at once."""
+        return self._concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+        self._concurrency = concurrency
+
+    def call(self, endpoint: str, *, query: bytes = b"", body: bytes = b"", content_type: str = "") -> Any:
+        """Answer a request.
+
+        :param endpoint: the last part of the path, such as ``run-task``
+        :param query: the query string as it was sent
+        :returns: the value of the JSON body to answer with; None if it is to be empty
+        :raises ApiError: if the API answers with its error envelope
+        """
+        with self.changed:
+            self._bring_up_to_date(self.clock())
+            if endpoint == "run-task":
+                Query(query, ())
+                answer: Any = self._run_task(read_object(body, content_type, _RUN_FIELDS))
+            elif endpoint == "run-task-by-template":
+                Query(query, ())
+                answer = self._run_template(read_object(body, content_type, _TEMPLATE_RUN_FIELDS))
+            else:
+                read, known = self._reads[endpoint]
+                answer = read(Query(query, known))
+            return answer
+
+    def advance(self, now: float | None = None) -> list[Transition]:
+        """Bring all tasks up to date.
+
+        :param now: the time, if not the clock's
+        :returns: the status changes since the last call, oldest first
+        """
+        with self.changed:
+            self._bring_up_to_date(self.clock() if now is None else now)
+            transitions, self._transitions = self._transitions, []
+            return transitions
+
+    def next_change(self) -> float | None:
+        """Return when the next task changes by itself, or None if none will."""
+        with self.changed:
+            due = [moment for run in self._under_way.values() if (moment := run.next_change()) is not None]
+            return min(due, default=None)
+
+    def find(self, workflow_id: str) -> EmulatedWorkflow:
+        """Return a workflow or template.
+
+        :raises KeyError: if there is none of that id
+        """
+        found = self.workflows.get(workflow_id) or self.templates.get(workflow_id)
+        if found is None:
+            raise KeyError(f"the emulator has no workflow or template {workflow_id!r}")
+        return found
+
+    def put(self, workflow: EmulatedWorkflow) -> None:
+        """Add a workflow or template, or put it in the place of the one of the same id."""
+        with self.changed:
+            same_kind, other = self.workflows, self.templates
+            if isinstance(workflow, EmulatedTemplate):
+                same_kind, other = other, same_kind
+            if workflow.id in other:
+                raise ValueError(f"{workflow.id!r} is the id of both a workflow and a template")
+            same_kind[workflow.id] = workflow
+
+    def plan_run(self, workflow_id: str, settings: WorkflowSettings) -> None:
+        """Let the next run of a workflow, or the next one not planned yet, have these settings."""
+        with self.changed:
+            self.find(workflow_id).having(**settings)
+            self._planned.setdefault(workflow_id, []).append(settings)
+
+    def tasks(self) -> list[TaskRecord]:
+        """Return every task ever created, oldest first."""
+        with self.changed:
+            now = self.clock()
+            self._bring_up_to_date(now)
+            return [_record(run, now) for run in self._runs.values()]
+
+    def file(self, token: str) -> EmulatedFile | None:
+        """Return the file behind a link, or None if the link is unknown or has expired."""
+        with self.changed:
+            stored = self._files.get(token)
+            return stored.file if stored is not None and self.clock() < stored.expires else None
+
+    def describe(self, task_id: str) -> dict[str, Any] | None:
+        """Return what ``get-task`` says of a task, or None if there is none of that id."""
+        with self.changed:
+            now = self.clock()
+            self._bring_up_to_date(now)
+            run = self._runs.get(task_id)
+            return None if run is None else self._full(run, now)
+
+    def _run_task(self, body: dict[str, Any]) -> dict[str, Any]:
+        workflow_id = body.get("workflow_id")
+        if not workflow_id:
+            raise parameter_error("workflow_id is required")
+        inputs = self._read_common(body)
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None:
+            raise _error(WORKFLOW_UNKNOWN)
+        workflow = self._as_planned(workflow)
+        if not workflow.published:
+            raise _error(NOT_PUBLISHED)
+        _check_inputs(workflow.inputs, inputs)
+        given = body.get("profile_id") or None
+        if given is not None and given not in self.profiles:
+            raise parameter_error(f"there is no profile {given!r}")
+        self._check_concurrency()
+        profile_id = given or self._new_id()
+        save = body.get("save_browser_data", False)
+        if save:
+            self.profiles.setdefault(profile_id, {})
+        run = self._create(workflow, body, inputs, profile_id=profile_id, profile_given=given is not None, save=save)
+        return {"id": run.id, "profile_id": profile_id} if save else {"id": run.id}
+
+    def _run_template(self, body: dict[str, Any]) -> dict[str, Any]:
+        template_id = body.get("workflow_template_id")
+        if not template_id:
+            raise parameter_error("workflow_template_id is required")
+        inputs = self._read_common(body)
+        template = self.templates.get(template_id)
+        if template is None:
+            raise _error(TEMPLATE_UNKNOWN)
+        template = self._as_planned(template)
+        region = body.get("proxyRegion", "US")
+        if region not in {one.code for one in REGIONS}:
+            raise _error(REGION_UNKNOWN)
+        _check_inputs(template.inputs, inputs)
+        self._check_concurrency()
+        return {"id": self._create(template, body, inputs, region=region).id}
+
+    def _read_common(self, body: dict[str, Any]) -> list[tuple[str, str]]:
+        for name in ("callback_url", "status_change_callback_url"):
+            if name in body:
+                check_callback_url(name, body[name], self.resolve_host)
+        return read_inputs(body.get("input_parameters", []))
+
+    def _check_concurrency(self) -> None:
+        if len(self._under_way) >= self.concurrency:
+            raise _error(TOO_MANY_RUNNING)
+
+    def _as_planned(self, workflow: EmulatedWorkflow) -> EmulatedWorkflow:
+        planned = self._planned.get(workflow.id)
+        return workflow.having(**planned[0]) if planned else workflow
+
+    def _create(
+        self,
+        workflow: EmulatedWorkflow,
+        body: dict[str, Any],
+        inputs: list[tuple[str, str]],
+        *,
+        region: str | None = None,
+        profile_id: str | None = None,
+        profile_given: bool = False,
+        save: bool = False,
+    ) -> _Run:
+        # A plan is used up only here, so that a refused request leaves it for the next one.
+        if self._planned.get(workflow.id):
+            del self._planned[workflow.id][0]
+        now = self.clock()
+        run = _Run(
+            id=self._new_id(),
+            workflow=workflow,
+            inputs=inputs,
+            region=region,
+            profile_id=profile_id,
+            profile_given=profile_given,
+            save_browser_data=save,
+            callback_url=body.get("callback_url"),
+            status_change_callback_url=body.get("status_change_callback_url"),
+            created=now,
+            since=now,
+            speed=self.speed,
+            history=[("created", now)],
+        )
+        self._runs[run.id] = self._under_way[run.id] = run
+        self._announce()
+        return run
+
+    def _new_id(self) -> str:
+        # 17 digits and odd: nobody gets away with reading it as a floating-point number.
+        while True:
+            number = str((10**16 + secrets.randbelow(9 * 10**16)) | 1)
+            if float(number) != int(number) and number not in self._runs and number not in self.profiles:
+                return number
+
+    def _bring_up_to_date(self, now: float) -> None:
+        # One change at a time, in order: a run may save the profile with which the next one starts.
+        while True:
+            due = [
+                (moment, run)
+                for run in self._under_way.values()
+                if (moment := run.next_change()) is not None and moment <= now
+            ]
+            if not due:
+                return
+            moment, run = min(due, key=lambda one: one[0])
+            if run.status == "created" and run.profile_given and run.profile_id is not None:
+                run.cookies = dict(self.profiles[run.profile_id])
+            if run.status == "paused":
+                run.confirmed = False
+            if run.status in ("created", "paused"):
+                self._change(run, "running", moment)
+            elif run.will_pause:
+                self._change(run, "paused", moment)
+            else:
+                self._end(run, moment)
+
+    def _end(self, run: _Run, at: float) -> None:
+        outcome: str = run.workflow.outcome
+        run.ended_by = "workflow"
+        if outcome == "failed":
+            run.failure = run.workflow.failure
+        elif outcome == "finished":
+            try:
+                run.output = run.workflow.behaviour(RunContext(dict(run.inputs), run.cookies, run.confirmed))
+            except RunFailed as failed:
+                outcome, run.failure = "failed", (failed.code, failed.message)
+            except Exception as error:
+                log.exception("The behaviour of the emulated workflow %r has an error", run.workflow.name)
+                outcome, run.failure = "failed", (UNEXPECTED, f"{type(error).__name__}: {error}")
+            else:
+                if run.save_browser_data and run.profile_id is not None:
+                    self.profiles[run.profile_id] = dict(run.cookies)
+        text, files = run.workflow.output, run.workflow.files
+        run.output = Output(run.output.string if text is None else text, run.output.files if files is None else files)
+        for file in run.output.files:
+            stored = _StoredFile(file, secrets.token_urlsafe(16), at, at + run.workflow.file_lifetime)
+            self._files[stored.token] = stored
+            run.files.append(stored)
+        self._change(run, outcome, at)
+
+    def _change(self, run: _Run, status: str, at: float) -> None:
+        run.change(status, at)
+        urls = [("status_change_callback_url", run.status_change_callback_url)]
+        if run.ended:
+            del self._under_way[run.id]
+            urls.append(("callback_url", run.callback_url))
+        self._transitions.append(
+            Transition(
+                task_id=run.id,
+                workflow=run.workflow,
+                status=run.reported,
+                ended=run.ended,
+                at=at,
+                payload=self._full(run, at),
+                urls=tuple((name, url) for name, url in urls if url is not None),
+            )
+        )
+        self._announce()
+
+    def _announce(self) -> None:
+        self.changed.notify_all()
+        if self.on_change is not None:
+            self.on_change()
+
+    def _task(self, query: Query) -> _Run:
+        run = self._runs.get(query.required("task_id"))
+        if run is None:
+            raise _error(TASK_UNKNOWN)
+        return run
+
+    def _get_task_status(self, query: Query) -> dict[str, Any]:
+        return {"status": self._task(query).reported}
+
+    def _get_task(self, query: Query) -> dict[str, Any]:
+        return self._full(self._task(query), self.clock())
+
+    def _stop_task(self, query: Query) -> None:
+        biz_code = query.integer("biz_code", -(2**31))
+        run = self._task(query)
+        if not run.ended:
+            run.ended_by = "stop-task"
+            run.biz_code = biz_code
+            self._change(run, "canceled", self.clock())
+        elif not self.stop_ended_is_ok:
+            raise _error(TASK_ENDED)
+
+    def _resume_task(self, query: Query) -> None:
+        run = self._task(query)
+        if run.status != "paused":
+            raise _error(NOT_PAUSED)
+        self._change(run, "running", self.clock())
+
+    def _list_tasks(self, query: Query) -> dict[str, Any]:
+        status = query.text("status")
+        if status is not None and status not in STATUSES:
+            raise parameter_error(f"status must be one of {', '.join(STATUSES)}")
+        workflow_id = query.text("workflow_id")
+        name = (query.text("workflow_name") or "").lower()
+        earliest = query.moment("created_at_from")
+        latest = query.moment("created_at_to")
+        found = [
+            run
+            for run in reversed(self._runs.values())
+            if status in (None, run.reported)
+            and workflow_id in (None, run.workflow.id)
+            and name in run.workflow.name.lower()
+            and (earliest is None or earliest <= int(run.created))
+            and (latest is None or int(run.created) <= latest)
+        ]
+        now = self.clock()
+        return _page(query, found, lambda run: self._simple(run, now))
+
+    def _list_workflows(self, query: Query) -> dict[str, Any]:
+        return _page(query, _newest_first(self.workflows.values()), _workflow)
+
+    def _get_workflow(self, query: Query) -> dict[str, Any]:
+        workflow = self.workflows.get(query.required("workflow_id"))
+        if workflow is None:
+            raise _error(WORKFLOW_UNKNOWN)
+        return {**_workflow(workflow), "input_parameters": _inputs(workflow)}
+
+    def _list_templates(self, query: Query) -> dict[str, Any]:
+        keyword = (query.text("keyword") or "").lower()
+        found = [
+            one
+            for one in _newest_first(self.templates.values())
+            if keyword in one.name.lower() or keyword in one.description.lower()
+        ]
+        return _page(query, found, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
+
+    def _get_template(self, query: Query) -> dict[str, Any]:
+        template = self.templates.get(query.required("workflow_template_id"))
+        if template is None:
+            raise _error(TEMPLATE_UNKNOWN)
+        return {**_workflow(template), **_recommended(template), "input_parameters": _inputs(template)}
+
+    def _get_region_list(self, _: Query) -> list[dict[str, str]]:
+        return [{"name": region.name, "code": region.code} for region in REGIONS]
+
+    def _simple(self, run: _Run, at: float) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "id": run.id,
+            "status": run.reported,
+            "workflow_id": run.workflow.id,
+            "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
+            "created_at": iso(run.created),
+            "credit": CREDITS_PER_STEP * len(run.steps(at)),
+        }
+        if run.profile_id is not None:
+            answer["profile_id"] = run.profile_id
+        if run.status in ("running", "paused"):
+            live_url = f"{self.base_url}/live/{run.id}"
+            answer["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
+            answer["live_url"] = live_url
+        if run.finished is not None:
+            answer["finished_at"] = iso(run.finished)
+            answer["output"] = {
+                "string": run.output.string,
+                "files": [self._link(stored) for stored in run.files],
+            }
+        if run.status == "failed" and run.failure is not None:
+            answer["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
+        return answer
+
+    def _full(self, run: _Run, at: float) -> dict[str, Any]:
+        answer = self._simple(run, at)
+        answer["log_detail_url"] = f"{self.base_url}/logs/{run.id}"
+        answer["steps"] = steps = []
+        before = None
+        for number, (goal, status) in enumerate(run.steps(at), start=1):
+            steps.append(
+                {
+                    "id": f"{run.id}{number:02}",
+                    "step": number,
+                    "status": status,
+                    "evaluation_previous_goal": "" if before is None else f"Reached: {before}",
+                    "step_goal": goal,
+                    "screenshots_url": f"{self.base_url}/screenshots/{run.id}/{number}.png",
+                }
+            )
+            before = goal
+        if run.files:
+            answer["download_files"] = [self._download(stored) for stored in run.files]
+            answer["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.files))
+        return answer
+
+    def _download(self, stored: _StoredFile) -> dict[str, Any]:
+        created = _milliseconds(stored.created)
+        return {
+            "guid": stored.token[:8],
+            "fileName": stored.file.name,
+            "fileSize": len(stored.file.content),
+            "status": "uploaded",
+            "progress": 100,
+            "downloadUrl": self._link(stored),
+            "downloadStartTime": created,
+            "downloadCompletedTime": created,
+            "expiresAt": _milliseconds(stored.expires),
+            "createTime": created,
+        }
+
+    def _link(self, stored: _StoredFile) -> str:
+        name = quote(stored.file.name, safe="")
+        return f"{self.base_url}/files/{stored.token}/{name}?expires={_milliseconds(stored.expires)}"
+
+
+def error_envelope(code: int, message: str, now: float) -> dict[str, Any]:
+    """Return the body of an error answer."""
+    return {
+        "code": code,
+        "msg": message,
+        "data": {},
+        "ts": _milliseconds(now),
+        "time": iso(now),
+        "traceId": secrets.token_hex(16),
+    }
+
+
+def _error(code: int) -> ApiError:
+    return ApiError(code, MESSAGES[code])
+
+
+def _check_inputs(declared: tuple[WorkflowInput, ...], inputs: list[tuple[str, str]]) -> None:
+    given = dict(inputs)
+    for name in given.keys() - {one.name for one in declared}:
+        raise parameter_error(f"the workflow has no input parameter {name!r}")
+    for one in declared:
+        if one.required and not given.get(one.name):
+            raise ApiError(INPUT_MISSING, f"{MESSAGES[INPUT_MISSING]} ({one.name})")
+
+
+def _page(query: Query, found: list[Any], render: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    page = query.integer("page", 1) or 1
+    # One item a page is what the service does when no limit is sent.
+    limit = query.integer("limit", 1, MAX_LIMIT) or 1
+    return {
+        "page": page,
+        "limit": limit,
+        "items": [render(one) for one in found[(page - 1) * limit : page * limit]],
+        "total_pages": -(-len(found) // limit),
+        "total_count": len(found),
+    }
+
+
+def _newest_first(workflows: Iterable[EmulatedWorkflow]) -> list[EmulatedWorkflow]:
+    return sorted(workflows, key=lambda one: one.created_at, reverse=True)
+
+
+def _workflow(workflow: EmulatedWorkflow) -> dict[str, Any]:
+    described = {
+        "id": workflow.id,
+        "name": workflow.name,
+        "description": workflow.description,
+        "create_at": workflow.created_at,
+    }
+    if workflow.published:
+        described["publish_at"] = workflow.published_at
+    return described
+
+
+def _inputs(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
+    # By the vendor's n8n node, a parameter that is not enabled by default is one that must be given.
+    return [{"name": one.name, "default_enabled": not one.required} for one in workflow.inputs]
+
+
+def _recommended(template: EmulatedWorkflow) -> dict[str, str]:
+    if not isinstance(template, EmulatedTemplate):
+        raise TypeError(f"{template.id!r} is no template")
+    return {"recommendDesc": template.recommendation, "detailUrl": template.detail_url}
+
+
+def _record(run: _Run, at: float) -> TaskRecord:
+    return TaskRecord(
+        id=run.id,
+        workflow_id=run.workflow.id,
+        workflow_name=run.workflow.name,
+        from_template=isinstance(run.workflow, EmulatedTemplate),
+        proxy_region=run.region,
+        inputs=list(run.inputs),
+        profile_id=run.profile_id,
+        save_browser_data=run.save_browser_data,
+        callback_url=run.callback_url,
+        status_change_callback_url=run.status_change_callback_url,
+        status=run.status,
+        history=[(status, _moment(since)) for status, since in run.history],
+        created_at=_moment(run.created),
+        started_at=None if run.started is None else _moment(run.started),
+        finished_at=None if run.finished is None else _moment(run.finished),
+        ended_by=run.ended_by,
+        biz_code=run.biz_code,
+        credit=CREDITS_PER_STEP * len(run.steps(at)),
+        output=run.output.string if run.ended else None,
+    )
+
+
+def _milliseconds(moment: float) -> int:
+    return int(moment * 1000)
+
+
+def _moment(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, timezone.utc)

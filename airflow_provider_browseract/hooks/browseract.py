@@ -1,0 +1,272 @@
+"""The hook: BrowserAct's API behind an Airflow connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_browseract import __version__
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import (
+    AnswerLostError,
+    AuthenticationError,
+    BrowserActError,
+    ConnectionFailedError,
+    NotTheApiError,
+    RunStartUnknownError,
+    TaskEndedError,
+)
+from airflow_provider_browseract.hooks import connection as form
+from airflow_provider_browseract.runs.inputs import (
+    InputError,
+    check_callback_url,
+    read_id,
+    read_input_parameters,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.api.client import (
+        AsyncBrowserActClient,
+        BrowserActClient,
+        ClientSettings,
+    )
+    from airflow_provider_browseract.api.models import (
+        CreatedTask,
+        Region,
+        Task,
+        TaskStatus,
+        Template,
+        Workflow,
+    )
+
+
+class BrowserActHook(BaseHook):
+    """Talks to BrowserAct as a connection of type ``browseract`` says.
+
+    The connection is looked up at the first call, once. Every method raises
+    :class:`~airflow_provider_browseract.api.errors.BrowserActError`, in the class that says what can be done, and
+    :class:`~airflow_provider_browseract.runs.inputs.InputError` for arguments or a connection that cannot be used.
+
+    :param browseract_conn_id: id of the Airflow connection.
+    """
+
+    conn_name_attr = "browseract_conn_id"
+    default_conn_name = "browseract_default"
+    conn_type = form.CONNECTION_TYPE
+    hook_name = form.HOOK_NAME
+
+    def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.browseract_conn_id = browseract_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Describe the form's extra fields to Airflow 3.1; newer cores read the provider info."""
+        return form.form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the form's standard fields to Airflow 3.1; newer cores read the provider info."""
+        return form.field_behaviour()
+
+    @cached_property
+    def settings(self) -> ClientSettings:
+        """Key, address and timeouts of the connection."""
+        return self._read(self.get_connection(self.browseract_conn_id))
+
+    @cached_property
+    def client(self) -> BrowserActClient:
+        """The client that carries any call of :mod:`airflow_provider_browseract.api.calls`."""
+        from airflow_provider_browseract.api.client import BrowserActClient
+
+        return BrowserActClient(self.settings)
+
+    def get_conn(self) -> BrowserActClient:
+        """Return :attr:`client`, under the name that Airflow's hooks have in common."""
+        return self.client
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncBrowserActClient]:
+        """Open an asynchronous client, for triggers; the connection is read without blocking the event loop."""
+        from airflow_provider_browseract.api.client import AsyncBrowserActClient
+
+        if "settings" not in self.__dict__:
+            self.__dict__["settings"] = self._read(await self.aget_connection(self.browseract_conn_id))
+        async with AsyncBrowserActClient(self.settings) as client:
+            yield client
+
+    def run_task(
+        self,
+        workflow_id: str,
+        input_parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        *,
+        save_browser_data: bool = False,
+        profile_id: str | None = None,
+        callback_url: str | None = None,
+        status_change_callback_url: str | None = None,
+    ) -> CreatedTask:
+        """Start a run of a workflow (``run-task``); everything is checked before anything is sent.
+
+        :param workflow_id: the workflow to run.
+        :param input_parameters: names and values, or the API's list of name/value pairs.
+        :param save_browser_data: keep cookies and logins; the answer then has the profile's id.
+        :param profile_id: browser profile of an earlier run to start with.
+        :param callback_url: public address that is called once when the task ends.
+        :param status_change_callback_url: public address that is called at each change of status.
+        :returns: the ids of the task and, if it is saved, of the profile.
+        :raises RunStartUnknownError: the call may have started a run, but its answer was lost or is unusable.
+        """
+        base_url = self.settings.base_url
+        call = calls.run_task(
+            read_id("workflow_id", workflow_id),
+            input_parameters=read_input_parameters(input_parameters),
+            save_browser_data=save_browser_data,
+            profile_id=profile_id or None,
+            callback_url=check_callback_url("callback_url", callback_url, api_base_url=base_url),
+            status_change_callback_url=check_callback_url(
+                "status_change_callback_url", status_change_callback_url, api_base_url=base_url
+            ),
+        )
+        return self._start(call)
+
+    def run_task_by_template(
+        self,
+        workflow_template_id: str,
+        input_parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        *,
+        region: str | None = None,
+    ) -> CreatedTask:
+        """Start a run of an official template (``run-task-by-template``).
+
+        :param workflow_template_id: the template to run.
+        :param input_parameters: names and values, or the API's list of name/value pairs.
+        :param region: code of the proxy region; the API's default is ``US``.
+        :raises RunStartUnknownError: as :meth:`run_task`.
+        """
+        call = calls.run_task_by_template(
+            read_id("workflow_template_id", workflow_template_id),
+            region=region,
+            input_parameters=read_input_parameters(input_parameters),
+        )
+        return self._start(call)
+
+    def get_task(self, task_id: str) -> Task:
+        """Read everything about a task (``get-task``)."""
+        return self.client.send(calls.get_task(read_id("task_id", task_id)))
+
+    def get_task_status(self, task_id: str) -> TaskStatus:
+        """Read a task's status alone (``get-task-status``)."""
+        return self.client.send(calls.get_task_status(read_id("task_id", task_id)))
+
+    def iter_tasks(
+        self,
+        *,
+        workflow_id: str | None = None,
+        workflow_name: str | None = None,
+        status: TaskStatus | None = None,
+        created_at_from: datetime | None = None,
+        created_at_to: datetime | None = None,
+    ) -> Iterator[Task]:
+        """Give the tasks that match, over all pages (``list-tasks``).
+
+        :param workflow_id: only tasks of this workflow.
+        :param workflow_name: only tasks of workflows whose name contains this, in any case.
+        :param status: only tasks with this status.
+        :param created_at_from: only tasks created at this time or later; needs a time zone.
+        :param created_at_to: only tasks created at this time or earlier; needs a time zone.
+        """
+        return self.client.iter_items(
+            calls.list_tasks(
+                workflow_id=workflow_id,
+                workflow_name=workflow_name,
+                status=status,
+                created_at_from=created_at_from,
+                created_at_to=created_at_to,
+            )
+        )
+
+    def stop_task(self, task_id: str) -> bool:
+        """Cancel a task (``stop-task``).
+
+        :returns: False if BrowserAct says that the task had already ended.
+        """
+        try:
+            self.client.send(calls.stop_task(read_id("task_id", task_id)))
+        except TaskEndedError:
+            return False
+        return True
+
+    def resume_task(self, task_id: str) -> None:
+        """Let a paused task go on (``resume-task``).
+
+        :raises TaskNotPausedError: the task is not paused.
+        """
+        self.client.send(calls.resume_task(read_id("task_id", task_id)))
+
+    def iter_workflows(self) -> Iterator[Workflow]:
+        """Give the account's workflows, over all pages (``list-workflows``)."""
+        return self.client.iter_items(calls.list_workflows())
+
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """Read a workflow with the inputs that it takes (``get-workflow``)."""
+        return self.client.send(calls.get_workflow(read_id("workflow_id", workflow_id)))
+
+    def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
+        """Give the official templates, over all pages (``list-official-workflow-templates``).
+
+        :param keyword: only templates whose name or description contains this.
+        """
+        return self.client.iter_items(calls.list_official_workflow_templates(keyword=keyword))
+
+    def get_official_workflow_template(self, workflow_template_id: str) -> Template:
+        """Read a template with the inputs that it takes (``get-official-workflow-template``)."""
+        workflow_template_id = read_id("workflow_template_id", workflow_template_id)
+        return self.client.send(calls.get_official_workflow_template(workflow_template_id))
+
+    def get_region_list(self) -> tuple[Region, ...]:
+        """List the proxy regions for template runs (``get-region-list``)."""
+        return self.client.send(calls.get_region_list())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check key, address and network by listing one workflow, which costs no credits.
+
+        :returns: whether it worked, and what was found or which of the three is wrong.
+        """
+        try:
+            page = self.client.send(calls.list_workflows(limit=1))
+        except AuthenticationError as error:
+            return False, f"The API key is wrong: {error}"
+        except NotTheApiError as error:
+            return False, f"The host is wrong: {error}"
+        except (ConnectionFailedError, AnswerLostError) as error:
+            return False, f"The network or the host is wrong: {error}"
+        except (BrowserActError, InputError) as error:
+            return False, str(error)
+        return True, f"Connected to {self.settings.base_url}: {page.total_count or 0} workflows are visible."
+
+    def _read(self, connection: Connection) -> ClientSettings:
+        from airflow import __version__ as airflow_version
+
+        user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
+        return form.read_settings(connection, user_agent=user_agent)
+
+    def _start(self, call: calls.Call[CreatedTask]) -> CreatedTask:
+        try:
+            return self.client.send(call)
+        except BrowserActError as error:
+            if error.not_processed or isinstance(error, NotTheApiError):
+                raise
+            raise RunStartUnknownError(
+                f"It is not known whether BrowserAct started a run: {error.message}",
+                http_status=error.http_status,
+                code=error.code,
+                msg=error.msg,
+                trace_id=error.trace_id,
+            ) from error

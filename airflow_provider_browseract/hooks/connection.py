@@ -1,0 +1,170 @@
+"""The ``browseract`` connection: which fields it has, how the form shows them, and what they mean.
+
+The form is described once, in :data:`EXTRA_FIELDS` and the three constants after it. Newer cores read the
+description from the provider info (:func:`connection_type`), Airflow 3.1 asks the hook (:func:`form_widgets`,
+:func:`field_behaviour`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_browseract.runs.inputs import InputError, read_seconds
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.api.client import ClientSettings
+
+CONNECTION_TYPE = "browseract"
+HOOK_NAME = "BrowserAct"
+HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
+
+
+@dataclass(frozen=True)
+class ExtraField:
+    """A field of the connection's extra: a whole or fractional number of seconds."""
+
+    name: str
+    label: str
+    description: str
+
+
+EXTRA_FIELDS = (
+    ExtraField("connect_timeout", "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."),
+    ExtraField("read_timeout", "Read timeout", "Seconds to wait for the next bytes of an answer. Default: 30."),
+    ExtraField(
+        "retry_budget",
+        "Retry budget",
+        "Seconds during which a call that failed for a moment is tried again. Default: 60.",
+    ),
+)
+HIDDEN_FIELDS = ["login", "schema", "port"]
+RELABELING = {"password": "API key", "host": "API address"}
+PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-..."}
+
+
+def connection_type() -> dict[str, Any]:
+    """Describe the connection type as provider info does (``connection-types``)."""
+    return {
+        "connection-type": CONNECTION_TYPE,
+        "hook-class-name": HOOK_CLASS,
+        "hook-name": HOOK_NAME,
+        "ui-field-behaviour": {
+            "hidden-fields": HIDDEN_FIELDS,
+            "relabeling": RELABELING,
+            "placeholders": PLACEHOLDERS,
+        },
+        "conn-fields": {
+            field.name: {
+                "label": field.label,
+                "description": field.description,
+                "schema": {"type": ["integer", "null"], "minimum": 1},
+            }
+            for field in EXTRA_FIELDS
+        },
+    }
+
+
+def field_behaviour() -> dict[str, Any]:
+    """Describe the standard fields as a hook of Airflow 3.1 does (``get_ui_field_behaviour``)."""
+    return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
+
+
+def form_widgets() -> dict[str, Any]:
+    """Describe the extra fields as a hook of Airflow 3.1 does (``get_connection_form_widgets``)."""
+    # Airflow 3.1 replaces these by stand-ins before it asks, so they need not be installed.
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import IntegerField
+    from wtforms.validators import Optional
+
+    return {
+        field.name: IntegerField(
+            field.label, validators=[Optional()], description=field.description, widget=BS3TextFieldWidget()
+        )
+        for field in EXTRA_FIELDS
+    }
+
+
+class ConnectionFieldError(InputError):
+    """The connection cannot be used as it is; the message names the field."""
+
+
+def read_settings(connection: Connection, *, user_agent: str) -> ClientSettings:
+    """Read a connection, wherever it came from, into what the clients need.
+
+    :param connection: password is the API key; host (with scheme, or with the scheme in ``schema``, and a port)
+        overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, as numbers or as text.
+    :param user_agent: who is calling.
+    :raises ConnectionFieldError: the key is missing, or a field cannot be used.
+    """
+    from airflow_provider_browseract.api.client import ClientSettings
+    from airflow_provider_browseract.api.retries import RetryPolicy
+
+    extra = connection.extra_dejson
+    timeouts = {
+        field.name: _seconds(connection, field.name, extra[field.name])
+        for field in EXTRA_FIELDS
+        if extra.get(field.name) not in (None, "")
+    }
+    budget = timeouts.pop("retry_budget", None)
+    return ClientSettings(
+        api_key=_api_key(connection),
+        base_url=_base_url(connection),
+        user_agent=user_agent,
+        retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
+        **timeouts,
+    )
+
+
+def _seconds(connection: Connection, name: str, value: Any) -> float:
+    try:
+        return read_seconds(name, float(value) if isinstance(value, str) else value)
+    except ValueError:
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Give a positive number of seconds."
+        ) from None
+
+
+def _api_key(connection: Connection) -> str:
+    key = (connection.password or "").strip()
+    if not key:
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r} has no API key. Put one (BrowserAct dashboard: Integrations, Manage "
+            "API Keys) into its password field."
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: the password is no API key, since it has spaces or characters that "
+            "no key has. Give the bare key, without 'Bearer' before it."
+        )
+    return key
+
+
+def _base_url(connection: Connection) -> str:
+    from airflow_provider_browseract.api.client import DEFAULT_BASE_URL
+
+    host = (connection.host or "").strip()
+    if not host:
+        return DEFAULT_BASE_URL
+    url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or connection.port
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and not (parts.username or parts.query or parts.fragment)
+            and not any(char.isspace() for char in url)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: the host is not an http or https address. Give one like "
+            f"{DEFAULT_BASE_URL}, or leave it empty."
+        )
+    netloc = parts.netloc if parts.port or not port else f"{parts.netloc}:{port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

@@ -1,0 +1,150 @@
+"""Waiting for a run to end: when to ask next, what each answer means, and what the log says meanwhile.
+
+:func:`wait_for_end` does no I/O and reads no clock of its own. It says what to do next and is told what came of it,
+so the operator in its worker and the trigger in the triggerer wait in exactly the same way;
+:mod:`airflow_provider_browseract.hooks.following` has the two loops that do as it says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
+
+DEFAULT_POLL_INTERVAL = 10.0
+"""Seconds between two questions for the status."""
+
+DEFAULT_TIMEOUT = 7 * 3600.0
+"""Seconds a run may take: the limit of the BrowserAct API itself."""
+
+JITTER = 0.2
+"""Part of the interval by which each pause is spread, so that runs started together do not ask together."""
+
+FAILED_POLLS = 5
+"""How many questions in a row may fail before the wait is given up. Each was already tried again by the client."""
+
+UNKNOWN_POLLS = 30
+"""How many times in a row BrowserAct may say ``unknown`` before the wait is given up."""
+
+
+class End(str, Enum):
+    """How a wait ended."""
+
+    ENDED = "ended"
+    """The run has ended, in whichever way."""
+
+    DEADLINE = "deadline"
+    """The time allowed for the run is over; the run goes on."""
+
+    GIVEN_UP = "given_up"
+    """The status could not be learned; whether the run goes on is not known."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Do nothing for a number of seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Say:
+    """Write a line into the task's log."""
+
+    text: str
+    level: int = logging.INFO
+
+
+@dataclass(frozen=True)
+class WaitOver:
+    """What a wait came to.
+
+    :param end: how it ended.
+    :param task: the run as the API showed it last, if it ever did.
+    :param error: the last error, where the status could not be learned.
+    """
+
+    end: End
+    task: Task | None = None
+    error: BrowserActError | None = None
+
+
+Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"
+"""What to do next; a call is answered with its result, or with the error thrown in."""
+
+
+def wait_for_end(
+    task_id: str,
+    *,
+    poll_interval: float,
+    first_poll_at: float,
+    deadline: float,
+    clock: Callable[[], float],
+    chance: Callable[[], float],
+    last_seen: TaskStatus | None = None,
+) -> Steps:
+    """Wait until a run has ended, its time is over, or nothing can be learned of it.
+
+    The status alone is asked for; the whole task is read only when the status has changed, for the link to the live
+    view and in the end for the result. One failed question is not a failed run, and neither is an answer that cannot
+    be understood: only :data:`FAILED_POLLS` in a row end the wait, and never as a success. An error that time will
+    not mend, such as a refused key, ends it at once.
+
+    :param task_id: the BrowserAct task.
+    :param poll_interval: seconds between two questions.
+    :param first_poll_at: no question before this moment, in seconds since the epoch.
+    :param deadline: moment at which the wait ends, in seconds since the epoch.
+    :param clock: gives the moment, in seconds since the epoch.
+    :param chance: gives a random number from 0 to 1.
+    :param last_seen: a status that the log has already told.
+    """
+    task: Task | None = None
+    failures = unknowns = 0
+    pause = first_poll_at - clock() + JITTER * poll_interval * chance()
+    while True:
+        yield Sleep(max(0.0, min(pause, deadline - clock())))
+        pause = poll_interval * (1 + JITTER * (2 * chance() - 1))
+        try:
+            status: TaskStatus = yield calls.get_task_status(task_id)
+            if status is not last_seen:
+                task = yield calls.get_task(task_id)
+                status = task.status
+        except BrowserActError as error:
+            failures += 1
+            hopeless = error.not_processed and not error.temporary
+            if hopeless or failures >= FAILED_POLLS:
+                return WaitOver(End.GIVEN_UP, task, error)
+            if clock() >= deadline:
+                return WaitOver(End.DEADLINE, task, error)
+            yield Say(f"Asking for BrowserAct task {task_id} failed, {failures} in a row: {error}", logging.WARNING)
+            continue
+        failures = 0
+        unknowns = unknowns + 1 if status is TaskStatus.UNKNOWN else 0
+        if status is not last_seen:
+            last_seen = status
+            yield Say(status_line(task_id, status, task))
+        if status.ended:
+            return WaitOver(End.ENDED, task)
+        if clock() >= deadline:
+            return WaitOver(End.DEADLINE, task)
+        if unknowns >= UNKNOWN_POLLS:
+            return WaitOver(End.GIVEN_UP, task)
+
+
+def status_line(task_id: str, status: TaskStatus, task: Task | None) -> str:
+    """Say in one line where a run stands, with the live view while there is one."""
+    line = f"BrowserAct task {task_id} is {status}."
+    if task is None or not task.live_url or status.ended:
+        return line
+    if status is TaskStatus.PAUSED:
+        return f"{line} It waits for a person: {task.live_url}"
+    return f"{line} Live view: {task.live_url}"

@@ -1,0 +1,27 @@
+"""Run a workflow, and use what it found in a task of your own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
+SEARCH_WORKFLOW = "71002814653029437"
+
+with DAG("example_browseract_search", schedule=None, params={"keyword": "laptops"}, tags=["browseract"]):
+    search = RunWorkflowOperator(
+        task_id="search",
+        workflow_id=SEARCH_WORKFLOW,
+        input_parameters={"keyword": "{{ params.keyword }}", "max_items": 3},
+        deferrable=True,
+    )
+
+    @task
+    def cheapest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pick the row with the lowest price."""
+        return min(rows, key=lambda row: row["price"])
+
+    cheapest(search.output)

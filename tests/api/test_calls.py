@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api.calls import Answer, next_page
+from airflow_provider_browseract.api.models import Page, Region, TaskStatus, read_page
+
+JSON = {"content-type": "application/json"}
+
+EVERY_CALL = {
+    "run-task": calls.run_task(
+        "70",
+        input_parameters=[{"name": "a", "value": "1"}],
+        save_browser_data=True,
+        profile_id="5",
+        callback_url="https://example.com/a",
+        status_change_callback_url="https://example.com/b",
+    ),
+    "run-task-by-template": calls.run_task_by_template("80", region="US", input_parameters=[{"name": "a", "value": "1"}]),
+    "get-task-status": calls.get_task_status("7"),
+    "get-task": calls.get_task("7"),
+    "list-tasks": calls.list_tasks(
+        workflow_id="70",
+        workflow_name="shop",
+        status=TaskStatus.FAILED,
+        created_at_from=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        created_at_to=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
+    ),
+    "stop-task": calls.stop_task("7", biz_code=1),
+    "resume-task": calls.resume_task("7"),
+    "list-workflows": calls.list_workflows(),
+    "get-workflow": calls.get_workflow("70"),
+    "list-official-workflow-templates": calls.list_official_workflow_templates(keyword="maps"),
+    "get-official-workflow-template": calls.get_official_workflow_template("80"),
+    "get-region-list": calls.get_region_list(),
+}
+
+
+def answer(status: int, data: object = None, **headers: str) -> Answer:
+    return Answer(status, {**JSON, **headers}, json.dumps(data).encode())
+
+
+@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items())
+def test_each_endpoint_has_a_call_with_its_name(name, call):
+    assert call.path == f"/v2/workflow/{name}"
+    assert call.name == name
+
+
+def test_only_the_two_that_start_a_run_are_said_to_and_only_reads_change_nothing():
+    assert {name for name, call in EVERY_CALL.items() if call.starts_run} == {"run-task", "run-task-by-template"}
+    assert {name for name, call in EVERY_CALL.items() if not call.changes_nothing} == {
+        "run-task",
+        "run-task-by-template",
+        "stop-task",
+        "resume-task",
+    }
+
+
+def test_what_was_not_given_is_not_sent():
+    assert calls.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
+
+
+def test_lists_always_say_how_many_since_the_apis_default_is_one():
+    lists = ("list-tasks", "list-workflows", "list-official-workflow-templates")
+    assert {EVERY_CALL[name].params["limit"] for name in lists} == {500}
+
+
+def test_times_are_sent_as_utc_and_need_a_time_zone():
+    params = EVERY_CALL["list-tasks"].params
+    assert (params["created_at_from"], params["created_at_to"]) == ("2026-01-02T03:04:05Z", "2026-01-02T01:04:05Z")
+    with pytest.raises(ValueError, match="has no time zone"):
+        calls.list_tasks(created_at_from=datetime(2026, 1, 1))
+
+
+def test_inputs_are_not_in_the_repr():
+    assert "hunter2" not in repr(calls.run_task("70", input_parameters=[{"name": "password", "value": "hunter2"}]))
+
+
+class TestAnswers:
+    def test_a_good_answer_becomes_a_model(self):
+        assert calls.run_task("70").read_answer(answer(200, {"id": "7"})).id == "7"
+
+    def test_an_empty_answer_is_fine_where_the_api_has_none(self):
+        assert calls.stop_task("7").read_answer(Answer(200, {}, b"")) is None
+
+    def test_an_empty_answer_is_refused_where_the_api_has_one(self):
+        with pytest.raises(errors.UnexpectedAnswerError, match="answer to get-task is not usable"):
+            calls.get_task("7").read_answer(Answer(200, {}, b""))
+
+    @pytest.mark.parametrize(("code", "kind"), errors.BY_CODE.items())
+    def test_each_code_has_its_error_whatever_the_http_status(self, code, kind):
+        for status in (400, 401, 500):
+            with pytest.raises(kind) as caught:
+                calls.get_task("7").read_answer(answer(status, {"code": code, "msg": "words", "traceId": "abc"}))
+            error = caught.value
+            assert (error.code, error.msg, error.trace_id, error.http_status) == (code, "words", "abc", status)
+            for part in (f"code {code}", f"HTTP {status}", "traceId abc", "words"):
+                assert part in str(error)
+
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (400, errors.InvalidRequestError),
+            (401, errors.AuthenticationError),
+            (403, errors.PermissionDeniedError),
+            (429, errors.RateLimitError),
+            (500, errors.ServerError),
+            (503, errors.ServerError),
+        ],
+    )
+    def test_an_unknown_code_is_judged_by_the_http_status(self, status, kind):
+        with pytest.raises(kind):
+            calls.get_task("7").read_answer(answer(status, {"code": 4711, "msg": "new"}))
+
+    def test_an_error_with_status_200_is_still_an_error(self):
+        with pytest.raises(errors.TaskNotFoundError):
+            calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))
+
+    @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
+    def test_a_page_or_a_redirect_means_that_the_host_is_not_the_api(self, status, body):
+        with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection"):
+            calls.get_task("7").read_answer(Answer(status, {"content-type": "text/html"}, body))
+
+    def test_a_gateways_page_with_5xx_is_a_server_error(self):
+        with pytest.raises(errors.ServerError):
+            calls.get_task("7").read_answer(Answer(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
+
+    @pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None)])
+    def test_retry_after_in_seconds_is_read(self, value, seconds):
+        with pytest.raises(errors.RateLimitError) as caught:
+            calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": value}))
+        assert caught.value.retry_after == seconds
+
+    def test_retry_after_as_a_date_is_read(self):
+        moment = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+        with pytest.raises(errors.RateLimitError) as caught:
+            calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": moment}))
+        assert caught.value.retry_after == pytest.approx(30, abs=2)
+
+
+class TestPages:
+    CALL = calls.Call("GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 2})
+    TWO = (Region("US"), Region("UK"))
+
+    def test_the_next_page_is_asked_for_until_the_total_is_reached(self):
+        following = next_page(self.CALL, Page(self.TWO, number=1, total_pages=2))
+        assert following is not None
+        assert following.params == {"page": 2, "limit": 2}
+        assert next_page(following, Page(self.TWO, number=2, total_pages=2)) is None
+
+    def test_without_a_total_a_page_that_is_not_full_is_the_last(self):
+        assert next_page(self.CALL, Page(self.TWO, number=1)) is not None
+        assert next_page(self.CALL, Page(self.TWO[:1], number=1)) is None
+
+    def test_an_empty_page_is_the_last_whatever_the_total_says(self):
+        assert next_page(self.CALL, Page((), number=1, total_pages=9)) is None

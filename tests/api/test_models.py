@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_provider_browseract.api.errors import UnexpectedAnswerError
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    DownloadFile,
+    Output,
+    Region,
+    Task,
+    TaskStatus,
+    Template,
+    Workflow,
+    read_list,
+    read_page,
+    read_status,
+)
+
+WHOLE = {
+    "id": "16429034742537847",
+    "status": "failed",
+    "workflow_id": "16429034742537800",
+    "created_at": "2026-10-08T10:17:54Z",
+    "finished_at": "2026-10-08T10:18:54Z",
+    "steps": [
+        {
+            "id": "s1",
+            "step": 1,
+            "status": "failed",
+            "step_goal": "open",
+            "evaluation_previous_goal": "none",
+            "screenshots_url": None,
+        }
+    ],
+    "output": {"string": "[]", "files": ["https://files.example/1"]},
+    "task_failure_info": {"code": 1011, "message": "captcha"},
+    "profile_id": "5",
+    "credit": 15,
+    "live_url_info": {"width": 1, "height": 1, "live_url": "https://live.example"},
+    "log_detail_url": "https://log.example",
+    "input_parameters": "a=1; b=2",
+    "download_files": [{"guid": "g", "fileName": "a.csv", "fileSize": 3, "downloadUrl": "https://signed", "status": "x"}],
+    "files_expires_at": 1699335116000,
+}
+
+
+def test_a_whole_task_is_read():
+    task = Task.read(WHOLE)
+    assert task.status is TaskStatus.FAILED
+    assert task.created_at == datetime(2026, 10, 8, 10, 17, 54, tzinfo=timezone.utc)
+    assert task.steps[0].goal == "open"
+    assert task.output == Output("[]", ("https://files.example/1",))
+    assert task.failure is not None
+    assert (task.failure.code, task.failure.message) == (1011, "captcha")
+    assert (task.credit, task.profile_id, task.live_url) == (15, "5", "https://live.example")
+    assert task.download_files[0].file_name == "a.csv"
+
+
+def test_a_task_needs_only_its_id_and_status():
+    assert Task.read({"id": "7", "status": "running"}) == Task(id="7", status=TaskStatus.RUNNING)
+
+
+def test_null_members_and_unknown_fields_do_no_harm():
+    everything_null = {name: None for name in WHOLE} | {"id": "7", "status": "running", "brand_new": [1]}
+    assert Task.read(everything_null) == Task(id="7", status=TaskStatus.RUNNING)
+    assert Task.read({"id": "7", "status": "running", "output": {"string": None, "files": None}}).output == Output()
+
+
+def test_a_time_that_cannot_be_read_is_left_out():
+    assert Task.read({"id": "7", "status": "running", "created_at": "yesterday"}).created_at is None
+
+
+def test_the_older_live_url_is_read_where_the_newer_is_missing():
+    assert Task.read({"id": "7", "status": "running", "live_url": "https://old"}).live_url == "https://old"
+
+
+def test_ids_that_come_as_numbers_become_strings_without_loss():
+    assert Task.read({"id": 16429034742537847, "status": "running"}).id == "16429034742537847"
+
+
+@pytest.mark.parametrize("data", [None, [], "task", {}, {"status": "running"}, {"id": "", "status": "running"}])
+def test_an_answer_without_what_it_is_for_is_refused(data):
+    with pytest.raises(UnexpectedAnswerError, match="the answer should be a task"):
+        Task.read(data)
+
+
+@pytest.mark.parametrize("word", ["queued", "Finished", "", None, 3])
+def test_a_status_that_is_not_documented_is_refused(word):
+    with pytest.raises(UnexpectedAnswerError, match="is not a task status"):
+        read_status({"status": word})
+
+
+def test_only_three_statuses_are_ends():
+    assert {status for status in TaskStatus if status.ended} == {"finished", "failed", "canceled"}
+
+
+def test_the_profile_is_read_under_both_of_its_names():
+    assert CreatedTask.read({"id": "7", "profile_id": "5"}).profile_id == "5"
+    assert CreatedTask.read({"id": "7", "profileId": "5"}).profile_id == "5"
+    assert CreatedTask.read({"id": "7"}).profile_id is None
+
+
+def test_templates_are_read_from_the_list_and_alone():
+    assert Template.read({"templateId": "t", "name": "n"}).id == Template.read({"id": "t", "name": "n"}).id == "t"
+
+
+def test_a_workflow_tells_its_inputs():
+    workflow = Workflow.read({"id": "w", "input_parameters": [{"name": "keyword", "default_enabled": False}]})
+    assert (workflow.input_parameters[0].name, workflow.input_parameters[0].default_enabled) == ("keyword", False)
+
+
+def test_pages_and_lists_are_read_and_anything_else_refused():
+    page = read_page(Region.read)({"page": 2, "limit": 1, "items": [{"code": "US"}], "total_pages": 3, "total_count": 3})
+    assert (page.number, page.total_pages, page.items[0].code) == (2, 3, "US")
+    assert read_list(Region.read)([{"code": "US", "name": "United States"}])[0].name == "United States"
+    with pytest.raises(UnexpectedAnswerError, match="no list of items"):
+        read_page(Region.read)({"items": None})
+    with pytest.raises(UnexpectedAnswerError, match="should be a list"):
+        read_list(Region.read)({"items": []})
+
+
+def test_a_signed_download_address_is_not_in_its_repr():
+    file = DownloadFile.read({"guid": "g", "downloadUrl": "https://signed/secret"})
+    assert file.download_url == "https://signed/secret"
+    assert "secret" not in repr(file)

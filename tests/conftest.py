@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Airflow reads its settings when it is first imported, so its home has to stand before any test module is.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="browseract-tests-")
+os.environ.update(
+    {
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent.parent / "example_dags"),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+)
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "example_dags"
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """Make Airflow's database, once for all tests that need one."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+class DagResult:
+    """A finished run of a DAG, from ``dag.test()``."""
+
+    def __init__(self, dag_run) -> None:
+        self.dag_run = dag_run
+        self.state = str(dag_run.state)
+
+    def task(self, task_id: str, map_index: int = -1):
+        """Give a task instance."""
+        found = self.dag_run.get_task_instance(task_id, map_index=map_index)
+        assert found is not None
+        return found
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1):
+        """Give an XCom, or None."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            query = XComModel.get_many(
+                run_id=self.dag_run.run_id,
+                key=key,
+                task_ids=task_id,
+                dag_ids=self.dag_run.dag_id,
+                map_indexes=map_index,
+            )
+            row = session.scalars(query).first()
+            return None if row is None else XComModel.deserialize_value(row)
+
+
+@pytest.fixture
+def run_dag(airflow_database, monkeypatch):
+    """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    from airflow_provider_browseract.operators import browseract as operators
+
+    # The grace is for the scheduler, which has no part in this.
+    monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.5)
+
+    def run(name: str) -> DagResult:
+        bag = DagBag(str(EXAMPLES / f"{name}.py"))
+        assert not bag.import_errors
+        return DagResult(bag.dags[name].test())
+
+    return run

@@ -1,0 +1,298 @@
+"""A real Airflow in a folder: API server, scheduler, DAG processor and triggerer as separate processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+T = TypeVar("T")
+
+SQLITE_TIMEOUT = 60
+"""Seconds a process waits for another's write; the default of 5 brings the scheduler down under load."""
+
+COMPONENTS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+
+
+def free_port() -> int:
+    """Find a port of the loopback interface that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: float = 0.3) -> T:
+    """Look again and again until there is something, for a bounded time.
+
+    :param what: what is waited for, for the error.
+    :param look: returns it, or something false while it is not there.
+    :param timeout: seconds after which to give up.
+    :param every: seconds between two looks.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if found := look():
+            return found
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come within {timeout:g} s")
+        time.sleep(every)
+
+
+@dataclass
+class LocalAirflow:
+    """An Airflow with a home, a database and a port of its own.
+
+    :param home: its folder; database, logs and configuration lie in it.
+    :param dags: folder with the DAG files.
+    :param environment: more variables for its processes, such as connections.
+    """
+
+    home: Path
+    dags: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _http: requests.Session = field(default_factory=requests.Session)
+
+    @property
+    def url(self) -> str:
+        """Address of the UI and the REST API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of every process."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        database = f"sqlite:///{self.home}/airflow.db"
+        secret = self._secret()
+        return {
+            **clean,
+            "PYTHONPATH": str(self.home / "config"),
+            "PYTHONUNBUFFERED": "1",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "20",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "browseract_local_database.connect_args",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__SECRET_KEY": secret,
+            "AIRFLOW__API_AUTH__JWT_SECRET": secret,
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            **self.environment,
+        }
+
+    def _secret(self) -> str:
+        path = self.home / "secret"
+        if not path.exists():
+            self.home.mkdir(parents=True, exist_ok=True)
+            path.write_text(secrets.token_hex(32))
+        return path.read_text()
+
+    def prepare(self) -> None:
+        """Make an empty home and its database."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        config = self.home / "config"
+        config.mkdir(parents=True)
+        (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
+        self.cli("db", "migrate")
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            # Readers then do not wait for writers; the setting stays with the file.
+            database.execute("PRAGMA journal_mode=WAL")
+
+    def cli(self, *words: str) -> str:
+        """Run an ``airflow`` command to its end and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *words],
+            env=self.variables,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def start(self, *components: str) -> None:
+        """Start components, all of them without names, each in a process group of its own."""
+        for name in components or COMPONENTS:
+            with (self.home / f"{name}.out").open("ab") as out:
+                self._processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "airflow", *COMPONENTS[name]],
+                    env=self.variables,
+                    cwd=self.home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+
+    def wait_until_healthy(self, timeout: float = 120) -> None:
+        """Wait until every component says that it is well."""
+
+        def healthy() -> bool:
+            self.check_alive()
+            try:
+                health = self._http.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
+            except (requests.RequestException, ValueError):
+                return False
+            return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
+
+        wait_for("A healthy Airflow", healthy, timeout=timeout)
+        if "Authorization" not in self._http.headers:
+            token = self._http.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._http.headers["Authorization"] = f"Bearer {token}"
+
+    def check_alive(self) -> None:
+        """Raise with the end of its output if a component has ended by itself."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                lines = (self.home / f"{name}.out").read_text(errors="replace").splitlines()
+                raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n" + "\n".join(lines[-30:]))
+
+    def stop(self, *components: str, with_signal: int = signal.SIGTERM) -> None:
+        """End components, all of them without names, with everything that they started."""
+        ending = {name: self._processes.pop(name) for name in components or list(self._processes)}
+        for process in ending.values():
+            _signal_group(process.pid, with_signal)
+        for process in ending.values():
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                pass
+            _signal_group(process.pid, signal.SIGKILL)
+            process.wait(timeout=15)
+
+    @contextmanager
+    def running(self) -> Iterator[LocalAirflow]:
+        """Have it prepared and running for the length of a ``with`` block."""
+        self.prepare()
+        try:
+            self.start()
+            self.wait_until_healthy()
+            yield self
+        finally:
+            self.stop()
+
+    def api(self, method: str, path: str, **keywords: Any) -> Any:
+        """Call the REST API and return the decoded answer."""
+        response = self._http.request(method, f"{self.url}/api/v2/{path}", timeout=60, **keywords)
+        response.raise_for_status()
+        return response.json()
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run of a DAG once it has been parsed, and return the run's id."""
+
+        def unpaused() -> bool:
+            self.check_alive()
+            answer = self._http.patch(f"{self.url}/api/v2/dags/{dag_id}", json={"is_paused": False}, timeout=60)
+            if answer.status_code == 404:
+                errors = self.api("GET", "importErrors")["import_errors"]
+                if errors:
+                    raise RuntimeError(errors[0]["stack_trace"])
+            return answer.ok
+
+        wait_for(f"DAG {dag_id}", unpaused, timeout=90)
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        run_id: str = self.api("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+        return run_id
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Read a DAG run."""
+        run: dict[str, Any] = self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}")
+        return run
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 180) -> str:
+        """Wait for the end of a DAG run, and return its state."""
+
+        def state() -> str | None:
+            self.check_alive()
+            found: str = self.dag_run(dag_id, run_id)["state"]
+            return found if found in ("success", "failed") else None
+
+        return wait_for(f"The end of {dag_id}", state, timeout=timeout)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Read the task instances of a DAG run."""
+        found: list[dict[str, Any]] = self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return found
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
+        """Read an XCom, or None if there is none."""
+        response = self._http.get(
+            f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
+            params={"map_index": map_index, "deserialize": "true"},
+            timeout=60,
+        )
+        if response.status_code == 404:
+            return None
+        response.raise_for_status()
+        value = response.json()["value"]
+        if isinstance(value, str):
+            try:
+                return json.loads(value)
+            except ValueError:
+                return value
+        return value
+
+    def extra_links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+        """Read the buttons of a task instance."""
+        links: dict[str, str | None] = self.api(
+            "GET",
+            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links",
+            params={"map_index": map_index},
+        )["extra_links"]
+        return links
+
+    def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> list[str]:
+        """Read the lines of a task's log, those of the triggerer among them."""
+        content = self.api(
+            "GET",
+            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
+            params={"map_index": map_index, "full_content": "true"},
+            headers={"Accept": "application/json"},
+        )["content"]
+        lines = []
+        for entry in content:
+            if isinstance(entry, str):
+                lines.append(entry)
+                continue
+            details = [str(detail) for detail in entry.get("error_detail") or ()]
+            lines.append(" ".join([entry.get("timestamp") or "", entry["event"], *details]).strip())
+        return lines
+
+
+def _signal_group(pid: int, with_signal: int) -> None:
+    try:
+        os.killpg(pid, with_signal)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.models.connection import Connection as ModelConnection
+from airflow.sdk import Connection
+
+from airflow_provider_browseract.hooks.connection import ConnectionFieldError, read_settings
+
+
+def read(**fields):
+    extra = fields.pop("extra", None)
+    connection = Connection(
+        conn_id="browseract_default",
+        conn_type="browseract",
+        extra=json.dumps(extra) if extra else None,
+        **{"password": "app-key", **fields},
+    )
+    return read_settings(connection, user_agent="test")
+
+
+def test_a_key_alone_is_enough():
+    settings = read()
+    assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
+    assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (10, 30, 60)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "https://api.example.com"}, "https://api.example.com"),
+        ({"host": "https://api.example.com/"}, "https://api.example.com"),
+        ({"host": "api.example.com"}, "https://api.example.com"),
+        ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
+        ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
+        ({"host": "https://gateway.example.com/browseract", "port": 8443}, "https://gateway.example.com:8443/browseract"),
+    ],
+)
+def test_the_host_overrides_the_address(fields, url):
+    assert read(**fields).base_url == url
+
+
+@pytest.mark.parametrize(
+    "host", ["ftp://x.example", "https://", "https://a:b@x.example", "https://x.example?y=1", "x example", "http://x:port"]
+)
+def test_a_host_that_is_no_address_is_refused(host):
+    with pytest.raises(ConnectionFieldError, match="the host is not an http or https address"):
+        read(host=host)
+
+
+@pytest.mark.parametrize("password", [None, "", "  "])
+def test_a_missing_key_is_refused_with_the_place_to_get_one(password):
+    with pytest.raises(ConnectionFieldError, match=r"'browseract_default' has no API key.*Manage API Keys"):
+        read(password=password)
+
+
+@pytest.mark.parametrize("password", ["Bearer app-key", "app\nkey", "schlüssel"])
+def test_a_password_that_cannot_be_a_key_is_refused_without_being_repeated(password):
+    with pytest.raises(ConnectionFieldError, match="the password is no API key") as caught:
+        read(password=password)
+    assert password not in str(caught.value)
+
+
+def test_space_around_a_pasted_key_does_no_harm():
+    assert read(password=" app-key\n").api_key == "app-key"
+
+
+def test_timeouts_are_read_as_numbers_and_as_text():
+    settings = read(extra={"connect_timeout": 3, "read_timeout": "4.5", "retry_budget": None})
+    assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (3, 4.5, 60)
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", True, [1]])
+def test_a_timeout_that_is_none_is_refused_by_its_name(value):
+    with pytest.raises(ConnectionFieldError, match="extra 'read_timeout' is"):
+        read(extra={"read_timeout": value})
+
+
+def test_the_key_is_not_in_the_repr():
+    assert "app-key" not in repr(read())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "browseract://:app-key@",
+        "browseract://:app-key@/?read_timeout=4",
+        "browseract://:app-key@127.0.0.1:8010/http?read_timeout=4",
+        "browseract://:app-key@http%3A%2F%2F127.0.0.1%3A8010",
+        '{"conn_type": "browseract", "password": "app-key"}',
+        '{"conn_type": "browseract", "password": "app-key", "host": "http://127.0.0.1:8010", "extra": {"read_timeout": 4}}',
+    ],
+)
+def test_uri_and_json_mean_the_same_in_a_worker_and_in_the_api_server(text, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", text)
+    in_worker = read_settings(Connection.get("browseract_default"), user_agent="test")
+    in_server = read_settings(
+        ModelConnection.get_connection_from_secrets("browseract_default"),
+        user_agent="test",
+    )
+    assert in_worker == in_server
+    assert in_worker.api_key == "app-key"
+    assert in_worker.base_url in ("https://api.browseract.com", "http://127.0.0.1:8010")
+    assert in_worker.read_timeout == (4 if "read_timeout" in text else 30)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ServerError,
+    TaskNotFoundError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs.waiting import (
+    FAILED_POLLS,
+    JITTER,
+    UNKNOWN_POLLS,
+    End,
+    Say,
+    Sleep,
+    WaitOver,
+    wait_for_end,
+)
+
+START = 1_000_000.0
+
+
+class World:
+    """Stands for clock, API and log: plays a list of answers and writes down what was asked of it."""
+
+    def __init__(self, *answers: TaskStatus | BrowserActError, chance: float = 0.5, last_seen=None, **plan):
+        self.now = START
+        self.answers = list(answers)
+        self.sleeps: list[float] = []
+        self.asked: list[str] = []
+        self.said: list[Say] = []
+        self._current: TaskStatus | BrowserActError = TaskStatus.CREATED
+        plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
+        self.over = self._play(
+            wait_for_end("7", clock=lambda: self.now, chance=lambda: chance, last_seen=last_seen, **plan)
+        )
+
+    def _play(self, steps) -> WaitOver:
+        reply, error = None, None
+        while True:
+            try:
+                step = steps.throw(error) if error else steps.send(reply)
+            except StopIteration as stop:
+                return stop.value
+            reply, error = None, None
+            if isinstance(step, Sleep):
+                self.sleeps.append(step.seconds)
+                self.now += step.seconds
+            elif isinstance(step, Say):
+                self.said.append(step)
+            else:
+                assert isinstance(step, Call)
+                self.asked.append(step.name)
+                assert step.params == {"task_id": "7"}
+                if step.name == "get-task-status":
+                    self._current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                if isinstance(self._current, BrowserActError):
+                    error = self._current
+                elif step.name == "get-task-status":
+                    reply = self._current
+                else:
+                    live = None if self._current.ended else "https://live.example/7"
+                    reply = Task(id="7", status=self._current, live_url=live)
+
+    @property
+    def texts(self) -> list[str]:
+        return [say.text for say in self.said]
+
+
+R, P, F = TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+DOWN = ServerError("down", http_status=503)
+
+
+def test_the_first_question_waits_for_the_grace_and_the_next_for_the_interval():
+    world = World(R, R, F, chance=0.0)
+    assert world.sleeps == [8.0, 8.0, 8.0]
+    world = World(R, R, F, chance=1.0)
+    assert world.sleeps == [10.0, 12.0, 12.0]
+
+
+def test_pauses_are_spread_around_the_interval():
+    low, high = (World(R, R, F, chance=chance).sleeps[1] for chance in (0.0, 1.0))
+    assert (low, high) == (10.0 * (1 - JITTER), 10.0 * (1 + JITTER))
+
+
+@pytest.mark.parametrize("status", [TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED])
+def test_each_ended_status_ends_the_wait_with_the_whole_task(status):
+    world = World(R, status)
+    assert world.over.end is End.ENDED
+    assert world.over.task is not None
+    assert world.over.task.status is status
+
+
+@pytest.mark.parametrize("status", [s for s in TaskStatus if not s.ended])
+def test_no_other_status_ends_the_wait_before_the_deadline(status):
+    world = World(status, deadline=START + 100.0)
+    assert world.over.end is End.DEADLINE
+    assert world.now == START + 100.0
+
+
+def test_the_whole_task_is_read_only_when_the_status_changed():
+    assert World(R, R, R, P, P, F).asked == [
+        *("get-task-status", "get-task"),
+        "get-task-status",
+        "get-task-status",
+        *("get-task-status", "get-task"),
+        "get-task-status",
+        *("get-task-status", "get-task"),
+    ]
+
+
+def test_each_change_is_said_once_with_the_live_view_while_there_is_one():
+    assert World(R, R, P, R, F).texts == [
+        "BrowserAct task 7 is running. Live view: https://live.example/7",
+        "BrowserAct task 7 is paused. It waits for a person: https://live.example/7",
+        "BrowserAct task 7 is running. Live view: https://live.example/7",
+        "BrowserAct task 7 is finished.",
+    ]
+
+
+def test_a_status_that_the_log_already_told_is_not_told_again():
+    assert World(R, F, last_seen=R).texts == ["BrowserAct task 7 is finished."]
+
+
+def test_fewer_failed_questions_in_a_row_than_the_budget_do_no_harm():
+    failures = [DOWN] * (FAILED_POLLS - 1)
+    world = World(*failures, R, *failures, F)
+    assert world.over.end is End.ENDED
+    warnings = [say for say in world.said if say.level == logging.WARNING]
+    assert len(warnings) == 2 * (FAILED_POLLS - 1)
+    assert "1 in a row" in warnings[0].text
+
+
+def test_as_many_failed_questions_in_a_row_as_the_budget_give_up_with_the_last_error():
+    world = World(R, *[DOWN] * FAILED_POLLS, F)
+    assert world.over.end is End.GIVEN_UP
+    assert world.over.error is DOWN
+
+
+def test_a_status_that_the_api_does_not_document_gives_up_and_never_succeeds():
+    world = World(R, UnexpectedAnswerError("'teleported' is not a task status"))
+    assert world.over.end is End.GIVEN_UP
+    assert len(world.asked) == 2 + FAILED_POLLS
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("no"), TaskNotFoundError("gone")])
+def test_an_error_that_time_will_not_mend_gives_up_at_once(error):
+    world = World(R, error, F)
+    assert world.over.end is End.GIVEN_UP
+    assert world.asked.count("get-task-status") == 2
+
+
+def test_unknown_is_waited_out_only_so_long():
+    patient = World(*[TaskStatus.UNKNOWN] * (UNKNOWN_POLLS - 1), F)
+    assert patient.over.end is End.ENDED
+    endless = World(TaskStatus.UNKNOWN)
+    assert endless.over.end is End.GIVEN_UP
+    assert endless.asked.count("get-task-status") == UNKNOWN_POLLS
+
+
+def test_the_deadline_is_a_moment_and_not_a_length_so_a_restart_does_not_move_it():
+    # The wait begins anew 90 s after the start, as after a restart of the triggerer.
+    world = World(R, first_poll_at=START - 90.0, deadline=START + 10.0)
+    assert world.over.end is End.DEADLINE
+    assert world.now == START + 10.0
+
+
+def test_a_deadline_that_passed_meanwhile_still_asks_once_and_takes_a_result():
+    world = World(F, deadline=START - 5.0)
+    assert world.over.end is End.ENDED
+    assert world.sleeps == [0.0]
+
+
+def test_failures_at_the_deadline_end_as_the_deadline():
+    world = World(R, DOWN, deadline=START + 12.0)
+    assert world.over.end is End.DEADLINE
+    assert world.over.error is DOWN

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import importlib
+import json
+from importlib.metadata import distribution
+from importlib.resources import files
+
+import jsonschema
+import pytest
+from airflow.providers_manager import ProvidersManager
+
+from airflow_provider_browseract import __version__
+from airflow_provider_browseract.get_provider_info import get_provider_info
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
+
+NAME = "airflow-provider-browseract"
+
+
+def test_the_info_passes_airflows_own_schema():
+    schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_name_and_version_are_those_of_the_distribution():
+    info = get_provider_info()
+    assert (info["package-name"], info["versions"]) == (NAME, [distribution(NAME).version]) == (NAME, [__version__])
+
+
+def test_every_module_and_class_that_the_info_names_is_there():
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "triggers"):
+        for module in info[kind][0]["python-modules"]:
+            importlib.import_module(module)
+    for path in [*info["extra-links"], *(kind["hook-class-name"] for kind in info["connection-types"])]:
+        module, name = path.rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_airflow_finds_provider_hook_and_link():
+    manager = ProvidersManager()
+    assert NAME in manager.providers
+    hook = manager.hooks["browseract"]
+    assert hook is not None
+    assert (hook.hook_name, hook.connection_testable) == ("BrowserAct", True)
+    assert hook.hook_class_name.endswith(BrowserActHook.__name__)
+    assert any(link.endswith("BrowserActTaskLink") for link in manager.extra_links_class_names)
+
+
+def test_airflow_shows_the_connection_form_with_every_field():
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    form = next(meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "browseract")
+    assert form.standard_fields is not None
+    assert form.standard_fields.password is not None
+    assert form.standard_fields.password.title == "API key"
+    assert form.standard_fields.host is not None
+    assert form.standard_fields.host.placeholder == "https://api.browseract.com"
+    for hidden in (form.standard_fields.login, form.standard_fields.port, form.standard_fields.url_schema):
+        assert hidden is not None
+        assert hidden.hidden
+    assert form.extra_fields is not None
+    assert set(form.extra_fields) == {field.name for field in EXTRA_FIELDS}
+    for field in EXTRA_FIELDS:
+        shown = form.extra_fields[field.name]
+        assert shown["description"] == field.description
+        assert shown["schema"]["title"] == field.label
+        assert set(shown["schema"]["type"]) == {"integer", "null"}
+
+
+@pytest.mark.parametrize("point", ["apache_airflow_provider", "pytest11"])
+def test_each_entry_point_can_be_loaded(point):
+    found = [entry for entry in distribution(NAME).entry_points if entry.group == point]
+    assert len(found) == 1
+    assert found[0].load() is not None
