@@ -56,7 +56,7 @@ class DagResult:
                 map_indexes=map_index,
             )
             row = session.scalars(query).first()
-            return None if row is None else XComModel.deserialize_value(row)
+            return None if row is None else row.value
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_two_runs_reuse_the_profile_of_the_log_in(run, browseract_emulator):
     tasks = browseract_emulator.emulator.tasks
     assert [task.profile_id for task in tasks] == [profile, profile, profile]
     assert result.xcom("orders") == result.xcom("orders_again")
-    assert {order["username"] for order in result.xcom("orders")} == {"ada"}
+    assert {order["customer"] for order in result.xcom("orders")} == {"ada"}
 
 
 def test_each_keyword_has_a_run_of_its_own(run, browseract_emulator):

@@ -89,6 +89,7 @@ class _Running:
             proxy_headers=False,
             server_header=False,
             lifespan="on",
+            ws="none",
             timeout_graceful_shutdown=2,
         )
         server = uvicorn.Server(config)

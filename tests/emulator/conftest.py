@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from airflow_provider_browseract.emulator import Emulator, EmulatedWorkflow, RunningEmulator
+from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.parameters import ApiError
 from airflow_provider_browseract.emulator.service import BrowserActService
 

@@ -334,7 +334,7 @@ class TestStopping:
     def test_a_task_that_does_not_exist_cannot_be_stopped(self, account: Any, code_of: Any) -> None:
         assert code_of(lambda: account.get("stop-task", task_id="16429034742537847")) == 10112
 
-    @pytest.mark.parametrize("biz_code", ["x", "2147483648", "1.0", "", " 1", "+1", "１"])
+    @pytest.mark.parametrize("biz_code", ["x", "2147483648", "1.0", "", " 1", "+1", "\N{FULLWIDTH DIGIT ONE}"])
     def test_a_business_code_is_a_32_bit_integer(self, account: Any, code_of: Any, biz_code: str) -> None:
         task_id = account.run(SEARCH, PAPER)
         assert code_of(lambda: account.get("stop-task", task_id=task_id, biz_code=biz_code)) == 99001

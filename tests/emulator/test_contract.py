@@ -1,0 +1,132 @@
+"""The emulator against the vendor's own OpenAPI document of API v2.
+
+The document is not part of this project; ``BROWSERACT_OPENAPI`` names a copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from airflow_provider_browseract.emulator import (
+    EXPORT,
+    FAILING,
+    HUMAN,
+    LOG_IN,
+    PLAIN_TEXT,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    Emulator,
+    RunningEmulator,
+)
+
+DOCUMENT = os.environ.get("BROWSERACT_OPENAPI")
+if not DOCUMENT:
+    pytest.skip("BROWSERACT_OPENAPI does not name the vendor's openapi_v2.json", allow_module_level=True)
+schemathesis = pytest.importorskip("schemathesis")
+
+from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+
+document = json.loads(Path(DOCUMENT).read_text())
+schema = schemathesis.openapi.from_dict(document)
+# For random requests without and with a wrong key the document has no answer: it does not declare 401.
+open_schema = schemathesis.openapi.from_dict({**document, "security": []})
+
+#: Requests that are well formed by the document are refused all the same when they name what is not there, and
+#: when they have fields of which the document does not say that there are no others.
+LEFT_OUT = [positive_data_acceptance]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningEmulator]:
+    with Emulator(concurrency=1000, speed=1000).serve() as running:
+        yield running
+
+
+def validate(running: RunningEmulator, case: Any) -> Any:
+    return case.call_and_validate(
+        base_url=running.url,
+        headers={"Authorization": f"Bearer {running.api_key}"},
+        excluded_checks=LEFT_OUT,
+    )
+
+
+@open_schema.parametrize()
+@hypothesis.settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_whatever_is_asked_is_answered_as_the_document_says(case: Any, running: RunningEmulator) -> None:
+    validate(running, case)
+
+
+class TestSuccess:
+    """What random requests hardly ever reach: the answers about things that are there."""
+
+    def succeed(self, running: RunningEmulator, method: str, endpoint: str, **parts: Any) -> Any:
+        case = schema[f"/v2/workflow/{endpoint}"][method].Case(**parts)
+        answer = validate(running, case)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def start(self, running: RunningEmulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
+        items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
+        body = {"workflow_id": workflow.id, "input_parameters": items, **fields}
+        answer = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
+        return str(answer.json()["id"])
+
+    def test_tasks_in_every_state(self, running: RunningEmulator) -> None:
+        emulator = running.emulator
+        emulator.next_run(PLAIN_TEXT.id, queued=1e9)
+        emulator.next_run(PLAIN_TEXT.id, duration=1e9)
+        ids = {
+            "created": self.start(running, PLAIN_TEXT),
+            "running": self.start(running, PLAIN_TEXT),
+            "paused": self.start(running, HUMAN),
+            "finished": self.start(running, SEARCH, {"keyword": "paper"}),
+            "failed": self.start(running, FAILING),
+        }
+        exported = self.start(running, EXPORT, {"keyword": "paper"}, save_browser_data=True)
+        stopped = self.start(running, HUMAN)
+
+        def reached() -> bool:
+            states = {task.id: task.status for task in emulator.tasks}
+            return states[exported] == "finished" and all(states[ids[status]] == status for status in ids)
+
+        emulator.wait_until(reached)
+        self.succeed(running, "PUT", "stop-task", query={"task_id": stopped, "biz_code": 7})
+        for status, task_id in {**ids, "canceled": stopped}.items():
+            answer = self.succeed(running, "GET", "get-task-status", query={"task_id": task_id})
+            assert answer.json() == {"status": status}
+            self.succeed(running, "GET", "get-task", query={"task_id": task_id})
+            page = self.succeed(running, "GET", "list-tasks", query={"status": status, "limit": 500})
+            assert page.json()["items"]
+        task = self.succeed(running, "GET", "get-task", query={"task_id": exported}).json()
+        assert task["download_files"]
+        self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
+
+    def test_everything_else(self, running: RunningEmulator) -> None:
+        self.start(running, LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
+        body = {
+            "workflow_template_id": TEMPLATE_SEARCH.id,
+            "proxyRegion": "DE",
+            "input_parameters": [{"name": "keyword", "value": "paper"}],
+        }
+        self.succeed(running, "POST", "run-task-by-template", body=body, media_type="application/json")
+        for workflow_id in running.emulator.workflows:
+            self.succeed(running, "GET", "get-workflow", query={"workflow_id": workflow_id})
+        for template_id in running.emulator.templates:
+            query = {"workflow_template_id": template_id}
+            self.succeed(running, "GET", "get-official-workflow-template", query=query)
+        for endpoint in ("list-workflows", "list-official-workflow-templates"):
+            assert self.succeed(running, "GET", endpoint, query={"limit": 500}).json()["items"]
+        self.succeed(running, "GET", "get-region-list")

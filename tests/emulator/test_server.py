@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_browseract.emulator import (
+    EXPORT,
+    HUMAN,
+    LOG_IN,
+    PLAIN_TEXT,
+    SEARCH,
+    TEMPLATE_TEXT,
+    Emulator,
+    RunningEmulator,
+)
+from airflow_provider_browseract.emulator.service import ENDPOINTS
+
+PACKAGE = "airflow_provider_browseract.emulator"
+ROOT = Path(__file__).parents[2]
+
+
+def in_a_process_of_its_own(*command: str) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {"args": [sys.executable, *command], "env": environment, "text": True, "cwd": ROOT}
+
+
+class TestTheApi:
+    @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic app-emulator", "app-emulator", "Bearer"])
+    def test_no_endpoint_answers_without_the_key(self, client: Any, header: str | None) -> None:
+        headers = {} if header is None else {"Authorization": header}
+        for endpoint, method in ENDPOINTS.items():
+            answer = httpx.request(method, f"{client.running.url}/v2/workflow/{endpoint}", headers=headers)
+            assert answer.status_code == 401
+            assert (answer.json()["code"], answer.json()["msg"]) == (401, "Invalid authorization")
+
+    def test_the_key_can_be_chosen(self, serve: Any) -> None:
+        client = serve(api_key="app-other")
+        assert client.running.api_key == "app-other"
+        assert client.regions().status_code == 200
+        assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
+
+    def test_errors_come_in_the_envelope(self, client: Any) -> None:
+        answer = client.call("GET", "get-task", params={"task_id": "1"})
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"] == "application/json"
+        envelope = answer.json()
+        assert (envelope["code"], envelope["msg"]) == (10112, "Task is not exist.")
+        assert envelope["data"] == {}
+        assert abs(envelope["ts"] / 1000 - time.time()) < 60
+        assert len(envelope["traceId"]) == 32
+        assert envelope["time"].endswith("Z")
+
+    @pytest.mark.parametrize("endpoint", ["stop-task", "resume-task"])
+    def test_stop_and_resume_answer_with_an_empty_body(self, client: Any, endpoint: str) -> None:
+        task_id = client.start(HUMAN).json()["id"]
+        client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
+        answer = client.call("PUT", endpoint, params={"task_id": task_id})
+        assert (answer.status_code, answer.content) == (200, b"")
+
+    def test_a_task_goes_its_way_while_nobody_asks(self, client: Any) -> None:
+        client.start(PLAIN_TEXT)
+        client.emulator.wait_until(lambda: client.emulator.service.next_change() is None and client.emulator.tasks)
+
+    def test_text_of_any_language_comes_back(self, client: Any) -> None:
+        task_id = client.start(SEARCH, {"keyword": "紙 & Füße = 100%; 😀"}).json()["id"]
+        assert client.task(task_id)["input_parameters"] == "keyword=紙 & Füße = 100%; 😀"
+
+    def test_a_path_that_does_not_exist_is_answered_in_the_envelope(self, client: Any) -> None:
+        for path in ("/v2/workflow/pause-task", "/v3/bots", "/v2/workflow/get-task/"):
+            answer = client.http.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (404, 404)
+
+    def test_another_method_is_refused(self, client: Any) -> None:
+        answer = client.call("POST", "stop-task", params={"task_id": "1"})
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "PUT")
+
+    def test_an_error_of_the_emulator_itself_is_a_500_in_the_envelope(self, client: Any, monkeypatch: Any) -> None:
+        def broken(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr(client.emulator.service, "call", broken)
+        answer = client.regions()
+        assert (answer.status_code, answer.json()["code"]) == (500, 500)
+        assert "oops" in answer.json()["msg"]
+
+    def test_many_clients_at_once_do_not_exceed_the_plan(self, serve: Any) -> None:
+        client = serve(concurrency=5, speed=0.01)
+        answers: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(answers) == [200] * 5 + [400] * 15
+        assert len(client.emulator.tasks) == 5
+
+
+class TestLinks:
+    def export(self, client: Any) -> Any:
+        task_id = client.start(EXPORT, {"keyword": "paper"}).json()["id"]
+        client.emulator.wait_until(lambda: client.emulator.tasks[-1].status == "finished")
+        return client.task(task_id)
+
+    def test_a_file_is_downloaded_without_the_key(self, client: Any) -> None:
+        task = self.export(client)
+        answer = httpx.get(task["download_files"][0]["downloadUrl"])
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/csv")
+        assert len(answer.content) == task["download_files"][0]["fileSize"]
+
+    def test_a_link_that_has_expired_is_forbidden(self, client: Any) -> None:
+        client.emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
+        answer = httpx.get(self.export(client)["output"]["files"][0])
+        assert answer.status_code == 403
+
+    def test_a_link_cannot_be_guessed(self, client: Any) -> None:
+        link = self.export(client)["output"]["files"][0]
+        token = link.split("/")[4]
+        assert len(token) >= 20
+        assert httpx.get(link.replace(token, token[:-1] + "!")).status_code == 403
+
+    def test_the_record_tells_whether_a_key_was_sent_with_a_download(self, client: Any) -> None:
+        link = self.export(client)["output"]["files"][0]
+        httpx.get(link)
+        httpx.get(link, headers={"Authorization": "Bearer app-emulator"})
+        downloads = [record for record in client.emulator.requests if record.endpoint == "download-file"]
+        assert [record.with_key for record in downloads] == [False, True]
+
+    def test_the_links_of_a_task_lead_somewhere(self, client: Any) -> None:
+        client.emulator.set_workflow(HUMAN.id, pause_at=0.0)
+        task_id = client.start(HUMAN).json()["id"]
+        task = client.task(task_id)
+        for link in (task["log_detail_url"], task["live_url_info"]["live_url"]):
+            assert task_id in httpx.get(link).text
+        screenshot = httpx.get(task["steps"][0]["screenshots_url"])
+        assert screenshot.headers["Content-Type"] == "image/png"
+        assert screenshot.content.startswith(b"\x89PNG")
+        assert httpx.get(f"{client.running.url}/logs/1").status_code == 404
+
+
+class TestTheControl:
+    def post(self, client: Any, path: str, body: Any) -> Any:
+        return httpx.post(f"{client.running.url}/_emulator/{path}", json=body)
+
+    def test_the_record_holds_tasks_requests_and_deliveries(self, client: Any, receiver: Any) -> None:
+        client.start(PLAIN_TEXT, {"topic": "paper"}, callback_url=receiver.url)
+        client.emulator.wait_until(lambda: client.emulator.deliveries)
+        answer = client.http.get("/_emulator/record")
+        record = answer.json()
+        assert record["tasks"][0]["inputs"] == [["topic", "paper"]]
+        assert record["tasks"][0]["status"] == "finished"
+        assert [one["endpoint"] for one in record["requests"]] == ["run-task"]
+        assert record["requests"][0]["status"] == 200
+        assert record["deliveries"][0]["http_status"] == 200
+        assert client.running.api_key not in answer.text
+
+    def test_workflows_and_templates_are_listed(self, client: Any) -> None:
+        listed = client.http.get("/_emulator/workflows").json()
+        assert {SEARCH.id, TEMPLATE_TEXT.id} <= {one["id"] for one in listed}
+
+    def test_a_workflow_can_be_changed(self, client: Any) -> None:
+        change = {"duration": 5, "failure": [1, "no"], "outcome": "failed", "steps": ["Only one"]}
+        assert self.post(client, f"workflows/{SEARCH.id}", change).status_code == 200
+        workflow = client.emulator.workflows[SEARCH.id]
+        assert (workflow.duration, workflow.outcome) == (5, "failed")
+        assert (workflow.failure, workflow.steps) == ((1, "no"), ("Only one",))
+
+    def test_the_next_run_can_be_changed(self, client: Any) -> None:
+        files = [{"name": "a.txt", "text": "A"}]
+        assert self.post(client, f"next-run/{PLAIN_TEXT.id}", {"files": files, "output": "B"}).status_code == 200
+        task_id = client.start(PLAIN_TEXT).json()["id"]
+        client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished")
+        task = client.task(task_id)
+        assert task["output"]["string"] == "B"
+        assert httpx.get(task["output"]["files"][0]).text == "A"
+
+    def test_faults_can_be_armed_and_cleared(self, client: Any) -> None:
+        fault = {"endpoint": "get-region-list", "kind": "status", "http_status": 429, "retry_after": 3}
+        assert self.post(client, "faults", {**fault, "times": 1, "skip": 1}).status_code == 200
+        answers = [client.regions() for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 429, 200]
+        assert answers[1].headers["Retry-After"] == "3"
+        self.post(client, "faults", {"endpoint": "*", "kind": "reset"})
+        assert client.http.delete("/_emulator/faults").status_code == 200
+        assert client.regions().status_code == 200
+
+    def test_callback_faults_can_be_armed(self, client: Any, receiver: Any) -> None:
+        fault = {"kind": "doubled", "copies": 3, "workflow_id": PLAIN_TEXT.id, "times": 1}
+        assert self.post(client, "callback-faults", fault).status_code == 200
+        client.start(PLAIN_TEXT, callback_url=receiver.url)
+        client.emulator.wait_until(lambda: len(client.emulator.deliveries) == 3)
+
+    @pytest.mark.parametrize(
+        ("path", "body", "status"),
+        [
+            ("workflows/1", {"duration": 1}, 404),
+            ("next-run/1", {"duration": 1}, 404),
+            (f"workflows/{SEARCH.id}", {"colour": "red"}, 400),
+            (f"workflows/{SEARCH.id}", {"duration": "1"}, 400),
+            (f"workflows/{SEARCH.id}", {"duration": -1}, 400),
+            (f"workflows/{SEARCH.id}", {"published": 1}, 400),
+            (f"next-run/{SEARCH.id}", {"files": [{"name": "a"}]}, 400),
+            (f"next-run/{SEARCH.id}", {"failure": [1]}, 400),
+            ("faults", {"endpoint": "get-task", "kind": "explode"}, 400),
+            ("faults", {"endpoint": "get-task", "kind": "__class__"}, 400),
+            ("faults", {"endpoint": "nowhere", "kind": "reset"}, 400),
+            ("faults", {"endpoint": "get-task", "kind": "slow"}, 400),
+            ("faults", {"endpoint": "get-task", "kind": "slow", "seconds": "1"}, 400),
+            ("faults", {"endpoint": "get-task", "kind": "reset", "times": 0}, 400),
+            ("callback-faults", {"kind": "explode"}, 400),
+            ("callback-faults", {"kind": "lost", "workflow_id": "1"}, 404),
+            ("faults", [], 400),
+        ],
+    )
+    def test_what_cannot_be_understood_is_refused(self, client: Any, path: str, body: Any, status: int) -> None:
+        answer = self.post(client, path, body)
+        assert answer.status_code == status
+        assert answer.json()["error"]
+
+    def test_only_callers_on_the_same_machine_are_heard(self) -> None:
+        import asyncio
+
+        from airflow_provider_browseract.emulator.server import create_app
+
+        async def ask(address: str) -> int:
+            app = create_app(Emulator(), asyncio.Event())
+            transport = httpx.ASGITransport(app, client=(address, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as http:
+                return (await http.get("/_emulator/record")).status_code
+
+        assert asyncio.run(ask("127.0.0.1")) == 200
+        assert asyncio.run(ask("192.168.1.7")) == 403
+
+
+class TestServing:
+    def test_the_connection_leads_to_the_emulator(self, client: Any) -> None:
+        assert client.running.connection == {
+            "conn_type": "browseract",
+            "host": client.running.url,
+            "password": "app-emulator",
+        }
+        assert client.running.url.startswith("http://127.0.0.1:")
+
+    def test_a_port_that_is_taken_is_an_error(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            serving = Emulator().serve(port=taken.getsockname()[1])
+            with pytest.raises(OSError, match="in use"):
+                serving.__enter__()
+
+    def test_an_emulator_is_served_once_at_a_time(self) -> None:
+        emulator = Emulator()
+        with emulator.serve(), pytest.raises(RuntimeError, match="already"), emulator.serve():
+            pass
+        with emulator.serve() as running:
+            assert httpx.get(running.url).status_code == 200
+
+    def test_what_happened_is_still_there_after_serving(self) -> None:
+        emulator = Emulator()
+        with emulator.serve() as running:
+            httpx.get(running.url)
+        assert [record.path for record in emulator.requests] == ["/"]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(running.url)
+
+    def test_waiting_ends_with_an_error_when_nothing_comes(self) -> None:
+        with pytest.raises(TimeoutError, match=r"0\.05 s"):
+            Emulator().wait_until(lambda: False, timeout=0.05)
+
+    @pytest.mark.parametrize("options", [{"speed": 0}, {"concurrency": 0}, {"api_key": ""}])
+    def test_options_that_make_no_sense_are_refused(self, options: Any) -> None:
+        with pytest.raises(ValueError, match=next(iter(options))):
+            Emulator(**options)
+
+    def test_no_web_framework_is_imported_until_something_is_served(self) -> None:
+        code = (
+            f"import sys, {PACKAGE}, {PACKAGE}.pytest_plugin\n"
+            "heavy = {'airflow', 'fastapi', 'httpx', 'starlette', 'uvicorn', 'requests'}\n"
+            "print(sorted(heavy & set(sys.modules)))"
+        )
+        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert answer.stdout.strip() == "[]"
+
+
+class TestTheCommand:
+    @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+    def test_it_says_how_to_connect_and_ends_cleanly(self, end: signal.Signals) -> None:
+        command = in_a_process_of_its_own(
+            "-m", PACKAGE, "--port", "0", "--api-key", "app-key", "--concurrency", "2", "--speed", "50"
+        )
+        process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            while not lines or TEMPLATE_TEXT.id not in lines[-1]:
+                line = process.stdout.readline()
+                assert line, "it ended early"
+                lines.append(line)
+                if len(lines) > 50:
+                    break
+            variable = next(line for line in lines if line.startswith("AIRFLOW_CONN_BROWSERACT_DEFAULT="))
+            connection = json.loads(variable.split("=", 1)[1].strip().strip("'"))
+            assert connection["password"] == "app-key"
+            assert connection["host"] in lines[0]
+            assert any(LOG_IN.id in line for line in lines)
+            answer = httpx.get(
+                f"{connection['host']}/v2/workflow/get-region-list",
+                headers={"Authorization": f"Bearer {connection['password']}"},
+            )
+            assert answer.status_code == 200
+            process.send_signal(end)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.wait()
+        assert (process.returncode, errors) == (0, "")
+
+    def test_a_port_that_is_taken_is_named(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            command = in_a_process_of_its_own("-m", PACKAGE, "--port", port)
+            answer = subprocess.run(**command, capture_output=True, check=False, timeout=60)
+        assert answer.returncode == 1
+        assert port in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+class TestTheFixture:
+    def test_it_serves_an_emulator_and_sets_the_connection(self, browseract_emulator: RunningEmulator) -> None:
+        connection = json.loads(os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
+        assert connection == browseract_emulator.connection
+        assert httpx.get(browseract_emulator.url).status_code == 200
+
+    def test_each_test_has_an_emulator_of_its_own(self, browseract_emulator: RunningEmulator) -> None:
+        assert browseract_emulator.emulator.requests == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.operators import browseract as operators
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.triggers.browseract import TaskTrigger
+
+
+class FakeTaskInstance:
+    """The part of a task instance that the operator uses: XComs, which last over a deferral."""
+
+    map_index = -1
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, object] = {}
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+    def xcom_pull(self, task_ids, key, map_indexes):
+        assert (task_ids, map_indexes) == ("run", -1)
+        return self.xcoms.get(key)
+
+
+class Worker:
+    """Runs an operator as Airflow does, deferrals included, but in this process and without a scheduler."""
+
+    def __init__(self, **arguments) -> None:
+        self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
+        self.ti = FakeTaskInstance()
+        self.context = {"ti": self.ti}
+        self.deferrals: list[TaskDeferred] = []
+        self.events: list[dict] = []
+
+    def operator(self) -> RunWorkflowOperator:
+        """Make the operator anew, as each process does."""
+        return RunWorkflowOperator(**self.arguments)
+
+    def run(self):
+        """Run it to its end."""
+        try:
+            return self.operator().execute(self.context)
+        except TaskDeferred as deferred:
+            return self.resume(deferred)
+
+    def resume(self, deferred: TaskDeferred):
+        """Run the trigger, then the operator from there, as often as it defers."""
+        while True:
+            event = self.wait_in_triggerer(deferred)
+            try:
+                return self.operator().resume_execution(deferred.method_name, {"event": event}, self.context)
+            except TaskDeferred as again:
+                deferred = again
+
+    def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
+        """Run the trigger, made anew from what is stored of it, and give the payload of its one event."""
+        self.deferrals.append(deferred)
+        path, arguments = deferred.trigger.serialize()
+        assert path == "airflow_provider_browseract.triggers.browseract.TaskTrigger"
+
+        async def wait() -> list[dict]:
+            return [event.payload async for event in TaskTrigger(**arguments).run()]
+
+        [event] = asyncio.run(wait())
+        self.events.append(event)
+        return event
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
+    return Worker
+
+
+@pytest.fixture
+def emulator(browseract_emulator):
+    """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
+    emulator = browseract_emulator.emulator
+    for workflow_id in emulator.workflows:
+        emulator.set_workflow(workflow_id, duration=0.2)
+    return emulator
+
