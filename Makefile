@@ -39,7 +39,7 @@ endif
 	@touch $@
 
 demo: $(READY)
-	@$(RUN) python tests/e2e/demo.py $(if $(KEEP),--keep)
+	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
 test: $(READY)
 	@$(RUN) pytest $(PYTEST_ARGS)

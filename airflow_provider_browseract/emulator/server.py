@@ -306,8 +306,12 @@ class _Gate:
         elif fault.kind == "hung":
             await self._gone_or_stopping(receive, None)
             await cut_connection(receive)
-        elif fault.kind == "reset" or (fault.kind == "lost_answer" and fault.http_status is None):
-            await cut_connection(receive, reset=fault.kind == "reset")
+        elif fault.kind == "reset":
+            # A client that is still sending would not always notice that it was a reset.
+            await _whole_request(receive)
+            await cut_connection(receive, reset=True)
+        elif fault.kind == "lost_answer" and fault.http_status is None:
+            await cut_connection(receive)
         else:
             await self._answer(fault)(scope, receive, send)
 
@@ -337,6 +341,11 @@ def _endpoint(scope: Scope) -> str | None:
         return DOWNLOAD_FILE
     name = path.removeprefix(PATH_PREFIX)
     return name if path.startswith(PATH_PREFIX) and name in ENDPOINTS else None
+
+
+async def _whole_request(receive: Receive) -> None:
+    while (await receive()).get("more_body", False):
+        pass
 
 
 async def _disconnected(receive: Receive) -> bool:

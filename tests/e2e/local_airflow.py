@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -250,19 +249,13 @@ class LocalAirflow:
         """Read an XCom, or None if there is none."""
         response = self._http.get(
             f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
-            params={"map_index": map_index, "deserialize": "true"},
+            params={"map_index": map_index, "deserialize": "false", "stringify": "false"},
             timeout=60,
         )
         if response.status_code == 404:
             return None
         response.raise_for_status()
-        value = response.json()["value"]
-        if isinstance(value, str):
-            try:
-                return json.loads(value)
-            except ValueError:
-                return value
-        return value
+        return response.json()["value"]
 
     def extra_links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
         """Read the buttons of a task instance."""

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from airflow_provider_browseract.emulator import EmulatedWorkflow, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.parameters import ApiError
 from airflow_provider_browseract.emulator.service import BrowserActService
 
@@ -113,7 +113,9 @@ def serve() -> Iterator[Callable[..., Client]]:
     contexts = []
 
     def serve(**options: Any) -> Client:
-        context = Emulator(**{"callback_retry_delay": 0.0, "speed": 100.0, **options}).serve()
+        emulator = Emulator(**{"callback_retry_delay": 0.0, "speed": 100.0, **options})
+        emulator.set_workflow(HUMAN.id, pause_limit=None)
+        context = emulator.serve()
         client = Client(context.__enter__())
         contexts.append((context, client))
         return client

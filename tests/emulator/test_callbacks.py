@@ -126,7 +126,7 @@ def test_a_doubled_callback_arrives_several_times(client: Any, receiver: Any) ->
 
 
 def test_a_late_callback_is_overtaken(client: Any, receiver: Any) -> None:
-    client.emulator.callback_fault(CallbackFault.late(0.3), times=1)
+    client.emulator.callback_fault(CallbackFault.late(0.6), times=1)
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 2)
     assert receiver.statuses == ["finished", "running"]

@@ -57,7 +57,7 @@ def validate(running: RunningEmulator, case: Any) -> Any:
     )
 
 
-@open_schema.parametrize()
+@open_schema.parametrize()  # type: ignore[untyped-decorator]
 @hypothesis.settings(
     max_examples=100,
     deadline=None,
@@ -86,6 +86,7 @@ class TestSuccess:
 
     def test_tasks_in_every_state(self, running: RunningEmulator) -> None:
         emulator = running.emulator
+        emulator.set_workflow(HUMAN.id, pause_limit=None)
         emulator.next_run(PLAIN_TEXT.id, queued=1e9)
         emulator.next_run(PLAIN_TEXT.id, duration=1e9)
         ids = {

@@ -85,7 +85,7 @@ def test_faults_that_make_no_sense_are_refused(make: Any) -> None:
 
 
 def test_a_slow_answer_comes_late_but_takes_effect_at_once(client: Any) -> None:
-    client.emulator.fault("run-task", RequestFault.slow(0.3), times=1)
+    client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
     answers: list[Any] = []
     began = time.monotonic()
     asking = threading.Thread(target=lambda: answers.append(client.start(PLAIN_TEXT)))
@@ -93,7 +93,7 @@ def test_a_slow_answer_comes_late_but_takes_effect_at_once(client: Any) -> None:
     client.emulator.wait_until(lambda: client.emulator.tasks)
     assert answers == []
     asking.join()
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 0.5
     assert answers[0].json() == {"id": client.emulator.tasks[0].id}
 
 
@@ -186,7 +186,7 @@ def test_a_lost_answer_can_be_a_gateways(client: Any) -> None:
 
 def test_a_reset_breaks_the_connection_before_anything_happened(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.reset(), times=1)
-    with pytest.raises(httpx.ReadError):
+    with pytest.raises(httpx.ReadError, match="reset by peer"):
         client.start(PLAIN_TEXT)
     assert client.emulator.tasks == []
     assert client.start(PLAIN_TEXT).status_code == 200

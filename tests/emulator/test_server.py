@@ -131,6 +131,7 @@ class TestLinks:
         token = link.split("/")[4]
         assert len(token) >= 20
         assert httpx.get(link.replace(token, token[:-1] + "!")).status_code == 403
+        assert httpx.get(link.replace("results.csv", "secrets.csv")).status_code == 403
 
     def test_the_record_tells_whether_a_key_was_sent_with_a_download(self, client: Any) -> None:
         link = self.export(client)["output"]["files"][0]

@@ -1,0 +1,153 @@
+"""The examples through a real scheduler and a real triggerer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, SEARCH, Emulator
+
+from .local_airflow import LocalAirflow, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """An emulator, and a real Airflow that is connected to it."""
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (ROOT / "example_dags", Path(__file__).parent / "more_dags"):
+        for file in folder.glob("*.py"):
+            (dags / file.name).write_text(file.read_text())
+    emulator = Emulator(concurrency=3)
+    for workflow in (LOG_IN, ORDERS, SEARCH):
+        emulator.set_workflow(workflow.id, duration=4.0)
+    with emulator.serve() as running:
+        connection = {**running.connection, "extra": {"retry_budget": 20}}
+        airflow = LocalAirflow(
+            tmp_path_factory.mktemp("airflow"),
+            dags,
+            {"AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection)},
+        )
+        with airflow.running():
+            airflow.api("POST", "pools", json={"name": "browseract", "slots": 3, "include_deferred": True})
+            yield SimpleNamespace(airflow=airflow, emulator=emulator, key=running.api_key)
+
+
+def run(world, dag_id: str, conf: dict | None = None, expected: str = "success") -> str:
+    """Run a DAG to its end, and print the logs if that is not the expected one."""
+    run_id = world.airflow.trigger(dag_id, conf)
+    state = world.airflow.wait_for_run(dag_id, run_id)
+    if state != expected:
+        for ti in world.airflow.task_instances(dag_id, run_id):
+            print(f"--- {ti['task_id']} {ti['map_index']} {ti['state']}")
+            print(*world.airflow.log(dag_id, run_id, ti["task_id"], map_index=ti["map_index"]), sep="\n")
+    assert state == expected
+    return run_id
+
+
+def test_a_profile_chain_hands_the_log_in_on_and_its_log_tells_the_story(world, capsys):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "example_browseract_profile", {"username": "grace"})
+    dag_id = "example_browseract_profile"
+    log_in, orders, again = world.emulator.tasks[before:]
+    for task_id, started in (("log_in", log_in), ("orders", orders), ("orders_again", again)):
+        assert world.airflow.xcom(dag_id, run_id, task_id, "task_id") == started.id
+        assert world.airflow.xcom(dag_id, run_id, task_id, "profile_id") == log_in.profile_id
+    assert {order["customer"] for order in world.airflow.xcom(dag_id, run_id, "orders", "return_value")} == {"grace"}
+
+    log = world.airflow.log(dag_id, run_id, "log_in")
+    with capsys.disabled():
+        print("\nLog of log_in:", *log, sep="\n  ")
+    story = "\n".join(log)
+    for line in (
+        rf"Started BrowserAct task {log_in.id} of workflow {LOG_IN.id}",
+        r"Pausing task as DEFERRED",
+        rf"BrowserAct task {log_in.id} is finished",
+        rf"BrowserAct task {log_in.id} of workflow {LOG_IN.id} ended as finished, \d+ credits used",
+    ):
+        assert re.search(line, story)
+    assert not any(secret in story for secret in (world.key, "only for the emulator"))
+
+
+def test_one_run_per_keyword_stays_within_the_pool(world):
+    before = len(world.emulator.tasks)
+    keywords = ["a", "b", "c", "d", "e"]
+    run_id = run(world, "example_browseract_keywords", {"keywords": keywords})
+    tasks = world.emulator.tasks[before:]
+    assert sorted(dict(task.inputs)["keyword"] for task in tasks) == keywords
+    assert not [request for request in world.emulator.requests if request.endpoint == "run-task" and request.status != 200]
+    for index in range(len(keywords)):
+        task_id = world.airflow.xcom("example_browseract_keywords", run_id, "search", "task_id", map_index=index)
+        assert task_id in {task.id for task in tasks}
+    assert len(world.airflow.xcom("example_browseract_keywords", run_id, "titles", "return_value")) == 10
+
+
+def test_the_link_to_the_task_is_there_while_the_task_waits(world):
+    dag_id = "example_browseract_search"
+    run_id = world.airflow.trigger(dag_id)
+
+    def deferred() -> bool:
+        return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
+
+    wait_for("The deferral", deferred, timeout=90)
+    task_id = world.airflow.xcom(dag_id, run_id, "search", "task_id")
+    link = world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"]
+    assert link is not None
+    assert task_id in link
+    assert world.airflow.wait_for_run(dag_id, run_id) == "success"
+    assert world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"] == link
+
+
+def test_the_trigger_survives_a_kill_of_the_triggerer(world):
+    world.emulator.next_run(SEARCH.id, duration=15.0)
+    dag_id = "example_browseract_search"
+    before = len(world.emulator.tasks)
+    run_id = world.airflow.trigger(dag_id)
+    wait_for(
+        "The deferral",
+        lambda: any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id)),
+        timeout=90,
+    )
+    world.airflow.stop("triggerer", with_signal=9)
+    world.airflow.start("triggerer")
+    assert world.airflow.wait_for_run(dag_id, run_id) == "success"
+    tasks = world.emulator.tasks[before:]
+    assert [task.status for task in tasks] == ["finished"]
+
+
+def test_a_failed_run_fails_the_task_with_the_reason_in_its_log(world):
+    run_id = run(world, "blocked", expected="failed")
+    log = "\n".join(world.airflow.log("blocked", run_id, "blocked"))
+    assert "RunFailedError" in log
+    assert f"of workflow {FAILING.id} failed" in log
+    assert "(code 1011)" in log
+
+
+def test_bad_input_ends_without_airflows_retries_and_without_a_run(world):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "mistaken", expected="failed")
+    [ti] = world.airflow.task_instances("mistaken", run_id)
+    assert ti["try_number"] == 1
+    assert "Check workflow_id" in "\n".join(world.airflow.log("mistaken", run_id, "mistaken"))
+    assert len(world.emulator.tasks) == before
+
+
+def test_waiting_in_the_worker_works_as_well(world):
+    run_id = run(world, "in_the_worker")
+    assert world.airflow.xcom("in_the_worker", run_id, "orders", "return_value")["logged_in"] is False
+
+
+def test_the_cli_knows_provider_and_connection(world):
+    assert "airflow-provider-browseract" in world.airflow.cli("providers", "list")
+    assert "browseract" in world.airflow.cli("providers", "hooks")
+    world.airflow.cli("connections", "add", "second", "--conn-type", "browseract", "--conn-password", "app-two")
+    shown = world.airflow.cli("connections", "get", "second", "--output", "json")
+    assert json.loads(shown[shown.index("[") :])[0]["conn_type"] == "browseract"
