@@ -166,22 +166,35 @@ class FaultPlan(Generic[Fault]):
         self._armed.clear()
 
 
+_REQUEST_FAULTS: dict[str, Callable[..., RequestFault]] = {
+    "slow": RequestFault.slow,
+    "hung": RequestFault.hung,
+    "status": RequestFault.status,
+    "html": RequestFault.html,
+    "lost_answer": RequestFault.lost_answer,
+    "reset": RequestFault.reset,
+    "refused": RequestFault.refused,
+}
+_CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
+    "lost": CallbackFault.lost,
+    "late": CallbackFault.late,
+    "doubled": CallbackFault.doubled,
+    "out_of_order": CallbackFault.out_of_order,
+}
+
+
 def request_fault_from_json(kind: str, arguments: dict[str, Any]) -> RequestFault:
     """Make a request fault from the name of its class method and that method's arguments."""
-    if kind not in ("slow", "hung", "status", "html", "lost_answer", "reset", "refused"):
-        raise TypeError(f"no such request fault: {kind!r}")
-    made = getattr(RequestFault, kind)(**arguments)
-    assert isinstance(made, RequestFault)
-    return made
+    if kind not in _REQUEST_FAULTS:
+        raise TypeError(f"no such request fault: {kind!r} (there are: {', '.join(_REQUEST_FAULTS)})")
+    return _REQUEST_FAULTS[kind](**arguments)
 
 
 def callback_fault_from_json(kind: str, arguments: dict[str, Any]) -> CallbackFault:
     """Make a callback fault from the name of its class method and that method's arguments."""
-    if kind not in ("lost", "late", "doubled", "out_of_order"):
-        raise TypeError(f"no such callback fault: {kind!r}")
-    made = getattr(CallbackFault, kind)(**arguments)
-    assert isinstance(made, CallbackFault)
-    return made
+    if kind not in _CALLBACK_FAULTS:
+        raise TypeError(f"no such callback fault: {kind!r} (there are: {', '.join(_CALLBACK_FAULTS)})")
+    return _CALLBACK_FAULTS[kind](**arguments)
 
 
 def _header(value: float | str | None) -> str | None:

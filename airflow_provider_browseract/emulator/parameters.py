@@ -15,7 +15,7 @@ INT32_MAX = 2**31 - 1
 MAX_URL_LENGTH = 2048
 
 _INTEGER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class ApiError(Exception):
@@ -80,16 +80,14 @@ class Query:
         if value is None:
             return None
         message = f"{name} must be an ISO 8601 date-time such as 2026-01-31T12:00:00Z"
-        if not _DATE_TIME.fullmatch(value):
+        parts = _DATE_TIME.fullmatch(value)
+        if parts is None:
             raise parameter_error(message)
-        base, fraction, zone = value[:19], 0.0, value[19:]
-        if zone.startswith("."):
-            digits = re.match(r"\.\d+", zone)
-            assert digits is not None
-            fraction, zone = float(digits.group()), zone[digits.end() :]
+        whole, fraction, zone = parts.groups()
         try:
-            whole = datetime.fromisoformat(base.upper() + ("+00:00" if zone in "Zz" else zone))
-            return whole.timestamp() + fraction
+            # Python 3.10 reads neither "Z" nor fractions of any length.
+            moment = datetime.fromisoformat(whole.upper() + ("+00:00" if zone in "Zz" else zone))
+            return moment.timestamp() + float(fraction or 0)
         except (ValueError, OverflowError):
             raise parameter_error(message) from None
 

@@ -73,6 +73,7 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
         async with httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=False) as client:
             sender = CallbackSender(emulator, client)
             ticking = asyncio.create_task(_tick(emulator, sender))
+            ticking.add_done_callback(_complain)
             try:
                 yield
             finally:
@@ -120,6 +121,11 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
                 await asyncio.wait_for(wake.wait(), pause)
     finally:
         service.on_change = None
+
+
+def _complain(ticking: asyncio.Task[None]) -> None:
+    if not ticking.cancelled():
+        log.critical("The emulator's tasks stand still from now on", exc_info=ticking.exception())
 
 
 def _json(value: Any, status: int = 200, headers: Any = None) -> Response:

@@ -75,15 +75,12 @@ def field_behaviour() -> dict[str, Any]:
 
 def form_widgets() -> dict[str, Any]:
     """Describe the extra fields as a hook of Airflow 3.1 does (``get_connection_form_widgets``)."""
-    # Airflow 3.1 replaces these by stand-ins before it asks, so they need not be installed.
-    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    # Airflow 3.1 asks only where this library is installed, which its FAB provider brings.
     from wtforms import IntegerField
     from wtforms.validators import Optional
 
     return {
-        field.name: IntegerField(
-            field.label, validators=[Optional()], description=field.description, widget=BS3TextFieldWidget()
-        )
+        field.name: IntegerField(field.label, validators=[Optional()], description=field.description)
         for field in EXTRA_FIELDS
     }
 

@@ -276,6 +276,13 @@ class TestServing:
         with pytest.raises(httpx.ConnectError):
             httpx.get(running.url)
 
+    def test_answers_on_a_connection_that_is_kept_open_are_not_held_back(self, client: Any) -> None:
+        client.regions()
+        began = time.monotonic()
+        for _ in range(50):
+            client.regions()
+        assert time.monotonic() - began < 50 * 0.03
+
     def test_waiting_ends_with_an_error_when_nothing_comes(self) -> None:
         with pytest.raises(TimeoutError, match=r"0\.05 s"):
             Emulator().wait_until(lambda: False, timeout=0.05)

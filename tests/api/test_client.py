@@ -1,0 +1,283 @@
+"""Both clients, each test with the one and the other, against the emulator and against sockets that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
+
+QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
+
+
+class Sync:
+    """Uses the synchronous client."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+
+    def send(self, *several: calls.Call):
+        with BrowserActClient(self.settings) as client:
+            return [client.send(call) for call in several][-1]
+
+    def items(self, call: calls.Call) -> list:
+        with BrowserActClient(self.settings) as client:
+            return list(client.iter_items(call))
+
+
+class Async:
+    """Uses the asynchronous client in the same way."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+
+    def send(self, *several: calls.Call):
+        async def go():
+            async with AsyncBrowserActClient(self.settings) as client:
+                return [await client.send(call) for call in several][-1]
+
+        return asyncio.run(go())
+
+    def items(self, call: calls.Call) -> list:
+        async def go():
+            async with AsyncBrowserActClient(self.settings) as client:
+                return [item async for item in client.iter_items(call)]
+
+        return asyncio.run(go())
+
+
+@pytest.fixture
+def running() -> Iterator:
+    with Emulator().serve() as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(running) -> Emulator:
+    return running.emulator
+
+
+@pytest.fixture(params=[Sync, Async], ids=["requests", "httpx"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def client(kind, running):
+    return kind(ClientSettings("app-emulator", running.url, connect_timeout=1, read_timeout=0.5, retries=QUICK))
+
+
+def count(emulator: Emulator, endpoint: str) -> int:
+    return len([request for request in emulator.requests if request.endpoint == endpoint])
+
+
+def test_a_run_is_started_read_and_stopped(client, emulator):
+    created = client.send(calls.run_task(ORDERS.id, save_browser_data=True))
+    assert created.profile_id
+    assert client.send(calls.get_task(created.id)).id == created.id
+    assert client.send(calls.stop_task(created.id)) is None
+    assert client.send(calls.get_task_status(created.id)) == "canceled"
+    with pytest.raises(errors.TaskEndedError):
+        client.send(calls.stop_task(created.id))
+    with pytest.raises(errors.TaskNotPausedError):
+        client.send(calls.resume_task(created.id))
+
+
+def test_every_list_is_read_to_its_end(client, emulator):
+    workflows = client.items(calls.list_workflows(limit=3))
+    assert {workflow.id for workflow in workflows} == set(emulator.workflows)
+    assert len(workflows) == len(emulator.workflows)
+    templates = client.items(calls.list_official_workflow_templates(limit=1))
+    assert {template.id for template in templates} == set(emulator.templates)
+    client.send(calls.run_task(ORDERS.id))
+    client.send(calls.run_task(ORDERS.id))
+    assert len(client.items(calls.list_tasks(workflow_id=ORDERS.id, limit=1))) == len(
+        [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
+    )
+
+
+def test_workflow_template_and_regions_are_read(client, emulator):
+    inputs = client.send(calls.get_workflow(SEARCH.id)).input_parameters
+    assert [entry.name for entry in inputs] == ["keyword", "max_items"]
+    template_id = next(iter(emulator.templates))
+    assert client.send(calls.get_official_workflow_template(template_id)).id == template_id
+    assert "US" in {region.code for region in client.send(calls.get_region_list())}
+
+
+def test_a_read_is_tried_again_after_a_gateway_error_a_reset_and_a_lost_answer(client, emulator):
+    for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
+        emulator.fault("get-region-list", fault, times=1)
+    assert client.send(calls.get_region_list())
+    assert count(emulator, "get-region-list") == 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [RequestFault.reset(), RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung()],
+    ids=["reset", "lost answer", "502 after creating", "hung"],
+)
+def test_a_start_whose_fate_is_not_known_is_never_sent_again(client, emulator, fault):
+    emulator.fault("run-task", fault, times=None)
+    with pytest.raises((errors.AnswerLostError, errors.ServerError)) as caught:
+        client.send(calls.run_task(ORDERS.id))
+    assert caught.value.not_processed is False
+    assert count(emulator, "run-task") == 1
+
+
+@pytest.mark.parametrize("fault", [RequestFault.status(429), RequestFault.refused(code=10118)], ids=["429", "10118"])
+def test_a_start_that_was_not_carried_out_is_sent_again(client, emulator, fault):
+    before = len(emulator.tasks)
+    emulator.fault("run-task", fault, times=2)
+    client.send(calls.run_task(ORDERS.id))
+    assert count(emulator, "run-task") == 3
+    assert len(emulator.tasks) == before + 1
+
+
+def test_retry_after_is_waited_for(client, emulator):
+    emulator.fault("get-region-list", RequestFault.status(429, retry_after=1), times=1)
+    began = time.monotonic()
+    client.send(calls.get_region_list())
+    assert time.monotonic() - began >= 1
+
+
+def test_a_hung_server_fails_in_bounded_time(kind, running, emulator):
+    emulator.fault("get-region-list", RequestFault.hung(), times=None)
+    settings = ClientSettings("app-emulator", running.url, read_timeout=0.2, retries=RetryPolicy(budget=1))
+    began = time.monotonic()
+    with pytest.raises(errors.AnswerLostError, match="no whole answer to get-region-list"):
+        kind(settings).send(calls.get_region_list())
+    assert time.monotonic() - began < 5
+
+
+def test_a_refused_connection_is_known_not_to_have_arrived(kind):
+    settings = ClientSettings("app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1))
+    with pytest.raises(errors.ConnectionFailedError, match=r"No connection to http://127\.0\.0\.1:9"):
+        kind(settings).send(calls.run_task("70"))
+
+
+def test_a_name_that_is_not_found_is_known_not_to_have_arrived(kind):
+    settings = ClientSettings("app-key", "http://nowhere.invalid", retries=RetryPolicy(budget=0.1))
+    with pytest.raises(errors.ConnectionFailedError):
+        kind(settings).send(calls.run_task("70"))
+
+
+def test_a_wrong_key_is_said_at_once_and_not_repeated(kind, running, emulator):
+    with pytest.raises(errors.AuthenticationError, match="Invalid authorization") as caught:
+        kind(ClientSettings("app-wrong", running.url)).send(calls.get_region_list())
+    assert "app-wrong" not in str(caught.value)
+    assert count(emulator, "get-region-list") == 1
+
+
+def test_a_web_page_is_not_taken_for_an_answer(client, emulator):
+    emulator.fault("get-region-list", RequestFault.html())
+    with pytest.raises(errors.NotTheApiError, match="text/html"):
+        client.send(calls.get_region_list())
+
+
+class OneAnswer:
+    """A server that keeps what it received and gives one fixed answer to each connection."""
+
+    def __init__(self, answer: bytes, *, keep_alive: bool = False) -> None:
+        self.answer = answer
+        self.keep_alive = keep_alive
+        self.received: list[bytes] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                while request := connection.recv(65536):
+                    self.received.append(request)
+                    connection.sendall(self.answer)
+                    if not self.keep_alive:
+                        break
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def one_answer():
+    servers = []
+
+    def make(answer: bytes, *, keep_alive: bool = False) -> OneAnswer:
+        servers.append(OneAnswer(answer, keep_alive=keep_alive))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def test_a_redirect_is_not_followed_so_the_key_does_not_travel(kind, one_answer):
+    elsewhere = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    server = one_answer(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n".encode())
+    with pytest.raises(errors.NotTheApiError):
+        kind(ClientSettings("app-key", server.url)).send(calls.get_region_list())
+    assert elsewhere.received == []
+
+
+def test_an_answer_that_breaks_off_is_a_lost_answer(kind, one_answer):
+    server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
+    with pytest.raises(errors.AnswerLostError):
+        kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
+
+
+def test_each_request_says_who_calls_and_carries_the_key_whatever_netrc_says(kind, one_answer, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    settings = ClientSettings("app-key", server.url, user_agent="airflow-provider-browseract/1 apache-airflow/2")
+    kind(settings).send(calls.get_region_list())
+    request = server.received[0].decode().lower()
+    assert "authorization: bearer app-key" in request
+    assert "user-agent: airflow-provider-browseract/1 apache-airflow/2" in request
+
+
+def test_one_client_keeps_to_one_connection(kind, one_answer):
+    server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", keep_alive=True)
+    kind(ClientSettings("app-key", server.url)).send(*[calls.get_region_list()] * 5)
+    assert len(server.received) == 5
+    assert server.connections == 1
+
+
+def test_the_key_is_in_no_repr():
+    assert "app-key" not in repr(ClientSettings("app-key"))
+
+
+def test_api_and_runs_are_usable_without_airflow():
+    code = (
+        "import sys; sys.modules['airflow'] = None\n"
+        "import airflow_provider_browseract.api.client, airflow_provider_browseract.runs.waiting\n"
+        "import airflow_provider_browseract.runs.inputs, airflow_provider_browseract.runs.outcome\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_calls_and_runs_import_no_http_library():
+    code = (
+        "import sys\n"
+        "import airflow_provider_browseract.api.calls, airflow_provider_browseract.runs.waiting\n"
+        "import airflow_provider_browseract.runs.inputs, airflow_provider_browseract.runs.outcome\n"
+        "found = {'requests', 'httpx', 'fastapi'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

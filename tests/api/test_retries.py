@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from tenacity import RetryCallState, Retrying
+
+from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
+
+READ = calls.get_task("7")
+START = calls.run_task("70")
+STOP = calls.stop_task("7")
+
+NEVER_ARRIVED = [errors.ConnectionFailedError, errors.RateLimitError, errors.ConcurrencyLimitError]
+NOBODY_KNOWS = [errors.AnswerLostError, errors.ServerError]
+HOPELESS = [
+    errors.AuthenticationError,
+    errors.InvalidRequestError,
+    errors.TaskNotFoundError,
+    errors.NotTheApiError,
+    errors.UnexpectedAnswerError,
+]
+
+
+@pytest.mark.parametrize("kind", [*NEVER_ARRIVED, *NOBODY_KNOWS])
+def test_a_read_is_sent_again_after_anything_temporary(kind):
+    assert may_send_again(READ, kind("x"))
+
+
+@pytest.mark.parametrize("call", [START, STOP], ids=["a start", "a stop"])
+def test_a_write_is_sent_again_only_if_it_surely_was_not_carried_out(call):
+    assert all(may_send_again(call, kind("x")) for kind in NEVER_ARRIVED)
+    assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)
+
+
+@pytest.mark.parametrize("call", [READ, START, STOP])
+@pytest.mark.parametrize("kind", HOPELESS)
+def test_nothing_is_sent_again_where_time_will_not_help(call, kind):
+    assert not may_send_again(call, kind("x"))
+
+
+def test_other_exceptions_are_not_for_the_policy():
+    assert not may_send_again(READ, KeyError("x"))
+
+
+class Tries:
+    """Plays errors to a policy and writes down the pauses, without waiting."""
+
+    def __init__(self, policy: RetryPolicy, call: calls.Call, *played: errors.BrowserActError) -> None:
+        self.pauses: list[float] = []
+        self.played = list(played)
+        self.count = 0
+        self.raised: BaseException | None = None
+        controls = policy.controls(call)
+        stop = controls.pop("stop")
+
+        def stop_on_our_clock(state: RetryCallState) -> bool:
+            # tenacity's clock would show how fast the test is; ours counts the pauses as time.
+            state.outcome_timestamp = state.start_time + sum(self.pauses)
+            return stop(state)
+
+        try:
+            Retrying(**controls, stop=stop_on_our_clock, sleep=self.pauses.append)(self.attempt)
+        except errors.BrowserActError as error:
+            self.raised = error
+
+    def attempt(self) -> str:
+        self.count += 1
+        if self.played:
+            raise self.played[0] if len(self.played) == 1 else self.played.pop(0)
+        return "done"
+
+
+def test_pauses_grow_with_full_jitter_up_to_the_longest():
+    policy = RetryPolicy(budget=1000, first_pause=1, longest_pause=8)
+    many = [Tries(policy, READ, errors.ServerError("x")).pauses for _ in range(20)]
+    for position, bound in enumerate([1, 2, 4, 8, 8, 8]):
+        seen = [pauses[position] for pauses in many]
+        assert max(seen) <= bound
+        assert max(seen) > bound / 2
+        assert min(seen) < bound / 2
+
+
+def test_retry_after_is_honoured():
+    told = Tries(RetryPolicy(budget=100), READ, errors.RateLimitError("x", retry_after=40.0))
+    assert told.pauses == [40.0, 40.0]
+
+
+def test_the_budget_bounds_all_tries_together_and_the_last_error_is_raised():
+    error = errors.ServerError("x")
+    tries = Tries(RetryPolicy(budget=20), READ, error)
+    assert tries.raised is error
+    assert sum(tries.pauses) <= 20
+    assert tries.count == len(tries.pauses) + 1
+
+
+def test_a_retry_after_beyond_the_budget_ends_the_tries_at_once():
+    tries = Tries(RetryPolicy(budget=20), READ, errors.RateLimitError("x", retry_after=21.0))
+    assert (tries.count, tries.pauses) == (1, [])
