@@ -62,7 +62,10 @@ class DagResult:
 @pytest.fixture
 def run_dag(airflow_database, monkeypatch):
     """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
-    from airflow.dag_processing.dagbag import DagBag
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag
 
     from airflow_provider_browseract.operators import browseract as operators
 
