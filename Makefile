@@ -55,7 +55,7 @@ format: $(READY)
 	@$(RUN) ruff format .
 
 bench: $(READY)
-	@$(RUN) python tests/benchmarks/run.py
+	@$(RUN) python -m tests.benchmarks.run
 
 clean:
 	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -65,7 +65,7 @@ def run_dag(airflow_database, monkeypatch):
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before Airflow 3.2
-        from airflow.models.dagbag import DagBag
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
 
     from airflow_provider_browseract.operators import browseract as operators
 

@@ -33,6 +33,17 @@ T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
+MAX_CONNECTIONS = 10
+"""Connections that an asynchronous client opens at most; further calls wait for one."""
+
+KEEP_ALIVE = 30.0
+"""Seconds for which an asynchronous client keeps a connection that is not used.
+
+Longer than the usual pause between two polls, or each of them would begin with a TLS handshake, which blocks the event
+loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool looks at every one of
+them for each request: with 500 triggers the loop then stood still for tens of milliseconds.)
+"""
+
 
 @dataclass(frozen=True)
 class ClientSettings:
@@ -149,6 +160,7 @@ class AsyncBrowserActClient:
                 auth=_HttpxBearer(self.settings.api_key),
                 timeout=httpx.Timeout(self.settings.read_timeout, connect=self.settings.connect_timeout),
                 verify=await asyncio.to_thread(_ssl_context),
+                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
                 follow_redirects=False,
             )
         return self._opened

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 15.0
+KEEP_ALIVE = 60
+"""Seconds that an idle connection is kept, about as long as load balancers before APIs keep theirs."""
 
 
 @contextlib.contextmanager
@@ -94,6 +96,7 @@ class _Running:
             lifespan="on",
             ws="none",
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=KEEP_ALIVE,
         )
         server = uvicorn.Server(config)
         self._server = server

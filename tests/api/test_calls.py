@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from airflow_provider_browseract.api.models import Page, Region, TaskStatus, rea
 
 JSON = {"content-type": "application/json"}
 
-EVERY_CALL = {
+EVERY_CALL: dict[str, calls.Call[Any]] = {
     "run-task": calls.run_task(
         "70",
         input_parameters=[{"name": "a", "value": "1"}],
@@ -21,7 +22,9 @@ EVERY_CALL = {
         callback_url="https://example.com/a",
         status_change_callback_url="https://example.com/b",
     ),
-    "run-task-by-template": calls.run_task_by_template("80", region="US", input_parameters=[{"name": "a", "value": "1"}]),
+    "run-task-by-template": calls.run_task_by_template(
+        "80", region="US", input_parameters=[{"name": "a", "value": "1"}]
+    ),
     "get-task-status": calls.get_task_status("7"),
     "get-task": calls.get_task("7"),
     "list-tasks": calls.list_tasks(

@@ -42,7 +42,9 @@ WHOLE = {
     "live_url_info": {"width": 1, "height": 1, "live_url": "https://live.example"},
     "log_detail_url": "https://log.example",
     "input_parameters": "a=1; b=2",
-    "download_files": [{"guid": "g", "fileName": "a.csv", "fileSize": 3, "downloadUrl": "https://signed", "status": "x"}],
+    "download_files": [
+        {"guid": "g", "fileName": "a.csv", "fileSize": 3, "downloadUrl": "https://signed", "status": "x"}
+    ],
     "files_expires_at": 1699335116000,
 }
 
@@ -64,7 +66,7 @@ def test_a_task_needs_only_its_id_and_status():
 
 
 def test_null_members_and_unknown_fields_do_no_harm():
-    everything_null = {name: None for name in WHOLE} | {"id": "7", "status": "running", "brand_new": [1]}
+    everything_null = dict.fromkeys(WHOLE) | {"id": "7", "status": "running", "brand_new": [1]}
     assert Task.read(everything_null) == Task(id="7", status=TaskStatus.RUNNING)
     assert Task.read({"id": "7", "status": "running", "output": {"string": None, "files": None}}).output == Output()
 
@@ -113,7 +115,9 @@ def test_a_workflow_tells_its_inputs():
 
 
 def test_pages_and_lists_are_read_and_anything_else_refused():
-    page = read_page(Region.read)({"page": 2, "limit": 1, "items": [{"code": "US"}], "total_pages": 3, "total_count": 3})
+    page = read_page(Region.read)(
+        {"page": 2, "limit": 1, "items": [{"code": "US"}], "total_pages": 3, "total_count": 3}
+    )
     assert (page.number, page.total_pages, page.items[0].code) == (2, 3, "US")
     assert read_list(Region.read)([{"code": "US", "name": "United States"}])[0].name == "United States"
     with pytest.raises(UnexpectedAnswerError, match="no list of items"):

@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.local_airflow import LocalAirflow
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
+from tests.e2e.local_airflow import LocalAirflow
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".demo"
@@ -65,10 +65,10 @@ class Story:
         name, state = ti["task_id"], ti["state"]
         if name not in self.bars:
             self.bars[name] = self.progress.add_task(name, total=len(STAGES) - 1, stage=STAGES[0])
-        if name not in self.started and state not in (None, "scheduled", "queued"):
-            if found := self.airflow.xcom(self.dag_id, self.run_id, name, "task_id"):
-                self.started[name] = found
-                self.tell(name, f"started BrowserAct task [bold]{found}[/bold]")
+        begun = name not in self.started and state not in (None, "scheduled", "queued")
+        if begun and (found := self.airflow.xcom(self.dag_id, self.run_id, name, "task_id")):
+            self.started[name] = found
+            self.tell(name, f"started BrowserAct task [bold]{found}[/bold]")
         if state == "deferred" and name not in self.deferred:
             self.deferred.add(name)
             self.tell(name, "deferred: no worker is held while the browser works")
@@ -98,7 +98,9 @@ class Story:
         """Write a line, unless it was written before."""
         if (name, text) not in self.told:
             self.told.add((name, text))
-            self.progress.console.print(f"{time.monotonic() - self.began:6.1f} s  [bold blue]{name:14}[/] {text}", soft_wrap=True)
+            self.progress.console.print(
+                f"{time.monotonic() - self.began:6.1f} s  [bold blue]{name:14}[/] {text}", soft_wrap=True
+            )
 
 
 def _short(value: Any) -> str:

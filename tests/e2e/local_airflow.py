@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,10 +184,8 @@ class LocalAirflow:
         for process in ending.values():
             _signal_group(process.pid, with_signal)
         for process in ending.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                pass
             _signal_group(process.pid, signal.SIGKILL)
             process.wait(timeout=15)
 
@@ -249,7 +247,7 @@ class LocalAirflow:
         """Read an XCom, or None if there is none."""
         response = self._http.get(
             f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
-            params={"map_index": map_index, "deserialize": "false", "stringify": "false"},
+            params={"map_index": str(map_index), "deserialize": "false", "stringify": "false"},
             timeout=60,
         )
         if response.status_code == 404:
@@ -285,7 +283,5 @@ class LocalAirflow:
 
 
 def _signal_group(pid: int, with_signal: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, with_signal)
-    except ProcessLookupError:
-        pass

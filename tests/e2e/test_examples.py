@@ -83,7 +83,9 @@ def test_one_run_per_keyword_stays_within_the_pool(world):
     run_id = run(world, "example_browseract_keywords", {"keywords": keywords})
     tasks = world.emulator.tasks[before:]
     assert sorted(dict(task.inputs)["keyword"] for task in tasks) == keywords
-    assert not [request for request in world.emulator.requests if request.endpoint == "run-task" and request.status != 200]
+    assert not [
+        request for request in world.emulator.requests if request.endpoint == "run-task" and request.status != 200
+    ]
     for index in range(len(keywords)):
         task_id = world.airflow.xcom("example_browseract_keywords", run_id, "search", "task_id", map_index=index)
         assert task_id in {task.id for task in tasks}

@@ -34,7 +34,10 @@ def test_a_key_alone_is_enough():
         ({"host": "api.example.com"}, "https://api.example.com"),
         ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
         ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
-        ({"host": "https://gateway.example.com/browseract", "port": 8443}, "https://gateway.example.com:8443/browseract"),
+        (
+            {"host": "https://gateway.example.com/browseract", "port": 8443},
+            "https://gateway.example.com:8443/browseract",
+        ),
     ],
 )
 def test_the_host_overrides_the_address(fields, url):
@@ -42,7 +45,8 @@ def test_the_host_overrides_the_address(fields, url):
 
 
 @pytest.mark.parametrize(
-    "host", ["ftp://x.example", "https://", "https://a:b@x.example", "https://x.example?y=1", "x example", "http://x:port"]
+    "host",
+    ["ftp://x.example", "https://", "https://a:b@x.example", "https://x.example?y=1", "x example", "http://x:port"],
 )
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(ConnectionFieldError, match="the host is not an http or https address"):
@@ -89,7 +93,8 @@ def test_the_key_is_not_in_the_repr():
         "browseract://:app-key@127.0.0.1:8010/http?read_timeout=4",
         "browseract://:app-key@http%3A%2F%2F127.0.0.1%3A8010",
         '{"conn_type": "browseract", "password": "app-key"}',
-        '{"conn_type": "browseract", "password": "app-key", "host": "http://127.0.0.1:8010", "extra": {"read_timeout": 4}}',
+        '{"conn_type": "browseract", "password": "app-key", "host": "http://127.0.0.1:8010", '
+        '"extra": {"read_timeout": 4}}',
     ],
 )
 def test_uri_and_json_mean_the_same_in_a_worker_and_in_the_api_server(text, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Worker:
     def __init__(self, **arguments) -> None:
         self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
         self.ti = FakeTaskInstance()
-        self.context = {"ti": self.ti}
+        self.context: Any = {"ti": self.ti}
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
 
@@ -83,4 +84,3 @@ def emulator(browseract_emulator):
     for workflow_id in emulator.workflows:
         emulator.set_workflow(workflow_id, duration=0.2)
     return emulator
-

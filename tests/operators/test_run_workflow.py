@@ -242,7 +242,7 @@ class TestARunThatDoesNotSucceed:
     def test_a_run_that_cannot_be_stopped_is_said_to_go_on(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("stop-task", RequestFault.status(500), times=None)
-        with pytest.raises(RunTimedOutError, match="could not be stopped.*may go on, and cost credits"):
+        with pytest.raises(RunTimedOutError, match=r"could not be stopped.*may go on, and cost credits"):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
 
     @BOTH_WAYS
@@ -255,7 +255,7 @@ class TestARunThatDoesNotSucceed:
     def test_a_key_that_is_refused_meanwhile_ends_the_wait_at_once(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task-status", RequestFault.refused(401), times=None)
-        with pytest.raises(RunLostError, match="its status could not be learned.*API key"):
+        with pytest.raises(RunLostError, match=r"its status could not be learned.*API key"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
         assert len(asked(emulator, "get-task-status")) == 1
 
@@ -361,7 +361,7 @@ class TestBadInput:
     def test_a_run_whose_start_is_not_known_is_not_tried_again(self, worker, emulator):
         for fault in (RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung()):
             emulator.fault("run-task", fault, times=1)
-            with pytest.raises(AirflowFailException, match="not known whether BrowserAct started a run.*stop the one"):
+            with pytest.raises(AirflowFailException, match=r"not known whether BrowserAct started a run.*stop the one"):
                 worker(workflow_id=ORDERS.id).run()
         assert len(asked(emulator, "run-task")) == 3
 
@@ -414,4 +414,3 @@ def test_everything_that_comes_from_a_template_is_a_template_field():
         "status_change_callback_url",
         "browseract_conn_id",
     }
-

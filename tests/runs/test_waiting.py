@@ -43,7 +43,8 @@ class World:
         )
 
     def _play(self, steps) -> WaitOver:
-        reply, error = None, None
+        reply: object = None
+        error: BrowserActError | None = None
         while True:
             try:
                 step = steps.throw(error) if error else steps.send(reply)

@@ -1,0 +1,205 @@
+"""The timing figures, as ratios within one run: ``make bench``, or ``python -m tests.benchmarks.run NAME``.
+
+Each figure is taken in processes of its own, so that one does not disturb the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+
+TRIGGERS = 500
+ANSWER_AFTER = 2.0
+"""Seconds that the API takes for each answer."""
+
+POLL_INTERVAL = 10.0
+LAG_PROBE = 0.005
+SETTLE = 15.0
+"""Seconds before anything is measured: every trigger has then started and asked once."""
+
+MEASURE = 30.0
+
+IMPORT = """
+import time
+began = time.perf_counter()
+from airflow.sdk import DAG, BaseOperator
+base = time.perf_counter()
+import airflow_provider_browseract.operators.browseract
+print(base - began, time.perf_counter() - base)
+"""
+
+
+def imports(runs: int = 10) -> None:
+    """What importing the operator adds to importing Airflow's DAG and BaseOperator."""
+    shares, bases, additions = [], [], []
+    for _ in range(runs):
+        out = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout
+        base, addition = map(float, out.split()[-2:])
+        bases.append(base)
+        additions.append(addition)
+        shares.append(addition / base)
+    print(
+        f"import: the operator adds {statistics.median(shares):.1%} (median of {runs}; limit 10 %): "
+        f"{statistics.median(additions) * 1000:.0f} ms to {statistics.median(bases) * 1000:.0f} ms"
+    )
+
+
+def triggers() -> None:
+    """Lag of the event loop, and memory, with many triggers that wait for a slow API, against ones that only sleep."""
+    results = {}
+    with _slow_api() as url:
+        for kind in ("none", "sleeping", "waiting"):
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.run", "loop", kind, url],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            results[kind] = json.loads(done.stdout.splitlines()[-1])
+    sleeping, waiting = results["sleeping"], results["waiting"]
+    print(
+        f"loop lag, {TRIGGERS} triggers, answers after {ANSWER_AFTER:g} s: 99th percentile "
+        f"{waiting['p99']:.2f} ms waiting, {sleeping['p99']:.2f} ms only sleeping, "
+        f"ratio {waiting['p99'] / sleeping['p99']:.2f} (limit 2); {waiting['requests']} requests in {MEASURE:g} s"
+    )
+    print(f"  medians: {waiting['p50']:.2f} ms and {sleeping['p50']:.2f} ms; longest: {waiting['max']:.1f} ms")
+    memory = (waiting["rss"] - results["none"]["rss"]) / TRIGGERS / 1024
+    print(f"memory: {memory:.0f} KiB per waiting trigger (limit 100 KiB)")
+
+
+class _slow_api:
+    """An emulator in a process of its own, whose every answer takes its time."""
+
+    def __enter__(self) -> str:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.run", "api"], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def api() -> None:
+    """Serve the emulator, with tasks that never end."""
+    from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
+
+    emulator = Emulator(concurrency=TRIGGERS)
+    emulator.set_workflow(ORDERS.id, duration=100_000.0)
+    emulator.fault("get-task-status", RequestFault.slow(ANSWER_AFTER))
+    emulator.fault("get-task", RequestFault.slow(ANSWER_AFTER))
+    with emulator.serve() as running:
+        print(running.url, flush=True)
+        while True:
+            time.sleep(60)
+
+
+async def _loop(kind: str, url: str) -> None:
+    from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+    from airflow_provider_browseract.emulator import ORDERS
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+    from airflow_provider_browseract.triggers.browseract import TaskTrigger
+
+    class Sleeping(BaseTrigger):
+        """A trigger that does nothing but wake as often as ours."""
+
+        def serialize(self) -> tuple[str, dict[str, object]]:
+            return "", {}
+
+        async def run(self) -> AsyncIterator[TriggerEvent]:
+            for _ in range(10_000):
+                await asyncio.sleep(POLL_INTERVAL * random.uniform(0.8, 1.2))
+            yield TriggerEvent({})
+
+    os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"] = json.dumps(
+        {"conn_type": "browseract", "host": url, "password": "app-emulator"}
+    )
+    made: list[BaseTrigger] = []
+    if kind == "waiting":
+        hook = BrowserActHook()
+        now = time.time()
+        for _ in range(TRIGGERS):
+            task_id = hook.run_task(ORDERS.id).id
+            made.append(
+                TaskTrigger(
+                    browseract_task_id=task_id,
+                    browseract_conn_id="browseract_default",
+                    poll_interval=POLL_INTERVAL,
+                    first_poll_at=now,
+                    deadline=now + 3600,
+                )
+            )
+        now = time.time()
+        for number, trigger in enumerate(made):
+            # As when tasks defer one after the other, and not all in one instant.
+            trigger.first_poll_at = now + POLL_INTERVAL * number / TRIGGERS  # type: ignore[attr-defined]
+        hook.client.close()
+    elif kind == "sleeping":
+        made = [Sleeping() for _ in range(TRIGGERS)]
+
+    async def follow(trigger: BaseTrigger) -> None:
+        async for _ in trigger.run():
+            raise AssertionError("no trigger should have fired")
+
+    running = [asyncio.create_task(follow(trigger)) for trigger in made]
+    await asyncio.sleep(SETTLE)
+    lags = []
+    loop = asyncio.get_running_loop()
+    end = loop.time() + MEASURE
+    while loop.time() < end:
+        asked = loop.time()
+        await asyncio.sleep(LAG_PROBE)
+        lags.append(1000 * (loop.time() - asked - LAG_PROBE))
+    failed = [task.exception() for task in running if task.done()]
+    assert not failed, failed[:1]
+    percentiles = statistics.quantiles(lags, n=100)
+    print(
+        json.dumps(
+            {
+                "p50": percentiles[49],
+                "p99": percentiles[98],
+                "max": max(lags),
+                "rss": _rss(),
+                "requests": int(TRIGGERS * MEASURE / (POLL_INTERVAL + ANSWER_AFTER)) if kind == "waiting" else 0,
+            }
+        ),
+        flush=True,
+    )
+    os._exit(0)
+
+
+def _rss() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {"imports": imports, "triggers": triggers}
+
+
+def main() -> None:
+    """Take the figures that are asked for, all of them by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(BENCHMARKS), help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names
+    if names[0] == "api":
+        api()
+    elif names[0] == "loop":
+        asyncio.run(_loop(names[1], names[2]))
+    else:
+        for name in names:
+            BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

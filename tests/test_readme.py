@@ -1,0 +1,117 @@
+"""What the README shows is run, and what it says of the operator is compared with the operator."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def named(text: str) -> str:
+    """Find the one block that contains a text."""
+    [block] = [block for block in BLOCKS if text in block]
+    return block
+
+
+@pytest.mark.parametrize("dag_id", ["prices", "orders", "keywords"])
+def test_each_dag_can_be_parsed(dag_id, tmp_path):
+    file = tmp_path / f"{dag_id}.py"
+    file.write_text(named(f'DAG("{dag_id}"'))
+    found = runpy.run_path(str(file))
+    assert any(isinstance(value, RunWorkflowOperator) for value in found.values()) or dag_id == "keywords"
+
+
+def test_the_first_dag_has_ten_lines_besides_its_imports():
+    lines = [line for line in named('DAG("prices"').splitlines() if line.strip(" )") and "import" not in line]
+    assert len(lines) == 10
+
+
+def test_the_ids_are_those_of_the_emulators_workflows():
+    assert set(re.findall(r"\d{17}", README)) == {LOG_IN.id, ORDERS.id, SEARCH.id}
+
+
+def test_the_hook_does_what_is_shown(browseract_emulator, tmp_path, capsys):
+    file = tmp_path / "hook.py"
+    file.write_text(named("hook = BrowserActHook()"))
+    runpy.run_path(str(file))
+    printed = capsys.readouterr().out
+    assert f"{SEARCH.id} Search" in printed
+    assert "canceled" in printed
+
+
+def test_the_emulators_test_passes_as_it_stands(run_pytest):
+    run_pytest(named("def test_what_my_dag_does"))
+
+
+@pytest.fixture
+def run_pytest(tmp_path):
+    """Run a test in a pytest of its own, as a DAG author would."""
+    import subprocess
+    import sys
+
+    def run(source: str) -> None:
+        file = tmp_path / "test_mine.py"
+        file.write_text(source)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", str(file), "-p", "no:cacheprovider"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+    return run
+
+
+def test_every_argument_is_described_and_none_besides():
+    own = [
+        name for name in inspect.signature(RunWorkflowOperator.__init__).parameters if name not in ("self", "kwargs")
+    ]
+    table = README[README.index("## The operator") : README.index("## Profiles")]
+    rows = re.findall(r"^\| `(\w+)`( \*)? \|", table, re.MULTILINE)
+    assert [name for name, _ in rows] == own
+    assert {name for name, star in rows if star} == set(RunWorkflowOperator.template_fields)
+
+
+def test_every_field_of_the_connection_is_described():
+    assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", README, re.MULTILINE) == [
+        (field.name, field.description.replace(" to BrowserAct", "")) for field in EXTRA_FIELDS
+    ]
+
+
+def test_each_connection_that_is_shown_can_be_read(monkeypatch):
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.hooks.connection import read_settings
+
+    shown = re.findall(r"AIRFLOW_CONN_BROWSERACT_DEFAULT='(.*)'", README)
+    assert len(shown) == 2
+    for value in shown:
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", value)
+        assert read_settings(Connection.get("browseract_default"), user_agent="").api_key == "app-..."
+
+
+def test_every_link_within_leads_somewhere():
+    headings = {re.sub(r"[^a-z -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^## (.*)$", README, re.M)}
+    assert set(re.findall(r"\(#([a-z-]+)\)", README)) <= headings
+    for path in re.findall(r"/(?:tree|blob)/main/([\w./]+)\)", README):
+        assert (ROOT / path).exists()
+
+
+def test_the_changelog_knows_the_version():
+    from airflow_provider_browseract import __version__
+
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
