@@ -1,0 +1,22 @@
+"""Importing the operator happens in every parse of a DAG file, so it has to be cheap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from airflow.sdk import DAG, BaseOperator
+before = set(sys.modules)
+import airflow_provider_browseract.operators.browseract
+added = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(added))
+assert not added & {"requests", "httpx", "fastapi", "uvicorn", "pydantic"}, added
+assert "airflow_provider_browseract.api.client" not in sys.modules
+assert "airflow_provider_browseract.triggers.browseract" not in sys.modules
+"""
+
+
+def test_no_http_library_no_client_and_no_trigger_is_imported_with_it():
+    subprocess.run([sys.executable, "-c", CODE], check=True, timeout=120)
