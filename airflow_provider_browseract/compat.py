@@ -7,6 +7,7 @@ try:
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowTaskTimeout,
         TaskDeferralError,
         TaskDeferralTimeout,
         TaskDeferred,
@@ -16,6 +17,7 @@ except ImportError:  # before Airflow 3.2
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef,unused-ignore]
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowTaskTimeout,
         TaskDeferralError,
         TaskDeferralTimeout,
         TaskDeferred,
@@ -24,6 +26,7 @@ except ImportError:  # before Airflow 3.2
 __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
+    "AirflowTaskTimeout",
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "TaskDeferred",

@@ -81,11 +81,6 @@ class Call(Generic[T]):
         """The endpoint's name in the API, such as ``get-task``."""
         return self.path.rsplit("/", 1)[-1]
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether the call only reads, so that it may be sent again whatever became of it."""
-        return self.method == "GET"
-
     def read_answer(self, answer: Answer) -> T:
         """Turn an HTTP answer into the call's result.
 
@@ -111,7 +106,7 @@ class Call(Generic[T]):
 
     def _error(self, answer: Answer, envelope: Mapping[str, Any]) -> BrowserActError:
         code, msg, trace_id = (envelope.get(name) for name in ("code", "msg", "traceId"))
-        code = code if isinstance(code, int) else None
+        code = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else None
         kind = error_class(answer.status, code)
         if issubclass(kind, NotTheApiError):
             said = f"answered {self.name} with HTTP {answer.status} and no BrowserAct error"
@@ -133,8 +128,9 @@ def _decode(answer: Answer) -> Any:
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):
-        kind = answer.headers.get("content-type", "an unnamed type").split(";")[0]
-        raise NotTheApiError(f"it is not JSON but {kind}") from None
+        if answer.body.lstrip().startswith(b"<"):
+            raise NotTheApiError("it is not JSON but a web page") from None
+        raise UnexpectedAnswerError("it is not whole JSON") from None
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -156,9 +152,11 @@ def _retry_after(value: str | None) -> float | None:
 
 def next_page(call: Call[Page[U]], page: Page[U]) -> Call[Page[U]] | None:
     """Make the call for the page after ``page``, or None if that was the last one."""
+    # The number is taken from what was asked: an answer without one would else lead to the same page for ever.
+    number = int(call.params["page"])
     full = len(page.items) >= int(call.params["limit"])
-    more = full if page.total_pages is None else page.number < page.total_pages
-    return replace(call, params={**call.params, "page": page.number + 1}) if more and page.items else None
+    more = full if page.total_pages is None else number < page.total_pages
+    return replace(call, params={**call.params, "page": number + 1}) if more and page.items else None
 
 
 def run_task(

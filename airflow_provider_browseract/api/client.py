@@ -18,6 +18,7 @@ import httpx
 import requests
 import tenacity
 from requests.auth import AuthBase
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.calls import Answer, Call, next_page
@@ -223,11 +224,12 @@ class _HttpxBearer(httpx.Auth):
 
 
 def _requests_error(call: Call[Any], settings: ClientSettings, error: requests.RequestException) -> BrowserActError:
-    # urllib3 keeps what happened in `reason`; only these surely came before the request was sent.
+    # urllib3 keeps what happened in `reason`, and behind a proxy, where it calls a reset a proxy error too, in
+    # `original_error`. Only these surely came before the request was sent.
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    never_sent = isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError) or type(
-        reason
-    ).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    reason = getattr(reason, "original_error", reason)
+    handshake = isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason)
+    never_sent = handshake or isinstance(reason, ConnectTimeoutError | NewConnectionError)
     return _transport_error(call, settings, never_sent, reason or error)
 
 

@@ -222,6 +222,6 @@ def error_class(http_status: int, code: int | None) -> type[BrowserActError]:
         return PermissionDeniedError
     if http_status == 429:
         return RateLimitError
-    if http_status >= 500:
+    if http_status >= 500 or http_status == 408:
         return ServerError
     return NotTheApiError if code is None else InvalidRequestError

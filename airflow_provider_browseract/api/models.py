@@ -8,6 +8,7 @@ and would lose some as floating-point numbers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,11 +109,13 @@ class Output:
 
     @classmethod
     def read(cls, data: Json) -> Output:
+        # The one part of a task that is read strictly: what is paid for must not vanish unseen.
         fields = _object(data, "an output")
-        return cls(
-            string=_text(fields.get("string")),
-            files=tuple(url for url in fields.get("files") or () if isinstance(url, str)),
-        )
+        string, files = fields.get("string"), fields.get("files") or []
+        if not isinstance(files, list) or not all(isinstance(url, str) for url in files):
+            raise UnexpectedAnswerError("the files of an output should be a list of addresses")
+        text = string if isinstance(string, str | None) else json.dumps(string, ensure_ascii=False)
+        return cls(string=text, files=tuple(files))
 
 
 @dataclass(frozen=True)
@@ -180,15 +183,15 @@ class Task:
             workflow_id=_id(fields.get("workflow_id")),
             created_at=_time(fields.get("created_at")),
             finished_at=_time(fields.get("finished_at")),
-            steps=_list(fields.get("steps"), Step.read),
-            output=_optional(fields.get("output"), Output.read),
-            failure=_optional(fields.get("task_failure_info"), Failure.read),
+            steps=_readable_items(fields.get("steps"), Step.read),
+            output=None if fields.get("output") is None else Output.read(fields["output"]),
+            failure=_readable(fields.get("task_failure_info"), Failure.read),
             profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
             credit=_int(fields.get("credit")),
             live_url=_text(live.get("live_url")) if isinstance(live, Mapping) else _text(fields.get("live_url")),
             log_detail_url=_text(fields.get("log_detail_url")),
             input_parameters=_text(fields.get("input_parameters")),
-            download_files=_list(fields.get("download_files"), DownloadFile.read),
+            download_files=_readable_items(fields.get("download_files"), DownloadFile.read),
             files_expires_at=_int(fields.get("files_expires_at")),
         )
 
@@ -360,8 +363,16 @@ def _time(value: Json) -> datetime | None:
     return moment if isinstance(moment, datetime) else None
 
 
-def _optional(value: Json, read: Callable[[Json], T]) -> T | None:
-    return None if value is None else read(value)
+def _readable(value: Json, read: Callable[[Json], T]) -> T | None:
+    try:
+        return read(value)
+    except UnexpectedAnswerError:
+        return None
+
+
+def _readable_items(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
+    items = value if isinstance(value, list) else []
+    return tuple(item for item in (_readable(item, read) for item in items) if item is not None)
 
 
 def _list(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:

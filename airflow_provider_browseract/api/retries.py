@@ -15,12 +15,12 @@ from airflow_provider_browseract.api.errors import BrowserActError
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
     """Say whether a call that ended with an error may be sent again.
 
-    A read may, after anything temporary. A write may only if it surely was not carried out: after a timeout, a
-    reset or a 5xx nobody knows, and a second start would be a second, billed run.
+    Any call may after something temporary, except one that starts a run: that may only if it surely was not carried
+    out. After a timeout, a reset or a 5xx nobody knows, and a second start would be a second, billed run.
     """
     if not isinstance(error, BrowserActError) or not error.temporary:
         return False
-    return call.changes_nothing or error.not_processed
+    return not call.starts_run or error.not_processed
 
 
 @dataclass(frozen=True)

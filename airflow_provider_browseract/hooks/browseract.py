@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ class BrowserActHook(BaseHook):
             read_id("workflow_id", workflow_id),
             input_parameters=read_input_parameters(input_parameters),
             save_browser_data=save_browser_data,
-            profile_id=profile_id or None,
+            profile_id=read_id("profile_id", profile_id) if profile_id else None,
             callback_url=check_callback_url("callback_url", callback_url, api_base_url=base_url),
             status_change_callback_url=check_callback_url(
                 "status_change_callback_url", status_change_callback_url, api_base_url=base_url
@@ -192,13 +193,16 @@ class BrowserActHook(BaseHook):
             )
         )
 
-    def stop_task(self, task_id: str) -> bool:
+    def stop_task(self, task_id: str, *, within: float | None = None) -> bool:
         """Cancel a task (``stop-task``).
 
+        :param task_id: the task to cancel.
+        :param within: seconds after which to give up, where they are few; the connection's patience otherwise.
         :returns: False if BrowserAct says that the task had already ended.
         """
+        client = self.client if within is None else self._hurried_client(within)
         try:
-            self.client.send(calls.stop_task(read_id("task_id", task_id)))
+            client.send(calls.stop_task(read_id("task_id", task_id)))
         except TaskEndedError:
             return False
         return True
@@ -251,6 +255,16 @@ class BrowserActHook(BaseHook):
             return False, str(error)
         return True, f"Connected to {self.settings.base_url}: {page.total_count or 0} workflows are visible."
 
+    def _hurried_client(self, seconds: float) -> BrowserActClient:
+        from airflow_provider_browseract.api.client import BrowserActClient
+        from airflow_provider_browseract.api.retries import RetryPolicy
+
+        part = seconds / 3
+        hurried = replace(
+            self.settings, connect_timeout=part, read_timeout=part, retries=RetryPolicy(budget=part, longest_pause=part)
+        )
+        return BrowserActClient(hurried)
+
     def _read(self, connection: Connection) -> ClientSettings:
         from airflow import __version__ as airflow_version
 
@@ -261,6 +275,7 @@ class BrowserActHook(BaseHook):
         try:
             return self.client.send(call)
         except BrowserActError as error:
+            # A web page where the API should be: no run was asked for from whoever answered.
             if error.not_processed or isinstance(error, NotTheApiError):
                 raise
             raise RunStartUnknownError(
@@ -270,3 +285,7 @@ class BrowserActHook(BaseHook):
                 msg=error.msg,
                 trace_id=error.trace_id,
             ) from error
+        except BaseException:
+            # Such as Airflow's task timeout, which interrupts wherever the code is.
+            self.log.error("Interrupted during %s: a run may go on, and cost credits, without its id known.", call.name)
+            raise

@@ -153,7 +153,7 @@ def _base_url(connection: Connection) -> str:
         usable = (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
-            and not (parts.username or parts.query or parts.fragment)
+            and not (parts.query or parts.fragment or "@" in parts.netloc)
             and not any(char.isspace() for char in url)
         )
     except ValueError:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
+    AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
     conf,
@@ -23,8 +25,9 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
-from airflow_provider_browseract.runs.inputs import InputError, read_seconds
+from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.outcome import (
+    RunCanceledError,
     RunError,
     RunLostError,
     RunTimedOutError,
@@ -35,6 +38,7 @@ from airflow_provider_browseract.runs.waiting import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
     End,
+    is_hopeless,
     status_line,
     wait_for_end,
 )
@@ -58,6 +62,9 @@ BACKSTOP = 600.0
 Airflow's timeout is for the case that no trigger runs: it can neither stop the run nor say what became of it.
 """
 
+KILL_GRACE = 4.0
+"""Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
+
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
@@ -80,7 +87,7 @@ class RunWorkflowOperator(BaseOperator):
     :param wait_for_completion: wait for the end. Without it the task succeeds once the run is started and returns
         the id of the BrowserAct task.
     :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
-    :param poll_interval: seconds between two questions for the status. Default: 10.
+    :param poll_interval: seconds, or a ``timedelta``, between two questions for the status. Default: 10.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
@@ -116,7 +123,7 @@ class RunWorkflowOperator(BaseOperator):
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
@@ -135,6 +142,7 @@ class RunWorkflowOperator(BaseOperator):
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
         self._profile_wanted = profile_id is not None
         self._browseract_task_id: str | None = None
+        self._killed = False
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -147,10 +155,11 @@ class RunWorkflowOperator(BaseOperator):
         deadline = time.time() + timeout
         with self._accounting_for(created.id):
             self._hand_on(context, created)
+            task = self._look_once(context, created)
             if not self.wait_for_completion:
+                self._browseract_task_id = None
                 self.log.info("Not waiting for BrowserAct task %s.", created.id)
                 return created.id
-            task = self._look_once(context, created)
             if task is not None and task.status.ended:
                 return self._conclude(context, task)
             if self.deferrable:
@@ -180,22 +189,23 @@ class RunWorkflowOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the run, since the Airflow task that waits for it is being killed."""
+        self._killed = True
         if self._browseract_task_id is not None:
             self.log.warning(
                 "Killed while waiting for BrowserAct task %s. %s",
                 self._browseract_task_id,
-                self._stop(self._browseract_task_id),
+                self._stop(self._browseract_task_id, within=KILL_GRACE),
             )
 
     def _start(self) -> tuple[CreatedTask, float]:
         try:
+            # Both are read again later, when it would be too late to refuse them.
             read_seconds("poll_interval", self.poll_interval)
             timeout = read_seconds("timeout", self.timeout)
-            if self._profile_wanted and self.profile_id in (None, "", "None"):
-                raise InputError(
-                    f"profile_id is {self.profile_id!r}. The task that it comes from saved no profile: give it "
-                    "save_browser_data=True, or leave profile_id out here."
-                )
+            if not isinstance(self.save_browser_data, bool):
+                raise InputError(f"save_browser_data is {self.save_browser_data!r}. Give True or False.")
+            if self._profile_wanted:
+                self.profile_id = self._read_profile_id()
             created = self.hook.run_task(
                 self.workflow_id,
                 self.input_parameters,
@@ -209,6 +219,11 @@ class RunWorkflowOperator(BaseOperator):
                 f"There is no connection {self.browseract_conn_id!r}. Add one of type BrowserAct with the API key as "
                 f"its password, or set AIRFLOW_CONN_{self.browseract_conn_id.upper()}."
             ) from error
+        except AirflowTaskTimeout as error:
+            raise AirflowFailException(
+                f"execution_timeout ended the start of workflow {self.workflow_id}, so it is not known whether a "
+                f"run was started. {RunStartUnknownError.remedy}"
+            ) from error
         except InputError as error:
             raise AirflowFailException(str(error)) from error
         except BrowserActError as error:
@@ -217,7 +232,21 @@ class RunWorkflowOperator(BaseOperator):
             raise AirflowFailException(str(error)) from error
         self._browseract_task_id = created.id
         self.log.info("Started BrowserAct task %s of workflow %s.", created.id, self.workflow_id)
+        if self._killed:
+            # The signal came while the call was under way, and Airflow lets the code go on after it.
+            raise RunCanceledError(
+                f"Killed while BrowserAct task {created.id} was started. {self._stop(created.id, within=KILL_GRACE)}"
+            )
         return created, timeout
+
+    def _read_profile_id(self) -> str:
+        try:
+            return read_id("profile_id", self.profile_id)
+        except InputError:
+            raise InputError(
+                f"profile_id is {self.profile_id!r}. The task that it comes from saved no profile: give it "
+                "save_browser_data=True, or leave profile_id out here."
+            ) from None
 
     def _hand_on(self, context: Context, created: CreatedTask) -> None:
         context["ti"].xcom_push(key="task_id", value=created.id)
@@ -245,7 +274,7 @@ class RunWorkflowOperator(BaseOperator):
             trigger=TaskTrigger(
                 browseract_task_id=browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
-                poll_interval=float(self.poll_interval),
+                poll_interval=read_seconds("poll_interval", self.poll_interval),
                 first_poll_at=now + CORE_RACE_GRACE,
                 deadline=deadline,
             ),
@@ -254,12 +283,12 @@ class RunWorkflowOperator(BaseOperator):
         )
 
     def _wait_here(self, context: Context, browseract_task_id: str, deadline: float, seen: Task | None) -> Any:
-        now = time.time()
+        poll_interval = read_seconds("poll_interval", self.poll_interval)
         over = follow(
             wait_for_end(
                 browseract_task_id,
-                poll_interval=float(self.poll_interval),
-                first_poll_at=now + min(float(self.poll_interval), deadline - now),
+                poll_interval=poll_interval,
+                first_poll_at=min(time.time() + poll_interval, deadline),
                 deadline=deadline,
                 clock=time.time,
                 chance=random.random,
@@ -277,7 +306,8 @@ class RunWorkflowOperator(BaseOperator):
         try:
             task = self.hook.get_task(told.browseract_task_id)
         except BrowserActError as error:
-            if told.end is not End.ENDED or not error.temporary or time.time() >= told.deadline:
+            late = time.time() >= told.deadline + BACKSTOP
+            if told.end is not End.ENDED or is_hopeless(error) or late:
                 self._end_without_result(told.browseract_task_id, End.GIVEN_UP, str(error))
             self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", told.browseract_task_id, error)
             self._defer(told.browseract_task_id, told.deadline)
@@ -286,13 +316,19 @@ class RunWorkflowOperator(BaseOperator):
         if told.end is End.ENDED:
             self.log.warning("%s is %s, and not ended as it seemed. Waiting on.", describe(task), task.status)
             self._defer(task.id, told.deadline)
+        if told.end is End.GIVEN_UP and task.status is not TaskStatus.UNKNOWN and time.time() < told.deadline:
+            self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
+            return self._wait_here(context, task.id, told.deadline, task)
         self._end_without_result(task.id, told.end, told.reason)
 
     def _conclude(self, context: Context, task: Task) -> Any:
-        self._push_link(context, task)
         self._browseract_task_id = None
         spent = f", {task.credit} credits used" if task.credit is not None else ""
         self.log.info("%s ended as %s%s.", describe(task), task.status, spent)
+        try:
+            self._push_link(context, task)
+        except Exception:
+            self.log.warning("The link to the task could not be kept.", exc_info=True)
         return result_of(task)
 
     def _push_link(self, context: Context, task: Task) -> None:
@@ -317,12 +353,12 @@ class RunWorkflowOperator(BaseOperator):
             f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. {self._stop(browseract_task_id)}"
         )
 
-    def _stop(self, browseract_task_id: str) -> str:
+    def _stop(self, browseract_task_id: str, within: float | None = None) -> str:
         """Stop a run, and say in a sentence what came of it."""
         self._browseract_task_id = None
         try:
-            stopped = self.hook.stop_task(browseract_task_id)
-        except BrowserActError as error:
+            stopped = self.hook.stop_task(browseract_task_id, within=within)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
             return (
                 f"It could not be stopped ({str(error).rstrip('.')}): it may go on, and cost credits, until someone "
                 "stops it in the BrowserAct dashboard."
@@ -335,6 +371,10 @@ class RunWorkflowOperator(BaseOperator):
         try:
             yield
         except RunError:
+            raise
+        except KeyboardInterrupt:
+            # As in dag.test(), where no one calls on_kill.
+            self.on_kill()
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 URL_LENGTH = 2048
 """The longest callback address that the API takes, in characters."""
 
+LONGEST = 366 * 24 * 3600.0
+"""The longest length of time that an argument can have, in seconds."""
+
 
 class InputError(ValueError):
     """An argument is not usable; the message names it and says what would be."""
@@ -100,8 +103,10 @@ def read_seconds(argument: str, value: Any) -> float:
     :raises InputError: it is not a length of time, or not positive.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise InputError(f"{argument} is {value!r}. Give a positive number of seconds, or a timedelta.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST:
+        raise InputError(
+            f"{argument} is {value!r}. Give a positive number of seconds, or a timedelta, of a year at most."
+        )
     return float(seconds)
 
 

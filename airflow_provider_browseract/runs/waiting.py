@@ -14,7 +14,12 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from airflow_provider_browseract.api.models import Task, TaskStatus
 
 DEFAULT_POLL_INTERVAL = 10.0
@@ -109,10 +114,11 @@ def wait_for_end(
     """
     task: Task | None = None
     failures = unknowns = 0
-    pause = first_poll_at - clock() + JITTER * poll_interval * chance()
+    poll_at = first_poll_at + JITTER * poll_interval * chance()
     while True:
-        yield Sleep(max(0.0, min(pause, deadline - clock())))
-        pause = poll_interval * (1 + JITTER * (2 * chance() - 1))
+        # Not even a deadline brings the first question forward.
+        yield Sleep(max(0.0, min(poll_at, max(deadline, first_poll_at)) - clock()))
+        poll_at = clock() + poll_interval * (1 + JITTER * (2 * chance() - 1))
         try:
             status: TaskStatus = yield calls.get_task_status(task_id)
             if status is not last_seen:
@@ -120,8 +126,7 @@ def wait_for_end(
                 status = task.status
         except BrowserActError as error:
             failures += 1
-            hopeless = error.not_processed and not error.temporary
-            if hopeless or failures >= FAILED_POLLS:
+            if is_hopeless(error) or failures >= FAILED_POLLS:
                 return WaitOver(End.GIVEN_UP, task, error)
             if clock() >= deadline:
                 return WaitOver(End.DEADLINE, task, error)
@@ -138,6 +143,11 @@ def wait_for_end(
             return WaitOver(End.DEADLINE, task)
         if unknowns >= UNKNOWN_POLLS:
             return WaitOver(End.GIVEN_UP, task)
+
+
+def is_hopeless(error: BrowserActError) -> bool:
+    """Say whether asking again is of no use: BrowserAct itself, and not a gateway, knows no such key or task."""
+    return isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError) and error.code is not None
 
 
 def status_line(task_id: str, status: TaskStatus, task: Task | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError
+from airflow_provider_browseract.api.errors import TaskEndedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
 from airflow_provider_browseract.runs.waiting import End, wait_for_end
@@ -113,6 +114,7 @@ class TaskTrigger(BaseTrigger):
         except Exception as error:
             # A trigger that raises skips execute_complete, and nobody would look after the run.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
+            await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
         return self._event(over.end, str(over.error) if over.error else None)
 
@@ -121,14 +123,12 @@ class TaskTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later)."""
-        async with BrowserActHook(self.browseract_conn_id).async_client() as client:
-            try:
+        try:
+            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
                 await client.send(calls.stop_task(self.browseract_task_id))
-            except TaskEndedError:
-                return
-            except BrowserActError as error:
-                self.log.error(
-                    "BrowserAct task %s could not be stopped and goes on: %s", self.browseract_task_id, error
-                )
-                return
+        except TaskEndedError:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
+            self.log.error("BrowserAct task %s could not be stopped and goes on: %s", self.browseract_task_id, error)
+            return
         self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", self.browseract_task_id)

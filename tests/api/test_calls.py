@@ -54,14 +54,8 @@ def test_each_endpoint_has_a_call_with_its_name(name, call):
     assert call.name == name
 
 
-def test_only_the_two_that_start_a_run_are_said_to_and_only_reads_change_nothing():
+def test_only_the_two_that_start_a_run_are_said_to():
     assert {name for name, call in EVERY_CALL.items() if call.starts_run} == {"run-task", "run-task-by-template"}
-    assert {name for name, call in EVERY_CALL.items() if not call.changes_nothing} == {
-        "run-task",
-        "run-task-by-template",
-        "stop-task",
-        "resume-task",
-    }
 
 
 def test_what_was_not_given_is_not_sent():
@@ -112,6 +106,7 @@ class TestAnswers:
             (401, errors.AuthenticationError),
             (403, errors.PermissionDeniedError),
             (429, errors.RateLimitError),
+            (408, errors.ServerError),
             (500, errors.ServerError),
             (503, errors.ServerError),
         ],
@@ -128,6 +123,15 @@ class TestAnswers:
     def test_a_page_or_a_redirect_means_that_the_host_is_not_the_api(self, status, body):
         with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection"):
             calls.get_task("7").read_answer(Answer(status, {"content-type": "text/html"}, body))
+
+    def test_json_that_breaks_off_is_not_taken_for_a_wrong_host(self):
+        with pytest.raises(errors.UnexpectedAnswerError, match="not whole JSON") as caught:
+            calls.run_task("70").read_answer(Answer(200, JSON, b'{"id": "123", "profile'))
+        assert not isinstance(caught.value, errors.NotTheApiError)
+
+    def test_a_code_that_comes_as_text_counts(self):
+        with pytest.raises(errors.ConcurrencyLimitError):
+            calls.run_task("70").read_answer(answer(400, {"code": "10118", "msg": "full"}))
 
     def test_a_gateways_page_with_5xx_is_a_server_error(self):
         with pytest.raises(errors.ServerError):
@@ -159,6 +163,13 @@ class TestPages:
     def test_without_a_total_a_page_that_is_not_full_is_the_last(self):
         assert next_page(self.CALL, Page(self.TWO, number=1)) is not None
         assert next_page(self.CALL, Page(self.TWO[:1], number=1)) is None
+
+    def test_an_answer_that_does_not_say_its_number_leads_on_all_the_same(self):
+        second = next_page(self.CALL, Page(self.TWO, number=1))
+        assert second is not None
+        third = next_page(second, Page(self.TWO, number=1))
+        assert third is not None
+        assert third.params["page"] == 3
 
     def test_an_empty_page_is_the_last_whatever_the_total_says(self):
         assert next_page(self.CALL, Page((), number=1, total_pages=9)) is None

@@ -180,7 +180,7 @@ def test_a_wrong_key_is_said_at_once_and_not_repeated(kind, running, emulator):
 
 def test_a_web_page_is_not_taken_for_an_answer(client, emulator):
     emulator.fault("get-region-list", RequestFault.html())
-    with pytest.raises(errors.NotTheApiError, match="text/html"):
+    with pytest.raises(errors.NotTheApiError, match="a web page"):
         client.send(calls.get_region_list())
 
 
@@ -233,6 +233,22 @@ def test_a_redirect_is_not_followed_so_the_key_does_not_travel(kind, one_answer)
     with pytest.raises(errors.NotTheApiError):
         kind(ClientSettings("app-key", server.url)).send(calls.get_region_list())
     assert elsewhere.received == []
+
+
+def test_a_proxy_that_breaks_off_after_it_read_a_start_does_not_get_it_again(kind, one_answer, monkeypatch):
+    proxy = one_answer(b"")
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(errors.AnswerLostError):
+        kind(ClientSettings("app-key", "http://api.example", retries=QUICK)).send(calls.run_task("70"))
+    assert len(proxy.received) == 1
+
+
+def test_a_stop_is_sent_again_after_a_gateway_error(client, emulator):
+    created = client.send(calls.run_task(ORDERS.id))
+    emulator.fault("stop-task", RequestFault.status(502), times=1)
+    client.send(calls.stop_task(created.id))
+    assert emulator.tasks[0].status == "canceled"
 
 
 def test_an_answer_that_breaks_off_is_a_lost_answer(kind, one_answer):

@@ -71,6 +71,30 @@ def test_null_members_and_unknown_fields_do_no_harm():
     assert Task.read({"id": "7", "status": "running", "output": {"string": None, "files": None}}).output == Output()
 
 
+def test_a_part_that_only_informs_may_be_unreadable():
+    task = Task.read(
+        {
+            "id": "7",
+            "status": "failed",
+            "steps": ["broken", {"step": 2}],
+            "task_failure_info": "broken",
+            "download_files": 5,
+        }
+    )
+    assert ([step.number for step in task.steps], task.failure, task.download_files) == ([2], None, ())
+
+
+@pytest.mark.parametrize("output", ["text", ["text"], {"files": 5}, {"files": "https://x"}, {"files": [{"url": "x"}]}])
+def test_an_output_that_cannot_be_read_is_an_error_and_not_lost(output):
+    with pytest.raises(UnexpectedAnswerError):
+        Task.read({"id": "7", "status": "finished", "output": output})
+
+
+def test_an_output_that_is_json_and_not_text_is_kept_as_text():
+    task = Task.read({"id": "7", "status": "finished", "output": {"string": {"a": [1]}}})
+    assert task.output == Output('{"a": [1]}')
+
+
 def test_a_time_that_cannot_be_read_is_left_out():
     assert Task.read({"id": "7", "status": "running", "created_at": "yesterday"}).created_at is None
 

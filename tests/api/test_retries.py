@@ -21,13 +21,14 @@ HOPELESS = [
 ]
 
 
+@pytest.mark.parametrize("call", [READ, STOP], ids=["a read", "a stop"])
 @pytest.mark.parametrize("kind", [*NEVER_ARRIVED, *NOBODY_KNOWS])
-def test_a_read_is_sent_again_after_anything_temporary(kind):
-    assert may_send_again(READ, kind("x"))
+def test_a_call_that_starts_no_run_is_sent_again_after_anything_temporary(call, kind):
+    assert may_send_again(call, kind("x"))
 
 
-@pytest.mark.parametrize("call", [START, STOP], ids=["a start", "a stop"])
-def test_a_write_is_sent_again_only_if_it_surely_was_not_carried_out(call):
+@pytest.mark.parametrize("call", [START, calls.run_task_by_template("80")], ids=["workflow", "template"])
+def test_a_start_is_sent_again_only_if_it_surely_was_not_carried_out(call):
     assert all(may_send_again(call, kind("x")) for kind in NEVER_ARRIVED)
     assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)
 

@@ -46,7 +46,15 @@ def test_the_host_overrides_the_address(fields, url):
 
 @pytest.mark.parametrize(
     "host",
-    ["ftp://x.example", "https://", "https://a:b@x.example", "https://x.example?y=1", "x example", "http://x:port"],
+    [
+        "ftp://x.example",
+        "https://",
+        "https://a:b@x.example",
+        "https://:b@x.example",
+        "https://x.example?y=1",
+        "x example",
+        "http://x:port",
+    ],
 )
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(ConnectionFieldError, match="the host is not an http or https address"):

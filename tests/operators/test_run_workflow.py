@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_browseract.api.errors import ConcurrencyLimitError, ConnectionFailedError
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import (
     EXPORT,
     FAILING,
@@ -79,6 +79,7 @@ class TestAResult:
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, wait_for_completion=False)
         assert run.run() == run.ti.xcoms["task_id"] == emulator.tasks[0].id
+        assert emulator.tasks[0].id in run.ti.xcoms["_link_BrowserActTaskLink"]
         assert not emulator.tasks[0].finished_at
 
 
@@ -246,6 +247,11 @@ class TestARunThatDoesNotSucceed:
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
 
     @BOTH_WAYS
+    def test_the_poll_interval_may_be_a_timedelta(self, worker, emulator, deferrable):
+        interval = timedelta(seconds=0.05)
+        assert worker(workflow_id=ORDERS.id, poll_interval=interval, deferrable=deferrable).run() is not None
+
+    @BOTH_WAYS
     def test_a_few_failed_polls_do_no_harm(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=0.5)
         emulator.fault("get-task-status", RequestFault.status(503), times=4)
@@ -254,7 +260,8 @@ class TestARunThatDoesNotSucceed:
     @BOTH_WAYS
     def test_a_key_that_is_refused_meanwhile_ends_the_wait_at_once(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        emulator.fault("get-task-status", RequestFault.refused(401), times=None)
+        emulator.fault("get-task-status", RequestFault.refused(401))
+        emulator.fault("get-task", RequestFault.refused(401), skip=1)
         with pytest.raises(RunLostError, match=r"its status could not be learned.*API key"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
         assert len(asked(emulator, "get-task-status")) == 1
@@ -287,6 +294,77 @@ class TestARunThatDoesNotSucceed:
         operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
 
+    def test_a_kill_during_the_start_stops_the_run_as_soon_as_it_is_known(self, worker, emulator, monkeypatch):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        operator = worker(workflow_id=ORDERS.id).operator()
+        start = operator.hook.run_task
+
+        def killed_meanwhile(*args, **kwargs):
+            operator.on_kill()
+            return start(*args, **kwargs)
+
+        monkeypatch.setattr(operator.hook, "run_task", killed_meanwhile)
+        with pytest.raises(RunCanceledError, match=r"Killed while.*It was stopped"):
+            operator.execute(worker(workflow_id=ORDERS.id).context)
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_an_execution_timeout_during_the_start_is_not_tried_again(self, worker, emulator, monkeypatch):
+        from airflow_provider_browseract.api.client import BrowserActClient
+
+        def timed_out(client, call):
+            raise AirflowTaskTimeout("Timeout")
+
+        monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
+        with pytest.raises(AirflowFailException, match=r"execution_timeout ended the start.*stop the one"):
+            worker(workflow_id=ORDERS.id).run()
+
+    def test_ctrl_c_stops_the_run(self, worker, emulator, monkeypatch):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("airflow_provider_browseract.operators.browseract.follow", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker(workflow_id=ORDERS.id).run()
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_a_run_that_the_triggerer_could_not_follow_is_followed_here(self, worker, emulator, monkeypatch):
+        emulator.set_workflow(ORDERS.id, duration=0.6)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        monkeypatch.setattr(
+            "airflow_provider_browseract.hooks.browseract.BrowserActHook.aget_connection",
+            lambda *args: (_ for _ in ()).throw(OSError("no secrets here")),
+        )
+        assert run.resume(deferral.value) is not None
+        assert run.events[0]["end"] == "given_up"
+
+    def test_a_connection_that_is_gone_at_the_end_leaves_an_error_that_names_the_run(
+        self, worker, emulator, monkeypatch
+    ):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, timeout=0.3, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        run.wait_in_triggerer(deferral.value)
+        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        with pytest.raises(RunLostError, match=r"could not be stopped.*may go on") as caught:
+            run.operator().execute_complete(run.context, run.events[0])
+        assert emulator.tasks[0].id in str(caught.value)
+
+    def test_a_link_that_cannot_be_kept_does_not_cost_the_result(self, worker, emulator):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+
+        def broken(key, value):
+            raise OSError("no API server")
+
+        run.ti.xcom_push = broken
+        assert run.resume(deferral.value) is not None
+
     def test_a_kill_before_the_start_does_nothing(self, worker, emulator):
         worker(workflow_id=ORDERS.id).operator().on_kill()
         assert asked(emulator, "stop-task") == []
@@ -315,7 +393,10 @@ class TestBadInput:
             ({"profile_id": ""}, "profile_id is ''"),
             ({"profile_id": "None"}, "save_browser_data=True"),
             ({"profile_id": "404"}, "refused run-task"),
+            ({"profile_id": [1]}, r"profile_id is \[1\]"),
+            ({"save_browser_data": "False"}, "save_browser_data is 'False'"),
             ({"poll_interval": 0}, "poll_interval is 0"),
+            ({"timeout": 1e12}, "of a year at most"),
             ({"timeout": -1}, "timeout is -1"),
             ({"timeout": "1 h"}, "timeout is '1 h'"),
             ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
@@ -364,6 +445,21 @@ class TestBadInput:
             with pytest.raises(AirflowFailException, match=r"not known whether BrowserAct started a run.*stop the one"):
                 worker(workflow_id=ORDERS.id).run()
         assert len(asked(emulator, "run-task")) == 3
+
+
+def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emulator, monkeypatch, capfd):
+    from airflow_provider_browseract.api.client import BrowserActClient
+
+    class Timeout(BaseException):
+        """Stands for Airflow's task timeout, which a signal raises at any point."""
+
+    def interrupted(client, call):
+        raise Timeout
+
+    monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
+    with pytest.raises(Timeout):
+        worker(workflow_id=ORDERS.id).run()
+    assert "Interrupted during run-task: a run may go on" in "".join(capfd.readouterr())
 
 
 class TestWhatARetryCanMend:

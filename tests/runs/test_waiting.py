@@ -8,6 +8,7 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
+    InvalidRequestError,
     ServerError,
     TaskNotFoundError,
     UnexpectedAnswerError,
@@ -151,11 +152,16 @@ def test_a_status_that_the_api_does_not_document_gives_up_and_never_succeeds():
     assert len(world.asked) == 2 + FAILED_POLLS
 
 
-@pytest.mark.parametrize("error", [AuthenticationError("no"), TaskNotFoundError("gone")])
+@pytest.mark.parametrize("error", [AuthenticationError("no", code=401), TaskNotFoundError("gone", code=10112)])
 def test_an_error_that_time_will_not_mend_gives_up_at_once(error):
     world = World(R, error, F)
     assert world.over.end is End.GIVEN_UP
     assert world.asked.count("get-task-status") == 2
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("a gateway's page", http_status=401), InvalidRequestError("?")])
+def test_an_error_that_is_not_the_apis_own_word_counts_as_a_failed_question(error):
+    assert World(R, error, F).over.end is End.ENDED
 
 
 def test_unknown_is_waited_out_only_so_long():
@@ -174,9 +180,15 @@ def test_the_deadline_is_a_moment_and_not_a_length_so_a_restart_does_not_move_it
 
 
 def test_a_deadline_that_passed_meanwhile_still_asks_once_and_takes_a_result():
-    world = World(F, deadline=START - 5.0)
+    world = World(F, first_poll_at=START - 60.0, deadline=START - 5.0)
     assert world.over.end is End.ENDED
     assert world.sleeps == [0.0]
+
+
+def test_not_even_a_deadline_brings_the_first_question_forward():
+    world = World(R, first_poll_at=START + 8.0, deadline=START + 1.0)
+    assert world.over.end is End.DEADLINE
+    assert world.now == START + 8.0
 
 
 def test_failures_at_the_deadline_end_as_the_deadline():
