@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, SEARCH, Emulator
 
@@ -38,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         )
         with airflow.running():
             airflow.api("POST", "pools", json={"name": "browseract", "slots": 3, "include_deferred": True})
-            yield SimpleNamespace(airflow=airflow, emulator=emulator, key=running.api_key)
+            yield SimpleNamespace(airflow=airflow, emulator=emulator, key=running.api_key, url=running.url)
 
 
 def run(world, dag_id: str, conf: dict | None = None, expected: str = "success") -> str:
@@ -51,6 +52,22 @@ def run(world, dag_id: str, conf: dict | None = None, expected: str = "success")
             print(*world.airflow.log(dag_id, run_id, ti["task_id"], map_index=ti["map_index"]), sep="\n")
     assert state == expected
     return run_id
+
+
+def wait_until_deferred(world, dag_id: str, run_id: str) -> None:
+    """Wait until a task of a run is deferred."""
+
+    def deferred() -> bool:
+        return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
+
+    wait_for("The deferral", deferred, timeout=90)
+
+
+def asked_for(world, task_id: str) -> bool:
+    """Say whether the status of a task was asked for."""
+    return any(
+        request.endpoint == "get-task-status" and task_id in request.query for request in world.emulator.requests
+    )
 
 
 def test_a_profile_chain_hands_the_log_in_on_and_its_log_tells_the_story(world, capsys):
@@ -96,10 +113,7 @@ def test_the_link_to_the_task_is_there_while_the_task_waits(world):
     dag_id = "example_browseract_search"
     run_id = world.airflow.trigger(dag_id)
 
-    def deferred() -> bool:
-        return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
-
-    wait_for("The deferral", deferred, timeout=90)
+    wait_until_deferred(world, dag_id, run_id)
     task_id = world.airflow.xcom(dag_id, run_id, "search", "task_id")
     link = world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"]
     assert link is not None
@@ -113,16 +127,50 @@ def test_the_trigger_survives_a_kill_of_the_triggerer(world):
     dag_id = "example_browseract_search"
     before = len(world.emulator.tasks)
     run_id = world.airflow.trigger(dag_id)
-    wait_for(
-        "The deferral",
-        lambda: any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id)),
-        timeout=90,
-    )
+    wait_until_deferred(world, dag_id, run_id)
     world.airflow.stop("triggerer", with_signal=9)
     world.airflow.start("triggerer")
     assert world.airflow.wait_for_run(dag_id, run_id) == "success"
     tasks = world.emulator.tasks[before:]
     assert [task.status for task in tasks] == ["finished"]
+
+
+def test_each_mapped_run_has_the_profile_of_its_own_log_in(world):
+    run_id = run(world, "profiles")
+    customers = [
+        {
+            order["customer"]
+            for order in world.airflow.xcom("profiles", run_id, "orders", "return_value", map_index=index)
+        }
+        for index in range(2)
+    ]
+    assert customers == [{"ada"}, {"grace"}]
+
+
+def test_a_connection_as_the_form_saves_it_works(world):
+    saved = {
+        "connection_id": "from_the_form",
+        "conn_type": "browseract",
+        "host": world.url,
+        "password": world.key,
+        "extra": json.dumps({"connect_timeout": 5, "read_timeout": None, "retry_budget": 20}),
+    }
+    world.airflow.api("POST", "connections", json=saved)
+    run(world, "form")
+
+
+@pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 the core tells no trigger")
+def test_marking_the_waiting_task_failed_stops_the_run(world):
+    world.emulator.next_run(SEARCH.id, duration=300.0)
+    dag_id = "example_browseract_search"
+    before = len(world.emulator.tasks)
+    run_id = world.airflow.trigger(dag_id)
+    wait_until_deferred(world, dag_id, run_id)
+    # The trigger has to run before it can be told.
+    world.emulator.wait_until(lambda: asked_for(world, world.emulator.tasks[before].id), timeout=60)
+    path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/search"
+    world.airflow.api("PATCH", path, json={"new_state": "failed"})
+    world.emulator.wait_until(lambda: world.emulator.tasks[before].status == "canceled", timeout=60)
 
 
 def test_a_failed_run_fails_the_task_with_the_reason_in_its_log(world):

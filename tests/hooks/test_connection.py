@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from airflow.models.connection import Connection as ModelConnection
@@ -91,6 +94,20 @@ def test_a_timeout_that_is_none_is_refused_by_its_name(value):
 
 def test_the_key_is_not_in_the_repr():
     assert "app-key" not in repr(read())
+
+
+def test_a_secrets_backend_gives_the_connection(tmp_path):
+    (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
+    code = (
+        "from airflow_provider_browseract.hooks.browseract import BrowserActHook\n"
+        "assert BrowserActHook().settings.api_key == 'app-from-backend'\n"
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")},
+        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(tmp_path / "connections.json")}),
+    }
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
 
 
 @pytest.mark.parametrize(

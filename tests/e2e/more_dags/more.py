@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import FAILING, ORDERS
+from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 with DAG("blocked", schedule=None):
@@ -14,6 +15,23 @@ with DAG("blocked", schedule=None):
 
 with DAG("mistaken", schedule=None):
     RunWorkflowOperator(task_id="mistaken", workflow_id="404", retries=3, retry_delay=timedelta(seconds=1))
+
+with DAG("profiles", schedule=None):
+    log_in = RunWorkflowOperator.partial(
+        task_id="log_in", workflow_id=LOG_IN.id, save_browser_data=True, deferrable=True
+    ).expand(input_parameters=[{"username": name, "password": "x"} for name in ("ada", "grace")])
+
+    @task
+    def saved(ti: Any = None) -> list[str]:
+        """Collect the profiles of the runs that logged in."""
+        return list(ti.xcom_pull(task_ids="log_in", key="profile_id", map_indexes=[0, 1]))
+
+    profiles = saved()
+    log_in >> profiles
+    RunWorkflowOperator.partial(task_id="orders", workflow_id=ORDERS.id, deferrable=True).expand(profile_id=profiles)
+
+with DAG("form", schedule=None):
+    RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, browseract_conn_id="from_the_form")
 
 with DAG("in_the_worker", schedule=None):
     RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, poll_interval=2, deferrable=False)
