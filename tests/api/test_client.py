@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
@@ -255,6 +264,42 @@ def test_an_answer_that_breaks_off_is_a_lost_answer(kind, one_answer):
     server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
     with pytest.raises(errors.AnswerLostError):
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
+
+
+def test_a_certificate_that_nobody_vouches_for_is_known_before_anything_is_sent(kind, tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    received = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                received.append(secured.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        settings = ClientSettings(
+            "app-key", f"https://127.0.0.1:{listener.getsockname()[1]}", retries=RetryPolicy(budget=0.1)
+        )
+        with pytest.raises(errors.ConnectionFailedError):
+            kind(settings).send(calls.run_task("70"))
+    assert not any(received)
 
 
 def test_each_request_says_who_calls_and_carries_the_key_whatever_netrc_says(kind, one_answer, monkeypatch, tmp_path):

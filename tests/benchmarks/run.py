@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -103,8 +104,7 @@ def api() -> None:
     emulator.fault("get-task", RequestFault.slow(ANSWER_AFTER))
     with emulator.serve() as running:
         print(running.url, flush=True)
-        while True:
-            time.sleep(60)
+        signal.pause()
 
 
 async def _loop(kind: str, url: str) -> None:

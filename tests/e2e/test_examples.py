@@ -54,13 +54,19 @@ def run(world, dag_id: str, conf: dict | None = None, expected: str = "success")
     return run_id
 
 
-def wait_until_deferred(world, dag_id: str, run_id: str) -> None:
-    """Wait until a task of a run is deferred."""
+def deferred_search(world, duration: float) -> tuple[str, int]:
+    """Start the search example and wait until it is deferred; give the run, and where its task is in the record."""
+    world.emulator.next_run(SEARCH.id, duration=duration)
+    position = len(world.emulator.tasks)
+    run_id = world.airflow.trigger("example_browseract_search")
 
     def deferred() -> bool:
-        return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
+        return any(
+            ti["state"] == "deferred" for ti in world.airflow.task_instances("example_browseract_search", run_id)
+        )
 
     wait_for("The deferral", deferred, timeout=90)
+    return run_id, position
 
 
 def asked_for(world, task_id: str) -> bool:
@@ -111,9 +117,7 @@ def test_one_run_per_keyword_stays_within_the_pool(world):
 
 def test_the_link_to_the_task_is_there_while_the_task_waits(world):
     dag_id = "example_browseract_search"
-    run_id = world.airflow.trigger(dag_id)
-
-    wait_until_deferred(world, dag_id, run_id)
+    run_id, _ = deferred_search(world, duration=4.0)
     task_id = world.airflow.xcom(dag_id, run_id, "search", "task_id")
     link = world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"]
     assert link is not None
@@ -123,14 +127,10 @@ def test_the_link_to_the_task_is_there_while_the_task_waits(world):
 
 
 def test_the_trigger_survives_a_kill_of_the_triggerer(world):
-    world.emulator.next_run(SEARCH.id, duration=15.0)
-    dag_id = "example_browseract_search"
-    before = len(world.emulator.tasks)
-    run_id = world.airflow.trigger(dag_id)
-    wait_until_deferred(world, dag_id, run_id)
+    run_id, before = deferred_search(world, duration=15.0)
     world.airflow.stop("triggerer", with_signal=9)
     world.airflow.start("triggerer")
-    assert world.airflow.wait_for_run(dag_id, run_id) == "success"
+    assert world.airflow.wait_for_run("example_browseract_search", run_id) == "success"
     tasks = world.emulator.tasks[before:]
     assert [task.status for task in tasks] == ["finished"]
 
@@ -161,14 +161,10 @@ def test_a_connection_as_the_form_saves_it_works(world):
 
 @pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 the core tells no trigger")
 def test_marking_the_waiting_task_failed_stops_the_run(world):
-    world.emulator.next_run(SEARCH.id, duration=300.0)
-    dag_id = "example_browseract_search"
-    before = len(world.emulator.tasks)
-    run_id = world.airflow.trigger(dag_id)
-    wait_until_deferred(world, dag_id, run_id)
+    run_id, before = deferred_search(world, duration=300.0)
     # The trigger has to run before it can be told.
     world.emulator.wait_until(lambda: asked_for(world, world.emulator.tasks[before].id), timeout=60)
-    path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/search"
+    path = f"dags/example_browseract_search/dagRuns/{run_id}/taskInstances/search"
     world.airflow.api("PATCH", path, json={"new_state": "failed"})
     world.emulator.wait_until(lambda: world.emulator.tasks[before].status == "canceled", timeout=60)
 
