@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 try:
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
@@ -12,6 +14,7 @@ try:
         TaskDeferralTimeout,
         TaskDeferred,
     )
+    from airflow.sdk.plugins_manager import AirflowPlugin
 except ImportError:  # before Airflow 3.2
     from airflow.configuration import conf
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef,unused-ignore]
@@ -22,13 +25,30 @@ except ImportError:  # before Airflow 3.2
         TaskDeferralTimeout,
         TaskDeferred,
     )
+    from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef,unused-ignore]
+
+
+def count(name: str) -> None:
+    """Count one more of something in the metrics of Airflow's own processes; what goes wrong there does no harm.
+
+    :param name: name of the counter.
+    """
+    try:
+        from airflow.observability import stats
+    except ImportError:  # before Airflow 3.2
+        from airflow.stats import Stats as stats  # type: ignore[no-redef,unused-ignore]
+    with suppress(Exception):
+        stats.incr(name)
+
 
 __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
+    "AirflowPlugin",
     "AirflowTaskTimeout",
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "TaskDeferred",
     "conf",
+    "count",
 ]

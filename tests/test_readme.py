@@ -101,7 +101,7 @@ def test_each_connection_that_is_shown_can_be_read(monkeypatch):
     assert len(shown) == 2
     for value in shown:
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", value)
-        assert read_settings(Connection.get("browseract_default"), user_agent="").api_key == "app-..."
+        assert read_settings(Connection.get("browseract_default"), user_agent="").client.api_key == "app-..."
 
 
 def test_every_link_within_leads_somewhere():

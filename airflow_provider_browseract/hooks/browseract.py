@@ -33,11 +33,7 @@ from airflow_provider_browseract.runs.inputs import (
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.client import (
-        AsyncBrowserActClient,
-        BrowserActClient,
-        ClientSettings,
-    )
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
     from airflow_provider_browseract.api.models import (
         CreatedTask,
         Region,
@@ -78,8 +74,8 @@ class BrowserActHook(BaseHook):
         return form.field_behaviour()
 
     @cached_property
-    def settings(self) -> ClientSettings:
-        """Key, address and timeouts of the connection."""
+    def settings(self) -> form.ConnectionSettings:
+        """What the connection says."""
         return self._read(self.get_connection(self.browseract_conn_id))
 
     @cached_property
@@ -87,7 +83,7 @@ class BrowserActHook(BaseHook):
         """The client that carries any call of :mod:`airflow_provider_browseract.api.calls`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(self.settings)
+        return BrowserActClient(self.settings.client)
 
     def get_conn(self) -> BrowserActClient:
         """Return :attr:`client`, under the name that Airflow's hooks have in common."""
@@ -100,7 +96,7 @@ class BrowserActHook(BaseHook):
 
         if "settings" not in self.__dict__:
             self.__dict__["settings"] = self._read(await self.aget_connection(self.browseract_conn_id))
-        async with AsyncBrowserActClient(self.settings) as client:
+        async with AsyncBrowserActClient(self.settings.client) as client:
             yield client
 
     def run_task(
@@ -124,7 +120,7 @@ class BrowserActHook(BaseHook):
         :returns: the ids of the task and, if it is saved, of the profile.
         :raises RunStartUnknownError: the call may have started a run, but its answer was lost or is unusable.
         """
-        base_url = self.settings.base_url
+        base_url = self.settings.client.base_url
         call = calls.run_task(
             read_id("workflow_id", workflow_id),
             input_parameters=read_input_parameters(input_parameters),
@@ -253,7 +249,7 @@ class BrowserActHook(BaseHook):
             return False, f"The network or the host is wrong: {error}"
         except (BrowserActError, InputError) as error:
             return False, str(error)
-        return True, f"Connected to {self.settings.base_url}: {page.total_count or 0} workflows are visible."
+        return True, f"Connected to {self.settings.client.base_url}: {page.total_count or 0} workflows are visible."
 
     def _hurried_client(self, seconds: float) -> BrowserActClient:
         from airflow_provider_browseract.api.client import BrowserActClient
@@ -261,11 +257,14 @@ class BrowserActHook(BaseHook):
 
         part = seconds / 3
         hurried = replace(
-            self.settings, connect_timeout=part, read_timeout=part, retries=RetryPolicy(budget=part, longest_pause=part)
+            self.settings.client,
+            connect_timeout=part,
+            read_timeout=part,
+            retries=RetryPolicy(budget=part, longest_pause=part),
         )
         return BrowserActClient(hurried)
 
-    def _read(self, connection: Connection) -> ClientSettings:
+    def _read(self, connection: Connection) -> form.ConnectionSettings:
         from airflow import __version__ as airflow_version
 
         user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"

@@ -25,14 +25,25 @@ HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
 
 @dataclass(frozen=True)
 class ExtraField:
-    """A field of the connection's extra: a whole or fractional number of seconds."""
+    """A field of the connection's extra.
+
+    :param is_time: it is a number of seconds, whole or fractional; text otherwise.
+    """
 
     name: str
     label: str
     description: str
+    is_time: bool = True
 
 
+WEBHOOK_BASE_URL = ExtraField(
+    "webhook_base_url",
+    "Webhook base URL",
+    "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
+    is_time=False,
+)
 EXTRA_FIELDS = (
+    WEBHOOK_BASE_URL,
     ExtraField("connect_timeout", "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."),
     ExtraField("read_timeout", "Read timeout", "Seconds to wait for the next bytes of an answer. Default: 30."),
     ExtraField(
@@ -61,7 +72,9 @@ def connection_type() -> dict[str, Any]:
             field.name: {
                 "label": field.label,
                 "description": field.description,
-                "schema": {"type": ["integer", "null"], "minimum": 1},
+                "schema": (
+                    {"type": ["integer", "null"], "minimum": 1} if field.is_time else {"type": ["string", "null"]}
+                ),
             }
             for field in EXTRA_FIELDS
         },
@@ -76,11 +89,13 @@ def field_behaviour() -> dict[str, Any]:
 def form_widgets() -> dict[str, Any]:
     """Describe the extra fields as a hook of Airflow 3.1 does (``get_connection_form_widgets``)."""
     # Airflow 3.1 asks only where this library is installed, which its FAB provider brings.
-    from wtforms import IntegerField
+    from wtforms import IntegerField, StringField
     from wtforms.validators import Optional
 
     return {
-        field.name: IntegerField(field.label, validators=[Optional()], description=field.description)
+        field.name: (IntegerField if field.is_time else StringField)(
+            field.label, validators=[Optional()], description=field.description
+        )
         for field in EXTRA_FIELDS
     }
 
@@ -89,11 +104,23 @@ class ConnectionFieldError(InputError):
     """The connection cannot be used as it is; the message names the field."""
 
 
-def read_settings(connection: Connection, *, user_agent: str) -> ClientSettings:
-    """Read a connection, wherever it came from, into what the clients need.
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """What a connection says.
+
+    :param client: how to reach the BrowserAct API.
+    :param webhook_base_url: where BrowserAct reaches the Airflow API server; None to do without callbacks.
+    """
+
+    client: ClientSettings
+    webhook_base_url: str | None
+
+
+def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
+    """Read a connection, wherever it came from.
 
     :param connection: password is the API key; host (with scheme, or with the scheme in ``schema``, and a port)
-        overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, as numbers or as text.
+        overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, numbers also as text.
     :param user_agent: who is calling.
     :raises ConnectionFieldError: the key is missing, or a field cannot be used.
     """
@@ -104,16 +131,28 @@ def read_settings(connection: Connection, *, user_agent: str) -> ClientSettings:
     timeouts = {
         field.name: _seconds(connection, field.name, extra[field.name])
         for field in EXTRA_FIELDS
-        if extra.get(field.name) not in (None, "")
+        if field.is_time and extra.get(field.name) not in (None, "")
     }
     budget = timeouts.pop("retry_budget", None)
-    return ClientSettings(
+    client = ClientSettings(
         api_key=_api_key(connection),
         base_url=_base_url(connection),
         user_agent=user_agent,
         retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
         **timeouts,
     )
+    return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)))
+
+
+def _webhook_base_url(connection: Connection, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: extra {WEBHOOK_BASE_URL.name!r} is {value!r}. Give an address like "
+            "https://airflow.example.com."
+        )
+    return value.strip()
 
 
 def _seconds(connection: Connection, name: str, value: Any) -> float:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
 from airflow_provider_browseract.api.models import TaskStatus
@@ -35,26 +36,24 @@ from airflow_provider_browseract.runs.outcome import (
     result_of,
 )
 from airflow_provider_browseract.runs.waiting import (
+    CALLBACK_GRACE,
+    CORE_RACE_GRACE,
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
+    SAFETY_POLL_INTERVAL,
     End,
+    WaitEvent,
+    WokenBy,
     is_hopeless,
     status_line,
     wait_for_end,
 )
+from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, WaitingTask, arrange
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.api.models import CreatedTask, Task
-    from airflow_provider_browseract.triggers.browseract import TaskEvent
-
-CORE_RACE_GRACE = 8.0
-"""Seconds after a deferral before which nothing may resume the task.
-
-The scheduler can learn up to 5 seconds late that the process which deferred has ended. If the task was queued again
-by then, Airflow takes the late news for a crash and fails the task.
-"""
 
 BACKSTOP = 600.0
 """Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
@@ -87,7 +86,10 @@ class RunWorkflowOperator(BaseOperator):
     :param wait_for_completion: wait for the end. Without it the task succeeds once the run is started and returns
         the id of the BrowserAct task.
     :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
-    :param poll_interval: seconds, or a ``timedelta``, between two questions for the status. Default: 10.
+    :param webhook: let BrowserAct call back when the run ends, and resume the deferred task at once. ``None`` does so
+        where the connection has a ``webhook_base_url``, ``True`` demands it, ``False`` leaves it to the polls.
+    :param poll_interval: seconds, or a ``timedelta``, between two questions for the status. Default: 10, and 120 while
+        a callback is expected.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
@@ -123,7 +125,8 @@ class RunWorkflowOperator(BaseOperator):
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        webhook: bool | None = None,
+        poll_interval: float | timedelta | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         **kwargs: Any,
     ) -> None:
@@ -137,6 +140,7 @@ class RunWorkflowOperator(BaseOperator):
         self.browseract_conn_id = browseract_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
+        self.webhook = webhook
         self.poll_interval = poll_interval
         self.timeout = timeout
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
@@ -151,7 +155,7 @@ class RunWorkflowOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the run, and wait for it in the way asked for."""
-        created, timeout = self._start()
+        created, timeout, callback = self._start(context)
         deadline = time.time() + timeout
         with self._accounting_for(created.id):
             self._hand_on(context, created)
@@ -163,22 +167,22 @@ class RunWorkflowOperator(BaseOperator):
             if task is not None and task.status.ended:
                 return self._conclude(context, task)
             if self.deferrable:
-                self._defer(created.id, deadline)
+                self._defer(context, created.id, deadline, callback.token_sha256 if callback else None)
             return self._wait_here(context, created.id, deadline, task)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says.
 
-        :param event: the payload of :class:`~airflow_provider_browseract.triggers.browseract.TaskEvent`.
+        :param event: the payload of a :class:`~airflow_provider_browseract.runs.waiting.WaitEvent`, from the trigger or
+            from the callback route.
         """
-        from airflow_provider_browseract.triggers.browseract import TaskEvent
-
+        resumed_at = time.time()
         try:
-            told = TaskEvent.read(event)
+            told = WaitEvent.read(event)
         except ValueError as error:
             self._give_up(self._started_task_id(context), f"the trigger cannot be understood: {error}")
         with self._accounting_for(told.browseract_task_id):
-            return self._resume(context, told)
+            return self._resume(context, told, resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the deferral, also when Airflow ended it: then the run must not be left going unseen."""
@@ -197,22 +201,25 @@ class RunWorkflowOperator(BaseOperator):
                 self._stop(self._browseract_task_id, within=KILL_GRACE),
             )
 
-    def _start(self) -> tuple[CreatedTask, float]:
+    def _start(self, context: Context) -> tuple[CreatedTask, float, Callback | None]:
         try:
             # Both are read again later, when it would be too late to refuse them.
-            read_seconds("poll_interval", self.poll_interval)
+            self._poll_interval(DEFAULT_POLL_INTERVAL)
             timeout = read_seconds("timeout", self.timeout)
             if not isinstance(self.save_browser_data, bool):
                 raise InputError(f"save_browser_data is {self.save_browser_data!r}. Give True or False.")
             if self._profile_wanted:
                 self.profile_id = self._read_profile_id()
+            callback = self._arrange_callback(context)
             created = self.hook.run_task(
                 self.workflow_id,
                 self.input_parameters,
                 save_browser_data=self.save_browser_data,
                 profile_id=self.profile_id,
-                callback_url=self.callback_url,
-                status_change_callback_url=self.status_change_callback_url,
+                callback_url=callback.callback_url if callback else self.callback_url,
+                status_change_callback_url=(
+                    callback.status_change_callback_url if callback else self.status_change_callback_url
+                ),
             )
         except AirflowNotFoundException as error:
             raise AirflowFailException(
@@ -237,7 +244,50 @@ class RunWorkflowOperator(BaseOperator):
             raise RunCanceledError(
                 f"Killed while BrowserAct task {created.id} was started. {self._stop(created.id, within=KILL_GRACE)}"
             )
-        return created, timeout
+        return created, timeout, callback
+
+    def _poll_interval(self, default: float) -> float:
+        return default if self.poll_interval is None else read_seconds("poll_interval", self.poll_interval)
+
+    def _arrange_callback(self, context: Context) -> Callback | None:
+        """Decide whether BrowserAct is to call back, and keep what the callback will be recognised by."""
+        if self.webhook is not None and not isinstance(self.webhook, bool):
+            raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
+        demanded = self.webhook is True
+        if demanded and not (self.deferrable and self.wait_for_completion):
+            raise InputError(
+                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only wake a task "
+                "that waits without a worker."
+            )
+        if self.webhook is False or not (self.deferrable and self.wait_for_completion):
+            return None
+        settings = self.hook.settings
+        if settings.webhook_base_url is None:
+            if demanded:
+                raise InputError(
+                    f"webhook=True needs webhook_base_url in the extra of connection {self.browseract_conn_id!r}: the "
+                    "public address of the Airflow API server."
+                )
+            return None
+        ti = context["ti"]
+        callback = arrange(
+            settings.webhook_base_url,
+            WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
+            callback_url=self.callback_url,
+            status_change_callback_url=self.status_change_callback_url,
+            conn_id=self.browseract_conn_id,
+            api_base_url=settings.client.base_url,
+        )
+        if callback is None:
+            both = "callback_url and status_change_callback_url are both in use, which leaves no place for a callback"
+            if demanded:
+                raise InputError(f"{both} of webhook=True. Leave one of them out.")
+            self.log.info("%s that wakes this task. It polls.", both)
+            return None
+        mask_secret(callback.token)
+        # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
+        ti.xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
+        return callback
 
     def _read_profile_id(self) -> str:
         try:
@@ -266,24 +316,39 @@ class RunWorkflowOperator(BaseOperator):
         self.log.info("%s", status_line(task.id, task.status, task))
         return task
 
-    def _defer(self, browseract_task_id: str, deadline: float) -> NoReturn:
+    def _defer(
+        self, context: Context, browseract_task_id: str, deadline: float, callback_token_sha256: str | None
+    ) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
+        if callback_token_sha256 is None:
+            poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
+            self.log.info("Waiting without a worker; the status is asked for every %g seconds.", poll_interval)
+        else:
+            poll_interval, grace = self._poll_interval(SAFETY_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
+            self.log.info(
+                "Waiting without a worker for BrowserAct's callback. Should it get lost: the status is asked for every "
+                "%g seconds.",
+                poll_interval,
+            )
+        waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
+        self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
         self.defer(
             trigger=TaskTrigger(
                 browseract_task_id=browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
-                poll_interval=read_seconds("poll_interval", self.poll_interval),
-                first_poll_at=now + CORE_RACE_GRACE,
+                poll_interval=poll_interval,
+                first_poll_at=now + grace,
                 deadline=deadline,
+                callback_token_sha256=callback_token_sha256,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, deadline - now) + BACKSTOP),
         )
 
     def _wait_here(self, context: Context, browseract_task_id: str, deadline: float, seen: Task | None) -> Any:
-        poll_interval = read_seconds("poll_interval", self.poll_interval)
+        poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
         over = follow(
             wait_for_end(
                 browseract_task_id,
@@ -301,7 +366,7 @@ class RunWorkflowOperator(BaseOperator):
             return self._conclude(context, over.task)
         self._end_without_result(browseract_task_id, over.end, str(over.error) if over.error else None)
 
-    def _resume(self, context: Context, told: TaskEvent) -> Any:
+    def _resume(self, context: Context, told: WaitEvent, resumed_at: float) -> Any:
         self._browseract_task_id = told.browseract_task_id
         try:
             task = self.hook.get_task(told.browseract_task_id)
@@ -310,16 +375,39 @@ class RunWorkflowOperator(BaseOperator):
             if told.end is not End.ENDED or is_hopeless(error) or late:
                 self._end_without_result(told.browseract_task_id, End.GIVEN_UP, str(error))
             self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", told.browseract_task_id, error)
-            self._defer(told.browseract_task_id, told.deadline)
+            self._defer(context, told.browseract_task_id, told.deadline, told.callback_token_sha256)
         if task.status.ended:
+            self._tell_what_woke(context, told, task, resumed_at)
             return self._conclude(context, task)
         if told.end is End.ENDED:
-            self.log.warning("%s is %s, and not ended as it seemed. Waiting on.", describe(task), task.status)
-            self._defer(task.id, told.deadline)
+            self.log.warning(
+                "%s is %s, and not ended as a %s told. Waiting on.", describe(task), task.status, told.woken_by
+            )
+            self._defer(context, task.id, told.deadline, told.callback_token_sha256)
         if told.end is End.GIVEN_UP and task.status is not TaskStatus.UNKNOWN and time.time() < told.deadline:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             return self._wait_here(context, task.id, told.deadline, task)
         self._end_without_result(task.id, told.end, told.reason)
+
+    def _tell_what_woke(self, context: Context, told: WaitEvent, task: Task, resumed_at: float) -> None:
+        shown: dict[str, Any] = {"woken_by": told.woken_by.value}
+        after = ""
+        if task.finished_at is not None:
+            # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
+            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
+            after = f", {seconds:g} seconds after the end of the run"
+        no_callback = ""
+        if told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None:
+            no_callback = " No callback had resumed it."
+        self.log.info("Woken by a %s%s.%s", told.woken_by, after, no_callback)
+        self._show_wait(context, shown)
+
+    def _show_wait(self, context: Context, shown: dict[str, Any]) -> None:
+        """Let the XComs of the task instance say how it waits, or what woke it."""
+        try:
+            context["ti"].xcom_push(key="wait", value=shown)
+        except Exception:
+            self.log.warning("How the task waits could not be kept as an XCom.", exc_info=True)
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self._browseract_task_id = None

@@ -8,8 +8,8 @@ so the operator in its worker and the trigger in the triggerer wait in exactly t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -23,13 +23,33 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.models import Task, TaskStatus
 
 DEFAULT_POLL_INTERVAL = 10.0
-"""Seconds between two questions for the status."""
+"""Seconds between two questions for the status, where only they can tell of the end."""
+
+SAFETY_POLL_INTERVAL = 120.0
+"""Seconds between two questions for the status, where a callback tells of the end and may get lost."""
+
+CORE_RACE_GRACE = 8.0
+"""Seconds after a deferral before which nothing may resume the task, neither a poll nor a callback.
+
+The scheduler can learn up to 5 seconds late that the process which deferred has ended. If the task was queued again
+by then, Airflow takes the late news for a crash and fails the task.
+"""
+
+CALLBACK_GRACE = 2.0
+"""Seconds that the first question waits longer where a callback is expected.
+
+A callback that comes within the grace is turned away, so the first question has to come surely after it: also where
+the clocks of worker, API server and triggerer differ a little.
+"""
 
 DEFAULT_TIMEOUT = 7 * 3600.0
 """Seconds a run may take: the limit of the BrowserAct API itself."""
 
 JITTER = 0.2
 """Part of the interval by which each pause is spread, so that runs started together do not ask together."""
+
+FIRST_JITTER = 2.0
+"""Seconds by which the first question is spread at most."""
 
 FAILED_POLLS = 5
 """How many questions in a row may fail before the wait is given up. Each was already tried again by the client."""
@@ -52,6 +72,61 @@ class End(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+class WokenBy(str, Enum):
+    """What told that a wait is over."""
+
+    POLL = "poll"
+    """The trigger's own question."""
+
+    CALLBACK = "callback"
+    """BrowserAct's callback."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class WaitEvent:
+    """What resumes a deferred task, whether the trigger or the callback route sends it.
+
+    :param browseract_task_id: the BrowserAct task.
+    :param end: how the wait ended; after a callback it is only said to have ended.
+    :param deadline: moment at which the run's time is over, in seconds since the epoch.
+    :param woken_by: what told that it ended.
+    :param callback_token_sha256: see :mod:`airflow_provider_browseract.webhook.callback`; None without callbacks.
+    :param reason: why the status could not be learned, where that is so.
+    """
+
+    browseract_task_id: str
+    end: End
+    deadline: float
+    woken_by: WokenBy = WokenBy.POLL
+    callback_token_sha256: str | None = None
+    reason: str | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """Write the event as plain JSON values."""
+        return {**asdict(self), "end": self.end.value, "woken_by": self.woken_by.value}
+
+    @classmethod
+    def read(cls, payload: Any) -> WaitEvent:
+        """Read an event, and refuse one that is not whole.
+
+        :raises ValueError: it is not an event of this provider.
+        """
+        if not isinstance(payload, Mapping):
+            raise ValueError(f"the event is {payload!r}")
+        task_id, deadline = payload.get("browseract_task_id"), payload.get("deadline")
+        if not isinstance(task_id, str) or not task_id:
+            raise ValueError("the event names no BrowserAct task")
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+            raise ValueError("the event has no deadline")
+        digest, reason = payload.get("callback_token_sha256"), payload.get("reason")
+        if not isinstance(digest, str | None) or not isinstance(reason, str | None):
+            raise ValueError("the event's digest or reason is no text")
+        return cls(task_id, End(payload.get("end")), float(deadline), WokenBy(payload.get("woken_by")), digest, reason)
 
 
 @dataclass(frozen=True)
@@ -114,7 +189,7 @@ def wait_for_end(
     """
     task: Task | None = None
     failures = unknowns = 0
-    poll_at = first_poll_at + JITTER * poll_interval * chance()
+    poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
         # Not even a deadline brings the first question forward.
         yield Sleep(max(0.0, min(poll_at, max(deadline, first_poll_at)) - clock()))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -15,42 +14,8 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import TaskEndedError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
-from airflow_provider_browseract.runs.waiting import End, wait_for_end
-
-
-@dataclass(frozen=True)
-class TaskEvent:
-    """What the trigger tells the operator.
-
-    :param browseract_task_id: the BrowserAct task.
-    :param end: how the wait ended.
-    :param deadline: moment at which the run's time is over, in seconds since the epoch.
-    :param reason: why the status could not be learned, where that is so.
-    """
-
-    browseract_task_id: str
-    end: End
-    deadline: float
-    reason: str | None = None
-
-    def payload(self) -> dict[str, Any]:
-        """Write the event as plain JSON values."""
-        return {**asdict(self), "end": self.end.value}
-
-    @classmethod
-    def read(cls, payload: Any) -> TaskEvent:
-        """Read an event, and refuse one that is not whole.
-
-        :raises ValueError: it is not an event of this trigger.
-        """
-        if not isinstance(payload, Mapping):
-            raise ValueError(f"the trigger's event is {payload!r}")
-        task_id, deadline = payload.get("browseract_task_id"), payload.get("deadline")
-        if not isinstance(task_id, str) or not task_id:
-            raise ValueError("the trigger's event names no BrowserAct task")
-        if isinstance(deadline, bool) or not isinstance(deadline, int | float):
-            raise ValueError("the trigger's event has no deadline")
-        return cls(task_id, End(payload.get("end")), float(deadline), payload.get("reason"))
+from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy, wait_for_end
+from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 
 class TaskTrigger(BaseTrigger):
@@ -64,6 +29,8 @@ class TaskTrigger(BaseTrigger):
     :param poll_interval: seconds between two questions for the status.
     :param first_poll_at: no question before this moment, in seconds since the epoch.
     :param deadline: moment at which the wait ends, in seconds since the epoch.
+    :param callback_token_sha256: digest of the token with which a callback may end the wait before; None if none is
+        expected.
     """
 
     def __init__(
@@ -74,6 +41,7 @@ class TaskTrigger(BaseTrigger):
         poll_interval: float,
         first_poll_at: float,
         deadline: float,
+        callback_token_sha256: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_task_id = browseract_task_id
@@ -81,6 +49,7 @@ class TaskTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.first_poll_at = first_poll_at
         self.deadline = deadline
+        self.callback_token_sha256 = callback_token_sha256
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and the arguments, all plain JSON values and none of them secret."""
@@ -92,14 +61,15 @@ class TaskTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "first_poll_at": self.first_poll_at,
                 "deadline": self.deadline,
+                "callback_token_sha256": self.callback_token_sha256,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and tell once how the wait ended (:class:`TaskEvent`)."""
+        """Wait, and tell once how the wait ended (:class:`WaitEvent`)."""
         yield TriggerEvent((await self._wait()).payload())  # type: ignore[no-untyped-call]
 
-    async def _wait(self) -> TaskEvent:
+    async def _wait(self) -> WaitEvent:
         steps = wait_for_end(
             self.browseract_task_id,
             poll_interval=self.poll_interval,
@@ -118,11 +88,16 @@ class TaskTrigger(BaseTrigger):
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
         return self._event(over.end, str(over.error) if over.error else None)
 
-    def _event(self, end: End, reason: str | None) -> TaskEvent:
-        return TaskEvent(self.browseract_task_id, end, self.deadline, reason)
+    def _event(self, end: End, reason: str | None) -> WaitEvent:
+        return WaitEvent(self.browseract_task_id, end, self.deadline, WokenBy.POLL, self.callback_token_sha256, reason)
 
     async def on_kill(self) -> None:
-        """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later)."""
+        """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
+
+        Airflow takes a callback that resumed the task for such a person, so the note that it left is looked for first.
+        """
+        if self.callback_token_sha256 and await self._resumed_by_callback():
+            return
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client() as client:
                 await client.send(calls.stop_task(self.browseract_task_id))
@@ -132,3 +107,26 @@ class TaskTrigger(BaseTrigger):
             self.log.error("BrowserAct task %s could not be stopped and goes on: %s", self.browseract_task_id, error)
             return
         self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", self.browseract_task_id)
+
+    async def _resumed_by_callback(self) -> bool:
+        ti: Any = self.task_instance
+        try:
+            from airflow.sdk.execution_time.xcom import XCom
+
+            note = await XCom.aget_one(
+                key=resumed_xcom(self.trigger_id),
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=ti.map_index,
+            )
+        except Exception as error:  # noqa: BLE001 - then it is not known, and a run that is waited for must not be stopped
+            self.log.error(
+                "BrowserAct task %s was not stopped and may go on: it cannot be learned whether a callback or a person "
+                "ended the wait (%s: %s)",
+                self.browseract_task_id,
+                type(error).__name__,
+                error,
+            )
+            return True
+        return note is not None

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
-from tests.e2e.local_airflow import LocalAirflow
+from tests.e2e.local_airflow import LocalAirflow, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".demo"
@@ -78,6 +79,7 @@ class Story:
             stage = 3
             self.tell(name, "resumed: asks BrowserAct for the result")
         if state == "success":
+            self._tell_clocks(name)
             result = self.airflow.xcom(self.dag_id, self.run_id, name, "return_value")
             self.tell(name, f"[green]result[/green] {_short(result)}")
             if profile := self.airflow.xcom(self.dag_id, self.run_id, name, "profile_id"):
@@ -94,6 +96,21 @@ class Story:
                 for status, _ in task.history:
                     self.tell(name, f"BrowserAct says [cyan]{status}[/cyan]")
 
+    def _tell_clocks(self, name: str) -> None:
+        """Tell when the run ended by BrowserAct's clock, when the task went on by ours, and what made it go on."""
+        wait = self.airflow.xcom(self.dag_id, self.run_id, name, "wait") or {}
+        if self.emulator is None or "woken_by" not in wait:
+            return
+        for task in self.emulator.tasks:
+            if task.id == self.started.get(name) and task.finished_at:
+                later = wait["seconds_after_end"]
+                ended, resumed = _clock(task.finished_at), _clock(task.finished_at + timedelta(seconds=later))
+                self.tell(
+                    name,
+                    f"run ended {ended}, task resumed {resumed}: woken by a [bold]{wait['woken_by']}[/bold] "
+                    f"after {later:g} s",
+                )
+
     def tell(self, name: str, text: str) -> None:
         """Write a line, unless it was written before."""
         if (name, text) not in self.told:
@@ -101,6 +118,10 @@ class Story:
             self.progress.console.print(
                 f"{time.monotonic() - self.began:6.1f} s  [bold blue]{name:14}[/] {text}", soft_wrap=True
             )
+
+
+def _clock(moment: datetime) -> str:
+    return moment.strftime("%H:%M:%S.%f")[:-5]
 
 
 def _short(value: Any) -> str:
@@ -133,6 +154,8 @@ def main() -> int:
 def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
     console = Console()
     emulator: Emulator | None = None
+    port = free_port()
+    connection: dict[str, Any]
     if key:
         connection = {"conn_type": "browseract", "password": key}
         dags, dag_id, limit = ROOT / "tests" / "e2e" / "dags", "own_workflow", 7 * 3600.0
@@ -141,12 +164,12 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
         emulator = Emulator()
         running = stack.enter_context(emulator.serve())
         for workflow in (LOG_IN, ORDERS):
-            emulator.set_workflow(workflow.id, duration=6.0)
-        connection = running.connection
+            emulator.set_workflow(workflow.id, duration=12.0)
+        connection = {**running.connection, "extra": {"webhook_base_url": f"http://127.0.0.1:{port}"}}
         dags, dag_id, limit = ROOT / "example_dags", "example_browseract_profile", TIME_LIMIT
-        console.print(f"BrowserAct: the emulator, at {running.url}")
+        console.print(f"BrowserAct: the emulator, at {running.url}; it calls Airflow back when a run ends")
 
-    airflow = LocalAirflow(HOME, dags, {"AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection)})
+    airflow = LocalAirflow(HOME, dags, {"AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection)}, port=port)
     with console.status("Starting Airflow: database, API server, scheduler, DAG processor, triggerer ..."):
         stack.enter_context(airflow.running())
         airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})

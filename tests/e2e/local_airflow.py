@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import requests
+
+from .balancer import balancing
 
 T = TypeVar("T")
 
@@ -25,11 +28,13 @@ SQLITE_TIMEOUT = 60
 """Seconds a process waits for another's write; the default of 5 brings the scheduler down under load."""
 
 COMPONENTS = {
-    "api-server": ("api-server",),
-    "scheduler": ("scheduler", "--skip-serve-logs"),
-    "dag-processor": ("dag-processor",),
-    "triggerer": ("triggerer", "--skip-serve-logs"),
+    "api-server": (),
+    "scheduler": ("--skip-serve-logs",),
+    "dag-processor": (),
+    "triggerer": ("--skip-serve-logs",),
 }
+"""The processes of an Airflow, and their options. A component can run several times, as ``triggerer`` and
+``triggerer 2``."""
 
 
 def free_port() -> int:
@@ -61,28 +66,43 @@ def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: 
 class LocalAirflow:
     """An Airflow with a home, a database and a port of its own.
 
-    :param home: its folder; database, logs and configuration lie in it.
+    :param home: its folder; logs and configuration lie in it, and the database where it is SQLite.
     :param dags: folder with the DAG files.
     :param environment: more variables for its processes, such as connections.
+    :param database: address of an empty PostgreSQL database; SQLite without it.
+    :param copies: how many API servers and triggerers run; several API servers stand behind one address.
+    :param path: path of ``[api] base_url``.
     """
 
     home: Path
     dags: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    database: str | None = None
+    copies: int = 1
+    path: str = ""
     port: int = field(default_factory=free_port)
+    _ports: dict[str, int] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _http: requests.Session = field(default_factory=requests.Session)
 
     @property
     def url(self) -> str:
-        """Address of the UI and the REST API."""
-        return f"http://127.0.0.1:{self.port}"
+        """Address of the UI, the REST API and the callback route."""
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all its components."""
+        return [
+            name if number == 1 else f"{name} {number}"
+            for name in COMPONENTS
+            for number in range(1, self.copies + 1 if name in ("api-server", "triggerer") else 2)
+        ]
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment of every process."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        database = f"sqlite:///{self.home}/airflow.db"
         secret = self._secret()
         return {
             **clean,
@@ -95,17 +115,28 @@ class LocalAirflow:
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "20",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "browseract_local_database.connect_args",
+            **self._database_variables(),
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": secret,
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **self.environment,
+        }
+
+    def _database_variables(self) -> dict[str, str]:
+        if self.database is not None:
+            # The server has 100 connections for all processes together.
+            return {
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "5",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "5",
+            }
+        return {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "20",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "browseract_local_database.connect_args",
         }
 
     def _secret(self) -> str:
@@ -122,6 +153,8 @@ class LocalAirflow:
         config.mkdir(parents=True)
         (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
         self.cli("db", "migrate")
+        if self.database is not None:
+            return
         with sqlite3.connect(self.home / "airflow.db") as database:
             # Readers then do not wait for writers; the setting stays with the file.
             database.execute("PRAGMA journal_mode=WAL")
@@ -143,10 +176,14 @@ class LocalAirflow:
 
     def start(self, *components: str) -> None:
         """Start components, all of them without names, each in a process group of its own."""
-        for name in components or COMPONENTS:
+        for name in components or self.names:
+            component = name.partition(" ")[0]
+            words = [component, *COMPONENTS[component]]
+            if component == "api-server":
+                words += ["--port", str(self._port_of(name))]
             with (self.home / f"{name}.out").open("ab") as out:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", *COMPONENTS[name]],
+                    [sys.executable, "-m", "airflow", *words],
                     env=self.variables,
                     cwd=self.home,
                     stdin=subprocess.DEVNULL,
@@ -154,6 +191,11 @@ class LocalAirflow:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+
+    def _port_of(self, api_server: str) -> int:
+        if self.copies == 1:
+            return self.port
+        return self._ports.setdefault(api_server, free_port())
 
     def wait_until_healthy(self, timeout: float = 120) -> None:
         """Wait until every component says that it is well."""
@@ -178,6 +220,15 @@ class LocalAirflow:
                 lines = (self.home / f"{name}.out").read_text(errors="replace").splitlines()
                 raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n" + "\n".join(lines[-30:]))
 
+    def memory(self, *components: str) -> int:
+        """Add up the resident memory, in bytes, of components with everything that they started."""
+        return sum(
+            process.memory_info().rss
+            for name in components
+            for parent in [psutil.Process(self._processes[name].pid)]
+            for process in [parent, *parent.children(recursive=True)]
+        )
+
     def stop(self, *components: str, with_signal: int = signal.SIGTERM) -> None:
         """End components, all of them without names, with everything that they started."""
         ending = {name: self._processes.pop(name) for name in components or list(self._processes)}
@@ -193,12 +244,14 @@ class LocalAirflow:
     def running(self) -> Iterator[LocalAirflow]:
         """Have it prepared and running for the length of a ``with`` block."""
         self.prepare()
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.stop)
+            if self.copies > 1:
+                backends = [self._port_of(name) for name in self.names if name.startswith("api-server")]
+                stack.enter_context(balancing(self.port, backends))
             self.start()
             self.wait_until_healthy()
             yield self
-        finally:
-            self.stop()
 
     def api(self, method: str, path: str, **keywords: Any) -> Any:
         """Call the REST API and return the decoded answer."""

@@ -130,7 +130,7 @@ def test_requests_name_the_versions_of_provider_and_airflow(emulator):
 
     from airflow_provider_browseract import __version__
 
-    agent = BrowserActHook().settings.user_agent
+    agent = BrowserActHook().settings.client.user_agent
     assert agent == f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
 
 

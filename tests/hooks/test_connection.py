@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from airflow_provider_browseract.hooks.connection import ConnectionFieldError, read_settings
 
 
-def read(**fields):
+def read_all(**fields):
     extra = fields.pop("extra", None)
     connection = Connection(
         conn_id="browseract_default",
@@ -21,6 +21,10 @@ def read(**fields):
         **{"password": "app-key", **fields},
     )
     return read_settings(connection, user_agent="test")
+
+
+def read(**fields):
+    return read_all(**fields).client
 
 
 def test_a_key_alone_is_enough():
@@ -77,6 +81,21 @@ def test_a_password_that_cannot_be_a_key_is_refused_without_being_repeated(passw
     assert password not in str(caught.value)
 
 
+@pytest.mark.parametrize("none", [None, {}, {"webhook_base_url": None}, {"webhook_base_url": ""}])
+def test_without_a_webhook_base_url_there_are_no_callbacks(none):
+    assert read_all(extra=none).webhook_base_url is None
+
+
+def test_the_webhook_base_url_is_read_as_it_stands():
+    extra = {"webhook_base_url": " https://airflow.example.com/team-a/ "}
+    assert read_all(extra=extra).webhook_base_url == "https://airflow.example.com/team-a/"
+
+
+def test_a_webhook_base_url_that_is_no_text_is_refused():
+    with pytest.raises(ConnectionFieldError, match="'webhook_base_url' is 8080"):
+        read_all(extra={"webhook_base_url": 8080})
+
+
 def test_space_around_a_pasted_key_does_no_harm():
     assert read(password=" app-key\n").api_key == "app-key"
 
@@ -100,7 +119,7 @@ def test_a_secrets_backend_gives_the_connection(tmp_path):
     (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
     code = (
         "from airflow_provider_browseract.hooks.browseract import BrowserActHook\n"
-        "assert BrowserActHook().settings.api_key == 'app-from-backend'\n"
+        "assert BrowserActHook().settings.client.api_key == 'app-from-backend'\n"
     )
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")},
@@ -130,6 +149,6 @@ def test_uri_and_json_mean_the_same_in_a_worker_and_in_the_api_server(text, monk
         user_agent="test",
     )
     assert in_worker == in_server
-    assert in_worker.api_key == "app-key"
-    assert in_worker.base_url in ("https://api.browseract.com", "http://127.0.0.1:8010")
-    assert in_worker.read_timeout == (4 if "read_timeout" in text else 30)
+    assert in_worker.client.api_key == "app-key"
+    assert in_worker.client.base_url in ("https://api.browseract.com", "http://127.0.0.1:8010")
+    assert in_worker.client.read_timeout == (4 if "read_timeout" in text else 30)

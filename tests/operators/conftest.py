@@ -14,7 +14,7 @@ from airflow_provider_browseract.triggers.browseract import TaskTrigger
 class FakeTaskInstance:
     """The part of a task instance that the operator uses: XComs, which last over a deferral."""
 
-    map_index = -1
+    dag_id, run_id, task_id, map_index = "shop", "manual__1", "run", -1
 
     def __init__(self) -> None:
         self.xcoms: dict[str, object] = {}
@@ -74,6 +74,7 @@ class Worker:
 @pytest.fixture
 def worker(monkeypatch):
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
+    monkeypatch.setattr(operators, "CALLBACK_GRACE", 0.05)
     return Worker
 
 

@@ -20,13 +20,14 @@ from airflow_provider_browseract.emulator import (
     UNPUBLISHED,
     RequestFault,
 )
-from airflow_provider_browseract.operators.browseract import BACKSTOP, CORE_RACE_GRACE, RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import BACKSTOP, RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
     RunFailedError,
     RunLostError,
     RunTimedOutError,
 )
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
 
 KEY = "app-emulator"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -67,7 +68,14 @@ class TestAResult:
     def test_the_result_is_asked_of_the_api_and_not_taken_from_the_event(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.run()
-        assert set(run.events[0]) == {"browseract_task_id", "end", "deadline", "reason"}
+        assert set(run.events[0]) == {
+            "browseract_task_id",
+            "end",
+            "deadline",
+            "woken_by",
+            "callback_token_sha256",
+            "reason",
+        }
 
     def test_a_run_that_is_over_at_once_is_not_deferred(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.0)
@@ -134,7 +142,7 @@ class TestTheDeferral:
         )
         _, arguments = self.deferred(run).trigger.serialize()
         text = json.dumps(arguments)
-        assert all(isinstance(value, str | int | float) for value in arguments.values())
+        assert all(value is None or isinstance(value, str | int | float) for value in arguments.values())
         assert not any(secret in text for secret in (KEY, "hunter2", "t0ken"))
 
     def test_nothing_resumes_the_task_before_the_grace_and_airflows_timeout_stands_behind_ours(
@@ -158,6 +166,7 @@ class TestTheDeferral:
             "browseract_task_id": arguments["browseract_task_id"],
             "end": "ended",
             "deadline": arguments["deadline"],
+            "woken_by": "poll",
             "reason": None,
         }
         with pytest.raises(TaskDeferred) as again:

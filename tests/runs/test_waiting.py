@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -16,12 +17,15 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.waiting import (
     FAILED_POLLS,
+    FIRST_JITTER,
     JITTER,
     UNKNOWN_POLLS,
     End,
     Say,
     Sleep,
+    WaitEvent,
     WaitOver,
+    WokenBy,
     wait_for_end,
 )
 
@@ -195,3 +199,40 @@ def test_failures_at_the_deadline_end_as_the_deadline():
     world = World(R, DOWN, deadline=START + 12.0)
     assert world.over.end is End.DEADLINE
     assert world.over.error is DOWN
+
+
+def test_a_slow_poll_does_not_spread_the_first_question_by_more_than_moments():
+    world = World(F, chance=1.0, poll_interval=120.0, first_poll_at=START + 10.0)
+    assert world.sleeps == [10.0 + FIRST_JITTER]
+
+
+EVENT = WaitEvent("7", End.ENDED, 9.5, WokenBy.CALLBACK, "0" * 64)
+
+
+def test_an_event_is_plain_json_and_comes_out_as_it_went_in():
+    for event in (EVENT, WaitEvent("7", End.GIVEN_UP, 9.5, reason="HTTP 503")):
+        assert WaitEvent.read(json.loads(json.dumps(event.payload()))) == event
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        [],
+        {"browseract_task_id": 7},
+        {"browseract_task_id": ""},
+        {"deadline": None},
+        {"deadline": True},
+        {"deadline": "9.5"},
+        {"end": None},
+        {"end": "triumph"},
+        {"woken_by": None},
+        {"woken_by": "magic"},
+        {"callback_token_sha256": 7},
+        {"reason": 7},
+    ],
+)
+def test_an_event_that_is_not_whole_is_refused(change):
+    payload = {**EVENT.payload(), **change} if isinstance(change, dict) else change
+    with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
+        WaitEvent.read(payload)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.waiting import End
-from airflow_provider_browseract.triggers.browseract import TaskEvent, TaskTrigger
+from airflow_provider_browseract.runs.waiting import End, WaitEvent
+from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def trigger(task_id: str, **arguments) -> TaskTrigger:
     )
 
 
-def wait(trigger: TaskTrigger) -> TaskEvent:
+def wait(trigger: TaskTrigger) -> WaitEvent:
     async def events():
         return [event.payload async for event in trigger.run()]
 
     [payload] = asyncio.run(events())
     assert json.loads(json.dumps(payload)) == payload
-    return TaskEvent.read(payload)
+    return WaitEvent.read(payload)
 
 
 def start() -> str:
@@ -142,19 +143,44 @@ def test_a_stop_that_fails_is_said_loudly(emulator, capfd):
     assert f"BrowserAct task {task_id} could not be stopped and goes on" in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        None,
-        [],
-        {},
-        {"browseract_task_id": 7, "end": "ended", "deadline": 1.0},
-        {"browseract_task_id": "7", "end": "ended"},
-        {"browseract_task_id": "7", "end": "ended", "deadline": True},
-        {"browseract_task_id": "7", "end": "triumph", "deadline": 1.0},
-        {"browseract_task_id": "7", "deadline": 1.0},
-    ],
-)
-def test_an_event_that_is_not_whole_is_refused(payload):
-    with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
-        TaskEvent.read(payload)
+class TestAKillThatMayBeACallback:
+    """Airflow takes a callback that resumed the task for a person who ended the wait."""
+
+    @pytest.fixture
+    def waiting(self, emulator, monkeypatch):
+        """A trigger of a live run, and what Airflow answers when it looks for notes."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        made = trigger(start(), callback_token_sha256="0" * 64)
+        made.trigger_id = 17
+        made._task_instance = SimpleNamespace(dag_id="shop", task_id="run", run_id="manual__1", map_index=3)
+        notes: dict[str, object] = {}
+
+        async def aget_one(*, key, dag_id, task_id, run_id, map_index):
+            assert (dag_id, task_id, run_id, map_index) == ("shop", "run", "manual__1", 3)
+            note = notes.get(key)
+            if isinstance(note, Exception):
+                raise note
+            return note
+
+        monkeypatch.setattr(XCom, "aget_one", aget_one, raising=False)
+        return SimpleNamespace(trigger=made, notes=notes)
+
+    def test_leaves_the_run_alone_if_a_callback_had_ended_this_very_wait(self, emulator, waiting):
+        waiting.notes["resumed_by_callback_17"] = "2026-11-25T04:00:00+00:00"
+        asyncio.run(waiting.trigger.on_kill())
+        assert emulator.tasks[0].status == "running"
+
+    def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting):
+        waiting.notes["resumed_by_callback_16"] = "2026-11-25T04:00:00+00:00"
+        asyncio.run(waiting.trigger.on_kill())
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_stops_no_run_on_a_guess_and_says_so(self, emulator, waiting, capfd):
+        waiting.notes["resumed_by_callback_17"] = RuntimeError("the API server is away")
+        asyncio.run(waiting.trigger.on_kill())
+        assert emulator.tasks[0].status == "running"
+        said = "".join(capfd.readouterr())
+        assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may go on" in said
+        assert "the API server is away" in said

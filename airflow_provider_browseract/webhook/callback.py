@@ -1,0 +1,160 @@
+"""Callback addresses: what is in them, how they are made, and into which of the API's two fields they go.
+
+An address names the task instance that waits, and carries a token that only BrowserAct is told. What is stored of the
+token, in the trigger's arguments and in an XCom, is its SHA-256.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from airflow_provider_browseract.runs.inputs import InputError, check_callback_url
+from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
+
+TOKEN_BYTES = 32
+TOKEN_XCOM = "callback_token_sha256"
+"""XCom and trigger argument with the digest of the token: the first for callbacks while no trigger waits."""
+
+RESUMED_XCOM_PREFIX = "resumed_by_callback_"
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Outcome(str, Enum):
+    """What became of a callback."""
+
+    RESUMED = "resumed"
+    """The task waited, and was resumed."""
+
+    ALREADY_RESUMED = "already resumed"
+    """An earlier callback had resumed the task."""
+
+    TOO_EARLY = "too early"
+    """The task has not deferred yet, or did so only just: its trigger will ask."""
+
+    NOT_WAITING = "not waiting"
+    """The task went on without this callback, or is over."""
+
+    RUN_GOES_ON = "run goes on"
+    """The callback told of a change that is not the end of the run."""
+
+    UNKNOWN = "unknown"
+    """There is no such task instance, or the token is not the one that it waits for."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class WaitingTask(NamedTuple):
+    """The task instance that a callback is for, whichever of its tries waits.
+
+    :param dag_id: id of the DAG.
+    :param run_id: id of the DAG run.
+    :param task_id: id of the Airflow task.
+    :param map_index: index of a mapped task, -1 otherwise.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    def encode(self) -> str:
+        """Write it as one part of a path, whatever characters the ids have."""
+        text = json.dumps(self, ensure_ascii=False, separators=(",", ":"))
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, part: str) -> WaitingTask:
+        """Read what :meth:`encode` wrote.
+
+        :raises ValueError: it is something else.
+        """
+        try:
+            fields = json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
+        except RecursionError:
+            raise ValueError("it is nested") from None
+        if not isinstance(fields, list) or [type(field) for field in fields] != [str, str, str, int]:
+            raise ValueError("it is no list of three ids and an index")
+        waiting = cls(*fields)
+        # What no database could hold would be an error there; what is written in another way is not from us.
+        if "\0" in "".join(waiting[:3]) or not -1 <= waiting.map_index < 2**31 or waiting.encode() != part:
+            raise ValueError("it names no task instance")
+        return waiting
+
+
+def new_token() -> str:
+    """Make a token that cannot be guessed: 256 bits, in 43 characters."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def is_token(text: str) -> bool:
+    """Say whether a text has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def digest(token: str) -> str:
+    """Give what may be stored of a token: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def resumed_xcom(trigger_id: int | None) -> str:
+    """Name the XCom that says that a callback, and no person, ended the wait of a trigger."""
+    return f"{RESUMED_XCOM_PREFIX}{trigger_id}"
+
+
+@dataclass(frozen=True, repr=False)
+class Callback:
+    """The two addresses that a run is started with, ours in one of them. Has no repr, since that would tell the token.
+
+    :param callback_url: is called once, at the end of the run.
+    :param status_change_callback_url: is called at each change of status, the end included.
+    :param token_sha256: digest of the token in our address.
+    :param token: the token itself, to be kept out of logs.
+    """
+
+    callback_url: str
+    status_change_callback_url: str | None
+    token_sha256: str
+    token: str
+
+
+def arrange(
+    base_url: str,
+    waiting: WaitingTask,
+    *,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    conn_id: str,
+    api_base_url: str,
+) -> Callback | None:
+    """Make an address with a new token, and find it a place beside the addresses of the user.
+
+    :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
+    :param waiting: the task instance to resume.
+    :param callback_url: the user's own receiver for the end of the run; ours then goes into the other field.
+    :param status_change_callback_url: the user's own receiver for changes of status.
+    :param conn_id: id of the connection, for the messages.
+    :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
+    :returns: the addresses, or None where both places are taken.
+    :raises InputError: BrowserAct would not take the address.
+    """
+    if callback_url and status_change_callback_url:
+        return None
+    named = f"webhook_base_url of connection {conn_id!r}"
+    check_callback_url(named, base_url, api_base_url=api_base_url)
+    if "?" in base_url or "#" in base_url or "@" in base_url:
+        raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
+    token = new_token()
+    ours = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{waiting.encode()}/{token}"
+    check_callback_url(f"The callback address made from {named}", ours, api_base_url=api_base_url)
+    if callback_url:
+        return Callback(callback_url, ours, digest(token), token)
+    return Callback(ours, status_change_callback_url, digest(token), token)

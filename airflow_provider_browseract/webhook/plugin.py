@@ -1,0 +1,73 @@
+"""The Airflow plugin that mounts the callback route (entry point ``airflow.plugins``).
+
+Plugins are imported in every process of Airflow, each task among them, and only the API server serves this one: what
+the route needs is imported by the first request.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from airflow_provider_browseract.compat import AirflowPlugin
+from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+class CallbackApp:
+    """An ASGI application that becomes :func:`~airflow_provider_browseract.webhook.receiver.create_app` when asked."""
+
+    def __init__(self) -> None:
+        self._app: App | None = None
+
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Answer a request."""
+        asked = dict(scope)
+        _hide_token(scope)
+        try:
+            if self._app is None:
+                from airflow_provider_browseract.webhook.receiver import create_app
+
+                self._app = create_app()
+        except Exception:
+            log.exception("The callback route cannot be made; waiting tasks are resumed by their polls")
+            await _unavailable(send)
+        else:
+            await self._app(asked, receive, send)
+
+    def __repr__(self) -> str:
+        return "<BrowserAct callbacks>"
+
+
+def _hide_token(scope: Scope) -> None:
+    """Take the token out of the path that the server and its middlewares write into their logs afterwards."""
+    before, route, _ = scope["path"].partition(f"{URL_PREFIX}{CALLBACK_PATH}/")
+    if route:
+        scope["path"] = f"{before}{route}***"
+        scope["raw_path"] = scope["path"].encode()
+
+
+async def _unavailable(send: Callable[[Message], Awaitable[None]]) -> None:
+    body = json.dumps({"outcome": "unavailable"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class BrowserActPlugin(AirflowPlugin):
+    """Mounts the callback route at :data:`URL_PREFIX`, below the path of ``[api] base_url``."""
+
+    name = "browseract"
+    fastapi_apps = [{"app": CallbackApp(), "url_prefix": URL_PREFIX, "name": "BrowserAct callbacks"}]

@@ -1,0 +1,119 @@
+"""The route that BrowserAct calls. Imported by the first request, since it brings FastAPI with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.compat import count
+from airflow_provider_browseract.webhook import CALLBACK_PATH
+from airflow_provider_browseract.webhook.callback import Outcome, WaitingTask, digest, is_token
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a body that are read at most."""
+
+BODY_TIMEOUT = 20.0
+"""Seconds that a body may take to arrive; BrowserAct itself waits 30 for an answer."""
+
+THREADS = 4
+"""How many callbacks are worked on at once: as many threads and database connections they take at most."""
+
+_STATUS = {Outcome.TOO_EARLY: 202, Outcome.UNKNOWN: 404}
+
+
+def create_app() -> FastAPI:
+    """Make the application that the plugin mounts: one route, and nothing that describes it."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    limiter = anyio.CapacityLimiter(THREADS)
+
+    @app.post(CALLBACK_PATH + "/{run}/{token}")
+    async def callback(run: str, token: str, request: Request) -> JSONResponse:
+        try:
+            return await _receive(run, token, request, limiter)
+        except Exception:
+            # BrowserAct sends a callback again after an answer of 5xx, and after no other.
+            log.exception("A callback for %r could not be worked on", run)
+            return _answer("unavailable", 503)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
+        outcome = Outcome.UNKNOWN if error.status_code == 404 else "method not allowed"
+        return JSONResponse({"outcome": str(outcome)}, error.status_code, error.headers)
+
+    return app
+
+
+async def _receive(run: str, token: str, request: Request, limiter: anyio.CapacityLimiter) -> JSONResponse:
+    if not _is_json(request.headers.get("content-type")):
+        return _answer("content type not supported", 415)
+    try:
+        waiting = WaitingTask.decode(run)
+    except ValueError:
+        return _answer(Outcome.UNKNOWN, 404)
+    if not is_token(token):
+        return _answer(Outcome.UNKNOWN, 404)
+    body: bytes | None = None
+    with anyio.move_on_after(BODY_TIMEOUT) as patience:
+        body = await _read(request)
+    if patience.cancel_called:
+        return _answer("body too slow", 408)
+    outcome = await anyio.to_thread.run_sync(_resume, waiting, digest(token), body, limiter=limiter)
+    log.log(logging.DEBUG if outcome is Outcome.UNKNOWN else logging.INFO, "Callback for %s: %s", waiting, outcome)
+    # Large outputs make large bodies. They are not read, but what they hint at is in the address.
+    return _answer(outcome, 413 if body is None else _STATUS.get(outcome, 200))
+
+
+def _resume(waiting: WaitingTask, token_sha256: str, body: bytes | None) -> Outcome:
+    from airflow_provider_browseract.webhook.resume import resume
+
+    return resume(waiting, token_sha256, run_goes_on=lambda: body is not None and says_that_the_run_goes_on(body))
+
+
+def _is_json(content_type: str | None) -> bool:
+    # The vendor documents no header; only one that says something else is refused.
+    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+async def _read(request: Request) -> bytes | None:
+    """Read a body, or give None for one that is too large."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    return bytes(body)
+
+
+def says_that_the_run_goes_on(body: bytes) -> bool:
+    """Say whether a callback tells of a change that is not the end of the run.
+
+    Only a status that is known, and none of an ended run, counts: whatever else the body is, the API is asked.
+
+    :param body: a task as ``get-task`` answers it, with or without the envelope.
+    """
+    try:
+        told = json.loads(body)
+        if isinstance(told, dict) and isinstance(told.get("data"), dict):
+            told = told["data"]
+        status = TaskStatus(told["status"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return not status.ended and status is not TaskStatus.UNKNOWN
+
+
+def _answer(outcome: Outcome | str, http_status: int) -> JSONResponse:
+    count(f"browseract.callback.{str(outcome).replace(' ', '_')}")
+    return JSONResponse({"outcome": str(outcome)}, http_status)

@@ -1,0 +1,314 @@
+"""How the operator lets BrowserAct call back, and what it makes of a callback."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.waiting import (
+    CALLBACK_GRACE,
+    CORE_RACE_GRACE,
+    DEFAULT_POLL_INTERVAL,
+    SAFETY_POLL_INTERVAL,
+    End,
+    WaitEvent,
+    WokenBy,
+)
+from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, WaitingTask, digest
+
+WAITING = WaitingTask("shop", "manual__1", "run", -1)
+MINE = "http://127.0.0.1:1/mine"
+
+
+@pytest.fixture
+def connect(browseract_emulator, monkeypatch):
+    """Set extras of the connection."""
+
+    def connect(**extra) -> None:
+        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 1, "read_timeout": 1, **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+    connect()
+    return connect
+
+
+@pytest.fixture
+def webhooks(connect) -> str:
+    """A connection with callbacks; they lead to where nobody listens."""
+    connect(webhook_base_url="http://127.0.0.1:1/team-a/")
+    return "http://127.0.0.1:1/team-a/browseract/callback/"
+
+
+def deferred(run) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    return deferral.value
+
+
+def arguments_of(deferral: TaskDeferred) -> dict:
+    return deferral.trigger.serialize()[1]
+
+
+def callback_event(deferral: TaskDeferred) -> dict:
+    """The event that the callback route makes of a trigger's arguments."""
+    arguments = arguments_of(deferral)
+    return WaitEvent(
+        arguments["browseract_task_id"],
+        End.ENDED,
+        arguments["deadline"],
+        WokenBy.CALLBACK,
+        arguments[TOKEN_XCOM],
+    ).payload()
+
+
+class TestTheCallbackAddress:
+    def test_names_the_task_instance_and_carries_a_token_of_which_only_the_digest_is_kept(
+        self, worker, emulator, webhooks
+    ):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        arguments = arguments_of(deferred(run))
+        url = emulator.tasks[0].callback_url
+        assert url.startswith(webhooks)
+        encoded, token = url.removeprefix(webhooks).split("/")
+        assert WaitingTask.decode(encoded) == WAITING
+        assert arguments[TOKEN_XCOM] == run.ti.xcoms[TOKEN_XCOM] == digest(token)
+        assert token not in json.dumps([arguments, run.ti.xcoms])
+        assert emulator.tasks[0].status_change_callback_url is None
+
+    def test_of_a_mapped_task_has_its_index(self, worker, emulator, webhooks):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run.ti.map_index = 3
+        deferred(run)
+        encoded = emulator.tasks[0].callback_url.removeprefix(webhooks).split("/")[0]
+        assert WaitingTask.decode(encoded).map_index == 3
+
+    @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
+    def test_leaves_the_users_own_receiver_its_place(self, worker, emulator, webhooks, mine):
+        deferred(worker(workflow_id=ORDERS.id, deferrable=True, **{mine: MINE}))
+        [task] = emulator.tasks
+        other = {"callback_url", "status_change_callback_url"} - {mine}
+        assert getattr(task, mine) == MINE
+        assert getattr(task, other.pop()).startswith(webhooks)
+
+    def test_gives_way_to_two_receivers_of_the_user_and_the_log_says_so(self, worker, emulator, webhooks, capfd):
+        run = worker(
+            workflow_id=ORDERS.id,
+            deferrable=True,
+            callback_url=MINE,
+            status_change_callback_url=MINE,
+            poll_interval=None,
+        )
+        arguments = arguments_of(deferred(run))
+        assert (arguments[TOKEN_XCOM], arguments["poll_interval"]) == (None, DEFAULT_POLL_INTERVAL)
+        assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
+        assert "leaves no place for a callback" in "".join(capfd.readouterr())
+
+    def test_is_in_no_field_that_airflow_shows(self, worker, emulator, webhooks):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        operator = run.operator()
+        with pytest.raises(TaskDeferred):
+            operator.execute(run.context)
+        shown = [getattr(operator, name) for name in operator.template_fields]
+        assert not any("browseract/callback" in str(value) for value in shown)
+
+    def test_and_its_token_are_in_no_log(self, worker, emulator, webhooks, capfd, caplog):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run.run()
+        token = emulator.tasks[0].callback_url.rpartition("/")[2]
+        assert token not in "".join(capfd.readouterr()) + caplog.text
+
+    def test_is_known_before_the_run_is_started(self, worker, emulator, webhooks):
+        emulator.fault("run-task", RequestFault.status(429), times=None)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(Exception, match="429"):
+            run.run()
+        assert TOKEN_XCOM in run.ti.xcoms
+
+
+class TestWithoutCallbacks:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"webhook": False, "deferrable": True},
+            {"deferrable": False},
+            {"deferrable": True, "wait_for_completion": False},
+        ],
+        ids=["switched off", "waiting in the worker", "not waiting"],
+    )
+    def test_no_address_is_given_though_the_connection_has_one(self, worker, emulator, webhooks, arguments):
+        run = worker(workflow_id=ORDERS.id, **arguments)
+        run.run()
+        assert emulator.tasks[0].callback_url is None
+        assert TOKEN_XCOM not in run.ti.xcoms
+
+    def test_a_connection_without_an_address_means_polling_without_a_word(self, worker, emulator, connect, capfd):
+        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+        assert arguments_of(deferred(run))["poll_interval"] == DEFAULT_POLL_INTERVAL
+        assert "callback" not in "".join(capfd.readouterr())
+        assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": DEFAULT_POLL_INTERVAL}
+
+    def test_the_first_poll_comes_right_after_the_grace(self, emulator, connect):
+        operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
+        before = time.time()
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
+        first = arguments_of(deferral.value)["first_poll_at"]
+        assert before + CORE_RACE_GRACE <= first <= time.time() + CORE_RACE_GRACE
+
+
+class _Silent:
+    dag_id, run_id, task_id, map_index = WAITING
+
+    def xcom_push(self, key, value):
+        pass
+
+
+class TestTheSafetyNet:
+    def test_asks_every_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
+        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+        assert arguments_of(deferred(run))["poll_interval"] == SAFETY_POLL_INTERVAL
+        log = "".join(capfd.readouterr())
+        assert "Waiting without a worker for BrowserAct's callback." in log
+        assert "every 120 seconds" in log
+        assert run.ti.xcoms["wait"] == {"waits_for": "callback", "poll_interval": SAFETY_POLL_INTERVAL}
+
+    def test_asks_as_often_as_the_user_says(self, worker, emulator, webhooks):
+        deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
+        assert arguments_of(deferral)["poll_interval"] == 33
+
+    def test_asks_first_when_no_callback_is_turned_away_any_more(self, emulator, webhooks):
+        operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
+        before = time.time()
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
+        assert arguments_of(deferral.value)["first_poll_at"] >= before + CORE_RACE_GRACE + CALLBACK_GRACE
+
+    def test_finishes_a_run_whose_callback_is_lost_and_says_so(self, worker, emulator, webhooks, capfd):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        assert run.run() is not None
+        assert run.ti.xcoms["wait"]["woken_by"] == "poll"
+        log = "".join(capfd.readouterr())
+        assert "Woken by a poll" in log
+        assert "No callback had resumed it." in log
+
+    def test_does_not_complain_of_callbacks_where_none_were_asked_for(self, worker, emulator, connect, capfd):
+        worker(workflow_id=ORDERS.id, deferrable=True).run()
+        log = "".join(capfd.readouterr())
+        assert "Woken by a poll" in log
+        assert "callback" not in log.replace("callback_", "")
+
+
+class TestACallback:
+    def test_hands_the_result_on_and_the_log_and_an_xcom_say_what_woke_it(self, worker, emulator, webhooks, capfd):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        deferral = deferred(run)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
+        wait = run.ti.xcoms["wait"]
+        assert wait["woken_by"] == "callback"
+        assert 0 <= wait["seconds_after_end"] < 30
+        log = "".join(capfd.readouterr())
+        assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in log
+
+    def test_before_the_end_of_the_run_makes_the_task_wait_on_for_the_same_run(self, worker, emulator, webhooks, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        first = deferred(run)
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().execute_complete(run.context, callback_event(first))
+        kept = ("browseract_task_id", "deadline", "poll_interval", TOKEN_XCOM)
+        assert [arguments_of(again.value)[name] for name in kept] == [arguments_of(first)[name] for name in kept]
+        assert "is running, and not ended as a callback told" in "".join(capfd.readouterr())
+        assert len(emulator.tasks) == 1
+
+    def test_whose_result_cannot_be_read_yet_makes_the_task_wait_on(self, worker, emulator, webhooks):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        first = deferred(run)
+        emulator.fault("get-task", RequestFault.status(503))
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().execute_complete(run.context, callback_event(first))
+        assert arguments_of(again.value)[TOKEN_XCOM] == arguments_of(first)[TOKEN_XCOM]
+
+    def test_of_a_failed_run_fails_the_task(self, worker, emulator, webhooks):
+        emulator.set_workflow(ORDERS.id, duration=0.2, outcome="failed", failure=(1011, "captcha"))
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        deferral = deferred(run)
+        emulator.wait_until(lambda: emulator.tasks[0].status == "failed")
+        with pytest.raises(Exception, match="captcha"):
+            run.operator().execute_complete(run.context, callback_event(deferral))
+
+    def test_of_a_run_that_tells_no_end_is_not_given_a_time(self, worker, emulator, webhooks, monkeypatch, capfd):
+        from dataclasses import replace
+
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        deferral = deferred(run)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        operator = run.operator()
+        read = operator.hook.get_task
+        monkeypatch.setattr(operator.hook, "get_task", lambda task_id: replace(read(task_id), finished_at=None))
+        operator.execute_complete(run.context, callback_event(deferral))
+        assert run.ti.xcoms["wait"] == {"woken_by": "callback"}
+        assert "Woken by a callback." in "".join(capfd.readouterr())
+
+    def test_costs_no_result_where_the_xcom_cannot_be_written(self, worker, emulator, webhooks, monkeypatch):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        deferral = deferred(run)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        push = run.ti.xcom_push
+
+        def refuse(key, value):
+            if key == "wait":
+                raise RuntimeError("the API server is away")
+            push(key, value)
+
+        monkeypatch.setattr(run.ti, "xcom_push", refuse)
+        assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
+
+
+class TestWebhookTrue:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"deferrable": False}, "webhook=True needs deferrable=True"),
+            ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
+            ({"deferrable": True, "callback_url": MINE, "status_change_callback_url": MINE}, "Leave one of them out"),
+            ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
+        ],
+    )
+    def test_is_an_error_where_it_cannot_be(self, worker, emulator, webhooks, arguments, message):
+        with pytest.raises(AirflowFailException, match=message):
+            worker(workflow_id=ORDERS.id, **{"webhook": True, **arguments}).run()
+        assert emulator.tasks == []
+
+    def test_needs_an_address_in_the_connection(self, worker, emulator, connect):
+        with pytest.raises(AirflowFailException, match="webhook_base_url in the extra of connection 'browseract_def"):
+            worker(workflow_id=ORDERS.id, deferrable=True, webhook=True).run()
+        assert emulator.tasks == []
+
+    def test_is_content_where_there_is_one(self, worker, emulator, webhooks):
+        arguments = arguments_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
+        assert arguments[TOKEN_XCOM]
+
+
+class TestAnAddressInTheConnection:
+    @pytest.mark.parametrize("base_url", ["ftp://airflow.example.com", "airflow.example.com", "https://a.example?b=1"])
+    def test_that_is_of_no_use_is_an_error_before_the_start(self, worker, emulator, connect, base_url):
+        connect(webhook_base_url=base_url)
+        with pytest.raises(AirflowFailException, match="webhook_base_url of connection 'browseract_default'"):
+            worker(workflow_id=ORDERS.id, deferrable=True).run()
+        assert emulator.tasks == []
+
+    def test_that_is_private_is_an_error_where_the_api_is_public(self, worker, emulator, monkeypatch):
+        connection = {"conn_type": "browseract", "password": "k", "extra": {"webhook_base_url": "http://10.0.0.7"}}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+        with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):
+            worker(workflow_id=ORDERS.id, deferrable=True).run()
+
+    def test_does_not_matter_to_tasks_that_poll(self, worker, emulator, connect):
+        connect(webhook_base_url="ftp://airflow.example.com")
+        assert worker(workflow_id=ORDERS.id, deferrable=True, webhook=False).run() is not None

@@ -1,0 +1,439 @@
+"""The callback route, mounted by Airflow itself, on Airflow's database."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.utils.state import TaskInstanceState
+
+from airflow_provider_browseract import compat
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
+from airflow_provider_browseract.webhook import receiver, resume
+from airflow_provider_browseract.webhook.callback import (
+    RESUMED_XCOM_PREFIX,
+    Outcome,
+    WaitingTask,
+    digest,
+    new_token,
+    resumed_xcom,
+)
+from airflow_provider_browseract.webhook.plugin import CallbackApp
+
+try:
+    STATS: Any = importlib.import_module("airflow.observability.stats")
+except ImportError:  # before Airflow 3.2
+    STATS = importlib.import_module("airflow.stats").Stats
+
+ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[str]:
+    """The names that were counted in Airflow's metrics."""
+    names: list[str] = []
+    monkeypatch.setattr(receiver, "count", names.append)
+    return names
+
+
+@pytest.fixture
+async def client(api_server) -> AsyncIterator[httpx.AsyncClient]:
+    """A sender of requests to the API server."""
+    transport = httpx.ASGITransport(app=api_server, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
+        yield sender
+
+
+async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) -> tuple[int, str]:
+    """Send a callback as BrowserAct does; give the status and the outcome of the answer."""
+    answer = await client.post(path, json=body, **arguments)
+    assert list(answer.json()) == ["outcome"]
+    return answer.status_code, answer.json()["outcome"]
+
+
+class TestACallbackForATaskThatWaits:
+    async def test_resumes_it(self, client, deferred, counted):
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert deferred.state == "scheduled"
+        assert counted == ["browseract.callback.resumed"]
+
+    async def test_hands_on_what_the_operator_needs_and_nothing_of_its_body(self, client, deferred):
+        await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0})
+        assert WaitEvent.read(deferred.resumed_with) == WaitEvent(
+            "7", End.ENDED, deferred.deadline, WokenBy.CALLBACK, digest(deferred.token)
+        )
+
+    async def test_leaves_a_note_so_that_the_triggers_end_is_not_taken_for_a_persons_doing(self, client, deferred):
+        trigger_id = deferred.defer()
+        await call(client, deferred.path)
+        assert resumed_xcom(trigger_id) in deferred.xcoms
+
+    async def test_leaves_the_notes_of_earlier_triggers_in_place(self, client, deferred):
+        notes = set()
+        for _ in range(2):
+            notes.add(resumed_xcom(deferred.defer()))
+            await call(client, deferred.path)
+        assert {key for key in deferred.xcoms if key.startswith(RESUMED_XCOM_PREFIX)} == notes
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{",
+            b"null",
+            b"[1]",
+            b"\xff\xfe",
+            b'"' * 70000,
+            b"[" * 70000,
+            b'{"status": null}',
+            b'{"status": ["running"]}',
+            b'{"status": "unknown"}',
+            b'{"status": "exploded"}',
+            b'{"data": {"status": "canceled"}}',
+        ],
+    )
+    async def test_needs_no_body_that_can_be_understood(self, client, deferred, body):
+        answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
+
+    @pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "application/problem+json"])
+    async def test_may_name_its_json_in_several_ways(self, client, deferred, content_type):
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        assert (await client.post(deferred.path, content=b"{}", headers=headers)).status_code == 200
+
+    @pytest.mark.parametrize("status", ["created", "running", "pausing", "paused"])
+    @pytest.mark.parametrize("wrapped", [False, True], ids=["as the task", "in the envelope"])
+    async def test_is_ignored_if_it_says_that_the_run_goes_on(self, client, deferred, counted, status, wrapped):
+        body = {"id": "7", "status": status}
+        assert await call(client, deferred.path, {"code": 0, "data": body} if wrapped else body) == (
+            200,
+            "run goes on",
+        )
+        assert deferred.state == "deferred"
+        assert counted == ["browseract.callback.run_goes_on"]
+
+    async def test_is_turned_away_within_the_grace_after_the_deferral(self, client, deferred, counted):
+        deferred.defer(ago=CORE_RACE_GRACE - 2)
+        assert await call(client, deferred.path) == (202, "too early")
+        assert deferred.state == "deferred"
+        assert counted == ["browseract.callback.too_early"]
+
+    async def test_resumes_it_once_the_grace_is_over(self, client, deferred):
+        deferred.defer(ago=CORE_RACE_GRACE + 0.1)
+        assert await call(client, deferred.path) == (200, "resumed")
+
+
+class TestACallbackForATaskThatDoesNotWait:
+    async def test_comes_a_second_time(self, client, deferred, counted):
+        await call(client, deferred.path)
+        event = deferred.resumed_with
+        assert await call(client, deferred.path) == (200, "already resumed")
+        deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.SUCCESS))
+        assert await call(client, deferred.path) == (200, "already resumed")
+        assert deferred.state == "success"
+        assert deferred.resumed_with == event
+        assert counted[1:] == ["browseract.callback.already_resumed"] * 2
+
+    async def test_comes_while_the_run_is_being_started(self, client, deferred):
+        deferred.start()
+        assert await call(client, deferred.path) == (202, "too early")
+        assert deferred.state == "running"
+
+    @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "success", "failed", "up_for_retry"])
+    async def test_comes_after_a_poll_had_resumed_it(self, client, deferred, counted, state):
+        def resumed_by_its_trigger(ti):
+            ti.trigger_id, ti.state = None, TaskInstanceState(state)
+
+        deferred.change(resumed_by_its_trigger)
+        assert await call(client, deferred.path) == (200, "not waiting")
+        assert deferred.state == state
+        assert counted == ["browseract.callback.not_waiting"]
+
+    async def test_finds_it_waiting_for_the_trigger_of_another_provider(self, client, deferred):
+        from airflow.utils.session import create_session
+
+        trigger_id = deferred.defer()
+        with create_session() as session:
+            row = session.get(Trigger, trigger_id)
+            assert row is not None
+            row.classpath = "airflow.providers.other.triggers.Other"
+        assert await call(client, deferred.path) == (200, "not waiting")
+        assert deferred.state == "deferred"
+
+    async def test_loses_the_race_against_the_trigger(self, client, deferred, monkeypatch):
+        claim = resume._claim
+
+        def after_the_trigger(session, ti_id, trigger_id, now):
+            from airflow.triggers.base import TriggerEvent
+
+            Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
+            return claim(session, ti_id, trigger_id, now)
+
+        monkeypatch.setattr(resume, "_claim", after_the_trigger)
+        assert await call(client, deferred.path) == (200, "already resumed")
+        assert deferred.resumed_with == {"from": "the trigger"}
+        assert not [key for key in deferred.xcoms if key.startswith(RESUMED_XCOM_PREFIX)]
+
+
+class TestACallbackThatIsNotFromBrowserAct:
+    @pytest.fixture
+    def forged(self, deferred) -> SimpleNamespace:
+        elsewhere = deferred.waiting._replace(task_id="elsewhere")
+        base = "/browseract/callback"
+        return SimpleNamespace(
+            wrong_token=f"{base}/{deferred.waiting.encode()}/{new_token()}",
+            unknown_run=f"{base}/{elsewhere.encode()}/{deferred.token}",
+            other_map_index=f"{base}/{deferred.waiting._replace(map_index=0).encode()}/{deferred.token}",
+            no_token=f"{base}/{deferred.waiting.encode()}/x",
+            digest_for_token=f"{base}/{deferred.waiting.encode()}/{digest(deferred.token)}",
+            no_run=f"{base}/x/{deferred.token}",
+            no_such_route="/browseract/elsewhere",
+            too_short=f"{base}/{deferred.token}",
+            too_long=f"{deferred.path}/more",
+            trailing_slash=f"{deferred.path}/",
+            docs="/browseract/docs",
+            schema="/browseract/openapi.json",
+            root="/browseract/",
+        )
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "wrong_token",
+            "unknown_run",
+            "other_map_index",
+            "no_token",
+            "digest_for_token",
+            "no_run",
+            "no_such_route",
+            "too_short",
+            "too_long",
+            "trailing_slash",
+            "docs",
+            "schema",
+            "root",
+        ],
+    )
+    async def test_gets_one_and_the_same_404(self, client, deferred, forged, kind):
+        answer = await client.post(getattr(forged, kind), json=ENDED)
+        reference = await client.post(forged.wrong_token, json=ENDED)
+        assert (answer.status_code, answer.content, dict(answer.headers)) == (
+            404,
+            b'{"outcome":"unknown"}',
+            dict(reference.headers),
+        )
+        assert deferred.state == "deferred"
+
+    @pytest.mark.parametrize("state", ["running", "success"])
+    async def test_learns_nothing_of_tasks_that_do_not_wait(self, client, deferred, forged, state):
+        def elsewhere(ti):
+            ti.trigger_id, ti.state = None, state
+
+        deferred.change(elsewhere)
+        assert await call(client, forged.wrong_token) == (404, "unknown")
+
+    async def test_is_not_let_in_by_a_trigger_that_expects_no_callback(self, client, deferred, forged):
+        deferred.defer(callback_token_sha256=None)
+        assert await call(client, forged.wrong_token) == (404, "unknown")
+        assert await call(client, deferred.path) == (200, "not waiting")
+        assert deferred.state == "deferred"
+
+    @pytest.mark.parametrize("path", ["/browseract/docs", "/browseract/redoc", "/browseract/openapi.json"])
+    async def test_finds_no_description_of_the_route(self, client, path):
+        assert (await client.get(path)).status_code == 404
+
+
+class TestARequestThatIsNoCallback:
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
+    async def test_with_another_method_gets_405(self, client, deferred, method):
+        answer = await client.request(method, deferred.path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert deferred.state == "deferred"
+
+    @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+    async def test_with_another_content_type_gets_415(self, client, deferred, counted, content_type):
+        answer = await client.post(deferred.path, content=b"{}", headers={"Content-Type": content_type})
+        assert (answer.status_code, answer.json()) == (415, {"outcome": "content type not supported"})
+        assert deferred.state == "deferred"
+        assert counted == ["browseract.callback.content_type_not_supported"]
+
+
+class TestALargeBody:
+    @staticmethod
+    def chunks(number: int, read: list[int]):
+        async def generate():
+            for _ in range(number):
+                read.append(1)
+                yield b"x" * 65536
+
+        return generate()
+
+    async def test_gets_413_and_is_read_no_further(self, deferred):
+        read: list[int] = []
+        sent: list[dict] = []
+
+        async def receive():
+            read.append(1)
+            return {"type": "http.request", "body": b"x" * 65536, "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        path = f"/callback/{deferred.waiting.encode()}/{new_token()}"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
+        await CallbackApp()(scope, receive, send)
+        assert sent[0]["status"] == 413
+        assert len(read) == 1024 * 1024 // 65536 + 1
+        assert deferred.state == "deferred"
+
+    async def test_that_is_announced_is_not_read_at_all(self, client, deferred):
+        answer = await client.post(
+            deferred.path.replace(deferred.token, new_token()),
+            content=b"{}",
+            headers={"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)},
+        )
+        assert (answer.status_code, answer.json()) == (413, {"outcome": "unknown"})
+        assert deferred.state == "deferred"
+
+    async def test_with_the_right_token_still_hints_at_the_end_of_the_run(self, client, deferred):
+        body = {**ENDED, "output": {"string": "x" * 1024 * 1024}}
+        assert await call(client, deferred.path, body) == (413, "resumed")
+        assert deferred.state == "scheduled"
+
+    async def test_of_exactly_the_limit_is_read(self, client, deferred):
+        body = json.dumps({"status": "running"}).encode().ljust(1024 * 1024)
+        answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()) == (200, {"outcome": "run goes on"})
+
+    async def test_that_does_not_arrive_gets_408(self, deferred, monkeypatch):
+        import anyio
+
+        monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
+        sent: list[dict] = []
+
+        async def send(message):
+            sent.append(message)
+
+        path = f"/callback/{deferred.waiting.encode()}/{deferred.token}"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
+
+        async def receive():
+            await anyio.sleep_forever()
+            raise AssertionError("forever is over")
+
+        await CallbackApp()(scope, receive, send)
+        assert sent[0]["status"] == 408
+        assert deferred.state == "deferred"
+
+
+class TestAnythingUnexpected:
+    async def test_gets_503_so_that_browseract_sends_it_again(self, client, deferred, monkeypatch, counted):
+        def away(*args, **kwargs):
+            raise ConnectionError("the database is away")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(resume, "create_session", away)
+            assert await call(client, deferred.path) == (503, "unavailable")
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert counted == ["browseract.callback.unavailable", "browseract.callback.resumed"]
+
+    async def test_leaves_nothing_half_done(self, client, deferred, monkeypatch):
+        def broken(*args, **kwargs):
+            raise RuntimeError("the core has changed")
+
+        before = deferred.xcoms
+        monkeypatch.setattr(Trigger, "submit_event", broken)
+        assert await call(client, deferred.path) == (503, "unavailable")
+        assert deferred.state == "deferred"
+        assert deferred.xcoms == before
+
+    async def test_is_logged_without_the_token(self, client, deferred, monkeypatch, caplog):
+        def broken(*args, **kwargs):
+            raise RuntimeError("the core has changed")
+
+        monkeypatch.setattr(Trigger, "submit_event", broken)
+        with caplog.at_level(logging.DEBUG):
+            await call(client, deferred.path)
+        assert "the core has changed" in caplog.text
+        assert deferred.token not in caplog.text
+
+    async def test_in_making_the_route_gets_503_too(self, client, deferred, monkeypatch, caplog):
+        def broken():
+            raise ImportError("no such module")
+
+        monkeypatch.setattr(receiver, "create_app", broken)
+        app = CallbackApp()
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
+            assert await call(sender, "/callback/x/y") == (503, "unavailable")
+        assert "resumed by their polls" in caplog.text
+
+    async def test_in_counting_does_no_harm(self, client, deferred, monkeypatch):
+        def broken(*args, **kwargs):
+            raise RuntimeError("no metrics")
+
+        monkeypatch.setattr(STATS, "incr", broken)
+        assert await call(client, deferred.path) == (200, "resumed")
+
+
+class TestTheServersLogs:
+    @pytest.mark.parametrize("root_path", ["", "/team-a"])
+    async def test_see_the_path_without_the_token(self, deferred, root_path):
+        async def send(message):
+            pass
+
+        async def receive():
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        path = f"{root_path}{deferred.path}"
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "headers": [],
+            "query_string": b"",
+            "root_path": f"{root_path}/browseract",
+        }
+        await CallbackApp()(scope, receive, send)
+        assert scope["path"] == f"{root_path}/browseract/callback/***"
+        assert scope["raw_path"] == scope["path"].encode()
+        assert deferred.state == "scheduled"
+
+
+class TestManyAtOnce:
+    def test_resume_a_task_once(self, deferred):
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(
+                pool.map(
+                    lambda _: _resume_or_none(deferred.waiting, digest(deferred.token)),
+                    range(16),
+                )
+            )
+        assert outcomes.count(Outcome.RESUMED) == 1
+        assert set(outcomes) <= {Outcome.RESUMED, Outcome.ALREADY_RESUMED, None}
+
+
+def _resume_or_none(waiting: WaitingTask, token_sha256: str) -> Outcome | None:
+    """Resume, or give None where SQLite does not let two writers at once: such a callback gets 503 and comes again."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return resume.resume(waiting, token_sha256, run_goes_on=lambda: False)
+    except OperationalError:
+        return None
+
+
+def test_metrics_are_counted_through_airflow(monkeypatch):
+    counted: list[str] = []
+    monkeypatch.setattr(STATS, "incr", counted.append)
+    compat.count("browseract.callback.resumed")
+    assert counted == ["browseract.callback.resumed"]
