@@ -75,17 +75,24 @@ class Runs:
         self.run_id = ""
         self.number = 0
 
-    def start(self, number: int, durations: tuple[float, float], faults: list[CallbackFault | None]) -> None:
-        """Start runs, with faults in turn; every second has a receiver of its own for the end."""
+    def start(
+        self,
+        durations: tuple[float, float],
+        faults: list[CallbackFault | None],
+        poll_interval: float = 20.0,
+    ) -> None:
+        """Start as many runs as there are faults; every second has a receiver of its own for the end."""
         chance = random.Random(SEED)
-        self.number = number
+        self.number = len(faults)
         for fault in faults:
             duration = chance.uniform(*durations)
             self.emulator.next_run(SEARCH.id, duration=duration, callback_fault=fault)
-        mine = {"callback_url": self.own_receiver}
-        wanted = [
-            {"input_parameters": {"keyword": str(index)}, **(mine if index % 2 else {})} for index in range(number)
+        wanted: list[dict[str, object]] = [
+            {"input_parameters": {"keyword": str(index)}, "poll_interval": poll_interval}
+            for index in range(self.number)
         ]
+        for arguments in wanted[1::2]:
+            arguments["callback_url"] = self.own_receiver
         self.run_id = self.airflow.trigger("callbacks", {"runs": wanted})
 
     @property
@@ -106,14 +113,15 @@ class Runs:
         """Those of them that are in one of some states."""
         return [ti for ti in self.task_instances() if ti["state"] in states]
 
-    def wait_until_all_are(self, *states: str, timeout: float) -> None:
-        """Wait until all of them are in one of some states."""
-        wait_for(
-            f"{self.number} tasks that are {states}",
-            lambda: len(self.in_state(*states)) == self.number,
-            timeout=timeout,
-            every=1.0,
-        )
+    def wait_until_all_are(self, state: str, timeout: float) -> None:
+        """Wait until all of them are in a state; one that has failed will not get there."""
+
+        def all_are() -> bool:
+            failed = self.in_state("failed", "up_for_retry")
+            assert not failed, self.log(failed[0]["map_index"])
+            return len(self.in_state(state)) == self.number
+
+        wait_for(f"{self.number} tasks in state {state}", all_are, timeout=timeout, every=1.0)
 
     def xcom(self, map_index: int, key: str):
         """An XCom of one of them."""
@@ -175,7 +183,7 @@ def faults(number: int) -> list[CallbackFault | None]:
 
 
 def test_faulty_callbacks_lose_and_double_nothing(runs, capsys):
-    runs.start(RUNS, (10, 30), faults(RUNS))
+    runs.start((10, 30), faults(RUNS))
     runs.wait_until_all_are("success", timeout=400)
     with capsys.disabled():
         print(f"\n{RUNS} runs, callbacks doubled, late, out of order, a fifth lost; seed {SEED}:")
@@ -187,7 +195,7 @@ def test_faulty_callbacks_lose_and_double_nothing(runs, capsys):
 
 
 def test_callbacks_resume_tasks_while_no_triggerer_is_alive(runs, capsys):
-    runs.start(RUNS, (14, 30), faults(RUNS))
+    runs.start((14, 30), faults(RUNS))
     wait_for("A first deferral", lambda: runs.in_state("deferred"), timeout=90)
     runs.airflow.stop(*TRIGGERERS, with_signal=9)
     try:
@@ -218,7 +226,8 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_alive(runs, capsys):
 
 def test_tasks_that_wait_end_by_the_poll_after_the_api_servers_were_killed(runs, capsys):
     number = RUNS // 2
-    runs.start(number, (60, 70), [None] * number)
+    # All of them defer before the first one ends, and none asks again before the API servers are back.
+    runs.start((number * 1.3, number * 1.4), [None] * number, poll_interval=number * 3.5)
     runs.wait_until_all_are("deferred", timeout=60)
     runs.airflow.stop(*API_SERVERS, with_signal=9)
     try:
@@ -236,7 +245,7 @@ def test_tasks_that_wait_end_by_the_poll_after_the_api_servers_were_killed(runs,
 
 
 def test_a_callback_before_the_end_changes_nothing(runs):
-    runs.start(1, (40, 40), [None])
+    runs.start((40, 40), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     [task] = runs.tasks
     outcomes = []
@@ -254,7 +263,7 @@ def test_a_callback_before_the_end_changes_nothing(runs):
 
 
 def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(runs, capsys):
-    runs.start(1, (45, 45), [None])
+    runs.start((45, 45), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     [task] = runs.tasks
     waiting = WaitingTask("callbacks", runs.run_id, "search", 0)
@@ -316,7 +325,7 @@ def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(
 @pytest.mark.skipif(not HAS_ON_KILL, reason="before Airflow 3.3 the core tells no trigger")
 @pytest.mark.parametrize("action", ["failed", "success", "clear"])
 def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
-    runs.start(1, (600, 600), [None])
+    runs.start((600, 600), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     # The trigger has to run before it can be told.
     runs.emulator.wait_until(lambda: runs.asked("get-task-status"), timeout=60)

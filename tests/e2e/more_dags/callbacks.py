@@ -21,5 +21,4 @@ with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}
         workflow_id=SEARCH.id,
         deferrable=True,
         webhook=True,
-        poll_interval=20,
     ).expand_kwargs(wanted())

@@ -1,0 +1,222 @@
+"""The relays that the README shows, run as they are shown."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+from fastapi import FastAPI
+
+from tests.e2e.local_airflow import free_port, wait_for
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+ENDED = {"id": "7", "status": "finished"}
+
+
+def listens(port: int) -> bool:
+    """Say whether something listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[int]:
+    """Serve an application from a thread."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", log_config=None))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for("The server", lambda: server.started, timeout=15, every=0.02)
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(params=["", "/team-a"], ids=["at the root", "below a path"])
+def base(request) -> str:
+    """The path of ``[api] base_url``."""
+    path: str = request.param
+    return path
+
+
+@pytest.fixture
+def backend(api_server, base) -> Iterator[int]:
+    """The API server, with a page of its own besides the callback route; gives its port."""
+    everything = FastAPI()
+
+    @everything.get("/api/v2/dags")
+    def dags() -> dict[str, str]:
+        return {"who": "may not come here"}
+
+    everything.mount(base, api_server)
+    with served(everything) as port:
+        yield port
+
+
+@pytest.fixture
+def nginx(tmp_path, backend, base) -> Iterator[str]:
+    """The README's nginx, on loopback and without TLS; gives its address."""
+    if NGINX is None:
+        pytest.skip("nginx is not installed")
+    port = free_port()
+    [shown] = re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)
+    for before, after in (
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+        ("http://airflow-api-server:8080", f"http://127.0.0.1:{backend}"),
+        ("location /browseract/", f"location {base}/browseract/"),
+    ):
+        assert shown.count(before) == 1
+        shown = shown.replace(before, after)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log info;\n"
+        f"events {{}}\nhttp {{ {folders} access_log {tmp_path}/access.log;\n{shown}\n}}\n"
+    )
+    process = subprocess.Popen([NGINX, "-c", str(configuration), "-p", str(tmp_path), "-e", f"{tmp_path}/error.log"])
+    try:
+        wait_for("nginx", lambda: process.poll() is not None or listens(port), timeout=15, every=0.02)
+        assert process.poll() is None, (tmp_path / "error.log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class TestNginx:
+    def test_lets_a_callback_through(self, nginx, base, deferred):
+        answer = requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
+        assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
+        assert deferred.state == "scheduled"
+
+    def test_lets_large_outputs_through_as_far_as_the_route_takes_them(self, nginx, base, deferred):
+        body = {**ENDED, "output": {"string": "x" * 3_000_000}}
+        assert requests.post(f"{nginx}{base}{deferred.path}", json=body, timeout=10).status_code == 413
+        assert deferred.state == "scheduled"
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/",
+            "/api/v2/dags",
+            "/browseract/",
+            "/browseract/docs",
+            "/browseract/callback/../../api/v2/dags",
+            "/browseract/callback/%2e%2e/%2e%2e/api/v2/dags",
+            "/browseract/callback/..%2f..%2fapi/v2/dags",
+        ],
+    )
+    def test_lets_nothing_else_through(self, nginx, base, deferred, path):
+        connection = http.client.HTTPConnection(nginx.removeprefix("http://"), timeout=10)
+        connection.request("GET", base + path)
+        answer = connection.getresponse()
+        assert answer.status in (403, 404)
+        assert b"may not come here" not in answer.read()
+
+    def test_writes_no_token_into_its_logs(self, nginx, base, deferred, tmp_path):
+        requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
+        requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
+        requests.get(f"{nginx}{base}/elsewhere", timeout=10)
+        assert "/elsewhere" in (tmp_path / "access.log").read_text()
+        for log in ("access.log", "error.log"):
+            assert deferred.token not in (tmp_path / log).read_text()
+
+
+@pytest.fixture
+def function(backend, base, monkeypatch) -> Callable[..., dict[str, Any]]:
+    """The README's function, in front of the API server."""
+    monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{backend}")
+    monkeypatch.setenv("AIRFLOW_TOKEN", "t0ken-of-the-login")
+    monkeypatch.setenv("AIRFLOW_PATH", base)
+    monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
+    [shown] = re.findall(r"```python\n(import base64.*?)```", README, re.DOTALL)
+    return handler_of(shown)
+
+
+def handler_of(source: str) -> Callable[..., dict[str, Any]]:
+    """Load the function from its text."""
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)
+    handler: Callable[..., dict[str, Any]] = names["handler"]
+    return handler
+
+
+def event(path: str, method: str = "POST", body: str = '{"status": "finished"}', **more: Any) -> dict[str, Any]:
+    """What AWS hands to a function behind a URL."""
+    return {
+        "rawPath": path,
+        "requestContext": {"http": {"method": method}},
+        "headers": {"content-type": "application/json"},
+        "body": body,
+        **more,
+    }
+
+
+class TestTheForwardingFunction:
+    def test_lets_a_callback_through(self, function, base, deferred):
+        assert function(event(base + deferred.path), None) == {"statusCode": 200}
+        assert deferred.state == "scheduled"
+
+    def test_hands_the_body_on_in_both_forms(self, function, base, deferred):
+        going = '{"status": "running"}'
+        assert function(event(base + deferred.path, body=going), None) == {"statusCode": 200}
+        encoded = "eyJzdGF0dXMiOiAicnVubmluZyJ9"
+        assert function(event(base + deferred.path, body=encoded, isBase64Encoded=True), None) == {"statusCode": 200}
+        assert deferred.state == "deferred"
+
+    def test_adds_what_the_login_asks_for(self, function, base, deferred, api_server, monkeypatch):
+        seen: list[str | None] = []
+
+        class Login(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                seen.append(self.headers["Authorization"])
+                self.send_response(302)
+                self.send_header("Location", "/login")
+                self.end_headers()
+
+            def log_message(self, format, *args):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Login) as login:
+            threading.Thread(target=login.serve_forever, daemon=True).start()
+            monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{login.server_address[1]}")
+            assert function(event(base + deferred.path), None) == {"statusCode": 503}
+            login.shutdown()
+        assert seen == ["Bearer t0ken-of-the-login"]
+
+    @pytest.mark.parametrize(
+        ("path", "method"),
+        [
+            ("/api/v2/dags", "GET"),
+            ("/api/v2/dags", "POST"),
+            ("/browseract/callback/a/../../../api/v2/dags", "POST"),
+            ("/browseract/callback/a/b/c", "POST"),
+            ("/browseract/callback/a/b?x=1", "POST"),
+            ("/browseract/callback/a/b\n", "POST"),
+            ("/browseract/callback/a/b", "GET"),
+        ],
+    )
+    def test_lends_its_token_to_nothing_else(self, function, base, path, method, monkeypatch):
+        monkeypatch.setattr(http.client, "HTTPSConnection", None)
+        assert function(event(base + path, method), None) == {"statusCode": 404}
+
+    def test_asks_for_the_callback_again_while_airflow_is_away(self, function, base, deferred, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
+        assert function(event(base + deferred.path), None) == {"statusCode": 503}
