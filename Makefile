@@ -55,6 +55,7 @@ format: $(READY)
 	@$(RUN) ruff format .
 
 bench: $(READY)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group bench
 	@$(RUN) python -m tests.benchmarks.run
 
 clean:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -16,6 +17,12 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
 from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy, wait_for_end
 from airflow_provider_browseract.webhook.callback import resumed_xcom
+
+ON_KILL_LIMIT = 25.0
+"""Seconds that a killed trigger is kept for stopping its run, a little less than Airflow itself allows."""
+
+_STOPPING: set[asyncio.Task[None]] = set()
+"""Stops under way, which may outlast their triggers; the loop alone would not keep them alive."""
 
 
 class TaskTrigger(BaseTrigger):
@@ -96,6 +103,17 @@ class TaskTrigger(BaseTrigger):
 
         Airflow takes a callback that resumed the task for such a person, so the note that it left is looked for first.
         """
+        stopping = asyncio.create_task(self._stop_unless_resumed())
+        _STOPPING.add(stopping)
+        stopping.add_done_callback(_STOPPING.discard)
+        # Until a trigger is gone, Airflow cancels it anew every second or so, and this method with it.
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + ON_KILL_LIMIT
+        while not stopping.done() and loop.time() < limit:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({stopping}, timeout=limit - loop.time())
+
+    async def _stop_unless_resumed(self) -> None:
         if self.callback_token_sha256 and await self._resumed_by_callback():
             return
         try:

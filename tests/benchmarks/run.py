@@ -17,6 +17,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
+from tests.benchmarks import webhook
+
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
 """Seconds that the API takes for each answer."""
@@ -34,25 +36,41 @@ MEASURE = 30.0
 IMPORT = """
 import time
 began = time.perf_counter()
-from airflow.sdk import DAG, BaseOperator
+{base}
 base = time.perf_counter()
-import airflow_provider_browseract.operators.browseract
+{addition}
 print(base - began, time.perf_counter() - base)
 """
 
 
-def imports(runs: int = 10) -> None:
-    """What importing the operator adds to importing Airflow's DAG and BaseOperator."""
+def imports() -> None:
+    """What importing operator and plugin adds to what is imported anyway."""
+    _import(
+        "the operator, on top of DAG and BaseOperator",
+        "from airflow.sdk import DAG, BaseOperator",
+        "import airflow_provider_browseract.operators.browseract",
+        limit="10 %",
+    )
+    _import(
+        "the plugin, on top of a task process's own imports",
+        "import airflow.sdk.execution_time.task_runner, airflow.plugins_manager",
+        "import airflow_provider_browseract.webhook.plugin",
+        limit="1 %",
+    )
+
+
+def _import(what: str, base: str, addition: str, *, limit: str, runs: int = 10) -> None:
     shares, bases, additions = [], [], []
     for _ in range(runs):
-        out = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout
-        base, addition = map(float, out.split()[-2:])
-        bases.append(base)
-        additions.append(addition)
-        shares.append(addition / base)
+        source = IMPORT.format(base=base, addition=addition)
+        out = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout
+        took, added = map(float, out.split()[-2:])
+        bases.append(took)
+        additions.append(added)
+        shares.append(added / took)
     print(
-        f"import: the operator adds {statistics.median(shares):.1%} (median of {runs}; limit 10 %): "
-        f"{statistics.median(additions) * 1000:.0f} ms to {statistics.median(bases) * 1000:.0f} ms"
+        f"import of {what}: {statistics.median(shares):.2%} (median of {runs}; limit {limit}), "
+        f"{statistics.median(additions) * 1000:.1f} ms to {statistics.median(bases) * 1000:.0f} ms"
     )
 
 
@@ -191,7 +209,12 @@ def _rss() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"imports": imports, "triggers": triggers}
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "imports": imports,
+    "triggers": triggers,
+    "route": webhook.route,
+    "wakeup": webhook.wakeup,
+}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import random
 import re
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.timeout(900)
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """An emulator, and a real Airflow that it can call back."""
     emulator = Emulator(concurrency=200)
-    with postgres(tmp_path_factory.mktemp("pg")) as database, emulator.serve() as running:
+    with postgres() as database, emulator.serve() as running:
         port = free_port()
         extra = {"webhook_base_url": f"http://127.0.0.1:{port}/team-a", "retry_budget": 20}
         airflow = LocalAirflow(
@@ -263,7 +264,7 @@ def test_a_callback_before_the_end_changes_nothing(runs):
 
 
 def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(runs, capsys):
-    runs.start((45, 45), [None])
+    runs.start((25, 25), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     [task] = runs.tasks
     waiting = WaitingTask("callbacks", runs.run_id, "search", 0)
@@ -279,16 +280,13 @@ def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(
     ]
     statuses: collections.Counter = collections.Counter()
     before = runs.airflow.memory(*API_SERVERS)
-    total, lock = iter(range(2000)), threading.Lock()
+    numbers, lock, arrived = itertools.count(), threading.Lock(), threading.Event()
     began = time.monotonic()
 
     def flood() -> None:
         with requests.Session() as session:
-            while True:
-                with lock:
-                    number = next(total, None)
-                if number is None:
-                    return
+            # At least 2,000, and as many as it takes until the real callback has come among them.
+            while (number := next(numbers)) < 2000 or not (arrived.is_set() or time.monotonic() > began + 120):
                 url, body = forgeries[number % len(forgeries)]()
                 try:
                     answer = session.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=60)
@@ -302,9 +300,10 @@ def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(
     threads = [threading.Thread(target=flood) for _ in range(8)]
     for thread in threads:
         thread.start()
-    wait_for("The end of the run", lambda: runs.tasks[0].finished_at, timeout=60)
-    busy = any(thread.is_alive() for thread in threads)
-    runs.emulator.wait_until(lambda: runs.our_deliveries(task.id), timeout=30)
+    try:
+        runs.emulator.wait_until(lambda: runs.our_deliveries(task.id), timeout=90)
+    finally:
+        arrived.set()
     for thread in threads:
         thread.join(120)
     took = time.monotonic() - began
@@ -312,11 +311,11 @@ def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(
     runs.wait_until_all_are("success", timeout=90)
     with capsys.disabled():
         print(
-            f"\n2,000 forged callbacks in {took:.0f} s: {dict(statuses)}; the API servers' memory "
+            f"\n{sum(statuses.values())} forged callbacks in {took:.0f} s: {dict(statuses)}; the API servers' memory "
             f"{before >> 20} MiB before, {after >> 20} MiB after"
         )
         assert runs.check() == {"callback": 1}
-    assert busy
+    assert sum(statuses.values()) >= 2000
     assert set(statuses) <= {404, 413, "cut off"}
     assert [delivery.http_status for delivery in runs.our_deliveries(task.id)] == [200]
     assert after < before * 1.25

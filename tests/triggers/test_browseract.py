@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.waiting import End, WaitEvent
+from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
 
@@ -143,6 +144,20 @@ def test_a_stop_that_fails_is_said_loudly(emulator, capfd):
     assert f"BrowserAct task {task_id} could not be stopped and goes on" in "".join(capfd.readouterr())
 
 
+def test_a_stop_that_hangs_does_not_hold_the_triggerer(emulator, monkeypatch):
+    monkeypatch.setattr(triggers, "ON_KILL_LIMIT", 0.2)
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    task_id = start()
+    emulator.fault("stop-task", RequestFault.hung())
+    began = time.monotonic()
+
+    async def kill() -> float:
+        await trigger(task_id).on_kill()
+        return time.monotonic() - began
+
+    assert asyncio.run(kill()) < 5
+
+
 class TestAKillThatMayBeACallback:
     """Airflow takes a callback that resumed the task for a person who ended the wait."""
 
@@ -159,6 +174,8 @@ class TestAKillThatMayBeACallback:
 
         async def aget_one(*, key, dag_id, task_id, run_id, map_index):
             assert (dag_id, task_id, run_id, map_index) == ("shop", "run", "manual__1", 3)
+            # The first look of a triggerer takes seconds.
+            await asyncio.sleep(0.4)
             note = notes.get(key)
             if isinstance(note, Exception):
                 raise note
@@ -184,3 +201,16 @@ class TestAKillThatMayBeACallback:
         said = "".join(capfd.readouterr())
         assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may go on" in said
         assert "the API server is away" in said
+
+    @pytest.mark.parametrize("bounded", [False, True], ids=["as it is", "with Airflow's time limit around it"])
+    def test_is_not_cut_off_by_airflows_repeated_cancels(self, emulator, waiting, bounded):
+        async def kill() -> None:
+            on_kill = waiting.trigger.on_kill()
+            under_way = asyncio.ensure_future(asyncio.wait_for(on_kill, 30) if bounded else on_kill)
+            await asyncio.sleep(0.05)
+            while not under_way.done() or emulator.tasks[0].status != "canceled":
+                under_way.cancel("__airflow_user_action__")
+                await asyncio.sleep(0.05)
+
+        asyncio.run(asyncio.wait_for(kill(), 20))
+        assert emulator.tasks[0].status == "canceled"

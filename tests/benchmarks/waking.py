@@ -1,0 +1,86 @@
+"""Four ways to be told that a run has ended; each keeps the moment at which its execute_complete began."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.providers.http.triggers.http import HttpEventTrigger
+from airflow.sdk import BaseOperator
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_browseract.emulator import PLAIN_TEXT
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+
+class Timed(RunWorkflowOperator):
+    """Our operator, with a clock."""
+
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        """Note the moment, and go on."""
+        context["ti"].xcom_push(key="resumed_at", value=time.time())
+        return super().execute_complete(context, event)
+
+
+class AtThatMoment(BaseTrigger):
+    """Fires in the triggerer at the very moment: what no trigger that asks can better."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = at
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Name class and arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"at": self.at}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep until then."""
+        await asyncio.sleep(max(0.0, self.at - time.time()))
+        yield TriggerEvent({"at": self.at})
+
+
+class WaitsForThatMoment(BaseOperator):
+    """Defers on a trigger that knows the moment beforehand."""
+
+    def __init__(self, *, after: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
+
+    def execute(self, context: Any) -> None:
+        """Defer."""
+        self.defer(trigger=AtThatMoment(time.time() + self.after), method_name="execute_complete")
+
+    def execute_complete(self, context: Any, event: Any) -> None:
+        """Note both moments."""
+        context["ti"].xcom_push(key="resumed_at", value=time.time())
+        context["ti"].xcom_push(key="ended_at", value=event["at"])
+
+
+async def has_ended(response: Any) -> bool:
+    """Say whether an answer of get-task-status tells of the end."""
+    return "finished" in response.text
+
+
+class HandWritten(BaseOperator):
+    """What one writes today without this provider's operator: a start, and a deferral on the http provider."""
+
+    def execute(self, context: Any) -> None:
+        """Start a run and defer."""
+        created = BrowserActHook().run_task(PLAIN_TEXT.id)
+        context["ti"].xcom_push(key="task_id", value=created.id)
+        self.defer(
+            trigger=HttpEventTrigger(
+                http_conn_id="browseract_http",
+                endpoint=f"/v2/workflow/get-task-status?task_id={created.id}",
+                response_check_path=f"{__name__}.has_ended",
+                poll_interval=10.0,
+            ),
+            method_name="execute_complete",
+        )
+
+    def execute_complete(self, context: Any, event: Any) -> None:
+        """Note the moment."""
+        context["ti"].xcom_push(key="resumed_at", value=time.time())
