@@ -12,13 +12,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger
+from airflow.models.trigger import Trigger, handle_event_submit
 from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
@@ -77,8 +78,10 @@ def resume(waiting: WaitingTask, token_sha256: str, *, run_goes_on: Callable[[],
             return Outcome.TOO_EARLY
         if not _claim(session, ti_id, trigger.id, now):
             return Outcome.ALREADY_RESUMED
-        XComModel.set(resumed_xcom(trigger.id), now.isoformat(), **waiting._asdict(), session=session)
-        Trigger.submit_event(trigger.id, _event(arguments), session=session)
+        _leave_note(session, waiting, trigger.id, now)
+        # What Trigger.submit_event does with a task instance; its look for assets of the trigger would be in vain.
+        task_instance = session.scalars(select(TaskInstance).where(TaskInstance.id == ti_id)).one()
+        handle_event_submit(_event(arguments), task_instance=task_instance, session=session)
         return Outcome.RESUMED
 
 
@@ -136,6 +139,21 @@ def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool
     )
     claimed = cast("CursorResult[Any]", session.execute(claim))
     return bool(claimed.rowcount)
+
+
+def _leave_note(session: Session, waiting: WaitingTask, trigger_id: int, now: datetime) -> None:
+    """Tell the trigger, which Airflow is about to kill, that its run is still waited for.
+
+    As ``XComModel.set`` does, without its look for a note that could be there: no trigger is ended twice.
+    """
+    dag_run_id = select(DagRun.id).where(DagRun.dag_id == waiting.dag_id, DagRun.run_id == waiting.run_id)
+    note = insert(XComModel).values(
+        **waiting._asdict(),
+        dag_run_id=dag_run_id.scalar_subquery(),
+        key=resumed_xcom(trigger_id),
+        value=XComModel.serialize_value(now.isoformat()),
+    )
+    session.execute(note)
 
 
 def _event(arguments: dict[str, Any]) -> TriggerEvent:

@@ -350,7 +350,7 @@ class TestAnythingUnexpected:
             raise RuntimeError("the core has changed")
 
         before = deferred.xcoms
-        monkeypatch.setattr(Trigger, "submit_event", broken)
+        monkeypatch.setattr(resume, "handle_event_submit", broken)
         assert await call(client, deferred.path) == (503, "unavailable")
         assert deferred.state == "deferred"
         assert deferred.xcoms == before
@@ -359,7 +359,7 @@ class TestAnythingUnexpected:
         def broken(*args, **kwargs):
             raise RuntimeError("the core has changed")
 
-        monkeypatch.setattr(Trigger, "submit_event", broken)
+        monkeypatch.setattr(resume, "handle_event_submit", broken)
         with caplog.at_level(logging.DEBUG):
             await call(client, deferred.path)
         assert "the core has changed" in caplog.text
