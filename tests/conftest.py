@@ -29,6 +29,17 @@ def airflow_database() -> None:
     initdb()
 
 
+@pytest.fixture(scope="session")
+def api_server(airflow_database):
+    """What Airflow makes of the plugin: an application with its routes mounted."""
+    from airflow.api_fastapi.app import init_plugins
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    init_plugins(app)
+    return app
+
+
 class DagResult:
     """A finished run of a DAG, from ``dag.test()``."""
 

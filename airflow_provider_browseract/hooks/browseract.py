@@ -29,6 +29,7 @@ from airflow_provider_browseract.runs.inputs import (
     read_id,
     read_input_parameters,
 )
+from airflow_provider_browseract.webhook import callback
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
         Template,
         Workflow,
     )
+
+
+PROBE_TIMEOUT = 5.0
+"""Seconds that the test of a connection waits for the callback route."""
 
 
 class BrowserActHook(BaseHook):
@@ -235,9 +240,9 @@ class BrowserActHook(BaseHook):
         return self.client.send(calls.get_region_list())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check key, address and network by listing one workflow, which costs no credits.
+        """Check key, address and network by listing one workflow, which costs no credits, and the way of callbacks.
 
-        :returns: whether it worked, and what was found or which of the three is wrong.
+        :returns: whether it worked, and what was found or what is wrong.
         """
         try:
             page = self.client.send(calls.list_workflows(limit=1))
@@ -249,7 +254,39 @@ class BrowserActHook(BaseHook):
             return False, f"The network or the host is wrong: {error}"
         except (BrowserActError, InputError) as error:
             return False, str(error)
-        return True, f"Connected to {self.settings.client.base_url}: {page.total_count or 0} workflows are visible."
+        connected = f"Connected to {self.settings.client.base_url}: {page.total_count or 0} workflows are visible."
+        good, callbacks = self._test_callbacks()
+        return good, f"{connected} {callbacks}"
+
+    def _test_callbacks(self) -> tuple[bool, str]:
+        """Knock at the callback route with a token that no run has."""
+        import requests
+
+        base_url = self.settings.webhook_base_url
+        if base_url is None:
+            return True, "Deferred tasks poll, since there is no webhook_base_url."
+        try:
+            url = callback.address(
+                base_url,
+                callback.WaitingTask("", "", "", -1),
+                callback.new_token(),
+                conn_id=self.browseract_conn_id,
+                api_base_url=self.settings.client.base_url,
+            )
+            answer = requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False)
+        except InputError as error:
+            return False, str(error)
+        except requests.RequestException as error:
+            return True, (
+                f"Whether callbacks arrive at {base_url} is not known: it cannot be reached from here "
+                f"({type(error).__name__})."
+            )
+        if (answer.status_code, answer.content) == (404, callback.UNKNOWN_ANSWER):
+            return True, f"Callbacks arrive at {base_url}."
+        return False, (
+            f"But {base_url} does not lead to the callback route: it answered HTTP {answer.status_code}. Check its "
+            "path; where a login stands in front of the API server, callbacks need a relay."
+        )
 
     def _hurried_client(self, seconds: float) -> BrowserActClient:
         from airflow_provider_browseract.api.client import BrowserActClient

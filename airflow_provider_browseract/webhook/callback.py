@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from airflow_provider_browseract.runs.inputs import InputError, check_callback_url
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
+UNKNOWN_ANSWER = b'{"outcome":"unknown"}'
+"""What the route answers to a token that it does not know."""
+
 TOKEN_BYTES = 32
 TOKEN_XCOM = "callback_token_sha256"
 """XCom and trigger argument with the digest of the token: the first for callbacks while no trigger waits."""
@@ -126,6 +129,25 @@ class Callback:
     token: str
 
 
+def address(base_url: str, waiting: WaitingTask, token: str, *, conn_id: str, api_base_url: str) -> str:
+    """Make the address for the callback of a run, and check it as BrowserAct will.
+
+    :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
+    :param waiting: the task instance to resume.
+    :param token: the token of the run.
+    :param conn_id: id of the connection that has the base URL, for the messages.
+    :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
+    :raises InputError: BrowserAct would not take the address.
+    """
+    named = f"webhook_base_url of connection {conn_id!r}"
+    check_callback_url(named, base_url, api_base_url=api_base_url)
+    if "?" in base_url or "#" in base_url or "@" in base_url:
+        raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
+    url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{waiting.encode()}/{token}"
+    check_callback_url(f"The callback address made from {named}", url, api_base_url=api_base_url)
+    return url
+
+
 def arrange(
     base_url: str,
     waiting: WaitingTask,
@@ -137,24 +159,15 @@ def arrange(
 ) -> Callback | None:
     """Make an address with a new token, and find it a place beside the addresses of the user.
 
-    :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
-    :param waiting: the task instance to resume.
     :param callback_url: the user's own receiver for the end of the run; ours then goes into the other field.
     :param status_change_callback_url: the user's own receiver for changes of status.
-    :param conn_id: id of the connection, for the messages.
-    :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
-    :returns: the addresses, or None where both places are taken.
-    :raises InputError: BrowserAct would not take the address.
+    :returns: the addresses, or None where both places are taken. The other arguments and errors are those of
+        :func:`address`.
     """
     if callback_url and status_change_callback_url:
         return None
-    named = f"webhook_base_url of connection {conn_id!r}"
-    check_callback_url(named, base_url, api_base_url=api_base_url)
-    if "?" in base_url or "#" in base_url or "@" in base_url:
-        raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
     token = new_token()
-    ours = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{waiting.encode()}/{token}"
-    check_callback_url(f"The callback address made from {named}", ours, api_base_url=api_base_url)
+    ours = address(base_url, waiting, token, conn_id=conn_id, api_base_url=api_base_url)
     if callback_url:
         return Callback(callback_url, ours, digest(token), token)
     return Callback(ours, status_change_callback_url, digest(token), token)

@@ -12,6 +12,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.inputs import InputError
+from tests.served import served
 
 
 @pytest.fixture
@@ -173,6 +174,35 @@ class TestTestingTheConnection:
 
         good, message = Connection.get_connection_from_secrets("browseract_default").test_connection()
         assert good is True, message
+
+    def test_callbacks_that_lead_to_the_route_are_said_to_arrive(self, emulator, connect, api_server):
+        with served(api_server) as port:
+            connect(extra={"webhook_base_url": f"http://127.0.0.1:{port}/"})
+            good, message = BrowserActHook().test_connection()
+        assert good is True, message
+        assert f"Callbacks arrive at http://127.0.0.1:{port}/." in message
+
+    def test_callbacks_that_lead_elsewhere_are_a_fault_of_the_connection(self, emulator, connect, browseract_emulator):
+        connect(extra={"webhook_base_url": browseract_emulator.url})
+        good, message = BrowserActHook().test_connection()
+        assert good is False
+        assert "does not lead to the callback route: it answered HTTP 404" in message
+
+    def test_callbacks_that_cannot_be_tried_from_here_are_no_fault(self, emulator, connect):
+        connect(extra={"webhook_base_url": "http://127.0.0.1:9"})
+        good, message = BrowserActHook().test_connection()
+        assert good is True
+        assert "cannot be reached from here (ConnectionError)" in message
+
+    def test_callbacks_to_an_impossible_address_are_a_fault(self, emulator, connect):
+        connect(extra={"webhook_base_url": "ftp://airflow.example.com"})
+        good, message = BrowserActHook().test_connection()
+        assert good is False
+        assert "webhook_base_url of connection 'browseract_default' is not an http or https address" in message
+
+    def test_without_callbacks_polling_is_said(self, emulator, connect):
+        connect()
+        assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]
 
 
 def test_what_the_api_refuses_comes_with_its_words(emulator):

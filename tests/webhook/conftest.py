@@ -7,13 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.api_fastapi.app import init_plugins
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from fastapi import FastAPI
 from sqlalchemy import delete, select
 
 from airflow_provider_browseract.emulator import SEARCH
@@ -133,11 +131,3 @@ def deferred(run_dag, browseract_emulator) -> Deferred:
     made.start()
     made.defer()
     return made
-
-
-@pytest.fixture(scope="session")
-def api_server() -> FastAPI:
-    """What Airflow makes of the plugin: an application with its routes mounted."""
-    app = FastAPI()
-    init_plugins(app)
-    return app

@@ -20,6 +20,7 @@ from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitE
 from airflow_provider_browseract.webhook import receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     RESUMED_XCOM_PREFIX,
+    UNKNOWN_ANSWER,
     Outcome,
     WaitingTask,
     digest,
@@ -227,7 +228,7 @@ class TestACallbackThatIsNotFromBrowserAct:
         reference = await client.post(forged.wrong_token, json=ENDED)
         assert (answer.status_code, answer.content, dict(answer.headers)) == (
             404,
-            b'{"outcome":"unknown"}',
+            UNKNOWN_ANSWER,
             dict(reference.headers),
         )
         assert deferred.state == "deferred"

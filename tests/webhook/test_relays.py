@@ -11,16 +11,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-import uvicorn
 from fastapi import FastAPI
 
 from tests.e2e.local_airflow import free_port, wait_for
+from tests.served import served
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
@@ -31,21 +30,6 @@ def listens(port: int) -> bool:
     """Say whether something listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[int]:
-    """Serve an application from a thread."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_for("The server", lambda: server.started, timeout=15, every=0.02)
-    try:
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(params=["", "/team-a"], ids=["at the root", "below a path"])
