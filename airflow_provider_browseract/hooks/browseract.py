@@ -34,7 +34,7 @@ from airflow_provider_browseract.webhook import callback
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
     from airflow_provider_browseract.api.models import (
         CreatedTask,
         Region,
@@ -95,13 +95,17 @@ class BrowserActHook(BaseHook):
         return self.client
 
     @asynccontextmanager
-    async def async_client(self) -> AsyncIterator[AsyncBrowserActClient]:
-        """Open an asynchronous client, for triggers; the connection is read without blocking the event loop."""
+    async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
+        """Open an asynchronous client, for triggers; the connection is read without blocking the event loop.
+
+        :param within: seconds after which a call gives up, where they are few; the connection's patience otherwise.
+        """
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
         if "settings" not in self.__dict__:
             self.__dict__["settings"] = self._read(await self.aget_connection(self.browseract_conn_id))
-        async with AsyncBrowserActClient(self.settings.client) as client:
+        settings = self.settings.client
+        async with AsyncBrowserActClient(settings if within is None else _hurried(settings, within)) as client:
             yield client
 
     def run_task(
@@ -201,9 +205,14 @@ class BrowserActHook(BaseHook):
         :param within: seconds after which to give up, where they are few; the connection's patience otherwise.
         :returns: False if BrowserAct says that the task had already ended.
         """
-        client = self.client if within is None else self._hurried_client(within)
+        call = calls.stop_task(read_id("task_id", task_id))
         try:
-            client.send(calls.stop_task(read_id("task_id", task_id)))
+            if within is None:
+                self.client.send(call)
+            else:
+                from airflow_provider_browseract.api.client import BrowserActClient
+
+                BrowserActClient(_hurried(self.settings.client, within)).send(call)
         except TaskEndedError:
             return False
         return True
@@ -288,19 +297,6 @@ class BrowserActHook(BaseHook):
             "path; where a login stands in front of the API server, callbacks need a relay."
         )
 
-    def _hurried_client(self, seconds: float) -> BrowserActClient:
-        from airflow_provider_browseract.api.client import BrowserActClient
-        from airflow_provider_browseract.api.retries import RetryPolicy
-
-        part = seconds / 3
-        hurried = replace(
-            self.settings.client,
-            connect_timeout=part,
-            read_timeout=part,
-            retries=RetryPolicy(budget=part, longest_pause=part),
-        )
-        return BrowserActClient(hurried)
-
     def _read(self, connection: Connection) -> form.ConnectionSettings:
         from airflow import __version__ as airflow_version
 
@@ -325,3 +321,16 @@ class BrowserActHook(BaseHook):
             # Such as Airflow's task timeout, which interrupts wherever the code is.
             self.log.error("Interrupted during %s: a run may go on, and cost credits, without its id known.", call.name)
             raise
+
+
+def _hurried(settings: ClientSettings, seconds: float) -> ClientSettings:
+    """Let a call of a client end within some seconds."""
+    from airflow_provider_browseract.api.retries import RetryPolicy
+
+    part = seconds / 3
+    return replace(
+        settings,
+        connect_timeout=part,
+        read_timeout=part,
+        retries=RetryPolicy(budget=part, longest_pause=part),
+    )

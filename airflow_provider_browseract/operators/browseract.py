@@ -48,7 +48,7 @@ from airflow_provider_browseract.runs.waiting import (
     status_line,
     wait_for_end,
 )
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, WaitingTask, arrange
+from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, NoCallbackError, WaitingTask, arrange
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -270,19 +270,19 @@ class RunWorkflowOperator(BaseOperator):
                 )
             return None
         ti = context["ti"]
-        callback = arrange(
-            settings.webhook_base_url,
-            WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
-            callback_url=self.callback_url,
-            status_change_callback_url=self.status_change_callback_url,
-            conn_id=self.browseract_conn_id,
-            api_base_url=settings.client.base_url,
-        )
-        if callback is None:
-            both = "callback_url and status_change_callback_url are both in use, which leaves no place for a callback"
+        try:
+            callback = arrange(
+                settings.webhook_base_url,
+                WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
+                callback_url=self.callback_url,
+                status_change_callback_url=self.status_change_callback_url,
+                conn_id=self.browseract_conn_id,
+                api_base_url=settings.client.base_url,
+            )
+        except NoCallbackError as error:
             if demanded:
-                raise InputError(f"{both} of webhook=True. Leave one of them out.")
-            self.log.info("%s that wakes this task. It polls.", both)
+                raise InputError(f"{error}. Change that, or leave webhook=True out to let the task poll.") from None
+            self.log.info("%s. This task polls.", error)
             return None
         mask_secret(callback.token)
         # Before the start, so that not even a callback that overtakes the answer to the start is unknown.

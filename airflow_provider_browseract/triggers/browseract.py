@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
@@ -20,6 +22,9 @@ from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 ON_KILL_LIMIT = 25.0
 """Seconds that a killed trigger is kept for stopping its run, a little less than Airflow itself allows."""
+
+STOP_LIMIT = 15.0
+"""Seconds of these for the call that stops the run; the look for who waits before can take some, too."""
 
 _STOPPING: set[asyncio.Task[None]] = set()
 """Stops under way, which may outlast their triggers; the loop alone would not keep them alive."""
@@ -101,9 +106,10 @@ class TaskTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
 
-        Airflow takes a callback that resumed the task for such a person, so the note that it left is looked for first.
+        Airflow calls this too when a callback has resumed the task, and when another triggerer has taken over from one
+        that was taken for dead. Both are looked for first, since then the run is still waited for.
         """
-        stopping = asyncio.create_task(self._stop_unless_resumed())
+        stopping = asyncio.create_task(self._stop_unless_waited_for())
         _STOPPING.add(stopping)
         stopping.add_done_callback(_STOPPING.discard)
         # Until a trigger is gone, Airflow cancels it anew every second or so, and this method with it.
@@ -113,38 +119,51 @@ class TaskTrigger(BaseTrigger):
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
 
-    async def _stop_unless_resumed(self) -> None:
-        if self.callback_token_sha256 and await self._resumed_by_callback():
-            return
+    async def _stop_unless_waited_for(self) -> None:
+        task_id = self.browseract_task_id
         try:
-            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
-                await client.send(calls.stop_task(self.browseract_task_id))
-        except TaskEndedError:
-            return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
-            self.log.error("BrowserAct task %s could not be stopped and goes on: %s", self.browseract_task_id, error)
-            return
-        self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", self.browseract_task_id)
-
-    async def _resumed_by_callback(self) -> bool:
-        ti: Any = self.task_instance
-        try:
-            from airflow.sdk.execution_time.xcom import XCom
-
-            note = await XCom.aget_one(
-                key=resumed_xcom(self.trigger_id),
-                dag_id=ti.dag_id,
-                task_id=ti.task_id,
-                run_id=ti.run_id,
-                map_index=ti.map_index,
-            )
-        except Exception as error:  # noqa: BLE001 - then it is not known, and a run that is waited for must not be stopped
+            if waiting := await self._who_waits():
+                self.log.info("BrowserAct task %s is not stopped: %s", task_id, waiting)
+                return
+        except Exception as error:  # noqa: BLE001 - a run that may be waited for must not be stopped on a guess
             self.log.error(
-                "BrowserAct task %s was not stopped and may go on: it cannot be learned whether a callback or a person "
-                "ended the wait (%s: %s)",
-                self.browseract_task_id,
+                "BrowserAct task %s was not stopped and may go on: it cannot be learned whether it is still waited for "
+                "(%s: %s)",
+                task_id,
                 type(error).__name__,
                 error,
             )
-            return True
-        return note is not None
+            return
+        try:
+            async with BrowserActHook(self.browseract_conn_id).async_client(within=STOP_LIMIT) as client:
+                await client.send(calls.stop_task(task_id))
+        except TaskEndedError:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
+            self.log.error("BrowserAct task %s could not be stopped and may go on: %s", task_id, error)
+            return
+        self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", task_id)
+
+    async def _who_waits(self) -> str | None:
+        """Say who waits for the run although this trigger was told to end, or give None."""
+        if self.callback_token_sha256 and await self._xcom(resumed_xcom(self.first_poll_at)) is not None:
+            return "a callback has resumed the Airflow task."
+        ti: Any = self.task_instance
+        going = await asyncio.to_thread(
+            RuntimeTaskInstance.get_ti_count,
+            ti.dag_id,
+            map_index=ti.map_index,
+            task_ids=[ti.task_id],
+            run_ids=[ti.run_id],
+            states=["deferred", "running"],
+        )
+        # Of a task that was cleared, the next try waits for a run of its own; Airflow has deleted the XComs by then.
+        if going and await self._xcom("task_id") == self.browseract_task_id:
+            return "the Airflow task waits for it elsewhere."
+        return None
+
+    async def _xcom(self, key: str) -> Any:
+        ti: Any = self.task_instance
+        return await XCom.aget_one(
+            key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+        )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.runs.inputs import InputError, check_callback_url
+from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError, check_callback_url
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
 UNKNOWN_ANSWER = b'{"outcome":"unknown"}'
@@ -27,7 +27,15 @@ TOKEN_XCOM = "callback_token_sha256"
 
 RESUMED_XCOM_PREFIX = "resumed_by_callback_"
 
+LONGEST_ID = 250
+"""Characters that Airflow's columns have for the ids of DAG, run and task."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+_ODD = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
+
+
+class NoCallbackError(InputError):
+    """No callback can be arranged for this task; it can still poll."""
 
 
 class Outcome(str, Enum):
@@ -69,6 +77,14 @@ class WaitingTask(NamedTuple):
     task_id: str
     map_index: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether every database of Airflow can be asked for it without an error."""
+        ids = self.dag_id, self.run_id, self.task_id
+        # MySQL's older character set ends at U+FFFF; NUL and half characters are an error in PostgreSQL.
+        writable = all(len(each) <= LONGEST_ID and not _ODD.search(each) for each in ids)
+        return writable and -1 <= self.map_index < 2**31
+
     def encode(self) -> str:
         """Write it as one part of a path, whatever characters the ids have."""
         text = json.dumps(self, ensure_ascii=False, separators=(",", ":"))
@@ -87,8 +103,8 @@ class WaitingTask(NamedTuple):
         if not isinstance(fields, list) or [type(field) for field in fields] != [str, str, str, int]:
             raise ValueError("it is no list of three ids and an index")
         waiting = cls(*fields)
-        # What no database could hold would be an error there; what is written in another way is not from us.
-        if "\0" in "".join(waiting[:3]) or not -1 <= waiting.map_index < 2**31 or waiting.encode() != part:
+        # What is written in another way is not from us.
+        if not waiting.fits or waiting.encode() != part:
             raise ValueError("it names no task instance")
         return waiting
 
@@ -108,9 +124,12 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def resumed_xcom(trigger_id: int | None) -> str:
-    """Name the XCom that says that a callback, and no person, ended the wait of a trigger."""
-    return f"{RESUMED_XCOM_PREFIX}{trigger_id}"
+def resumed_xcom(first_poll_at: float) -> str:
+    """Name the XCom that says that a callback, and no person, ended the wait of a trigger.
+
+    :param first_poll_at: the trigger's argument, which tells the waits of a task apart: ids of triggers come again.
+    """
+    return f"{RESUMED_XCOM_PREFIX}{round(first_poll_at * 1000)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,14 +156,19 @@ def address(base_url: str, waiting: WaitingTask, token: str, *, conn_id: str, ap
     :param token: the token of the run.
     :param conn_id: id of the connection that has the base URL, for the messages.
     :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
-    :raises InputError: BrowserAct would not take the address.
+    :raises InputError: BrowserAct would not take the base URL.
+    :raises NoCallbackError: BrowserAct would not take the address, since the names in it are long.
     """
     named = f"webhook_base_url of connection {conn_id!r}"
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
         raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
     url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{waiting.encode()}/{token}"
-    check_callback_url(f"The callback address made from {named}", url, api_base_url=api_base_url)
+    if len(url) > URL_LENGTH:
+        raise NoCallbackError(
+            f"The callback address made from {named} and the names of DAG, run and task has {len(url)} characters, and "
+            f"BrowserAct takes at most {URL_LENGTH}"
+        )
     return url
 
 
@@ -156,16 +180,22 @@ def arrange(
     status_change_callback_url: Any,
     conn_id: str,
     api_base_url: str,
-) -> Callback | None:
+) -> Callback:
     """Make an address with a new token, and find it a place beside the addresses of the user.
+
+    The arguments that are not named here are those of :func:`address`, and so are the errors.
 
     :param callback_url: the user's own receiver for the end of the run; ours then goes into the other field.
     :param status_change_callback_url: the user's own receiver for changes of status.
-    :returns: the addresses, or None where both places are taken. The other arguments and errors are those of
-        :func:`address`.
+    :raises NoCallbackError: both places are taken, or the task instance has names that fit into no address.
     """
     if callback_url and status_change_callback_url:
-        return None
+        raise NoCallbackError(
+            "callback_url and status_change_callback_url are both in use, which leaves no place for the address that "
+            "wakes this task"
+        )
+    if not waiting.fits:
+        raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
     token = new_token()
     ours = address(base_url, waiting, token, conn_id=conn_id, api_base_url=api_base_url)
     if callback_url:

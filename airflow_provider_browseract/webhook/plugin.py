@@ -55,7 +55,7 @@ def _hide_token(scope: Scope) -> None:
     """Take the token out of the path that the server and its middlewares write into their logs afterwards."""
     before, route, _ = scope["path"].partition(f"{URL_PREFIX}{CALLBACK_PATH}/")
     if route:
-        scope["path"] = f"{before}{route}***"
+        scope["path"] = f"{before}{route}hidden"
         scope["raw_path"] = scope["path"].encode()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
+from collections.abc import Mapping
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
@@ -27,7 +30,7 @@ BODY_TIMEOUT = 20.0
 THREADS = 4
 """How many callbacks are worked on at once: as many threads and database connections they take at most."""
 
-_STATUS = {Outcome.TOO_EARLY: 202, Outcome.UNKNOWN: 404}
+_STATUS = {Outcome.TOO_EARLY: 202}
 
 
 def create_app() -> FastAPI:
@@ -39,15 +42,19 @@ def create_app() -> FastAPI:
     async def callback(run: str, token: str, request: Request) -> JSONResponse:
         try:
             return await _receive(run, token, request, limiter)
-        except Exception:
+        except ClientDisconnect:
+            log.debug("A callback for %r was broken off", run)
+            return _answer("broken off", 400)
+        except Exception:  # noqa: BLE001 - logged without its variables, and sent again
+            # As text, since Airflow's logs may show the variables of a traceback, and one of them is the token.
+            log.error("A callback for %r could not be worked on:\n%s", run, traceback.format_exc())
             # BrowserAct sends a callback again after an answer of 5xx, and after no other.
-            log.exception("A callback for %r could not be worked on", run)
             return _answer("unavailable", 503)
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
         outcome = Outcome.UNKNOWN if error.status_code == 404 else "method not allowed"
-        return JSONResponse({"outcome": str(outcome)}, error.status_code, error.headers)
+        return _answer(outcome, error.status_code, error.headers)
 
     return app
 
@@ -61,21 +68,24 @@ async def _receive(run: str, token: str, request: Request, limiter: anyio.Capaci
         return _answer(Outcome.UNKNOWN, 404)
     if not is_token(token):
         return _answer(Outcome.UNKNOWN, 404)
-    body: bytes | None = None
-    with anyio.move_on_after(BODY_TIMEOUT) as patience:
-        body = await _read(request)
-    if patience.cancel_called:
-        return _answer("body too slow", 408)
-    outcome = await anyio.to_thread.run_sync(_resume, waiting, digest(token), body, limiter=limiter)
-    log.log(logging.DEBUG if outcome is Outcome.UNKNOWN else logging.INFO, "Callback for %s: %s", waiting, outcome)
+    # Here, not above: this module is also imported where there is no database.
+    from airflow_provider_browseract.webhook.resume import Wait, look, resume
+
+    found = await anyio.to_thread.run_sync(look, waiting, digest(token), limiter=limiter)
+    if found is Outcome.UNKNOWN:
+        log.debug("Callback for %s: %s", waiting, found)
+        return _answer(found, 404)
+    # Only who knows the token has a body of theirs read.
+    body, refusal = await _read(request)
+    if body is not None and says_that_the_run_goes_on(body):
+        outcome = Outcome.RUN_GOES_ON
+    elif isinstance(found, Wait):
+        outcome = await anyio.to_thread.run_sync(resume, found, limiter=limiter)
+    else:
+        outcome = found
+    log.info("Callback for %s: %s", waiting, outcome)
     # Large outputs make large bodies. They are not read, but what they hint at is in the address.
-    return _answer(outcome, 413 if body is None else _STATUS.get(outcome, 200))
-
-
-def _resume(waiting: WaitingTask, token_sha256: str, body: bytes | None) -> Outcome:
-    from airflow_provider_browseract.webhook.resume import resume
-
-    return resume(waiting, token_sha256, run_goes_on=lambda: body is not None and says_that_the_run_goes_on(body))
+    return _answer(outcome, refusal or _STATUS.get(outcome, 200))
 
 
 def _is_json(content_type: str | None) -> bool:
@@ -84,17 +94,19 @@ def _is_json(content_type: str | None) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
-async def _read(request: Request) -> bytes | None:
-    """Read a body, or give None for one that is too large."""
+async def _read(request: Request) -> tuple[bytes | None, int | None]:
+    """Read a body; or give the status that says why it was not read to its end."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
-        return None
+        return None, 413
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return None
-    return bytes(body)
+    with anyio.move_on_after(BODY_TIMEOUT):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return None, 413
+        return bytes(body), None
+    return None, 408
 
 
 def says_that_the_run_goes_on(body: bytes) -> bool:
@@ -114,6 +126,6 @@ def says_that_the_run_goes_on(body: bytes) -> bool:
     return not status.ended and status is not TaskStatus.UNKNOWN
 
 
-def _answer(outcome: Outcome | str, http_status: int) -> JSONResponse:
+def _answer(outcome: Outcome | str, http_status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     count(f"browseract.callback.{str(outcome).replace(' ', '_')}")
-    return JSONResponse({"outcome": str(outcome)}, http_status)
+    return JSONResponse({"outcome": str(outcome)}, http_status, headers)

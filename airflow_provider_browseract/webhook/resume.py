@@ -1,4 +1,4 @@
-"""Resuming a deferred task from the API server, in one short transaction.
+"""Resuming a deferred task from the API server: a look, and one short transaction.
 
 The only module of the package that touches ``airflow.models``, which is no public interface. It is imported by the
 first callback; whatever goes wrong here is answered with 503, and the trigger's own questions end the wait.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,14 +39,28 @@ TRIGGERS = "airflow_provider_browseract.triggers."
 """Where the classes of our triggers lie."""
 
 
-def resume(waiting: WaitingTask, token_sha256: str, *, run_goes_on: Callable[[], bool]) -> Outcome:
-    """Resume a task instance, if it waits for a callback with this token.
+@dataclass(frozen=True)
+class Wait:
+    """A wait that a callback may end.
+
+    :param waiting: the task instance that waits.
+    :param ti_id: its primary key.
+    :param trigger_id: primary key of the trigger that it waits for.
+    :param arguments: the trigger's arguments.
+    """
+
+    waiting: WaitingTask
+    ti_id: Any
+    trigger_id: int
+    arguments: dict[str, Any]
+
+
+def look(waiting: WaitingTask, token_sha256: str) -> Wait | Outcome:
+    """Look whether a task instance waits for a callback with this token. Changes nothing.
 
     :param waiting: the task instance.
     :param token_sha256: digest of the token that the callback came with.
-    :param run_goes_on: says whether the callback tells of a run that has not ended; asked only once the token is known
-        to be right.
-    :returns: what became of it; nothing was changed unless it is :attr:`Outcome.RESUMED`.
+    :returns: the wait; or, where there is none to end, why: :attr:`Outcome.UNKNOWN` if the token is not the right one.
     """
     # A session of its own: the scoped one belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
@@ -69,19 +83,28 @@ def resume(waiting: WaitingTask, token_sha256: str, *, run_goes_on: Callable[[],
         expected = xcoms.get(TOKEN_XCOM) if arguments is None else arguments.get(TOKEN_XCOM)
         if not isinstance(expected, str) or not hmac.compare_digest(expected.encode(), token_sha256.encode()):
             return Outcome.UNKNOWN
-        if run_goes_on():
-            return Outcome.RUN_GOES_ON
         if arguments is None:
             return _not_deferred(state, next_method, xcoms)
-        now = datetime.now(timezone.utc)
-        if now - trigger.created_date < timedelta(seconds=CORE_RACE_GRACE):
+        if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=CORE_RACE_GRACE):
             return Outcome.TOO_EARLY
-        if not _claim(session, ti_id, trigger.id, now):
+        return Wait(waiting, ti_id, trigger.id, arguments)
+
+
+def resume(wait: Wait) -> Outcome:
+    """End a wait, in one transaction.
+
+    :param wait: what :func:`look` found.
+    :returns: :attr:`Outcome.RESUMED`, or :attr:`Outcome.ALREADY_RESUMED` if someone else was faster; nothing was
+        changed then.
+    """
+    now = datetime.now(timezone.utc)
+    with create_session(scoped=False) as session:
+        if not _claim(session, wait, now):
             return Outcome.ALREADY_RESUMED
-        _leave_note(session, waiting, trigger.id, now)
+        _leave_note(session, wait, now)
         # What Trigger.submit_event does with a task instance; its look for assets of the trigger would be in vain.
-        task_instance = session.scalars(select(TaskInstance).where(TaskInstance.id == ti_id)).one()
-        handle_event_submit(_event(arguments), task_instance=task_instance, session=session)
+        task_instance = session.scalars(select(TaskInstance).where(TaskInstance.id == wait.ti_id)).one()
+        handle_event_submit(_event(wait.arguments), task_instance=task_instance, session=session)
         return Outcome.RESUMED
 
 
@@ -121,7 +144,7 @@ def _not_deferred(state: str | None, next_method: str | None, xcoms: dict[str, A
     return Outcome.TOO_EARLY if state == TaskInstanceState.RUNNING and not next_method else Outcome.NOT_WAITING
 
 
-def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool:
+def _claim(session: Session, wait: Wait, now: datetime) -> bool:
     """Lock the task instance, if it still waits for this trigger.
 
     An update that matches nothing changes nothing, and one that matches keeps the row until the transaction ends: on
@@ -130,8 +153,8 @@ def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool
     claim = (
         update(TaskInstance)
         .where(
-            TaskInstance.id == ti_id,
-            TaskInstance.trigger_id == trigger_id,
+            TaskInstance.id == wait.ti_id,
+            TaskInstance.trigger_id == wait.trigger_id,
             TaskInstance.state == TaskInstanceState.DEFERRED,
         )
         .values(updated_at=now)
@@ -141,16 +164,17 @@ def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool
     return bool(claimed.rowcount)
 
 
-def _leave_note(session: Session, waiting: WaitingTask, trigger_id: int, now: datetime) -> None:
+def _leave_note(session: Session, wait: Wait, now: datetime) -> None:
     """Tell the trigger, which Airflow is about to kill, that its run is still waited for.
 
     As ``XComModel.set`` does, without its look for a note that could be there: no trigger is ended twice.
     """
+    waiting = wait.waiting
     dag_run_id = select(DagRun.id).where(DagRun.dag_id == waiting.dag_id, DagRun.run_id == waiting.run_id)
     note = insert(XComModel).values(
         **waiting._asdict(),
         dag_run_id=dag_run_id.scalar_subquery(),
-        key=resumed_xcom(trigger_id),
+        key=resumed_xcom(wait.arguments["first_poll_at"]),
         value=XComModel.serialize_value(now.isoformat()),
     )
     session.execute(note)

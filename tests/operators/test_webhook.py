@@ -106,7 +106,20 @@ class TestTheCallbackAddress:
         arguments = arguments_of(deferred(run))
         assert (arguments[TOKEN_XCOM], arguments["poll_interval"]) == (None, DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
-        assert "leaves no place for a callback" in "".join(capfd.readouterr())
+        assert "no place for the address that wakes this task. This task polls." in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize(
+        ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
+    )
+    def test_of_names_that_fit_into_none_leaves_the_task_to_its_polls(
+        self, worker, emulator, webhooks, capfd, name, why
+    ):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        run.ti.dag_id = run.ti.run_id = name
+        assert arguments_of(deferred(run))[TOKEN_XCOM] is None
+        said = "".join(capfd.readouterr())
+        assert why in said
+        assert "This task polls." in said
 
     def test_is_in_no_field_that_airflow_shows(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
@@ -276,7 +289,7 @@ class TestWebhookTrue:
         [
             ({"deferrable": False}, "webhook=True needs deferrable=True"),
             ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
-            ({"deferrable": True, "callback_url": MINE, "status_change_callback_url": MINE}, "Leave one of them out"),
+            ({"deferrable": True, "callback_url": MINE, "status_change_callback_url": MINE}, "leave webhook=True out"),
             ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
         ],
     )

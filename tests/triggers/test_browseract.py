@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.waiting import End, WaitEvent
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
+from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 
 @pytest.fixture
@@ -42,6 +45,14 @@ def wait(trigger: TaskTrigger) -> WaitEvent:
 
 def start() -> str:
     return BrowserActHook().run_task(ORDERS.id).id
+
+
+def start_short(emulator) -> str:
+    """Start a run that is over when this returns."""
+    emulator.next_run(ORDERS.id, duration=0.0)
+    task_id = start()
+    emulator.wait_until(lambda: emulator.tasks[-1].finished_at)
+    return task_id
 
 
 def test_it_tells_once_that_the_run_has_ended(emulator):
@@ -123,89 +134,93 @@ def test_the_end_of_the_triggerer_stops_no_run(emulator, end):
     assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
 
 
-def test_a_kill_of_the_waiting_task_stops_the_run(emulator):
+@pytest.fixture
+def airflow(monkeypatch) -> SimpleNamespace:
+    """What Airflow tells a trigger of its task instance: XComs, and how many of some states there are."""
+    known = SimpleNamespace(xcoms={}, state="failed", fails=None)
+    names = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": 3}
+
+    async def aget_one(*, key, **of):
+        assert of == names
+        # The first look of a triggerer takes seconds.
+        await asyncio.sleep(0.4)
+        if known.fails:
+            raise known.fails
+        return known.xcoms.get(key)
+
+    def get_ti_count(dag_id, *, map_index, task_ids, run_ids, states):
+        # From the thread of the event loop, Airflow could only answer with the help of a portal.
+        assert threading.current_thread() is not threading.main_thread()
+        assert {"dag_id": dag_id, "task_id": task_ids[0], "run_id": run_ids[0], "map_index": map_index} == names
+        return int(known.state in states)
+
+    monkeypatch.setattr(triggers, "XCom", SimpleNamespace(aget_one=aget_one))
+    monkeypatch.setattr(triggers, "RuntimeTaskInstance", SimpleNamespace(get_ti_count=get_ti_count))
+    known.names = names
+    return known
+
+
+@pytest.fixture
+def waiting(emulator, airflow):
+    """A trigger of a run that goes on."""
     emulator.set_workflow(ORDERS.id, duration=60.0)
-    asyncio.run(trigger(start()).on_kill())
-    assert emulator.tasks[0].status == "canceled"
+    made = trigger(start(), callback_token_sha256="0" * 64)
+    made._task_instance = SimpleNamespace(**airflow.names)
+    airflow.xcoms["task_id"] = made.browseract_task_id
+    return made
 
 
-def test_a_kill_after_the_end_of_the_run_is_quiet(emulator):
-    task_id = start()
-    emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-    asyncio.run(trigger(task_id).on_kill())
-    assert emulator.tasks[0].status == "finished"
+tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
 
-def test_a_stop_that_fails_is_said_loudly(emulator, capfd):
-    emulator.set_workflow(ORDERS.id, duration=60.0)
-    task_id = start()
-    emulator.fault("stop-task", RequestFault.status(500), times=None)
-    asyncio.run(trigger(task_id).on_kill())
-    assert f"BrowserAct task {task_id} could not be stopped and goes on" in "".join(capfd.readouterr())
-
-
-def test_a_stop_that_hangs_does_not_hold_the_triggerer(emulator, monkeypatch):
-    monkeypatch.setattr(triggers, "ON_KILL_LIMIT", 0.2)
-    emulator.set_workflow(ORDERS.id, duration=60.0)
-    task_id = start()
-    emulator.fault("stop-task", RequestFault.hung())
-    began = time.monotonic()
-
-    async def kill() -> float:
-        await trigger(task_id).on_kill()
-        return time.monotonic() - began
-
-    assert asyncio.run(kill()) < 5
-
-
-class TestAKillThatMayBeACallback:
-    """Airflow takes a callback that resumed the task for a person who ended the wait."""
-
-    @pytest.fixture
-    def waiting(self, emulator, monkeypatch):
-        """A trigger of a live run, and what Airflow answers when it looks for notes."""
-        from airflow.sdk.execution_time.xcom import XCom
-
-        emulator.set_workflow(ORDERS.id, duration=60.0)
-        made = trigger(start(), callback_token_sha256="0" * 64)
-        made.trigger_id = 17
-        made._task_instance = SimpleNamespace(dag_id="shop", task_id="run", run_id="manual__1", map_index=3)
-        notes: dict[str, object] = {}
-
-        async def aget_one(*, key, dag_id, task_id, run_id, map_index):
-            assert (dag_id, task_id, run_id, map_index) == ("shop", "run", "manual__1", 3)
-            # The first look of a triggerer takes seconds.
-            await asyncio.sleep(0.4)
-            note = notes.get(key)
-            if isinstance(note, Exception):
-                raise note
-            return note
-
-        monkeypatch.setattr(XCom, "aget_one", aget_one, raising=False)
-        return SimpleNamespace(trigger=made, notes=notes)
-
-    def test_leaves_the_run_alone_if_a_callback_had_ended_this_very_wait(self, emulator, waiting):
-        waiting.notes["resumed_by_callback_17"] = "2026-11-25T04:00:00+00:00"
-        asyncio.run(waiting.trigger.on_kill())
-        assert emulator.tasks[0].status == "running"
-
-    def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting):
-        waiting.notes["resumed_by_callback_16"] = "2026-11-25T04:00:00+00:00"
-        asyncio.run(waiting.trigger.on_kill())
+@tells_of_kills
+class TestAKill:
+    @pytest.mark.parametrize("state", ["failed", "success"])
+    def test_by_a_person_who_marked_the_waiting_task_stops_the_run(self, emulator, waiting, airflow, state):
+        airflow.state = state
+        asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
-    def test_stops_no_run_on_a_guess_and_says_so(self, emulator, waiting, capfd):
-        waiting.notes["resumed_by_callback_17"] = RuntimeError("the API server is away")
-        asyncio.run(waiting.trigger.on_kill())
-        assert emulator.tasks[0].status == "running"
+    def test_by_a_person_who_cleared_the_waiting_task_stops_the_run(self, emulator, waiting, airflow):
+        airflow.state, airflow.xcoms["task_id"] = "deferred", "the run of the next try"
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_after_the_end_of_the_run_is_quiet(self, emulator, waiting, capfd):
+        waiting.browseract_task_id = start_short(emulator)
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[1].status == "finished"
+        assert "stopped" not in "".join(capfd.readouterr())
+
+    def test_whose_stop_fails_says_so_loudly(self, emulator, waiting, capfd):
+        emulator.fault("stop-task", RequestFault.status(500), times=None)
+        asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may go on" in said
-        assert "the API server is away" in said
+        assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped and may go on: " in said
+
+    def test_whose_stop_hangs_does_not_hold_the_triggerer(self, emulator, waiting, monkeypatch, capfd):
+        monkeypatch.setattr(triggers, "STOP_LIMIT", 0.6)
+        emulator.fault("stop-task", RequestFault.hung())
+        began = time.monotonic()
+        asyncio.run(waiting.on_kill())
+        assert time.monotonic() - began < 5
+        assert "could not be stopped and may go on" in "".join(capfd.readouterr())
+
+    def test_ends_in_time_even_if_airflow_does_not_answer(self, emulator, waiting, airflow, monkeypatch):
+        async def never(**_):
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(triggers, "XCom", SimpleNamespace(aget_one=never))
+        monkeypatch.setattr(triggers, "ON_KILL_LIMIT", 0.2)
+        began = time.monotonic()
+        asyncio.run(waiting.on_kill())
+        assert time.monotonic() - began < 5
+        assert emulator.tasks[0].status == "running"
 
     @pytest.mark.parametrize("bounded", [False, True], ids=["as it is", "with Airflow's time limit around it"])
     def test_is_not_cut_off_by_airflows_repeated_cancels(self, emulator, waiting, bounded):
         async def kill() -> None:
-            on_kill = waiting.trigger.on_kill()
+            on_kill = waiting.on_kill()
             under_way = asyncio.ensure_future(asyncio.wait_for(on_kill, 30) if bounded else on_kill)
             await asyncio.sleep(0.05)
             while not under_way.done() or emulator.tasks[0].status != "canceled":
@@ -214,3 +229,37 @@ class TestAKillThatMayBeACallback:
 
         asyncio.run(asyncio.wait_for(kill(), 20))
         assert emulator.tasks[0].status == "canceled"
+
+
+@tells_of_kills
+class TestAKillThatIsNone:
+    """Airflow calls the end of a trigger a kill also where the task is still waited for."""
+
+    def test_leaves_the_run_alone_if_a_callback_had_ended_this_very_wait(self, emulator, waiting, airflow, capfd):
+        airflow.state = "scheduled"
+        airflow.xcoms[resumed_xcom(waiting.first_poll_at)] = "2026-11-25T04:00:00+00:00"
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "running"
+        assert "a callback has resumed the Airflow task" in "".join(capfd.readouterr())
+
+    def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting, airflow):
+        airflow.xcoms[resumed_xcom(waiting.first_poll_at - 60)] = "2026-11-25T04:00:00+00:00"
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize("state", ["deferred", "running"])
+    def test_leaves_the_run_alone_if_another_triggerer_or_a_worker_waits_for_it(
+        self, emulator, waiting, airflow, state, capfd
+    ):
+        airflow.state = state
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "running"
+        assert "the Airflow task waits for it elsewhere" in "".join(capfd.readouterr())
+
+    def test_stops_no_run_on_a_guess_and_says_so(self, emulator, waiting, airflow, capfd):
+        airflow.fails = RuntimeError("the API server is away")
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "running"
+        said = "".join(capfd.readouterr())
+        assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may go on" in said
+        assert "the API server is away" in said

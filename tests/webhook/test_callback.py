@@ -6,7 +6,14 @@ import json
 import pytest
 
 from airflow_provider_browseract.runs.inputs import InputError
-from airflow_provider_browseract.webhook.callback import WaitingTask, arrange, digest, is_token, new_token
+from airflow_provider_browseract.webhook.callback import (
+    NoCallbackError,
+    WaitingTask,
+    arrange,
+    digest,
+    is_token,
+    new_token,
+)
 
 WAITING = WaitingTask("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
 PUBLIC = "https://api.browseract.com"
@@ -58,6 +65,8 @@ class TestATaskInstanceInAnAddress:
             encoded(["shop", "run", None, 1]),
             encoded(["shop", "run", "ta\0sk", 1]),
             encoded(["shop", "run", "\ud800", 1]),
+            encoded(["shop", "run", "🛒", 1]),
+            encoded(["shop", "run", "t" * 251, 1]),
             encoded(["shop", "run", "task", -2]),
             encoded(["shop", "run", "task", 2**31]),
             encoded(["shop", "run", "task", 10**30]),
@@ -121,7 +130,8 @@ class TestAnAddress:
 
     def test_is_not_made_where_both_places_are_taken(self):
         mine = "https://mine.example.com/end"
-        assert arranged(callback_url=mine, status_change_callback_url=mine) is None
+        with pytest.raises(NoCallbackError, match="both in use"):
+            arranged(callback_url=mine, status_change_callback_url=mine)
 
     @pytest.mark.parametrize(
         ("base_url", "problem"),
@@ -144,8 +154,13 @@ class TestAnAddress:
         assert "secret" not in str(refused.value)
 
     def test_may_be_private_where_the_api_is(self):
-        assert arranged("http://127.0.0.1:8080", api_base_url="http://127.0.0.1:9000") is not None
+        callback = arranged("http://127.0.0.1:8080", api_base_url="http://127.0.0.1:9000")
+        assert callback.callback_url.startswith("http://127.0.0.1:8080/browseract/")
 
-    def test_of_names_that_are_too_long_is_refused(self):
-        with pytest.raises(InputError, match=r"The callback address made from webhook_base_url .* 2048"):
+    def test_is_not_made_of_names_that_are_too_long_for_one(self):
+        with pytest.raises(NoCallbackError, match=r"The callback address made from webhook_base_url .* 2048"):
             arranged(waiting=WaitingTask("発" * 250, "発" * 250, "発" * 250, -1))
+
+    def test_is_not_made_of_names_that_some_database_cannot_be_asked_for(self):
+        with pytest.raises(NoCallbackError, match="do not fit into a callback address"):
+            arranged(waiting=WaitingTask("shop", "run", "🛒", -1))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from airflow.models.trigger import Trigger
@@ -73,15 +74,18 @@ class TestACallbackForATaskThatWaits:
         )
 
     async def test_leaves_a_note_so_that_the_triggers_end_is_not_taken_for_a_persons_doing(self, client, deferred):
-        trigger_id = deferred.defer()
         await call(client, deferred.path)
-        assert resumed_xcom(trigger_id) in deferred.xcoms
+        assert resumed_xcom(deferred.first_poll_at) in deferred.xcoms
 
-    async def test_leaves_the_notes_of_earlier_triggers_in_place(self, client, deferred):
-        notes = set()
+    async def test_leaves_the_notes_of_earlier_waits_in_place_though_ids_of_triggers_come_again(self, client, deferred):
+        notes, ids = set(), []
         for _ in range(2):
-            notes.add(resumed_xcom(deferred.defer()))
-            await call(client, deferred.path)
+            deferred.forget_trigger()
+            ids.append(deferred.defer())
+            assert await call(client, deferred.path) == (200, "resumed")
+            notes.add(resumed_xcom(deferred.first_poll_at))
+        assert ids[0] == ids[1]
+        assert len(notes) == 2
         assert {key for key in deferred.xcoms if key.startswith(RESUMED_XCOM_PREFIX)} == notes
 
     @pytest.mark.parametrize(
@@ -172,11 +176,11 @@ class TestACallbackForATaskThatDoesNotWait:
     async def test_loses_the_race_against_the_trigger(self, client, deferred, monkeypatch):
         claim = resume._claim
 
-        def after_the_trigger(session, ti_id, trigger_id, now):
+        def after_the_trigger(session, wait, now):
             from airflow.triggers.base import TriggerEvent
 
-            Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
-            return claim(session, ti_id, trigger_id, now)
+            Trigger.submit_event(wait.trigger_id, TriggerEvent({"from": "the trigger"}))
+            return claim(session, wait, now)
 
         monkeypatch.setattr(resume, "_claim", after_the_trigger)
         assert await call(client, deferred.path) == (200, "already resumed")
@@ -254,10 +258,11 @@ class TestACallbackThatIsNotFromBrowserAct:
 
 class TestARequestThatIsNoCallback:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
-    async def test_with_another_method_gets_405(self, client, deferred, method):
+    async def test_with_another_method_gets_405(self, client, deferred, counted, method):
         answer = await client.request(method, deferred.path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert deferred.state == "deferred"
+        assert counted == ["browseract.callback.method_not_allowed"]
 
     @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
     async def test_with_another_content_type_gets_415(self, client, deferred, counted, content_type):
@@ -267,44 +272,58 @@ class TestARequestThatIsNoCallback:
         assert counted == ["browseract.callback.content_type_not_supported"]
 
 
-class TestALargeBody:
-    @staticmethod
-    def chunks(number: int, read: list[int]):
-        async def generate():
-            for _ in range(number):
-                read.append(1)
-                yield b"x" * 65536
+class Asgi:
+    """A callback sent to the plugin's application by hand, whose body never ends."""
 
-        return generate()
+    def __init__(self, path: str, next_chunk: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self.path = path.removeprefix("/browseract")
+        self.next_chunk = next_chunk
+        self.chunks_read = 0
+        self.status = 0
+        self.outcome = ""
 
-    async def test_gets_413_and_is_read_no_further(self, deferred):
-        read: list[int] = []
-        sent: list[dict] = []
+    async def send(self) -> Asgi:
+        """Send it, and keep the answer."""
+        headers: list[Any] = []
+        scope = {"type": "http", "method": "POST", "path": self.path, "headers": headers, "query_string": b""}
+        await CallbackApp()({**scope, "root_path": ""}, self._receive, self._keep)
+        return self
 
-        async def receive():
-            read.append(1)
-            return {"type": "http.request", "body": b"x" * 65536, "more_body": True}
+    async def _receive(self) -> dict[str, Any]:
+        self.chunks_read += 1
+        return await self.next_chunk()
 
-        async def send(message):
-            sent.append(message)
+    async def _keep(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.outcome = json.loads(message["body"])["outcome"]
 
-        path = f"/callback/{deferred.waiting.encode()}/{new_token()}"
-        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
-        await CallbackApp()(scope, receive, send)
-        assert sent[0]["status"] == 413
-        assert len(read) == 1024 * 1024 // 65536 + 1
-        assert deferred.state == "deferred"
 
-    async def test_that_is_announced_is_not_read_at_all(self, client, deferred):
-        answer = await client.post(
-            deferred.path.replace(deferred.token, new_token()),
-            content=b"{}",
-            headers={"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)},
-        )
-        assert (answer.status_code, answer.json()) == (413, {"outcome": "unknown"})
-        assert deferred.state == "deferred"
+async def endless() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"x" * 65536, "more_body": True}
 
-    async def test_with_the_right_token_still_hints_at_the_end_of_the_run(self, client, deferred):
+
+async def stalled() -> dict[str, Any]:
+    await anyio.sleep_forever()
+    raise AssertionError("forever is over")
+
+
+async def broken_off() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+class TestTheBodyOfACallback:
+    async def test_over_one_mebibyte_gets_413_and_is_read_no_further(self, deferred):
+        sent = await Asgi(deferred.path, endless).send()
+        assert (sent.status, sent.chunks_read) == (413, 1024 * 1024 // 65536 + 1)
+
+    async def test_that_is_announced_as_larger_is_not_read_at_all(self, client, deferred):
+        length = {"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)}
+        answer = await client.post(deferred.path, content=b'{"status": "running"}', headers=length)
+        assert (answer.status_code, answer.json()) == (413, {"outcome": "resumed"})
+
+    async def test_that_is_too_large_still_hints_at_the_end_of_the_run(self, client, deferred):
         body = {**ENDED, "output": {"string": "x" * 1024 * 1024}}
         assert await call(client, deferred.path, body) == (413, "resumed")
         assert deferred.state == "scheduled"
@@ -314,24 +333,23 @@ class TestALargeBody:
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()) == (200, {"outcome": "run goes on"})
 
-    async def test_that_does_not_arrive_gets_408(self, deferred, monkeypatch):
-        import anyio
-
+    async def test_that_does_not_arrive_gets_408_and_still_hints_at_the_end(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
-        sent: list[dict] = []
+        sent = await Asgi(deferred.path, stalled).send()
+        assert (sent.status, sent.outcome) == (408, "resumed")
+        assert deferred.state == "scheduled"
 
-        async def send(message):
-            sent.append(message)
+    async def test_that_is_broken_off_changes_nothing(self, deferred, counted, caplog):
+        sent = await Asgi(deferred.path, broken_off).send()
+        assert sent.status == 400
+        assert deferred.state == "deferred"
+        assert counted == ["browseract.callback.broken_off"]
+        assert not [record for record in caplog.records if record.levelno > logging.DEBUG and "callback" in record.name]
 
-        path = f"/callback/{deferred.waiting.encode()}/{deferred.token}"
-        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
-
-        async def receive():
-            await anyio.sleep_forever()
-            raise AssertionError("forever is over")
-
-        await CallbackApp()(scope, receive, send)
-        assert sent[0]["status"] == 408
+    @pytest.mark.parametrize("body", [endless, stalled])
+    async def test_is_not_read_where_the_token_is_wrong(self, deferred, body):
+        sent = await Asgi(deferred.path.replace(deferred.token, new_token()), body).send()
+        assert (sent.status, sent.outcome, sent.chunks_read) == (404, "unknown", 0)
         assert deferred.state == "deferred"
 
 
@@ -364,6 +382,8 @@ class TestAnythingUnexpected:
         with caplog.at_level(logging.DEBUG):
             await call(client, deferred.path)
         assert "the core has changed" in caplog.text
+        # What Airflow's logs may show besides the text are the variables of a traceback.
+        assert not [record for record in caplog.records if record.exc_info]
         assert deferred.token not in caplog.text
 
     async def test_in_making_the_route_gets_503_too(self, client, deferred, monkeypatch, caplog):
@@ -405,7 +425,7 @@ class TestTheServersLogs:
             "root_path": f"{root_path}/browseract",
         }
         await CallbackApp()(scope, receive, send)
-        assert scope["path"] == f"{root_path}/browseract/callback/***"
+        assert scope["path"] == f"{root_path}/browseract/callback/hidden"
         assert scope["raw_path"] == scope["path"].encode()
         assert deferred.state == "scheduled"
 
@@ -428,7 +448,8 @@ def _resume_or_none(waiting: WaitingTask, token_sha256: str) -> Outcome | None:
     from sqlalchemy.exc import OperationalError
 
     try:
-        return resume.resume(waiting, token_sha256, run_goes_on=lambda: False)
+        found = resume.look(waiting, token_sha256)
+        return resume.resume(found) if isinstance(found, resume.Wait) else found
     except OperationalError:
         return None
 
