@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import json
 import os
 import re
 import shutil
@@ -14,16 +15,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 import requests
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.served import served
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 ENDED = {"id": "7", "status": "finished"}
+JSON = {"Content-Type": "application/json"}
+
+
+def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
+    """Ask for a path as it is written."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection.request(method, path, b"{}" if method == "POST" else None, JSON)
+    answer = connection.getresponse()
+    body = answer.read()
+    assert b"may not come here" not in body
+    return answer.status, body
 
 
 def listens(port: int) -> bool:
@@ -44,8 +58,8 @@ def backend(api_server, base) -> Iterator[int]:
     """The API server, with a page of its own besides the callback route; gives its port."""
     everything = FastAPI()
 
-    @everything.get("/api/v2/dags")
-    def dags() -> dict[str, str]:
+    @everything.api_route("/api/v2/{path:path}", methods=["GET", "POST"])
+    def dags(path: str) -> dict[str, str]:
         return {"who": "may not come here"}
 
     everything.mount(base, api_server)
@@ -63,7 +77,7 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
     for before, after in (
         ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
         ("http://airflow-api-server:8080", f"http://127.0.0.1:{backend}"),
-        ("location /browseract/", f"location {base}/browseract/"),
+        ("location ~ ^/browseract/", f"location ~ ^{base}/browseract/"),
     ):
         assert shown.count(before) == 1
         shown = shown.replace(before, after)
@@ -82,6 +96,18 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture
+def connection_through(monkeypatch, browseract_emulator, base):
+    """Makes a hook whose connection has a relay's address."""
+
+    def connect(relay: str) -> BrowserActHook:
+        connection = {**browseract_emulator.connection, "extra": {"webhook_base_url": f"{relay}{base}"}}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+        return BrowserActHook()
+
+    return connect
 
 
 class TestNginx:
@@ -105,14 +131,24 @@ class TestNginx:
             "/browseract/callback/../../api/v2/dags",
             "/browseract/callback/%2e%2e/%2e%2e/api/v2/dags",
             "/browseract/callback/..%2f..%2fapi/v2/dags",
+            "/browseract/callback/a/b/c",
+            "/browseract/callback/a/%0ab",
+            "/api/v2/x/%2e%2e/%2e%2e/%2e%2e/browseract/callback/a/b/c",
         ],
     )
-    def test_lets_nothing_else_through(self, nginx, base, deferred, path):
-        connection = http.client.HTTPConnection(nginx.removeprefix("http://"), timeout=10)
-        connection.request("GET", base + path)
-        answer = connection.getresponse()
-        assert answer.status in (403, 404)
-        assert b"may not come here" not in answer.read()
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_lets_nothing_else_through(self, nginx, base, deferred, path, method):
+        assert raw(nginx, method, base + path)[0] in (403, 404, 405)
+
+    def test_hands_on_what_it_matched_and_not_the_way_in_which_it_was_written(self, nginx, base, deferred):
+        path = f"/api/v2/x/%2e%2e/%2e%2e/%2e%2e{base}{deferred.path}"
+        assert raw(nginx, "POST", path) == (200, b'{"outcome":"resumed"}')
+        assert raw(nginx, "GET", path)[0] == 403
+
+    def test_is_seen_by_the_test_of_the_connection(self, nginx, connection_through):
+        good, message = connection_through(nginx).test_connection()
+        assert good, message
+        assert "Callbacks arrive" in message
 
     def test_writes_no_token_into_its_logs(self, nginx, base, deferred, tmp_path):
         requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
@@ -155,15 +191,32 @@ def event(path: str, method: str = "POST", body: str = '{"status": "finished"}',
 
 class TestTheForwardingFunction:
     def test_lets_a_callback_through(self, function, base, deferred):
-        assert function(event(base + deferred.path), None) == {"statusCode": 200}
+        answer = function(event(base + deferred.path), None)
+        assert answer == {"statusCode": 200, "headers": JSON, "body": '{"outcome":"resumed"}'}
         assert deferred.state == "scheduled"
 
     def test_hands_the_body_on_in_both_forms(self, function, base, deferred):
-        going = '{"status": "running"}'
-        assert function(event(base + deferred.path, body=going), None) == {"statusCode": 200}
-        encoded = "eyJzdGF0dXMiOiAicnVubmluZyJ9"
-        assert function(event(base + deferred.path, body=encoded, isBase64Encoded=True), None) == {"statusCode": 200}
+        going, encoded = '{"status": "running"}', "eyJzdGF0dXMiOiAicnVubmluZyJ9"
+        for sent in (
+            event(base + deferred.path, body=going),
+            event(base + deferred.path, body=encoded, isBase64Encoded=True),
+        ):
+            assert function(sent, None)["body"] == '{"outcome":"run goes on"}'
         assert deferred.state == "deferred"
+
+    def test_is_seen_by_the_test_of_the_connection(self, function, base, connection_through):
+        urls = FastAPI()
+
+        @urls.post("/{path:path}")
+        async def function_url(request: Request) -> Response:
+            sent = event(request.url.path, body=(await request.body()).decode())
+            answer = await anyio.to_thread.run_sync(function, sent, None)
+            return Response(answer.get("body"), answer["statusCode"], answer.get("headers"))
+
+        with served(urls) as port:
+            good, message = connection_through(f"http://127.0.0.1:{port}").test_connection()
+        assert good, message
+        assert "Callbacks arrive" in message
 
     def test_adds_what_the_login_asks_for(self, function, base, deferred, api_server, monkeypatch):
         seen: list[str | None] = []
@@ -181,7 +234,7 @@ class TestTheForwardingFunction:
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Login) as login:
             threading.Thread(target=login.serve_forever, daemon=True).start()
             monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{login.server_address[1]}")
-            assert function(event(base + deferred.path), None) == {"statusCode": 503}
+            assert function(event(base + deferred.path), None)["statusCode"] == 503
             login.shutdown()
         assert seen == ["Bearer t0ken-of-the-login"]
 
@@ -203,4 +256,4 @@ class TestTheForwardingFunction:
 
     def test_asks_for_the_callback_again_while_airflow_is_away(self, function, base, deferred, monkeypatch):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
-        assert function(event(base + deferred.path), None) == {"statusCode": 503}
+        assert function(event(base + deferred.path), None)["statusCode"] == 503
