@@ -191,9 +191,10 @@ def test_waiting_in_the_worker_works_as_well(world):
     assert world.airflow.xcom("in_the_worker", run_id, "orders", "return_value")["logged_in"] is False
 
 
-def test_the_cli_knows_provider_and_connection(world):
+def test_the_cli_knows_provider_plugin_and_connection(world):
     assert "airflow-provider-browseract" in world.airflow.cli("providers", "list")
     assert "browseract" in world.airflow.cli("providers", "hooks")
+    assert "browseract" in world.airflow.cli("plugins")
     world.airflow.cli("connections", "add", "second", "--conn-type", "browseract", "--conn-password", "app-two")
     shown = world.airflow.cli("connections", "get", "second", "--output", "json")
     assert json.loads(shown[shown.index("[") :])[0]["conn_type"] == "browseract"

@@ -48,6 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             {
                 "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps({**running.connection, "extra": extra}),
                 "AIRFLOW__CORE__PARALLELISM": "12",
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
             },
             database=database,
             copies=2,
@@ -226,9 +227,9 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_alive(runs, capsys):
 
 
 def test_tasks_that_wait_end_by_the_poll_after_the_api_servers_were_killed(runs, capsys):
-    number = RUNS // 2
+    number = 20
     # All of them defer before the first one ends, and none asks again before the API servers are back.
-    runs.start((number * 1.3, number * 1.4), [None] * number, poll_interval=number * 3.5)
+    runs.start((28, 30), [None] * number, poll_interval=80.0)
     runs.wait_until_all_are("deferred", timeout=60)
     runs.airflow.stop(*API_SERVERS, with_signal=9)
     try:
@@ -339,6 +340,20 @@ def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
     if action == "clear":
         runs.wait_until_all_are("success", timeout=120)
         assert [task.status for task in runs.tasks] == ["canceled", "finished"]
+
+
+@pytest.mark.skipif(not HAS_ON_KILL, reason="before Airflow 3.3 the core tells no trigger")
+def test_a_triggerer_that_was_taken_for_dead_and_comes_back_stops_no_run(runs):
+    runs.airflow.stop("triggerer 2")
+    runs.start((70, 70), [CallbackFault.lost()], poll_interval=5.0)
+    runs.emulator.wait_until(lambda: runs.asked("get-task-status"), timeout=90)
+    with runs.airflow.frozen("triggerer"):
+        before = runs.asked("get-task-status")
+        runs.airflow.start("triggerer 2")
+        runs.emulator.wait_until(lambda: runs.asked("get-task-status") > before, timeout=90)
+    wait_for("The end of the first trigger", lambda: "waits for it elsewhere" in runs.log(0), timeout=60)
+    runs.wait_until_all_are("success", timeout=120)
+    assert runs.check() == {"poll": 1}
 
 
 def test_no_log_holds_a_token_or_the_key(world):
