@@ -66,6 +66,11 @@ class ClientSettings:
     user_agent: str = f"airflow-provider-browseract/{__version__}"
 
     @property
+    def longest_call(self) -> float:
+        """Seconds that a call can take with all its tries, as far as it is not slowed down byte by byte."""
+        return self.retries.budget + self.connect_timeout + self.read_timeout
+
+    @property
     def headers(self) -> dict[str, str]:
         """Headers of every request, without the key."""
         return {"User-Agent": self.user_agent, "Accept": "application/json"}

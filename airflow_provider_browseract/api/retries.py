@@ -9,16 +9,20 @@ from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
     """Say whether a call that ended with an error may be sent again.
 
     Any call may after something temporary, except one that starts a run: that may only if it surely was not carried
-    out. After a timeout, a reset or a 5xx nobody knows, and a second start would be a second, billed run.
+    out, and not for want of room. After a timeout, a reset or a 5xx nobody knows, and a second start would be a
+    second, billed run.
     """
     if not isinstance(error, BrowserActError) or not error.temporary:
+        return False
+    if call.starts_run and isinstance(error, ConcurrencyLimitError):
+        # Room for a run comes when another one ends: whoever starts it knows better how to wait for that.
         return False
     return not call.starts_run or error.not_processed
 

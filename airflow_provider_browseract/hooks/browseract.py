@@ -21,13 +21,14 @@ from airflow_provider_browseract.api.errors import (
     NotTheApiError,
     RunStartUnknownError,
     TaskEndedError,
+    TaskNotFoundError,
 )
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.runs.inputs import (
     InputError,
-    check_callback_url,
     read_id,
     read_input_parameters,
+    read_run,
 )
 from airflow_provider_browseract.webhook import callback
 
@@ -129,16 +130,14 @@ class BrowserActHook(BaseHook):
         :returns: the ids of the task and, if it is saved, of the profile.
         :raises RunStartUnknownError: the call may have started a run, but its answer was lost or is unusable.
         """
-        base_url = self.settings.client.base_url
-        call = calls.run_task(
-            read_id("workflow_id", workflow_id),
-            input_parameters=read_input_parameters(input_parameters),
+        call = read_run(
+            workflow_id,
+            input_parameters,
             save_browser_data=save_browser_data,
-            profile_id=read_id("profile_id", profile_id) if profile_id else None,
-            callback_url=check_callback_url("callback_url", callback_url, api_base_url=base_url),
-            status_change_callback_url=check_callback_url(
-                "status_change_callback_url", status_change_callback_url, api_base_url=base_url
-            ),
+            profile_id=profile_id,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
+            api_base_url=self.settings.client.base_url,
         )
         return self._start(call)
 
@@ -203,7 +202,7 @@ class BrowserActHook(BaseHook):
 
         :param task_id: the task to cancel.
         :param within: seconds after which to give up, where they are few; the connection's patience otherwise.
-        :returns: False if BrowserAct says that the task had already ended.
+        :returns: False if BrowserAct says that the task had already ended, or does not know it any more.
         """
         call = calls.stop_task(read_id("task_id", task_id))
         try:
@@ -213,7 +212,9 @@ class BrowserActHook(BaseHook):
                 from airflow_provider_browseract.api.client import BrowserActClient
 
                 BrowserActClient(_hurried(self.settings.client, within)).send(call)
-        except TaskEndedError:
+        except (TaskEndedError, TaskNotFoundError) as error:
+            if error.code is None:
+                raise
             return False
         return True
 

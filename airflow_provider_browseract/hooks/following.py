@@ -1,17 +1,20 @@
-"""The two loops that do as :func:`~airflow_provider_browseract.runs.waiting.wait_for_end` says."""
+"""The two loops that do what the steps of :mod:`airflow_provider_browseract.runs` say."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.runs.waiting import Say, Sleep, Steps, WaitOver
+from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+
+T = TypeVar("T")
 
 
 class Log(Protocol):
@@ -21,12 +24,20 @@ class Log(Protocol):
         """Write a line."""
 
 
-def follow(steps: Steps, client: BrowserActClient, log: Log) -> WaitOver:
-    """Wait in this thread.
+def _nothing_else(step: Any) -> Any:
+    raise TypeError(f"nobody knows the step {step!r}")
+
+
+def follow(
+    steps: Generator[Any, Any, T], client: BrowserActClient, log: Log, do: Callable[[Any], Any] = _nothing_else
+) -> T:
+    """Do the steps in this thread.
 
     :param steps: what to do.
     :param client: carries the calls.
     :param log: the task's log.
+    :param do: does every step that is neither a call nor a pause nor a line for the log, and gives the answer.
+    :returns: what the steps came to.
     """
     try:
         step = next(steps)
@@ -42,14 +53,16 @@ def follow(steps: Steps, client: BrowserActClient, log: Log) -> WaitOver:
                 except BrowserActError as error:
                     step = steps.throw(error)
                     continue
+            else:
+                answer = do(step)
             step = steps.send(answer)
     except StopIteration as stop:
-        over: WaitOver = stop.value
+        over: T = stop.value
         return over
 
 
-async def follow_async(steps: Steps, client: AsyncBrowserActClient, log: Log) -> WaitOver:
-    """Wait in the event loop; as :func:`follow`."""
+async def follow_async(steps: Generator[Any, Any, T], client: AsyncBrowserActClient, log: Log) -> T:
+    """Do the steps in the event loop; as :func:`follow`."""
     try:
         step = next(steps)
         while True:
@@ -64,7 +77,9 @@ async def follow_async(steps: Steps, client: AsyncBrowserActClient, log: Log) ->
                 except BrowserActError as error:
                     step = steps.throw(error)
                     continue
+            else:
+                answer = _nothing_else(step)
             step = steps.send(answer)
     except StopIteration as stop:
-        over: WaitOver = stop.value
+        over: T = stop.value
         return over

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
+from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RunStartUnknownError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
@@ -26,15 +26,28 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
-from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
+from airflow_provider_browseract.runs import ledger
+from airflow_provider_browseract.runs.inputs import (
+    InputError,
+    read_choice,
+    read_flag,
+    read_id,
+    read_input_parameters,
+    read_run,
+    read_seconds,
+)
+from airflow_provider_browseract.runs.ledger import AskClaimed, Begun, NoSlot, OnOrphan, Wanted, Write
 from airflow_provider_browseract.runs.outcome import (
+    NoSlotError,
     RunCanceledError,
     RunError,
     RunLostError,
+    RunPausedError,
     RunTimedOutError,
     describe,
     result_of,
 )
+from airflow_provider_browseract.runs.queueing import count_going, pause_after
 from airflow_provider_browseract.runs.waiting import (
     CALLBACK_GRACE,
     CORE_RACE_GRACE,
@@ -42,6 +55,7 @@ from airflow_provider_browseract.runs.waiting import (
     DEFAULT_TIMEOUT,
     SAFETY_POLL_INTERVAL,
     End,
+    OnPaused,
     WaitEvent,
     WokenBy,
     is_hopeless,
@@ -53,7 +67,7 @@ from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, N
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.models import CreatedTask, Task
+    from airflow_provider_browseract.api.models import Task
 
 BACKSTOP = 600.0
 """Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
@@ -63,6 +77,9 @@ Airflow's timeout is for the case that no trigger runs: it can neither stop the 
 
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
+
+LEDGER_RETENTION = timedelta(days=30)
+"""How long Airflow keeps what is written down of a run, where nobody deletes it."""
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -92,13 +109,23 @@ class RunWorkflowOperator(BaseOperator):
         a callback is expected.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
+    :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
+        as ``timeout``.
+    :param reattach: let a later try take up the run of an earlier one, in place of starting another (Airflow 3.3 and
+        later, which keeps what is written down of a run over tries).
+    :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
+        that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one.
+    :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, or
+        ``"resume"`` it, three times at most.
+    :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.
+    :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
         run put out files, a dict with that under ``output`` and the files' addresses under ``files``.
     :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
-        the API key; nothing was started. Or it is not known whether a run was started, so that a retry could start
-        a second one.
-    :raises RunError: the run was started and failed, was canceled, took too long, or could not be followed. Airflow
-        retries the task, which starts a new run.
+        the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
+        out.
+    :raises RunError: the run was started and failed, was canceled, took too long, or could not be followed; or there
+        was no room for one. Airflow's retries apply: the next try starts a new run if this one has come to nothing.
     """
 
     template_fields: Sequence[str] = (
@@ -128,9 +155,17 @@ class RunWorkflowOperator(BaseOperator):
         webhook: bool | None = None,
         poll_interval: float | timedelta | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
+        queue_timeout: float | timedelta | None = None,
+        reattach: bool = True,
+        on_orphan: str = OnOrphan.FAIL.value,
+        on_paused: str = OnPaused.WAIT.value,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # Not at the end of execute: until Airflow knows of the success, a later try has to find the run.
+        self.on_success_callback = [*self.on_success_callback, forget_run]
         self.workflow_id = workflow_id
         self.input_parameters = input_parameters
         self.save_browser_data = save_browser_data
@@ -143,9 +178,17 @@ class RunWorkflowOperator(BaseOperator):
         self.webhook = webhook
         self.poll_interval = poll_interval
         self.timeout = timeout
+        self.queue_timeout = queue_timeout
+        self.reattach = reattach
+        self.on_orphan = on_orphan
+        self.on_paused = on_paused
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
         self._profile_wanted = profile_id is not None
         self._browseract_task_id: str | None = None
+        self._url: str | None = None
+        self._start_under_way = False
         self._killed = False
 
     @cached_property
@@ -154,21 +197,17 @@ class RunWorkflowOperator(BaseOperator):
         return BrowserActHook(self.browseract_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Start the run, and wait for it in the way asked for."""
-        created, timeout, callback = self._start(context)
-        deadline = time.time() + timeout
-        with self._accounting_for(created.id):
-            self._hand_on(context, created)
-            task = self._look_once(context, created)
-            if not self.wait_for_completion:
-                self._browseract_task_id = None
-                self.log.info("Not waiting for BrowserAct task %s.", created.id)
-                return created.id
-            if task is not None and task.status.ended:
-                return self._conclude(context, task)
-            if self.deferrable:
-                self._defer(context, created.id, deadline, callback.token_sha256 if callback else None)
-            return self._wait_here(context, created.id, deadline, task)
+        """Take up or start the run, and wait for it in the way asked for."""
+        return self._run(context, time.time(), 0)
+
+    def execute_queued(self, context: Context, event: Any, *, queued_since: float, refusals: int) -> Any:
+        """Go on after a wait for room, of which the event only says that it is over.
+
+        :param event: the payload of the trigger's event.
+        :param queued_since: moment of the first refusal, in seconds since the epoch.
+        :param refusals: how often BrowserAct had no room.
+        """
+        return self._run(context, queued_since, refusals)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says.
@@ -189,6 +228,8 @@ class RunWorkflowOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
+            if (self._xcom(context, "wait") or {}).get("waits_for") == "slot":
+                raise NoSlotError(f"Airflow ended the wait for room: {error}. No run was started.") from error
             self._give_up(self._started_task_id(context), f"Airflow ended the deferral: {error}")
 
     def on_kill(self) -> None:
@@ -198,28 +239,44 @@ class RunWorkflowOperator(BaseOperator):
             self.log.warning(
                 "Killed while waiting for BrowserAct task %s. %s",
                 self._browseract_task_id,
-                self._stop(self._browseract_task_id, within=KILL_GRACE),
+                self._stop(self._browseract_task_id, wanted=self.cancel_on_kill, within=KILL_GRACE),
             )
 
-    def _start(self, context: Context) -> tuple[CreatedTask, float, Callback | None]:
+    def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
+        while isinstance(begun := self._begin(context), NoSlot):
+            refusals += 1
+            self._wait_for_slot(context, begun, queued_since, refusals)
+        entry = begun.entry
+        with self._accounting_for(begun.task_id):
+            self._hand_on(context, begun)
+            task = self._look_once(context, begun)
+            if not self.wait_for_completion:
+                self._browseract_task_id = None
+                self.log.info("Not waiting for BrowserAct task %s.", begun.task_id)
+                return begun.task_id
+            if task is not None and task.status.ended:
+                return self._conclude(context, task)
+            if self.deferrable:
+                self._defer(context, begun.task_id, entry.deadline, entry.callback_token_sha256)
+            return self._wait_here(context, begun.task_id, entry.deadline, task)
+
+    def _begin(self, context: Context) -> Begun | NoSlot:
+        """Take up the run of an earlier try, or start one."""
+        store = context.get("task_state_store") if self.reattach is True else None
         try:
-            # Both are read again later, when it would be too late to refuse them.
-            self._poll_interval(DEFAULT_POLL_INTERVAL)
-            timeout = read_seconds("timeout", self.timeout)
-            if not isinstance(self.save_browser_data, bool):
-                raise InputError(f"save_browser_data is {self.save_browser_data!r}. Give True or False.")
-            if self._profile_wanted:
-                self.profile_id = self._read_profile_id()
-            callback = self._arrange_callback(context)
-            created = self.hook.run_task(
-                self.workflow_id,
-                self.input_parameters,
-                save_browser_data=self.save_browser_data,
-                profile_id=self.profile_id,
-                callback_url=callback.callback_url if callback else self.callback_url,
-                status_change_callback_url=(
-                    callback.status_change_callback_url if callback else self.status_change_callback_url
+            wanted = self._wanted(context)
+            kept = store.get(ledger.KEY) if store is not None else None
+            begun = follow(
+                ledger.begin(
+                    wanted,
+                    None if kept is None else ledger.Entry.read(kept),
+                    patience=self.hook.settings.client.longest_call,
+                    on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
+                    clock=time.time,
                 ),
+                self.hook.client,
+                self.log,
+                lambda step: self._write(store, step) if isinstance(step, Write) else self._claimed(context, step),
             )
         except AirflowNotFoundException as error:
             raise AirflowFailException(
@@ -227,24 +284,149 @@ class RunWorkflowOperator(BaseOperator):
                 f"its password, or set AIRFLOW_CONN_{self.browseract_conn_id.upper()}."
             ) from error
         except AirflowTaskTimeout as error:
+            if store is not None:
+                raise
             raise AirflowFailException(
                 f"execution_timeout ended the start of workflow {self.workflow_id}, so it is not known whether a "
                 f"run was started. {RunStartUnknownError.remedy}"
             ) from error
-        except InputError as error:
+        except ledger.LedgerError as error:
+            raise AirflowFailException(
+                f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
+                f"was started or stopped. Delete the key {ledger.KEY} from the task state of this task instance, or "
+                "set reattach=False, once you know that no run goes on."
+            ) from error
+        except (InputError, ledger.OrphanError) as error:
+            raise AirflowFailException(str(error)) from error
+        except RunStartUnknownError as error:
+            if store is not None:
+                # The next try knows when this start was, and looks again.
+                raise
             raise AirflowFailException(str(error)) from error
         except BrowserActError as error:
             if error.temporary:
                 raise
             raise AirflowFailException(str(error)) from error
-        self._browseract_task_id = created.id
-        self.log.info("Started BrowserAct task %s of workflow %s.", created.id, self.workflow_id)
+        finally:
+            if self._start_under_way:
+                later = "A later try looks for it." if store is not None else RunStartUnknownError.remedy
+                self.log.error("It is not known whether a run was started; it may go on, and cost credits. %s", later)
+                self._start_under_way = False
+        if isinstance(begun, Begun):
+            self._browseract_task_id = begun.task_id
+            if begun.task is None:
+                self.log.info("Started BrowserAct task %s of workflow %s.", begun.task_id, self.workflow_id)
+            else:
+                self.log.info("Taking up BrowserAct task %s, which an earlier try has started.", begun.task_id)
         if self._killed:
             # The signal came while the call was under way, and Airflow lets the code go on after it.
+            if isinstance(begun, NoSlot):
+                raise RunCanceledError("Killed before a run was started.")
             raise RunCanceledError(
-                f"Killed while BrowserAct task {created.id} was started. {self._stop(created.id, within=KILL_GRACE)}"
+                f"Killed while BrowserAct task {begun.task_id} was started. "
+                f"{self._stop(begun.task_id, wanted=self.cancel_on_kill, within=KILL_GRACE)}"
             )
-        return created, timeout, callback
+        return begun
+
+    def _wanted(self, context: Context) -> Wanted:
+        """Check everything, before anything is started."""
+        # These are read again later, when it would be too late to refuse them.
+        self._poll_interval(DEFAULT_POLL_INTERVAL)
+        read_choice("on_paused", self.on_paused, OnPaused)
+        for flag in ("save_browser_data", "reattach", "cancel_on_kill", "cancel_on_timeout"):
+            read_flag(flag, getattr(self, flag))
+        if self.queue_timeout is not None:
+            read_seconds("queue_timeout", self.queue_timeout)
+        timeout = read_seconds("timeout", self.timeout)
+        if self._profile_wanted:
+            self.profile_id = self._read_profile_id()
+        callback = self._arrange_callback(context)
+        call = read_run(
+            self.workflow_id,
+            self.input_parameters,
+            save_browser_data=self.save_browser_data,
+            profile_id=self.profile_id,
+            callback_url=callback.callback_url if callback else self.callback_url,
+            status_change_callback_url=(
+                callback.status_change_callback_url if callback else self.status_change_callback_url
+            ),
+            api_base_url=self.hook.settings.client.base_url,
+        )
+        return Wanted(
+            call,
+            read_id("workflow_id", self.workflow_id),
+            read_input_parameters(self.input_parameters),
+            timeout,
+            callback.token_sha256 if callback else None,
+        )
+
+    def _write(self, store: Any, step: Write) -> None:
+        """Keep an entry of the ledger where a later try finds it, if Airflow has such a place."""
+        entry = step.entry
+        self._start_under_way = entry is not None and entry.task_id is None
+        if entry is not None and entry.task_id is not None:
+            # Also for on_kill, which may come at any moment.
+            self._browseract_task_id = entry.task_id
+        if store is None:
+            return
+        try:
+            if entry is None:
+                store.delete(ledger.KEY)
+            else:
+                store.set(ledger.KEY, entry.value(), retention=LEDGER_RETENTION)
+        except Exception:
+            if self._start_under_way:
+                # Nothing was started yet, and nothing may be started that no later try would know of.
+                self._start_under_way = False
+                raise
+            self.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
+
+    def _claimed(self, context: Context, step: AskClaimed) -> set[str]:
+        """Give the BrowserAct tasks that the mapped siblings of this task instance wait for."""
+        found = context["ti"].xcom_pull(task_ids=[self.task_id], key="task_id")
+        return {each for each in found or () if isinstance(each, str)}
+
+    def _wait_for_slot(self, context: Context, refused: NoSlot, queued_since: float, refusals: int) -> None:
+        """Wait until there may be room for a run: here, or in the triggerer by raising the deferral."""
+        limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
+        try:
+            going = follow(count_going(), self.hook.client, self.log)
+        except BrowserActError:
+            going = None
+        shown = "an unknown number of" if going is None else going
+        now, until = time.time(), queued_since + limit
+        if now >= until:
+            raise NoSlotError(
+                f"BrowserAct had no room for a run within {limit:g} seconds, asked {refusals} times; {shown} runs are "
+                f"going. No run was started. {refused.error}"
+            )
+        pause = max(pause_after(refusals, random.random), refused.error.retry_after or 0.0)
+        self.log.info(
+            "BrowserAct takes no further run now; %s runs are going. Refused %d times, trying again as soon as there "
+            "is room, for %.0f seconds at most. (%s)",
+            shown,
+            refusals,
+            until - now,
+            refused.error.message,
+        )
+        self._show_wait(context, {"waits_for": "slot", "refusals": refusals})
+        if not self.deferrable:
+            time.sleep(min(pause, until - now))
+            return
+        from airflow_provider_browseract.triggers.browseract import SlotTrigger
+
+        self.defer(
+            trigger=SlotTrigger(
+                browseract_conn_id=self.browseract_conn_id,
+                # 429 is not about runs; and a refusal while none is seen to go cannot be explained by their number.
+                capacity=(going or None) if isinstance(refused.error, ConcurrencyLimitError) else None,
+                pause=pause,
+                until=max(until, now + CORE_RACE_GRACE),
+            ),
+            method_name="execute_queued",
+            kwargs={"queued_since": queued_since, "refusals": refusals},
+            timeout=timedelta(seconds=until - now + BACKSTOP),
+        )
 
     def _poll_interval(self, default: float) -> float:
         return default if self.poll_interval is None else read_seconds("poll_interval", self.poll_interval)
@@ -298,20 +480,23 @@ class RunWorkflowOperator(BaseOperator):
                 "save_browser_data=True, or leave profile_id out here."
             ) from None
 
-    def _hand_on(self, context: Context, created: CreatedTask) -> None:
-        context["ti"].xcom_push(key="task_id", value=created.id)
-        if profile_id := created.profile_id or self.profile_id:
+    def _hand_on(self, context: Context, begun: Begun) -> None:
+        context["ti"].xcom_push(key="task_id", value=begun.task_id)
+        if profile_id := begun.entry.profile_id or self.profile_id:
             context["ti"].xcom_push(key="profile_id", value=profile_id)
+        if begun.task is not None and begun.entry.callback_token_sha256:
+            # BrowserAct calls back with the token of the try that started the run.
+            context["ti"].xcom_push(key=TOKEN_XCOM, value=begun.entry.callback_token_sha256)
 
-    def _look_once(self, context: Context, created: CreatedTask) -> Task | None:
-        """Read the new task for its links and, if the answer to the start had none, for its profile."""
+    def _look_once(self, context: Context, begun: Begun) -> Task | None:
+        """Read a new task for its links and, if the answer to the start had none, for its profile."""
         try:
-            task = self.hook.get_task(created.id)
+            task = begun.task or self.hook.get_task(begun.task_id)
         except BrowserActError as error:
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", created.id, error)
+            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error)
             return None
         self._push_link(context, task)
-        if self.save_browser_data and not created.profile_id and task.profile_id:
+        if self.save_browser_data and not begun.entry.profile_id and task.profile_id:
             context["ti"].xcom_push(key="profile_id", value=task.profile_id)
         self.log.info("%s", status_line(task.id, task.status, task))
         return task
@@ -342,6 +527,8 @@ class RunWorkflowOperator(BaseOperator):
                 first_poll_at=now + grace,
                 deadline=deadline,
                 callback_token_sha256=callback_token_sha256,
+                on_paused=self.on_paused,
+                cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, deadline - now) + BACKSTOP),
@@ -358,6 +545,7 @@ class RunWorkflowOperator(BaseOperator):
                 clock=time.time,
                 chance=random.random,
                 last_seen=seen.status if seen else None,
+                on_paused=OnPaused(self.on_paused),
             ),
             self.hook.client,
             self.log,
@@ -379,9 +567,11 @@ class RunWorkflowOperator(BaseOperator):
         if task.status.ended:
             self._tell_what_woke(context, told, task, resumed_at)
             return self._conclude(context, task)
-        if told.end is End.ENDED:
+        self._url = _link_of(task)
+        paused = task.status is TaskStatus.PAUSED
+        if told.end is End.ENDED or (told.end is End.PAUSED and not paused and time.time() < told.deadline):
             self.log.warning(
-                "%s is %s, and not ended as a %s told. Waiting on.", describe(task), task.status, told.woken_by
+                "%s is %s, and not %s as a %s told. Waiting on.", describe(task), task.status, told.end, told.woken_by
             )
             self._defer(context, task.id, told.deadline, told.callback_token_sha256)
         if told.end is End.GIVEN_UP and task.status is not TaskStatus.UNKNOWN and time.time() < told.deadline:
@@ -420,14 +610,21 @@ class RunWorkflowOperator(BaseOperator):
         return result_of(task)
 
     def _push_link(self, context: Context, task: Task) -> None:
-        if url := task.log_detail_url or task.live_url:
+        self._url = url = _link_of(task)
+        if url:
             BrowserActTaskLink().push(context["ti"], url)
 
     def _end_without_result(self, browseract_task_id: str, end: End, reason: str | None) -> NoReturn:
         if end is End.DEADLINE:
             raise RunTimedOutError(
                 f"BrowserAct task {browseract_task_id} did not end within {read_seconds('timeout', self.timeout):g} "
-                f"seconds. {self._stop(browseract_task_id)} Raise timeout if the workflow needs longer."
+                f"seconds. {self._stop(browseract_task_id, wanted=self.cancel_on_timeout)} Raise timeout if the "
+                "workflow needs longer."
+            )
+        if end is End.PAUSED:
+            raise RunPausedError(
+                f"BrowserAct task {browseract_task_id} paused for a person, which on_paused='fail' does not wait for. "
+                f"{self._stop(browseract_task_id)}"
             )
         self._give_up(browseract_task_id, f"its status could not be learned: {reason or 'it stayed unknown'}")
 
@@ -438,18 +635,22 @@ class RunWorkflowOperator(BaseOperator):
                 "Look at the newest tasks of the workflow in the BrowserAct dashboard."
             )
         raise RunLostError(
-            f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. {self._stop(browseract_task_id)}"
+            f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. "
+            f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout)}"
         )
 
-    def _stop(self, browseract_task_id: str, within: float | None = None) -> str:
-        """Stop a run, and say in a sentence what came of it."""
+    def _stop(self, browseract_task_id: str, *, wanted: bool = True, within: float | None = None) -> str:
+        """Stop a run, if that is wanted, and say in a sentence what came of it."""
         self._browseract_task_id = None
+        where = f" ({self._url})" if self._url else ""
+        if not wanted:
+            return f"It goes on, and costs credits, as it was asked for{where}."
         try:
             stopped = self.hook.stop_task(browseract_task_id, within=within)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
             return (
                 f"It could not be stopped ({str(error).rstrip('.')}): it may go on, and cost credits, until someone "
-                "stops it in the BrowserAct dashboard."
+                f"stops it in the BrowserAct dashboard{where}."
             )
         return "It was stopped." if stopped else "It had already ended."
 
@@ -472,6 +673,20 @@ class RunWorkflowOperator(BaseOperator):
             ) from error
 
     def _started_task_id(self, context: Context) -> str | None:
-        ti = context["ti"]
-        found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
+        found = self._xcom(context, "task_id")
         return found if isinstance(found, str) else None
+
+    def _xcom(self, context: Context, key: str) -> Any:
+        ti = context["ti"]
+        return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
+
+
+def _link_of(task: Task) -> str | None:
+    return task.log_detail_url or task.live_url
+
+
+def forget_run(context: Context) -> None:
+    """Delete what is written down of a run, once Airflow knows of the success: who clears the task gets a new run."""
+    store = context.get("task_state_store")
+    if store is not None:
+        store.delete(ledger.KEY)

@@ -6,11 +6,19 @@ import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+from airflow_provider_browseract.api import calls
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.models import CreatedTask
 
 URL_LENGTH = 2048
 """The longest callback address that the API takes, in characters."""
+
+E = TypeVar("E", bound=Enum)
 
 LONGEST = 366 * 24 * 3600.0
 """The longest length of time that an argument can have, in seconds."""
@@ -35,6 +43,39 @@ def read_id(argument: str, value: Any) -> str:
             f"{argument} is {value!r}. Give the id that the BrowserAct dashboard or an earlier task shows."
         )
     return value.strip()
+
+
+def read_run(
+    workflow_id: Any,
+    input_parameters: Any,
+    *,
+    save_browser_data: bool,
+    profile_id: Any,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> calls.Call[CreatedTask]:
+    """Check everything that a run is started with, and make the call that starts it (``run-task``).
+
+    :param workflow_id: the workflow to run.
+    :param input_parameters: see :func:`read_input_parameters`.
+    :param save_browser_data: keep cookies and logins of the run.
+    :param profile_id: browser profile of an earlier run, or nothing.
+    :param callback_url: see :func:`check_callback_url`.
+    :param status_change_callback_url: likewise.
+    :param api_base_url: address of the API.
+    :raises InputError: something of it is not usable.
+    """
+    return calls.run_task(
+        read_id("workflow_id", workflow_id),
+        input_parameters=read_input_parameters(input_parameters),
+        save_browser_data=save_browser_data,
+        profile_id=read_id("profile_id", profile_id) if profile_id else None,
+        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
+        status_change_callback_url=check_callback_url(
+            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
+        ),
+    )
 
 
 def read_input_parameters(value: Any) -> list[dict[str, str]]:
@@ -108,6 +149,32 @@ def read_seconds(argument: str, value: Any) -> float:
             f"{argument} is {value!r}. Give a positive number of seconds, or a timedelta, of a year at most."
         )
     return float(seconds)
+
+
+def read_choice(argument: str, value: Any, choices: type[E]) -> E:
+    """Check an argument that is one of some words.
+
+    :param argument: name of the operator's argument, for the message.
+    :param value: the word.
+    :param choices: what it can be.
+    :raises InputError: it is something else.
+    """
+    try:
+        return choices(value)
+    except ValueError:
+        words = ", ".join(repr(choice.value) for choice in choices)
+        raise InputError(f"{argument} is {value!r}. Give one of {words}.") from None
+
+
+def read_flag(argument: str, value: Any) -> bool:
+    """Check an argument that is true or false.
+
+    :param argument: name of the operator's argument, for the message.
+    :raises InputError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{argument} is {value!r}. Give True or False.")
+    return value
 
 
 def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | None:

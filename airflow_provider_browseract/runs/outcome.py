@@ -9,7 +9,7 @@ from airflow_provider_browseract.runs.outputs import read_output
 
 
 class RunError(Exception):
-    """A run did not end as it should. Airflow's retries apply, and a retry starts a new run."""
+    """A run did not come to a result. Airflow's retries apply."""
 
 
 class RunFailedError(RunError):
@@ -22,6 +22,14 @@ class RunCanceledError(RunError):
 
 class RunTimedOutError(RunError):
     """The run took longer than the operator's ``timeout``."""
+
+
+class RunPausedError(RunError):
+    """The run paused for a person, and the operator was told not to wait for one."""
+
+
+class NoSlotError(RunError):
+    """BrowserAct had no room for a run for as long as the operator was told to wait; nothing was started."""
 
 
 class RunLostError(RunError):

@@ -54,6 +54,9 @@ FIRST_JITTER = 2.0
 FAILED_POLLS = 5
 """How many questions in a row may fail before the wait is given up. Each was already tried again by the client."""
 
+RESUMES = 3
+"""How many times a paused run is resumed, so that one that pauses again and again does not go on for ever."""
+
 UNKNOWN_POLLS = 30
 """How many times in a row BrowserAct may say ``unknown`` before the wait is given up."""
 
@@ -67,8 +70,27 @@ class End(str, Enum):
     DEADLINE = "deadline"
     """The time allowed for the run is over; the run goes on."""
 
+    PAUSED = "paused"
+    """The run waits for a person, and is not to be waited for."""
+
     GIVEN_UP = "given_up"
     """The status could not be learned; whether the run goes on is not known."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class OnPaused(str, Enum):
+    """What to do when a run pauses for a person."""
+
+    WAIT = "wait"
+    """Wait on, until the deadline."""
+
+    FAIL = "fail"
+    """Wait no longer."""
+
+    RESUME = "resume"
+    """Let it go on, :data:`RESUMES` times at most, then wait on."""
 
     def __str__(self) -> str:
         return self.value
@@ -171,6 +193,7 @@ def wait_for_end(
     clock: Callable[[], float],
     chance: Callable[[], float],
     last_seen: TaskStatus | None = None,
+    on_paused: OnPaused = OnPaused.WAIT,
 ) -> Steps:
     """Wait until a run has ended, its time is over, or nothing can be learned of it.
 
@@ -186,9 +209,10 @@ def wait_for_end(
     :param clock: gives the moment, in seconds since the epoch.
     :param chance: gives a random number from 0 to 1.
     :param last_seen: a status that the log has already told.
+    :param on_paused: what to do when the run pauses for a person.
     """
     task: Task | None = None
-    failures = unknowns = 0
+    failures = unknowns = resumes = 0
     poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
         # Not even a deadline brings the first question forward.
@@ -214,6 +238,15 @@ def wait_for_end(
             yield Say(status_line(task_id, status, task))
         if status.ended:
             return WaitOver(End.ENDED, task)
+        if status is TaskStatus.PAUSED and on_paused is OnPaused.FAIL:
+            return WaitOver(End.PAUSED, task)
+        if status is TaskStatus.PAUSED and on_paused is OnPaused.RESUME and resumes < RESUMES:
+            resumes += 1
+            try:
+                yield calls.resume_task(task_id)
+                yield Say(f"BrowserAct task {task_id} was resumed, {resumes} of {RESUMES} times.")
+            except BrowserActError as error:
+                yield Say(f"BrowserAct task {task_id} could not be resumed: {error}", logging.WARNING)
         if clock() >= deadline:
             return WaitOver(End.DEADLINE, task)
         if unknowns >= UNKNOWN_POLLS:

@@ -14,10 +14,11 @@ from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import TaskEndedError
+from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
-from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy, wait_for_end
+from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
+from airflow_provider_browseract.runs.waiting import End, OnPaused, WaitEvent, WokenBy, wait_for_end
 from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 ON_KILL_LIMIT = 25.0
@@ -43,6 +44,8 @@ class TaskTrigger(BaseTrigger):
     :param deadline: moment at which the wait ends, in seconds since the epoch.
     :param callback_token_sha256: digest of the token with which a callback may end the wait before; None if none is
         expected.
+    :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
+    :param cancel_on_kill: stop the run when a person ends the wait.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class TaskTrigger(BaseTrigger):
         first_poll_at: float,
         deadline: float,
         callback_token_sha256: str | None = None,
+        on_paused: str = OnPaused.WAIT.value,
+        cancel_on_kill: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_task_id = browseract_task_id
@@ -62,6 +67,8 @@ class TaskTrigger(BaseTrigger):
         self.first_poll_at = first_poll_at
         self.deadline = deadline
         self.callback_token_sha256 = callback_token_sha256
+        self.on_paused = on_paused
+        self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and the arguments, all plain JSON values and none of them secret."""
@@ -74,6 +81,8 @@ class TaskTrigger(BaseTrigger):
                 "first_poll_at": self.first_poll_at,
                 "deadline": self.deadline,
                 "callback_token_sha256": self.callback_token_sha256,
+                "on_paused": self.on_paused,
+                "cancel_on_kill": self.cancel_on_kill,
             },
         )
 
@@ -89,6 +98,7 @@ class TaskTrigger(BaseTrigger):
             deadline=self.deadline,
             clock=time.time,
             chance=random.random,
+            on_paused=OnPaused(self.on_paused),
         )
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client() as client:
@@ -109,6 +119,9 @@ class TaskTrigger(BaseTrigger):
         Airflow calls this too when a callback has resumed the task, and when another triggerer has taken over from one
         that was taken for dead. Both are looked for first, since then the run is still waited for.
         """
+        if not self.cancel_on_kill:
+            self.log.info("BrowserAct task %s goes on, as it was asked for.", self.browseract_task_id)
+            return
         stopping = asyncio.create_task(self._stop_unless_waited_for())
         _STOPPING.add(stopping)
         stopping.add_done_callback(_STOPPING.discard)
@@ -137,7 +150,7 @@ class TaskTrigger(BaseTrigger):
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client(within=STOP_LIMIT) as client:
                 await client.send(calls.stop_task(task_id))
-        except TaskEndedError:
+        except (TaskEndedError, TaskNotFoundError):
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
             self.log.error("BrowserAct task %s could not be stopped and may go on: %s", task_id, error)
@@ -167,3 +180,55 @@ class TaskTrigger(BaseTrigger):
         return await XCom.aget_one(
             key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
         )
+
+
+_SLOTS: dict[str, Slots] = {}
+"""What the tasks that wait for room in this triggerer know of the runs, by connection."""
+
+
+class SlotTrigger(BaseTrigger):
+    """Waits until BrowserAct seems to have room for one more run. Starts nothing itself, so its end loses nothing.
+
+    :param browseract_conn_id: id of the Airflow connection.
+    :param capacity: how many runs went on when there was no room; None if that is not known.
+    :param pause: seconds before the first look.
+    :param until: moment at which the wait ends in any case, in seconds since the epoch.
+    """
+
+    def __init__(self, *, browseract_conn_id: str, capacity: int | None, pause: float, until: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.browseract_conn_id = browseract_conn_id
+        self.capacity = capacity
+        self.pause = pause
+        self.until = until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the arguments, all plain JSON values and none of them secret."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "browseract_conn_id": self.browseract_conn_id,
+                "capacity": self.capacity,
+                "pause": self.pause,
+                "until": self.until,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and tell once that the wait is over; whether there is room is BrowserAct's to say."""
+        steps = wait_for_slot(
+            _SLOTS.setdefault(self.browseract_conn_id, Slots()),
+            capacity=self.capacity,
+            pause=self.pause,
+            until=self.until,
+            clock=time.time,
+            chance=random.random,
+        )
+        try:
+            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
+                await follow_async(steps, client, self.log)
+        except Exception:
+            # The start will meet the same trouble, and say what it is.
+            self.log.exception("Waiting for room failed")
+            await asyncio.sleep(self.pause)
+        yield TriggerEvent({"waited_for": "slot"})  # type: ignore[no-untyped-call]

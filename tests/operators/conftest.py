@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ import pytest
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators import browseract as operators
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.triggers.browseract import TaskTrigger
+from airflow_provider_browseract.runs import ledger, queueing
+from airflow_provider_browseract.triggers import browseract as triggers
 
 
 class FakeTaskInstance:
@@ -18,22 +21,45 @@ class FakeTaskInstance:
 
     def __init__(self) -> None:
         self.xcoms: dict[str, object] = {}
+        self.siblings: dict[str, list[object]] = {}
 
     def xcom_push(self, key, value):
         self.xcoms[key] = value
 
-    def xcom_pull(self, task_ids, key, map_indexes):
+    def xcom_pull(self, task_ids, key, map_indexes=None):
+        if task_ids == ["run"]:
+            # Without an index, Airflow gives those of all mapped siblings.
+            return [*self.siblings.get(key, ()), *filter(None, [self.xcoms.get(key)])]
         assert (task_ids, map_indexes) == ("run", -1)
         return self.xcoms.get(key)
+
+
+class FakeStore:
+    """Airflow's task state, which lasts over tries: JSON values by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key):
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key, value, *, retention):
+        assert retention > timedelta(days=1)
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key):
+        self.values.pop(key, None)
 
 
 class Worker:
     """Runs an operator as Airflow does, deferrals included, but in this process and without a scheduler."""
 
-    def __init__(self, **arguments) -> None:
+    def __init__(self, *, store: FakeStore | None = None, **arguments) -> None:
         self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
         self.ti = FakeTaskInstance()
         self.context: Any = {"ti": self.ti}
+        if store is not None:
+            self.context["task_state_store"] = store
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
 
@@ -52,8 +78,9 @@ class Worker:
         """Run the trigger, then the operator from there, as often as it defers."""
         while True:
             event = self.wait_in_triggerer(deferred)
+            kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
             try:
-                return self.operator().resume_execution(deferred.method_name, {"event": event}, self.context)
+                return self.operator().resume_execution(deferred.method_name, kwargs, self.context)
             except TaskDeferred as again:
                 deferred = again
 
@@ -61,10 +88,10 @@ class Worker:
         """Run the trigger, made anew from what is stored of it, and give the payload of its one event."""
         self.deferrals.append(deferred)
         path, arguments = deferred.trigger.serialize()
-        assert path == "airflow_provider_browseract.triggers.browseract.TaskTrigger"
+        trigger = getattr(triggers, path.rpartition(".")[2])(**json.loads(json.dumps(arguments)))
 
         async def wait() -> list[dict]:
-            return [event.payload async for event in TaskTrigger(**arguments).run()]
+            return [event.payload async for event in trigger.run()]
 
         [event] = asyncio.run(wait())
         self.events.append(event)
@@ -75,7 +102,16 @@ class Worker:
 def worker(monkeypatch):
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(operators, "CALLBACK_GRACE", 0.05)
+    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(ledger, "SETTLE", 0.3)
+    monkeypatch.setattr(ledger, "LOOK_PAUSE", 0.1)
     return Worker
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    """What lasts over the tries of one task instance."""
+    return FakeStore()
 
 
 @pytest.fixture

@@ -136,9 +136,9 @@ class TestTheCallbackAddress:
         assert token not in "".join(capfd.readouterr()) + caplog.text
 
     def test_is_known_before_the_run_is_started(self, worker, emulator, webhooks):
-        emulator.fault("run-task", RequestFault.status(429), times=None)
+        emulator.fault("run-task", RequestFault.refused(99001), times=None)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        with pytest.raises(Exception, match="429"):
+        with pytest.raises(Exception, match="99001"):
             run.run()
         assert TOKEN_XCOM in run.ti.xcoms
 

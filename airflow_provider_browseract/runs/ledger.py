@@ -1,0 +1,453 @@
+"""What is written down of a run before and after its start, and what a later try makes of it.
+
+Two rules hold here. What is written down is found again by every later try, so nothing in it depends on the number of
+the try. And nothing is started while it is not known what became of an earlier start: it is looked up.
+
+:func:`begin` does no I/O, as :mod:`airflow_provider_browseract.runs.waiting`: it says what to do next and is told what
+came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, TypeAlias
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    ConcurrencyLimitError,
+    NotTheApiError,
+    RateLimitError,
+    RunStartUnknownError,
+    TaskEndedError,
+    TaskNotFoundError,
+)
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.runs.waiting import Say, Sleep
+
+KEY = "browseract_run"
+"""Under which key the entry is kept; no number of a try is in it."""
+
+VERSION = 1
+"""Version of what is written down. A newer one is refused, since it may say what is not understood here."""
+
+SKEW = 60.0
+"""Seconds by which BrowserAct's clock and ours may differ when a run is looked up by the time of its start."""
+
+SETTLE = 20.0
+"""Seconds that a start whose answer was lost may take to appear in the list of tasks."""
+
+LOOK_PAUSE = 5.0
+"""Seconds between two looks for a run that may have been started."""
+
+STARTS = 3
+"""How many times one try asks for a run, where each time the answer was lost and surely none was started."""
+
+
+class OnOrphan(str, Enum):
+    """What to do where it stays unknown which run, if any, an earlier start has made."""
+
+    FAIL = "fail"
+    """Fail, and name the runs that may be the one."""
+
+    ADOPT = "adopt"
+    """Take the newest of them."""
+
+    START = "start"
+    """Start a new run; those that may be the one go on."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class LedgerError(Exception):
+    """What is written down of an earlier run cannot be used; nothing was started or stopped."""
+
+
+class OrphanError(Exception):
+    """Several runs, or runs that cannot be told apart, may be the one that an earlier start has made."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is written down of a run.
+
+    :param workflow_id: the workflow.
+    :param fingerprint: see :func:`fingerprint`.
+    :param written_at: moment before the start, in seconds since the epoch.
+    :param deadline: moment at which the run's time is over, in seconds since the epoch.
+    :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
+    :param task_id: the BrowserAct task; None until the answer to the start is there.
+    :param profile_id: its browser profile, if one is known.
+    :param earlier: BrowserAct tasks of earlier runs for the same task instance.
+    """
+
+    workflow_id: str
+    fingerprint: str
+    written_at: float
+    deadline: float
+    callback_token_sha256: str | None = None
+    task_id: str | None = None
+    profile_id: str | None = None
+    earlier: tuple[str, ...] = ()
+
+    def value(self) -> dict[str, Any]:
+        """Write it as plain JSON values, none of them secret."""
+        return {"version": VERSION, **asdict(self), "earlier": list(self.earlier)}
+
+    @classmethod
+    def read(cls, value: Any) -> Entry:
+        """Read what :meth:`value` wrote.
+
+        :raises LedgerError: it is something else, or from a newer version of this provider.
+        """
+        if not isinstance(value, Mapping):
+            raise LedgerError(f"it is of type {type(value).__name__}")
+        version = value.get("version")
+        if not isinstance(version, int) or version > VERSION:
+            raise LedgerError(f"its version is {version!r}, and this provider knows {VERSION}")
+        texts = {name: value.get(name) for name in ("workflow_id", "fingerprint")}
+        optional = {name: value.get(name) for name in ("callback_token_sha256", "task_id", "profile_id")}
+        moments = {name: value.get(name) for name in ("written_at", "deadline")}
+        earlier = value.get("earlier")
+        for name, found in {**texts, **optional}.items():
+            if found == "" or (not isinstance(found, str) and (name in texts or found is not None)):
+                raise LedgerError(f"its {name} is {found!r}")
+        for name, moment in moments.items():
+            if isinstance(moment, bool) or not isinstance(moment, int | float):
+                raise LedgerError(f"its {name} is {moment!r}")
+        if not isinstance(earlier, list) or not all(isinstance(each, str) for each in earlier):
+            raise LedgerError(f"its earlier is {earlier!r}")
+        return cls(**texts, **optional, **moments, earlier=tuple(earlier))  # type: ignore[arg-type]
+
+
+def fingerprint(call: calls.Call[CreatedTask]) -> str:
+    """Tell starts of different runs apart, without keeping what is in them.
+
+    :param call: the start; the addresses in it, which are new each time, do not count.
+    """
+    body = {name: value for name, value in (call.body or {}).items() if not name.endswith("callback_url")}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The run that is to be.
+
+    :param call: the start.
+    :param workflow_id: its workflow.
+    :param inputs: its inputs, as name/value pairs.
+    :param timeout: seconds that it may take.
+    :param callback_token_sha256: digest of the token in its callback address, if it has one.
+    """
+
+    call: calls.Call[CreatedTask]
+    workflow_id: str
+    inputs: Sequence[Mapping[str, str]]
+    timeout: float
+    callback_token_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Write:
+    """Keep an entry, in place of the one before; without one there is nothing to know."""
+
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class AskClaimed:
+    """Give the BrowserAct tasks that other task instances are known to wait for."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """There is a run to wait for.
+
+    :param entry: what is written down of it; its ``task_id`` is known.
+    :param task: the run as the API showed it, where it was not started just now.
+    """
+
+    entry: Entry
+    task: Task | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The BrowserAct task."""
+        if self.entry.task_id is None:
+            raise ValueError("the entry names no task")
+        return self.entry.task_id
+
+
+@dataclass(frozen=True)
+class NoSlot:
+    """Nothing was started, since BrowserAct takes no further run now.
+
+    :param error: what it said.
+    """
+
+    error: ConcurrencyLimitError | RateLimitError
+
+
+Step: TypeAlias = "Sleep | Say | Write | AskClaimed | calls.Call[Any]"
+
+
+def begin(
+    wanted: Wanted,
+    entry: Entry | None,
+    *,
+    patience: float,
+    on_orphan: OnOrphan,
+    clock: Callable[[], float],
+) -> Generator[Step, Any, Begun | NoSlot]:
+    """Take up the run that an earlier try has started, or start one.
+
+    :param wanted: the run that is to be.
+    :param entry: what an earlier try has written down, if anything.
+    :param patience: seconds that sending a start can take at most.
+    :param on_orphan: what to do where it stays unknown what became of a start.
+    :param clock: gives the moment, in seconds since the epoch.
+    :returns: the run, or that there is no room for one now.
+    :raises LedgerError: the entry contradicts what the API says of its run.
+    :raises OrphanError: it cannot be told which run an earlier start has made.
+    :raises RunStartUnknownError: it cannot be learned whether a start has made a run; the entry stays, so that a later
+        try looks it up.
+    :raises BrowserActError: the start was refused, or the earlier run can be neither read nor stopped.
+    """
+    earlier: tuple[str, ...] = ()
+    if entry is not None:
+        begun = yield from _take_up(wanted, entry, patience, on_orphan, clock)
+        if isinstance(begun, Begun):
+            return begun
+        earlier = begun
+    return (yield from _start(wanted, entry, earlier, on_orphan, clock))
+
+
+def _take_up(
+    wanted: Wanted, entry: Entry, patience: float, on_orphan: OnOrphan, clock: Callable[[], float]
+) -> Generator[Step, Any, Begun | tuple[str, ...]]:
+    """Take up the run of an entry; or give the runs that there were, none of which goes on."""
+    same = fingerprint(wanted.call) == entry.fingerprint
+    if entry.task_id is None:
+        yield Say("An earlier try was about to start a run and did not write down what came of it. Looking for it.")
+        found = yield from _look_up(
+            entry,
+            wanted.inputs if same else None,
+            created_until=entry.written_at + patience + SKEW,
+            look_until=entry.written_at + patience + SETTLE,
+            on_orphan=on_orphan,
+            clock=clock,
+        )
+        if found is None:
+            yield Say("It had started none that could be the one.")
+            return entry.earlier
+        entry = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
+        yield Write(entry)
+    task_id: str = entry.task_id or ""
+    try:
+        task: Task = yield calls.get_task(task_id)
+    except TaskNotFoundError as error:
+        if error.code is None:
+            raise
+        if on_orphan is OnOrphan.FAIL:
+            raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error}") from error
+        yield Say(f"BrowserAct task {task_id} of an earlier try is not known any more: {error}", logging.WARNING)
+        return *entry.earlier, task_id
+    if task.workflow_id is not None and task.workflow_id != entry.workflow_id:
+        raise LedgerError(
+            f"it names BrowserAct task {task_id} as one of workflow {entry.workflow_id}, and BrowserAct says that it "
+            f"is of workflow {task.workflow_id}"
+        )
+    if not same:
+        yield from _give_way(task)
+    elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
+        yield Say(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
+    else:
+        return Begun(entry, task)
+    return *entry.earlier, task_id
+
+
+def _give_way(task: Task) -> Generator[Step, Any, None]:
+    """See to it that a run for what is not wanted any more does not go on."""
+    changed = "an earlier try had another workflow, other inputs or another profile"
+    if task.status.ended:
+        yield Say(f"BrowserAct task {task.id} has ended as {task.status}, but {changed}. Starting a new run.")
+        return
+    with contextlib.suppress(TaskEndedError, TaskNotFoundError):
+        yield calls.stop_task(task.id)
+    yield Say(f"BrowserAct task {task.id} was stopped, since {changed}. Starting a new run.", logging.WARNING)
+
+
+def _start(
+    wanted: Wanted,
+    before: Entry | None,
+    earlier: tuple[str, ...],
+    on_orphan: OnOrphan,
+    clock: Callable[[], float],
+) -> Generator[Step, Any, Begun | NoSlot]:
+    """Start a run; where surely none was, what was written down before holds again."""
+    for attempt in range(1, STARTS + 1):
+        now = clock()
+        entry = Entry(
+            wanted.workflow_id,
+            fingerprint(wanted.call),
+            written_at=now,
+            deadline=now + wanted.timeout,
+            callback_token_sha256=wanted.callback_token_sha256,
+            earlier=earlier,
+        )
+        yield Write(entry)
+        try:
+            created: CreatedTask = yield wanted.call
+        except BrowserActError as error:
+            # A web page where the API should be: no run was asked for from whoever answered.
+            if error.not_processed or isinstance(error, NotTheApiError):
+                yield Write(before)
+                if isinstance(error, ConcurrencyLimitError | RateLimitError):
+                    return NoSlot(error)
+                raise
+            yield Say(f"It is not known whether BrowserAct started a run ({error}). Looking for it.", logging.WARNING)
+            now = clock()
+            found = yield from _look_up(
+                entry,
+                wanted.inputs,
+                created_until=now + SKEW,
+                look_until=now + SETTLE,
+                on_orphan=on_orphan,
+                clock=clock,
+            )
+            if found is None:
+                yield Say(f"None was started (attempt {attempt} of {STARTS}).", logging.WARNING)
+                if attempt < STARTS:
+                    continue
+                yield Write(before)
+                raise
+            created = CreatedTask(found.id, found.profile_id)
+            yield Say(f"BrowserAct task {found.id} is the run.")
+        entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
+        yield Write(entry)
+        return Begun(entry)
+    raise AssertionError("the last attempt has returned or raised")
+
+
+def _look_up(
+    entry: Entry,
+    inputs: Sequence[Mapping[str, str]] | None,
+    *,
+    created_until: float,
+    look_until: float,
+    on_orphan: OnOrphan,
+    clock: Callable[[], float],
+) -> Generator[Step, Any, Task | None]:
+    """Find the run that a start has made of which the answer is not known.
+
+    :param inputs: the inputs of that start, or None where they are not known.
+    :param created_until: the run was created before this moment, in seconds since the epoch.
+    :param look_until: only after this moment none counts as none.
+    :returns: the run, or None if there is surely none.
+    """
+    since = _moment(entry.written_at - SKEW)
+    until = _moment(created_until)
+    while True:
+        try:
+            call: calls.Call[Page[Task]] | None = calls.list_tasks(
+                workflow_id=entry.workflow_id, created_at_from=since, created_at_to=until
+            )
+            found: list[Task] = []
+            while call is not None:
+                page: Page[Task] = yield call
+                found += page.items
+                call = calls.next_page(call, page)
+        except BrowserActError as error:
+            if on_orphan is OnOrphan.START:
+                yield Say(f"Looking for a run failed: {error}", logging.WARNING)
+                return None
+            raise RunStartUnknownError(
+                f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}",
+                http_status=error.http_status,
+                code=error.code,
+                msg=error.msg,
+                trace_id=error.trace_id,
+            ) from error
+        taken: Collection[str] = yield AskClaimed()
+        matches = {task.id: _match(task, entry, inputs) for task in found if task.id not in taken}
+        possible = [task for task in found if matches.get(task.id, False) is not False]
+        if possible or clock() >= look_until:
+            break
+        yield Sleep(min(LOOK_PAUSE, look_until - clock()))
+    if not possible or on_orphan is OnOrphan.START:
+        return None
+    if len(possible) == 1 and matches[possible[0].id]:
+        return possible[0]
+    ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
+    if on_orphan is OnOrphan.ADOPT:
+        newest = max(possible, key=lambda task: task.created_at or since)
+        yield Say(f"Of the BrowserAct tasks {ids}, the newest is taken.", logging.WARNING)
+        return newest
+    raise OrphanError(
+        f"An earlier start of workflow {entry.workflow_id} may have made one of these BrowserAct tasks: {ids}. "
+        "Stop those that nobody waits for, in the BrowserAct dashboard, and clear the Airflow task; or let on_orphan "
+        "say what to do: 'adopt' takes the newest, 'start' starts a new run."
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _match(task: Task, entry: Entry, inputs: Sequence[Mapping[str, str]] | None) -> bool | None:
+    """Say whether a task is the one that was started; None if it may be."""
+    # A run that came to nothing is of no use to anyone, and need not be told from others.
+    if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
+        return False
+    if task.workflow_id is not None and task.workflow_id != entry.workflow_id:
+        return False
+    return None if inputs is None else inputs_match(task.input_parameters or "", inputs)
+
+
+def inputs_match(text: str, inputs: Sequence[Mapping[str, str]]) -> bool | None:
+    """Say whether a task was started with some inputs.
+
+    :param text: the inputs as the API tells them, ``key=value; key=value``, in any order.
+    :param inputs: the inputs as they were sent, as name/value pairs.
+    :returns: True if it has all of them and no more, False if it has one with another value, None if it cannot be
+        told.
+    """
+    told = _without_spaces(text)
+    pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
+    if any(True for _ in _consumed(told, pieces)):
+        return True
+    bounded = f";{told};"
+    for pair, piece in zip(inputs, pieces, strict=True):
+        if f";{_without_spaces(pair['name'])}=" in bounded and f";{piece};" not in bounded:
+            return False
+    return None
+
+
+def _without_spaces(text: str) -> str:
+    """Leave out what may get lost on the way."""
+    return "".join(text.split())
+
+
+def _consumed(text: str, pieces: list[str]) -> Iterator[None]:
+    """Give something for a way in which a text is made of all the pieces; values may contain what separates them."""
+    if not pieces:
+        if not text:
+            yield
+        return
+    for index, piece in enumerate(pieces):
+        if piece in pieces[:index] or not text.startswith(piece):
+            continue
+        rest = text[len(piece) :]
+        others = pieces[:index] + pieces[index + 1 :]
+        if not others and not rest.strip(";"):
+            yield
+        elif others and rest.startswith(";"):
+            yield from _consumed(rest[1:], others)

@@ -1,0 +1,140 @@
+"""What the operator does when BrowserAct has no room for a run."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.runs.ledger import KEY
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+NO_ROOM = pytest.mark.parametrize(
+    "fault", [RequestFault.refused(10118), RequestFault.status(429)], ids=["10118", "429"]
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch, browseract_emulator):
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.05, "read_timeout": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+
+def search(worker, **arguments):
+    return worker(workflow_id=SEARCH.id, input_parameters={"keyword": "pens", "max_items": 2}, **arguments)
+
+
+@BOTH_WAYS
+@NO_ROOM
+def test_it_waits_and_tries_again_within_the_same_try(worker, emulator, store, fault, deferrable, capfd):
+    emulator.fault("run-task", fault, times=3)
+    run = search(worker, deferrable=deferrable, store=store)
+    assert len(run.run()) == 2
+    assert len(emulator.tasks) == 1
+    said = "".join(capfd.readouterr())
+    assert "BrowserAct takes no further run now; 0 runs are going. Refused 1 times" in said
+
+
+@BOTH_WAYS
+def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
+    emulator.concurrency = 1
+    emulator.next_run(SEARCH.id, duration=0.5)
+    search(worker, wait_for_completion=False).run()
+    run = search(worker, deferrable=deferrable)
+    assert len(run.run()) == 2
+    assert [task.status for task in emulator.tasks] == ["finished", "finished"]
+
+
+@BOTH_WAYS
+def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator, store, deferrable, monkeypatch):
+    monkeypatch.setattr("airflow_provider_browseract.operators.browseract.CORE_RACE_GRACE", 0.0)
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    with pytest.raises(NoSlotError, match=r"no room for a run within 0.3 seconds.*No run was started.*Airflow pool"):
+        search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
+    assert emulator.tasks == []
+    assert store.values == {}
+
+
+def test_the_wait_is_bounded_by_timeout_where_queue_timeout_is_not_given(worker, emulator):
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    with pytest.raises(NoSlotError, match=r"within 0.3 seconds"):
+        search(worker, timeout=0.3).run()
+
+
+def test_the_deferral_holds_no_secret_and_nothing_resumes_it_before_the_grace(worker, emulator, monkeypatch):
+    monkeypatch.setattr("airflow_provider_browseract.operators.browseract.CORE_RACE_GRACE", CORE_RACE_GRACE)
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    run = search(worker, deferrable=True, queue_timeout=1)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    _, arguments = deferral.value.trigger.serialize()
+    assert set(arguments) == {"browseract_conn_id", "capacity", "pause", "until"}
+    assert arguments["until"] >= time.time() + CORE_RACE_GRACE - 1
+    assert (deferral.value.kwargs or {})["refusals"] == 1
+    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
+
+
+def test_retry_after_is_kept_to(worker, emulator, monkeypatch):
+    emulator.fault("run-task", RequestFault.status(429, retry_after=77), times=None)
+    run = search(worker, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    assert deferral.value.trigger.pause == 77
+
+
+def test_a_deferral_that_airflow_ends_is_said_to_have_started_nothing(worker, emulator):
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    run = search(worker, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        run.operator().execute(run.context)
+    with pytest.raises(NoSlotError, match="No run was started"):
+        run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
+
+
+def test_a_connection_that_cannot_be_read_in_the_triggerer_ends_the_wait(worker, emulator, monkeypatch):
+    emulator.fault("run-task", RequestFault.refused(10118), times=1)
+    run = search(worker, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    with monkeypatch.context() as gone:
+        gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        event = run.wait_in_triggerer(deferral.value)
+    assert event == {"waited_for": "slot"}
+
+
+def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypatch):
+    emulator.fault("run-task", RequestFault.refused(10118), times=1)
+    run = search(worker)
+    operator = run.operator()
+    send = operator.hook.client.send
+
+    def killed_meanwhile(call):
+        operator.on_kill()
+        return send(call)
+
+    monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+    with pytest.raises(RunCanceledError, match="Killed before a run was started"):
+        operator.execute(run.context)
+    assert emulator.tasks == []
+
+
+@pytest.mark.parametrize("queue_timeout", [0, -1, "soon", True])
+def test_a_queue_timeout_that_is_none_is_refused_before_the_start(worker, emulator, queue_timeout):
+    with pytest.raises(AirflowFailException, match="queue_timeout is"):
+        search(worker, queue_timeout=queue_timeout).run()
+    assert emulator.tasks == []
+
+
+def test_the_error_of_a_deferral_is_not_mistaken_for_one_of_the_wait_for_room(worker, emulator, store):
+    run = search(worker, deferrable=True, store=store)
+    with pytest.raises(TaskDeferred):
+        run.operator().execute(run.context)
+    assert KEY in store.values
+    with pytest.raises(Exception, match="was given up: Airflow ended the deferral") as given_up:
+        run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
+    assert not isinstance(given_up.value, TaskDeferralError)

@@ -1,0 +1,122 @@
+"""When the operator stops a run, when it leaves it going, and what it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch, browseract_emulator):
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 0.5}}
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+
+class TestARunThatPausesForAPerson:
+    @pytest.fixture(autouse=True)
+    def _paused_for_ever(self, emulator):
+        emulator.set_workflow(HUMAN.id, duration=0.6, pause_limit=600.0)
+
+    @BOTH_WAYS
+    def test_is_stopped_where_on_paused_says_fail(self, worker, emulator, deferrable):
+        with pytest.raises(RunPausedError, match=r"paused for a person.*It was stopped"):
+            worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=deferrable).run()
+        assert emulator.tasks[0].status == "canceled"
+
+    @BOTH_WAYS
+    def test_goes_on_where_on_paused_says_resume(self, worker, emulator, deferrable, capfd):
+        worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
+        assert emulator.tasks[0].status == "finished"
+        assert f"was resumed, 1 of {RESUMES} times" in "".join(capfd.readouterr())
+
+    def test_that_cannot_be_resumed_is_asked_a_few_times_and_then_waited_for(self, worker, emulator, capfd):
+        emulator.fault("resume-task", RequestFault.refused(10127), times=None)
+        with pytest.raises(RunTimedOutError):
+            worker(workflow_id=HUMAN.id, on_paused="resume", timeout=2).run()
+        assert "".join(capfd.readouterr()).count("could not be resumed") == RESUMES
+
+    def test_and_goes_on_meanwhile_is_waited_for(self, worker, emulator):
+        run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        event = run.wait_in_triggerer(deferral.value)
+        assert WaitEvent.read(event).end is End.PAUSED
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        emulator.set_workflow(HUMAN.id, duration=60.0)
+        try:
+            run.operator().execute_complete(run.context, event)
+        except TaskDeferred as again:
+            run.resume(again)
+        assert emulator.tasks[0].status == "finished"
+
+
+class TestCancelOnTimeout:
+    @BOTH_WAYS
+    def test_false_leaves_the_run_going_at_the_deadline_and_says_so(self, worker, emulator, deferrable):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        with pytest.raises(RunTimedOutError, match=r"It goes on, and costs credits, as it was asked for \(http"):
+            worker(workflow_id=ORDERS.id, timeout=0.3, cancel_on_timeout=False, deferrable=deferrable).run()
+        assert emulator.tasks[0].status == "running"
+
+    def test_false_leaves_the_run_going_when_polling_is_given_up(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        emulator.fault("get-task-status", RequestFault.status(503), times=None)
+        with pytest.raises(RunLostError, match="It goes on"):
+            worker(workflow_id=ORDERS.id, cancel_on_timeout=False).run()
+        assert emulator.tasks[0].status == "running"
+
+
+class TestCancelOnKill:
+    @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
+    def test_decides_what_becomes_of_the_run_of_a_killed_worker(self, worker, emulator, cancel_on_kill, status):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True, cancel_on_kill=cancel_on_kill)
+        operator = run.operator()
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(run.context)
+        operator.on_kill()
+        assert emulator.tasks[0].status == status
+        assert deferral.value.trigger.cancel_on_kill is cancel_on_kill
+
+
+def test_a_stop_that_fails_is_said_with_the_link_of_the_task(worker, emulator):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    emulator.fault("stop-task", RequestFault.status(500), times=None)
+    run = worker(workflow_id=ORDERS.id, timeout=0.3)
+    with pytest.raises(RunTimedOutError, match="could not be stopped") as failed:
+        run.run()
+    link = next(value for key, value in run.ti.xcoms.items() if key.startswith("_link_"))
+    assert f"dashboard ({link})" in str(failed.value)
+
+
+@pytest.mark.parametrize("code", [10121, 10112], ids=["has ended", "is not known"])
+def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    emulator.fault("stop-task", RequestFault.refused(code), times=None)
+    with pytest.raises(RunTimedOutError, match="It had already ended"):
+        worker(workflow_id=ORDERS.id, timeout=0.3).run()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_paused": "ask"}, "on_paused is 'ask'. Give one of 'wait', 'fail', 'resume'"),
+        ({"on_orphan": None}, "on_orphan is None. Give one of 'fail', 'adopt', 'start'"),
+        ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Give True or False"),
+        ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Give True or False"),
+        ({"reattach": None}, "reattach is None. Give True or False"),
+    ],
+)
+def test_an_argument_that_is_none_of_its_words_is_refused_before_the_start(worker, emulator, arguments, message):
+    with pytest.raises(AirflowFailException, match=message):
+        worker(workflow_id=ORDERS.id, **arguments).run()
+    assert emulator.tasks == []

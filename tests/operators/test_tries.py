@@ -1,0 +1,401 @@
+"""What a later try makes of the run of an earlier one, and of a start whose answer was lost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_browseract.api.errors import RunStartUnknownError
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.operators.browseract import forget_run
+from airflow_provider_browseract.runs.ledger import KEY, STARTS
+from airflow_provider_browseract.runs.outcome import RunFailedError, RunTimedOutError
+from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+PENS = {"keyword": "pens", "max_items": 2}
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch, browseract_emulator):
+    extra = {"retry_budget": 0.2, "read_timeout": 0.5, "webhook_base_url": "http://127.0.0.1:1"}
+    connection = {**browseract_emulator.connection, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def tries(worker, store):
+    """Makes the tries of one task instance, each with XComs of its own and one memory."""
+
+    def make(**arguments):
+        defaults = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
+        return worker(**{**defaults, **arguments})
+
+    return make
+
+
+def asked(emulator, endpoint: str) -> int:
+    return sum(request.endpoint == endpoint for request in emulator.requests)
+
+
+class Crash(BaseException):
+    """Stands for a SIGKILL: nothing of the operator's own runs after it."""
+
+
+def crash_after(monkeypatch, operator, starts_run: bool) -> None:
+    """Let the process die as soon as a start (or the call after it) has been carried out."""
+    send = operator.hook.client.send
+
+    def die(call):
+        answer = send(call)
+        if call.starts_run == starts_run:
+            raise Crash
+        return answer
+
+    monkeypatch.setattr(operator.hook.client, "send", die)
+
+
+class TestAfterAWorkerThatDied:
+    @BOTH_WAYS
+    def test_a_run_that_still_goes_is_taken_up_and_none_is_started(
+        self, tries, emulator, monkeypatch, deferrable, capfd
+    ):
+        first = tries(deferrable=deferrable)
+        operator = first.operator()
+        crash_after(monkeypatch, operator, starts_run=False)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        second = tries(deferrable=deferrable)
+        assert len(second.run()) == 2
+        assert len(emulator.tasks) == 1
+        assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
+        assert f"Taking up BrowserAct task {emulator.tasks[0].id}" in "".join(capfd.readouterr())
+
+    def test_the_taken_up_run_keeps_its_deadline_and_its_callback(self, tries, emulator):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        arguments = []
+        for _ in range(2):
+            attempt = tries(deferrable=True)
+            with pytest.raises(TaskDeferred) as deferral:
+                attempt.operator().execute(attempt.context)
+            arguments.append(deferral.value.trigger.serialize()[1])
+            assert attempt.ti.xcoms[TOKEN_XCOM] == arguments[0][TOKEN_XCOM]
+        for name in ("browseract_task_id", "deadline", TOKEN_XCOM):
+            assert arguments[0][name] == arguments[1][name]
+
+    def test_a_run_that_has_finished_meanwhile_gives_its_result(self, tries, emulator):
+        first = tries(deferrable=True)
+        with pytest.raises(TaskDeferred):
+            first.operator().execute(first.context)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        second = tries(deferrable=True)
+        assert len(second.run()) == 2
+        assert second.deferrals == []
+        assert len(emulator.tasks) == 1
+
+    def test_a_profile_is_handed_on_by_the_try_that_takes_the_run_up(self, tries, emulator):
+        inputs = {"username": "ada", "password": "secret"}
+        arguments = {"workflow_id": LOG_IN.id, "input_parameters": inputs, "save_browser_data": True}
+        first, second = tries(**arguments, deferrable=True), tries(**arguments)
+        with pytest.raises(TaskDeferred):
+            first.operator().execute(first.context)
+        second.run()
+        assert second.ti.xcoms["profile_id"] == first.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id
+
+    @pytest.mark.parametrize("outcome", ["failed", "canceled"])
+    def test_a_run_that_came_to_nothing_is_followed_by_a_new_one(self, tries, emulator, outcome, capfd):
+        emulator.next_run(SEARCH.id, duration=0.1, outcome=outcome)
+        with pytest.raises(Exception, match=outcome):
+            tries().run()
+        assert len(tries().run()) == 2
+        assert [task.status for task in emulator.tasks] == [outcome, "finished"]
+        assert f"has ended as {outcome}. Starting a new run." in "".join(capfd.readouterr())
+
+    def test_without_waiting_the_id_of_the_same_run_comes_back(self, tries, emulator):
+        ids = {tries(wait_for_completion=False).run() for _ in range(2)}
+        assert ids == {emulator.tasks[0].id}
+
+    def test_a_run_that_was_stopped_at_its_deadline_is_followed_by_a_new_one(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=60.0)
+        with pytest.raises(RunTimedOutError):
+            tries(timeout=0.3).run()
+        assert len(tries(timeout=30).run()) == 2
+        assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
+
+    def test_reattach_false_starts_a_new_run_and_writes_nothing_down(self, tries, emulator, store):
+        for _ in range(2):
+            tries(reattach=False, wait_for_completion=False).run()
+        assert len(emulator.tasks) == 2
+        assert store.values == {}
+
+    def test_an_airflow_without_task_state_starts_a_new_run(self, worker, emulator):
+        for _ in range(2):
+            worker(workflow_id=ORDERS.id, wait_for_completion=False).run()
+        assert len(emulator.tasks) == 2
+
+
+class TestAfterASuccess:
+    def test_a_cleared_task_gets_a_new_run(self, tries, emulator, store):
+        first = tries()
+        operator = first.operator()
+        operator.execute(first.context)
+        assert KEY in store.values
+        for callback in operator.on_success_callback:
+            callback(first.context)
+        assert store.values == {}
+        tries().run()
+        assert len(emulator.tasks) == 2
+
+    def test_the_users_own_callback_is_called_too(self, tries):
+        def mine(context):
+            """The user's."""
+
+        assert tries(on_success_callback=mine).operator().on_success_callback == [mine, forget_run]
+        assert tries(on_success_callback=[mine]).operator().on_success_callback == [mine, forget_run]
+        assert tries().operator().on_success_callback == [forget_run]
+
+    def test_an_airflow_without_task_state_has_nothing_to_forget(self, worker):
+        forget_run(worker(workflow_id=ORDERS.id).context)
+
+
+class TestWhenSomethingElseIsWantedThanBefore:
+    @pytest.mark.parametrize(
+        "change",
+        [{"input_parameters": {"keyword": "ink"}}, {"workflow_id": ORDERS.id, "input_parameters": None}],
+        ids=["other inputs", "another workflow"],
+    )
+    def test_the_old_run_is_stopped_and_a_new_one_started(self, tries, emulator, change, capfd):
+        emulator.next_run(SEARCH.id, duration=60.0)
+        tries(wait_for_completion=False).run()
+        tries(**change).run()
+        assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
+        assert f"{emulator.tasks[0].id} was stopped, since an earlier try had another" in "".join(capfd.readouterr())
+
+    def test_an_old_run_that_has_ended_is_left_alone(self, tries, emulator):
+        tries().run()
+        tries(input_parameters={"keyword": "ink"}).run()
+        assert [task.status for task in emulator.tasks] == ["finished", "finished"]
+        assert asked(emulator, "stop-task") == 0
+
+    def test_nothing_is_started_while_the_old_run_cannot_be_stopped(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=60.0)
+        tries(wait_for_completion=False).run()
+        emulator.fault("stop-task", RequestFault.status(503), times=None)
+        with pytest.raises(Exception, match="503"):
+            tries(input_parameters={"keyword": "ink"}).run()
+        assert len(emulator.tasks) == 1
+
+
+class TestAStartWhoseAnswerWasLost:
+    FAULTS = pytest.mark.parametrize(
+        "fault",
+        [RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung(processed=True)],
+        ids=["reset after it was read", "502 after creating", "hung after creating"],
+    )
+
+    @FAULTS
+    def test_is_looked_up_and_its_run_taken(self, tries, emulator, fault):
+        emulator.fault("run-task", fault, times=1)
+        attempt = tries()
+        assert len(attempt.run()) == 2
+        assert len(emulator.tasks) == 1
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
+
+    @pytest.mark.parametrize(
+        "fault",
+        [RequestFault.reset(), RequestFault.status(500), RequestFault.status(502), RequestFault.hung()],
+        ids=["reset before it was read", "500", "502", "hung"],
+    )
+    def test_is_sent_again_once_it_is_sure_that_there_is_no_run(self, tries, emulator, fault, capfd):
+        emulator.fault("run-task", fault, times=1)
+        assert len(tries().run()) == 2
+        assert len(emulator.tasks) == 1
+        assert asked(emulator, "list-tasks") > 1
+        assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
+
+    def test_is_not_sent_for_ever(self, tries, emulator, store):
+        emulator.fault("run-task", RequestFault.reset(), times=None)
+        with pytest.raises(Exception, match="no whole answer"):
+            tries().run()
+        assert asked(emulator, "run-task") == STARTS
+        assert store.values == {}
+
+    def test_is_not_mixed_up_with_runs_of_other_inputs(self, tries, emulator):
+        tries(input_parameters={"keyword": "ink"}, wait_for_completion=False, store=None).run()
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        attempt = tries()
+        attempt.run()
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
+        assert len(emulator.tasks) == 2
+
+    def test_is_not_mixed_up_with_runs_that_mapped_siblings_wait_for(self, tries, emulator):
+        sibling = tries(wait_for_completion=False, store=None)
+        sibling.run()
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        attempt = tries()
+        attempt.ti.siblings["task_id"] = [sibling.ti.xcoms["task_id"]]
+        attempt.run()
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
+
+    def test_is_not_mixed_up_with_earlier_runs_of_the_same_task(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=0.1, outcome="failed")
+        with pytest.raises(RunFailedError):
+            tries().run()
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        attempt = tries()
+        attempt.run()
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
+
+    def test_fails_with_the_ids_where_several_runs_may_be_the_one(self, tries, emulator):
+        tries(wait_for_completion=False, store=None).run()
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        with pytest.raises(AirflowFailException, match="may have made one of these BrowserAct tasks") as failed:
+            tries().run()
+        assert all(task.id in str(failed.value) for task in emulator.tasks)
+        assert len(emulator.tasks) == 2
+
+    def test_that_cannot_be_looked_up_leaves_it_to_the_next_try(self, tries, emulator):
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("list-tasks", RequestFault.status(500), times=None)
+        with pytest.raises(RunStartUnknownError, match="looking for it failed"):
+            tries().run()
+        emulator.clear_faults()
+        assert len(tries().run()) == 2
+        assert len(emulator.tasks) == 1
+
+
+class TestAnEntryWithoutAnId:
+    """A worker died, or was timed out, between writing down that it starts a run and learning of the run."""
+
+    @pytest.mark.parametrize("death", [Crash, AirflowTaskTimeout], ids=["killed", "execution_timeout"])
+    def test_leads_to_the_run_if_there_is_one(self, tries, emulator, monkeypatch, death):
+        first = tries()
+        operator = first.operator()
+        send = operator.hook.client.send
+
+        def die(call):
+            send(call)
+            raise death("x")
+
+        monkeypatch.setattr(operator.hook.client, "send", die)
+        with pytest.raises(death):
+            operator.execute(first.context)
+        second = tries()
+        second.run()
+        assert len(emulator.tasks) == 1
+        assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
+
+    def test_leads_to_a_new_run_if_there_is_none(self, tries, emulator, monkeypatch, capfd):
+        first = tries()
+        operator = first.operator()
+
+        def die(call):
+            raise Crash
+
+        monkeypatch.setattr(operator.hook.client, "send", die)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        tries().run()
+        assert len(emulator.tasks) == 1
+        assert "It had started none" in "".join(capfd.readouterr())
+
+    @pytest.fixture
+    def orphans(self, tries, emulator, monkeypatch):
+        """Two runs that may be the one that a dead worker has started."""
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        first = tries()
+        operator = first.operator()
+        crash_after(monkeypatch, operator, starts_run=True)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        monkeypatch.undo()
+        return emulator
+
+    def test_and_other_inputs_now_fails_as_long_as_a_run_may_be_the_old_one(self, tries, emulator, monkeypatch):
+        first = tries()
+        operator = first.operator()
+        crash_after(monkeypatch, operator, starts_run=True)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        with pytest.raises(AirflowFailException, match=emulator.tasks[0].id):
+            tries(input_parameters={"keyword": "ink"}).run()
+        assert len(emulator.tasks) == 1
+
+    @pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 2), ("start", 3)])
+    def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs):
+        tries(wait_for_completion=False, store=None).run()
+        first = tries()
+        operator = first.operator()
+        crash_after(monkeypatch, operator, starts_run=True)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        tries(on_orphan=on_orphan).run()
+        assert len(emulator.tasks) == runs
+
+
+class TestWhatCannotBeUsed:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"version": 2}, "its version is 2"),
+            ({"version": None}, "its version is None"),
+            ({"task_id": 7}, "its task_id is 7"),
+            ({"deadline": "soon"}, "its deadline is 'soon'"),
+            ({"earlier": None}, "its earlier is None"),
+            ({"workflow_id": "1"}, "of workflow 1, and BrowserAct says that it is of workflow"),
+            ({"task_id": "1"}, "it names BrowserAct task 1, and BrowserAct says"),
+        ],
+    )
+    def test_is_an_error_that_starts_and_stops_nothing(self, tries, emulator, store, change, message):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        tries(wait_for_completion=False).run()
+        store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), **change})
+        with pytest.raises(AirflowFailException, match=f"written down.*{message}.*Nothing was started or stopped"):
+            tries().run()
+        assert [task.status for task in emulator.tasks] == ["running"]
+
+    def test_may_be_something_else_altogether(self, tries, emulator, store):
+        store.values[KEY] = '"7"'
+        with pytest.raises(AirflowFailException, match="it is of type str"):
+            tries().run()
+        assert emulator.tasks == []
+
+
+class TestATaskStateThatFails:
+    def test_before_the_start_lets_nothing_be_started(self, tries, emulator, store, monkeypatch):
+        def away(*args, **kwargs):
+            raise RuntimeError("the API server is away")
+
+        monkeypatch.setattr(store, "set", away)
+        with pytest.raises(RuntimeError, match="away"):
+            tries().run()
+        assert emulator.tasks == []
+
+    def test_after_the_start_costs_no_result(self, tries, emulator, store, monkeypatch, capfd):
+        keep = store.set
+
+        def away(key, value, *, retention):
+            if value["task_id"]:
+                raise RuntimeError("the API server is away")
+            keep(key, value, retention=retention)
+
+        monkeypatch.setattr(store, "set", away)
+        assert len(tries().run()) == 2
+        assert "could not be written down for later tries" in "".join(capfd.readouterr())
+
+    def test_that_cannot_be_read_lets_nothing_be_started(self, tries, emulator, store, monkeypatch):
+        def away(key):
+            raise RuntimeError("the API server is away")
+
+        monkeypatch.setattr(store, "get", away)
+        with pytest.raises(RuntimeError, match="away"):
+            tries().run()
+        assert emulator.tasks == []
+
+
+def test_what_is_written_down_holds_no_input(tries, emulator, store):
+    tries(input_parameters={"keyword": "s3cret-words"}, wait_for_completion=False).run()
+    assert "s3cret" not in store.values[KEY]
+    assert "app-emulator" not in store.values[KEY]

@@ -1,0 +1,324 @@
+"""What is written down of a run, and any interleaving of deaths, lost answers and clock steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import (
+    AnswerLostError,
+    BrowserActError,
+    ConcurrencyLimitError,
+    ConnectionFailedError,
+    RunStartUnknownError,
+    ServerError,
+    TaskEndedError,
+)
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.runs.ledger import (
+    AskClaimed,
+    Begun,
+    Entry,
+    LedgerError,
+    NoSlot,
+    OnOrphan,
+    Wanted,
+    Write,
+    begin,
+    fingerprint,
+    inputs_match,
+)
+from airflow_provider_browseract.runs.waiting import Say, Sleep
+
+ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"))
+
+
+def pairs(**inputs: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in inputs.items()]
+
+
+def wanted(keyword: str = "pens") -> Wanted:
+    inputs = pairs(keyword=keyword)
+    call = calls.run_task("70", input_parameters=inputs, callback_url=f"https://x.example/{keyword}")
+    return Wanted(call, "70", inputs, timeout=3600.0, callback_token_sha256=None)
+
+
+class TestAnEntry:
+    def test_comes_back_from_json_as_it_was(self):
+        assert Entry.read(json.loads(json.dumps(ENTRY.value()))) == ENTRY
+
+    @pytest.mark.parametrize("name", sorted(ENTRY.value()))
+    @pytest.mark.parametrize("wrong", [[], {"a": 1}, True, ""])
+    def test_that_was_tampered_with_is_refused_with_the_field_named(self, name, wrong):
+        if name == "earlier" and wrong == []:
+            return
+        if name == "version" and wrong is True:
+            return
+        with pytest.raises(LedgerError, match=name):
+            Entry.read({**ENTRY.value(), name: wrong})
+
+    def test_of_a_newer_version_is_refused(self):
+        with pytest.raises(LedgerError, match="its version is 2, and this provider knows 1"):
+            Entry.read({**ENTRY.value(), "version": 2})
+
+
+class TestAFingerprint:
+    def test_is_the_same_for_the_same_run_whatever_its_callback_addresses_are(self):
+        first, second = (
+            calls.run_task("70", input_parameters=pairs(a="1"), callback_url=f"https://x.example/{token}")
+            for token in ("one", "two")
+        )
+        assert fingerprint(first) == fingerprint(second)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            calls.run_task("71", input_parameters=pairs(a="1")),
+            calls.run_task("70", input_parameters=pairs(a="2")),
+            calls.run_task("70", input_parameters=pairs(a="1"), profile_id="9"),
+            calls.run_task("70", input_parameters=pairs(a="1"), save_browser_data=True),
+        ],
+    )
+    def test_tells_apart_whatever_makes_another_run(self, other):
+        assert fingerprint(calls.run_task("70", input_parameters=pairs(a="1"))) != fingerprint(other)
+
+
+class TestInputsAsTheApiTellsThem:
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("a=1; b=two words", True),
+            ("b=two words; a=1", True),
+            ("a=1;b=two words;", True),
+            ("a = 1; b=  two\nwords ", True),
+            ("a=2; b=two words", False),
+            ("a=11; b=two words", False),
+            ("b=other", False),
+            ("a=1", None),
+            ("a=1; b=two words; c=3", None),
+            ("", None),
+            ('[{"name": "a", "value": "1"}]', None),
+            ("data=5", None),
+        ],
+    )
+    def test_match_only_if_all_are_there_and_differ_if_one_is_another(self, text, match):
+        assert inputs_match(text, pairs(a="1", b="two words")) is match
+
+    def test_may_have_in_their_values_what_separates_them(self):
+        assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True
+
+    def test_may_be_none_at_all(self):
+        assert inputs_match("", []) is True
+        assert inputs_match("a=1", []) is None
+
+
+@dataclass
+class Service:
+    """A BrowserAct that forgets nothing: every run that it ever made."""
+
+    now: float = 10_000.0
+    runs: dict[str, Task] = field(default_factory=dict)
+
+    def start(self, call: calls.Call[CreatedTask]) -> CreatedTask:
+        """Make a run."""
+        assert call.body is not None
+        told = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
+        if self.runs:
+            last = list(self.runs.values())[-1]
+            came_to_nothing = last.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
+            not_wanted = last.status.ended and last.input_parameters != told
+            assert came_to_nothing or not_wanted, f"a start that nothing explains, after {last}"
+        made = str(100 + len(self.runs))
+        created = datetime.fromtimestamp(int(self.now), timezone.utc)
+        self.runs[made] = Task(made, TaskStatus.RUNNING, "70", created, input_parameters=told)
+        return CreatedTask(made)
+
+    def answer(self, call: calls.Call[Any]) -> Any:
+        """Carry out any other call."""
+        if call.path.endswith("list-tasks"):
+            since, until = (
+                datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
+                for name in ("created_at_from", "created_at_to")
+            )
+            found = [task for task in self.runs.values() if since <= (task.created_at or since) <= until]
+            return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+        task = self.runs[str(call.params["task_id"])]
+        if call.path.endswith("stop-task"):
+            if task.status.ended:
+                raise TaskEndedError("x", code=10121)
+            self.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
+            return None
+        return task
+
+    @property
+    def going(self) -> list[Task]:
+        """The runs that cost money now."""
+        return [task for task in self.runs.values() if not task.status.ended]
+
+
+class TriesOfATask(RuleBasedStateMachine):
+    """One Airflow task instance, whose tries die at any step, and whose starts meet any fate."""
+
+    @initialize()
+    def begin_with_nothing(self) -> None:
+        self.service = Service()
+        self.stored: str | None = None
+        self.steps: Any = None
+        self.reply: Any = None
+        self.error: BrowserActError | None = None
+        self.keyword = "pens"
+        self.followed: str | None = None
+
+    def _advance(self) -> Any:
+        """Let the try go on to its next step."""
+        try:
+            if self.error is not None:
+                error, self.error = self.error, None
+                step = self.steps.throw(error)
+            else:
+                step = self.steps.send(self.reply)
+        except StopIteration as stop:
+            self.steps = None
+            if isinstance(stop.value, Begun):
+                self.followed = stop.value.task_id
+                entry = Entry.read(json.loads(self.stored or "null"))
+                assert entry.task_id == self.followed
+            return None
+        except BrowserActError:
+            # The try fails; another may come. There is never more than one run that may be the one.
+            self.steps = None
+            return None
+        self.reply = None
+        return step
+
+    @precondition(lambda self: self.steps is None)
+    @rule()
+    def a_try_begins(self) -> None:
+        self.followed = None
+        entry = None if self.stored is None else Entry.read(json.loads(self.stored))
+        self.reply = None
+        self.steps = begin(
+            wanted(self.keyword), entry, patience=100.0, on_orphan=OnOrphan.FAIL, clock=lambda: self.service.now
+        )
+        self.pending = self._advance()
+
+    @precondition(lambda self: self.steps is not None)
+    @rule(
+        steps=st.integers(1, 8),
+        fate=st.sampled_from(["well", "well", "well", "lost", "never arrived", "broken", "no room"]),
+    )
+    def the_try_goes_on(self, steps: int, fate: str) -> None:
+        """Let all steps but the last one go well."""
+        for step in range(1, steps + 1):
+            if self.steps is not None:
+                self._take_step(fate if step == steps else "well")
+
+    def _take_step(self, fate: str) -> None:
+        step = self.pending
+        if isinstance(step, Sleep):
+            self.service.now += step.seconds
+        elif isinstance(step, Write):
+            self.stored = None if step.entry is None else json.dumps(step.entry.value())
+        elif isinstance(step, AskClaimed):
+            self.reply = set()
+        elif isinstance(step, calls.Call):
+            self._carry_out(step, fate)
+        else:
+            assert isinstance(step, Say)
+        self.pending = self._advance()
+
+    def _carry_out(self, call: calls.Call[Any], fate: str) -> None:
+        if fate == "never arrived":
+            self.error = ConnectionFailedError("x")
+        elif fate == "broken":
+            self.error = ServerError("x")
+        elif fate == "no room" and call.starts_run:
+            self.error = ConcurrencyLimitError("x")
+        elif fate == "lost":
+            self._do(call)
+            self.error = AnswerLostError("x")
+        else:
+            try:
+                self.reply = self._do(call)
+            except BrowserActError as error:
+                self.error = error
+
+    def _do(self, call: calls.Call[Any]) -> Any:
+        return self.service.start(call) if call.starts_run else self.service.answer(call)
+
+    @precondition(lambda self: self.steps is not None)
+    @rule()
+    def the_worker_dies(self) -> None:
+        self.steps.close()
+        self.steps = None
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.service.now += seconds
+
+    @rule(status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.PAUSED]))
+    def a_run_changes(self, status: TaskStatus) -> None:
+        for task in self.service.going[:1]:
+            self.service.runs[task.id] = replace(task, status=status)
+
+    @precondition(lambda self: self.steps is None and (self.stored is None or json.loads(self.stored)["task_id"]))
+    @rule()
+    def the_inputs_change(self) -> None:
+        # Not where the run of the old inputs is not known: then a person has to decide.
+        self.keyword = "ink" if self.keyword == "pens" else "pens"
+
+    @precondition(lambda self: self.followed is not None)
+    @rule()
+    def the_followed_run_is_asked_for(self) -> None:
+        assert self.followed in self.service.runs
+
+    @invariant()
+    def at_most_one_run_goes_on(self) -> None:
+        assert len(getattr(self, "service", Service()).going) <= 1, self.service.runs
+
+
+TestAnyInterleaving = TriesOfATask.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def test_no_room_is_told_and_leaves_nothing_written_down():
+    written = []
+    steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
+    step = next(steps)
+    outcome = None
+    try:
+        while True:
+            if isinstance(step, Write):
+                written.append(step.entry)
+                step = steps.send(None)
+            else:
+                step = steps.throw(ConcurrencyLimitError("x"))
+    except StopIteration as stop:
+        outcome = stop.value
+    assert isinstance(outcome, NoSlot)
+    assert written[0] is not None
+    assert written[1:] == [None]
+
+
+def test_a_look_up_that_fails_keeps_what_was_written_down():
+    steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
+    written = [next(steps).entry]  # type: ignore[union-attr]
+    step = steps.send(None)
+    assert isinstance(step, calls.Call)
+    step = steps.throw(AnswerLostError("x"))
+    assert isinstance(step, Say)
+    step = steps.send(None)
+    assert isinstance(step, calls.Call)
+    with pytest.raises(RunStartUnknownError, match="looking for it failed"):
+        steps.throw(ServerError("x"))
+    assert len(written) == 1
