@@ -3,12 +3,15 @@
 #   make test [AIRFLOW=3.1.1]       every test
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
+#   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
 
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3
 # WHEEL=1 tests the built wheel, as a user gets it, in place of the working tree.
 WHEEL ?=
 KEEP ?=
+SEED ?= 1
+RUNS ?= 300
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
@@ -19,7 +22,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench clean
+.PHONY: env demo test check format bench faults clean
 
 env: $(READY)
 
@@ -57,6 +60,9 @@ format: $(READY)
 bench: $(READY)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group bench
 	@$(RUN) python -m tests.benchmarks.run
+
+faults: $(READY)
+	@$(RUN) python -m tests.faults.round --runs $(RUNS) --seed $(SEED)
 
 clean:
 	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

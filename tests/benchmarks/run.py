@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from tests.benchmarks import webhook
+from tests.benchmarks import slots, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -214,6 +214,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "triggers": triggers,
     "route": webhook.route,
     "wakeup": webhook.wakeup,
+    "slots": slots.slots,
 }
 
 

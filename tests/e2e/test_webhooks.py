@@ -50,7 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
                 "AIRFLOW__CORE__PARALLELISM": "12",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
             },
-            database=database,
+            database=database.url,
             copies=2,
             path="/team-a",
             port=port,
