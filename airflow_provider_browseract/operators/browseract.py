@@ -14,7 +14,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RunStartUnknownError
-from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -49,16 +48,18 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
 from airflow_provider_browseract.runs.waiting import (
+    BACKSTOP,
     CALLBACK_GRACE,
     CORE_RACE_GRACE,
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
     SAFETY_POLL_INTERVAL,
     End,
+    Next,
     OnPaused,
     WaitEvent,
     WokenBy,
-    is_hopeless,
+    next_after,
     status_line,
     wait_for_end,
 )
@@ -68,12 +69,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.api.models import Task
-
-BACKSTOP = 600.0
-"""Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
-
-Airflow's timeout is for the case that no trigger runs: it can neither stop the run nor say what became of it.
-"""
 
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
@@ -219,8 +214,12 @@ class RunWorkflowOperator(BaseOperator):
         try:
             told = WaitEvent.read(event)
         except ValueError as error:
-            self._give_up(self._started_task_id(context), f"the trigger cannot be understood: {error}")
-        with self._accounting_for(told.browseract_task_id):
+            self._give_up(
+                self._started_task_id(context),
+                f"the trigger cannot be understood: {error}",
+                self._leave_to_next_try(context),
+            )
+        with self._accounting_for(context, told.browseract_task_id):
             return self._resume(context, told, resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -230,7 +229,12 @@ class RunWorkflowOperator(BaseOperator):
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             if (self._xcom(context, "wait") or {}).get("waits_for") == "slot":
                 raise NoSlotError(f"Airflow ended the wait for room: {error}. No run was started.") from error
-            self._give_up(self._started_task_id(context), f"Airflow ended the deferral: {error}")
+            late = isinstance(error, TaskDeferralTimeout)
+            self._give_up(
+                self._started_task_id(context),
+                f"Airflow ended the deferral: {error}",
+                None if late else self._leave_to_next_try(context),
+            )
 
     def on_kill(self) -> None:
         """Stop the run, since the Airflow task that waits for it is being killed."""
@@ -247,7 +251,7 @@ class RunWorkflowOperator(BaseOperator):
             refusals += 1
             self._wait_for_slot(context, begun, queued_since, refusals)
         entry = begun.entry
-        with self._accounting_for(begun.task_id):
+        with self._accounting_for(context, begun.task_id):
             self._hand_on(context, begun)
             task = self._look_once(context, begun)
             if not self.wait_for_completion:
@@ -262,7 +266,7 @@ class RunWorkflowOperator(BaseOperator):
 
     def _begin(self, context: Context) -> Begun | NoSlot:
         """Take up the run of an earlier try, or start one."""
-        store = context.get("task_state_store") if self.reattach is True else None
+        store = self._store(context)
         try:
             wanted = self._wanted(context)
             kept = store.get(ledger.KEY) if store is not None else None
@@ -327,6 +331,18 @@ class RunWorkflowOperator(BaseOperator):
                 f"{self._stop(begun.task_id, wanted=self.cancel_on_kill, within=KILL_GRACE)}"
             )
         return begun
+
+    def _store(self, context: Context) -> Any:
+        """Give the place where Airflow keeps things over tries, if it has one and it is to be used."""
+        return context.get("task_state_store") if self.reattach is True else None
+
+    def _leave_to_next_try(self, context: Context) -> str | None:
+        """Say that a later try takes up the run, if one will: no trouble of Airflow's own is worth a second run."""
+        ti: Any = context["ti"]
+        if self._store(context) is None or ti.try_number > ti.max_tries:
+            return None
+        self._browseract_task_id = None
+        return "It goes on, and the next try takes it up."
 
     def _wanted(self, context: Context) -> Wanted:
         """Check everything, before anything is started."""
@@ -555,29 +571,31 @@ class RunWorkflowOperator(BaseOperator):
         self._end_without_result(browseract_task_id, over.end, str(over.error) if over.error else None)
 
     def _resume(self, context: Context, told: WaitEvent, resumed_at: float) -> Any:
-        self._browseract_task_id = told.browseract_task_id
+        task_id = self._browseract_task_id = told.browseract_task_id
+        seen: Task | BrowserActError
         try:
-            task = self.hook.get_task(told.browseract_task_id)
+            seen = self.hook.get_task(task_id)
         except BrowserActError as error:
-            late = time.time() >= told.deadline + BACKSTOP
-            if told.end is not End.ENDED or is_hopeless(error) or late:
-                self._end_without_result(told.browseract_task_id, End.GIVEN_UP, str(error))
-            self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", told.browseract_task_id, error)
-            self._defer(context, told.browseract_task_id, told.deadline, told.callback_token_sha256)
-        if task.status.ended:
-            self._tell_what_woke(context, told, task, resumed_at)
-            return self._conclude(context, task)
-        self._url = _link_of(task)
-        paused = task.status is TaskStatus.PAUSED
-        if told.end is End.ENDED or (told.end is End.PAUSED and not paused and time.time() < told.deadline):
+            seen = error
+        then = next_after(told, seen, time.time())
+        if isinstance(seen, BrowserActError):
+            if then is Next.END:
+                self._end_without_result(task_id, End.GIVEN_UP, str(seen))
+            self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", task_id, seen)
+            self._defer(context, task_id, told.deadline, told.callback_token_sha256)
+        if then is Next.CONCLUDE:
+            self._tell_what_woke(context, told, seen, resumed_at)
+            return self._conclude(context, seen)
+        self._url = _link_of(seen)
+        if then is Next.DEFER:
             self.log.warning(
-                "%s is %s, and not %s as a %s told. Waiting on.", describe(task), task.status, told.end, told.woken_by
+                "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
             )
-            self._defer(context, task.id, told.deadline, told.callback_token_sha256)
-        if told.end is End.GIVEN_UP and task.status is not TaskStatus.UNKNOWN and time.time() < told.deadline:
+            self._defer(context, task_id, told.deadline, told.callback_token_sha256)
+        if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
-            return self._wait_here(context, task.id, told.deadline, task)
-        self._end_without_result(task.id, told.end, told.reason)
+            return self._wait_here(context, task_id, told.deadline, seen)
+        self._end_without_result(task_id, told.end, told.reason)
 
     def _tell_what_woke(self, context: Context, told: WaitEvent, task: Task, resumed_at: float) -> None:
         shown: dict[str, Any] = {"woken_by": told.woken_by.value}
@@ -628,7 +646,7 @@ class RunWorkflowOperator(BaseOperator):
             )
         self._give_up(browseract_task_id, f"its status could not be learned: {reason or 'it stayed unknown'}")
 
-    def _give_up(self, browseract_task_id: str | None, why: str) -> NoReturn:
+    def _give_up(self, browseract_task_id: str | None, why: str, goes_on: str | None = None) -> NoReturn:
         if browseract_task_id is None:
             raise RunLostError(
                 f"A run of workflow {self.workflow_id} was started but its id is not known here: {why.rstrip('.')}. "
@@ -636,7 +654,7 @@ class RunWorkflowOperator(BaseOperator):
             )
         raise RunLostError(
             f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. "
-            f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout)}"
+            f"{goes_on or self._stop(browseract_task_id, wanted=self.cancel_on_timeout)}"
         )
 
     def _stop(self, browseract_task_id: str, *, wanted: bool = True, within: float | None = None) -> str:
@@ -655,8 +673,8 @@ class RunWorkflowOperator(BaseOperator):
         return "It was stopped." if stopped else "It had already ended."
 
     @contextmanager
-    def _accounting_for(self, browseract_task_id: str) -> Iterator[None]:
-        """Let nothing leave a started run behind unsaid: what is not about the run itself ends it."""
+    def _accounting_for(self, context: Context, browseract_task_id: str) -> Iterator[None]:
+        """Let nothing leave a started run behind unsaid: it is left to a later try or, if there is none, stopped."""
         try:
             yield
         except RunError:
@@ -669,7 +687,7 @@ class RunWorkflowOperator(BaseOperator):
             reason = f"{type(error).__name__}: {error}"
             raise RunLostError(
                 f"BrowserAct task {browseract_task_id} was given up after an error in Airflow ({reason}). "
-                f"{self._stop(browseract_task_id)}"
+                f"{self._leave_to_next_try(context) or self._stop(browseract_task_id)}"
             ) from error
 
     def _started_task_id(self, context: Context) -> str | None:

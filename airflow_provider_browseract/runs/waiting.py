@@ -60,6 +60,13 @@ RESUMES = 3
 UNKNOWN_POLLS = 30
 """How many times in a row BrowserAct may say ``unknown`` before the wait is given up."""
 
+BACKSTOP = 600.0
+"""Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
+
+Airflow's timeout is for the case that no trigger runs: it can neither stop the run nor say what became of it. For as
+long, a result that cannot be read is asked for again.
+"""
+
 
 class End(str, Enum):
     """How a wait ended."""
@@ -180,6 +187,25 @@ class WaitOver:
     error: BrowserActError | None = None
 
 
+class Next(str, Enum):
+    """What follows when a deferred task is resumed."""
+
+    CONCLUDE = "conclude"
+    """The run has ended: take its result."""
+
+    DEFER = "defer"
+    """The run goes on, or may: wait on without a worker."""
+
+    WAIT_HERE = "wait_here"
+    """The run goes on, but the triggerer cannot follow it: wait in the worker."""
+
+    END = "end"
+    """Nothing more is to be waited for."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
 Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
 
@@ -251,6 +277,25 @@ def wait_for_end(
             return WaitOver(End.DEADLINE, task)
         if unknowns >= UNKNOWN_POLLS:
             return WaitOver(End.GIVEN_UP, task)
+
+
+def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Next:
+    """Say what follows an event, of which nothing is believed but why the trigger ended.
+
+    :param event: what resumed the task.
+    :param seen: the run as the API shows it now, or why it does not.
+    :param now: the moment, in seconds since the epoch.
+    """
+    if isinstance(seen, BrowserActError):
+        told_of_end = event.end is End.ENDED and not is_hopeless(seen)
+        return Next.DEFER if told_of_end and now < event.deadline + BACKSTOP else Next.END
+    if seen.status.ended:
+        return Next.CONCLUDE
+    if event.end is End.ENDED or (event.end is End.PAUSED and seen.status is not TaskStatus.PAUSED):
+        return Next.DEFER
+    if event.end is End.GIVEN_UP and seen.status is not TaskStatus.UNKNOWN and now < event.deadline:
+        return Next.WAIT_HERE
+    return Next.END
 
 
 def is_hopeless(error: BrowserActError) -> bool:

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 import requests
 
-from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault
+from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault, RunningEmulator
 from airflow_provider_browseract.emulator.catalogue import results_for
 from tests.e2e.local_airflow import LocalAirflow, free_port
 from tests.e2e.postgres import Database, postgres
@@ -79,7 +79,8 @@ class Outcome:
     seconds: float = 0.0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
-    explained: int = 0
+    after_failed: int = 0
+    after_stopped: int = 0
     problems: dict[str, list[str]] = field(
         default_factory=lambda: {
             "runs lost": [],
@@ -98,8 +99,9 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed}: {self.runs} task instances, {self.started} runs started, of which {self.explained} "
-            f"after one that had failed or been stopped; {sum(self.faults.values())} faults in {self.seconds:.0f} s",
+            f"seed {self.seed}: {self.runs} task instances, {self.started} runs started, of which {self.after_failed} "
+            f"after one that had failed and {self.after_stopped} after one that was stopped; "
+            f"{sum(self.faults.values())} faults in {self.seconds:.0f} s",
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
         for name, found in self.problems.items():
@@ -110,9 +112,10 @@ class Outcome:
 class Round:
     """One round, which its seed makes again."""
 
-    def __init__(self, airflow: LocalAirflow, emulator: Emulator, database: Database, outcome: Outcome) -> None:
+    def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: Outcome) -> None:
         self.airflow = airflow
-        self.emulator = emulator
+        self.api = api
+        self.emulator = api.emulator
         self.database = database
         self.outcome = outcome
         self.chance = random.Random(outcome.seed)
@@ -154,7 +157,8 @@ class Round:
             "API server killed": (1, lambda: self._kill("api-server")),
             "scheduler killed": (1, lambda: self._kill("scheduler")),
             "database restarted": (1, self.database.restart),
-            "API fault": (6, self._break_the_api),
+            "API fault": (5, self._break_the_api),
+            "API away": (1, lambda: self.api.away(lambda: self.over.wait(self.chance.uniform(0.0, 4.0)))),
         }
         names = list(faults)
         while time.monotonic() < end and not self.over.wait(self.chance.uniform(*PAUSES)):
@@ -212,7 +216,8 @@ class Round:
             for earlier, later in itertools.pairwise(tasks):
                 ended = earlier.history[-1] if earlier.status in ("failed", "canceled") else None
                 if ended is not None and ended[1] <= later.created_at:
-                    self.outcome.explained += 1
+                    self.outcome.after_failed += earlier.status == "failed"
+                    self.outcome.after_stopped += earlier.status == "canceled"
                 else:
                     problems["runs paid for twice"].append(f"{keyword}: {earlier.id} {earlier.status}, then {later.id}")
             problems["runs left going"] += [
@@ -239,14 +244,37 @@ class Round:
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
 
 
+class Api:
+    """The emulator at an address that it keeps, also when nobody listens there for a while."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self._port = free_port()
+        self._serving = ExitStack()
+        self.connection = self._serve().connection
+
+    def _serve(self) -> RunningEmulator:
+        return self._serving.enter_context(self.emulator.serve(port=self._port))
+
+    def away(self, wait: Callable[[], object]) -> None:
+        """Cut all connections and refuse new ones for as long as something takes."""
+        self.close()
+        wait()
+        self._serve()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._serving.close()
+
+
 @contextmanager
-def world(home: Path) -> Iterator[tuple[LocalAirflow, Emulator, Database]]:
+def world(home: Path) -> Iterator[tuple[LocalAirflow, Api, Database]]:
     """An Airflow on PostgreSQL that BrowserAct can call back."""
-    emulator = Emulator(concurrency=40)
+    api = Api(Emulator(concurrency=40))
     port = free_port()
     extra = {"webhook_base_url": f"http://127.0.0.1:{port}", "read_timeout": 3, "retry_budget": 6}
-    with postgres() as database, emulator.serve() as running:
-        connection = json.dumps({**running.connection, "extra": extra})
+    with postgres() as database, closing(api):
+        connection = json.dumps({**api.connection, "extra": extra})
         airflow = LocalAirflow(
             home,
             Path(__file__).parent / "dags",
@@ -255,7 +283,7 @@ def world(home: Path) -> Iterator[tuple[LocalAirflow, Emulator, Database]]:
             port=port,
         )
         with airflow.running():
-            yield airflow, emulator, database
+            yield airflow, api, database
 
 
 def run_round(runs: int, seed: int, home: Path) -> Outcome:
@@ -266,8 +294,8 @@ def run_round(runs: int, seed: int, home: Path) -> Outcome:
     :param home: folder for Airflow.
     """
     outcome = Outcome(seed, runs)
-    with world(home) as (airflow, emulator, database):
-        Round(airflow, emulator, database, outcome).play(limit=240 + runs * 5)
+    with world(home) as (airflow, api, database):
+        Round(airflow, api, database, outcome).play(limit=240 + runs * 5)
     return outcome
 
 

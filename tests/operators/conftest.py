@@ -18,6 +18,7 @@ class FakeTaskInstance:
     """The part of a task instance that the operator uses: XComs, which last over a deferral."""
 
     dag_id, run_id, task_id, map_index = "shop", "manual__1", "run", -1
+    try_number, max_tries = 1, 0
 
     def __init__(self) -> None:
         self.xcoms: dict[str, object] = {}

@@ -20,14 +20,14 @@ from airflow_provider_browseract.emulator import (
     UNPUBLISHED,
     RequestFault,
 )
-from airflow_provider_browseract.operators.browseract import BACKSTOP, RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
     RunFailedError,
     RunLostError,
     RunTimedOutError,
 )
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
+from airflow_provider_browseract.runs.waiting import BACKSTOP, CORE_RACE_GRACE
 
 KEY = "app-emulator"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])

@@ -11,7 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowTask
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, STARTS
-from airflow_provider_browseract.runs.outcome import RunFailedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -134,6 +134,61 @@ class TestAfterAWorkerThatDied:
         for _ in range(2):
             worker(workflow_id=ORDERS.id, wait_for_completion=False).run()
         assert len(emulator.tasks) == 2
+
+
+class TestAfterAnErrorOfAirflow:
+    @pytest.fixture
+    def without_airflow(self, tries, emulator):
+        """Makes a try in which the API server is away right after the start."""
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+
+        def make(try_number: int):
+            attempt = tries()
+            attempt.ti.try_number, attempt.ti.max_tries = try_number, 1
+
+            def away(key, value):
+                if emulator.tasks:
+                    raise OSError("no API server")
+
+            attempt.ti.xcom_push = away
+            return attempt
+
+        return make
+
+    def test_the_run_goes_on_and_is_taken_up(self, without_airflow, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=1.0)
+        with pytest.raises(RunLostError, match=r"no API server\). It goes on, and the next try takes it up."):
+            without_airflow(1).run()
+        assert len(tries().run()) == 2
+        assert len(emulator.tasks) == 1
+
+    def test_the_run_is_stopped_if_no_other_try_is_to_come(self, without_airflow, emulator):
+        with pytest.raises(RunLostError, match=r"no API server\). It was stopped."):
+            without_airflow(2).run()
+        assert emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
+    )
+    def test_of_a_deferral_that_airflow_ended_only_an_overdue_run_is_stopped(self, tries, emulator, error, status):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        attempt = tries(deferrable=True)
+        attempt.ti.max_tries = 1
+        with pytest.raises(TaskDeferred):
+            attempt.operator().execute(attempt.context)
+        with pytest.raises(RunLostError, match="Airflow ended the deferral"):
+            attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
+        assert emulator.tasks[0].status == status
+
+    def test_an_event_that_is_not_ours_stops_no_run(self, tries, emulator):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        attempt = tries(deferrable=True)
+        attempt.ti.max_tries = 1
+        with pytest.raises(TaskDeferred):
+            attempt.operator().execute(attempt.context)
+        with pytest.raises(RunLostError, match="the next try takes it up"):
+            attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+        assert emulator.tasks[0].status == "running"
 
 
 class TestAfterASuccess:

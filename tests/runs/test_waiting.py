@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import (
@@ -16,16 +20,21 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.waiting import (
+    BACKSTOP,
     FAILED_POLLS,
     FIRST_JITTER,
     JITTER,
+    RESUMES,
     UNKNOWN_POLLS,
     End,
+    Next,
+    OnPaused,
     Say,
     Sleep,
     WaitEvent,
     WaitOver,
     WokenBy,
+    next_after,
     wait_for_end,
 )
 
@@ -236,3 +245,203 @@ def test_an_event_that_is_not_whole_is_refused(change):
     payload = {**EVENT.payload(), **change} if isinstance(change, dict) else change
     with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
         WaitEvent.read(payload)
+
+
+class TestWhatFollowsAnEvent:
+    @pytest.mark.parametrize("end", End)
+    @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
+    def test_a_run_that_has_ended_is_concluded_whatever_was_told(self, end, status):
+        assert next_after(WaitEvent("7", end, START), Task("7", status), START + 1.0) is Next.CONCLUDE
+
+    @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
+    def test_an_end_that_the_api_knows_nothing_of_is_waited_for_again(self, status):
+        assert next_after(WaitEvent("7", End.ENDED, START), Task("7", status), START + 1.0) is Next.DEFER
+
+    @pytest.mark.parametrize(
+        ("end", "status", "late", "then"),
+        [
+            (End.DEADLINE, R, True, Next.END),
+            (End.PAUSED, P, False, Next.END),
+            (End.PAUSED, R, False, Next.DEFER),
+            (End.GIVEN_UP, R, False, Next.WAIT_HERE),
+            (End.GIVEN_UP, R, True, Next.END),
+            (End.GIVEN_UP, TaskStatus.UNKNOWN, False, Next.END),
+        ],
+    )
+    def test_another_end_holds_as_far_as_the_api_confirms_it(self, end, status, late, then):
+        now = START + 1.0 if late else START - 1.0
+        assert next_after(WaitEvent("7", end, START), Task("7", status), now) is then
+
+    @pytest.mark.parametrize(
+        ("end", "error", "after", "then"),
+        [
+            (End.ENDED, DOWN, 0.0, Next.DEFER),
+            (End.ENDED, DOWN, BACKSTOP, Next.END),
+            (End.ENDED, AuthenticationError("no", code=401), 0.0, Next.END),
+            (End.DEADLINE, DOWN, 0.0, Next.END),
+            (End.GIVEN_UP, DOWN, -60.0, Next.END),
+        ],
+    )
+    def test_a_result_that_cannot_be_read_is_waited_for_as_long_as_there_is_hope(self, end, error, after, then):
+        assert next_after(WaitEvent("7", end, START), error, START + after) is then
+
+
+class WaitingForARun(RuleBasedStateMachine):
+    """One run, its trigger, which dies and comes back, callbacks, true and forged, and the task that is resumed."""
+
+    @initialize(
+        poll_interval=st.sampled_from([3.0, 10.0, 120.0]),
+        length=st.sampled_from([60.0, 600.0]),
+        on_paused=st.sampled_from(OnPaused),
+    )
+    def a_run_is_deferred_for(self, poll_interval: float, length: float, on_paused: OnPaused) -> None:
+        # The clock may be set back, and time goes on all the same.
+        self.now = self.passed = START
+        self.status = TaskStatus.CREATED
+        self.poll_interval, self.on_paused, self.deadline = poll_interval, on_paused, START + length
+        self.result: TaskStatus | None = None
+        self.ended_as: End | None = None
+        self.failures = 0
+        self._defer()
+
+    def _defer(self) -> None:
+        self.first_poll_at, self.grace_ends = self.now + 8.0, self.passed + 8.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.resumes = self.failed_polls = 0
+        self.poll_failed = False
+        self.reply: Any = None
+        self.steps = wait_for_end(
+            "7",
+            poll_interval=self.poll_interval,
+            first_poll_at=self.first_poll_at,
+            deadline=self.deadline,
+            clock=lambda: self.now,
+            chance=lambda: 0.5,
+            on_paused=self.on_paused,
+        )
+        self._advance()
+
+    def _advance(self, error: BrowserActError | None = None) -> None:
+        try:
+            self.pending = self.steps.throw(error) if error else self.steps.send(self.reply)
+            if isinstance(self.pending, Sleep):
+                # Never past the deadline, so that the wait ends.
+                assert self.now + self.pending.seconds <= max(self.deadline, self.first_poll_at, self.now)
+        except StopIteration as stop:
+            over: WaitOver = stop.value
+            assert self.passed >= self.grace_ends
+            assert self.now >= self.deadline or over.end is not End.DEADLINE
+            assert over.end is not End.GIVEN_UP or self.failed_polls + 1 == FAILED_POLLS
+            assert over.end is not End.PAUSED or self.on_paused is OnPaused.FAIL
+            self._resume(WaitEvent("7", over.end, self.deadline))
+
+    def _resume(self, event: WaitEvent) -> None:
+        """Do as the operator does when Airflow resumes it."""
+        told = WaitEvent.read(json.loads(json.dumps(event.payload())))
+        seen: Task | BrowserActError = DOWN if self.failures > 0 else Task("7", self.status)
+        self.failures = max(0, self.failures - 1)
+        then = next_after(told, seen, self.now)
+        if then is Next.CONCLUDE:
+            # No success, nor any other result, without the API's word.
+            assert isinstance(seen, Task)
+            assert self.status.ended
+            self.result = self.status
+        elif then is Next.END:
+            # A result that there is was not given up while the API could be asked.
+            assert isinstance(seen, BrowserActError) or not self.status.ended
+            assert told.end is not End.ENDED or self.now >= self.deadline + BACKSTOP
+            self.ended_as = told.end
+        elif then is Next.WAIT_HERE:
+            self.first_poll_at, self.grace_ends = self.now, self.passed
+            self._begin()
+        else:
+            self._defer()
+
+    def _goes_on(self) -> bool:
+        return self.result is None and self.ended_as is None
+
+    @precondition(_goes_on)
+    @rule(steps=st.integers(1, 12))
+    def the_trigger_goes_on(self, steps: int) -> None:
+        for _ in range(steps):
+            if not self._goes_on():
+                return
+            step, self.reply = self.pending, None
+            if isinstance(step, Sleep):
+                self.now += step.seconds
+                self.passed += step.seconds
+                self.failed_polls = self.failed_polls + 1 if self.poll_failed else 0
+                self.poll_failed = False
+                self._advance()
+            elif isinstance(step, Say):
+                self._advance()
+            elif self.failures > 0:
+                self.failures -= 1
+                self.poll_failed |= step.name != "resume-task"
+                self._advance(DOWN)
+            else:
+                self._answer(step)
+
+    def _answer(self, call: Call[Any]) -> None:
+        assert self.passed >= self.grace_ends, "nothing is asked within the grace"
+        assert call.name in ("get-task-status", "get-task", "resume-task"), "a wait starts and stops nothing"
+        if call.name == "resume-task":
+            assert self.on_paused is OnPaused.RESUME
+            self.resumes += 1
+            assert self.resumes <= RESUMES
+            self.status = TaskStatus.RUNNING
+        self.reply = self.status if call.name == "get-task-status" else Task("7", self.status)
+        self._advance()
+
+    @precondition(_goes_on)
+    @rule()
+    def the_triggerer_dies_and_another_begins_anew(self) -> None:
+        self.steps.close()
+        self._begin()
+
+    @precondition(lambda self: self._goes_on() and self.passed >= self.grace_ends)
+    @rule()
+    def a_callback_says_that_it_ended(self) -> None:
+        """Whether it did or not."""
+        self.steps.close()
+        self._resume(WaitEvent("7", End.ENDED, self.deadline, WokenBy.CALLBACK, "0" * 64))
+
+    @precondition(lambda self: not self.status.ended)
+    @rule(status=st.sampled_from([status for status in TaskStatus if status is not TaskStatus.UNKNOWN]))
+    def the_run_changes(self, status: TaskStatus) -> None:
+        self.status = status
+
+    @rule(failures=st.integers(1, FAILED_POLLS + 1))
+    def the_api_fails_for_a_while(self, failures: int) -> None:
+        self.failures = failures
+
+    @rule(seconds=st.sampled_from([0.5, 7.0, 45.0, 300.0]))
+    def the_machine_stands_still(self, seconds: float) -> None:
+        self.now += seconds
+        self.passed += seconds
+
+    @rule(seconds=st.sampled_from([3.0, 30.0]))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        self.now -= seconds
+
+    def teardown(self) -> None:
+        """Once all is well again, the wait comes to an end, with the result if there is one."""
+        if not hasattr(self, "status"):
+            return
+        ended, waited = self.status.ended, self._goes_on()
+        self.failures = 0
+        for _ in range(2000):
+            if not self._goes_on():
+                break
+            self.the_trigger_goes_on(1)
+        assert not self._goes_on()
+        if ended and waited:
+            assert self.result is self.status
+
+
+TestAnyInterleaving = WaitingForARun.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
