@@ -9,6 +9,7 @@ AIRFLOW ?= 3.3.2
 PYTHON ?= python3
 # WHEEL=1 tests the built wheel, as a user gets it, in place of the working tree.
 WHEEL ?=
+PYTEST_ARGS ?=
 KEEP ?=
 SEED ?= 1
 RUNS ?= 300
@@ -44,8 +45,14 @@ endif
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
+# Most tests wait most of the time, and so side by side; those that start an Airflow want the machine for themselves.
 test: $(READY)
+ifeq ($(PYTEST_ARGS),)
+	@$(RUN) pytest --numprocesses=4 --ignore=tests/e2e --ignore=tests/faults
+	@$(RUN) pytest tests/e2e tests/faults
+else
 	@$(RUN) pytest $(PYTEST_ARGS)
+endif
 
 check: $(READY)
 	@$(RUN) ruff check .

@@ -129,6 +129,8 @@ class BrowserActHook(BaseHook):
         :param status_change_callback_url: public address that is called at each change of status.
         :returns: the ids of the task and, if it is saved, of the profile.
         :raises RunStartUnknownError: the call may have started a run, but its answer was lost or is unusable.
+        :raises ConcurrencyLimitError: as many runs as the plan allows are going; this is said at once, and not waited
+            for.
         """
         call = read_run(
             workflow_id,

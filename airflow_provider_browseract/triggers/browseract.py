@@ -17,6 +17,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
 from airflow_provider_browseract.runs.waiting import End, OnPaused, WaitEvent, WokenBy, wait_for_end
 from airflow_provider_browseract.webhook.callback import resumed_xcom
@@ -153,7 +154,17 @@ class TaskTrigger(BaseTrigger):
         except (TaskEndedError, TaskNotFoundError):
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
-            self.log.error("BrowserAct task %s could not be stopped and may go on: %s", task_id, error)
+            where = None
+            # Of a task that was cleared, Airflow has deleted the link.
+            with suppress(Exception):
+                where = await self._xcom(BrowserActTaskLink().xcom_key)
+            self.log.error(
+                "BrowserAct task %s could not be stopped (%s): it may go on, and cost credits, until someone stops it "
+                "in the BrowserAct dashboard%s.",
+                task_id,
+                error,
+                f" ({where})" if where else "",
+            )
             return
         self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", task_id)
 

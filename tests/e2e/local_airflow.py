@@ -215,10 +215,21 @@ class LocalAirflow:
 
     def check_alive(self) -> None:
         """Raise with the end of its output if a component has ended by itself."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                lines = (self.home / f"{name}.out").read_text(errors="replace").splitlines()
-                raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n" + "\n".join(lines[-30:]))
+        for name in self._ended():
+            lines = (self.home / f"{name}.out").read_text(errors="replace").splitlines()
+            code = self._processes[name].returncode
+            raise RuntimeError(f"airflow {name} ended with {code}:\n" + "\n".join(lines[-30:]))
+
+    def revive(self) -> list[str]:
+        """Start components again that have ended by themselves, as a service manager does, and give their names."""
+        ended = self._ended()
+        for name in ended:
+            self.stop(name)
+            self.start(name)
+        return ended
+
+    def _ended(self) -> list[str]:
+        return [name for name, process in self._processes.items() if process.poll() is not None]
 
     def memory(self, *components: str) -> int:
         """Add up the resident memory, in bytes, of components with everything that they started."""

@@ -120,6 +120,7 @@ class Round:
         self.outcome = outcome
         self.chance = random.Random(outcome.seed)
         self.over = threading.Event()
+        self.hands = threading.Lock()
         self.run_id = ""
 
     def play(self, limit: float) -> None:
@@ -143,10 +144,14 @@ class Round:
         trouble = threading.Thread(target=self._make_trouble, args=(45 + number * 1.2,), daemon=True)
         trouble.start()
         while time.monotonic() - began < limit and not self._at_rest():
+            with self.hands:
+                for name in self.airflow.revive():
+                    self.outcome.faults[f"{name} gave up by itself"] += 1
             time.sleep(2)
         self.over.set()
         trouble.join(60)
         self.outcome.seconds = time.monotonic() - began
+        self.airflow.revive()
         self._look(keywords)
 
     def _make_trouble(self, seconds: float) -> None:
@@ -163,7 +168,7 @@ class Round:
         names = list(faults)
         while time.monotonic() < end and not self.over.wait(self.chance.uniform(*PAUSES)):
             [name] = self.chance.choices(names, [faults[each][0] for each in names])
-            with suppress(psutil.Error):
+            with self.hands, suppress(psutil.Error):
                 faults[name][1]()
                 self.outcome.faults[name] += 1
 

@@ -192,11 +192,16 @@ class TestAKill:
         assert emulator.tasks[1].status == "finished"
         assert "stopped" not in "".join(capfd.readouterr())
 
-    def test_whose_stop_fails_says_so_loudly(self, emulator, waiting, capfd):
+    @pytest.mark.parametrize("link", ["https://www.browseract.com/x", None], ids=["marked", "cleared"])
+    def test_whose_stop_fails_says_so_loudly_with_the_link_if_there_still_is_one(
+        self, emulator, waiting, airflow, capfd, link
+    ):
+        airflow.xcoms["_link_BrowserActTaskLink"] = link
         emulator.fault("stop-task", RequestFault.status(500), times=None)
         asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped and may go on: " in said
+        assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped (BrowserAct failed" in said
+        assert f"until someone stops it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
     def test_whose_stop_hangs_does_not_hold_the_triggerer(self, emulator, waiting, monkeypatch, capfd):
         monkeypatch.setattr(triggers, "STOP_LIMIT", 0.6)
@@ -204,7 +209,7 @@ class TestAKill:
         began = time.monotonic()
         asyncio.run(waiting.on_kill())
         assert time.monotonic() - began < 5
-        assert "could not be stopped and may go on" in "".join(capfd.readouterr())
+        assert "could not be stopped (" in "".join(capfd.readouterr())
 
     def test_ends_in_time_even_if_airflow_does_not_answer(self, emulator, waiting, airflow, monkeypatch):
         async def never(**_):
