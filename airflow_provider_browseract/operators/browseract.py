@@ -25,6 +25,7 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
+from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
     InputError,
@@ -35,7 +36,7 @@ from airflow_provider_browseract.runs.inputs import (
     read_run,
     read_seconds,
 )
-from airflow_provider_browseract.runs.ledger import AskClaimed, Begun, NoSlot, OnOrphan, Wanted, Write
+from airflow_provider_browseract.runs.ledger import Begun, NoSlot, OnOrphan, Wanted, Write
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
     RunCanceledError,
@@ -72,9 +73,6 @@ if TYPE_CHECKING:
 
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
-
-LEDGER_RETENTION = timedelta(days=30)
-"""How long Airflow keeps what is written down of a run, where nobody deletes it."""
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -160,7 +158,8 @@ class RunWorkflowOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         # Not at the end of execute: until Airflow knows of the success, a later try has to find the run.
-        self.on_success_callback = [*self.on_success_callback, forget_run]
+        # First of all, since a callback of the user's may take longer than Airflow waits.
+        self.on_success_callback = [forget_run, *self.on_success_callback]
         self.workflow_id = workflow_id
         self.input_parameters = input_parameters
         self.save_browser_data = save_browser_data
@@ -185,6 +184,7 @@ class RunWorkflowOperator(BaseOperator):
         self._url: str | None = None
         self._start_under_way = False
         self._killed = False
+        self._tries: Tries | None = None
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -211,15 +211,14 @@ class RunWorkflowOperator(BaseOperator):
             from the callback route.
         """
         resumed_at = time.time()
+        self._tries = Tries(context, reattach=self.reattach is True)
         try:
             told = WaitEvent.read(event)
         except ValueError as error:
-            self._give_up(
-                self._started_task_id(context),
-                f"the trigger cannot be understood: {error}",
-                self._leave_to_next_try(context),
+            return self._end_with_airflow(
+                context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
             )
-        with self._accounting_for(context, told.browseract_task_id):
+        with self._accounting_for(told.browseract_task_id):
             return self._resume(context, told, resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -227,31 +226,35 @@ class RunWorkflowOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
-            if (self._xcom(context, "wait") or {}).get("waits_for") == "slot":
+            task_id = self._started_task_id(context)
+            if task_id is None:
                 raise NoSlotError(f"Airflow ended the wait for room: {error}. No run was started.") from error
-            late = isinstance(error, TaskDeferralTimeout)
-            self._give_up(
-                self._started_task_id(context),
-                f"Airflow ended the deferral: {error}",
-                None if late else self._leave_to_next_try(context),
-            )
+            self._tries = Tries(context, reattach=self.reattach is True)
+            overdue = isinstance(error, TaskDeferralTimeout)
+            return self._end_with_airflow(context, task_id, f"Airflow ended the deferral: {error}", overdue=overdue)
 
     def on_kill(self) -> None:
-        """Stop the run, since the Airflow task that waits for it is being killed."""
+        """Stop the run, since the Airflow task that waits for it is being killed; but not if a later try wants it."""
         self._killed = True
-        if self._browseract_task_id is not None:
-            self.log.warning(
-                "Killed while waiting for BrowserAct task %s. %s",
-                self._browseract_task_id,
-                self._stop(self._browseract_task_id, wanted=self.cancel_on_kill, within=KILL_GRACE),
-            )
+        if (task_id := self._browseract_task_id) is not None:
+            self.log.warning("Killed while waiting for BrowserAct task %s. %s", task_id, self._end_killed(task_id))
+
+    def _end_killed(self, browseract_task_id: str) -> str:
+        """Stop the run of a task that is being killed, unless a later try wants it; and say so in a sentence."""
+        began = time.monotonic()
+        if self.cancel_on_kill and self._tries and (why := self._tries.taken_over(within=KILL_GRACE / 2)):
+            self._browseract_task_id = None
+            return f"It goes on: {why}."
+        within = KILL_GRACE - (time.monotonic() - began)
+        return self._stop(browseract_task_id, wanted=self.cancel_on_kill, within=within)
 
     def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
         while isinstance(begun := self._begin(context), NoSlot):
             refusals += 1
             self._wait_for_slot(context, begun, queued_since, refusals)
+            self._go_on_unless_killed()
         entry = begun.entry
-        with self._accounting_for(context, begun.task_id):
+        with self._accounting_for(begun.task_id):
             self._hand_on(context, begun)
             task = self._look_once(context, begun)
             if not self.wait_for_completion:
@@ -266,80 +269,91 @@ class RunWorkflowOperator(BaseOperator):
 
     def _begin(self, context: Context) -> Begun | NoSlot:
         """Take up the run of an earlier try, or start one."""
-        store = self._store(context)
+        self._tries = tries = Tries(context, reattach=self.reattach is True)
         try:
-            wanted = self._wanted(context)
-            kept = store.get(ledger.KEY) if store is not None else None
+            entry = tries.read()
+            self._browseract_task_id = entry.task_id if entry else None
             begun = follow(
                 ledger.begin(
-                    wanted,
-                    None if kept is None else ledger.Entry.read(kept),
+                    self._wanted(context),
+                    entry,
                     patience=self.hook.settings.client.longest_call,
                     on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
                     clock=time.time,
                 ),
                 self.hook.client,
                 self.log,
-                lambda step: self._write(store, step) if isinstance(step, Write) else self._claimed(context, step),
+                lambda step: self._write(tries, step) if isinstance(step, Write) else tries.claimed(),
             )
-        except AirflowNotFoundException as error:
-            raise AirflowFailException(
-                f"There is no connection {self.browseract_conn_id!r}. Add one of type BrowserAct with the API key as "
-                f"its password, or set AIRFLOW_CONN_{self.browseract_conn_id.upper()}."
-            ) from error
+        except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
+            self._fail_to_begin(tries, error)
         except AirflowTaskTimeout as error:
-            if store is not None:
+            if tries.remembered:
                 raise
             raise AirflowFailException(
                 f"execution_timeout ended the start of workflow {self.workflow_id}, so it is not known whether a "
                 f"run was started. {RunStartUnknownError.remedy}"
             ) from error
-        except ledger.LedgerError as error:
+        finally:
+            if self._start_under_way:
+                later = "A later try looks for it." if tries.another else RunStartUnknownError.remedy
+                self.log.error("It is not known whether a run was started; it may go on, and cost credits. %s", later)
+                self._start_under_way = False
+        if isinstance(begun, NoSlot):
+            return begun
+        self._browseract_task_id = begun.task_id
+        if begun.task is None:
+            self.log.info("Started BrowserAct task %s of workflow %s.", begun.task_id, self.workflow_id)
+        else:
+            self.log.info("Taking up BrowserAct task %s, which an earlier try has started.", begun.task_id)
+        if self._killed:
+            # The signal came while the call was under way, and Airflow lets the code go on after it.
+            raise RunCanceledError(
+                f"Killed while BrowserAct task {begun.task_id} was started. {self._end_killed(begun.task_id)}"
+            )
+        return begun
+
+    def _fail_to_begin(self, tries: Tries, error: Exception) -> NoReturn:
+        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try."""
+        if isinstance(error, ledger.LedgerError):
             raise AirflowFailException(
                 f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
                 f"was started or stopped. Delete the key {ledger.KEY} from the task state of this task instance, or "
                 "set reattach=False, once you know that no run goes on."
             ) from error
-        except (InputError, ledger.OrphanError) as error:
-            raise AirflowFailException(str(error)) from error
-        except RunStartUnknownError as error:
-            if store is not None:
-                # The next try knows when this start was, and looks again.
-                raise
-            raise AirflowFailException(str(error)) from error
-        except BrowserActError as error:
-            if error.temporary:
-                raise
-            raise AirflowFailException(str(error)) from error
-        finally:
-            if self._start_under_way:
-                later = "A later try looks for it." if store is not None else RunStartUnknownError.remedy
-                self.log.error("It is not known whether a run was started; it may go on, and cost credits. %s", later)
-                self._start_under_way = False
-        if isinstance(begun, Begun):
-            self._browseract_task_id = begun.task_id
-            if begun.task is None:
-                self.log.info("Started BrowserAct task %s of workflow %s.", begun.task_id, self.workflow_id)
-            else:
-                self.log.info("Taking up BrowserAct task %s, which an earlier try has started.", begun.task_id)
-        if self._killed:
-            # The signal came while the call was under way, and Airflow lets the code go on after it.
-            if isinstance(begun, NoSlot):
-                raise RunCanceledError("Killed before a run was started.")
-            raise RunCanceledError(
-                f"Killed while BrowserAct task {begun.task_id} was started. "
-                f"{self._stop(begun.task_id, wanted=self.cancel_on_kill, within=KILL_GRACE)}"
+        said, final = str(error), False
+        if isinstance(error, AirflowNotFoundException):
+            final = True
+            said = (
+                f"There is no connection {self.browseract_conn_id!r}. Add one of type BrowserAct with the API key as "
+                f"its password, or set AIRFLOW_CONN_{self.browseract_conn_id.upper()}."
             )
-        return begun
+        elif isinstance(error, InputError | ledger.OrphanError):
+            final = True
+        elif isinstance(error, RunStartUnknownError):
+            # The next try knows when this start was, and looks again.
+            final = not tries.remembered
+        elif isinstance(error, BrowserActError):
+            final = not error.temporary
+        elif self._start_under_way and not tries.remembered:
+            final = True
+            said = f"{type(error).__name__}: {said.rstrip('.')}. {RunStartUnknownError.remedy}"
+        task_id = self._browseract_task_id
+        if task_id is not None:
+            goes_on = None if final else self._leave_to_next_try()
+            said = (
+                f"{said.rstrip('.')}. BrowserAct task {task_id} of an earlier try: "
+                f"{goes_on or self._stop(task_id, wanted=self.cancel_on_kill)}"
+            )
+            if not final:
+                raise RunLostError(said) from error
+        if final:
+            raise AirflowFailException(said) from error
+        raise error
 
-    def _store(self, context: Context) -> Any:
-        """Give the place where Airflow keeps things over tries, if it has one and it is to be used."""
-        return context.get("task_state_store") if self.reattach is True else None
-
-    def _leave_to_next_try(self, context: Context) -> str | None:
-        """Say that a later try takes up the run, if one will: no trouble of Airflow's own is worth a second run."""
-        ti: Any = context["ti"]
-        if self._store(context) is None or ti.try_number > ti.max_tries:
+    def _leave_to_next_try(self) -> str | None:
+        """Say that the next try takes up the run, if one will: no trouble of Airflow's own is worth a second run."""
+        if self._tries is None or not self._tries.another:
             return None
         self._browseract_task_id = None
         return "It goes on, and the next try takes it up."
@@ -372,24 +386,18 @@ class RunWorkflowOperator(BaseOperator):
             call,
             read_id("workflow_id", self.workflow_id),
             read_input_parameters(self.input_parameters),
+            self.profile_id if self._profile_wanted else None,
             timeout,
             callback.token_sha256 if callback else None,
         )
 
-    def _write(self, store: Any, step: Write) -> None:
-        """Keep an entry of the ledger where a later try finds it, if Airflow has such a place."""
+    def _write(self, tries: Tries, step: Write) -> None:
+        """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""
         entry = step.entry
-        self._start_under_way = entry is not None and entry.task_id is None
-        if entry is not None and entry.task_id is not None:
-            # Also for on_kill, which may come at any moment.
-            self._browseract_task_id = entry.task_id
-        if store is None:
-            return
+        self._start_under_way = not step.over and entry is not None and entry.task_id is None
+        self._browseract_task_id = None if step.over or entry is None else entry.task_id
         try:
-            if entry is None:
-                store.delete(ledger.KEY)
-            else:
-                store.set(ledger.KEY, entry.value(), retention=LEDGER_RETENTION)
+            tries.write(entry)
         except Exception:
             if self._start_under_way:
                 # Nothing was started yet, and nothing may be started that no later try would know of.
@@ -397,13 +405,14 @@ class RunWorkflowOperator(BaseOperator):
                 raise
             self.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
 
-    def _claimed(self, context: Context, step: AskClaimed) -> set[str]:
-        """Give the BrowserAct tasks that the mapped siblings of this task instance wait for."""
-        found = context["ti"].xcom_pull(task_ids=[self.task_id], key="task_id")
-        return {each for each in found or () if isinstance(each, str)}
+    def _go_on_unless_killed(self) -> None:
+        if self._killed:
+            # Airflow lets the code go on after the signal.
+            raise RunCanceledError("Killed before a run was started.")
 
     def _wait_for_slot(self, context: Context, refused: NoSlot, queued_since: float, refusals: int) -> None:
         """Wait until there may be room for a run: here, or in the triggerer by raising the deferral."""
+        self._go_on_unless_killed()
         limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
         try:
             going = follow(count_going(), self.hook.client, self.log)
@@ -646,6 +655,20 @@ class RunWorkflowOperator(BaseOperator):
             )
         self._give_up(browseract_task_id, f"its status could not be learned: {reason or 'it stayed unknown'}")
 
+    def _end_with_airflow(
+        self, context: Context, browseract_task_id: str | None, why: str, *, overdue: bool = False
+    ) -> Any:
+        """Take the result that there may be although Airflow's part of the wait failed, or give the run up."""
+        task = None
+        try:
+            task = self.hook.get_task(browseract_task_id) if browseract_task_id else None
+        except Exception as error:  # noqa: BLE001 - the wait has failed already, and that is what is told
+            self.log.warning("BrowserAct task %s cannot be read: %s", browseract_task_id, error)
+        if task is not None and task.status.ended:
+            self.log.warning("%s. The run has ended meanwhile.", why.rstrip("."))
+            return self._conclude(context, task)
+        self._give_up(browseract_task_id, why, None if overdue else self._leave_to_next_try())
+
     def _give_up(self, browseract_task_id: str | None, why: str, goes_on: str | None = None) -> NoReturn:
         if browseract_task_id is None:
             raise RunLostError(
@@ -673,7 +696,7 @@ class RunWorkflowOperator(BaseOperator):
         return "It was stopped." if stopped else "It had already ended."
 
     @contextmanager
-    def _accounting_for(self, context: Context, browseract_task_id: str) -> Iterator[None]:
+    def _accounting_for(self, browseract_task_id: str) -> Iterator[None]:
         """Let nothing leave a started run behind unsaid: it is left to a later try or, if there is none, stopped."""
         try:
             yield
@@ -687,7 +710,7 @@ class RunWorkflowOperator(BaseOperator):
             reason = f"{type(error).__name__}: {error}"
             raise RunLostError(
                 f"BrowserAct task {browseract_task_id} was given up after an error in Airflow ({reason}). "
-                f"{self._leave_to_next_try(context) or self._stop(browseract_task_id)}"
+                f"{self._leave_to_next_try() or self._stop(browseract_task_id)}"
             ) from error
 
     def _started_task_id(self, context: Context) -> str | None:

@@ -47,6 +47,15 @@ SETTLE = 20.0
 LOOK_PAUSE = 5.0
 """Seconds between two looks for a run that may have been started."""
 
+RESOLUTION = 2.0
+"""Seconds by which a run may seem older than its start, since BrowserAct may tell the time in whole seconds."""
+
+CUT = 64
+"""Characters from which on a value that begins as the one that was sent may be that one, cut short."""
+
+LATEST = 1e11
+"""No moment lies as late as this, in seconds since the epoch."""
+
 STARTS = 3
 """How many times one try asks for a run, where each time the answer was lost and surely none was started."""
 
@@ -121,7 +130,7 @@ class Entry:
             if found == "" or (not isinstance(found, str) and (name in texts or found is not None)):
                 raise LedgerError(f"its {name} is {found!r}")
         for name, moment in moments.items():
-            if isinstance(moment, bool) or not isinstance(moment, int | float):
+            if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < LATEST:
                 raise LedgerError(f"its {name} is {moment!r}")
         if not isinstance(earlier, list) or not all(isinstance(each, str) for each in earlier):
             raise LedgerError(f"its earlier is {earlier!r}")
@@ -144,6 +153,7 @@ class Wanted:
     :param call: the start.
     :param workflow_id: its workflow.
     :param inputs: its inputs, as name/value pairs.
+    :param profile_id: the browser profile that it starts with, if any.
     :param timeout: seconds that it may take.
     :param callback_token_sha256: digest of the token in its callback address, if it has one.
     """
@@ -151,15 +161,21 @@ class Wanted:
     call: calls.Call[CreatedTask]
     workflow_id: str
     inputs: Sequence[Mapping[str, str]]
+    profile_id: str | None
     timeout: float
     callback_token_sha256: str | None
 
 
 @dataclass(frozen=True)
 class Write:
-    """Keep an entry, in place of the one before; without one there is nothing to know."""
+    """Keep an entry, in place of the one before; without one there is nothing to know.
+
+    :param entry: the entry.
+    :param over: its run does not go on.
+    """
 
     entry: Entry | None
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,7 +255,7 @@ def _take_up(
         yield Say("An earlier try was about to start a run and did not write down what came of it. Looking for it.")
         found = yield from _look_up(
             entry,
-            wanted.inputs if same else None,
+            wanted if same else None,
             created_until=entry.written_at + patience + SKEW,
             look_until=entry.written_at + patience + SETTLE,
             on_orphan=on_orphan,
@@ -254,8 +270,6 @@ def _take_up(
     try:
         task: Task = yield calls.get_task(task_id)
     except TaskNotFoundError as error:
-        if error.code is None:
-            raise
         if on_orphan is OnOrphan.FAIL:
             raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error}") from error
         yield Say(f"BrowserAct task {task_id} of an earlier try is not known any more: {error}", logging.WARNING)
@@ -270,6 +284,11 @@ def _take_up(
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         yield Say(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
     else:
+        # Someone may have given the run more time, or less.
+        deadline = entry.written_at + wanted.timeout
+        if entry.deadline != deadline:
+            entry = replace(entry, deadline=deadline)
+            yield Write(entry)
         return Begun(entry, task)
     return *entry.earlier, task_id
 
@@ -309,7 +328,7 @@ def _start(
         except BrowserActError as error:
             # A web page where the API should be: no run was asked for from whoever answered.
             if error.not_processed or isinstance(error, NotTheApiError):
-                yield Write(before)
+                yield Write(before, over=True)
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
                     return NoSlot(error)
                 raise
@@ -317,7 +336,7 @@ def _start(
             now = clock()
             found = yield from _look_up(
                 entry,
-                wanted.inputs,
+                wanted,
                 created_until=now + SKEW,
                 look_until=now + SETTLE,
                 on_orphan=on_orphan,
@@ -327,7 +346,7 @@ def _start(
                 yield Say(f"None was started (attempt {attempt} of {STARTS}).", logging.WARNING)
                 if attempt < STARTS:
                     continue
-                yield Write(before)
+                yield Write(before, over=True)
                 raise
             created = CreatedTask(found.id, found.profile_id)
             yield Say(f"BrowserAct task {found.id} is the run.")
@@ -339,7 +358,7 @@ def _start(
 
 def _look_up(
     entry: Entry,
-    inputs: Sequence[Mapping[str, str]] | None,
+    wanted: Wanted | None,
     *,
     created_until: float,
     look_until: float,
@@ -348,9 +367,10 @@ def _look_up(
 ) -> Generator[Step, Any, Task | None]:
     """Find the run that a start has made of which the answer is not known.
 
-    :param inputs: the inputs of that start, or None where they are not known.
+    :param wanted: what that start was for, or None where that is not known any more.
     :param created_until: the run was created before this moment, in seconds since the epoch.
-    :param look_until: only after this moment none counts as none.
+    :param look_until: before this moment the run may not be in the list yet, so that neither none nor another one
+        that looks like it tells anything.
     :returns: the run, or None if there is surely none.
     """
     since = _moment(entry.written_at - SKEW)
@@ -376,18 +396,19 @@ def _look_up(
                 msg=error.msg,
                 trace_id=error.trace_id,
             ) from error
-        taken: Collection[str] = yield AskClaimed()
-        matches = {task.id: _match(task, entry, inputs) for task in found if task.id not in taken}
-        possible = [task for task in found if matches.get(task.id, False) is not False]
-        if possible or clock() >= look_until:
+        if on_orphan is OnOrphan.START or clock() >= look_until:
             break
         yield Sleep(min(LOOK_PAUSE, look_until - clock()))
+    taken: Collection[str] = yield AskClaimed()
+    matches = {task.id: _match(task, entry, wanted, until) for task in found if task.id not in taken}
+    possible = [task for task in found if matches.get(task.id, False) is not False]
     if not possible or on_orphan is OnOrphan.START:
         return None
     if len(possible) == 1 and matches[possible[0].id]:
         return possible[0]
     ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
-    if on_orphan is OnOrphan.ADOPT:
+    # A run for something else would only be stopped, and it may be someone else's.
+    if on_orphan is OnOrphan.ADOPT and wanted is not None:
         newest = max(possible, key=lambda task: task.created_at or since)
         yield Say(f"Of the BrowserAct tasks {ids}, the newest is taken.", logging.WARNING)
         return newest
@@ -402,14 +423,24 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-def _match(task: Task, entry: Entry, inputs: Sequence[Mapping[str, str]] | None) -> bool | None:
+def _match(task: Task, entry: Entry, wanted: Wanted | None, until: datetime) -> bool | None:
     """Say whether a task is the one that was started; None if it may be."""
     # A run that came to nothing is of no use to anyone, and need not be told from others.
     if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         return False
     if task.workflow_id is not None and task.workflow_id != entry.workflow_id:
         return False
-    return None if inputs is None else inputs_match(task.input_parameters or "", inputs)
+    created = task.created_at
+    if created is not None and not entry.written_at - SKEW <= created.timestamp() <= until.timestamp():
+        return False
+    if wanted is None:
+        return None
+    inputs = inputs_match(task.input_parameters or "", wanted.inputs)
+    if inputs is False or (wanted.profile_id and task.profile_id not in (None, wanted.profile_id)):
+        return False
+    # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
+    sure = created is None or created.timestamp() >= entry.written_at - RESOLUTION
+    return inputs if sure and (not wanted.profile_id or task.profile_id is not None) else None
 
 
 def inputs_match(text: str, inputs: Sequence[Mapping[str, str]]) -> bool | None:
@@ -424,9 +455,16 @@ def inputs_match(text: str, inputs: Sequence[Mapping[str, str]]) -> bool | None:
     pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
     if any(True for _ in _consumed(told, pieces)):
         return True
+    # What was hidden or cut short cannot be told from another value.
+    if any(sign in told and not any(sign in piece for piece in pieces) for sign in ("*", "...", "\u2026")):
+        return None
     bounded = f";{told};"
     for pair, piece in zip(inputs, pieces, strict=True):
-        if f";{_without_spaces(pair['name'])}=" in bounded and f";{piece};" not in bounded:
+        name = f"{_without_spaces(pair['name'])}="
+        _, named, rest = bounded.partition(f";{name}")
+        value = rest.partition(";")[0]
+        cut = len(value) >= CUT and piece.startswith(name + value)
+        if named and not cut and f";{piece};" not in bounded:
             return False
     return None
 

@@ -56,6 +56,7 @@ class Slots:
     going: int | None = None
     capacity: int = 0
     counted_at: float = float("-inf")
+    counting: bool = False
     woken: deque[float] = field(default_factory=deque)
 
     def is_fresh(self, now: float) -> bool:
@@ -110,17 +111,20 @@ def wait_for_slot(
         yield Sleep(max(0.0, min(looks_at, until) - clock()))
         if clock() >= until or capacity is None:
             return
-        if not slots.is_fresh(clock()):
-            try:
-                going = yield from count_going()
-            except BrowserActError:
-                going = None
-            slots.count(going, clock())
-        if slots.going is None:
-            return
-        if slots.take(capacity, clock()):
-            return
         looks_at = clock() + FIRST_PAUSE * (1 - SPREAD * chance())
+        if slots.counting:
+            continue
+        if not slots.is_fresh(clock()):
+            slots.counting = True
+            try:
+                slots.count((yield from count_going()), clock())
+            except BrowserActError:
+                # A start would fare no better.
+                continue
+            finally:
+                slots.counting = False
+        if slots.going is None or slots.take(capacity, clock()):
+            return
 
 
 def count_going() -> Generator[calls.Call[Page[Task]], Any, int | None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 
 import pytest
 
@@ -10,7 +13,7 @@ from airflow_provider_browseract.api.errors import RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import forget_run
-from airflow_provider_browseract.runs.ledger import KEY, STARTS
+from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
 from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
 
@@ -84,6 +87,13 @@ class TestAfterAWorkerThatDied:
             assert attempt.ti.xcoms[TOKEN_XCOM] == arguments[0][TOKEN_XCOM]
         for name in ("browseract_task_id", "deadline", TOKEN_XCOM):
             assert arguments[0][name] == arguments[1][name]
+
+    def test_the_taken_up_run_has_as_much_time_as_the_later_try_gives_it(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=1.5)
+        with pytest.raises(RunTimedOutError, match="It goes on"):
+            tries(timeout=0.3, cancel_on_timeout=False).run()
+        assert len(tries(timeout=30).run()) == 2
+        assert len(emulator.tasks) == 1
 
     def test_a_run_that_has_finished_meanwhile_gives_its_result(self, tries, emulator):
         first = tries(deferrable=True)
@@ -180,6 +190,14 @@ class TestAfterAnErrorOfAirflow:
             attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)
         assert emulator.tasks[0].status == status
 
+    @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
+    def test_of_a_deferral_that_airflow_ended_the_result_of_a_run_that_has_ended_is_taken(self, tries, emulator, error):
+        attempt = tries(deferrable=True)
+        with pytest.raises(TaskDeferred):
+            attempt.operator().execute(attempt.context)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
+
     def test_an_event_that_is_not_ours_stops_no_run(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
@@ -189,6 +207,126 @@ class TestAfterAnErrorOfAirflow:
         with pytest.raises(RunLostError, match="the next try takes it up"):
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert emulator.tasks[0].status == "running"
+
+
+class TestAKill:
+    """of the worker, by a person, or because Airflow took it for dead."""
+
+    @pytest.fixture
+    def killed(self, tries, emulator, store, monkeypatch):
+        """Kills a try in which it waits for its run, of which Airflow says certain things."""
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+
+        def kill(*, max_tries: int = 1, restarting: int = 0, **arguments):
+            def count(dag_id, *, map_index, task_ids, run_ids, states):
+                assert (dag_id, map_index, task_ids, run_ids) == ("shop", -1, ["run"], ["manual__1"])
+                assert states == ["restarting"]
+                return restarting
+
+            monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_ti_count", count)
+            attempt = tries(**arguments)
+            attempt.ti.max_tries = max_tries
+            operator = attempt.operator()
+            monkeypatch.setattr(operator, "_wait_here", lambda *_: operator.on_kill())
+            operator.execute(attempt.context)
+            return emulator.tasks[0].status
+
+        return kill
+
+    def test_by_a_person_who_marked_the_task_stops_the_run(self, killed):
+        assert killed() == "canceled"
+
+    def test_by_a_person_who_cleared_the_task_stops_the_run(self, killed, store, monkeypatch):
+        monkeypatch.setattr(store, "get", lambda key: None)
+        assert killed(restarting=1) == "canceled"
+
+    def test_of_a_worker_in_whose_place_a_later_try_has_come_leaves_it_the_run(self, killed, store, monkeypatch, capfd):
+        monkeypatch.setattr(store, "get", lambda key: None)
+        assert killed() == "running"
+        assert "It goes on: Airflow took this try for dead" in "".join(capfd.readouterr())
+
+    def test_because_airflow_is_away_leaves_the_run_to_the_next_try(self, killed, tries, emulator, store, capfd):
+        kept = store.get
+
+        def away(key):
+            if emulator.tasks:
+                raise RuntimeError("no API server")
+            return kept(key)
+
+        store.get = away
+        assert killed() == "running"
+        assert "It goes on: Airflow cannot be asked" in "".join(capfd.readouterr())
+
+    def test_because_airflow_is_away_stops_the_run_if_there_is_no_next_try(self, killed, emulator, store):
+        def away(key):
+            if emulator.tasks:
+                raise RuntimeError("no API server")
+
+        store.get = away
+        assert killed(max_tries=0) == "canceled"
+
+    def test_that_came_between_two_words_with_airflow_does_not_wait_for_ever(
+        self, killed, emulator, store, monkeypatch
+    ):
+        monkeypatch.setattr("airflow_provider_browseract.operators.browseract.KILL_GRACE", 0.4)
+
+        def never(key):
+            if emulator.tasks:
+                threading.Event().wait(30)
+
+        store.get = never
+        began = time.monotonic()
+        assert killed() == "running"
+        assert time.monotonic() - began < 5
+
+    def test_while_an_earlier_run_is_taken_up_stops_that_run(self, tries, emulator, monkeypatch):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        tries(wait_for_completion=False).run()
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def kill(call):
+            monkeypatch.setattr(operator.hook.client, "send", send)
+            operator.on_kill()
+            raise Crash
+
+        monkeypatch.setattr(operator.hook.client, "send", kill)
+        with pytest.raises(Crash):
+            operator.execute(attempt.context)
+        assert emulator.tasks[0].status == "canceled"
+
+
+class TestARunThatCannotBeTakenUp:
+    @pytest.fixture(autouse=True)
+    def _going(self, tries, emulator):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        tries(wait_for_completion=False).run()
+
+    def test_since_the_api_fails_goes_on_if_another_try_is_to_come(self, tries, emulator):
+        emulator.fault("get-task", RequestFault.status(503), times=None)
+        attempt = tries()
+        attempt.ti.max_tries = 1
+        said = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: It goes on, and the next try takes it up."
+        with pytest.raises(RunLostError, match=said):
+            attempt.run()
+        assert emulator.tasks[0].status == "running"
+
+    def test_since_the_api_fails_is_stopped_in_the_last_try(self, tries, emulator):
+        emulator.fault("get-task", RequestFault.status(503), times=None)
+        with pytest.raises(RunLostError, match=r"of an earlier try: It was stopped\."):
+            tries().run()
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_since_an_argument_is_wrong_now_is_stopped(self, tries, emulator):
+        with pytest.raises(AirflowFailException, match=r"profile_id is ''.*of an earlier try: It was stopped\."):
+            tries(profile_id="").run()
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_since_the_key_is_refused_now_is_said_to_go_on(self, tries, emulator):
+        emulator.fault("*", RequestFault.refused(401, http_status=401), times=None)
+        with pytest.raises(AirflowFailException, match=f"task {emulator.tasks[0].id} of an earlier try.* may go on"):
+            tries().run()
 
 
 class TestAfterASuccess:
@@ -203,12 +341,12 @@ class TestAfterASuccess:
         tries().run()
         assert len(emulator.tasks) == 2
 
-    def test_the_users_own_callback_is_called_too(self, tries):
+    def test_the_users_own_callback_is_called_too_and_cannot_keep_the_entry(self, tries):
         def mine(context):
             """The user's."""
 
-        assert tries(on_success_callback=mine).operator().on_success_callback == [mine, forget_run]
-        assert tries(on_success_callback=[mine]).operator().on_success_callback == [mine, forget_run]
+        assert tries(on_success_callback=mine).operator().on_success_callback == [forget_run, mine]
+        assert tries(on_success_callback=[mine]).operator().on_success_callback == [forget_run, mine]
         assert tries().operator().on_success_callback == [forget_run]
 
     def test_an_airflow_without_task_state_has_nothing_to_forget(self, worker):
@@ -270,6 +408,28 @@ class TestAStartWhoseAnswerWasLost:
         assert asked(emulator, "list-tasks") > 1
         assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
 
+    def test_is_sent_again_at_once_if_the_connection_was_refused(
+        self, tries, emulator, browseract_emulator, monkeypatch
+    ):
+        attempt = tries()
+        operator = attempt.operator()
+        session = operator.hook.client._session
+        post = session.request
+        refusals: list[str] = []
+
+        def refused(method, url, **keywords):
+            if method == "POST" and not refusals:
+                refusals.append(url)
+                with socket.create_server(("127.0.0.1", 0)) as server:
+                    nobody = server.getsockname()[1]
+                return post(method, f"http://127.0.0.1:{nobody}/", **keywords)
+            return post(method, url, **keywords)
+
+        monkeypatch.setattr(session, "request", refused)
+        assert len(operator.execute(attempt.context)) == 2
+        assert len(refusals) == len(emulator.tasks) == 1
+        assert asked(emulator, "list-tasks") == 0
+
     def test_is_not_sent_for_ever(self, tries, emulator, store):
         emulator.fault("run-task", RequestFault.reset(), times=None)
         with pytest.raises(Exception, match="no whole answer"):
@@ -309,6 +469,48 @@ class TestAStartWhoseAnswerWasLost:
         with pytest.raises(AirflowFailException, match="may have made one of these BrowserAct tasks") as failed:
             tries().run()
         assert all(task.id in str(failed.value) for task in emulator.tasks)
+        assert len(emulator.tasks) == 2
+
+    def test_is_not_mixed_up_with_a_run_that_had_ended_before(self, tries, emulator):
+        tries(store=None).run()
+        made = emulator.tasks[0]
+        emulator.wait_until(lambda: time.time() > made.created_at.timestamp() + RESOLUTION + 1, timeout=5)
+        emulator.fault("run-task", RequestFault.reset(), times=1)
+        with pytest.raises(AirflowFailException, match=f"may have made one of these BrowserAct tasks: {made.id}"):
+            tries().run()
+
+    def test_is_not_mixed_up_with_a_run_with_another_profile(self, tries, emulator):
+        profiles = []
+        for user in ("ada", "bob"):
+            inputs = {"username": user, "password": "x"}
+            log_in = tries(store=None, workflow_id=LOG_IN.id, input_parameters=inputs, save_browser_data=True)
+            log_in.run()
+            profiles.append(log_in.ti.xcoms["profile_id"])
+        orders = {"workflow_id": ORDERS.id, "input_parameters": None}
+        tries(store=None, profile_id=profiles[0], wait_for_completion=False, **orders).run()
+        emulator.fault("run-task", RequestFault.reset(), times=1)
+        attempt = tries(profile_id=profiles[1], **orders)
+        attempt.run()
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
+        assert emulator.tasks[-1].profile_id == profiles[1]
+
+    def test_that_airflow_hinders_from_being_looked_up_is_not_tried_again_where_no_later_try_would_know(
+        self, tries, emulator
+    ):
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        attempt = tries(store=None)
+
+        def away(**_):
+            raise RuntimeError("no API server")
+
+        attempt.ti.xcom_pull = away
+        with pytest.raises(AirflowFailException, match=r"no API server.*Look at the newest tasks"):
+            attempt.run()
+
+    def test_that_cannot_be_looked_up_is_tried_again_if_on_orphan_says_so(self, tries, emulator):
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("list-tasks", RequestFault.status(500), times=None)
+        tries(on_orphan="start").run()
         assert len(emulator.tasks) == 2
 
     def test_that_cannot_be_looked_up_leaves_it_to_the_next_try(self, tries, emulator):
@@ -378,6 +580,22 @@ class TestAnEntryWithoutAnId:
             tries(input_parameters={"keyword": "ink"}).run()
         assert len(emulator.tasks) == 1
 
+    def test_and_other_inputs_now_stops_no_run_that_may_be_someone_elses(self, tries, emulator, monkeypatch):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        first = tries()
+        operator = first.operator()
+
+        def die(call):
+            raise Crash
+
+        monkeypatch.setattr(operator.hook.client, "send", die)
+        with pytest.raises(Crash):
+            operator.execute(first.context)
+        tries(store=None, input_parameters={"keyword": "another's"}, wait_for_completion=False).run()
+        with pytest.raises(AirflowFailException, match=emulator.tasks[0].id):
+            tries(on_orphan="adopt", input_parameters={"keyword": "ink"}).run()
+        assert [task.status for task in emulator.tasks] == ["running"]
+
     @pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 2), ("start", 3)])
     def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs):
         tries(wait_for_completion=False, store=None).run()
@@ -398,6 +616,7 @@ class TestWhatCannotBeUsed:
             ({"version": None}, "its version is None"),
             ({"task_id": 7}, "its task_id is 7"),
             ({"deadline": "soon"}, "its deadline is 'soon'"),
+            ({"written_at": 1e20}, "its written_at is 1e"),
             ({"earlier": None}, "its earlier is None"),
             ({"workflow_id": "1"}, "of workflow 1, and BrowserAct says that it is of workflow"),
             ({"task_id": "1"}, "it names BrowserAct task 1, and BrowserAct says"),
@@ -410,6 +629,15 @@ class TestWhatCannotBeUsed:
         with pytest.raises(AirflowFailException, match=f"written down.*{message}.*Nothing was started or stopped"):
             tries().run()
         assert [task.status for task in emulator.tasks] == ["running"]
+
+    @pytest.mark.parametrize("on_orphan", ["adopt", "start"])
+    def test_but_names_a_run_that_is_gone_leads_to_a_new_one_if_on_orphan_says_so(
+        self, tries, emulator, store, on_orphan
+    ):
+        tries(wait_for_completion=False).run()
+        store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "task_id": "1"})
+        tries(on_orphan=on_orphan).run()
+        assert len(emulator.tasks) == 2
 
     def test_may_be_something_else_altogether(self, tries, emulator, store):
         store.values[KEY] = '"7"'

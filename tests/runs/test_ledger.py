@@ -48,7 +48,7 @@ def pairs(**inputs: str) -> list[dict[str, str]]:
 def wanted(keyword: str = "pens") -> Wanted:
     inputs = pairs(keyword=keyword)
     call = calls.run_task("70", input_parameters=inputs, callback_url=f"https://x.example/{keyword}")
-    return Wanted(call, "70", inputs, timeout=3600.0, callback_token_sha256=None)
+    return Wanted(call, "70", inputs, profile_id=None, timeout=3600.0, callback_token_sha256=None)
 
 
 class TestAnEntry:
@@ -107,10 +107,16 @@ class TestInputsAsTheApiTellsThem:
             ("", None),
             ('[{"name": "a", "value": "1"}]', None),
             ("data=5", None),
+            ("a=***; b=two words", None),
+            ("a=1; b=tw...", None),
         ],
     )
     def test_match_only_if_all_are_there_and_differ_if_one_is_another(self, text, match):
         assert inputs_match(text, pairs(a="1", b="two words")) is match
+
+    def test_may_be_cut_short_where_they_are_long(self):
+        assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
+        assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
 
     def test_may_have_in_their_values_what_separates_them(self):
         assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pytest
-
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.runs.queueing import (
@@ -84,9 +82,12 @@ class TestAWaitForRoom:
     def test_ends_after_a_while_though_the_count_shows_no_room(self):
         assert play(Clock(), Slots(), lambda now: 10)[0] == LONGEST_LOOK
 
-    @pytest.mark.parametrize("trouble", [ServerError("x"), None], ids=["an error", "no number"])
-    def test_ends_after_its_pause_where_nothing_can_be_counted(self, trouble):
-        assert play(Clock(), Slots(), lambda now: trouble)[0] == FIRST_PAUSE
+    def test_ends_after_its_pause_where_nothing_can_be_counted(self):
+        assert play(Clock(), Slots(), lambda now: None)[0] == FIRST_PAUSE
+
+    def test_goes_on_while_the_api_fails_since_a_start_would_fail_too(self):
+        took, _ = play(Clock(), Slots(), lambda now: ServerError("x") if now < 1040 else 9)
+        assert 40 <= took <= 40 + FIRST_PAUSE
 
     def test_ends_after_its_pause_where_the_room_is_not_known(self):
         assert play(Clock(), Slots(), lambda now: 0, capacity=None) == (FIRST_PAUSE, 0)
@@ -98,6 +99,18 @@ class TestTasksThatWaitTogether:
         slots.count(9, clock.now + FIRST_PAUSE)
         took, calls = play(clock, slots, lambda now: 9)
         assert (took, calls) == (FIRST_PAUSE, 0)
+
+    def test_count_once_also_while_the_answer_is_not_there_yet(self):
+        clock, slots = Clock(), Slots()
+        waiting = [
+            wait_for_slot(slots, capacity=10, pause=0.0, until=9e9, clock=clock, chance=lambda: 0.5) for _ in range(3)
+        ]
+        for steps in waiting:
+            assert isinstance(next(steps), Sleep)
+        assert isinstance(waiting[0].send(None), Call)
+        assert isinstance(waiting[1].send(None), Sleep)
+        waiting[0].close()
+        assert isinstance(waiting[2].send(None), Call)
 
     def test_are_woken_one_for_each_free_slot(self):
         slots = Slots()
