@@ -116,9 +116,11 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
             for transition in service.advance():
                 sender.send(transition)
             due = service.next_change()
-            pause = None if due is None else max(0.0, due - service.clock())
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(wake.wait(), pause)
+            # Not asyncio.wait_for: before Python 3.12 it may swallow the cancellation that ends this.
+            alarm = None if due is None else loop.call_later(max(0.0, due - service.clock()), wake.set)
+            await wake.wait()
+            if alarm is not None:
+                alarm.cancel()
     finally:
         service.on_change = None
 

@@ -264,7 +264,7 @@ class RunWorkflowOperator(BaseOperator):
             if task is not None and task.status.ended:
                 return self._conclude(context, task)
             if self.deferrable:
-                self._defer(context, begun.task_id, entry.deadline, entry.callback_token_sha256)
+                self._defer(context, begun.task_id, entry.deadline, entry.callback_token_sha256, task)
             return self._wait_here(context, begun.task_id, entry.deadline, task)
 
     def _begin(self, context: Context) -> Begun | NoSlot:
@@ -527,7 +527,12 @@ class RunWorkflowOperator(BaseOperator):
         return task
 
     def _defer(
-        self, context: Context, browseract_task_id: str, deadline: float, callback_token_sha256: str | None
+        self,
+        context: Context,
+        browseract_task_id: str,
+        deadline: float,
+        callback_token_sha256: str | None,
+        seen: Task | None,
     ) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
@@ -552,6 +557,7 @@ class RunWorkflowOperator(BaseOperator):
                 first_poll_at=now + grace,
                 deadline=deadline,
                 callback_token_sha256=callback_token_sha256,
+                last_seen=seen.status.value if seen else None,
                 on_paused=self.on_paused,
                 cancel_on_kill=self.cancel_on_kill,
             ),
@@ -591,7 +597,7 @@ class RunWorkflowOperator(BaseOperator):
             if then is Next.END:
                 self._end_without_result(task_id, End.GIVEN_UP, str(seen))
             self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", task_id, seen)
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256)
+            self._defer(context, task_id, told.deadline, told.callback_token_sha256, None)
         if then is Next.CONCLUDE:
             self._tell_what_woke(context, told, seen, resumed_at)
             return self._conclude(context, seen)
@@ -600,7 +606,7 @@ class RunWorkflowOperator(BaseOperator):
             self.log.warning(
                 "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
             )
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256)
+            self._defer(context, task_id, told.deadline, told.callback_token_sha256, seen)
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             return self._wait_here(context, task_id, told.deadline, seen)

@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
@@ -45,6 +46,7 @@ class TaskTrigger(BaseTrigger):
     :param deadline: moment at which the wait ends, in seconds since the epoch.
     :param callback_token_sha256: digest of the token with which a callback may end the wait before; None if none is
         expected.
+    :param last_seen: the status that the log has already told, so that the first question need not read it all again.
     :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
     :param cancel_on_kill: stop the run when a person ends the wait.
     """
@@ -58,6 +60,7 @@ class TaskTrigger(BaseTrigger):
         first_poll_at: float,
         deadline: float,
         callback_token_sha256: str | None = None,
+        last_seen: str | None = None,
         on_paused: str = OnPaused.WAIT.value,
         cancel_on_kill: bool = True,
     ) -> None:
@@ -68,6 +71,7 @@ class TaskTrigger(BaseTrigger):
         self.first_poll_at = first_poll_at
         self.deadline = deadline
         self.callback_token_sha256 = callback_token_sha256
+        self.last_seen = last_seen
         self.on_paused = on_paused
         self.cancel_on_kill = cancel_on_kill
 
@@ -82,6 +86,7 @@ class TaskTrigger(BaseTrigger):
                 "first_poll_at": self.first_poll_at,
                 "deadline": self.deadline,
                 "callback_token_sha256": self.callback_token_sha256,
+                "last_seen": self.last_seen,
                 "on_paused": self.on_paused,
                 "cancel_on_kill": self.cancel_on_kill,
             },
@@ -99,6 +104,7 @@ class TaskTrigger(BaseTrigger):
             deadline=self.deadline,
             clock=time.time,
             chance=random.random,
+            last_seen=TaskStatus(self.last_seen) if self.last_seen else None,
             on_paused=OnPaused(self.on_paused),
         )
         try:

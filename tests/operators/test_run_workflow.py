@@ -157,6 +157,16 @@ class TestTheDeferral:
         assert before + 600 <= arguments["deadline"] <= time.time() + 600
         assert deferral.timeout.total_seconds() == pytest.approx(600 + BACKSTOP, abs=5)
 
+    def test_the_first_poll_of_a_run_that_still_goes_is_one_request(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=1.5)
+        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=0.8)
+        run.resume(self.deferred(run))
+        endpoints = [request.endpoint for request in emulator.requests]
+        # The poll that found the end read the task too, which a callback would have saved.
+        assert endpoints[:3] == ["run-task", "get-task", "get-task-status"]
+        assert endpoints[-3:] == ["get-task-status", "get-task", "get-task"]
+        assert endpoints.count("get-task") == 3
+
     def test_an_end_that_the_api_takes_back_defers_again_on_the_same_run(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.6)
         run = worker(workflow_id=ORDERS.id, deferrable=True)

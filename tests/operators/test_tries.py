@@ -411,6 +411,8 @@ class TestAStartWhoseAnswerWasLost:
     def test_is_sent_again_at_once_if_the_connection_was_refused(
         self, tries, emulator, browseract_emulator, monkeypatch
     ):
+        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 20}}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
         attempt = tries()
         operator = attempt.operator()
         session = operator.hook.client._session

@@ -24,12 +24,14 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.runs.ledger import (
+    SETTLE,
     AskClaimed,
     Begun,
     Entry,
     LedgerError,
     NoSlot,
     OnOrphan,
+    OrphanError,
     Wanted,
     Write,
     begin,
@@ -128,9 +130,14 @@ class TestInputsAsTheApiTellsThem:
 
 @dataclass
 class Service:
-    """A BrowserAct that forgets nothing: every run that it ever made."""
+    """A BrowserAct that forgets nothing: every run that it ever made, and those of someone else.
+
+    :param lag: seconds until a new run is in the list.
+    """
 
     now: float = 10_000.0
+    lag: float = 0.0
+    others: list[Task] = field(default_factory=list)
     runs: dict[str, Task] = field(default_factory=dict)
 
     def start(self, call: calls.Call[CreatedTask]) -> CreatedTask:
@@ -154,7 +161,12 @@ class Service:
                 datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
                 for name in ("created_at_from", "created_at_to")
             )
-            found = [task for task in self.runs.values() if since <= (task.created_at or since) <= until]
+            listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
+            found = [
+                task
+                for task in (*self.others, *self.runs.values())
+                if since <= (task.created_at or since) <= min(until, listed)
+            ]
             return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
         task = self.runs[str(call.params["task_id"])]
         if call.path.endswith("stop-task"):
@@ -173,15 +185,25 @@ class Service:
 class TriesOfATask(RuleBasedStateMachine):
     """One Airflow task instance, whose tries die at any step, and whose starts meet any fate."""
 
-    @initialize()
-    def begin_with_nothing(self) -> None:
-        self.service = Service()
+    @initialize(lag=st.sampled_from([0.0, SETTLE - 1.0]), others=st.booleans())
+    def begin_with_nothing(self, lag: float, others: bool) -> None:
+        self.service = Service(lag=lag)
+        if others:
+            # Runs that somebody else's tasks wait for, or that were going before anything was started here.
+            self.service.others = [
+                Task("1", TaskStatus.RUNNING, "70", input_parameters="keyword=pens"),
+                Task("2", TaskStatus.RUNNING, "70", self._at(-30.0), input_parameters="keyword=ink; more=yes"),
+                Task("3", TaskStatus.RUNNING, "71", self._at(5.0), input_parameters="keyword=pens"),
+            ]
         self.stored: str | None = None
         self.steps: Any = None
         self.reply: Any = None
         self.error: BrowserActError | None = None
         self.keyword = "pens"
         self.followed: str | None = None
+
+    def _at(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(self.service.now + seconds, timezone.utc)
 
     def _advance(self) -> Any:
         """Let the try go on to its next step."""
@@ -198,7 +220,7 @@ class TriesOfATask(RuleBasedStateMachine):
                 entry = Entry.read(json.loads(self.stored or "null"))
                 assert entry.task_id == self.followed
             return None
-        except BrowserActError:
+        except (BrowserActError, OrphanError):
             # The try fails; another may come. There is never more than one run that may be the one.
             self.steps = None
             return None
@@ -227,6 +249,21 @@ class TriesOfATask(RuleBasedStateMachine):
             if self.steps is not None:
                 self._take_step(fate if step == steps else "well")
 
+    @precondition(lambda self: self.steps is not None)
+    @rule(fate=st.sampled_from(["lost", "never arrived", "broken"]), steps=st.integers(0, 30))
+    def the_start_meets_its_fate(self, fate: str, steps: int) -> None:
+        """Let all go well up to the start and for some steps after it, but not the start itself."""
+        for _ in range(60):
+            if self.steps is None:
+                return
+            if isinstance(self.pending, calls.Call) and self.pending.starts_run:
+                self._take_step(fate)
+                break
+            self._take_step("well")
+        for _ in range(steps):
+            if self.steps is not None:
+                self._take_step("well")
+
     def _take_step(self, fate: str) -> None:
         step = self.pending
         if isinstance(step, Sleep):
@@ -234,7 +271,7 @@ class TriesOfATask(RuleBasedStateMachine):
         elif isinstance(step, Write):
             self.stored = None if step.entry is None else json.dumps(step.entry.value())
         elif isinstance(step, AskClaimed):
-            self.reply = set()
+            self.reply = {"1"}
         elif isinstance(step, calls.Call):
             self._carry_out(step, fate)
         else:
