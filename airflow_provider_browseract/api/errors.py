@@ -193,6 +193,9 @@ class RunStartUnknownError(BrowserActError):
     )
 
 
+NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)
+"""What BrowserAct answers where a task need not be stopped, since it does not go on."""
+
 BY_CODE: dict[int, type[BrowserActError]] = {
     401: AuthenticationError,
     10013: RegionNotFoundError,

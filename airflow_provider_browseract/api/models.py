@@ -24,7 +24,14 @@ T = TypeVar("T")
 Json = Any
 
 
-class TaskStatus(str, Enum):
+class Word(str, Enum):
+    """Base of enumerations of words, each of which reads as itself also where it is put into a text."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class TaskStatus(Word):
     """The statuses that the API documents for a task."""
 
     CREATED = "created"
@@ -40,9 +47,6 @@ class TaskStatus(str, Enum):
     def ended(self) -> bool:
         """Whether a task with this status will never change again."""
         return self in _ENDED
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _ENDED = frozenset({TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED})

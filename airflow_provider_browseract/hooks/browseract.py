@@ -14,14 +14,13 @@ from airflow.sdk import BaseHook
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
+    NOTHING_TO_STOP,
     AnswerLostError,
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
     NotTheApiError,
     RunStartUnknownError,
-    TaskEndedError,
-    TaskNotFoundError,
 )
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.runs.inputs import (
@@ -214,9 +213,7 @@ class BrowserActHook(BaseHook):
                 from airflow_provider_browseract.api.client import BrowserActClient
 
                 BrowserActClient(_hurried(self.settings.client, within)).send(call)
-        except (TaskEndedError, TaskNotFoundError) as error:
-            if error.code is None:
-                raise
+        except NOTHING_TO_STOP:
             return False
         return True
 

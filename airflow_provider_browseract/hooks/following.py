@@ -44,6 +44,7 @@ def follow(
         while True:
             answer: Any = None
             if isinstance(step, Sleep):
+                # Whoever waits in this thread asked for that.
                 time.sleep(step.seconds)
             elif isinstance(step, Say):
                 log.log(step.level, "%s", step.text)

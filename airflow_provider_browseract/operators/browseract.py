@@ -32,7 +32,6 @@ from airflow_provider_browseract.runs.inputs import (
     read_choice,
     read_flag,
     read_id,
-    read_input_parameters,
     read_run,
     read_seconds,
 )
@@ -382,14 +381,7 @@ class RunWorkflowOperator(BaseOperator):
             ),
             api_base_url=self.hook.settings.client.base_url,
         )
-        return Wanted(
-            call,
-            read_id("workflow_id", self.workflow_id),
-            read_input_parameters(self.input_parameters),
-            self.profile_id if self._profile_wanted else None,
-            timeout,
-            callback.token_sha256 if callback else None,
-        )
+        return Wanted(call, timeout, callback.token_sha256 if callback else None)
 
     def _write(self, tries: Tries, step: Write) -> None:
         """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""
@@ -436,6 +428,7 @@ class RunWorkflowOperator(BaseOperator):
         )
         self._show_wait(context, {"waits_for": "slot", "refusals": refusals})
         if not self.deferrable:
+            # The worker itself is what waits.
             time.sleep(min(pause, until - now))
             return
         from airflow_provider_browseract.triggers.browseract import SlotTrigger
@@ -720,12 +713,9 @@ class RunWorkflowOperator(BaseOperator):
             ) from error
 
     def _started_task_id(self, context: Context) -> str | None:
-        found = self._xcom(context, "task_id")
-        return found if isinstance(found, str) else None
-
-    def _xcom(self, context: Context, key: str) -> Any:
         ti = context["ti"]
-        return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
+        found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
+        return found if isinstance(found, str) else None
 
 
 def _link_of(task: Task) -> str | None:
@@ -734,6 +724,4 @@ def _link_of(task: Task) -> str | None:
 
 def forget_run(context: Context) -> None:
     """Delete what is written down of a run, once Airflow knows of the success: who clears the task gets a new run."""
-    store = context.get("task_state_store")
-    if store is not None:
-        store.delete(ledger.KEY)
+    Tries(context, reattach=True).write(None)

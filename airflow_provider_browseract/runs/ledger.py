@@ -16,20 +16,19 @@ import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
+    NOTHING_TO_STOP,
     BrowserActError,
     ConcurrencyLimitError,
     NotTheApiError,
     RateLimitError,
     RunStartUnknownError,
-    TaskEndedError,
     TaskNotFoundError,
 )
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Word
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 KEY = "browseract_run"
@@ -60,7 +59,7 @@ STARTS = 3
 """How many times one try asks for a run, where each time the answer was lost and surely none was started."""
 
 
-class OnOrphan(str, Enum):
+class OnOrphan(Word):
     """What to do where it stays unknown which run, if any, an earlier start has made."""
 
     FAIL = "fail"
@@ -71,9 +70,6 @@ class OnOrphan(str, Enum):
 
     START = "start"
     """Start a new run; those that may be the one go on."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class LedgerError(Exception):
@@ -151,19 +147,33 @@ class Wanted:
     """The run that is to be.
 
     :param call: the start.
-    :param workflow_id: its workflow.
-    :param inputs: its inputs, as name/value pairs.
-    :param profile_id: the browser profile that it starts with, if any.
     :param timeout: seconds that it may take.
     :param callback_token_sha256: digest of the token in its callback address, if it has one.
     """
 
     call: calls.Call[CreatedTask]
-    workflow_id: str
-    inputs: Sequence[Mapping[str, str]]
-    profile_id: str | None
     timeout: float
     callback_token_sha256: str | None
+
+    @property
+    def workflow_id(self) -> str:
+        """Its workflow."""
+        return str(self._body["workflow_id"])
+
+    @property
+    def inputs(self) -> Sequence[Mapping[str, str]]:
+        """Its inputs, as name/value pairs."""
+        pairs: Sequence[Mapping[str, str]] = self._body["input_parameters"]
+        return pairs
+
+    @property
+    def profile_id(self) -> str | None:
+        """The browser profile that it starts with, if any."""
+        return self._body.get("profile_id")
+
+    @property
+    def _body(self) -> Mapping[str, Any]:
+        return self.call.body or {}
 
 
 @dataclass(frozen=True)
@@ -299,7 +309,7 @@ def _give_way(task: Task) -> Generator[Step, Any, None]:
     if task.status.ended:
         yield Say(f"BrowserAct task {task.id} has ended as {task.status}, but {changed}. Starting a new run.")
         return
-    with contextlib.suppress(TaskEndedError, TaskNotFoundError):
+    with contextlib.suppress(*NOTHING_TO_STOP):
         yield calls.stop_task(task.id)
     yield Say(f"BrowserAct task {task.id} was stopped, since {changed}. Starting a new run.", logging.WARNING)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
@@ -20,7 +19,7 @@ from airflow_provider_browseract.api.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 
 DEFAULT_POLL_INTERVAL = 10.0
 """Seconds between two questions for the status, where only they can tell of the end."""
@@ -68,7 +67,7 @@ long, a result that cannot be read is asked for again.
 """
 
 
-class End(str, Enum):
+class End(Word):
     """How a wait ended."""
 
     ENDED = "ended"
@@ -83,11 +82,8 @@ class End(str, Enum):
     GIVEN_UP = "given_up"
     """The status could not be learned; whether the run goes on is not known."""
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class OnPaused(str, Enum):
+class OnPaused(Word):
     """What to do when a run pauses for a person."""
 
     WAIT = "wait"
@@ -99,11 +95,8 @@ class OnPaused(str, Enum):
     RESUME = "resume"
     """Let it go on, :data:`RESUMES` times at most, then wait on."""
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class WokenBy(str, Enum):
+class WokenBy(Word):
     """What told that a wait is over."""
 
     POLL = "poll"
@@ -111,9 +104,6 @@ class WokenBy(str, Enum):
 
     CALLBACK = "callback"
     """BrowserAct's callback."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -187,7 +177,7 @@ class WaitOver:
     error: BrowserActError | None = None
 
 
-class Next(str, Enum):
+class Next(Word):
     """What follows when a deferred task is resumed."""
 
     CONCLUDE = "conclude"
@@ -201,9 +191,6 @@ class Next(str, Enum):
 
     END = "end"
     """Nothing more is to be waited for."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"

@@ -14,7 +14,7 @@ from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
@@ -157,7 +157,7 @@ class TaskTrigger(BaseTrigger):
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client(within=STOP_LIMIT) as client:
                 await client.send(calls.stop_task(task_id))
-        except (TaskEndedError, TaskNotFoundError):
+        except NOTHING_TO_STOP:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
             where = None

@@ -12,9 +12,9 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
+from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError, check_callback_url
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
@@ -38,7 +38,7 @@ class NoCallbackError(InputError):
     """No callback can be arranged for this task; it can still poll."""
 
 
-class Outcome(str, Enum):
+class Outcome(Word):
     """What became of a callback."""
 
     RESUMED = "resumed"
@@ -58,9 +58,6 @@ class Outcome(str, Enum):
 
     UNKNOWN = "unknown"
     """There is no such task instance, or the token is not the one that it waits for."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class WaitingTask(NamedTuple):

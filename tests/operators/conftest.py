@@ -100,6 +100,17 @@ class Worker:
 
 
 @pytest.fixture
+def set_extra(monkeypatch, browseract_emulator):
+    """Gives the connection to the emulator an extra, such as less patience than usual."""
+
+    def set_(**extra):
+        connection = {**browseract_emulator.connection, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+    return set_
+
+
+@pytest.fixture
 def worker(monkeypatch):
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(operators, "CALLBACK_GRACE", 0.05)

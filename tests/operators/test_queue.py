@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -20,9 +19,8 @@ NO_ROOM = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch, browseract_emulator):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.05, "read_timeout": 1}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def _short_patience(set_extra):
+    set_extra(retry_budget=0.05, read_timeout=1)
 
 
 def search(worker, **arguments):

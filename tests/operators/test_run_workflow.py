@@ -34,10 +34,9 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch, browseract_emulator):
+def _short_patience(set_extra):
     """Let calls give up soon, as a connection with a small retry budget does."""
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 1, "read_timeout": 1}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    set_extra(retry_budget=1, read_timeout=1)
 
 
 def asked(emulator, endpoint):

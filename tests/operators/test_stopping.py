@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
@@ -16,9 +14,8 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch, browseract_emulator):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 0.5}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def _short_patience(set_extra):
+    set_extra(retry_budget=0.2, read_timeout=0.5)
 
 
 class TestARunThatPausesForAPerson:

@@ -22,10 +22,8 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch, browseract_emulator):
-    extra = {"retry_budget": 0.2, "read_timeout": 0.5, "webhook_base_url": "http://127.0.0.1:1"}
-    connection = {**browseract_emulator.connection, "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def _short_patience(set_extra):
+    set_extra(retry_budget=0.2, read_timeout=0.5, webhook_base_url="http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -47,17 +45,23 @@ class Crash(BaseException):
     """Stands for a SIGKILL: nothing of the operator's own runs after it."""
 
 
-def crash_after(monkeypatch, operator, starts_run: bool) -> None:
-    """Let the process die as soon as a start (or the call after it) has been carried out."""
+def a_try_dies(tries, monkeypatch, when="after the answer to the start", *, death=Crash, **arguments) -> None:
+    """Run a try whose process dies: before the start, after the answer to it, or after that to the call behind it."""
+    attempt = tries(**arguments)
+    operator = attempt.operator()
     send = operator.hook.client.send
 
     def die(call):
+        if when == "before the start":
+            raise death("x")
         answer = send(call)
-        if call.starts_run == starts_run:
-            raise Crash
+        if call.starts_run == (when == "after the answer to the start"):
+            raise death("x")
         return answer
 
     monkeypatch.setattr(operator.hook.client, "send", die)
+    with pytest.raises(death):
+        operator.execute(attempt.context)
 
 
 class TestAfterAWorkerThatDied:
@@ -65,11 +69,7 @@ class TestAfterAWorkerThatDied:
     def test_a_run_that_still_goes_is_taken_up_and_none_is_started(
         self, tries, emulator, monkeypatch, deferrable, capfd
     ):
-        first = tries(deferrable=deferrable)
-        operator = first.operator()
-        crash_after(monkeypatch, operator, starts_run=False)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch, "after the call behind the start", deferrable=deferrable)
         second = tries(deferrable=deferrable)
         assert len(second.run()) == 2
         assert len(emulator.tasks) == 1
@@ -408,11 +408,8 @@ class TestAStartWhoseAnswerWasLost:
         assert asked(emulator, "list-tasks") > 1
         assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
 
-    def test_is_sent_again_at_once_if_the_connection_was_refused(
-        self, tries, emulator, browseract_emulator, monkeypatch
-    ):
-        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 20}}
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    def test_is_sent_again_at_once_if_the_connection_was_refused(self, tries, emulator, set_extra, monkeypatch):
+        set_extra(retry_budget=20)
         attempt = tries()
         operator = attempt.operator()
         session = operator.hook.client._session
@@ -530,69 +527,27 @@ class TestAnEntryWithoutAnId:
 
     @pytest.mark.parametrize("death", [Crash, AirflowTaskTimeout], ids=["killed", "execution_timeout"])
     def test_leads_to_the_run_if_there_is_one(self, tries, emulator, monkeypatch, death):
-        first = tries()
-        operator = first.operator()
-        send = operator.hook.client.send
-
-        def die(call):
-            send(call)
-            raise death("x")
-
-        monkeypatch.setattr(operator.hook.client, "send", die)
-        with pytest.raises(death):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch, death=death)
         second = tries()
         second.run()
         assert len(emulator.tasks) == 1
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_leads_to_a_new_run_if_there_is_none(self, tries, emulator, monkeypatch, capfd):
-        first = tries()
-        operator = first.operator()
-
-        def die(call):
-            raise Crash
-
-        monkeypatch.setattr(operator.hook.client, "send", die)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch, "before the start")
         tries().run()
         assert len(emulator.tasks) == 1
         assert "It had started none" in "".join(capfd.readouterr())
 
-    @pytest.fixture
-    def orphans(self, tries, emulator, monkeypatch):
-        """Two runs that may be the one that a dead worker has started."""
-        emulator.set_workflow(SEARCH.id, duration=60.0)
-        first = tries()
-        operator = first.operator()
-        crash_after(monkeypatch, operator, starts_run=True)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
-        monkeypatch.undo()
-        return emulator
-
     def test_and_other_inputs_now_fails_as_long_as_a_run_may_be_the_old_one(self, tries, emulator, monkeypatch):
-        first = tries()
-        operator = first.operator()
-        crash_after(monkeypatch, operator, starts_run=True)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch)
         with pytest.raises(AirflowFailException, match=emulator.tasks[0].id):
             tries(input_parameters={"keyword": "ink"}).run()
         assert len(emulator.tasks) == 1
 
     def test_and_other_inputs_now_stops_no_run_that_may_be_someone_elses(self, tries, emulator, monkeypatch):
         emulator.set_workflow(SEARCH.id, duration=60.0)
-        first = tries()
-        operator = first.operator()
-
-        def die(call):
-            raise Crash
-
-        monkeypatch.setattr(operator.hook.client, "send", die)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch, "before the start")
         tries(store=None, input_parameters={"keyword": "another's"}, wait_for_completion=False).run()
         with pytest.raises(AirflowFailException, match=emulator.tasks[0].id):
             tries(on_orphan="adopt", input_parameters={"keyword": "ink"}).run()
@@ -601,11 +556,7 @@ class TestAnEntryWithoutAnId:
     @pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 2), ("start", 3)])
     def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs):
         tries(wait_for_completion=False, store=None).run()
-        first = tries()
-        operator = first.operator()
-        crash_after(monkeypatch, operator, starts_run=True)
-        with pytest.raises(Crash):
-            operator.execute(first.context)
+        a_try_dies(tries, monkeypatch)
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == runs
 

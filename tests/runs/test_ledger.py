@@ -50,7 +50,7 @@ def pairs(**inputs: str) -> list[dict[str, str]]:
 def wanted(keyword: str = "pens") -> Wanted:
     inputs = pairs(keyword=keyword)
     call = calls.run_task("70", input_parameters=inputs, callback_url=f"https://x.example/{keyword}")
-    return Wanted(call, "70", inputs, profile_id=None, timeout=3600.0, callback_token_sha256=None)
+    return Wanted(call, timeout=3600.0, callback_token_sha256=None)
 
 
 class TestAnEntry:
