@@ -381,7 +381,14 @@ class RunWorkflowOperator(BaseOperator):
             ),
             api_base_url=self.hook.settings.client.base_url,
         )
-        return Wanted(call, timeout, callback.token_sha256 if callback else None)
+        ti: Any = context["ti"]
+        return Wanted(
+            call,
+            timeout,
+            callback.token_sha256 if callback else None,
+            max_tries=ti.max_tries,
+            deferred=self.deferrable and self.wait_for_completion,
+        )
 
     def _write(self, tries: Tries, step: Write) -> None:
         """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""

@@ -92,6 +92,7 @@ class Entry:
     :param task_id: the BrowserAct task; None until the answer to the start is there.
     :param profile_id: its browser profile, if one is known.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
+    :param max_tries: see :class:`Wanted`; None if the task instance does not wait deferred.
     """
 
     workflow_id: str
@@ -102,6 +103,7 @@ class Entry:
     task_id: str | None = None
     profile_id: str | None = None
     earlier: tuple[str, ...] = ()
+    max_tries: int | None = None
 
     def value(self) -> dict[str, Any]:
         """Write it as plain JSON values, none of them secret."""
@@ -128,9 +130,12 @@ class Entry:
         for name, moment in moments.items():
             if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < LATEST:
                 raise LedgerError(f"its {name} is {moment!r}")
+        max_tries = value.get("max_tries")
+        if isinstance(max_tries, bool) or not isinstance(max_tries, int | None):
+            raise LedgerError(f"its max_tries is {max_tries!r}")
         if not isinstance(earlier, list) or not all(isinstance(each, str) for each in earlier):
             raise LedgerError(f"its earlier is {earlier!r}")
-        return cls(**texts, **optional, **moments, earlier=tuple(earlier))  # type: ignore[arg-type]
+        return cls(**texts, **optional, **moments, earlier=tuple(earlier), max_tries=max_tries)  # type: ignore[arg-type]
 
 
 def fingerprint(call: calls.Call[CreatedTask]) -> str:
@@ -149,11 +154,16 @@ class Wanted:
     :param call: the start.
     :param timeout: seconds that it may take.
     :param callback_token_sha256: digest of the token in its callback address, if it has one.
+    :param max_tries: up to which try Airflow retries by itself. Only a person who clears the task changes that.
+    :param deferred: whether the task instance waits deferred. If it is cleared then, no worker is told, and whoever
+        watches over the trigger may come too late to stop the run.
     """
 
     call: calls.Call[CreatedTask]
     timeout: float
     callback_token_sha256: str | None
+    max_tries: int = 0
+    deferred: bool = False
 
     @property
     def workflow_id(self) -> str:
@@ -290,9 +300,11 @@ def _take_up(
             f"is of workflow {task.workflow_id}"
         )
     if not same:
-        yield from _give_way(task)
+        yield from _give_way(task, "an earlier try had another workflow, other inputs or another profile")
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         yield Say(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
+    elif not task.status.ended and entry.max_tries not in (None, wanted.max_tries):
+        yield from _give_way(task, "the Airflow task was cleared while it waited")
     else:
         # Someone may have given the run more time, or less.
         deadline = entry.written_at + wanted.timeout
@@ -303,15 +315,14 @@ def _take_up(
     return *entry.earlier, task_id
 
 
-def _give_way(task: Task) -> Generator[Step, Any, None]:
-    """See to it that a run for what is not wanted any more does not go on."""
-    changed = "an earlier try had another workflow, other inputs or another profile"
+def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
+    """See to it that a run that is not wanted any more does not go on."""
     if task.status.ended:
-        yield Say(f"BrowserAct task {task.id} has ended as {task.status}, but {changed}. Starting a new run.")
+        yield Say(f"BrowserAct task {task.id} has ended as {task.status}, but {why}. Starting a new run.")
         return
     with contextlib.suppress(*NOTHING_TO_STOP):
         yield calls.stop_task(task.id)
-    yield Say(f"BrowserAct task {task.id} was stopped, since {changed}. Starting a new run.", logging.WARNING)
+    yield Say(f"BrowserAct task {task.id} was stopped, since {why}. Starting a new run.", logging.WARNING)
 
 
 def _start(
@@ -331,6 +342,7 @@ def _start(
             deadline=now + wanted.timeout,
             callback_token_sha256=wanted.callback_token_sha256,
             earlier=earlier,
+            max_tries=wanted.max_tries if wanted.deferred else None,
         )
         yield Write(entry)
         try:

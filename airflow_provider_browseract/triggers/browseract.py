@@ -187,7 +187,7 @@ class TaskTrigger(BaseTrigger):
             run_ids=[ti.run_id],
             states=["deferred", "running"],
         )
-        # Of a task that was cleared, Airflow has deleted the XComs by then; the next try finds the run stopped.
+        # Of a task that was cleared, Airflow has deleted the XComs by then; the next try wants another run.
         if going and await self._xcom("task_id") == self.browseract_task_id:
             return "the Airflow task waits for it elsewhere."
         return None

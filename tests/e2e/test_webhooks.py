@@ -336,16 +336,10 @@ def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
     else:
         path = f"dags/callbacks/dagRuns/{runs.run_id}/taskInstances/search/0"
         runs.airflow.api("PATCH", path, json={"new_state": action})
-    taken_up = "Taking up BrowserAct task"
-    runs.emulator.wait_until(
-        lambda: runs.tasks[0].status == "canceled" or (action == "clear" and taken_up in runs.log(0)), timeout=90
-    )
-    if action == "clear" and runs.tasks[0].status == "canceled":
+    runs.emulator.wait_until(lambda: runs.tasks[0].status == "canceled", timeout=60)
+    if action == "clear":
         runs.wait_until_all_are("success", timeout=120)
         assert [task.status for task in runs.tasks] == ["canceled", "finished"]
-    elif action == "clear":
-        # The next try was faster than the old trigger's end; then the run is its own.
-        assert len(runs.tasks) == 1
 
 
 @pytest.mark.skipif(not HAS_ON_KILL, reason="before Airflow 3.3 the core tells no trigger")

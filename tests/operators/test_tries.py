@@ -329,6 +329,36 @@ class TestARunThatCannotBeTakenUp:
             tries().run()
 
 
+class TestATaskThatWasCleared:
+    def test_while_it_waited_deferred_gets_a_new_run_and_the_old_one_is_stopped(self, tries, emulator, capfd):
+        emulator.next_run(SEARCH.id, duration=60.0)
+        waiting = tries(deferrable=True)
+        with pytest.raises(TaskDeferred):
+            waiting.operator().execute(waiting.context)
+        cleared = tries(deferrable=True)
+        cleared.ti.try_number, cleared.ti.max_tries = 2, 1
+        assert len(cleared.run()) == 2
+        assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
+        assert "was stopped, since the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
+
+    def test_when_the_run_had_finished_takes_its_result(self, tries, emulator):
+        waiting = tries(deferrable=True)
+        with pytest.raises(TaskDeferred):
+            waiting.operator().execute(waiting.context)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        cleared = tries(deferrable=True)
+        cleared.ti.max_tries = 1
+        assert len(cleared.run()) == 2
+        assert len(emulator.tasks) == 1
+
+    def test_after_its_worker_was_lost_takes_up_the_run(self, tries, emulator, monkeypatch):
+        a_try_dies(tries, monkeypatch, "after the call behind the start")
+        cleared = tries()
+        cleared.ti.max_tries = 1
+        assert len(cleared.run()) == 2
+        assert len(emulator.tasks) == 1
+
+
 class TestAfterASuccess:
     def test_a_cleared_task_gets_a_new_run(self, tries, emulator, store):
         first = tries()

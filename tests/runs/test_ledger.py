@@ -40,17 +40,17 @@ from airflow_provider_browseract.runs.ledger import (
 )
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
-ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"))
+ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
 
 
 def pairs(**inputs: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
 
-def wanted(keyword: str = "pens") -> Wanted:
+def wanted(keyword: str = "pens", max_tries: int = 3) -> Wanted:
     inputs = pairs(keyword=keyword)
     call = calls.run_task("70", input_parameters=inputs, callback_url=f"https://x.example/{keyword}")
-    return Wanted(call, timeout=3600.0, callback_token_sha256=None)
+    return Wanted(call, timeout=3600.0, callback_token_sha256=None, max_tries=max_tries, deferred=True)
 
 
 class TestAnEntry:
@@ -200,6 +200,7 @@ class TriesOfATask(RuleBasedStateMachine):
         self.reply: Any = None
         self.error: BrowserActError | None = None
         self.keyword = "pens"
+        self.max_tries = 3
         self.followed: str | None = None
 
     def _at(self, seconds: float) -> datetime:
@@ -234,7 +235,11 @@ class TriesOfATask(RuleBasedStateMachine):
         entry = None if self.stored is None else Entry.read(json.loads(self.stored))
         self.reply = None
         self.steps = begin(
-            wanted(self.keyword), entry, patience=100.0, on_orphan=OnOrphan.FAIL, clock=lambda: self.service.now
+            wanted(self.keyword, self.max_tries),
+            entry,
+            patience=100.0,
+            on_orphan=OnOrphan.FAIL,
+            clock=lambda: self.service.now,
         )
         self.pending = self._advance()
 
@@ -317,6 +322,11 @@ class TriesOfATask(RuleBasedStateMachine):
     def the_inputs_change(self) -> None:
         # Not where the run of the old inputs is not known: then a person has to decide.
         self.keyword = "ink" if self.keyword == "pens" else "pens"
+
+    @precondition(lambda self: self.steps is None)
+    @rule()
+    def a_person_clears_the_task(self) -> None:
+        self.max_tries += 1
 
     @precondition(lambda self: self.followed is not None)
     @rule()
