@@ -176,6 +176,7 @@ class TestWithoutCallbacks:
 
 class _Silent:
     dag_id, run_id, task_id, map_index = WAITING
+    max_tries = 0
 
     def xcom_push(self, key, value):
         pass

@@ -43,6 +43,9 @@ from airflow_provider_browseract.runs.waiting import Say, Sleep
 ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
 
 
+PATIENCE = 100.0
+
+
 def pairs(**inputs: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
@@ -133,10 +136,12 @@ class Service:
     """A BrowserAct that forgets nothing: every run that it ever made, and those of someone else.
 
     :param lag: seconds until a new run is in the list.
+    :param cleared: whether a person has asked for a new run since the last one was made.
     """
 
     now: float = 10_000.0
     lag: float = 0.0
+    cleared: bool = False
     others: list[Task] = field(default_factory=list)
     runs: dict[str, Task] = field(default_factory=dict)
 
@@ -148,8 +153,11 @@ class Service:
             last = list(self.runs.values())[-1]
             came_to_nothing = last.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
             not_wanted = last.status.ended and last.input_parameters != told
+            # A run that ends while it is being stopped for a person's sake.
+            not_wanted |= last.status.ended and self.cleared
             assert came_to_nothing or not_wanted, f"a start that nothing explains, after {last}"
         made = str(100 + len(self.runs))
+        self.cleared = False
         created = datetime.fromtimestamp(int(self.now), timezone.utc)
         self.runs[made] = Task(made, TaskStatus.RUNNING, "70", created, input_parameters=told)
         return CreatedTask(made)
@@ -201,6 +209,8 @@ class TriesOfATask(RuleBasedStateMachine):
         self.error: BrowserActError | None = None
         self.keyword = "pens"
         self.max_tries = 3
+        self.pending: Any = None
+        self.decided_at = self.service.now
         self.followed: str | None = None
 
     def _at(self, seconds: float) -> datetime:
@@ -226,6 +236,8 @@ class TriesOfATask(RuleBasedStateMachine):
             self.steps = None
             return None
         self.reply = None
+        if isinstance(step, Write):
+            self.decided_at = self.service.now
         return step
 
     @precondition(lambda self: self.steps is None)
@@ -237,7 +249,7 @@ class TriesOfATask(RuleBasedStateMachine):
         self.steps = begin(
             wanted(self.keyword, self.max_tries),
             entry,
-            patience=100.0,
+            patience=PATIENCE,
             on_orphan=OnOrphan.FAIL,
             clock=lambda: self.service.now,
         )
@@ -310,6 +322,11 @@ class TriesOfATask(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
     def time_passes(self, seconds: float) -> None:
+        step = self.pending
+        if self.steps is not None and (isinstance(step, Write) or (isinstance(step, calls.Call) and step.starts_run)):
+            # Between what it writes down and its start, a try is held up for no longer than the patience that it tells:
+            # a later try looks for the start only among the runs of that time.
+            seconds = max(0.0, min(seconds, self.decided_at + PATIENCE - self.service.now))
         self.service.now += seconds
 
     @rule(status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.PAUSED]))
@@ -327,6 +344,7 @@ class TriesOfATask(RuleBasedStateMachine):
     @rule()
     def a_person_clears_the_task(self) -> None:
         self.max_tries += 1
+        self.service.cleared = True
 
     @precondition(lambda self: self.followed is not None)
     @rule()
