@@ -45,10 +45,10 @@ endif
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
-# Most tests wait most of the time, so two of them run side by side; those that start an Airflow want the machine for themselves.
+# Most tests wait most of the time, so four of them run side by side; those that start an Airflow want the machine for themselves.
 test: $(READY)
 ifeq ($(PYTEST_ARGS),)
-	@$(RUN) pytest --numprocesses=2 --ignore=tests/e2e --ignore=tests/faults
+	@$(RUN) pytest --numprocesses=4 --ignore=tests/e2e --ignore=tests/faults
 	@$(RUN) pytest tests/e2e tests/faults
 else
 	@$(RUN) pytest $(PYTEST_ARGS)

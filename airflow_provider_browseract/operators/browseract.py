@@ -106,7 +106,7 @@ class RunWorkflowOperator(BaseOperator):
     :param reattach: let a later try take up the run of an earlier one, in place of starting another (Airflow 3.3 and
         later, which keeps what is written down of a run over tries).
     :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
-        that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one.
+        that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
     :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, or
         ``"resume"`` it, three times at most.
     :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.

@@ -69,7 +69,7 @@ class OnOrphan(Word):
     """Take the newest of them."""
 
     START = "start"
-    """Start a new run; those that may be the one go on."""
+    """Start a new run, unless exactly one surely is the one; those that may be the one go on."""
 
 
 class LedgerError(Exception):
@@ -418,17 +418,20 @@ def _look_up(
                 msg=error.msg,
                 trace_id=error.trace_id,
             ) from error
-        if on_orphan is OnOrphan.START or clock() >= look_until:
+        if clock() >= look_until:
             break
         yield Sleep(min(LOOK_PAUSE, look_until - clock()))
     taken: Collection[str] = yield AskClaimed()
     matches = {task.id: _match(task, entry, wanted, until) for task in found if task.id not in taken}
     possible = [task for task in found if matches.get(task.id, False) is not False]
-    if not possible or on_orphan is OnOrphan.START:
+    if not possible:
         return None
     if len(possible) == 1 and matches[possible[0].id]:
         return possible[0]
     ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
+    if on_orphan is OnOrphan.START:
+        yield Say(f"Not waiting for the BrowserAct tasks that may be the run, and go on: {ids}.", logging.WARNING)
+        return None
     # A run for something else would only be stopped, and it may be someone else's.
     if on_orphan is OnOrphan.ADOPT and wanted is not None:
         newest = max(possible, key=lambda task: task.created_at or since)

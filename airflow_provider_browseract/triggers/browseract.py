@@ -14,7 +14,7 @@ from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
@@ -26,8 +26,8 @@ from airflow_provider_browseract.webhook.callback import resumed_xcom
 ON_KILL_LIMIT = 25.0
 """Seconds that a killed trigger is kept for stopping its run, a little less than Airflow itself allows."""
 
-STOP_LIMIT = 15.0
-"""Seconds of these for the call that stops the run; the look for who waits before can take some, too."""
+CALL_LIMIT = 7.5
+"""Seconds of these for each of two calls, which ask for the status and stop the run; asking Airflow takes some, too."""
 
 _STOPPING: set[asyncio.Task[None]] = set()
 """Stops under way, which may outlast their triggers; the loop alone would not keep them alive."""
@@ -155,7 +155,11 @@ class TaskTrigger(BaseTrigger):
             )
             return
         try:
-            async with BrowserActHook(self.browseract_conn_id).async_client(within=STOP_LIMIT) as client:
+            async with BrowserActHook(self.browseract_conn_id).async_client(within=CALL_LIMIT) as client:
+                # Nothing is said of what a stop makes of a run that has ended, whose result another may just be taking.
+                with suppress(BrowserActError):
+                    if (await client.send(calls.get_task_status(task_id))).ended:
+                        return
                 await client.send(calls.stop_task(task_id))
         except NOTHING_TO_STOP:
             return

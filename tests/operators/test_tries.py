@@ -583,12 +583,23 @@ class TestAnEntryWithoutAnId:
             tries(on_orphan="adopt", input_parameters={"keyword": "ink"}).run()
         assert [task.status for task in emulator.tasks] == ["running"]
 
-    @pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 2), ("start", 3)])
-    def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs):
+    @pytest.mark.parametrize("on_orphan", ["fail", "adopt", "start"])
+    def test_and_one_run_that_surely_is_the_one_leads_to_that_one(self, tries, emulator, monkeypatch, on_orphan):
+        a_try_dies(tries, monkeypatch)
+        tries(on_orphan=on_orphan).run()
+        assert len(emulator.tasks) == 1
+
+    @pytest.mark.parametrize(
+        ("on_orphan", "runs", "said"), [("adopt", 2, "the newest is taken"), ("start", 3, "may be the run, and go on")]
+    )
+    def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs, said, capfd):
         tries(wait_for_completion=False, store=None).run()
         a_try_dies(tries, monkeypatch)
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == runs
+        log = "".join(capfd.readouterr())
+        assert said in log
+        assert all(task.id in log for task in emulator.tasks[:2])
 
 
 class TestWhatCannotBeUsed:

@@ -190,7 +190,14 @@ class TestAKill:
         waiting.browseract_task_id = start_short(emulator)
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[1].status == "finished"
+        assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
         assert "stopped" not in "".join(capfd.readouterr())
+
+    def test_stops_the_run_even_if_it_cannot_be_learned_whether_it_still_goes(self, emulator, waiting, monkeypatch):
+        monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
+        emulator.fault("get-task-status", RequestFault.status(500), times=None)
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("link", ["https://www.browseract.com/x", None], ids=["marked", "cleared"])
     def test_whose_stop_fails_says_so_loudly_with_the_link_if_there_still_is_one(
@@ -204,7 +211,7 @@ class TestAKill:
         assert f"until someone stops it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
     def test_whose_stop_hangs_does_not_hold_the_triggerer(self, emulator, waiting, monkeypatch, capfd):
-        monkeypatch.setattr(triggers, "STOP_LIMIT", 0.6)
+        monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
         emulator.fault("stop-task", RequestFault.hung())
         began = time.monotonic()
         asyncio.run(waiting.on_kill())
