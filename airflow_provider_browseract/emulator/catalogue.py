@@ -39,11 +39,19 @@ class WorkflowInput:
 
 @dataclass(frozen=True)
 class EmulatedFile:
-    """A file that a run exports."""
+    """A file that a run exports.
+
+    :param prepared_after: seconds after the end of the run from which on it can be had (real time)
+    :param broken: why it never can, in the words of ``errorMessage``
+    :param announced: its size in bytes as ``fileSize`` says it, if that is not the true one
+    """
 
     name: str
     content: bytes
     content_type: str = "application/octet-stream"
+    prepared_after: float = 0.0
+    broken: str | None = None
+    announced: int | None = None
 
 
 @dataclass(frozen=True)

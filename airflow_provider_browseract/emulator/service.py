@@ -167,12 +167,20 @@ class Transition:
     urls: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _StoredFile:
     file: EmulatedFile
-    token: str
     created: float
-    expires: float
+    lifetime: float
+    expires: float = 0.0
+    token: str = ""
+    guid: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    def sign(self, at: float) -> None:
+        self.token, self.expires = secrets.token_urlsafe(16), at + self.lifetime
+
+    def ready(self, at: float) -> bool:
+        return self.file.broken is None and self.created + self.file.prepared_after <= at
 
 
 @dataclass
@@ -421,7 +429,8 @@ class BrowserActService:
         """Return the file behind a link, or None if the link is unknown or has expired."""
         with self.changed:
             stored = self._files.get(token)
-            return stored.file if stored is not None and self.clock() < stored.expires else None
+            now = self.clock()
+            return stored.file if stored is not None and stored.ready(now) and now < stored.expires else None
 
     def describe(self, task_id: str) -> dict[str, Any] | None:
         """Return what ``get-task`` says of a task, or None if there is none of that id."""
@@ -566,8 +575,8 @@ class BrowserActService:
         text, files = run.workflow.output, run.workflow.files
         run.output = Output(run.output.string if text is None else text, run.output.files if files is None else files)
         for file in run.output.files:
-            stored = _StoredFile(file, secrets.token_urlsafe(16), at, at + run.workflow.file_lifetime)
-            self._files[stored.token] = stored
+            stored = _StoredFile(file, at, run.workflow.file_lifetime)
+            self._sign(stored, at)
             run.files.append(stored)
         self._change(run, outcome, at)
 
@@ -689,7 +698,7 @@ class BrowserActService:
             answer["finished_at"] = iso(run.finished)
             answer["output"] = {
                 "string": run.output.string,
-                "files": [self._link(stored) for stored in run.files],
+                "files": [self._link(stored, at) for stored in run.files if stored.ready(at)],
             }
         if run.status == "failed" and run.failure is not None:
             answer["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
@@ -713,28 +722,46 @@ class BrowserActService:
             )
             before = goal
         if run.files:
-            answer["download_files"] = [self._download(stored) for stored in run.files]
+            answer["download_files"] = [self._download(stored, at) for stored in run.files]
             answer["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.files))
         return answer
 
-    def _download(self, stored: _StoredFile) -> dict[str, Any]:
+    def _download(self, stored: _StoredFile, at: float) -> dict[str, Any]:
         created = _milliseconds(stored.created)
-        return {
-            "guid": stored.token[:8],
+        answer: dict[str, Any] = {
+            "guid": stored.guid,
             "fileName": stored.file.name,
-            "fileSize": len(stored.file.content),
-            "status": "uploaded",
-            "progress": 100,
-            "downloadUrl": self._link(stored),
+            "status": "uploading",
+            "progress": 50,
             "downloadStartTime": created,
-            "downloadCompletedTime": created,
-            "expiresAt": _milliseconds(stored.expires),
             "createTime": created,
         }
+        if stored.file.broken is not None:
+            return {**answer, "status": "failed", "errorMessage": stored.file.broken}
+        if not stored.ready(at):
+            return answer
+        announced = stored.file.announced
+        return {
+            **answer,
+            "status": "uploaded",
+            "progress": 100,
+            "fileSize": len(stored.file.content) if announced is None else announced,
+            "downloadUrl": self._link(stored, at),
+            "downloadCompletedTime": _milliseconds(stored.created + stored.file.prepared_after),
+            "expiresAt": _milliseconds(stored.expires),
+        }
 
-    def _link(self, stored: _StoredFile) -> str:
+    def _link(self, stored: _StoredFile, at: float) -> str:
+        """Give a link, and a new one in place of one that has expired: they are signed when they are asked for."""
+        if at >= stored.expires:
+            self._sign(stored, at)
         name = quote(stored.file.name, safe="")
         return f"{self.base_url}/files/{stored.token}/{name}?expires={_milliseconds(stored.expires)}"
+
+    def _sign(self, stored: _StoredFile, at: float) -> None:
+        self._files.pop(stored.token, None)
+        stored.sign(at)
+        self._files[stored.token] = stored
 
 
 def error_envelope(code: int, message: str, now: float) -> dict[str, Any]:

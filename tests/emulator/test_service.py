@@ -463,6 +463,42 @@ class TestTheCatalogue:
         assert account.service.file(token) is None
         assert account.service.file("guessed") is None
 
+    def test_a_link_that_has_expired_is_followed_by_a_new_one(self, account: Any) -> None:
+        account.setting(EXPORT, file_lifetime=60.0)
+        task_id = account.run(EXPORT, PAPER)
+        account.pass_time(2)
+        old = account.task(task_id)["output"]["files"][0]
+        account.pass_time(30)
+        assert account.task(task_id)["output"]["files"][0] == old
+        account.pass_time(30)
+        task = account.task(task_id)
+        new = task["output"]["files"][0]
+        assert new == task["download_files"][0]["downloadUrl"] != old
+        assert account.service.file(new.split("/")[4]) is not None
+        assert account.service.file(old.split("/")[4]) is None
+
+    def test_a_file_may_still_be_prepared_when_its_run_has_ended(self, account: Any) -> None:
+        account.setting(EXPORT, files=(EmulatedFile("a.txt", b"A", prepared_after=30.0),))
+        task_id = account.run(EXPORT, PAPER)
+        account.pass_time(2)
+        task = account.task(task_id)
+        assert task["status"] == "finished"
+        assert task["output"]["files"] == []
+        assert task["download_files"][0]["status"] == "uploading"
+        assert "downloadUrl" not in task["download_files"][0]
+        account.pass_time(30)
+        task = account.task(task_id)
+        assert task["download_files"][0]["downloadUrl"] == task["output"]["files"][0]
+
+    def test_a_file_may_never_come_or_be_announced_with_another_size(self, account: Any) -> None:
+        files = (EmulatedFile("a.txt", b"", broken="gone"), EmulatedFile("b.txt", b"BB", announced=7))
+        account.setting(EXPORT, files=files)
+        task_id = account.run(EXPORT, PAPER)
+        account.pass_time(2)
+        broken, other = account.task(task_id)["download_files"]
+        assert (broken["status"], broken["errorMessage"]) == ("failed", "gone")
+        assert other["fileSize"] == 7
+
     def test_files_of_ones_own_can_be_put_out(self, account: Any) -> None:
         files = (EmulatedFile("a b.txt", b"A"), EmulatedFile("b.txt", b"BB"))
         account.service.plan_run(SEARCH.id, {"files": files, "output": ""})
