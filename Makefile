@@ -17,6 +17,8 @@ RUNS ?= 300
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
 READY := $(VENV)/.ready
+# Results in S3 and OpenLineage are tried where the constraints have what that takes: on the newest Airflow.
+STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
 PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
@@ -42,11 +44,15 @@ ifneq ($(WHEEL),)
 endif
 	@touch $@
 
+$(STORES): $(READY)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group stores
+	@touch $@
+
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
 # Most tests wait most of the time, so four of them run side by side; those that start an Airflow want the machine for themselves.
-test: $(READY)
+test: $(READY) $(STORES)
 ifeq ($(PYTEST_ARGS),)
 	@$(RUN) pytest --numprocesses=4 --ignore=tests/e2e --ignore=tests/faults
 	@$(RUN) pytest tests/e2e tests/faults
@@ -54,7 +60,7 @@ else
 	@$(RUN) pytest $(PYTEST_ARGS)
 endif
 
-check: $(READY)
+check: $(READY) $(STORES)
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy

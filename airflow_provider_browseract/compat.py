@@ -29,7 +29,7 @@ except ImportError:  # before Airflow 3.2
 
 
 def count(name: str) -> None:
-    """Count one more of something in the metrics of Airflow's own processes; what goes wrong there does no harm.
+    """Count one more of something in the metrics of Airflow's API server; what goes wrong there does no harm.
 
     :param name: name of the counter.
     """
@@ -39,6 +39,21 @@ def count(name: str) -> None:
         from airflow.stats import Stats as stats  # type: ignore[no-redef,unused-ignore]
     with suppress(Exception):
         stats.incr(name)
+
+
+def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
+    """Count something in the metrics of a worker's task, which are set up apart; otherwise as :func:`count`.
+
+    :param name: name of the counter.
+    :param by: how many more there are.
+    :param tags: what tells one counter of that name from another.
+    """
+    try:
+        from airflow.sdk.observability import stats
+    except ImportError:  # before Airflow 3.2
+        from airflow.stats import Stats as stats  # type: ignore[no-redef,unused-ignore]
+    with suppress(Exception):
+        stats.incr(name, by, tags=tags)
 
 
 __all__ = [
@@ -51,4 +66,5 @@ __all__ = [
     "TaskDeferred",
     "conf",
     "count",
+    "count_in_task",
 ]

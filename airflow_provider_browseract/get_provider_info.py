@@ -28,7 +28,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules("operators")],
         "triggers": [_modules("triggers")],
         "connection-types": [connection_type()],
-        "extra-links": ["airflow_provider_browseract.links.browseract.BrowserActTaskLink"],
+        "extra-links": [
+            "airflow_provider_browseract.links.browseract.BrowserActTaskLink",
+            "airflow_provider_browseract.links.browseract.LiveViewLink",
+        ],
     }
 
 

@@ -12,6 +12,7 @@ os.environ.update(
         "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent.parent / "example_dags"),
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db",
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 )
@@ -83,9 +84,9 @@ def run_dag(airflow_database, monkeypatch):
     # The grace is for the scheduler, which has no part in this.
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.5)
 
-    def run(name: str) -> DagResult:
+    def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
         bag = DagBag(str(EXAMPLES / f"{name}.py"))
         assert not bag.import_errors
-        return DagResult(bag.dags[name].test())
+        return DagResult(bag.dags[name].test(run_conf=conf))
 
     return run

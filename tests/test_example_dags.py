@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+
+from tests.e2e.local_airflow import free_port
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -12,10 +17,10 @@ def run(run_dag, browseract_emulator):
     """Run an example against workflows that take less than the grace."""
     from airflow.models import Pool
 
-    from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
+    from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
 
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
-    for workflow in (LOG_IN, ORDERS, SEARCH):
+    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
         browseract_emulator.emulator.set_workflow(workflow.id, duration=0.2)
     return run_dag
 
@@ -42,3 +47,60 @@ def test_each_keyword_has_a_run_of_its_own(run, browseract_emulator):
     assert result.state == "success"
     assert len(browseract_emulator.emulator.tasks) == 3
     assert len(result.xcom("titles")) == 6
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A server that speaks S3, with a bucket, behind the connection ``local_s3``."""
+    pytest.importorskip("s3fs")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+    client = boto3.client("s3", aws_access_key_id="ada", aws_secret_access_key="hunter2", **access)
+    client.create_bucket(Bucket="results")
+    connection = {"conn_type": "aws", "login": "ada", "password": "hunter2", "extra": access}
+    monkeypatch.setenv("AIRFLOW_CONN_LOCAL_S3", json.dumps(connection))
+    try:
+        yield client
+    finally:
+        server.stop()
+
+
+class TestAnExport:
+    @pytest.fixture
+    def run_export(self, run):
+        """Run it, and check what holds wherever its results go."""
+
+        def run_(store: str):
+            result = run("example_browseract_export", {"store": store})
+            assert result.state == "success"
+            manifest = result.xcom("export")
+            assert manifest["path"] == f"{store}/{result.xcom('export', 'task_id')}"
+            [file] = manifest["files"]
+            rows = result.xcom("load", map_index=0)
+            assert [row["rank"] for row in rows] == ["1", "2", "3"]
+            return manifest, file
+
+        return run_
+
+    def test_lies_in_a_folder_and_each_file_is_loaded(self, run_export, tmp_path):
+        _, file = run_export(f"file://{tmp_path}/results")
+        assert Path(file["path"].removeprefix("file://")).stat().st_size == file["size"]
+
+    def test_lies_in_s3_and_each_file_is_loaded(self, run_export, s3, capsys):
+        manifest, file = run_export("s3://local_s3@results/browseract")
+        folder = manifest["path"].removeprefix("s3://local_s3@results/")
+        found = {each["Key"]: each["Size"] for each in s3.list_objects_v2(Bucket="results")["Contents"]}
+        assert found.keys() == {f"{folder}/results.csv", f"{folder}/task.json"}
+        assert found[f"{folder}/results.csv"] == file["size"]
+        with capsys.disabled():
+            print("\nManifest of a run whose results lie in S3:", json.dumps(manifest, indent=2))
+
+    def test_is_not_begun_where_there_is_no_such_bucket(self, run, s3, browseract_emulator):
+        result = run("example_browseract_export", {"store": "s3://local_s3@nowhere/browseract"})
+        assert result.state == "failed"
+        assert browseract_emulator.emulator.tasks == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import runpy
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
@@ -24,12 +25,12 @@ def named(text: str) -> str:
     return block
 
 
-@pytest.mark.parametrize("dag_id", ["prices", "orders", "keywords"])
+@pytest.mark.parametrize("dag_id", ["prices", "orders", "keywords", "export"])
 def test_each_dag_can_be_parsed(dag_id, tmp_path):
     file = tmp_path / f"{dag_id}.py"
     file.write_text(named(f'DAG("{dag_id}"'))
     found = runpy.run_path(str(file))
-    assert any(isinstance(value, RunWorkflowOperator) for value in found.values()) or dag_id == "keywords"
+    assert any(isinstance(value, RunWorkflowOperator) for value in found.values()) or dag_id in ("keywords", "export")
 
 
 def test_the_first_dag_has_ten_lines_besides_its_imports():
@@ -38,7 +39,17 @@ def test_the_first_dag_has_ten_lines_besides_its_imports():
 
 
 def test_the_ids_are_those_of_the_emulators_workflows():
-    assert set(re.findall(r"\d{17}", README)) == {LOG_IN.id, ORDERS.id, SEARCH.id}
+    shown = set(re.findall(r"\d{17}", README)) - set(re.findall(r"browseract/(\d{17})", README))
+    assert shown == {EXPORT.id, LOG_IN.id, ORDERS.id, SEARCH.id}
+
+
+def test_the_manifest_that_is_shown_is_one():
+    from airflow_provider_browseract.hooks.results import Kept, Results
+
+    [text] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    shown = json.loads(text)
+    files = [Kept(**file) for file in shown["files"]]
+    assert Results(shown["path"], files=files).manifest() == shown
 
 
 def test_the_hook_does_what_is_shown(browseract_emulator, tmp_path, capsys):

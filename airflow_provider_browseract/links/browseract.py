@@ -1,11 +1,17 @@
-"""Buttons on the page of an Airflow task instance that lead to BrowserAct."""
+"""Buttons on the page of an Airflow task instance that lead to BrowserAct.
+
+Airflow shows the address that it finds in an XCom, and writes that XCom itself only when a worker is done with the
+task. The operator therefore pushes it right after the start, with :meth:`PushedLink.push`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from airflow.sdk import BaseOperatorLink
+
+from airflow_provider_browseract.webhook import OVER_PATH, URL_PREFIX
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -13,23 +19,14 @@ if TYPE_CHECKING:
 
 
 @attrs.define()
-class BrowserActTaskLink(BaseOperatorLink):
-    """Leads to the log of the BrowserAct task.
+class PushedLink(BaseOperatorLink):
+    """A button that leads where the operator said last."""
 
-    Airflow shows the address that it finds in an XCom, and writes that XCom itself only when a worker is done with
-    the task. The operator therefore pushes it right after the start, with :meth:`push`.
-    """
-
-    @property
-    def name(self) -> str:
-        """Label of the button."""
-        return "BrowserAct task"
-
-    def push(self, ti: Any, url: str) -> None:
+    def push(self, ti: Any, url: str | None) -> None:
         """Make the button lead to an address.
 
         :param ti: the running Airflow task instance.
-        :param url: the task's page in BrowserAct.
+        :param url: the address; None where there is none, and so no button.
         """
         ti.xcom_push(key=self.xcom_key, value=url)
 
@@ -38,3 +35,26 @@ class BrowserActTaskLink(BaseOperatorLink):
         from airflow.sdk.execution_time.xcom import XCom
 
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+
+
+@attrs.define()
+class BrowserActTaskLink(PushedLink):
+    """Leads to the log of the BrowserAct task."""
+
+    @property
+    def name(self) -> str:
+        """Label of the button."""
+        return "BrowserAct task"
+
+
+@attrs.define()
+class LiveViewLink(PushedLink):
+    """Leads to the live view of the browser while the run goes on, and to a page that says so when it is over."""
+
+    OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
+    """Address of that page, which the plugin serves; the UI takes it as relative to ``[api] base_url``."""
+
+    @property
+    def name(self) -> str:
+        """Label of the button."""
+        return "Live view"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RunStartUnknownError
@@ -21,10 +21,11 @@ from airflow_provider_browseract.compat import (
     TaskDeferralError,
     TaskDeferralTimeout,
     conf,
+    count_in_task,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
@@ -38,15 +39,17 @@ from airflow_provider_browseract.runs.inputs import (
 from airflow_provider_browseract.runs.ledger import Begun, NoSlot, OnOrphan, Wanted, Write
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
+    ResultError,
     RunCanceledError,
     RunError,
     RunLostError,
     RunPausedError,
     RunTimedOutError,
-    describe,
-    result_of,
+    check_finished,
 )
+from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
+from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, status_line, step_line
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CALLBACK_GRACE,
@@ -60,15 +63,15 @@ from airflow_provider_browseract.runs.waiting import (
     WaitEvent,
     WokenBy,
     next_after,
-    status_line,
     wait_for_end,
 )
 from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, NoCallbackError, WaitingTask, arrange
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.results import Results, ResultStore
 
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
@@ -81,6 +84,8 @@ class RunWorkflowOperator(BaseOperator):
 
     Right after the start it pushes the XComs ``task_id`` (the BrowserAct task) and, where there is one,
     ``profile_id`` (the browser profile that a later run can start with). ``task.output["profile_id"]`` hands it on.
+    The XCom ``task`` has what is known of the run, without its data
+    (:func:`~airflow_provider_browseract.runs.report.facts`).
 
     :param workflow_id: the workflow to run, as the BrowserAct dashboard shows it.
     :param input_parameters: the workflow's inputs, as a dict of names and values or as the API's list of
@@ -91,6 +96,10 @@ class RunWorkflowOperator(BaseOperator):
         error, since the run would not be logged in.
     :param callback_url: a receiver of your own for the end of the run; http(s), public, at most 2,048 characters.
     :param status_change_callback_url: a receiver of your own for each change of status; as ``callback_url``.
+    :param output_format: what the text of the output is: ``"json"``, ``"csv"`` (the rows come back as dicts),
+        ``"text"``, or ``"auto"``, which is JSON where it can be read as that.
+    :param output_path: folder in object storage for what the run put out, as ``ObjectStoragePath`` takes it, such as
+        ``s3://conn_id@bucket/results``. Text, files and facts are written into a folder of the run's own in it.
     :param browseract_conn_id: id of the Airflow connection.
     :param wait_for_completion: wait for the end. Without it the task succeeds once the run is started and returns
         the id of the BrowserAct task.
@@ -112,12 +121,16 @@ class RunWorkflowOperator(BaseOperator):
     :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.
     :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
-        run put out files, a dict with that under ``output`` and the files' addresses under ``files``.
+        run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
+        ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),
+        ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and ``media_type``.
     :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
         the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
-        out.
+        out. Or the run finished, and a retry could only pay for another: the output does not have the declared format
+        (its text is kept), or files of it will not come any more.
     :raises RunError: the run was started and failed, was canceled, took too long, or could not be followed; or there
-        was no room for one. Airflow's retries apply: the next try starts a new run if this one has come to nothing.
+        was no room for one; or it finished and its results could not be written. Airflow's retries apply: the next
+        try starts a new run if this one has come to nothing.
     """
 
     template_fields: Sequence[str] = (
@@ -126,10 +139,11 @@ class RunWorkflowOperator(BaseOperator):
         "profile_id",
         "callback_url",
         "status_change_callback_url",
+        "output_path",
         "browseract_conn_id",
     )
     template_fields_renderers = {"input_parameters": "json"}
-    operator_extra_links = (BrowserActTaskLink(),)
+    operator_extra_links = (BrowserActTaskLink(), LiveViewLink())
     ui_color = "#e6f0ff"
 
     def __init__(
@@ -141,6 +155,8 @@ class RunWorkflowOperator(BaseOperator):
         profile_id: str | None = None,
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
+        output_format: str = OutputFormat.AUTO.value,
+        output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -165,6 +181,8 @@ class RunWorkflowOperator(BaseOperator):
         self.profile_id = profile_id
         self.callback_url = callback_url
         self.status_change_callback_url = status_change_callback_url
+        self.output_format = output_format
+        self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
@@ -184,6 +202,8 @@ class RunWorkflowOperator(BaseOperator):
         self._start_under_way = False
         self._killed = False
         self._tries: Tries | None = None
+        self._ended: Task | None = None
+        self._results: Results | None = None
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -272,9 +292,13 @@ class RunWorkflowOperator(BaseOperator):
         try:
             entry = tries.read()
             self._browseract_task_id = entry.task_id if entry else None
+            wanted = self._wanted(context)
+            if entry is None and self.output_path is not None:
+                # Not where a run may go on: that is no time to fail for want of a store.
+                self._store().check()
             begun = follow(
                 ledger.begin(
-                    self._wanted(context),
+                    wanted,
                     entry,
                     patience=self.hook.settings.client.longest_call,
                     on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
@@ -367,6 +391,8 @@ class RunWorkflowOperator(BaseOperator):
         if self.queue_timeout is not None:
             read_seconds("queue_timeout", self.queue_timeout)
         timeout = read_seconds("timeout", self.timeout)
+        read_choice("output_format", self.output_format, OutputFormat)
+        self._check_output_path()
         if self._profile_wanted:
             self.profile_id = self._read_profile_id()
         callback = self._arrange_callback(context)
@@ -496,6 +522,21 @@ class RunWorkflowOperator(BaseOperator):
         ti.xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
         return callback
 
+    def _check_output_path(self) -> None:
+        if self.output_path is None:
+            return
+        if not self.wait_for_completion:
+            raise InputError(
+                "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
+            )
+        if str(self.output_path).strip() in ("", "None"):
+            raise InputError(f"output_path is {self.output_path!r}. Give a path, or leave it out.")
+
+    def _store(self) -> ResultStore:
+        from airflow_provider_browseract.hooks.results import ResultStore
+
+        return ResultStore(str(self.output_path).strip(), self.hook.settings.client, self.log)
+
     def _read_profile_id(self) -> str:
         try:
             return read_id("profile_id", self.profile_id)
@@ -520,10 +561,12 @@ class RunWorkflowOperator(BaseOperator):
         except BrowserActError as error:
             self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error)
             return None
-        self._push_link(context, task)
+        self._show(context, task)
         if self.save_browser_data and not begun.entry.profile_id and task.profile_id:
             context["ti"].xcom_push(key="profile_id", value=task.profile_id)
-        self.log.info("%s", status_line(task.id, task.status, task))
+        for step in task.steps:
+            self.log.info("%s", step_line(task.id, step))
+        self.log.info("%s", status_line(task))
         return task
 
     def _defer(
@@ -558,6 +601,7 @@ class RunWorkflowOperator(BaseOperator):
                 deadline=deadline,
                 callback_token_sha256=callback_token_sha256,
                 last_seen=seen.status.value if seen else None,
+                steps_told=len(seen.steps) if seen else 0,
                 on_paused=self.on_paused,
                 cancel_on_kill=self.cancel_on_kill,
             ),
@@ -576,6 +620,7 @@ class RunWorkflowOperator(BaseOperator):
                 clock=time.time,
                 chance=random.random,
                 last_seen=seen.status if seen else None,
+                steps_told=len(seen.steps) if seen else 0,
                 on_paused=OnPaused(self.on_paused),
             ),
             self.hook.client,
@@ -601,7 +646,7 @@ class RunWorkflowOperator(BaseOperator):
         if then is Next.CONCLUDE:
             self._tell_what_woke(context, told, seen, resumed_at)
             return self._conclude(context, seen)
-        self._url = _link_of(seen)
+        self._url = log_url(seen)
         if then is Next.DEFER:
             self.log.warning(
                 "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
@@ -634,18 +679,119 @@ class RunWorkflowOperator(BaseOperator):
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self._browseract_task_id = None
-        spent = f", {task.credit} credits used" if task.credit is not None else ""
-        self.log.info("%s ended as %s%s.", describe(task), task.status, spent)
+        self._ended = task
+        for line in end_lines(task):
+            self.log.info("%s", line)
         try:
-            self._push_link(context, task)
+            self._show(context, task)
         except Exception:
-            self.log.warning("The link to the task could not be kept.", exc_info=True)
-        return result_of(task)
+            self.log.warning("The links to the task, and what is known of it, could not be kept.", exc_info=True)
+        try:
+            check_finished(task)
+            result = self._read_result(context, task) if self.output_path is None else self._keep_result(task)
+        except ResultError:
+            # The next try comes to the same end.
+            raise
+        except Exception:
+            self._count(task)
+            raise
+        self._count(task)
+        self._tell_assets(context, task)
+        return result
 
-    def _push_link(self, context: Context, task: Task) -> None:
-        self._url = url = _link_of(task)
+    def _show(self, context: Context, task: Task) -> None:
+        """Let buttons and XComs of the task instance lead to the run and tell what is known of it."""
+        ti = context["ti"]
+        self._url = url = log_url(task)
         if url:
-            BrowserActTaskLink().push(context["ti"], url)
+            BrowserActTaskLink().push(ti, url)
+        LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
+        ti.xcom_push(key="task", value=facts(task))
+
+    def _count(self, task: Task) -> None:
+        count_in_task("browseract.runs", tags={"status": task.status.value})
+        if task.credit:
+            count_in_task("browseract.credits", by=task.credit)
+
+    def _read_result(self, context: Context, task: Task) -> Any:
+        """Give the output as the value that the Airflow task returns."""
+        text = (task.output.string if task.output else None) or ""
+        try:
+            result = read_output(task.output, OutputFormat(self.output_format))
+        except FormatError as error:
+            kept = "There is nothing to keep."
+            if text:
+                context["ti"].xcom_push(key="output_text", value=storable(text))
+                kept = "The text is kept in the XCom output_text."
+            raise AirflowFailException(self._wrong_format(task, error, kept)) from error
+        if (size := len(text.encode("utf-8", "replace"))) > LARGE:
+            self.log.warning(
+                "The output has %.1f MiB and goes into Airflow's database. Give the operator an output_path, so that "
+                "it is written to object storage and only its path is handed on.",
+                size / LARGE,
+            )
+        return result
+
+    def _keep_result(self, task: Task) -> Any:
+        """Write the output to object storage, and give the paths."""
+        from airflow_provider_browseract.hooks.results import StorageError
+
+        try:
+            results = self._results = self._store().save(
+                task, OutputFormat(self.output_format), lambda: self.hook.get_task(task.id)
+            )
+        except (StorageError, BrowserActError) as error:
+            raise self._not_kept(task, f"its results could not be written: {error}") from error
+        kept = [*([results.output] if results.output else []), *results.files]
+        self.log.info("Wrote %d files, %d bytes, to %s.", len(kept), sum(each.size for each in kept), results.path)
+        if results.missing:
+            missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
+            raise self._not_kept(
+                task,
+                f"{len(results.missing)} of {len(results.missing) + len(results.files)} files are missing ({missing}). "
+                f"The others are in {results.path}",
+                lost=results.lost,
+            )
+        if results.format_error:
+            where = f"The text is kept in {results.output.path}." if results.output else "There is nothing to keep."
+            raise AirflowFailException(self._wrong_format(task, results.format_error, where))
+        return results.manifest()
+
+    def _wrong_format(self, task: Task, why: object, kept: str) -> str:
+        return (
+            f"{describe(task)} finished, but its output is not {self.output_format}: {why}. {kept} Correct "
+            "output_format, or the workflow. On Airflow 3.3 clearing the task reads the same output anew; "
+            "reattach=False makes that a new run."
+        )
+
+    def _not_kept(self, task: Task, why: str, *, lost: bool = False) -> Exception:
+        """Make the error of a run that was paid for and whose results are not where they belong."""
+        said = f"{describe(task)} finished, but {why.rstrip('.')}."
+        if self._url:
+            said += f" What it put out is in BrowserAct until that deletes it: {self._url}"
+        if not lost and self._tries is not None and self._tries.remembered:
+            return ResultError(said)
+        # Another try would only bring the same, or pay for another run.
+        return AirflowFailException(said)
+
+    def _tell_assets(self, context: Context, task: Task) -> None:
+        """Let the events of the task's outlets say which run they come from and where its results are."""
+        extra: dict[str, Any] = {"browseract_task_id": task.id, "counts": facts(task)["counts"]}
+        if self._results is not None:
+            extra["path"] = self._results.path
+            extra["files"] = [kept.path for kept in self._results.files]
+        try:
+            for outlet in self.outlets:
+                if isinstance(outlet, Asset):
+                    context["outlet_events"][outlet].extra.update(extra)
+        except Exception:
+            self.log.warning("The events of the outlets could not be told of the run.", exc_info=True)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Tell OpenLineage, whose provider calls this, what was run and where its results are."""
+        from airflow_provider_browseract.operators.lineage import lineage_of
+
+        return lineage_of(self.workflow_id, self.hook.settings.client.base_url, self._ended, self._results)
 
     def _end_without_result(self, browseract_task_id: str, end: End, reason: str | None) -> NoReturn:
         if end is End.DEADLINE:
@@ -699,6 +845,9 @@ class RunWorkflowOperator(BaseOperator):
                 f"It could not be stopped ({str(error).rstrip('.')}): it may go on, and cost credits, until someone "
                 f"stops it in the BrowserAct dashboard{where}."
             )
+        if within is None and self._tries is not None:
+            with suppress(Exception):
+                LiveViewLink().push(self._tries.ti, LiveViewLink.OVER)
         return "It was stopped." if stopped else "It had already ended."
 
     @contextmanager
@@ -706,7 +855,7 @@ class RunWorkflowOperator(BaseOperator):
         """Let nothing leave a started run behind unsaid: it is left to a later try or, if there is none, stopped."""
         try:
             yield
-        except RunError:
+        except (RunError, AirflowFailException):
             raise
         except KeyboardInterrupt:
             # As in dag.test(), where no one calls on_kill.
@@ -723,10 +872,6 @@ class RunWorkflowOperator(BaseOperator):
         ti = context["ti"]
         found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
         return found if isinstance(found, str) else None
-
-
-def _link_of(task: Task) -> str | None:
-    return task.log_detail_url or task.live_url
 
 
 def forget_run(context: Context) -> None:

@@ -25,7 +25,7 @@ class Tries:
 
     def __init__(self, context: Context, *, reattach: bool) -> None:
         self._store: Any = context.get("task_state_store") if reattach else None
-        self._ti: Any = context["ti"]
+        self.ti: Any = context["ti"]
 
     @property
     def remembered(self) -> bool:
@@ -35,7 +35,7 @@ class Tries:
     @property
     def another(self) -> bool:
         """Whether Airflow starts a later try by itself if this one fails, and that one finds what is written down."""
-        return self.remembered and self._ti.try_number <= self._ti.max_tries
+        return self.remembered and self.ti.try_number <= self.ti.max_tries
 
     def read(self) -> Entry | None:
         """Read what an earlier try has written down.
@@ -56,7 +56,7 @@ class Tries:
 
     def claimed(self) -> set[str]:
         """Give the BrowserAct tasks that the mapped siblings of this task instance wait for."""
-        found = self._ti.xcom_pull(task_ids=[self._ti.task_id], key="task_id")
+        found = self.ti.xcom_pull(task_ids=[self.ti.task_id], key="task_id")
         return {each for each in found or () if isinstance(each, str)}
 
     def taken_over(self, within: float) -> str | None:
@@ -93,7 +93,7 @@ class Tries:
         # A later try has another identity, and Airflow then shows this one nothing any more.
         if self._store.get(KEY) is not None:
             return None
-        ti = self._ti
+        ti = self.ti
         cleared = RuntimeTaskInstance.get_ti_count(
             ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=["restarting"]
         )

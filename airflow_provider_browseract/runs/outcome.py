@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.runs.outputs import read_output
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.runs.report import describe
+
+WHAT_TO_DO = {
+    1011: (
+        "A captcha or a block stopped it: let the workflow pause for a person there, start with a profile that is "
+        "logged in already, or slow the workflow down."
+    ),
+    10001: "The page did not come up in time: check its address, and let the workflow wait longer for it.",
+}
+"""What helps against the failures that BrowserAct's documents show, by code. There is no list of all."""
 
 
 class RunError(Exception):
@@ -36,17 +45,20 @@ class RunLostError(RunError):
     """The status of the run could not be learned; the run may go on."""
 
 
-def result_of(task: Task) -> Any:
-    """Give the result of a run that has ended.
+class ResultError(RunError):
+    """The run finished, and what it put out could not be kept, or not all of it; it is still there in BrowserAct."""
+
+
+def check_finished(task: Task) -> None:
+    """Make sure that a run has come to a result.
 
     :param task: the task as ``get-task`` answers it.
-    :returns: the output, as :func:`~airflow_provider_browseract.runs.outputs.read_output` reads it.
     :raises RunFailedError: the run failed.
     :raises RunCanceledError: the run was canceled.
     :raises RunLostError: the status is none of an ended run, so that nothing is known of its result.
     """
     if task.status is TaskStatus.FINISHED:
-        return read_output(task.output)
+        return
     if task.status is TaskStatus.FAILED:
         raise RunFailedError(_what_happened(task))
     if task.status is TaskStatus.CANCELED:
@@ -57,27 +69,34 @@ def result_of(task: Task) -> Any:
     raise RunLostError(f"{describe(task)} has the status {task.status}, so it has no result yet.{_where(task)}")
 
 
-def describe(task: Task) -> str:
-    """Name a task in the words of every message."""
-    return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
-
-
 def _what_happened(task: Task) -> str:
     failure = task.failure
     reason = (failure and failure.message) or "BrowserAct gave no reason"
     code = f" (code {failure.code})" if failure and failure.code is not None else ""
-    said = f"{describe(task)} failed: {reason}{code}."
-    step = next((step for step in reversed(task.steps) if step.status == "failed"), None)
-    if step is None and task.steps:
-        step = task.steps[-1]
-    if step is not None:
-        said += f" Step {step.number}: {step.goal or 'no goal given'}."
-        if step.evaluation_previous_goal:
-            said += f" Evaluation: {step.evaluation_previous_goal}."
-    return (
-        f"{said}{_where(task)} Open the log to see the page as the run saw it, mend the workflow or its inputs, and "
-        "clear the Airflow task."
-    )
+    remedy = WHAT_TO_DO.get(failure.code or 0, "") if failure else ""
+    said = [
+        f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
+        *_failing_step(task.steps),
+        *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
+        f"{remedy} Mend the workflow or its inputs, and clear the Airflow task.".lstrip(),
+    ]
+    return "\n".join(said)
+
+
+def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
+    """Say which step it failed at, how that was judged, and where the picture of the page is, a line each."""
+    if not steps:
+        return
+    at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)
+    step = steps[at]
+    yield f"Step {step.number}: {step.goal or 'no goal given'}"
+    # A step is judged by the one after it.
+    if at + 1 < len(steps) and (judged := steps[at + 1].evaluation_previous_goal):
+        yield f"Evaluation: {judged}"
+    elif step.evaluation_previous_goal:
+        yield f"Before it: {step.evaluation_previous_goal}"
+    if step.screenshots_url:
+        yield f"Screenshot: {step.screenshots_url}"
 
 
 def _where(task: Task) -> str:

@@ -1,41 +1,132 @@
-"""Reading what a run put out."""
+"""Reading what a run put out: one text, and files."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import mimetypes
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from airflow_provider_browseract.api.models import Output
+from airflow_provider_browseract.api.models import Output, Task, Word
 
 AIRFLOW_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 """Keys by which Airflow recognises objects that it serialised itself."""
 
+LARGE = 1024 * 1024
+"""Bytes of a text from which on it belongs into object storage rather than into Airflow's database."""
 
-def read_output(output: Output | None) -> Any:
+NAME_BYTES = 200
+"""The longest file name, in bytes of UTF-8: stores allow 255 and more, and names of other things are put around it."""
+
+BROKEN_STATES = frozenset({"failed", "error", "expired", "canceled", "cancelled"})
+"""What BrowserAct may call a file that will not come any more; its document says that the words vary."""
+
+BOM = "\ufeff"
+
+
+class OutputFormat(Word):
+    """What the text of an output is."""
+
+    AUTO = "auto"
+    """JSON if it can be read as that, and text otherwise."""
+
+    JSON = "json"
+    """A JSON value."""
+
+    CSV = "csv"
+    """Comma-separated values with a header line."""
+
+    TEXT = "text"
+    """Nothing but text."""
+
+
+OUTPUT_NAMES = {
+    OutputFormat.JSON: "output.json",
+    OutputFormat.CSV: "output.csv",
+    OutputFormat.TEXT: "output.txt",
+}
+"""Under which name a text is written, by what it is."""
+
+RESERVED_NAMES = ("task.json", *OUTPUT_NAMES.values())
+"""Names of what is written beside a run's files."""
+
+
+class FormatError(ValueError):
+    """A text does not have the format that was declared; the message says why, and not what is in it."""
+
+
+def read_output(output: Output | None, output_format: OutputFormat = OutputFormat.AUTO) -> Any:
     """Turn a task's output into the value that an Airflow task returns.
 
     :param output: the output as the API sent it.
-    :returns: JSON text as the value it describes, other text as it is, ``None`` for an empty output. Where there are
-        files, a dict with that value under ``output`` and the files' addresses under ``files``.
+    :param output_format: what its text is.
+    :returns: what :func:`read_text` makes of the text. Where there are files, a dict with that under ``output`` and the
+        files' addresses under ``files``.
+    :raises FormatError: the text does not have that format.
     """
-    if output is None:
-        return None
-    value = _read_text(output.string)
-    return {"output": value, "files": list(output.files)} if output.files else value
+    text, files = (output.string, output.files) if output else (None, ())
+    # An output that is written into a file leaves the text empty.
+    value = None if files and not text else read_text(text, output_format)
+    return {"output": value, "files": list(files)} if files else value
 
 
-def _read_text(text: str | None) -> Any:
-    if not text:
-        return None
-    try:
-        value = json.loads(text.removeprefix("\ufeff"))
-        if _fits_an_xcom(value):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    # A lone surrogate, which JSON can write, could not be stored.
+def read_text(text: str | None, output_format: OutputFormat) -> Any:
+    """Read the text of an output.
+
+    :param text: the text; a byte order mark before it does not count.
+    :param output_format: what it is.
+    :returns: for JSON the value that it describes, for CSV the rows as dicts of strings by the names in the header, for
+        text the text itself; ``None`` for an empty text that was not declared to be JSON or CSV.
+    :raises FormatError: it is not that.
+    """
+    text = (text or "").removeprefix(BOM)
+    if output_format is OutputFormat.JSON:
+        return _read_json(text)
+    if output_format is OutputFormat.CSV:
+        return _read_csv(text)
+    if output_format is OutputFormat.AUTO and text:
+        try:
+            return _read_json(text)
+        except FormatError:
+            pass
+    return storable(text) or None
+
+
+def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
+    """Say what a text is.
+
+    :param output_format: what it is declared to be.
+    :raises FormatError: it is not that.
+    """
+    value = read_text(text, output_format)
+    if output_format is not OutputFormat.AUTO:
+        return output_format
+    return OutputFormat.TEXT if value is None or isinstance(value, str) else OutputFormat.JSON
+
+
+def storable(text: str) -> str:
+    """Replace what cannot be stored as UTF-8: a lone surrogate, which JSON can write."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _read_json(text: str) -> Any:
+    if not text:
+        raise FormatError("the output is empty")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"it cannot be read ({type(error).__name__})") from None
+    if not _fits_an_xcom(value):
+        raise FormatError("it has a number, a text or a key that Airflow cannot store")
+    return value
 
 
 def _fits_an_xcom(value: Any) -> bool:
@@ -49,3 +140,129 @@ def _fits_an_xcom(value: Any) -> bool:
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def _read_csv(text: str) -> list[dict[str, str | None]]:
+    before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
+    try:
+        rows = csv.reader(io.StringIO(storable(text), newline=""), strict=True)
+        header = next(rows, None)
+        if header is None:
+            raise FormatError("the output is empty")
+        if "" in header or len(set(header)) < len(header):
+            raise FormatError("the header line has an empty name, or one twice")
+        found = []
+        for row in filter(None, rows):
+            if len(row) > len(header):
+                raise FormatError(f"line {rows.line_num} has {len(row)} values for {len(header)} names")
+            found.append({name: row[column] if column < len(row) else None for column, name in enumerate(header)})
+        return found
+    except csv.Error as error:
+        raise FormatError(f"{error} at line {rows.line_num}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A file of a run.
+
+    :param name: a name that is safe on every store, and that no other file of the run has.
+    :param url: where it can be fetched, for a while and by anyone: kept out of ``repr``. None while it is prepared.
+    :param size: its size in bytes, if that was announced.
+    :param broken: why it will not come any more, if so.
+    """
+
+    name: str
+    url: str | None = field(repr=False)
+    size: int | None = None
+    broken: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether BrowserAct still prepares it."""
+        return self.url is None and self.broken is None
+
+
+def files_of(task: Task) -> tuple[RunFile, ...]:
+    """Give the files of a run: what the browser downloaded, then what the workflow put out.
+
+    :param task: the task as ``get-task`` answers it. A file that is in both lists counts once.
+    """
+    taken = set(RESERVED_NAMES)
+    found: list[RunFile] = []
+    addresses: set[str] = set()
+    for file in task.download_files:
+        name = file.file_name or (_name_in(file.download_url) if file.download_url else "")
+        state = file.status or ""
+        broken = file.error_message or (f"BrowserAct says {state}" if state.lower() in BROKEN_STATES else None)
+        found.append(
+            RunFile(
+                name=_free_name(name, taken),
+                url=None if broken else file.download_url,
+                size=file.file_size,
+                broken=broken,
+            )
+        )
+        addresses.add(_without_query(file.download_url or ""))
+    for url in task.output.files if task.output else ():
+        if _without_query(url) not in addresses:
+            found.append(RunFile(name=_free_name(_name_in(url), taken), url=url))
+    return tuple(found)
+
+
+def media_type_of(name: str) -> str:
+    """Give the media type that a file's name stands for."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def safe_name(name: str) -> str:
+    """Make a file name that is one on every store, and leads out of no folder.
+
+    :param name: whatever was given as a name.
+    :returns: its last part, without what cannot be seen, at most :data:`NAME_BYTES` long; ``file`` if nothing is left.
+    """
+    name = unicodedata.normalize("NFC", storable(name)).replace("\\", "/").rpartition("/")[2]
+    name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] != "C")
+    # A dot in front hides a file, and a dot or a blank behind gets lost on some stores.
+    name = name.lstrip(". ").rstrip(". ")
+    stem, dot, ending = name.rpartition(".")
+    if len(ending.encode()) > 20 or not dot:
+        stem, dot, ending = name, "", ""
+    return _cut(stem, NAME_BYTES - len((dot + ending).encode())) + dot + ending or "file"
+
+
+def _name_in(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path.rpartition("/")[2])
+    except ValueError:
+        return ""
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Give a safe name that is not taken yet, also where capitals do not count, and take it."""
+    for candidate in _candidates(safe_name(name)):
+        if candidate.lower() not in taken:
+            taken.add(candidate.lower())
+            return candidate
+    raise AssertionError("there is always one more number")
+
+
+def _candidates(name: str) -> Iterator[str]:
+    yield name
+    stem, dot, ending = name.rpartition(".")
+    if not dot:
+        stem, ending = name, ""
+    number = 2
+    while True:
+        yield f"{stem} ({number}){dot}{ending}"
+        number += 1
+
+
+def _cut(text: str, length: int) -> str:
+    """Cut a text to a number of bytes, between two characters."""
+    return text.encode()[:length].decode("utf-8", "ignore")

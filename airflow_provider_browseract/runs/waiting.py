@@ -20,6 +20,7 @@ from airflow_provider_browseract.api.errors import (
     PermissionDeniedError,
 )
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
+from airflow_provider_browseract.runs.report import status_line, step_line
 
 DEFAULT_POLL_INTERVAL = 10.0
 """Seconds between two questions for the status, where only they can tell of the end."""
@@ -206,14 +207,15 @@ def wait_for_end(
     clock: Callable[[], float],
     chance: Callable[[], float],
     last_seen: TaskStatus | None = None,
+    steps_told: int = 0,
     on_paused: OnPaused = OnPaused.WAIT,
 ) -> Steps:
     """Wait until a run has ended, its time is over, or nothing can be learned of it.
 
-    The status alone is asked for; the whole task is read only when the status has changed, for the link to the live
-    view and in the end for the result. One failed question is not a failed run, and neither is an answer that cannot
-    be understood: only :data:`FAILED_POLLS` in a row end the wait, and never as a success. An error that time will
-    not mend, such as a refused key, ends it at once.
+    Each question is for the whole task, so that one request brings the status, the steps so far for the log, and in
+    the end the result. One failed question is not a failed run, and neither is an answer that cannot be understood:
+    only :data:`FAILED_POLLS` in a row end the wait, and never as a success. An error that time will not mend, such as
+    a refused key, ends it at once.
 
     :param task_id: the BrowserAct task.
     :param poll_interval: seconds between two questions.
@@ -222,6 +224,7 @@ def wait_for_end(
     :param clock: gives the moment, in seconds since the epoch.
     :param chance: gives a random number from 0 to 1.
     :param last_seen: a status that the log has already told.
+    :param steps_told: how many steps the log has already told.
     :param on_paused: what to do when the run pauses for a person.
     """
     task: Task | None = None
@@ -232,10 +235,7 @@ def wait_for_end(
         yield Sleep(max(0.0, min(poll_at, max(deadline, first_poll_at)) - clock()))
         poll_at = clock() + poll_interval * (1 + JITTER * (2 * chance() - 1))
         try:
-            status: TaskStatus = yield calls.get_task_status(task_id)
-            if status is not last_seen:
-                task = yield calls.get_task(task_id)
-                status = task.status
+            task = yield calls.get_task(task_id)
         except BrowserActError as error:
             failures += 1
             if is_hopeless(error) or failures >= FAILED_POLLS:
@@ -244,11 +244,14 @@ def wait_for_end(
                 return WaitOver(End.DEADLINE, task, error)
             yield Say(f"Asking for BrowserAct task {task_id} failed, {failures} in a row: {error}", logging.WARNING)
             continue
-        failures = 0
+        failures, status = 0, task.status
         unknowns = unknowns + 1 if status is TaskStatus.UNKNOWN else 0
+        for step in task.steps[steps_told:]:
+            yield Say(step_line(task_id, step))
+        steps_told = max(steps_told, len(task.steps))
         if status is not last_seen:
             last_seen = status
-            yield Say(status_line(task_id, status, task))
+            yield Say(status_line(task))
         if status.ended:
             return WaitOver(End.ENDED, task)
         if status is TaskStatus.PAUSED and on_paused is OnPaused.FAIL:
@@ -288,13 +291,3 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
 def is_hopeless(error: BrowserActError) -> bool:
     """Say whether asking again is of no use: BrowserAct itself, and not a gateway, knows no such key or task."""
     return isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError) and error.code is not None
-
-
-def status_line(task_id: str, status: TaskStatus, task: Task | None) -> str:
-    """Say in one line where a run stands, with the live view while there is one."""
-    line = f"BrowserAct task {task_id} is {status}."
-    if task is None or not task.live_url or status.ended:
-        return line
-    if status is TaskStatus.PAUSED:
-        return f"{line} It waits for a person: {task.live_url}"
-    return f"{line} Live view: {task.live_url}"

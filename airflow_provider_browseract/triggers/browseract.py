@@ -46,7 +46,8 @@ class TaskTrigger(BaseTrigger):
     :param deadline: moment at which the wait ends, in seconds since the epoch.
     :param callback_token_sha256: digest of the token with which a callback may end the wait before; None if none is
         expected.
-    :param last_seen: the status that the log has already told, so that the first question need not read it all again.
+    :param last_seen: the status that the log has already told.
+    :param steps_told: how many steps the log has already told.
     :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
     :param cancel_on_kill: stop the run when a person ends the wait.
     """
@@ -61,6 +62,7 @@ class TaskTrigger(BaseTrigger):
         deadline: float,
         callback_token_sha256: str | None = None,
         last_seen: str | None = None,
+        steps_told: int = 0,
         on_paused: str = OnPaused.WAIT.value,
         cancel_on_kill: bool = True,
     ) -> None:
@@ -72,6 +74,7 @@ class TaskTrigger(BaseTrigger):
         self.deadline = deadline
         self.callback_token_sha256 = callback_token_sha256
         self.last_seen = last_seen
+        self.steps_told = steps_told
         self.on_paused = on_paused
         self.cancel_on_kill = cancel_on_kill
 
@@ -87,6 +90,7 @@ class TaskTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "callback_token_sha256": self.callback_token_sha256,
                 "last_seen": self.last_seen,
+                "steps_told": self.steps_told,
                 "on_paused": self.on_paused,
                 "cancel_on_kill": self.cancel_on_kill,
             },
@@ -105,6 +109,7 @@ class TaskTrigger(BaseTrigger):
             clock=time.time,
             chance=random.random,
             last_seen=TaskStatus(self.last_seen) if self.last_seen else None,
+            steps_told=self.steps_told,
             on_paused=OnPaused(self.on_paused),
         )
         try:

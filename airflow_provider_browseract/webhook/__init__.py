@@ -9,3 +9,6 @@ URL_PREFIX = "/browseract"
 
 CALLBACK_PATH = "/callback"
 """Where the callback route begins, below :data:`URL_PREFIX`."""
+
+OVER_PATH = "/run-is-over"
+"""Page to which the link to a run's live view leads when there is none any more, below :data:`URL_PREFIX`."""

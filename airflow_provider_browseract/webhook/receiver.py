@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
-from airflow_provider_browseract.webhook import CALLBACK_PATH
+from airflow_provider_browseract.webhook import CALLBACK_PATH, OVER_PATH
 from airflow_provider_browseract.webhook.callback import Outcome, WaitingTask, digest, is_token
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,21 @@ THREADS = 4
 
 _STATUS = {Outcome.TOO_EARLY: 202}
 
+OVER_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>The run is over</title></head>
+<body style="font-family: sans-serif; margin: 4em auto; max-width: 36em">
+<h1>The run is over</h1>
+<p>There is no live view any more. The button <b>BrowserAct task</b> leads to the log of the run, with a picture of each
+step.</p>
+<p><a href="javascript:history.back()">Back</a></p>
+</body>
+</html>
+"""
+
 
 def create_app() -> FastAPI:
-    """Make the application that the plugin mounts: one route, and nothing that describes it."""
+    """Make the application that the plugin mounts: the route, a page, and nothing that describes them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     limiter = anyio.CapacityLimiter(THREADS)
 
@@ -50,6 +62,10 @@ def create_app() -> FastAPI:
             log.error("A callback for %r could not be worked on:\n%s", run, traceback.format_exc())
             # BrowserAct sends a callback again after an answer of 5xx, and after no other.
             return _answer("unavailable", 503)
+
+    @app.get(OVER_PATH)
+    async def over() -> HTMLResponse:
+        return HTMLResponse(OVER_PAGE)
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from tests.benchmarks import slots, webhook
+from tests.benchmarks import files, slots, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -118,7 +118,6 @@ def api() -> None:
 
     emulator = Emulator(concurrency=TRIGGERS)
     emulator.set_workflow(ORDERS.id, duration=100_000.0)
-    emulator.fault("get-task-status", RequestFault.slow(ANSWER_AFTER))
     emulator.fault("get-task", RequestFault.slow(ANSWER_AFTER))
     with emulator.serve() as running:
         print(running.url, flush=True)
@@ -215,6 +214,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "route": webhook.route,
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
+    "files": files.files,
 }
 
 

@@ -121,6 +121,7 @@ class LocalAirflow:
             "AIRFLOW__API__SECRET_KEY": secret,
             "AIRFLOW__API_AUTH__JWT_SECRET": secret,
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            "AIRFLOW__OPENLINEAGE__DISABLED": "True",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **self.environment,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.emulator import EXPORT, FAILING, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.links.browseract import LiveViewLink
 
 from .local_airflow import LocalAirflow, wait_for
 
@@ -27,19 +30,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     for folder in (ROOT / "example_dags", Path(__file__).parent / "more_dags"):
         for file in folder.glob("*.py"):
             (dags / file.name).write_text(file.read_text())
+    lineage = tmp_path_factory.mktemp("lineage") / "events.jsonl"
     emulator = Emulator(concurrency=3)
-    for workflow in (LOG_IN, ORDERS, SEARCH):
+    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
         emulator.set_workflow(workflow.id, duration=4.0)
     with emulator.serve() as running:
         connection = {**running.connection, "extra": {"retry_budget": 20}}
         airflow = LocalAirflow(
             tmp_path_factory.mktemp("airflow"),
             dags,
-            {"AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection)},
+            {
+                "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
+                # Without its provider, Airflow does not know these.
+                "AIRFLOW__OPENLINEAGE__DISABLED": "False",
+                "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                    {"type": "file", "log_file_path": str(lineage), "append": True}
+                ),
+            },
         )
         with airflow.running():
             airflow.api("POST", "pools", json={"name": "browseract", "slots": 3, "include_deferred": True})
-            yield SimpleNamespace(airflow=airflow, emulator=emulator, key=running.api_key, url=running.url)
+            yield SimpleNamespace(
+                airflow=airflow, emulator=emulator, key=running.api_key, url=running.url, lineage=lineage
+            )
 
 
 def run(world, dag_id: str, conf: dict | None = None, expected: str = "success") -> str:
@@ -70,10 +83,9 @@ def deferred_search(world, duration: float) -> tuple[str, int]:
 
 
 def asked_for(world, task_id: str) -> bool:
-    """Say whether the status of a task was asked for."""
-    return any(
-        request.endpoint == "get-task-status" and task_id in request.query for request in world.emulator.requests
-    )
+    """Say whether the trigger has asked for a task; the worker had done so before."""
+    requests = world.emulator.requests
+    return sum(request.endpoint == "get-task" and task_id in request.query for request in requests) > 1
 
 
 def test_a_profile_chain_hands_the_log_in_on_and_its_log_tells_the_story(world, capsys):
@@ -94,7 +106,9 @@ def test_a_profile_chain_hands_the_log_in_on_and_its_log_tells_the_story(world, 
         rf"Started BrowserAct task {log_in.id} of workflow {LOG_IN.id}",
         r"Pausing task as DEFERRED",
         rf"BrowserAct task {log_in.id} is finished",
-        rf"BrowserAct task {log_in.id} of workflow {LOG_IN.id} ended as finished, \d+ credits used",
+        rf"BrowserAct task {log_in.id}, step 1: Open the log-in page \(\w+\)",
+        rf"task {log_in.id} of workflow {LOG_IN.id} ended as finished after \d+ s, 15 credits used, 3 steps:",
+        r"  succeed  step 3: Wait for the account page",
     ):
         assert re.search(line, story)
     assert not any(secret in story for secret in (world.key, "only for the emulator"))
@@ -112,18 +126,54 @@ def test_one_run_per_keyword_stays_within_the_pool(world):
     for index in range(len(keywords)):
         task_id = world.airflow.xcom("example_browseract_keywords", run_id, "search", "task_id", map_index=index)
         assert task_id in {task.id for task in tasks}
+        links = world.airflow.extra_links("example_browseract_keywords", run_id, "search", map_index=index)
+        assert task_id in str(links["BrowserAct task"])
+        assert links["Live view"] == LiveViewLink.OVER
     assert len(world.airflow.xcom("example_browseract_keywords", run_id, "titles", "return_value")) == 10
 
 
-def test_the_link_to_the_task_is_there_while_the_task_waits(world):
+def test_the_links_are_there_while_the_task_waits_and_the_live_view_says_when_it_is_over(world):
     dag_id = "example_browseract_search"
     run_id, _ = deferred_search(world, duration=4.0)
     task_id = world.airflow.xcom(dag_id, run_id, "search", "task_id")
-    link = world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"]
-    assert link is not None
-    assert task_id in link
+    assert world.airflow.xcom(dag_id, run_id, "search", "task")["status"] == "running"
+    links = world.airflow.extra_links(dag_id, run_id, "search")
+    assert links == {"BrowserAct task": f"{world.url}/logs/{task_id}", "Live view": f"{world.url}/live/{task_id}"}
     assert world.airflow.wait_for_run(dag_id, run_id) == "success"
-    assert world.airflow.extra_links(dag_id, run_id, "search")["BrowserAct task"] == link
+    assert world.airflow.xcom(dag_id, run_id, "search", "task")["credits"] == 20
+    after = world.airflow.extra_links(dag_id, run_id, "search")
+    assert after["BrowserAct task"] == links["BrowserAct task"]
+    page = requests.get(f"{world.airflow.url}/{after['Live view']}", timeout=30)
+    assert "The run is over" in page.text
+
+
+def test_an_export_lies_in_the_store_and_its_asset_event_says_where(world, tmp_path):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "example_browseract_export", {"store": f"file://{tmp_path}"})
+    [task] = world.emulator.tasks[before:]
+    manifest = world.airflow.xcom("example_browseract_export", run_id, "export", "return_value")
+    assert manifest["path"] == f"file://{tmp_path}/{task.id}"
+    assert {path.name for path in (tmp_path / task.id).iterdir()} == {"results.csv", "task.json"}
+    assert len(world.airflow.xcom("example_browseract_export", run_id, "load", "return_value", map_index=0)) == 3
+    [event] = world.airflow.api("GET", "assets/events", params={"source_run_id": run_id})["asset_events"]
+    assert event["extra"]["browseract_task_id"] == task.id
+    assert event["extra"]["files"] == [file["path"] for file in manifest["files"]]
+    if importlib.util.find_spec("airflow.providers.openlineage") is None:
+        return
+    completed = wait_for("The lineage of the run", lambda: lineage_of(world, task.id), timeout=60)
+    assert [dataset["name"] for dataset in completed["inputs"]] == [f"workflow/{EXPORT.id}"]
+    assert [dataset["name"] for dataset in completed["outputs"]] == [f"{tmp_path}/{task.id}"]
+
+
+def lineage_of(world, task_id: str) -> dict | None:
+    """Find the event that tells OpenLineage of a BrowserAct task."""
+    events = [json.loads(line) for line in world.lineage.read_text().splitlines()] if world.lineage.exists() else []
+    for event in events:
+        facet = event["run"]["facets"].get("browseract_task")
+        if facet and facet["task"]["task_id"] == task_id:
+            found: dict = event
+            return found
+    return None
 
 
 def test_the_trigger_survives_a_kill_of_the_triggerer(world):

@@ -328,7 +328,7 @@ def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
     runs.start((600, 600), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     # The trigger has to run before it can be told.
-    runs.emulator.wait_until(lambda: runs.asked("get-task-status"), timeout=60)
+    runs.emulator.wait_until(lambda: runs.asked("get-task") > 1, timeout=60)
     if action == "clear":
         runs.emulator.next_run(SEARCH.id, duration=1.0)
         body = {"dry_run": False, "dag_run_id": runs.run_id, "task_ids": [["search", 0]], "only_failed": False}
@@ -346,11 +346,11 @@ def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
 def test_a_triggerer_that_was_taken_for_dead_and_comes_back_stops_no_run(runs):
     runs.airflow.stop("triggerer 2")
     runs.start((70, 70), [CallbackFault.lost()], poll_interval=5.0)
-    runs.emulator.wait_until(lambda: runs.asked("get-task-status"), timeout=90)
+    runs.emulator.wait_until(lambda: runs.asked("get-task") > 1, timeout=90)
     with runs.airflow.frozen("triggerer"):
-        before = runs.asked("get-task-status")
+        before = runs.asked("get-task")
         runs.airflow.start("triggerer 2")
-        runs.emulator.wait_until(lambda: runs.asked("get-task-status") > before, timeout=90)
+        runs.emulator.wait_until(lambda: runs.asked("get-task") > before, timeout=90)
     wait_for("The end of the first trigger", lambda: "waits for it elsewhere" in runs.log(0), timeout=60)
     runs.wait_until_all_are("success", timeout=120)
     assert runs.check() == {"poll": 1}

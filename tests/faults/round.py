@@ -42,7 +42,7 @@ PAUSES = (1.5, 5.0)
 FAILING = 0.05
 """Share of the runs that fail by themselves."""
 
-ENDPOINTS = ("run-task", "run-task", "run-task", "get-task", "get-task-status", "list-tasks", "stop-task")
+ENDPOINTS = ("run-task", "run-task", "run-task", "get-task", "get-task", "list-tasks", "stop-task")
 REQUEST_FAULTS = (
     RequestFault.reset(),
     RequestFault.lost_answer(),

@@ -156,15 +156,15 @@ class TestTheDeferral:
         assert before + 600 <= arguments["deadline"] <= time.time() + 600
         assert deferral.timeout.total_seconds() == pytest.approx(600 + BACKSTOP, abs=5)
 
-    def test_the_first_poll_of_a_run_that_still_goes_is_one_request(self, worker, emulator):
+    def test_a_poll_is_one_request(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=0.8)
-        run.resume(self.deferred(run))
-        endpoints = [request.endpoint for request in emulator.requests]
-        # The poll that found the end read the task too, which a callback would have saved.
-        assert endpoints[:3] == ["run-task", "get-task", "get-task-status"]
-        assert endpoints[-3:] == ["get-task-status", "get-task", "get-task"]
-        assert endpoints.count("get-task") == 3
+        deferral = self.deferred(run)
+        assert [request.endpoint for request in emulator.requests] == ["run-task", "get-task"]
+        run.wait_in_triggerer(deferral)
+        polls = emulator.requests[2:]
+        assert {request.endpoint for request in polls} == {"get-task"}
+        assert len(polls) <= 4
 
     def test_an_end_that_the_api_takes_back_defers_again_on_the_same_run(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.6)
@@ -272,17 +272,16 @@ class TestARunThatDoesNotSucceed:
     @BOTH_WAYS
     def test_a_few_failed_polls_do_no_harm(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=0.5)
-        emulator.fault("get-task-status", RequestFault.status(503), times=4)
+        emulator.fault("get-task", RequestFault.status(503), times=4)
         assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run() is not None
 
     @BOTH_WAYS
     def test_a_key_that_is_refused_meanwhile_ends_the_wait_at_once(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        emulator.fault("get-task-status", RequestFault.refused(401))
-        emulator.fault("get-task", RequestFault.refused(401), skip=1)
+        emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
         with pytest.raises(RunLostError, match=r"its status could not be learned.*API key"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
-        assert len(asked(emulator, "get-task-status")) == 1
+        assert len(asked(emulator, "get-task")) == (3 if deferrable else 2)
 
     @BOTH_WAYS
     def test_a_paused_run_is_waited_for_and_its_live_view_logged(self, worker, emulator, deferrable, capfd):
@@ -522,5 +521,6 @@ def test_everything_that_comes_from_a_template_is_a_template_field():
         "profile_id",
         "callback_url",
         "status_change_callback_url",
+        "output_path",
         "browseract_conn_id",
     }

@@ -66,7 +66,7 @@ class TestCancelOnTimeout:
 
     def test_false_leaves_the_run_going_when_polling_is_given_up(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        emulator.fault("get-task-status", RequestFault.status(503), times=None)
+        emulator.fault("get-task", RequestFault.status(503), times=None, skip=1)
         with pytest.raises(RunLostError, match="It goes on"):
             worker(workflow_id=ORDERS.id, cancel_on_timeout=False).run()
         assert emulator.tasks[0].status == "running"

@@ -18,7 +18,7 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnexpectedAnswerError,
 )
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     FAILED_POLLS,
@@ -44,17 +44,15 @@ START = 1_000_000.0
 class World:
     """Stands for clock, API and log: plays a list of answers and writes down what was asked of it."""
 
-    def __init__(self, *answers: TaskStatus | BrowserActError, chance: float = 0.5, last_seen=None, **plan):
+    def __init__(self, *answers: TaskStatus | BrowserActError, chance: float = 0.5, steps=((),), **plan):
         self.now = START
         self.answers = list(answers)
+        self.steps: list[tuple[Step, ...]] = list(steps)
         self.sleeps: list[float] = []
         self.asked: list[str] = []
         self.said: list[Say] = []
-        self._current: TaskStatus | BrowserActError = TaskStatus.CREATED
         plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
-        self.over = self._play(
-            wait_for_end("7", clock=lambda: self.now, chance=lambda: chance, last_seen=last_seen, **plan)
-        )
+        self.over = self._play(wait_for_end("7", clock=lambda: self.now, chance=lambda: chance, **plan))
 
     def _play(self, steps) -> WaitOver:
         reply: object = None
@@ -74,15 +72,14 @@ class World:
                 assert isinstance(step, Call)
                 self.asked.append(step.name)
                 assert step.params == {"task_id": "7"}
-                if step.name == "get-task-status":
-                    self._current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                if isinstance(self._current, BrowserActError):
-                    error = self._current
-                elif step.name == "get-task-status":
-                    reply = self._current
-                else:
-                    live = None if self._current.ended else "https://live.example/7"
-                    reply = Task(id="7", status=self._current, live_url=live)
+                if step.name == "get-task":
+                    current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                    if isinstance(current, BrowserActError):
+                        error = current
+                    else:
+                        live = None if current.ended else "https://live.example/7"
+                        begun = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+                        reply = Task(id="7", status=current, live_url=live, steps=begun)
 
     @property
     def texts(self) -> list[str]:
@@ -120,15 +117,26 @@ def test_no_other_status_ends_the_wait_before_the_deadline(status):
     assert world.now == START + 100.0
 
 
-def test_the_whole_task_is_read_only_when_the_status_changed():
-    assert World(R, R, R, P, P, F).asked == [
-        *("get-task-status", "get-task"),
-        "get-task-status",
-        "get-task-status",
-        *("get-task-status", "get-task"),
-        "get-task-status",
-        *("get-task-status", "get-task"),
+def test_each_question_is_one_request():
+    assert World(R, R, P, F).asked == ["get-task"] * 4
+
+
+FIRST, SECOND = Step(1, "running", "Open the page", None, None), Step(2, "running", "Read the rows", None, None)
+
+
+def test_each_step_is_said_once_with_its_goal_and_status_when_it_is_first_seen():
+    world = World(R, R, R, F, steps=[(), (FIRST,), (FIRST, SECOND)])
+    assert world.texts == [
+        "BrowserAct task 7 is running. Live view: https://live.example/7",
+        "BrowserAct task 7, step 1: Open the page (running)",
+        "BrowserAct task 7, step 2: Read the rows (running)",
+        "BrowserAct task 7 is finished.",
     ]
+
+
+def test_a_step_that_the_log_already_told_is_not_told_again():
+    world = World(R, F, last_seen=R, steps=[(FIRST,), (FIRST, SECOND)], steps_told=1)
+    assert world.texts == ["BrowserAct task 7, step 2: Read the rows (running)", "BrowserAct task 7 is finished."]
 
 
 def test_each_change_is_said_once_with_the_live_view_while_there_is_one():
@@ -162,14 +170,14 @@ def test_as_many_failed_questions_in_a_row_as_the_budget_give_up_with_the_last_e
 def test_a_status_that_the_api_does_not_document_gives_up_and_never_succeeds():
     world = World(R, UnexpectedAnswerError("'teleported' is not a task status"))
     assert world.over.end is End.GIVEN_UP
-    assert len(world.asked) == 2 + FAILED_POLLS
+    assert len(world.asked) == 1 + FAILED_POLLS
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("no", code=401), TaskNotFoundError("gone", code=10112)])
 def test_an_error_that_time_will_not_mend_gives_up_at_once(error):
     world = World(R, error, F)
     assert world.over.end is End.GIVEN_UP
-    assert world.asked.count("get-task-status") == 2
+    assert len(world.asked) == 2
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("a gateway's page", http_status=401), InvalidRequestError("?")])
@@ -182,7 +190,7 @@ def test_unknown_is_waited_out_only_so_long():
     assert patient.over.end is End.ENDED
     endless = World(TaskStatus.UNKNOWN)
     assert endless.over.end is End.GIVEN_UP
-    assert endless.asked.count("get-task-status") == UNKNOWN_POLLS
+    assert len(endless.asked) == UNKNOWN_POLLS
 
 
 def test_the_deadline_is_a_moment_and_not_a_length_so_a_restart_does_not_move_it():
@@ -386,13 +394,13 @@ class WaitingForARun(RuleBasedStateMachine):
 
     def _answer(self, call: Call[Any]) -> None:
         assert self.passed >= self.grace_ends, "nothing is asked within the grace"
-        assert call.name in ("get-task-status", "get-task", "resume-task"), "a wait starts and stops nothing"
+        assert call.name in ("get-task", "resume-task"), "a wait starts and stops nothing"
         if call.name == "resume-task":
             assert self.on_paused is OnPaused.RESUME
             self.resumes += 1
             assert self.resumes <= RESUMES
             self.status = TaskStatus.RUNNING
-        self.reply = self.status if call.name == "get-task-status" else Task("7", self.status)
+        self.reply = Task("7", self.status)
         self._advance()
 
     @precondition(_goes_on)

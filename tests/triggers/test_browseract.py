@@ -72,7 +72,7 @@ def test_it_asks_nothing_before_its_first_moment(emulator):
     task_id = start()
     first = time.time() + 0.4
     wait(trigger(task_id, first_poll_at=first))
-    polls = [request for request in emulator.requests if request.endpoint == "get-task-status"]
+    polls = [request for request in emulator.requests if request.endpoint == "get-task"]
     assert polls[0].at.timestamp() >= first
 
 
@@ -91,7 +91,7 @@ def test_the_deadline_is_told_and_the_run_left_to_the_operator(emulator):
 
 def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
     task_id = start()
-    emulator.fault("get-task-status", RequestFault.status(503), times=None)
+    emulator.fault("get-task", RequestFault.status(503), times=None)
     event = wait(trigger(task_id))
     assert event.end is End.GIVEN_UP
     assert event.reason is not None
@@ -122,7 +122,7 @@ def test_the_end_of_the_triggerer_stops_no_run(emulator, end):
         dying = trigger(task_id)
         events = dying.run()
         pending = asyncio.ensure_future(events.__anext__())
-        while not [request for request in emulator.requests if request.endpoint == "get-task-status"]:
+        while not [request for request in emulator.requests if request.endpoint == "get-task"]:
             await asyncio.sleep(0.01)
         pending.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -17,6 +17,7 @@ from airflow.models.trigger import Trigger
 from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_browseract import compat
+from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import receiver, resume
 from airflow_provider_browseract.webhook.callback import (
@@ -452,6 +453,13 @@ def _resume_or_none(waiting: WaitingTask, token_sha256: str) -> Outcome | None:
         return resume.resume(found) if isinstance(found, resume.Wait) else found
     except OperationalError:
         return None
+
+
+async def test_the_live_view_of_a_run_that_is_over_leads_to_a_page_that_says_so(client):
+    answer = await client.get(f"/{LiveViewLink.OVER}")
+    assert answer.status_code == 200
+    assert "The run is over" in answer.text
+    assert "BrowserAct task" in answer.text
 
 
 def test_metrics_are_counted_through_airflow(monkeypatch):

@@ -1,0 +1,440 @@
+"""Writing what a run put out into object storage, before BrowserAct deletes it.
+
+Everything is written under a temporary name and moved then: whatever has its own name is whole. That makes it safe to
+begin again, by the next try or after a kill, and what is there already is not fetched once more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import tenacity
+from airflow.sdk import ObjectStoragePath
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.runs.inputs import InputError, is_private
+from airflow_provider_browseract.runs.outputs import (
+    OUTPUT_NAMES,
+    FormatError,
+    OutputFormat,
+    RunFile,
+    files_of,
+    format_of,
+    media_type_of,
+    storable,
+)
+from airflow_provider_browseract.runs.report import facts
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import ClientSettings
+    from airflow_provider_browseract.api.models import Output, Task
+    from airflow_provider_browseract.hooks.following import Log
+
+AT_ONCE = 4
+"""How many files are fetched at once."""
+
+CHUNK = 1024 * 1024
+"""Bytes that are read and written at a time."""
+
+BLOCK = 5 * 1024 * 1024
+"""Bytes that a store's client may collect before it sends them: the least that S3 takes as a part of a file."""
+
+ATTEMPTS = 3
+"""How many times a file is fetched before it is given up."""
+
+PAUSE = 2.0
+"""Seconds before the second attempt; the third waits longer."""
+
+REDIRECTS = 5
+"""How many redirects of a file's address are followed."""
+
+PREPARING = 600.0
+"""Seconds that files are waited for which BrowserAct still prepares; a worker is held meanwhile."""
+
+LOOK_PAUSE = 5.0
+"""Seconds between two looks for them."""
+
+EXPIRED = frozenset({401, 403, 404, 410})
+"""What hosts answer to a link that was valid once."""
+
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "wasbs", "r2", "oss"})
+"""Stores without folders, where making one would at most make a bucket."""
+
+
+class StorageError(Exception):
+    """The store cannot be used; the message names it and says why."""
+
+
+class FileError(Exception):
+    """A file could not be fetched or written; the message says why, without its address.
+
+    :param expired: its link may not be valid any more.
+    :param temporary: the same may work a little later.
+    """
+
+    def __init__(self, why: str, *, expired: bool = False, temporary: bool = False) -> None:
+        super().__init__(why)
+        self.expired = expired
+        self.temporary = temporary
+
+
+class Interrupted(Exception):
+    """The fetching of files was broken off from outside."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that lies in the store, whole.
+
+    :param name: its name there.
+    :param path: its path, as ``ObjectStoragePath`` takes it.
+    :param size: its size in bytes.
+    :param media_type: its media type, by its name.
+    """
+
+    name: str
+    path: str
+    size: int
+    media_type: str
+
+
+@dataclass
+class Results:
+    """What was kept of a run, and what was not.
+
+    :param path: the run's folder in the store.
+    :param output: the text, if there is any.
+    :param files: the files.
+    :param missing: the names of files that are not there, and why.
+    :param lost: whether some of those can never come.
+    :param format_error: why the text is not in the declared format, if so.
+    """
+
+    path: str
+    output: Kept | None = None
+    files: list[Kept] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    lost: bool = False
+    format_error: str | None = None
+
+    def manifest(self) -> dict[str, Any]:
+        """Give paths, sizes and media types as plain JSON values."""
+        return {
+            "path": self.path,
+            "task": f"{self.path}/task.json",
+            "output": vars(self.output) if self.output else None,
+            "files": [vars(kept) for kept in self.files],
+        }
+
+
+class ResultStore:
+    """A place in object storage for the results of runs.
+
+    :param output_path: its path, as ``ObjectStoragePath`` takes it; each run gets a folder in it.
+    :param settings: patience with hosts of files, and the address of the API.
+    :param log: the task's log.
+    """
+
+    def __init__(self, output_path: str, settings: ClientSettings, log: Log) -> None:
+        self.output_path = output_path.rstrip("/")
+        self._settings = settings
+        self._log = log
+        self._stop = threading.Event()
+
+    @cached_property
+    def _root(self) -> ObjectStoragePath:
+        return ObjectStoragePath(self.output_path)
+
+    @cached_property
+    def _fs(self) -> Any:
+        return self._root.fs
+
+    def check(self) -> None:
+        """Write something small and delete it, before money is spent on what could not be kept.
+
+        :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
+        :raises StorageError: the store does not answer as it should.
+        """
+        scheme = urlsplit(self.output_path).scheme
+        if not scheme and not self.output_path.startswith("/"):
+            raise InputError(
+                f"output_path is {self.output_path!r}. Give a whole path, or one like s3://conn@bucket/path."
+            )
+        try:
+            self._root  # noqa: B018 - parsed and looked up here, so that the errors are of these
+            self._fs  # noqa: B018
+        except AirflowNotFoundException as error:
+            raise InputError(f"output_path is {self.output_path!r}: {error}") from error
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                f"output_path is {self.output_path!r}, and the filesystem for {scheme or 'it'} cannot be used here "
+                f"({error}). Install the Airflow provider that brings it: for s3 "
+                "apache-airflow-providers-amazon[s3fs], for gs apache-airflow-providers-google, for abfs "
+                "apache-airflow-providers-microsoft-azure."
+            ) from error
+        except Exception as error:
+            raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
+        try:
+            self._make_folder(self._base)
+            probe = f"{self._base}/.browseract-{uuid.uuid4().hex}"
+            with self._fs.open(probe, "wb", block_size=BLOCK) as file:
+                file.write(b"may this be written?")
+            with suppress(Exception):
+                self._fs.rm_file(probe)
+        except (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise InputError(
+                f"output_path is {self.output_path!r}, which cannot be written to ({type(error).__name__}: {error})."
+            ) from error
+        except Exception as error:
+            raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
+
+    def save(self, task: Task, output_format: OutputFormat, read_again: Callable[[], Task]) -> Results:
+        """Write a finished run's text, files and facts.
+
+        :param task: the task as ``get-task`` answers it.
+        :param output_format: what its text is declared to be.
+        :param read_again: reads the task anew, for links that have expired and files that were not ready.
+        :returns: what was kept and what was not.
+        :raises StorageError: the store does not take even the text or the facts.
+        """
+        folder = f"{self._base}/{task.id}"
+        results = Results(f"{self.output_path}/{task.id}")
+        try:
+            self._make_folder(folder)
+            self._save_text(task.output, output_format, folder, results)
+        except Exception as error:
+            raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
+        kept, failed = self._save_files(task, folder, results, read_again)
+        results.files = kept
+        results.missing = {name: str(error) for name, error in failed.items()}
+        results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
+        written = {**facts(task), "steps": [vars(step) for step in task.steps], **results.manifest()}
+        try:
+            with self._writing(f"{folder}/task.json") as write:
+                write(json.dumps({**written, "missing": results.missing}, indent=1).encode())
+        except Exception as error:
+            raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
+        return results
+
+    @property
+    def _base(self) -> str:
+        path: str = self._root.path
+        return path.rstrip("/")
+
+    def _make_folder(self, path: str) -> None:
+        if (self._root.protocol or "file") not in OBJECT_STORES:
+            self._fs.makedirs(path, exist_ok=True)
+
+    def _kept(self, name: str, size: int, results: Results) -> Kept:
+        return Kept(name, f"{results.path}/{name}", size, media_type_of(name))
+
+    def _save_text(self, output: Output | None, output_format: OutputFormat, folder: str, results: Results) -> None:
+        text = output.string if output else None
+        if not text and (output_format in (OutputFormat.AUTO, OutputFormat.TEXT) or (output and output.files)):
+            return
+        found = OutputFormat.TEXT
+        try:
+            found = format_of(text, output_format)
+        except FormatError as error:
+            results.format_error = str(error)
+        if not text:
+            return
+        content = storable(text).encode()
+        name = OUTPUT_NAMES[found]
+        with self._writing(f"{folder}/{name}") as write:
+            for start in range(0, len(content), CHUNK):
+                write(content[start : start + CHUNK])
+        results.output = self._kept(name, len(content), results)
+
+    def _save_files(
+        self, task: Task, folder: str, results: Results, read_again: Callable[[], Task]
+    ) -> tuple[list[Kept], dict[str, FileError]]:
+        files = self._wait_until_prepared(files_of(task), read_again)
+        outcomes = self._fetch_all(files, folder, results)
+        expired = {name for name, outcome in outcomes.items() if isinstance(outcome, FileError) and outcome.expired}
+        if expired:
+            self._log.log(logging.INFO, "The links of %d files have expired. Reading them anew.", len(expired))
+            anew = [file for file in files_of(read_again()) if file.name in expired and file.url]
+            outcomes |= self._fetch_all(anew, folder, results)
+        kept = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
+        failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
+        return kept, failed
+
+    def _wait_until_prepared(self, files: tuple[RunFile, ...], read_again: Callable[[], Task]) -> tuple[RunFile, ...]:
+        until = time.monotonic() + PREPARING
+        while (pending := sum(file.pending for file in files)) and time.monotonic() < until:
+            self._log.log(
+                logging.INFO, "BrowserAct still prepares %d of %d files. Waiting for them.", pending, len(files)
+            )
+            # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
+            time.sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())))
+            files = files_of(read_again())
+        return files
+
+    def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, Kept | FileError]:
+        if not files:
+            return {}
+        self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
+        pool = ThreadPoolExecutor(AT_ONCE, "browseract-file")
+        with closing(self._session()) as session:
+            try:
+                outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
+                return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
+            except BaseException:
+                # Such as Airflow's time limit: what is under way must not hold the task.
+                self._stop.set()
+                raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _session(self) -> requests.Session:
+        """Make a session that knows no key: the hosts of files are none of BrowserAct's API."""
+        session = requests.Session()
+        # Encoded, a file's size would not be the announced one.
+        session.headers.update({"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"})
+        # Neither is anything for them in ~/.netrc.
+        session.auth = _no_auth
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(pool_maxsize=AT_ONCE))
+        return session
+
+    def _fetch(self, session: requests.Session, file: RunFile, folder: str, results: Results) -> Kept | FileError:
+        target = f"{folder}/{file.name}"
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
+            wait=tenacity.wait_random_exponential(multiplier=PAUSE, max=4 * PAUSE),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            reraise=True,
+        )
+        try:
+            if file.url is None:
+                why = file.broken or f"BrowserAct did not have it ready within {PREPARING:g} seconds"
+                return FileError(why, temporary=file.pending)
+            size = self._size_of(target)
+            if size is None or file.size not in (None, size):
+                size = retrying(self._fetch_once, session, file, target)
+            return self._kept(file.name, size, results)
+        except FileError as error:
+            return error
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - one file's trouble is not another's
+            return FileError(f"{type(error).__name__}: {_without_urls(str(error))}", temporary=True)
+
+    def _fetch_once(self, session: requests.Session, file: RunFile, target: str) -> int:
+        """Fetch a file and give its size."""
+        with self._opened(session, file) as (response, announced):
+            received = 0
+            with self._writing(target) as write:
+                for chunk in response.iter_content(CHUNK):
+                    if self._stop.is_set():
+                        raise Interrupted
+                    received += len(chunk)
+                    if announced is not None and received > announced:
+                        raise FileError(f"it is larger than the {announced} bytes that were announced")
+                    write(chunk)
+                if announced is not None and received < announced:
+                    raise FileError(f"only {received} of its {announced} bytes came", temporary=True)
+            return received
+
+    @contextmanager
+    def _opened(self, session: requests.Session, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
+        """Ask for a file, and give the answer and the size that was announced."""
+        url = file.url or ""
+        try:
+            for _ in range(REDIRECTS + 1):
+                self._check_host(url)
+                response = session.get(
+                    url,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(self._settings.connect_timeout, self._settings.read_timeout),
+                )
+                with closing(response):
+                    if response.is_redirect:
+                        url = urljoin(url, response.headers["location"])
+                        continue
+                    yield response, _announced(file, response)
+                    return
+        except requests.RequestException as error:
+            # Its text has the address, which is as good as a key.
+            why = f"its host cannot be reached, or broke off ({type(error).__name__})"
+            raise FileError(why, temporary=True) from None
+        raise FileError(f"its address was redirected more than {REDIRECTS} times")
+
+    def _check_host(self, url: str) -> None:
+        try:
+            scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+        except ValueError:
+            scheme, host = "", None
+        if scheme not in ("http", "https") or not host:
+            raise FileError("its address is not one of http or https")
+        if is_private(host) and not is_private(urlsplit(self._settings.base_url).hostname or ""):
+            raise FileError(f"its address leads to the private host {host}")
+
+    def _size_of(self, path: str) -> int | None:
+        """Give the size of what is in the store already, or None."""
+        try:
+            size = self._fs.info(path)["size"]
+        except FileNotFoundError:
+            return None
+        return size if isinstance(size, int) else None
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[Callable[[bytes], object]]:
+        """Write something that has its name only once it is whole."""
+        folder, _, name = path.rpartition("/")
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
+        try:
+            with self._fs.open(temporary, "wb", block_size=BLOCK) as file:
+                yield file.write
+            self._fs.mv(temporary, path)
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(temporary)
+            raise
+
+
+def _announced(file: RunFile, response: requests.Response) -> int | None:
+    """Give the size of what is about to come, if it is said and surely that of the file."""
+    if response.status_code != 200:
+        raise FileError(
+            f"its host answered HTTP {response.status_code}",
+            expired=response.status_code in EXPIRED,
+            temporary=response.status_code >= 500 or response.status_code in (408, 429),
+        )
+    if _is_page(response) and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
+        raise FileError("its host answered with a web page")
+    length = response.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else None
+    if None not in (announced, file.size) and announced != file.size:
+        raise FileError(f"its host has {announced} bytes of it, and BrowserAct announced {file.size}")
+    return file.size if announced is None else announced
+
+
+def _is_page(response: requests.Response) -> bool:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower() in (
+        "text/html",
+        "application/xhtml+xml",
+    )
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _without_urls(text: str) -> str:
+    return " ".join("(an address)" if "://" in word else word for word in text.split())

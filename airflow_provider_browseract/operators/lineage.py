@@ -1,0 +1,56 @@
+"""What OpenLineage is told of a run. Imported by its provider's question only, so never without that provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import attrs
+from airflow.providers.openlineage.extractors import OperatorLineage
+from openlineage.client.event_v2 import Dataset
+from openlineage.client.facet_v2 import RunFacet
+
+from airflow_provider_browseract.runs.report import facts
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.results import Results
+
+FACET = "browseract_task"
+"""Name of the run's facet."""
+
+
+@attrs.define
+class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
+    """What is known of the BrowserAct task, without its data.
+
+    :param task: see :func:`~airflow_provider_browseract.runs.report.facts`.
+    """
+
+    task: dict[str, Any]
+
+
+def lineage_of(
+    workflow_id: str, base_url: str, task: Task | None, results: Results | None
+) -> OperatorLineage[Any, Any]:
+    """Give the workflow as input, the results' folder as output, and the run's facts.
+
+    :param workflow_id: the workflow.
+    :param base_url: address of the BrowserAct API.
+    :param task: the run, if it has ended.
+    :param results: what was written of it, if anything.
+    """
+    return OperatorLineage(
+        inputs=[Dataset(namespace=f"browseract://{urlsplit(base_url).netloc}", name=f"workflow/{workflow_id}")],
+        outputs=[_dataset(results.path)] if results else [],
+        run_facets={FACET: BrowserActTaskFacet(facts(task))} if task else {},
+    )
+
+
+def _dataset(path: str) -> Dataset:
+    """Name a folder as OpenLineage does: the store as namespace, and what lies in it as name."""
+    parts = urlsplit(path)
+    if parts.scheme in ("", "file", "local"):
+        return Dataset(namespace="file", name=parts.path)
+    bucket = parts.netloc.rpartition("@")[2]
+    return Dataset(namespace=f"{parts.scheme}://{bucket}", name=parts.path.lstrip("/") or "/")

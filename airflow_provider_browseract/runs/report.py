@@ -1,0 +1,94 @@
+"""What logs, messages and XComs say of a run: one set of words for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+
+GOAL_LENGTH = 200
+"""Characters of a step's goal in one line."""
+
+TABLE_STEPS = 50
+"""Steps in the table at the end; of a longer run, the first and the last ones."""
+
+
+def describe(task: Task) -> str:
+    """Name a task in the words of every message."""
+    return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
+
+
+def log_url(task: Task) -> str | None:
+    """Give the address of a task's page in BrowserAct; while it has none, that of its live view."""
+    return task.log_detail_url or task.live_url
+
+
+def status_line(task: Task) -> str:
+    """Say in one line where a run stands, with the live view while there is one."""
+    line = f"BrowserAct task {task.id} is {task.status}."
+    if not task.live_url or task.status.ended:
+        return line
+    if task.status is TaskStatus.PAUSED:
+        return f"{line} It waits for a person: {task.live_url}"
+    return f"{line} Live view: {task.live_url}"
+
+
+def step_line(task_id: str, step: Step) -> str:
+    """Say in one line that a step has begun, and where it stands."""
+    return f"BrowserAct task {task_id}, {_step(step)} ({step.status or 'no status given'})"
+
+
+def end_lines(task: Task) -> Iterator[str]:
+    """Say how a run ended, what it took, and which steps it had, a line each."""
+    seconds = duration_of(task)
+    took = f" after {seconds:.0f} s" if seconds is not None else ""
+    spent = f", {task.credit} credits used" if task.credit is not None else ""
+    steps = task.steps
+    counted = f", {len(steps)} step{'' if len(steps) == 1 else 's'}{':' if steps else ''}" if steps else ""
+    yield f"{describe(task)} ended as {task.status}{took}{spent}{counted or '.'}"
+    for position, step in enumerate(steps):
+        if TABLE_STEPS // 2 <= position < len(steps) - TABLE_STEPS // 2:
+            if position == TABLE_STEPS // 2:
+                yield f"  ... {len(steps) - TABLE_STEPS // 2 * 2} more"
+            continue
+        yield f"  {step.status or '?':8} {_step(step)}"
+
+
+def duration_of(task: Task) -> float | None:
+    """Give the seconds from a run's start to its end, by BrowserAct's clock; None before the end."""
+    if not task.status.ended or task.created_at is None or task.finished_at is None:
+        return None
+    return (task.finished_at - task.created_at).total_seconds()
+
+
+def facts(task: Task) -> dict[str, Any]:
+    """Give what is known of a run as plain JSON values, without what it was given and what it found.
+
+    :returns: ``task_id``, ``workflow_id``, ``profile_id``, ``status``, ``created_at`` and ``finished_at`` in ISO 8601,
+        ``seconds``, ``credits``, ``links`` (``task``, ``live``), and ``counts`` of ``steps``, ``output_files`` and
+        ``download_files``.
+    """
+    return {
+        "task_id": task.id,
+        "workflow_id": task.workflow_id,
+        "profile_id": task.profile_id,
+        "status": task.status.value,
+        "created_at": task.created_at.isoformat() if task.created_at else None,
+        "finished_at": task.finished_at.isoformat() if task.finished_at and task.status.ended else None,
+        "seconds": duration_of(task),
+        "credits": task.credit,
+        "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
+        "counts": {
+            "steps": len(task.steps),
+            "output_files": len(task.output.files) if task.output else 0,
+            "download_files": len(task.download_files),
+        },
+    }
+
+
+def _step(step: Step) -> str:
+    goal = " ".join((step.goal or "no goal given").split())
+    if len(goal) > GOAL_LENGTH:
+        goal = f"{goal[: GOAL_LENGTH - 1]}\u2026"
+    return f"step {'?' if step.number is None else step.number}: {goal}"

@@ -1,0 +1,106 @@
+"""Fetching files into object storage, against what curl takes for the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FILES = 10
+SIZE = 50 * 1024 * 1024
+ROUNDS = 5
+
+
+def files() -> None:
+    """Ten files of 50 MiB from the emulator to a local folder, by the provider and by curl, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.benchmarks.files"]
+        with subprocess.Popen([*command, "serve"], stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout
+                task = json.loads(server.stdout.readline())
+                ours, curls, peaks = [], [], []
+                for _ in range(ROUNDS):
+                    curls.append(_curl(task["urls"], Path(folder) / "curl"))
+                    done = subprocess.run(
+                        [*command, "fetch", json.dumps(task), folder], stdout=subprocess.PIPE, check=True, text=True
+                    )
+                    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+                    ours.append(seconds)
+                    peaks.append(peak)
+            finally:
+                server.terminate()
+    ratio = statistics.median(curls) / statistics.median(ours)
+    rate = FILES * SIZE / 2**20 / statistics.median(ours)
+    print(
+        f"{FILES} files of {SIZE >> 20} MiB, medians of {ROUNDS}: {statistics.median(ours):.2f} s ({rate:.0f} MiB/s), "
+        f"curl {statistics.median(curls):.2f} s; {ratio:.2f} of curl's rate (limit 0.8); "
+        f"peak memory {max(peaks) >> 20} MiB (limit 300 MiB)"
+    )
+
+
+def _curl(urls: list[str], folder: Path) -> float:
+    from airflow_provider_browseract.hooks.results import AT_ONCE
+
+    folder.mkdir()
+    outputs = [part for number, url in enumerate(urls) for part in ("-o", str(folder / str(number)), url)]
+    began = time.perf_counter()
+    subprocess.run(["curl", "-sS", "--fail", "--parallel", "--parallel-max", str(AT_ONCE), *outputs], check=True)
+    took = time.perf_counter() - began
+    assert {path.stat().st_size for path in folder.iterdir()} == {SIZE}
+    shutil.rmtree(folder)
+    return took
+
+
+def _fetch(task: dict[str, str], folder: str) -> None:
+    from airflow_provider_browseract.api import calls
+    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.hooks.results import ResultStore
+    from airflow_provider_browseract.runs.outputs import OutputFormat
+
+    settings = ClientSettings("app-emulator", task["base_url"])
+    with BrowserActClient(settings) as client:
+        run = client.send(calls.get_task(task["id"]))
+    store = ResultStore(f"file://{folder}/ours", settings, logging.getLogger())
+    store.check()
+    began = time.perf_counter()
+    results = store.save(run, OutputFormat.AUTO, lambda: run)
+    took = time.perf_counter() - began
+    assert [kept.size for kept in results.files] == [SIZE] * FILES
+    shutil.rmtree(f"{folder}/ours")
+    print(json.dumps([took, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+
+
+def _serve() -> None:
+    import signal
+
+    from airflow_provider_browseract.api import calls
+    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.emulator import EXPORT, EmulatedFile, Emulator
+
+    emulator = Emulator()
+    content = os.urandom(SIZE)
+    exported = tuple(EmulatedFile(f"{number}.bin", content) for number in range(FILES))
+    emulator.set_workflow(EXPORT.id, files=exported, duration=0.1)
+    with emulator.serve() as running, BrowserActClient(ClientSettings("app-emulator", running.url)) as client:
+        created = client.send(calls.run_task(EXPORT.id, input_parameters=[{"name": "keyword", "value": "pens"}]))
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        output = client.send(calls.get_task(created.id)).output
+        assert output
+        print(json.dumps({"id": created.id, "base_url": running.url, "urls": output.files}), flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        _serve()
+    else:
+        _fetch(json.loads(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,390 @@
+"""Writing results into object storage: here a folder, and hosts that answer in every way that they may."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from airflow_provider_browseract.api.client import ClientSettings
+from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.hooks import results
+from airflow_provider_browseract.hooks.results import ResultStore, StorageError
+from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.outputs import OutputFormat
+from tests.e2e.local_airflow import wait_for
+from tests.served import served
+
+AUTO = OutputFormat.AUTO
+CONTENT = bytes(range(256)) * 40
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """A host of files; what it answers to a path is set by the test."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.app = FastAPI()
+        self.failures: dict[str, int] = {}
+        self.app.add_api_route("/{path:path}", self._answer)
+
+    async def _answer(self, path: str, request: Request) -> Response:
+        self.requests.append((path, dict(request.headers)))
+        kind = path.partition("/")[0]
+        if self.failures.get(kind, 0) > 0:
+            self.failures[kind] -= 1
+            return Response(status_code=503)
+        if kind == "expired":
+            return Response(status_code=403)
+        if kind == "page":
+            return Response(b"<html>log in</html>", media_type="text/html")
+        if kind == "redirect":
+            return RedirectResponse(f"/plain/{path.partition('/')[2]}")
+        if kind == "private":
+            return RedirectResponse("http://169.254.169.254/latest/meta-data")
+        if kind == "around":
+            return RedirectResponse("/around/and/around")
+        if kind == "truncated":
+            return StreamingResponse(_pieces(len(CONTENT) // 2), headers={"Content-Length": str(len(CONTENT))})
+        if kind == "endless":
+            return StreamingResponse(_pieces(10_000 * len(CONTENT)))
+        return Response(CONTENT, media_type="application/octet-stream")
+
+
+async def _pieces(length: int) -> AsyncIterator[bytes]:
+    sent = 0
+    while sent < length:
+        piece = CONTENT[: min(len(CONTENT), length - sent)]
+        sent += len(piece)
+        yield piece
+
+
+@pytest.fixture(scope="module")
+def served_host() -> Iterator[tuple[Host, int]]:
+    host = Host()
+    with served(host.app) as port:
+        yield host, port
+
+
+@pytest.fixture
+def host(served_host) -> Host:
+    served_host[0].requests.clear()
+    served_host[0].failures.clear()
+    return served_host[0]
+
+
+@pytest.fixture
+def store(served_host, tmp_path, monkeypatch) -> SimpleNamespace:
+    """A store in a folder, and how to save a run there."""
+    monkeypatch.setattr(results, "PAUSE", 0.01)
+    monkeypatch.setattr(results, "LOOK_PAUSE", 0.01)
+    root = tmp_path / "results"
+    settings = ClientSettings("app-secret", f"http://127.0.0.1:{served_host[1]}", read_timeout=5.0)
+
+    def make(output_path=str(root), settings=settings) -> ResultStore:
+        return ResultStore(output_path, settings, log)
+
+    def save(task: Task, output_format=AUTO, again=None, **made):
+        answers = list(again or ())
+        return make(**made).save(task, output_format, lambda: answers.pop(0) if answers else task)
+
+    def url(path: str) -> str:
+        return f"http://127.0.0.1:{served_host[1]}/{path}"
+
+    return SimpleNamespace(root=root, folder=root / "7", save=save, url=url, make=make, settings=settings)
+
+
+def task(*files: DownloadFile, text: str | None = None, urls: tuple[str, ...] = (), **fields) -> Task:
+    output = Output(text, urls)
+    return Task("7", TaskStatus.FINISHED, "70", output=output, download_files=files, **fields)
+
+
+def download(name: str, url: str | None, **fields) -> DownloadFile:
+    given = {"guid": name, "file_size": len(CONTENT), "status": "uploaded", "error_message": None, "expires_at": None}
+    return DownloadFile(**{**given, **fields, "file_name": name, "download_url": url})
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class TestWhatIsWritten:
+    @pytest.mark.parametrize(
+        ("text", "output_format", "name"),
+        [
+            ('[{"a": 1}]', AUTO, "output.json"),
+            ("plain", AUTO, "output.txt"),
+            ('"quoted"', AUTO, "output.txt"),
+            ('"quoted"', OutputFormat.JSON, "output.json"),
+            ("\ufeffa,b\n1,2\n", OutputFormat.CSV, "output.csv"),
+            ('{"a": 1}', OutputFormat.TEXT, "output.txt"),
+            ("\u00fc" * 2_000_000, AUTO, "output.txt"),
+        ],
+    )
+    def test_is_the_text_as_it_came_under_the_name_of_its_format(self, store, text, output_format, name):
+        kept = store.save(task(text=text), output_format)
+        assert (store.folder / name).read_text(encoding="utf-8") == text
+        assert kept.output is not None
+        assert (kept.output.path, kept.output.size) == (str(store.folder / name), len(text.encode()))
+
+    def test_are_files_with_path_size_and_media_type(self, store, host):
+        kept = store.save(task(download("a.pdf", store.url("plain/a")), urls=(store.url("plain/b.csv"),)))
+        assert kept.manifest() == {
+            "path": str(store.folder),
+            "task": str(store.folder / "task.json"),
+            "output": None,
+            "files": [
+                {
+                    "name": name,
+                    "path": str(store.folder / name),
+                    "size": len(CONTENT),
+                    "media_type": media_type,
+                }
+                for name, media_type in (("a.pdf", "application/pdf"), ("b.csv", "text/csv"))
+            ],
+        }
+        assert written(store.folder).keys() == {"a.pdf", "b.csv", "task.json"}
+        assert (store.folder / "a.pdf").read_bytes() == CONTENT
+
+    def test_is_what_is_known_of_the_run_without_addresses_and_inputs(self, store, host):
+        run = task(
+            download("a", store.url("plain/a?signature=x")),
+            text="[1]",
+            credit=5,
+            input_parameters="password=hunter2",
+            steps=(Step(1, "succeed", "read", None, None),),
+        )
+        store.save(run)
+        text = (store.folder / "task.json").read_text()
+        facts = json.loads(text)
+        assert (facts["status"], facts["credits"], facts["steps"][0]["goal"]) == ("finished", 5, "read")
+        assert facts["files"][0]["name"] == "a"
+        assert facts["missing"] == {}
+        assert not any(secret in text for secret in ("signature", "hunter2"))
+
+    def test_is_nothing_but_the_facts_of_a_run_without_output(self, store):
+        assert store.save(Task("7", TaskStatus.FINISHED)).output is None
+        assert written(store.folder).keys() == {"task.json"}
+
+    def test_carries_no_api_key_and_no_credentials_of_netrc_to_the_host_of_a_file(
+        self, store, host, tmp_path, monkeypatch
+    ):
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login ada password hunter2")
+        monkeypatch.setenv("NETRC", str(netrc))
+        store.save(task(download("a", store.url("redirect/a"))))
+        assert [path for path, _ in host.requests] == ["redirect/a", "plain/a"]
+        assert not any("authorization" in headers for _, headers in host.requests)
+
+    def test_leads_out_of_no_folder_whatever_a_file_is_called(self, store, host):
+        names = ["../../out", "/etc/passwd", "a\x00b", "x" * 300, "task.json", ".."]
+        kept = store.save(task(*(download(name, store.url("plain/a")) for name in names)))
+        assert len(kept.files) == len(names)
+        assert len(written(store.folder)) == len(names) + 1
+        assert [path.name for path in store.root.iterdir()] == ["7"]
+        assert json.loads((store.folder / "task.json").read_text())["status"] == "finished"
+
+
+class TestTextThatIsNotWhatWasDeclared:
+    def test_is_kept_as_text_and_told(self, store):
+        kept = store.save(task(text='{"broken": '), OutputFormat.JSON)
+        assert kept.format_error is not None
+        assert (store.folder / "output.txt").read_text() == '{"broken": '
+
+    def test_that_is_empty_leaves_nothing_to_keep(self, store):
+        kept = store.save(task(text=""), OutputFormat.CSV)
+        assert (kept.format_error, kept.output) == ("the output is empty", None)
+
+    def test_and_cannot_be_utf_8_is_kept_as_far_as_it_can(self, store):
+        store.save(task(text="a\ud800b"))
+        assert (store.folder / "output.txt").read_bytes() == b"a?b"
+
+
+class TestAgain:
+    def test_a_file_that_is_whole_is_not_fetched_once_more(self, store, host):
+        run = task(download("a", store.url("plain/a")), urls=(store.url("plain/b"),))
+        first = store.save(run)
+        host.requests.clear()
+        assert store.save(run).manifest() == first.manifest()
+        assert host.requests == []
+
+    def test_a_file_of_another_size_is_fetched_anew(self, store, host):
+        store.folder.mkdir(parents=True)
+        (store.folder / "a").write_bytes(b"something else")
+        store.save(task(download("a", store.url("plain/a"))))
+        assert (store.folder / "a").read_bytes() == CONTENT
+
+    def test_what_was_broken_off_leaves_no_half_file(self, store, host, monkeypatch):
+        monkeypatch.setattr(results, "CHUNK", 1000)
+        threads: list[threading.Thread] = []
+
+        def interrupted(function, files):
+            # Airflow's time limit strikes in the main thread while others fetch.
+            threads.append(threading.Thread(target=_until_interrupted, args=(function, files[0]), daemon=True))
+            threads[0].start()
+            wait_for("The beginning of the file", lambda: any(store.folder.iterdir()), timeout=10, every=0.001)
+            raise KeyboardInterrupt
+
+        pool = SimpleNamespace(map=interrupted, shutdown=lambda **_: None)
+        monkeypatch.setattr(results, "ThreadPoolExecutor", lambda *_: pool)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(task(download("a", store.url("endless/a"), file_size=None)))
+        threads[0].join(10)
+        assert not threads[0].is_alive()
+        assert written(store.folder) == {}
+
+
+def _until_interrupted(function, file) -> None:
+    with suppress(results.Interrupted):
+        function(file)
+
+
+class TestAFileThatCannotBeFetched:
+    @pytest.mark.parametrize(
+        ("path", "fields", "why"),
+        [
+            ("page/a", {}, "its host answered with a web page"),
+            ("truncated/a", {"file_size": None}, "its host cannot be reached, or broke off|only"),
+            ("plain/a", {"file_size": 7}, f"its host has {len(CONTENT)} bytes of it, and BrowserAct announced 7"),
+            ("endless/a", {}, f"it is larger than the {len(CONTENT)} bytes that were announced"),
+            ("around/a", {}, "redirected more than 5 times"),
+            ("expired/a", {}, "its host answered HTTP 403"),
+        ],
+    )
+    def test_is_named_with_the_reason_while_the_others_are_kept(self, store, host, path, fields, why):
+        files = [download("bad", store.url(path), **fields), download("good", store.url("plain/b"))]
+        kept = store.save(task(*files, text="[1]"))
+        assert list(kept.missing) == ["bad"]
+        assert written(store.folder).keys() == {"good", "output.json", "task.json"}
+        assert json.loads((store.folder / "task.json").read_text())["missing"] == kept.missing
+        assert re.search(why, kept.missing["bad"])
+
+    @pytest.mark.parametrize(
+        "url", ["http://169.254.169.254/x", "http://localhost:1/x", "ftp://example.com/x", "http://["]
+    )
+    def test_since_its_address_leads_astray_is_not_asked_for(self, store, url):
+        public = ClientSettings("app-secret")
+        kept = store.save(task(download("bad", url)), settings=public)
+        assert "its address" in kept.missing["bad"]
+        assert kept.lost
+
+    def test_since_it_is_redirected_to_a_private_address_is_not_asked_for_there(self, store, host, monkeypatch):
+        # The test's own host is private too, so here alone it counts as public.
+        monkeypatch.setattr(results, "is_private", lambda name: name.startswith("169.254."))
+        kept = store.save(task(download("bad", store.url("private/a"))))
+        assert kept.missing == {"bad": "its address leads to the private host 169.254.169.254"}
+
+    def test_for_a_moment_is_tried_again(self, store, host):
+        host.failures["plain"] = 2
+        assert not store.save(task(download("a", store.url("plain/a")))).missing
+        assert len(host.requests) == 3
+
+    def test_for_longer_is_missing_and_may_come_later(self, store, host):
+        host.failures["plain"] = 99
+        kept = store.save(task(download("a", store.url("plain/a"))))
+        assert kept.missing == {"a": "its host answered HTTP 503"}
+        assert not kept.lost
+
+    def test_says_nothing_of_its_address(self, store):
+        kept = store.save(task(download("a", "http://127.0.0.1:1/secret-signature")))
+        assert "its host cannot be reached" in kept.missing["a"]
+        assert "secret-signature" not in kept.missing["a"]
+
+
+class TestALinkThatHasExpired:
+    def test_is_read_anew_once(self, store, host):
+        good = download("good", store.url("plain/b"))
+        run = task(download("a", store.url("expired/a")), good)
+        anew = task(download("a", store.url("plain/a")), good)
+        kept = store.save(run, again=[anew])
+        assert [file.name for file in kept.files] == ["a", "good"]
+        assert sorted(path for path, _ in host.requests) == ["expired/a", "plain/a", "plain/b"]
+
+    def test_twice_is_missing(self, store, host):
+        kept = store.save(task(download("a", store.url("expired/a"))))
+        assert kept.missing == {"a": "its host answered HTTP 403"}
+        assert len(host.requests) == 2
+
+
+class TestAFileThatIsStillPrepared:
+    def test_is_waited_for(self, store, host):
+        pending = task(download("a", None, status="uploading"))
+        kept = store.save(pending, again=[pending, pending, task(download("a", store.url("plain/a")))])
+        assert [file.name for file in kept.files] == ["a"]
+
+    def test_is_missing_after_a_while_and_may_come_later(self, store, monkeypatch):
+        monkeypatch.setattr(results, "PREPARING", 0.05)
+        kept = store.save(task(download("a", None, status="uploading")))
+        assert "did not have it ready within 0.05 seconds" in kept.missing["a"]
+        assert not kept.lost
+
+    def test_and_never_comes_is_missing_for_good(self, store):
+        kept = store.save(task(download("a", None, status="failed", error_message="404 at the shop")))
+        assert (kept.missing, kept.lost) == ({"a": "404 at the shop"}, True)
+
+
+class TestTheLookBeforeTheStart:
+    def test_leaves_nothing_behind(self, store):
+        store.make().check()
+        assert list(store.root.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("results", "Give a whole path"),
+            ("nostore://bucket/x", "the filesystem for nostore cannot be used here"),
+        ],
+    )
+    def test_refuses_what_is_no_store(self, store, path, message):
+        with pytest.raises(InputError, match=message):
+            store.make(path).check()
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+    def test_refuses_a_folder_that_may_not_be_written_to(self, store, tmp_path):
+        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        with pytest.raises(InputError, match="cannot be written to"):
+            store.make().check()
+
+    def test_refuses_a_file_in_place_of_a_folder(self, store):
+        store.root.write_text("a file")
+        with pytest.raises(InputError, match="cannot be written to"):
+            store.make().check()
+
+    def test_does_not_blame_the_user_for_a_store_that_fails(self, store, monkeypatch):
+        made = store.make()
+        monkeypatch.setattr(made._fs, "open", _fails)
+        with pytest.raises(StorageError, match="no space left"):
+            made.check()
+
+
+def _fails(*_, **__):
+    raise OSError("no space left")
+
+
+def test_a_store_that_takes_nothing_is_an_error_that_names_it(store, monkeypatch):
+    made = store.make()
+    monkeypatch.setattr(made._fs, "open", _fails)
+    with pytest.raises(StorageError, match=r"results/7: OSError: no space left"):
+        made.save(task(text="[1]"), AUTO, lambda: task())
+
+
+def test_a_store_that_fails_at_one_file_keeps_the_others(store, host, monkeypatch):
+    made = store.make()
+    mv = made._fs.mv
+    monkeypatch.setattr(made._fs, "mv", lambda a, b: _fails() if b.endswith("/bad") else mv(a, b))
+    kept = made.save(task(download("bad", store.url("plain/a")), download("good", store.url("plain/b"))), AUTO, task)
+    assert [file.name for file in kept.files] == ["good"]
+    assert kept.missing == {"bad": "OSError: no space left"}
+    assert written(store.folder).keys() == {"good", "task.json"}

@@ -1,0 +1,314 @@
+"""What becomes of a run's output: the value that is returned, what is written, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.emulator import (
+    EXPORT,
+    FAILING,
+    ORDERS,
+    PLAIN_TEXT,
+    SEARCH,
+    EmulatedFile,
+    RequestFault,
+)
+from airflow_provider_browseract.hooks import results
+from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.operators import browseract as operators
+from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+PENS = {"keyword": "pens", "max_items": 2}
+LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(set_extra, monkeypatch):
+    set_extra(retry_budget=0.2, read_timeout=2)
+    monkeypatch.setattr(results, "PAUSE", 0.01)
+    monkeypatch.setattr(results, "LOOK_PAUSE", 0.05)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Where results are written."""
+    return tmp_path / "results"
+
+
+def asked(emulator, endpoint: str) -> int:
+    return sum(request.endpoint == endpoint for request in emulator.requests)
+
+
+def every_value_of(run, xcom: str) -> list:
+    """Give a list of what an XCom of a worker will have been."""
+    values, push = [], run.ti.xcom_push
+
+    def noting(key, value):
+        if key == xcom:
+            values.append(value)
+        push(key, value)
+
+    run.ti.xcom_push = noting
+    return values
+
+
+class TestTheFormat:
+    @BOTH_WAYS
+    def test_csv_comes_back_as_rows(self, worker, emulator, deferrable):
+        emulator.set_workflow(PLAIN_TEXT.id, output="\ufeffname,price\r\npen,1\r\n")
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv", deferrable=deferrable)
+        assert run.run() == [{"name": "pen", "price": "1"}]
+
+    @BOTH_WAYS
+    def test_text_that_is_not_what_was_declared_is_kept_and_fails_the_task_for_good(self, worker, emulator, deferrable):
+        emulator.set_workflow(PLAIN_TEXT.id, output='[{"name": "pen",')
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
+        with pytest.raises(AirflowFailException, match=r"is not json: Expecting .* kept in the XCom output_text"):
+            run.run()
+        assert run.ti.xcoms["output_text"] == '[{"name": "pen",'
+
+    def test_an_empty_output_that_was_declared_to_be_something_fails_the_task(self, worker, emulator):
+        emulator.set_workflow(PLAIN_TEXT.id, output="")
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json")
+        with pytest.raises(AirflowFailException, match=r"is not json: the output is empty\. There is nothing to keep"):
+            run.run()
+        assert "output_text" not in run.ti.xcoms
+
+    def test_a_later_try_reads_the_same_text_in_the_right_format_and_starts_nothing(self, worker, emulator, store):
+        emulator.set_workflow(PLAIN_TEXT.id, output="plain")
+        with pytest.raises(AirflowFailException):
+            worker(workflow_id=PLAIN_TEXT.id, output_format="json", store=store).run()
+        assert worker(workflow_id=PLAIN_TEXT.id, output_format="text", store=store).run() == "plain"
+        assert len(emulator.tasks) == 1
+
+    @pytest.mark.parametrize(("length", "warned"), [(1024 * 1024, False), (1024 * 1024 + 1, True)])
+    def test_a_large_value_is_returned_with_a_warning_that_names_output_path(
+        self, worker, emulator, capfd, length, warned
+    ):
+        emulator.set_workflow(PLAIN_TEXT.id, output="x" * length)
+        assert worker(workflow_id=PLAIN_TEXT.id).run() == "x" * length
+        assert ("Give the operator an output_path" in "".join(capfd.readouterr())) is warned
+
+
+class TestOutputPath:
+    @BOTH_WAYS
+    def test_everything_is_written_and_the_paths_come_back(self, worker, emulator, folder, deferrable):
+        emulator.set_workflow(EXPORT.id, output="[1, 2]")
+        run = worker(
+            workflow_id=EXPORT.id, input_parameters=PENS, output_path=f"file://{folder}", deferrable=deferrable
+        )
+        manifest = run.run()
+        task_id = emulator.tasks[0].id
+        assert manifest["path"] == f"file://{folder}/{task_id}"
+        [file] = manifest["files"]
+        assert (file["name"], file["media_type"]) == ("results.csv", "text/csv")
+        assert file["path"] == f"{manifest['path']}/results.csv"
+        assert (folder / task_id / "results.csv").stat().st_size == file["size"]
+        assert json.loads((folder / task_id / "output.json").read_text()) == [1, 2]
+        assert json.loads((folder / task_id / "task.json").read_text())["status"] == "finished"
+        assert not any(request.with_key for request in emulator.requests if request.endpoint == "download-file")
+
+    def test_files_that_browseract_still_prepares_are_waited_for(self, worker, emulator, folder):
+        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("late.csv", b"a,b", prepared_after=0.6),))
+        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        assert [file["name"] for file in manifest["files"]] == ["late.csv"]
+
+    def test_links_that_have_expired_are_read_anew(self, worker, emulator, folder):
+        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("a.csv", b"a,b"),))
+        emulator.fault("download-file", RequestFault.status(403), times=1)
+        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        assert [file["size"] for file in manifest["files"]] == [3]
+        assert asked(emulator, "download-file") == 2
+
+    @pytest.mark.parametrize(
+        "fault",
+        [RequestFault.status(503), RequestFault.reset(), RequestFault.lost_answer()],
+        ids=["failing", "reset", "broken off"],
+    )
+    def test_a_host_that_fails_for_a_moment_does_no_harm(self, worker, emulator, folder, fault):
+        emulator.fault("download-file", fault, times=2)
+        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        assert len(manifest["files"]) == 1
+
+    def test_a_host_that_stays_away_leaves_it_to_the_next_try_which_fetches_what_is_missing(
+        self, worker, emulator, folder, store
+    ):
+        files = (EmulatedFile("a.csv", b"a"), EmulatedFile("b.csv", b"bb"))
+        emulator.set_workflow(EXPORT.id, files=files)
+        emulator.fault("download-file", RequestFault.status(503), times=None, skip=1)
+        arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
+        with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*in BrowserAct until"):
+            worker(**arguments).run()
+        emulator.clear_faults()
+        before = asked(emulator, "download-file")
+        manifest = worker(**arguments).run()
+        assert sorted(file["size"] for file in manifest["files"]) == [1, 2]
+        assert asked(emulator, "download-file") == before + 1
+        assert len(emulator.tasks) == 1
+
+    def test_a_failure_to_write_is_final_where_another_try_would_pay_for_another_run(self, worker, emulator, folder):
+        emulator.fault("download-file", RequestFault.status(503), times=None)
+        with pytest.raises(AirflowFailException, match="1 of 1 files are missing"):
+            worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+
+    def test_a_file_that_will_never_come_is_named_and_final(self, worker, emulator, folder, store):
+        files = (EmulatedFile("good.csv", b"a"), EmulatedFile("bad.pdf", b"", broken="404 at the shop"))
+        emulator.set_workflow(EXPORT.id, files=files)
+        with pytest.raises(AirflowFailException, match=r"bad\.pdf: 404 at the shop.*The others are in"):
+            worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder), store=store).run()
+        assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"
+
+    def test_text_that_is_not_what_was_declared_is_written_all_the_same(self, worker, emulator, folder):
+        emulator.set_workflow(PLAIN_TEXT.id, output="{")
+        with pytest.raises(AirflowFailException, match=rf"is not json: .* kept in {folder}/.*output\.txt"):
+            worker(workflow_id=PLAIN_TEXT.id, output_format="json", output_path=str(folder)).run()
+        assert (folder / emulator.tasks[0].id / "output.txt").read_text() == "{"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"output_path": ""}, "output_path is ''"),
+            ({"output_path": "None"}, "output_path is 'None'"),
+            ({"output_path": "here"}, "Give a whole path"),
+            ({"output_path": "nostore://x/y"}, "the filesystem for nostore cannot be used here"),
+            ({"output_path": "/proc/no/such"}, "cannot be written to"),
+            ({"output_path": "/tmp/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
+            ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
+        ],
+    )
+    def test_that_cannot_be_used_is_said_before_anything_is_started(self, worker, emulator, arguments, message):
+        with pytest.raises(AirflowFailException, match=message):
+            worker(workflow_id=ORDERS.id, **arguments).run()
+        assert emulator.tasks == []
+
+    def test_that_is_away_for_a_moment_does_not_stop_the_run_of_an_earlier_try(
+        self, worker, emulator, folder, store, monkeypatch
+    ):
+        emulator.set_workflow(ORDERS.id, duration=0.5)
+        arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
+        first = worker(deferrable=True, **arguments)
+        with pytest.raises(TaskDeferred):
+            first.operator().execute(first.context)
+
+        def away(self):
+            raise results.StorageError("no network")
+
+        monkeypatch.setattr(results.ResultStore, "check", away)
+        assert worker(**arguments).run()["output"]["name"] == "output.json"
+        assert len(emulator.tasks) == 1
+
+
+class TestWhatIsToldOfARun:
+    def test_the_xcom_task_has_the_facts_while_it_goes_and_after_its_end(self, worker, emulator):
+        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
+        told = every_value_of(run, "task")
+        run.run()
+        assert [facts["status"] for facts in told] in (["running", "finished"], ["created", "finished"])
+        assert told[-1]["credits"] == 20
+        assert told[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
+        assert "pens" not in json.dumps(told)
+
+    def test_the_end_is_told_as_a_table_of_steps_with_what_it_cost(self, worker, emulator, capfd):
+        worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+        log = "".join(capfd.readouterr())
+        assert "ended as finished after " in log
+        assert "20 credits used, 4 steps:" in log
+        assert "  succeed  step 2: Search for the keyword" in log
+
+    def test_credits_and_runs_are_counted_once_a_run_is_concluded(self, worker, emulator, monkeypatch):
+        counted = []
+        monkeypatch.setattr(operators, "count_in_task", lambda name, **how: counted.append((name, how)))
+        worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+        with pytest.raises(RunFailedError):
+            worker(workflow_id=FAILING.id).run()
+        assert counted == [
+            ("browseract.runs", {"tags": {"status": "finished"}}),
+            ("browseract.credits", {"by": 20}),
+            ("browseract.runs", {"tags": {"status": "failed"}}),
+            ("browseract.credits", {"by": 10}),
+        ]
+
+    def test_results_that_the_next_try_writes_are_counted_then(self, worker, emulator, monkeypatch, folder, store):
+        counted = []
+        monkeypatch.setattr(operators, "count_in_task", lambda name, **how: counted.append(name))
+        emulator.fault("download-file", RequestFault.status(503), times=None)
+        arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
+        with pytest.raises(ResultError):
+            worker(**arguments).run()
+        assert counted == []
+        emulator.clear_faults()
+        worker(**arguments).run()
+        assert counted == ["browseract.runs", "browseract.credits"]
+
+    def test_a_failed_run_names_code_step_picture_and_remedy(self, worker, emulator):
+        with pytest.raises(RunFailedError) as failed:
+            worker(workflow_id=FAILING.id).run()
+        said = str(failed.value)
+        for part in ("(code 1011)", "Step 2: Get past the captcha", "Screenshot: http", "Log: http", "pause for a"):
+            assert part in said
+
+    def test_the_live_view_is_there_from_the_start_and_says_when_it_is_over(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=0.5)
+        run = worker(workflow_id=ORDERS.id)
+        links = every_value_of(run, LIVE)
+        run.run()
+        assert emulator.tasks[0].id in links[0]
+        assert links[-1] == LiveViewLink.OVER == "browseract/run-is-over"
+        assert "/logs/" in run.ti.xcoms[TASK]
+
+    def test_the_live_view_is_over_when_the_run_was_given_up(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, timeout=0.3)
+        with pytest.raises(Exception, match="did not end within"):
+            run.run()
+        assert run.ti.xcoms[LIVE] == LiveViewLink.OVER
+
+    def test_the_events_of_outlets_say_which_run_and_where(self, worker, emulator, folder):
+        asset = Asset("pens")
+        run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder), outlets=[asset])
+
+        class Event:
+            extra: dict = {}
+
+        run.context["outlet_events"] = {asset: Event}
+        manifest = run.run()
+        assert Event.extra == {
+            "browseract_task_id": emulator.tasks[0].id,
+            "counts": {"steps": 3, "output_files": 1, "download_files": 1},
+            "path": manifest["path"],
+            "files": [file["path"] for file in manifest["files"]],
+        }
+
+
+class TestOpenLineage:
+    @pytest.mark.parametrize(
+        ("path", "dataset"),
+        [
+            ("s3://aws@bucket/a/b", ("s3://bucket", "a/b/7")),
+            ("gs://bucket", ("gs://bucket", "7")),
+            ("file:///data/x", ("file", "/data/x/7")),
+            ("/data/x", ("file", "/data/x/7")),
+        ],
+    )
+    def test_a_store_is_named_as_openlineage_does(self, path, dataset):
+        pytest.importorskip("airflow.providers.openlineage")
+        from airflow_provider_browseract.operators.lineage import lineage_of
+
+        [output] = lineage_of("70", "https://api.browseract.com", None, results.Results(f"{path}/7")).outputs
+        assert (output.namespace, output.name) == dataset
+
+    def test_the_workflow_is_the_input_and_the_facts_are_a_facet(self, worker, emulator, folder):
+        pytest.importorskip("airflow.providers.openlineage")
+        run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder))
+        operator = run.operator()
+        operator.execute(run.context)
+        lineage = operator.get_openlineage_facets_on_complete(None)
+        assert [dataset.name for dataset in lineage.inputs] == [f"workflow/{EXPORT.id}"]
+        assert [dataset.name for dataset in lineage.outputs] == [f"{folder}/{emulator.tasks[0].id}"]
+        assert lineage.run_facets["browseract_task"].task["status"] == "finished"
