@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import Any
 
 from airflow.sdk import DAG, Asset, ObjectStoragePath, task
@@ -39,7 +40,7 @@ with DAG(
     @task
     def load(file: dict[str, Any]) -> list[dict[str, str]]:
         """Read the rows of one file, and load them wherever they belong."""
-        with ObjectStoragePath(file["path"]).open("r", encoding="utf-8-sig") as lines:
-            return list(csv.DictReader(lines))
+        with ObjectStoragePath(file["path"]).open("r", encoding="utf-8-sig") as opened:
+            return list(csv.DictReader(io.StringIO(opened.read())))
 
     load.expand(file=files(export.output))

@@ -273,12 +273,16 @@ class TestWhatIsToldOfARun:
         asset = Asset("pens")
         run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder), outlets=[asset])
 
-        class Event:
+        class Events:
             extra: dict = {}
 
-        run.context["outlet_events"] = {asset: Event}
+            def __getitem__(self, key):
+                assert key == asset
+                return self
+
+        run.context["outlet_events"] = Events()
         manifest = run.run()
-        assert Event.extra == {
+        assert Events.extra == {
             "browseract_task_id": emulator.tasks[0].id,
             "counts": {"steps": 3, "output_files": 1, "download_files": 1},
             "path": manifest["path"],
