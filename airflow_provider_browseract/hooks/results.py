@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 AT_ONCE = 4
 """How many files are fetched at once."""
 
-CHUNK = 1024 * 1024
-"""Bytes that are read and written at a time."""
+CHUNK = 256 * 1024
+"""Bytes that are read and written at a time. Larger pieces are slower: each is new memory from the system."""
 
 BLOCK = 5 * 1024 * 1024
 """Bytes that a store's client may collect before it sends them: the least that S3 takes as a part of a file."""

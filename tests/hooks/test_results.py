@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,8 @@ class Host:
             return RedirectResponse("/around/and/around")
         if kind == "truncated":
             return StreamingResponse(_pieces(len(CONTENT) // 2), headers={"Content-Length": str(len(CONTENT))})
+        if kind == "large":
+            return StreamingResponse(_pieces(50 * 1024 * 1024))
         if kind == "endless":
             return StreamingResponse(_pieces(10_000 * len(CONTENT)))
         return Response(CONTENT, media_type="application/octet-stream")
@@ -195,6 +198,18 @@ class TestWhatIsWritten:
         assert len(written(store.folder)) == len(names) + 1
         assert [path.name for path in store.root.iterdir()] == ["7"]
         assert json.loads((store.folder / "task.json").read_text())["status"] == "finished"
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(store, host):
+    size = 50 * 1024 * 1024
+    tracemalloc.start()
+    try:
+        kept = store.save(task(download("a", store.url("large/a"), file_size=size)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.files[0].size == size
+    assert peak < 16 * 1024 * 1024
 
 
 class TestTextThatIsNotWhatWasDeclared:
