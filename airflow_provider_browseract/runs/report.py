@@ -46,7 +46,7 @@ def end_lines(task: Task) -> Iterator[str]:
     spent = f", {task.credit} credits used" if task.credit is not None else ""
     steps = task.steps
     counted = f", {len(steps)} step{'' if len(steps) == 1 else 's'}{':' if steps else ''}" if steps else ""
-    yield f"{describe(task)} ended as {task.status}{took}{spent}{counted or '.'}"
+    yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted or '.'}"
     for position, step in enumerate(steps):
         if TABLE_STEPS // 2 <= position < len(steps) - TABLE_STEPS // 2:
             if position == TABLE_STEPS // 2:

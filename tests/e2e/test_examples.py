@@ -107,7 +107,7 @@ def test_a_profile_chain_hands_the_log_in_on_and_its_log_tells_the_story(world, 
         r"Pausing task as DEFERRED",
         rf"BrowserAct task {log_in.id} is finished",
         rf"BrowserAct task {log_in.id}, step 1: Open the log-in page \(\w+\)",
-        rf"task {log_in.id} of workflow {LOG_IN.id} ended as finished after \d+ s, 15 credits used, 3 steps:",
+        rf"BrowserAct task {log_in.id} ended as finished after \d+ s, 15 credits used, 3 steps:",
         r"  succeed  step 3: Wait for the account page",
     ):
         assert re.search(line, story)

@@ -33,7 +33,7 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
 def test_the_end_is_told_with_what_it_took_and_each_step():
     lines = end_lines(task(credit=10, steps=(step(1, goal="Open the page"), step(2, "failed", "Read the rows"))))
     assert list(lines) == [
-        "BrowserAct task 7 of workflow 70 ended as finished after 23 s, 10 credits used, 2 steps:",
+        "BrowserAct task 7 ended as finished after 23 s, 10 credits used, 2 steps:",
         "  succeed  step 1: Open the page",
         "  failed   step 2: Read the rows",
     ]
