@@ -9,6 +9,7 @@ try:
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowSkipException,
         AirflowTaskTimeout,
         TaskDeferralError,
         TaskDeferralTimeout,
@@ -20,6 +21,7 @@ except ImportError:  # before Airflow 3.2
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef,unused-ignore]
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowSkipException,
         AirflowTaskTimeout,
         TaskDeferralError,
         TaskDeferralTimeout,
@@ -33,12 +35,12 @@ def count(name: str) -> None:
 
     :param name: name of the counter.
     """
-    try:
-        from airflow.observability import stats
-    except ImportError:  # before Airflow 3.2
-        from airflow.stats import Stats as stats  # type: ignore[no-redef,unused-ignore]
     with suppress(Exception):
-        stats.incr(name)
+        try:
+            from airflow.observability.stats import Stats
+        except ImportError:  # before Airflow 3.2
+            from airflow.stats import Stats  # type: ignore[assignment,no-redef,unused-ignore]
+        Stats.incr(name)
 
 
 def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
@@ -48,18 +50,31 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
     :param by: how many more there are.
     :param tags: what tells one counter of that name from another.
     """
-    try:
-        from airflow.sdk.observability import stats
-    except ImportError:  # before Airflow 3.2
-        from airflow.stats import Stats as stats  # type: ignore[no-redef,unused-ignore]
     with suppress(Exception):
-        stats.incr(name, by, tags=tags)
+        try:
+            from airflow.sdk.observability.stats import Stats
+        except ImportError:  # before Airflow 3.2
+            from airflow.stats import Stats  # type: ignore[no-redef,unused-ignore]
+        Stats.incr(name, by, tags=tags)
+
+
+def is_secret(name: str) -> bool:
+    """Say whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
+
+    :param name: name of a value.
+    """
+    try:
+        from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
+    except ImportError:
+        return True
+    return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call,unused-ignore]
 
 
 __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
+    "AirflowSkipException",
     "AirflowTaskTimeout",
     "TaskDeferralError",
     "TaskDeferralTimeout",
@@ -67,4 +82,5 @@ __all__ = [
     "conf",
     "count",
     "count_in_task",
+    "is_secret",
 ]

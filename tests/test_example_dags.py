@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, EmulatedFile
 from tests.e2e.local_airflow import free_port
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
@@ -16,8 +17,6 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 def run(run_dag, browseract_emulator):
     """Run an example against workflows that take less than the grace."""
     from airflow.models import Pool
-
-    from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
 
     Pool.create_or_update_pool("browseract", slots=5, description="", include_deferred=True)
     for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
@@ -49,9 +48,9 @@ def test_each_keyword_has_a_run_of_its_own(run, browseract_emulator):
     assert len(result.xcom("titles")) == 6
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """A server that speaks S3, with a bucket, behind the connection ``local_s3``."""
+@pytest.fixture(scope="module")
+def s3_server():
+    """A server that speaks S3, with a bucket; one for all tests, since Airflow keeps what it has connected to."""
     pytest.importorskip("s3fs")
     import boto3
     from moto.server import ThreadedMotoServer
@@ -63,11 +62,18 @@ def s3(monkeypatch):
     client = boto3.client("s3", aws_access_key_id="ada", aws_secret_access_key="hunter2", **access)
     client.create_bucket(Bucket="results")
     connection = {"conn_type": "aws", "login": "ada", "password": "hunter2", "extra": access}
-    monkeypatch.setenv("AIRFLOW_CONN_LOCAL_S3", json.dumps(connection))
     try:
-        yield client
+        yield client, connection
     finally:
         server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """That server, behind the connection ``local_s3``."""
+    client, connection = s3_server
+    monkeypatch.setenv("AIRFLOW_CONN_LOCAL_S3", json.dumps(connection))
+    return client
 
 
 class TestAnExport:
@@ -91,10 +97,18 @@ class TestAnExport:
         _, file = run_export(f"file://{tmp_path}/results")
         assert Path(file["path"].removeprefix("file://")).stat().st_size == file["size"]
 
+    def test_lies_in_s3_whatever_a_file_is_called(self, run, s3, browseract_emulator):
+        files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
+        browseract_emulator.emulator.set_workflow(EXPORT.id, files=files)
+        result = run("example_browseract_export", {"store": "s3://local_s3@results/browseract"})
+        assert result.state == "success"
+        assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
+
     def test_lies_in_s3_and_each_file_is_loaded(self, run_export, s3, capsys):
         manifest, file = run_export("s3://local_s3@results/browseract")
         folder = manifest["path"].removeprefix("s3://local_s3@results/")
-        found = {each["Key"]: each["Size"] for each in s3.list_objects_v2(Bucket="results")["Contents"]}
+        listed = s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]
+        found = {each["Key"]: each["Size"] for each in listed}
         assert found.keys() == {f"{folder}/results.csv", f"{folder}/task.json"}
         assert found[f"{folder}/results.csv"] == file["size"]
         with capsys.disabled():

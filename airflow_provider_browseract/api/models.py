@@ -180,15 +180,17 @@ class Task:
     @classmethod
     def read(cls, data: Json) -> Task:
         fields = _object(data, "a task")
-        live = fields.get("live_url_info")
+        live, output = fields.get("live_url_info"), fields.get("output")
+        task_id, status = _required_id(fields, "id", "a task"), read_status(fields)
         return cls(
-            id=_required_id(fields, "id", "a task"),
-            status=read_status(fields),
+            id=task_id,
+            status=status,
             workflow_id=_id(fields.get("workflow_id")),
             created_at=_time(fields.get("created_at")),
             finished_at=_time(fields.get("finished_at")),
             steps=_readable_items(fields.get("steps"), Step.read),
-            output=None if fields.get("output") is None else Output.read(fields["output"]),
+            # Before the end it is not documented, and not needed.
+            output=None if output is None else Output.read(output) if status.ended else _readable(output, Output.read),
             failure=_readable(fields.get("task_failure_info"), Failure.read),
             profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
             credit=_int(fields.get("credit")),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import socket
 import threading
 import time
 import uuid
@@ -22,8 +24,11 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import tenacity
 from airflow.sdk import ObjectStoragePath
+from airflow.sdk.log import mask_secret
+from fsspec.implementations.local import LocalFileSystem
 from requests.adapters import HTTPAdapter
 
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.runs.inputs import InputError, is_private
 from airflow_provider_browseract.runs.outputs import (
@@ -34,7 +39,6 @@ from airflow_provider_browseract.runs.outputs import (
     files_of,
     format_of,
     media_type_of,
-    storable,
 )
 from airflow_provider_browseract.runs.report import facts
 
@@ -67,6 +71,12 @@ PREPARING = 600.0
 LOOK_PAUSE = 5.0
 """Seconds between two looks for them."""
 
+COPY_LOOKS = 15
+"""How many times it is looked whether a store has copied something, with :data:`PAUSE` between."""
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of what is not whole yet."""
+
 EXPIRED = frozenset({401, 403, 404, 410})
 """What hosts answer to a link that was valid once."""
 
@@ -89,6 +99,22 @@ class FileError(Exception):
         super().__init__(why)
         self.expired = expired
         self.temporary = temporary
+
+
+class FileSession(requests.Session):
+    """A session for the hosts of files, which are not BrowserAct's API: it knows no key, and follows no redirect."""
+
+    def __init__(self, user_agent: str) -> None:
+        super().__init__()
+        # Encoded, a file's size would not be the announced one.
+        self.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
+        # Nor is anything for them in ~/.netrc.
+        self.auth = _no_auth
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=AT_ONCE))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find no redirect: requests would read the whole body that comes with one, however long."""
 
 
 class Interrupted(Exception):
@@ -163,13 +189,15 @@ class ResultStore:
         return self._root.fs
 
     def check(self) -> None:
-        """Write something small and delete it, before money is spent on what could not be kept.
+        """Write, look at and delete something small, before money is spent on what could not be kept.
 
         :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
         :raises StorageError: the store does not answer as it should.
         """
-        scheme = urlsplit(self.output_path).scheme
-        if not scheme and not self.output_path.startswith("/"):
+        scheme, host, path, *_ = urlsplit(self.output_path)
+        if not path.strip("/") if scheme in ("", "file", "local") else not host:
+            raise InputError(f"output_path is {self.output_path!r}. Give a folder, or one like s3://conn@bucket/path.")
+        if not scheme and not path.startswith("/"):
             raise InputError(
                 f"output_path is {self.output_path!r}. Give a whole path, or one like s3://conn@bucket/path."
             )
@@ -189,14 +217,16 @@ class ResultStore:
             raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
         try:
             self._make_folder(self._base)
-            probe = f"{self._base}/.browseract-{uuid.uuid4().hex}"
-            with self._fs.open(probe, "wb", block_size=BLOCK) as file:
-                file.write(b"may this be written?")
-            with suppress(Exception):
-                self._fs.rm_file(probe)
+            probe = f"{self._base}/browseract-{uuid.uuid4().hex}"
+            self._size_of(probe)
+            with self._writing(probe) as write:
+                write(b"may this be kept?")
+            self._size_of(probe)
+            self._fs.rm_file(probe)
         except (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError) as error:
             raise InputError(
-                f"output_path is {self.output_path!r}, which cannot be written to ({type(error).__name__}: {error})."
+                f"output_path is {self.output_path!r}, which cannot be written to, looked at and deleted from "
+                f"({type(error).__name__}: {error})."
             ) from error
         except Exception as error:
             raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
@@ -210,23 +240,29 @@ class ResultStore:
         :returns: what was kept and what was not.
         :raises StorageError: the store does not take even the text or the facts.
         """
-        folder = f"{self._base}/{task.id}"
         results = Results(f"{self.output_path}/{task.id}")
         try:
+            folder = f"{self._base}/{task.id}"
+            # Made here, and not by several threads at once.
+            self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task.output, output_format, folder, results)
         except Exception as error:
             raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
-        kept, failed = self._save_files(task, folder, results, read_again)
-        results.files = kept
+        outcomes = self._save_files(task, folder, results, read_again)
+        results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
+        failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
-        written = {**facts(task), "steps": [vars(step) for step in task.steps], **results.manifest()}
+        steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
+        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
         try:
             with self._writing(f"{folder}/task.json") as write:
-                write(json.dumps({**written, "missing": results.missing}, indent=1).encode())
+                write(json.dumps(written, indent=1).encode())
         except Exception as error:
             raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
+        if not results.missing:
+            self._tidy(folder, results)
         return results
 
     @property
@@ -252,7 +288,7 @@ class ResultStore:
             results.format_error = str(error)
         if not text:
             return
-        content = storable(text).encode()
+        content = text.encode("utf-8", "replace")
         name = OUTPUT_NAMES[found]
         with self._writing(f"{folder}/{name}") as write:
             for start in range(0, len(content), CHUNK):
@@ -261,35 +297,47 @@ class ResultStore:
 
     def _save_files(
         self, task: Task, folder: str, results: Results, read_again: Callable[[], Task]
-    ) -> tuple[list[Kept], dict[str, FileError]]:
-        files = self._wait_until_prepared(files_of(task), read_again)
-        outcomes = self._fetch_all(files, folder, results)
-        expired = {name for name, outcome in outcomes.items() if isinstance(outcome, FileError) and outcome.expired}
-        if expired:
-            self._log.log(logging.INFO, "The links of %d files have expired. Reading them anew.", len(expired))
-            anew = [file for file in files_of(read_again()) if file.name in expired and file.url]
-            outcomes |= self._fetch_all(anew, folder, results)
-        kept = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
-        failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
-        return kept, failed
-
-    def _wait_until_prepared(self, files: tuple[RunFile, ...], read_again: Callable[[], Task]) -> tuple[RunFile, ...]:
+    ) -> dict[str, Kept | FileError]:
+        """Fetch what is ready, then what becomes ready within a while, and once more what has expired."""
+        files = files_of(task)
+        outcomes: dict[str, Kept | FileError] = {}
+        expired: set[str] = set()
+        renewed: set[str] = set()
         until = time.monotonic() + PREPARING
-        while (pending := sum(file.pending for file in files)) and time.monotonic() < until:
-            self._log.log(
-                logging.INFO, "BrowserAct still prepares %d of %d files. Waiting for them.", pending, len(files)
-            )
-            # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
-            time.sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())))
-            files = files_of(read_again())
-        return files
+        while True:
+            ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
+            outcomes |= self._fetch_all(ready, folder, results)
+            expired = {name for name, of in outcomes.items() if isinstance(of, FileError) and of.expired} - renewed
+            pending = sum(file.pending for file in files)
+            if not expired and (not pending or time.monotonic() >= until):
+                break
+            if expired:
+                self._log.log(logging.INFO, "The links of %d files have expired. Reading them anew.", len(expired))
+                renewed |= expired
+            else:
+                self._log.log(logging.INFO, "BrowserAct still prepares %d of %d files. Waiting.", pending, len(files))
+                # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
+                time.sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())))
+            try:
+                files = files_of(read_again())
+            except BrowserActError as error:
+                self._log.log(logging.WARNING, "The files of BrowserAct task %s cannot be read: %s", task.id, error)
+        for file in files:
+            if file.name not in outcomes:
+                why = file.broken or f"BrowserAct did not have it ready within {PREPARING:g} seconds"
+                outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
+        return outcomes
 
     def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, Kept | FileError]:
         if not files:
             return {}
         self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
+        for file in files:
+            # An address is as good as a key, and HTTP libraries write it into their own debug logs.
+            if file.url and (query := file.url.partition("?")[2]):
+                mask_secret(query)
         pool = ThreadPoolExecutor(AT_ONCE, "browseract-file")
-        with closing(self._session()) as session:
+        with closing(FileSession(self._settings.user_agent)) as session:
             try:
                 outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
                 return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
@@ -300,18 +348,7 @@ class ResultStore:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _session(self) -> requests.Session:
-        """Make a session that knows no key: the hosts of files are none of BrowserAct's API."""
-        session = requests.Session()
-        # Encoded, a file's size would not be the announced one.
-        session.headers.update({"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"})
-        # Neither is anything for them in ~/.netrc.
-        session.auth = _no_auth
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=AT_ONCE))
-        return session
-
-    def _fetch(self, session: requests.Session, file: RunFile, folder: str, results: Results) -> Kept | FileError:
+    def _fetch(self, session: FileSession, file: RunFile, folder: str, results: Results) -> Kept | FileError:
         target = f"{folder}/{file.name}"
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
@@ -320,9 +357,6 @@ class ResultStore:
             reraise=True,
         )
         try:
-            if file.url is None:
-                why = file.broken or f"BrowserAct did not have it ready within {PREPARING:g} seconds"
-                return FileError(why, temporary=file.pending)
             size = self._size_of(target)
             if size is None or file.size not in (None, size):
                 size = retrying(self._fetch_once, session, file, target)
@@ -334,8 +368,10 @@ class ResultStore:
         except Exception as error:  # noqa: BLE001 - one file's trouble is not another's
             return FileError(f"{type(error).__name__}: {_without_urls(str(error))}", temporary=True)
 
-    def _fetch_once(self, session: requests.Session, file: RunFile, target: str) -> int:
+    def _fetch_once(self, session: FileSession, file: RunFile, target: str) -> int:
         """Fetch a file and give its size."""
+        if self._stop.is_set():
+            raise Interrupted
         with self._opened(session, file) as (response, announced):
             received = 0
             with self._writing(target) as write:
@@ -351,7 +387,7 @@ class ResultStore:
             return received
 
     @contextmanager
-    def _opened(self, session: requests.Session, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
+    def _opened(self, session: FileSession, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
         """Ask for a file, and give the answer and the size that was announced."""
         url = file.url or ""
         try:
@@ -382,7 +418,9 @@ class ResultStore:
             scheme, host = "", None
         if scheme not in ("http", "https") or not host:
             raise FileError("its address is not one of http or https")
-        if is_private(host) and not is_private(urlsplit(self._settings.base_url).hostname or ""):
+        if is_private(urlsplit(self._settings.base_url).hostname or ""):
+            return
+        if any(map(is_private, [host, *_addresses_of(host)])):
             raise FileError(f"its address leads to the private host {host}")
 
     def _size_of(self, path: str) -> int | None:
@@ -401,11 +439,49 @@ class ResultStore:
         try:
             with self._fs.open(temporary, "wb", block_size=BLOCK) as file:
                 yield file.write
-            self._fs.mv(temporary, path)
+            self._name(temporary, path)
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(temporary)
             raise
+
+    def _name(self, temporary: str, path: str) -> None:
+        """Give what is whole its own name."""
+        if isinstance(self._fs, LocalFileSystem):
+            self._fs.mv(temporary, path)
+            return
+        # Not mv, which would take brackets in a name for a pattern.
+        self._fs.cp_file(temporary, path)
+        size = self._fs.info(temporary)["size"]
+        # Some stores copy after they have answered.
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(FileError),
+            wait=tenacity.wait_fixed(PAUSE),
+            stop=tenacity.stop_after_attempt(COPY_LOOKS),
+            reraise=True,
+        ):
+            with attempt:
+                self._fs.invalidate_cache()
+                if self._size_of(path) != size:
+                    raise FileError("the store has not given it its name in time", temporary=True)
+        self._fs.rm_file(temporary)
+
+    def _tidy(self, folder: str, results: Results) -> None:
+        """Delete what interrupted tries, and those that took the text for something else, have left in the folder."""
+        text = results.output.name if results.output else None
+        with suppress(Exception):
+            for path in self._fs.ls(folder, detail=False):
+                name = path.rpartition("/")[2]
+                if TEMPORARY.fullmatch(name) or (name in OUTPUT_NAMES.values() and name != text):
+                    self._fs.rm_file(path)
+
+
+def _addresses_of(host: str) -> list[str]:
+    """Look up the addresses of a host; none where that cannot be done here, as behind a proxy."""
+    try:
+        return [str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(host, None)]
+    except (OSError, UnicodeError):
+        return []
 
 
 def _announced(file: RunFile, response: requests.Response) -> int | None:
@@ -416,10 +492,14 @@ def _announced(file: RunFile, response: requests.Response) -> int | None:
             expired=response.status_code in EXPIRED,
             temporary=response.status_code >= 500 or response.status_code in (408, 429),
         )
-    if _is_page(response) and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
-        raise FileError("its host answered with a web page")
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        # What is announced is what comes through the network, and not what is in it.
+        return None
     length = response.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else None
+    is_right_size = announced is not None and announced == file.size
+    if _is_page(response) and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
+        raise FileError("its host answered with a web page", expired=True)
     if None not in (announced, file.size) and announced != file.size:
         raise FileError(f"its host has {announced} bytes of it, and BrowserAct announced {file.size}")
     return file.size if announced is None else announced

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
@@ -13,12 +15,15 @@ from urllib.parse import urlsplit
 from airflow_provider_browseract.api import calls
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import CreatedTask
+    from airflow_provider_browseract.api.models import CreatedTask, InputParameter
 
 URL_LENGTH = 2048
 """The longest callback address that the API takes, in characters."""
 
 E = TypeVar("E", bound=Enum)
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that stand for the IPv4 address in their last four bytes."""
 
 LONGEST = 366 * 24 * 3600.0
 """The longest length of time that an argument can have, in seconds."""
@@ -43,6 +48,20 @@ def read_id(argument: str, value: Any) -> str:
             f"{argument} is {value!r}. Give the id that the BrowserAct dashboard or an earlier task shows."
         )
     return value.strip()
+
+
+def read_ids(argument: str, value: Any) -> list[str]:
+    """Check one id or several, and return each once.
+
+    :param argument: name of the operator's argument, for the message.
+    :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
+    :raises InputError: there is none, or one of them is not usable.
+    """
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    ids = list(dict.fromkeys(read_id(argument, each) for each in (value if several else [value])))
+    if not ids:
+        raise InputError(f"{argument} is an empty list. Give one id at least.")
+    return ids
 
 
 def read_run(
@@ -71,6 +90,32 @@ def read_run(
         input_parameters=read_input_parameters(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
+        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
+        status_change_callback_url=check_callback_url(
+            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
+        ),
+    )
+
+
+def read_template_run(
+    workflow_template_id: Any,
+    input_parameters: Any,
+    *,
+    region: Any,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> calls.Call[CreatedTask]:
+    """Check everything that a template is run with, and make the call that starts it (``run-task-by-template``).
+
+    :param workflow_template_id: the template to run.
+    :param region: code of the proxy region; None for the API's default.
+    :raises InputError: something of it is not usable; for the other arguments see :func:`read_run`.
+    """
+    return calls.run_task_by_template(
+        read_id("workflow_template_id", workflow_template_id),
+        region=None if region is None else read_id("region", region),
+        input_parameters=read_input_parameters(input_parameters),
         callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
         status_change_callback_url=check_callback_url(
             "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
@@ -134,6 +179,37 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return list(value)
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter], what: str) -> None:
+    """Compare the names of inputs with those that are declared.
+
+    :param pairs: the inputs, as name/value pairs.
+    :param declared: what is declared.
+    :param what: what is run, for the message.
+    :raises InputError: a name is not declared, or one that has to be given is not.
+    """
+    known = [one.name for one in declared]
+    given = [pair["name"] for pair in pairs]
+    wrong = [
+        *(f"has the name {name!r}{_meant(name, known)}" for name in given if name not in known),
+        *(
+            f"lacks {one.name!r}, which has to be given"
+            for one in declared
+            if one.default_enabled is False and one.name not in given
+        ),
+    ]
+    if wrong:
+        needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
+        raise InputError(f"input_parameters {'; it '.join(wrong)}. What {what} takes: {needed}.")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    folded = {one.casefold(): one for one in known}
+    if same := folded.get(name.strip().casefold()):
+        return f", which is written {same!r}"
+    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""
 
 
 def read_seconds(argument: str, value: Any) -> float:
@@ -212,8 +288,15 @@ def is_private(host: str) -> bool:
 
     :param host: host name or IP address.
     """
+    name = host.rstrip(".").lower()
     try:
-        return not ipaddress.ip_address(host).is_global
+        address = ipaddress.ip_address(name)
     except ValueError:
-        name = host.rstrip(".").lower()
-        return "." not in name or name.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
+        try:
+            # Resolvers take 127.1 and 0x7f000001 for addresses, too.
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except (OSError, ValueError):
+            return "." not in name or name.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
+    if isinstance(address, ipaddress.IPv6Address) and address in NAT64:
+        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return not address.is_global

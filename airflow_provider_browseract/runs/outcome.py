@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs.report import describe
+from airflow_provider_browseract.runs.report import describe, name_step
 
 WHAT_TO_DO = {
     1011: (
@@ -89,7 +89,7 @@ def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
         return
     at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)
     step = steps[at]
-    yield f"Step {step.number}: {step.goal or 'no goal given'}"
+    yield f"At {name_step(step)}"
     # A step is judged by the one after it.
     if at + 1 < len(steps) and (judged := steps[at + 1].evaluation_previous_goal):
         yield f"Evaluation: {judged}"

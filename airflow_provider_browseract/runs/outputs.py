@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import mimetypes
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,12 +89,12 @@ def read_text(text: str | None, output_format: OutputFormat) -> Any:
     """
     text = (text or "").removeprefix(BOM)
     if output_format is OutputFormat.JSON:
-        return _read_json(text)
+        return _read_storable_json(text)
     if output_format is OutputFormat.CSV:
         return _read_csv(text)
     if output_format is OutputFormat.AUTO and text:
         try:
-            return _read_json(text)
+            return _read_storable_json(text)
         except FormatError:
             pass
     return storable(text) or None
@@ -104,28 +106,49 @@ def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
     :param output_format: what it is declared to be.
     :raises FormatError: it is not that.
     """
-    value = read_text(text, output_format)
-    if output_format is not OutputFormat.AUTO:
-        return output_format
-    return OutputFormat.TEXT if value is None or isinstance(value, str) else OutputFormat.JSON
+    text = (text or "").removeprefix(BOM)
+    if output_format is OutputFormat.CSV:
+        _read_csv(text)
+    elif output_format is OutputFormat.JSON:
+        _read_json(text)
+    elif output_format is OutputFormat.AUTO:
+        try:
+            return OutputFormat.TEXT if isinstance(_read_json(text), str) else OutputFormat.JSON
+        except FormatError:
+            return OutputFormat.TEXT
+    return output_format
 
 
 def storable(text: str) -> str:
-    """Replace what cannot be stored as UTF-8: a lone surrogate, which JSON can write."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Replace what a database cannot store: lone surrogates, which JSON can write, and the character zero."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def _read_json(text: str) -> Any:
     if not text:
         raise FormatError("the output is empty")
     try:
-        value = json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
+    except FormatError:
+        raise
     except json.JSONDecodeError as error:
         raise FormatError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"it cannot be read ({type(error).__name__})") from None
-    if not _fits_an_xcom(value):
-        raise FormatError("it has a number, a text or a key that Airflow cannot store")
+
+
+def _refuse_constant(name: str) -> None:
+    raise FormatError(f"{name} is no JSON value")
+
+
+def _read_storable_json(text: str) -> Any:
+    value = _read_json(text)
+    try:
+        fits = _fits_an_xcom(value)
+    except RecursionError:
+        fits = False
+    if not fits:
+        raise FormatError("it has a number, a text, a key or a depth that Airflow cannot store")
     return value
 
 
@@ -136,7 +159,7 @@ def _fits_an_xcom(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_fits_an_xcom, value))
     if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+        return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return not isinstance(value, float) or math.isfinite(value)
@@ -152,7 +175,10 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
         if "" in header or len(set(header)) < len(header):
             raise FormatError("the header line has an empty name, or one twice")
         found = []
-        for row in filter(None, rows):
+        for row in rows:
+            # An empty line is an empty value where there is but one, and nothing otherwise.
+            if not row and len(header) > 1:
+                continue
             if len(row) > len(header):
                 raise FormatError(f"line {rows.line_num} has {len(row)} values for {len(header)} names")
             found.append({name: row[column] if column < len(row) else None for column, name in enumerate(header)})
@@ -191,23 +217,22 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
     """
     taken = set(RESERVED_NAMES)
     found: list[RunFile] = []
-    addresses: set[str] = set()
-    for file in task.download_files:
-        name = file.file_name or (_name_in(file.download_url) if file.download_url else "")
+    downloads = [(file, safe_name(file.file_name or _name_in(file.download_url or ""))) for file in task.download_files]
+    often = Counter(name.lower() for _, name in downloads)
+    for file, name in downloads:
+        # The list may come in another order the next time, and what a name stands for has to stay.
+        if file.guid and (often[name.lower()] > 1 or name.lower() in RESERVED_NAMES):
+            name = _with(name, safe_name(file.guid))
         state = file.status or ""
         broken = file.error_message or (f"BrowserAct says {state}" if state.lower() in BROKEN_STATES else None)
-        found.append(
-            RunFile(
-                name=_free_name(name, taken),
-                url=None if broken else file.download_url,
-                size=file.file_size,
-                broken=broken,
-            )
-        )
-        addresses.add(_without_query(file.download_url or ""))
-    for url in task.output.files if task.output else ():
-        if _without_query(url) not in addresses:
-            found.append(RunFile(name=_free_name(_name_in(url), taken), url=url))
+        url = file.download_url or None
+        found.append(RunFile(_free_name(name, taken), url, file.file_size, None if url else broken))
+    urls = {file.download_url for file, _ in downloads}
+    same = {(_without_query(file.download_url or ""), name) for file, name in downloads}
+    for url in dict.fromkeys(task.output.files if task.output else ()):
+        name = safe_name(_name_in(url))
+        if url not in urls and (_without_query(url), name) not in same:
+            found.append(RunFile(_free_name(name, taken), url))
     return tuple(found)
 
 
@@ -222,7 +247,7 @@ def safe_name(name: str) -> str:
     :param name: whatever was given as a name.
     :returns: its last part, without what cannot be seen, at most :data:`NAME_BYTES` long; ``file`` if nothing is left.
     """
-    name = unicodedata.normalize("NFC", storable(name)).replace("\\", "/").rpartition("/")[2]
+    name = unicodedata.normalize("NFC", storable(name.replace("\0", ""))).replace("\\", "/").rpartition("/")[2]
     name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] != "C")
     # A dot in front hides a file, and a dot or a blank behind gets lost on some stores.
     name = name.lstrip(". ").rstrip(". ")
@@ -244,8 +269,8 @@ def _without_query(url: str) -> str:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """Give a safe name that is not taken yet, also where capitals do not count, and take it."""
-    for candidate in _candidates(safe_name(name)):
+    """Give a name that is not taken yet, also where capitals do not count, and take it."""
+    for candidate in _candidates(name):
         if candidate.lower() not in taken:
             taken.add(candidate.lower())
             return candidate
@@ -254,13 +279,14 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 def _candidates(name: str) -> Iterator[str]:
     yield name
+    for number in itertools.count(2):
+        yield _with(name, str(number))
+
+
+def _with(name: str, addition: str) -> str:
+    """Put something behind a name and before its ending."""
     stem, dot, ending = name.rpartition(".")
-    if not dot:
-        stem, ending = name, ""
-    number = 2
-    while True:
-        yield f"{stem} ({number}){dot}{ending}"
-        number += 1
+    return f"{stem} ({addition}){dot}{ending}" if dot else f"{name} ({addition})"
 
 
 def _cut(text: str, length: int) -> str:

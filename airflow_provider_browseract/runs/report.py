@@ -36,7 +36,7 @@ def status_line(task: Task) -> str:
 
 def step_line(task_id: str, step: Step) -> str:
     """Say in one line that a step has begun, and where it stands."""
-    return f"BrowserAct task {task_id}, {_step(step)} ({step.status or 'no status given'})"
+    return f"BrowserAct task {task_id}, {name_step(step)} ({step.status or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:
@@ -52,7 +52,7 @@ def end_lines(task: Task) -> Iterator[str]:
             if position == TABLE_STEPS // 2:
                 yield f"  ... {len(steps) - TABLE_STEPS // 2 * 2} more"
             continue
-        yield f"  {step.status or '?':8} {_step(step)}"
+        yield f"  {step.status or '?':8} {name_step(step)}"
 
 
 def duration_of(task: Task) -> float | None:
@@ -87,7 +87,8 @@ def facts(task: Task) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> str:
+def name_step(step: Step) -> str:
+    """Give number and goal of a step, in one line."""
     goal = " ".join((step.goal or "no goal given").split())
     if len(goal) > GOAL_LENGTH:
         goal = f"{goal[: GOAL_LENGTH - 1]}\u2026"

@@ -90,6 +90,11 @@ def test_an_output_that_cannot_be_read_is_an_error_and_not_lost(output):
         Task.read({"id": "7", "status": "finished", "output": output})
 
 
+@pytest.mark.parametrize("output", ["text", {"files": 5}])
+def test_an_output_of_a_run_that_goes_on_is_not_needed_and_does_no_harm(output):
+    assert Task.read({"id": "7", "status": "running", "output": output}).output is None
+
+
 def test_an_output_that_is_json_and_not_text_is_kept_as_text():
     task = Task.read({"id": "7", "status": "finished", "output": {"string": {"a": [1]}}})
     assert task.output == Output('{"a": [1]}')

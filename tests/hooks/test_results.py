@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import logging
 import os
 import re
+import socket
 import stat
 import threading
 import tracemalloc
@@ -13,12 +16,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_browseract.api.client import ClientSettings
+from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.hooks import results
 from airflow_provider_browseract.hooks.results import ResultStore, StorageError
@@ -59,6 +65,11 @@ class Host:
             return RedirectResponse("/around/and/around")
         if kind == "truncated":
             return StreamingResponse(_pieces(len(CONTENT) // 2), headers={"Content-Length": str(len(CONTENT))})
+        if kind == "gzip":
+            return Response(gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"})
+        if kind == "flood":
+            headers = {"Location": f"/plain/{path.partition('/')[2]}"}
+            return StreamingResponse(_pieces(10**9), 302, headers)
         if kind == "large":
             return StreamingResponse(_pieces(50 * 1024 * 1024))
         if kind == "endless":
@@ -72,6 +83,8 @@ async def _pieces(length: int) -> AsyncIterator[bytes]:
         piece = CONTENT[: min(len(CONTENT), length - sent)]
         sent += len(piece)
         yield piece
+        # Lets the server see that nobody listens any more.
+        await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +180,7 @@ class TestWhatIsWritten:
             text="[1]",
             credit=5,
             input_parameters="password=hunter2",
-            steps=(Step(1, "succeed", "read", None, None),),
+            steps=(Step(1, "succeed", "read", None, "https://shots/1.png?signature=x"),),
         )
         store.save(run)
         text = (store.folder / "task.json").read_text()
@@ -271,6 +284,7 @@ class TestAFileThatCannotBeFetched:
         ("path", "fields", "why"),
         [
             ("page/a", {}, "its host answered with a web page"),
+            ("page/a", {"file_size": None}, "its host answered with a web page"),
             ("truncated/a", {"file_size": None}, "its host cannot be reached, or broke off|only"),
             ("plain/a", {"file_size": 7}, f"its host has {len(CONTENT)} bytes of it, and BrowserAct announced 7"),
             ("endless/a", {}, f"it is larger than the {len(CONTENT)} bytes that were announced"),
@@ -285,6 +299,12 @@ class TestAFileThatCannotBeFetched:
         assert written(store.folder).keys() == {"good", "output.json", "task.json"}
         assert json.loads((store.folder / "task.json").read_text())["missing"] == kept.missing
         assert re.search(why, kept.missing["bad"])
+
+    def test_since_its_host_has_a_private_address_is_not_asked_for(self, store, monkeypatch):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        kept = store.save(task(download("bad", "https://files.example/x")), settings=ClientSettings("app-secret"))
+        assert kept.missing == {"bad": "its address leads to the private host files.example"}
 
     @pytest.mark.parametrize(
         "url", ["http://169.254.169.254/x", "http://localhost:1/x", "ftp://example.com/x", "http://["]
@@ -312,6 +332,25 @@ class TestAFileThatCannotBeFetched:
         assert kept.missing == {"a": "its host answered HTTP 503"}
         assert not kept.lost
 
+    def test_and_comes_in_another_coding_than_asked_for_is_kept(self, store, host):
+        store.save(task(download("a", store.url("gzip/a"))))
+        assert (store.folder / "a").read_bytes() == CONTENT
+
+    def test_is_not_even_read_where_it_comes_with_a_redirect(self, store, host):
+        store.save(task(download("a", store.url("flood/a"))))
+        assert (store.folder / "a").read_bytes() == CONTENT
+
+    def test_may_be_a_web_page_of_the_announced_size(self, store, host):
+        page = len(b"<html>log in</html>")
+        kept = store.save(task(download("a", store.url("page/a"), file_size=page)))
+        assert [file.size for file in kept.files] == [page]
+
+    def test_is_masked_in_all_logs(self, store, host, monkeypatch):
+        masked: list[str] = []
+        monkeypatch.setattr(results, "mask_secret", masked.append)
+        store.save(task(download("a", store.url("plain/a?signature=x"))))
+        assert masked == ["signature=x"]
+
     def test_says_nothing_of_its_address(self, store):
         kept = store.save(task(download("a", "http://127.0.0.1:1/secret-signature")))
         assert "its host cannot be reached" in kept.missing["a"]
@@ -327,6 +366,15 @@ class TestALinkThatHasExpired:
         assert [file.name for file in kept.files] == ["a", "good"]
         assert sorted(path for path, _ in host.requests) == ["expired/a", "plain/a", "plain/b"]
 
+    def test_and_cannot_be_read_anew_is_missing_while_the_others_are_kept(self, store, host):
+        def away() -> Task:
+            raise ServerError("down", http_status=503)
+
+        run = task(download("a", store.url("expired/a")), download("good", store.url("plain/b")))
+        kept = store.make().save(run, AUTO, away)
+        assert kept.missing == {"a": "its host answered HTTP 403"}
+        assert written(store.folder).keys() == {"good", "task.json"}
+
     def test_twice_is_missing(self, store, host):
         kept = store.save(task(download("a", store.url("expired/a"))))
         assert kept.missing == {"a": "its host answered HTTP 403"}
@@ -339,6 +387,30 @@ class TestAFileThatIsStillPrepared:
         kept = store.save(pending, again=[pending, pending, task(download("a", store.url("plain/a")))])
         assert [file.name for file in kept.files] == ["a"]
 
+    def test_does_not_hold_up_the_others(self, store, host):
+        seen: list[set[str]] = []
+
+        def look() -> Task:
+            seen.append(set(written(store.folder)))
+            return task(download("a", store.url("plain/a")), good)
+
+        good = download("good", store.url("plain/b"))
+        kept = store.make().save(task(download("a", None), good), AUTO, look)
+        assert seen == [{"good"}]
+        assert len(kept.files) == 2
+
+    def test_is_waited_for_though_a_look_fails(self, store, host):
+        looks: Iterator[Any] = iter([ServerError("down", http_status=503), task(download("a", store.url("plain/a")))])
+
+        def look() -> Task:
+            seen = next(looks)
+            if isinstance(seen, Exception):
+                raise seen
+            found: Task = seen
+            return found
+
+        assert not store.make().save(task(download("a", None)), AUTO, look).missing
+
     def test_is_missing_after_a_while_and_may_come_later(self, store, monkeypatch):
         monkeypatch.setattr(results, "PREPARING", 0.05)
         kept = store.save(task(download("a", None, status="uploading")))
@@ -346,8 +418,9 @@ class TestAFileThatIsStillPrepared:
         assert not kept.lost
 
     def test_and_never_comes_is_missing_for_good(self, store):
-        kept = store.save(task(download("a", None, status="failed", error_message="404 at the shop")))
-        assert (kept.missing, kept.lost) == ({"a": "404 at the shop"}, True)
+        said = "404 at https://shop.example/a?signature=x"
+        kept = store.save(task(download("a", None, status="failed", error_message=said)))
+        assert (kept.missing, kept.lost) == ({"a": "404 at (an address)"}, True)
 
 
 class TestTheLookBeforeTheStart:
@@ -359,6 +432,9 @@ class TestTheLookBeforeTheStart:
         ("path", "message"),
         [
             ("results", "Give a whole path"),
+            ("/", "Give a folder"),
+            ("file:///", "Give a folder"),
+            ("s3:///x", "Give a folder"),
             ("nostore://bucket/x", "the filesystem for nostore cannot be used here"),
         ],
     )
@@ -377,6 +453,16 @@ class TestTheLookBeforeTheStart:
         with pytest.raises(InputError, match="cannot be written to"):
             store.make().check()
 
+    @pytest.mark.parametrize("forbidden", ["info", "mv", "rm_file"])
+    def test_refuses_a_store_that_allows_only_a_part_of_what_is_needed(self, store, monkeypatch, forbidden):
+        def denied(*_, **__):
+            raise PermissionError("Access Denied")
+
+        made = store.make()
+        monkeypatch.setattr(made._fs, forbidden, denied)
+        with pytest.raises(InputError, match="cannot be written to, looked at and deleted from"):
+            made.check()
+
     def test_does_not_blame_the_user_for_a_store_that_fails(self, store, monkeypatch):
         made = store.make()
         monkeypatch.setattr(made._fs, "open", _fails)
@@ -393,6 +479,36 @@ def test_a_store_that_takes_nothing_is_an_error_that_names_it(store, monkeypatch
     monkeypatch.setattr(made._fs, "open", _fails)
     with pytest.raises(StorageError, match=r"results/7: OSError: no space left"):
         made.save(task(text="[1]"), AUTO, lambda: task())
+
+
+def test_what_interrupted_tries_have_left_is_tidied_up(store, host):
+    store.folder.mkdir(parents=True)
+    for name in (".a.0123abcd", "output.txt", ".keep", "b.csv"):
+        (store.folder / name).write_text("left")
+    store.save(task(download("a", store.url("plain/a")), text="[1]"))
+    assert written(store.folder).keys() == {".keep", "b.csv", "a", "output.json", "task.json"}
+
+
+def test_a_store_that_copies_after_it_has_answered_is_waited_for(store, monkeypatch):
+    class Late(MemoryFileSystem):  # type: ignore[misc,unused-ignore]
+        """A store that gives a copy its content at the second look."""
+
+        store: dict = {}
+        pseudo_dirs = [""]
+        looks = 0
+
+        def info(self, path, **kwargs):
+            found = super().info(path, **kwargs)
+            if path.endswith("/output.txt"):
+                self.looks += 1
+                return {**found, "size": found["size"] if self.looks > 1 else 0}
+            return found
+
+    made = store.make()
+    monkeypatch.setitem(made.__dict__, "_fs", Late(skip_instance_cache=True))
+    made.save(task(text="plain"), AUTO, task)
+    assert made._fs.cat_file(f"{store.folder}/output.txt") == b"plain"
+    assert [path for path in made._fs.find(str(store.root)) if "/." in path] == []
 
 
 def test_a_store_that_fails_at_one_file_keeps_the_others(store, host, monkeypatch):

@@ -250,7 +250,7 @@ class TestWhatIsToldOfARun:
         with pytest.raises(RunFailedError) as failed:
             worker(workflow_id=FAILING.id).run()
         said = str(failed.value)
-        for part in ("(code 1011)", "Step 2: Get past the captcha", "Screenshot: http", "Log: http", "pause for a"):
+        for part in ("(code 1011)", "At step 2: Get past the captcha", "Screenshot: http", "Log: http", "pause for a"):
             assert part in said
 
     def test_the_live_view_is_there_from_the_start_and_says_when_it_is_over(self, worker, emulator):

@@ -141,6 +141,18 @@ class TestCallbackUrls:
             check_callback_url("callback_url", "https://10.0.0.1/hook/t0ken", api_base_url=API)
         assert "t0ken" not in str(caught.value)
 
-    @pytest.mark.parametrize(("host", "private"), [("example.com", False), ("8.8.8.8", False), ("169.254.1.1", True)])
+    @pytest.mark.parametrize(
+        ("host", "private"),
+        [
+            ("example.com", False),
+            ("8.8.8.8", False),
+            ("169.254.1.1", True),
+            ("127.1", True),
+            ("0x7f.0.0.1", True),
+            ("169.254.43518", True),
+            ("64:ff9b::7f00:1", True),
+            ("64:ff9b::808:808", False),
+        ],
+    )
     def test_privacy_is_judged_by_name_or_number(self, host, private):
         assert is_private(host) is private

@@ -31,7 +31,7 @@ def test_a_failed_run_says_reason_code_step_evaluation_picture_log_and_remedy():
     for part in (
         "task 7 of workflow 70",
         "Captcha blocked the run (code 1011)",
-        "Step 2: solve the captcha",
+        "At step 2: solve the captcha",
         "Evaluation: the captcha stands",
         "Screenshot: https://shots.example/2.png",
         "Log: https://log.example/7",
@@ -54,7 +54,7 @@ def test_a_failure_whose_code_nobody_documents_has_the_general_remedy_alone():
 
 def test_a_failed_run_without_a_failing_step_names_the_last_one():
     steps = (Step(1, "succeed", "open the page", None, None), Step(2, "succeed", "read", None, None))
-    with pytest.raises(RunFailedError, match="Step 2: read"):
+    with pytest.raises(RunFailedError, match="At step 2: read"):
         check_finished(task(TaskStatus.FAILED, steps=steps))
 
 

@@ -41,6 +41,9 @@ class TestTextThatMayBeAnything:
             ('["\u00fc\U0001f600", true, null, 1.5]', ["\u00fc\U0001f600", True, None, 1.5]),
             ('{"a": Infinity}', '{"a": Infinity}'),
             ("[" * 100_000, "[" * 100_000),
+            ("[" * 600 + "]" * 600, "[" * 600 + "]" * 600),
+            (r'["\u0000"]', r'["\u0000"]'),
+            ("a\0b", "a\ufffdb"),
             ("", None),
             (None, None),
         ],
@@ -60,7 +63,9 @@ class TestTextThatIsDeclaredToBeJson:
             ("", "the output is empty"),
             (None, "the output is empty"),
             ("[" * 100_000, "RecursionError"),
-            ('{"a": Infinity}', "that Airflow cannot store"),
+            ('{"a": Infinity}', "Infinity is no JSON value"),
+            ('{"a": 1e999}', "that Airflow cannot store"),
+            ("[" * 600 + "]" * 600, "that Airflow cannot store"),
             ("[" + "1" * 5000 + "]", "it cannot be read|cannot store"),
         ],
     )
@@ -80,6 +85,9 @@ class TestTextThatIsDeclaredToBeCsv:
             {"name": "pen, red", "price": "1.50"},
             {"name": "ink", "price": "two\nlines"},
         ]
+
+    def test_with_one_column_may_have_empty_values(self):
+        assert read_output(Output(string="a\n1\n\n2\n"), CSV) == [{"a": "1"}, {"a": None}, {"a": "2"}]
 
     def test_without_rows_is_an_empty_list(self):
         assert read_output(Output(string="name,price\n"), CSV) == []
@@ -173,6 +181,17 @@ class TestFilesOfARun:
         [file] = files_of(task(download("a.pdf"), files=("https://f/a.pdf?signed anew",)))
         assert file.size == 3
 
+    def test_are_not_taken_for_one_since_only_what_their_addresses_ask_for_differs(self):
+        urls = ("https://g/get?id=1", "https://g/get?id=2", "https://g/get?id=2")
+        found = files_of(task(download("a.pdf", download_url="https://g/get?id=1"), files=urls))
+        assert [(file.name, file.url) for file in found] == [("a.pdf", urls[0]), ("get", urls[1])]
+
+    def test_of_one_name_keep_theirs_in_whatever_order_they_are_listed(self):
+        first, second = download("a.csv", guid="g1"), download("x/A.csv", guid="g2")
+        names = {file.url: file.name for file in files_of(task(first, second))}
+        assert names == {file.url: file.name for file in files_of(task(second, first))}
+        assert sorted(names.values()) == ["A (g2).csv", "a (g1).csv"]
+
     def test_get_names_that_no_other_has_even_where_capitals_do_not_count(self):
         names = [file.name for file in files_of(task(download("a.pdf"), download("A.pdf"), download("x/a.pdf")))]
         assert names == ["a.pdf", "A (2).pdf", "a (3).pdf"]
@@ -181,16 +200,22 @@ class TestFilesOfARun:
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
         assert not set(names) & set(RESERVED_NAMES)
 
-    def test_are_pending_without_an_address(self):
-        [file] = files_of(task(download("a", download_url=None, status="uploading")))
+    @pytest.mark.parametrize("url", [None, ""])
+    def test_are_pending_without_an_address(self, url):
+        [file] = files_of(task(download("a", download_url=url, status="uploading")))
         assert file.pending
+
+    def test_are_tried_if_they_have_an_address_whatever_is_said_of_them(self):
+        [file] = files_of(task(download("a", status="expired", error_message="?")))
+        assert file.url
+        assert file.broken is None
 
     @pytest.mark.parametrize(
         ("fields", "why"),
         [({"error_message": "too large"}, "too large"), ({"status": "Failed"}, "BrowserAct says Failed")],
     )
-    def test_are_broken_if_browseract_says_so(self, fields, why):
-        [file] = files_of(task(download("a", **fields)))
+    def test_are_broken_if_browseract_says_so_and_gives_no_address(self, fields, why):
+        [file] = files_of(task(download("a", download_url=None, **fields)))
         assert (file.broken, file.pending, file.url) == (why, False, None)
 
     def test_do_not_show_their_addresses(self):

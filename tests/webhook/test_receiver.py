@@ -32,7 +32,7 @@ from airflow_provider_browseract.webhook.callback import (
 from airflow_provider_browseract.webhook.plugin import CallbackApp
 
 try:
-    STATS: Any = importlib.import_module("airflow.observability.stats")
+    STATS: Any = importlib.import_module("airflow.observability.stats").Stats
 except ImportError:  # before Airflow 3.2
     STATS = importlib.import_module("airflow.stats").Stats
 
