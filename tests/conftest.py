@@ -72,21 +72,30 @@ class DagResult:
 
 
 @pytest.fixture
-def run_dag(airflow_database, monkeypatch):
-    """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
+def parse(airflow_database):
+    """Parse a file as Airflow does, and give its DAGs by their ids."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before Airflow 3.2
         from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
 
-    from airflow_provider_browseract.operators import browseract as operators
+    def parse_(path: Path):
+        bag = DagBag(str(path))
+        assert not bag.import_errors
+        return bag.dags
+
+    return parse_
+
+
+@pytest.fixture
+def run_dag(parse, monkeypatch):
+    """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
+    from airflow_provider_browseract.operators import run as operators
 
     # The grace is for the scheduler, which has no part in this.
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.5)
 
     def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
-        bag = DagBag(str(EXAMPLES / f"{name}.py"))
-        assert not bag.import_errors
-        return DagResult(bag.dags[name].test(run_conf=conf))
+        return DagResult(parse(EXAMPLES / f"{name}.py")[name].test(run_conf=conf))
 
     return run

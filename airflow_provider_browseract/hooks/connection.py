@@ -57,6 +57,14 @@ RELABELING = {"password": "API key", "host": "API address"}
 PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-..."}
 
 
+def no_connection(conn_id: str) -> str:
+    """Say that there is no such connection, and how to make one."""
+    return (
+        f"There is no connection {conn_id!r}. Add one of type BrowserAct with the API key as its password, or set "
+        f"AIRFLOW_CONN_{conn_id.upper()}."
+    )
+
+
 def connection_type() -> dict[str, Any]:
     """Describe the connection type as provider info does (``connection-types``)."""
     return {

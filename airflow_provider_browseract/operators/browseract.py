@@ -1,541 +1,94 @@
-"""The operator that runs a BrowserAct workflow."""
+"""The operators: running workflows and official templates of BrowserAct, stopping and resuming their tasks."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.log import mask_secret
+from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RunStartUnknownError
-from airflow_provider_browseract.compat import (
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowTaskTimeout,
-    TaskDeferralError,
-    TaskDeferralTimeout,
-    conf,
-    count_in_task,
-)
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.following import follow
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.tries import Tries
-from airflow_provider_browseract.runs import ledger
+from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.operators.run import RunOperator
 from airflow_provider_browseract.runs.inputs import (
     InputError,
-    read_choice,
     read_flag,
     read_id,
+    read_ids,
     read_run,
-    read_seconds,
+    read_template_run,
 )
-from airflow_provider_browseract.runs.ledger import Begun, NoSlot, OnOrphan, Wanted, Write
-from airflow_provider_browseract.runs.outcome import (
-    NoSlotError,
-    ResultError,
-    RunCanceledError,
-    RunError,
-    RunLostError,
-    RunPausedError,
-    RunTimedOutError,
-    check_finished,
-)
-from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
-from airflow_provider_browseract.runs.queueing import count_going, pause_after
-from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, status_line, step_line
-from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
-    CALLBACK_GRACE,
-    CORE_RACE_GRACE,
-    DEFAULT_POLL_INTERVAL,
-    DEFAULT_TIMEOUT,
-    SAFETY_POLL_INTERVAL,
-    End,
-    Next,
-    OnPaused,
-    WaitEvent,
-    WokenBy,
-    next_after,
-    wait_for_end,
-)
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, NoCallbackError, WaitingTask, arrange
+from airflow_provider_browseract.runs.outcome import RunError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.results import Results, ResultStore
+    from airflow_provider_browseract.api.calls import Call
+    from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
+    from airflow_provider_browseract.runs.ledger import Begun
 
-KILL_GRACE = 4.0
-"""Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
-
-InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+__all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
 
 
-class RunWorkflowOperator(BaseOperator):
-    """Runs a BrowserAct workflow, waits for its end, and returns its output.
+class RunWorkflowOperator(RunOperator):
+    """Runs a BrowserAct workflow, waits for its end, and returns its output (``run-task``).
 
-    Right after the start it pushes the XComs ``task_id`` (the BrowserAct task) and, where there is one,
-    ``profile_id`` (the browser profile that a later run can start with). ``task.output["profile_id"]`` hands it on.
-    The XCom ``task`` has what is known of the run, without its data
-    (:func:`~airflow_provider_browseract.runs.report.facts`).
+    Besides the XComs of every run it pushes ``profile_id``, where there is one: the browser profile that a later run
+    can start with. ``task.output["profile_id"]`` hands it on.
 
     :param workflow_id: the workflow to run, as the BrowserAct dashboard shows it.
-    :param input_parameters: the workflow's inputs, as a dict of names and values or as the API's list of
-        ``{"name": ..., "value": ...}``. Strings are sent as they are, other JSON values as JSON text. Templates work
-        at every depth, in values (and in the list form in names too).
     :param save_browser_data: keep cookies and logins of this run; its ``profile_id`` XCom then names them.
     :param profile_id: browser profile of an earlier run to start with. A value that turns out to be empty is an
         error, since the run would not be logged in.
-    :param callback_url: a receiver of your own for the end of the run; http(s), public, at most 2,048 characters.
-    :param status_change_callback_url: a receiver of your own for each change of status; as ``callback_url``.
-    :param output_format: what the text of the output is: ``"json"``, ``"csv"`` (the rows come back as dicts),
-        ``"text"``, or ``"auto"``, which is JSON where it can be read as that.
-    :param output_path: folder in object storage for what the run put out, as ``ObjectStoragePath`` takes it, such as
-        ``s3://conn_id@bucket/results``. Text, files and facts are written into a folder of the run's own in it.
-    :param browseract_conn_id: id of the Airflow connection.
-    :param wait_for_completion: wait for the end. Without it the task succeeds once the run is started and returns
-        the id of the BrowserAct task.
-    :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
-    :param webhook: let BrowserAct call back when the run ends, and resume the deferred task at once. ``None`` does so
-        where the connection has a ``webhook_base_url``, ``True`` demands it, ``False`` leaves it to the polls.
-    :param poll_interval: seconds, or a ``timedelta``, between two questions for the status. Default: 10, and 120 while
-        a callback is expected.
-    :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
-        Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
-    :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
-        as ``timeout``.
-    :param reattach: let a later try take up the run of an earlier one, in place of starting another (Airflow 3.3 and
-        later, which keeps what is written down of a run over tries).
-    :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
-        that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
-    :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, or
-        ``"resume"`` it, three times at most.
-    :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.
-    :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more.
-    :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
-        run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
-        ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),
-        ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and ``media_type``.
-    :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
-        the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
-        out. Or the run finished, and a retry could only pay for another: the output does not have the declared format
-        (its text is kept), or files of it will not come any more.
-    :raises RunError: the run was started and failed, was canceled, took too long, or could not be followed; or there
-        was no room for one; or it finished and its results could not be written. Airflow's retries apply: the next
-        try starts a new run if this one has come to nothing.
+    :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     """
 
-    template_fields: Sequence[str] = (
-        "workflow_id",
-        "input_parameters",
-        "profile_id",
-        "callback_url",
-        "status_change_callback_url",
-        "output_path",
-        "browseract_conn_id",
-    )
-    template_fields_renderers = {"input_parameters": "json"}
-    operator_extra_links = (BrowserActTaskLink(), LiveViewLink())
-    ui_color = "#e6f0ff"
+    template_fields: Sequence[str] = ("workflow_id", "profile_id", *RunOperator.template_fields)
 
     def __init__(
-        self,
-        *,
-        workflow_id: str,
-        input_parameters: InputParameters = None,
-        save_browser_data: bool = False,
-        profile_id: str | None = None,
-        callback_url: str | None = None,
-        status_change_callback_url: str | None = None,
-        output_format: str = OutputFormat.AUTO.value,
-        output_path: str | ObjectStoragePath | None = None,
-        browseract_conn_id: str = BrowserActHook.default_conn_name,
-        wait_for_completion: bool = True,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        webhook: bool | None = None,
-        poll_interval: float | timedelta | None = None,
-        timeout: float | timedelta = DEFAULT_TIMEOUT,
-        queue_timeout: float | timedelta | None = None,
-        reattach: bool = True,
-        on_orphan: str = OnOrphan.FAIL.value,
-        on_paused: str = OnPaused.WAIT.value,
-        cancel_on_kill: bool = True,
-        cancel_on_timeout: bool = True,
-        **kwargs: Any,
+        self, *, workflow_id: str, save_browser_data: bool = False, profile_id: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        # Not at the end of execute: until Airflow knows of the success, a later try has to find the run.
-        # First of all, since a callback of the user's may take longer than Airflow waits.
-        self.on_success_callback = [forget_run, *self.on_success_callback]
         self.workflow_id = workflow_id
-        self.input_parameters = input_parameters
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
-        self.callback_url = callback_url
-        self.status_change_callback_url = status_change_callback_url
-        self.output_format = output_format
-        self.output_path = output_path
-        self.browseract_conn_id = browseract_conn_id
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
-        self.webhook = webhook
-        self.poll_interval = poll_interval
-        self.timeout = timeout
-        self.queue_timeout = queue_timeout
-        self.reattach = reattach
-        self.on_orphan = on_orphan
-        self.on_paused = on_paused
-        self.cancel_on_kill = cancel_on_kill
-        self.cancel_on_timeout = cancel_on_timeout
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
         self._profile_wanted = profile_id is not None
-        self._browseract_task_id: str | None = None
-        self._url: str | None = None
-        self._start_under_way = False
-        self._killed = False
-        self._tries: Tries | None = None
-        self._ended: Task | None = None
-        self._results: Results | None = None
 
-    @cached_property
-    def hook(self) -> BrowserActHook:
-        """The hook for the operator's connection."""
-        return BrowserActHook(self.browseract_conn_id)
+    @property
+    def source(self) -> tuple[str, str]:
+        """The workflow."""
+        return "workflow", str(self.workflow_id)
 
-    def execute(self, context: Context) -> Any:
-        """Take up or start the run, and wait for it in the way asked for."""
-        return self._run(context, time.time(), 0)
-
-    def execute_queued(self, context: Context, event: Any, *, queued_since: float, refusals: int) -> Any:
-        """Go on after a wait for room, of which the event only says that it is over.
-
-        :param event: the payload of the trigger's event.
-        :param queued_since: moment of the first refusal, in seconds since the epoch.
-        :param refusals: how often BrowserAct had no room.
-        """
-        return self._run(context, queued_since, refusals)
-
-    def execute_complete(self, context: Context, event: Any) -> Any:
-        """Go on after the deferral: ask the API what became of the run, whatever the event says.
-
-        :param event: the payload of a :class:`~airflow_provider_browseract.runs.waiting.WaitEvent`, from the trigger or
-            from the callback route.
-        """
-        resumed_at = time.time()
-        self._tries = Tries(context, reattach=self.reattach is True)
-        try:
-            told = WaitEvent.read(event)
-        except ValueError as error:
-            return self._end_with_airflow(
-                context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
-            )
-        with self._accounting_for(told.browseract_task_id):
-            return self._resume(context, told, resumed_at)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the deferral, also when Airflow ended it: then the run must not be left going unseen."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except (TaskDeferralError, TaskDeferralTimeout) as error:
-            task_id = self._started_task_id(context)
-            if task_id is None:
-                raise NoSlotError(f"Airflow ended the wait for room: {error}. No run was started.") from error
-            self._tries = Tries(context, reattach=self.reattach is True)
-            overdue = isinstance(error, TaskDeferralTimeout)
-            return self._end_with_airflow(context, task_id, f"Airflow ended the deferral: {error}", overdue=overdue)
-
-    def on_kill(self) -> None:
-        """Stop the run, since the Airflow task that waits for it is being killed; but not if a later try wants it."""
-        self._killed = True
-        if (task_id := self._browseract_task_id) is not None:
-            self.log.warning("Killed while waiting for BrowserAct task %s. %s", task_id, self._end_killed(task_id))
-
-    def _end_killed(self, browseract_task_id: str) -> str:
-        """Stop the run of a task that is being killed, unless a later try wants it; and say so in a sentence."""
-        began = time.monotonic()
-        if self.cancel_on_kill and self._tries and (why := self._tries.taken_over(within=KILL_GRACE / 2)):
-            self._browseract_task_id = None
-            return f"It goes on: {why}."
-        within = KILL_GRACE - (time.monotonic() - began)
-        return self._stop(browseract_task_id, wanted=self.cancel_on_kill, within=within)
-
-    def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
-        while isinstance(begun := self._begin(context), NoSlot):
-            refusals += 1
-            self._wait_for_slot(context, begun, queued_since, refusals)
-            self._go_on_unless_killed()
-        entry = begun.entry
-        with self._accounting_for(begun.task_id):
-            self._hand_on(context, begun)
-            task = self._look_once(context, begun)
-            if not self.wait_for_completion:
-                self._browseract_task_id = None
-                self.log.info("Not waiting for BrowserAct task %s.", begun.task_id)
-                return begun.task_id
-            if task is not None and task.status.ended:
-                return self._conclude(context, task)
-            if self.deferrable:
-                self._defer(context, begun.task_id, entry.deadline, entry.callback_token_sha256, task)
-            return self._wait_here(context, begun.task_id, entry.deadline, task)
-
-    def _begin(self, context: Context) -> Begun | NoSlot:
-        """Take up the run of an earlier try, or start one."""
-        self._tries = tries = Tries(context, reattach=self.reattach is True)
-        try:
-            entry = tries.read()
-            self._browseract_task_id = entry.task_id if entry else None
-            wanted = self._wanted(context)
-            if entry is None and self.output_path is not None:
-                # Not where a run may go on: that is no time to fail for want of a store.
-                self._store().check()
-            begun = follow(
-                ledger.begin(
-                    wanted,
-                    entry,
-                    patience=self.hook.settings.client.longest_call,
-                    on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
-                    clock=time.time,
-                ),
-                self.hook.client,
-                self.log,
-                lambda step: self._write(tries, step) if isinstance(step, Write) else tries.claimed(),
-            )
-        except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
-            self._fail_to_begin(tries, error)
-        except AirflowTaskTimeout as error:
-            if tries.remembered:
-                raise
-            raise AirflowFailException(
-                f"execution_timeout ended the start of workflow {self.workflow_id}, so it is not known whether a "
-                f"run was started. {RunStartUnknownError.remedy}"
-            ) from error
-        finally:
-            if self._start_under_way:
-                later = "A later try looks for it." if tries.another else RunStartUnknownError.remedy
-                self.log.error("It is not known whether a run was started; it may go on, and cost credits. %s", later)
-                self._start_under_way = False
-        if isinstance(begun, NoSlot):
-            return begun
-        self._browseract_task_id = begun.task_id
-        if begun.task is None:
-            self.log.info("Started BrowserAct task %s of workflow %s.", begun.task_id, self.workflow_id)
-        else:
-            self.log.info("Taking up BrowserAct task %s, which an earlier try has started.", begun.task_id)
-        if self._killed:
-            # The signal came while the call was under way, and Airflow lets the code go on after it.
-            raise RunCanceledError(
-                f"Killed while BrowserAct task {begun.task_id} was started. {self._end_killed(begun.task_id)}"
-            )
-        return begun
-
-    def _fail_to_begin(self, tries: Tries, error: Exception) -> NoReturn:
-        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try."""
-        if isinstance(error, ledger.LedgerError):
-            raise AirflowFailException(
-                f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
-                f"was started or stopped. Delete the key {ledger.KEY} from the task state of this task instance, or "
-                "set reattach=False, once you know that no run goes on."
-            ) from error
-        said, final = str(error), False
-        if isinstance(error, AirflowNotFoundException):
-            final = True
-            said = (
-                f"There is no connection {self.browseract_conn_id!r}. Add one of type BrowserAct with the API key as "
-                f"its password, or set AIRFLOW_CONN_{self.browseract_conn_id.upper()}."
-            )
-        elif isinstance(error, InputError | ledger.OrphanError):
-            final = True
-        elif isinstance(error, RunStartUnknownError):
-            # The next try knows when this start was, and looks again.
-            final = not tries.remembered
-        elif isinstance(error, BrowserActError):
-            final = not error.temporary
-        elif self._start_under_way and not tries.remembered:
-            final = True
-            said = f"{type(error).__name__}: {said.rstrip('.')}. {RunStartUnknownError.remedy}"
-        task_id = self._browseract_task_id
-        if task_id is not None:
-            goes_on = None if final else self._leave_to_next_try()
-            said = (
-                f"{said.rstrip('.')}. BrowserAct task {task_id} of an earlier try: "
-                f"{goes_on or self._stop(task_id, wanted=self.cancel_on_kill)}"
-            )
-            if not final:
-                raise RunLostError(said) from error
-        if final:
-            raise AirflowFailException(said) from error
-        raise error
-
-    def _leave_to_next_try(self) -> str | None:
-        """Say that the next try takes up the run, if one will: no trouble of Airflow's own is worth a second run."""
-        if self._tries is None or not self._tries.another:
-            return None
-        self._browseract_task_id = None
-        return "It goes on, and the next try takes it up."
-
-    def _wanted(self, context: Context) -> Wanted:
-        """Check everything, before anything is started."""
-        # These are read again later, when it would be too late to refuse them.
-        self._poll_interval(DEFAULT_POLL_INTERVAL)
-        read_choice("on_paused", self.on_paused, OnPaused)
-        for flag in ("save_browser_data", "reattach", "cancel_on_kill", "cancel_on_timeout"):
-            read_flag(flag, getattr(self, flag))
-        if self.queue_timeout is not None:
-            read_seconds("queue_timeout", self.queue_timeout)
-        timeout = read_seconds("timeout", self.timeout)
-        read_choice("output_format", self.output_format, OutputFormat)
-        self._check_output_path()
+    def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
+        """Check workflow, inputs and profile, and make the call."""
         if self._profile_wanted:
             self.profile_id = self._read_profile_id()
-        callback = self._arrange_callback(context)
-        call = read_run(
+        return read_run(
             self.workflow_id,
             self.input_parameters,
-            save_browser_data=self.save_browser_data,
+            save_browser_data=read_flag("save_browser_data", self.save_browser_data),
             profile_id=self.profile_id,
-            callback_url=callback.callback_url if callback else self.callback_url,
-            status_change_callback_url=(
-                callback.status_change_callback_url if callback else self.status_change_callback_url
-            ),
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
             api_base_url=self.hook.settings.client.base_url,
         )
-        ti: Any = context["ti"]
-        return Wanted(
-            call,
-            timeout,
-            callback.token_sha256 if callback else None,
-            max_tries=ti.max_tries,
-            deferred=self.deferrable and self.wait_for_completion,
-        )
 
-    def _write(self, tries: Tries, step: Write) -> None:
-        """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""
-        entry = step.entry
-        self._start_under_way = not step.over and entry is not None and entry.task_id is None
-        self._browseract_task_id = None if step.over or entry is None else entry.task_id
-        try:
-            tries.write(entry)
-        except Exception:
-            if self._start_under_way:
-                # Nothing was started yet, and nothing may be started that no later try would know of.
-                self._start_under_way = False
-                raise
-            self.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
+    def read_declared(self) -> Sequence[InputParameter]:
+        """Read the workflow's inputs (``get-workflow``)."""
+        return self.hook.get_workflow(self.workflow_id).input_parameters
 
-    def _go_on_unless_killed(self) -> None:
-        if self._killed:
-            # Airflow lets the code go on after the signal.
-            raise RunCanceledError("Killed before a run was started.")
-
-    def _wait_for_slot(self, context: Context, refused: NoSlot, queued_since: float, refusals: int) -> None:
-        """Wait until there may be room for a run: here, or in the triggerer by raising the deferral."""
-        self._go_on_unless_killed()
-        limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
-        try:
-            going = follow(count_going(), self.hook.client, self.log)
-        except BrowserActError:
-            going = None
-        shown = "an unknown number of" if going is None else going
-        now, until = time.time(), queued_since + limit
-        if now >= until:
-            raise NoSlotError(
-                f"BrowserAct had no room for a run within {limit:g} seconds, asked {refusals} times; {shown} runs are "
-                f"going. No run was started. {refused.error}"
-            )
-        pause = max(pause_after(refusals, random.random), refused.error.retry_after or 0.0)
-        self.log.info(
-            "BrowserAct takes no further run now; %s runs are going. Refused %d times, trying again as soon as there "
-            "is room, for %.0f seconds at most. (%s)",
-            shown,
-            refusals,
-            until - now,
-            refused.error.message,
-        )
-        self._show_wait(context, {"waits_for": "slot", "refusals": refusals})
-        if not self.deferrable:
-            # The worker itself is what waits.
-            time.sleep(min(pause, until - now))
-            return
-        from airflow_provider_browseract.triggers.browseract import SlotTrigger
-
-        self.defer(
-            trigger=SlotTrigger(
-                browseract_conn_id=self.browseract_conn_id,
-                # 429 is not about runs; and a refusal while none is seen to go cannot be explained by their number.
-                capacity=(going or None) if isinstance(refused.error, ConcurrencyLimitError) else None,
-                pause=pause,
-                until=max(until, now + CORE_RACE_GRACE),
-            ),
-            method_name="execute_queued",
-            kwargs={"queued_since": queued_since, "refusals": refusals},
-            timeout=timedelta(seconds=until - now + BACKSTOP),
-        )
-
-    def _poll_interval(self, default: float) -> float:
-        return default if self.poll_interval is None else read_seconds("poll_interval", self.poll_interval)
-
-    def _arrange_callback(self, context: Context) -> Callback | None:
-        """Decide whether BrowserAct is to call back, and keep what the callback will be recognised by."""
-        if self.webhook is not None and not isinstance(self.webhook, bool):
-            raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
-        demanded = self.webhook is True
-        if demanded and not (self.deferrable and self.wait_for_completion):
-            raise InputError(
-                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only wake a task "
-                "that waits without a worker."
-            )
-        if self.webhook is False or not (self.deferrable and self.wait_for_completion):
-            return None
-        settings = self.hook.settings
-        if settings.webhook_base_url is None:
-            if demanded:
-                raise InputError(
-                    f"webhook=True needs webhook_base_url in the extra of connection {self.browseract_conn_id!r}: the "
-                    "public address of the Airflow API server."
-                )
-            return None
-        ti = context["ti"]
-        try:
-            callback = arrange(
-                settings.webhook_base_url,
-                WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
-                callback_url=self.callback_url,
-                status_change_callback_url=self.status_change_callback_url,
-                conn_id=self.browseract_conn_id,
-                api_base_url=settings.client.base_url,
-            )
-        except NoCallbackError as error:
-            if demanded:
-                raise InputError(f"{error}. Change that, or leave webhook=True out to let the task poll.") from None
-            self.log.info("%s. This task polls.", error)
-            return None
-        mask_secret(callback.token)
-        # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
-        ti.xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
-        return callback
-
-    def _check_output_path(self) -> None:
-        if self.output_path is None:
-            return
-        if not self.wait_for_completion:
-            raise InputError(
-                "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
-            )
-        if str(self.output_path).strip() in ("", "None"):
-            raise InputError(f"output_path is {self.output_path!r}. Give a path, or leave it out.")
-
-    def _store(self) -> ResultStore:
-        from airflow_provider_browseract.hooks.results import ResultStore
-
-        return ResultStore(str(self.output_path).strip(), self.hook.settings.client, self.log)
+    def profile_of(self, begun: Begun, task: Task | None) -> str | None:
+        """Give the profile that was saved or, if none was, the one that the run started with."""
+        if begun.entry.profile_id:
+            return begun.entry.profile_id
+        # Not every answer to a start names the profile.
+        return (task.profile_id if task and self.save_browser_data else None) or self.profile_id
 
     def _read_profile_id(self) -> str:
         try:
@@ -546,334 +99,155 @@ class RunWorkflowOperator(BaseOperator):
                 "save_browser_data=True, or leave profile_id out here."
             ) from None
 
-    def _hand_on(self, context: Context, begun: Begun) -> None:
-        context["ti"].xcom_push(key="task_id", value=begun.task_id)
-        if profile_id := begun.entry.profile_id or self.profile_id:
-            context["ti"].xcom_push(key="profile_id", value=profile_id)
-        if begun.task is not None and begun.entry.callback_token_sha256:
-            # BrowserAct calls back with the token of the try that started the run.
-            context["ti"].xcom_push(key=TOKEN_XCOM, value=begun.entry.callback_token_sha256)
 
-    def _look_once(self, context: Context, begun: Begun) -> Task | None:
-        """Read a new task for its links and, if the answer to the start had none, for its profile."""
-        try:
-            task = begun.task or self.hook.get_task(begun.task_id)
-        except BrowserActError as error:
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error)
-            return None
-        self._show(context, task)
-        if self.save_browser_data and not begun.entry.profile_id and task.profile_id:
-            context["ti"].xcom_push(key="profile_id", value=task.profile_id)
-        for step in task.steps:
-            self.log.info("%s", step_line(task.id, step))
-        self.log.info("%s", status_line(task))
-        return task
+class RunTemplateOperator(RunOperator):
+    """Runs an official template of BrowserAct, waits for its end, and returns its output (``run-task-by-template``).
 
-    def _defer(
+    :param workflow_template_id: the template to run, as ``BrowserActHook.iter_official_workflow_templates`` lists it.
+    :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the API's.
+    :param save_browser_data: templates have no browser profiles, so anything but ``False`` is an error that says so.
+    :param profile_id: likewise, anything but ``None``.
+    :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
+    """
+
+    template_fields: Sequence[str] = ("workflow_template_id", "region", *RunOperator.template_fields)
+
+    def __init__(
         self,
-        context: Context,
-        browseract_task_id: str,
-        deadline: float,
-        callback_token_sha256: str | None,
-        seen: Task | None,
-    ) -> NoReturn:
-        from airflow_provider_browseract.triggers.browseract import TaskTrigger
+        *,
+        workflow_template_id: str,
+        region: str | None = None,
+        save_browser_data: bool = False,
+        profile_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_template_id = workflow_template_id
+        self.region = region
+        self.save_browser_data = save_browser_data
+        self.profile_id = profile_id
 
-        if callback_token_sha256 is None:
-            poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
-            self.log.info("Waiting without a worker; the status is asked for every %g seconds.", poll_interval)
-        else:
-            poll_interval, grace = self._poll_interval(SAFETY_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
-            self.log.info(
-                "Waiting without a worker for BrowserAct's callback. Should it get lost: the status is asked for every "
-                "%g seconds.",
-                poll_interval,
-            )
-        waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
-        self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
-        now = time.time()
-        self.defer(
-            trigger=TaskTrigger(
-                browseract_task_id=browseract_task_id,
-                browseract_conn_id=self.browseract_conn_id,
-                poll_interval=poll_interval,
-                first_poll_at=now + grace,
-                deadline=deadline,
-                callback_token_sha256=callback_token_sha256,
-                last_seen=seen.status.value if seen else None,
-                steps_told=len(seen.steps) if seen else 0,
-                on_paused=self.on_paused,
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - now) + BACKSTOP),
+    @property
+    def source(self) -> tuple[str, str]:
+        """The template."""
+        return "template", str(self.workflow_template_id)
+
+    def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
+        """Check template, region and inputs, and make the call."""
+        for name, value in (("save_browser_data", self.save_browser_data or None), ("profile_id", self.profile_id)):
+            if value is not None:
+                raise InputError(
+                    f"{name} is {value!r}, but official templates have no browser profiles. Leave it out, or copy the "
+                    "template into a workflow of your own and run that with RunWorkflowOperator."
+                )
+        return read_template_run(
+            self.workflow_template_id,
+            self.input_parameters,
+            region=self.region,
+            callback_url=callback_url,
+            status_change_callback_url=status_change_callback_url,
+            api_base_url=self.hook.settings.client.base_url,
         )
 
-    def _wait_here(self, context: Context, browseract_task_id: str, deadline: float, seen: Task | None) -> Any:
-        poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
-        over = follow(
-            wait_for_end(
-                browseract_task_id,
-                poll_interval=poll_interval,
-                first_poll_at=min(time.time() + poll_interval, deadline),
-                deadline=deadline,
-                clock=time.time,
-                chance=random.random,
-                last_seen=seen.status if seen else None,
-                steps_told=len(seen.steps) if seen else 0,
-                on_paused=OnPaused(self.on_paused),
-            ),
-            self.hook.client,
-            self.log,
-        )
-        if over.end is End.ENDED and over.task is not None:
-            return self._conclude(context, over.task)
-        self._end_without_result(browseract_task_id, over.end, str(over.error) if over.error else None)
+    def read_declared(self) -> Sequence[InputParameter]:
+        """Read the template's inputs (``get-official-workflow-template``); the region has to be one of the API's."""
+        template = self.hook.get_official_workflow_template(self.workflow_template_id)
+        if self.region is not None:
+            regions = {region.code: region.name for region in self.hook.get_region_list()}
+            if regions and read_id("region", self.region) not in regions:
+                known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
+                raise InputError(f"region is {self.region!r}. BrowserAct has: {known}.")
+        return template.input_parameters
 
-    def _resume(self, context: Context, told: WaitEvent, resumed_at: float) -> Any:
-        task_id = self._browseract_task_id = told.browseract_task_id
-        seen: Task | BrowserActError
+
+class TaskOperator(BaseOperator):
+    """Does something with BrowserAct tasks, each for itself: one that fails keeps none of the others from its turn.
+
+    :param browseract_task_id: the BrowserAct task, or several.
+    :param browseract_conn_id: id of the Airflow connection.
+    :returns: what became of each, by its id.
+    :raises AirflowFailException: an argument is wrong, or a task cannot be acted on, now or later.
+    :raises RunError: it failed for some of them for a reason that may pass. Airflow's retries apply, and do no harm to
+        the others.
+    """
+
+    template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
+    ui_color = "#e6f0ff"
+
+    def __init__(
+        self,
+        *,
+        browseract_task_id: str | Sequence[str],
+        browseract_conn_id: str = BrowserActHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.browseract_task_id = browseract_task_id
+        self.browseract_conn_id = browseract_conn_id
+
+    @cached_property
+    def hook(self) -> BrowserActHook:
+        """The hook for the operator's connection."""
+        return BrowserActHook(self.browseract_conn_id)
+
+    @abstractmethod
+    def act(self, browseract_task_id: str) -> str:
+        """Do it with one task, and say in a word what became of it.
+
+        :raises BrowserActError: it cannot be done.
+        :raises InputError: it can never be done.
+        """
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Do it with each."""
+        done: dict[str, str] = {}
+        failed: dict[str, Exception] = {}
         try:
-            seen = self.hook.get_task(task_id)
-        except BrowserActError as error:
-            seen = error
-        then = next_after(told, seen, time.time())
-        if isinstance(seen, BrowserActError):
-            if then is Next.END:
-                self._end_without_result(task_id, End.GIVEN_UP, str(seen))
-            self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", task_id, seen)
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256, None)
-        if then is Next.CONCLUDE:
-            self._tell_what_woke(context, told, seen, resumed_at)
-            return self._conclude(context, seen)
-        self._url = log_url(seen)
-        if then is Next.DEFER:
-            self.log.warning(
-                "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
-            )
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256, seen)
-        if then is Next.WAIT_HERE:
-            self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
-            return self._wait_here(context, task_id, told.deadline, seen)
-        self._end_without_result(task_id, told.end, told.reason)
+            for task_id in read_ids("browseract_task_id", self.browseract_task_id):
+                try:
+                    done[task_id] = self.act(task_id)
+                    self.log.info("BrowserAct task %s: %s", task_id, done[task_id])
+                except (BrowserActError, InputError) as error:
+                    failed[task_id] = error
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+        except AirflowNotFoundException as error:
+            raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
+        if failed:
+            said = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
+            passing = any(isinstance(error, BrowserActError) and error.temporary for error in failed.values())
+            raise (RunError if passing else AirflowFailException)(said)
+        return done
 
-    def _tell_what_woke(self, context: Context, told: WaitEvent, task: Task, resumed_at: float) -> None:
-        shown: dict[str, Any] = {"woken_by": told.woken_by.value}
-        after = ""
-        if task.finished_at is not None:
-            # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
-            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
-            after = f", {seconds:g} seconds after the end of the run"
-        no_callback = ""
-        if told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None:
-            no_callback = " No callback had resumed it."
-        self.log.info("Woken by a %s%s.%s", told.woken_by, after, no_callback)
-        self._show_wait(context, shown)
 
-    def _show_wait(self, context: Context, shown: dict[str, Any]) -> None:
-        """Let the XComs of the task instance say how it waits, or what woke it."""
+class StopTaskOperator(TaskOperator):
+    """Stops BrowserAct tasks, wherever they were started (``stop-task``); see :class:`TaskOperator`.
+
+    Of each task it says ``stopped``, or ``ended`` if it had ended before.
+    """
+
+    def act(self, browseract_task_id: str) -> str:
+        """Stop it, unless it has ended."""
         try:
-            context["ti"].xcom_push(key="wait", value=shown)
-        except Exception:
-            self.log.warning("How the task waits could not be kept as an XCom.", exc_info=True)
+            self.hook.client.send(calls.stop_task(browseract_task_id))
+        except TaskEndedError:
+            return "ended"
+        return "stopped"
 
-    def _conclude(self, context: Context, task: Task) -> Any:
-        self._browseract_task_id = None
-        self._ended = task
-        for line in end_lines(task):
-            self.log.info("%s", line)
+
+class ResumeTaskOperator(TaskOperator):
+    """Lets paused BrowserAct tasks go on (``resume-task``); see :class:`TaskOperator`.
+
+    Of each task it says ``resumed``, or its status if it goes on already. One that has ended is an error.
+    """
+
+    def act(self, browseract_task_id: str) -> str:
+        """Resume it, if it is paused."""
         try:
-            self._show(context, task)
-        except Exception:
-            self.log.warning("The links to the task, and what is known of it, could not be kept.", exc_info=True)
-        try:
-            check_finished(task)
-            result = self._read_result(context, task) if self.output_path is None else self._keep_result(task)
-        except ResultError:
-            # The next try comes to the same end.
-            raise
-        except Exception:
-            self._count(task)
-            raise
-        self._count(task)
-        self._tell_assets(context, task)
-        return result
-
-    def _show(self, context: Context, task: Task) -> None:
-        """Let buttons and XComs of the task instance lead to the run and tell what is known of it."""
-        ti = context["ti"]
-        self._url = url = log_url(task)
-        if url:
-            BrowserActTaskLink().push(ti, url)
-        LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
-        ti.xcom_push(key="task", value=facts(task))
-
-    def _count(self, task: Task) -> None:
-        count_in_task("browseract.runs", tags={"status": task.status.value})
-        if task.credit:
-            count_in_task("browseract.credits", by=task.credit)
-
-    def _read_result(self, context: Context, task: Task) -> Any:
-        """Give the output as the value that the Airflow task returns."""
-        text = (task.output.string if task.output else None) or ""
-        try:
-            result = read_output(task.output, OutputFormat(self.output_format))
-        except FormatError as error:
-            kept = "There is nothing to keep."
-            if text:
-                context["ti"].xcom_push(key="output_text", value=storable(text))
-                kept = "The text is kept in the XCom output_text."
-            raise AirflowFailException(self._wrong_format(task, error, kept)) from error
-        if (size := len(text.encode("utf-8", "replace"))) > LARGE:
-            self.log.warning(
-                "The output has %.1f MiB and goes into Airflow's database. Give the operator an output_path, so that "
-                "it is written to object storage and only its path is handed on.",
-                size / LARGE,
-            )
-        return result
-
-    def _keep_result(self, task: Task) -> Any:
-        """Write the output to object storage, and give the paths."""
-        from airflow_provider_browseract.hooks.results import StorageError
-
-        try:
-            results = self._results = self._store().save(
-                task, OutputFormat(self.output_format), lambda: self.hook.get_task(task.id)
-            )
-        except (StorageError, BrowserActError) as error:
-            raise self._not_kept(task, f"its results could not be written: {error}") from error
-        kept = [*([results.output] if results.output else []), *results.files]
-        self.log.info("Wrote %d files, %d bytes, to %s.", len(kept), sum(each.size for each in kept), results.path)
-        if results.missing:
-            missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
-            raise self._not_kept(
-                task,
-                f"{len(results.missing)} of {len(results.missing) + len(results.files)} files are missing ({missing}). "
-                f"The others are in {results.path}",
-                lost=results.lost,
-            )
-        if results.format_error:
-            where = f"The text is kept in {results.output.path}." if results.output else "There is nothing to keep."
-            raise AirflowFailException(self._wrong_format(task, results.format_error, where))
-        return results.manifest()
-
-    def _wrong_format(self, task: Task, why: object, kept: str) -> str:
-        return (
-            f"{describe(task)} finished, but its output is not {self.output_format}: {why}. {kept} Correct "
-            "output_format, or the workflow. On Airflow 3.3 clearing the task reads the same output anew; "
-            "reattach=False makes that a new run."
-        )
-
-    def _not_kept(self, task: Task, why: str, *, lost: bool = False) -> Exception:
-        """Make the error of a run that was paid for and whose results are not where they belong."""
-        said = f"{describe(task)} finished, but {why.rstrip('.')}."
-        if self._url:
-            said += f" What it put out is in BrowserAct until that deletes it: {self._url}"
-        if not lost and self._tries is not None and self._tries.remembered:
-            return ResultError(said)
-        # Another try would only bring the same, or pay for another run.
-        return AirflowFailException(said)
-
-    def _tell_assets(self, context: Context, task: Task) -> None:
-        """Let the events of the task's outlets say which run they come from and where its results are."""
-        extra: dict[str, Any] = {"browseract_task_id": task.id, "counts": facts(task)["counts"]}
-        if self._results is not None:
-            extra["path"] = self._results.path
-            extra["files"] = [kept.path for kept in self._results.files]
-        try:
-            for outlet in self.outlets:
-                if isinstance(outlet, Asset):
-                    context["outlet_events"][outlet].extra.update(extra)
-        except Exception:
-            self.log.warning("The events of the outlets could not be told of the run.", exc_info=True)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Tell OpenLineage, whose provider calls this, what was run and where its results are."""
-        from airflow_provider_browseract.operators.lineage import lineage_of
-
-        return lineage_of(self.workflow_id, self.hook.settings.client.base_url, self._ended, self._results)
-
-    def _end_without_result(self, browseract_task_id: str, end: End, reason: str | None) -> NoReturn:
-        if end is End.DEADLINE:
-            raise RunTimedOutError(
-                f"BrowserAct task {browseract_task_id} did not end within {read_seconds('timeout', self.timeout):g} "
-                f"seconds. {self._stop(browseract_task_id, wanted=self.cancel_on_timeout)} Raise timeout if the "
-                "workflow needs longer."
-            )
-        if end is End.PAUSED:
-            raise RunPausedError(
-                f"BrowserAct task {browseract_task_id} paused for a person, which on_paused='fail' does not wait for. "
-                f"{self._stop(browseract_task_id)}"
-            )
-        self._give_up(browseract_task_id, f"its status could not be learned: {reason or 'it stayed unknown'}")
-
-    def _end_with_airflow(
-        self, context: Context, browseract_task_id: str | None, why: str, *, overdue: bool = False
-    ) -> Any:
-        """Take the result that there may be although Airflow's part of the wait failed, or give the run up."""
-        task = None
-        try:
-            task = self.hook.get_task(browseract_task_id) if browseract_task_id else None
-        except Exception as error:  # noqa: BLE001 - the wait has failed already, and that is what is told
-            self.log.warning("BrowserAct task %s cannot be read: %s", browseract_task_id, error)
-        if task is not None and task.status.ended:
-            self.log.warning("%s. The run has ended meanwhile.", why.rstrip("."))
-            return self._conclude(context, task)
-        self._give_up(browseract_task_id, why, None if overdue else self._leave_to_next_try())
-
-    def _give_up(self, browseract_task_id: str | None, why: str, goes_on: str | None = None) -> NoReturn:
-        if browseract_task_id is None:
-            raise RunLostError(
-                f"A run of workflow {self.workflow_id} was started but its id is not known here: {why.rstrip('.')}. "
-                "Look at the newest tasks of the workflow in the BrowserAct dashboard."
-            )
-        raise RunLostError(
-            f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. "
-            f"{goes_on or self._stop(browseract_task_id, wanted=self.cancel_on_timeout)}"
-        )
-
-    def _stop(self, browseract_task_id: str, *, wanted: bool = True, within: float | None = None) -> str:
-        """Stop a run, if that is wanted, and say in a sentence what came of it."""
-        self._browseract_task_id = None
-        where = f" ({self._url})" if self._url else ""
-        if not wanted:
-            return f"It goes on, and costs credits, as it was asked for{where}."
-        try:
-            stopped = self.hook.stop_task(browseract_task_id, within=within)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
-            return (
-                f"It could not be stopped ({str(error).rstrip('.')}): it may go on, and cost credits, until someone "
-                f"stops it in the BrowserAct dashboard{where}."
-            )
-        if within is None and self._tries is not None:
-            with suppress(Exception):
-                LiveViewLink().push(self._tries.ti, LiveViewLink.OVER)
-        return "It was stopped." if stopped else "It had already ended."
-
-    @contextmanager
-    def _accounting_for(self, browseract_task_id: str) -> Iterator[None]:
-        """Let nothing leave a started run behind unsaid: it is left to a later try or, if there is none, stopped."""
-        try:
-            yield
-        except (RunError, AirflowFailException):
-            raise
-        except KeyboardInterrupt:
-            # As in dag.test(), where no one calls on_kill.
-            self.on_kill()
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise RunLostError(
-                f"BrowserAct task {browseract_task_id} was given up after an error in Airflow ({reason}). "
-                f"{self._leave_to_next_try() or self._stop(browseract_task_id)}"
-            ) from error
-
-    def _started_task_id(self, context: Context) -> str | None:
-        ti = context["ti"]
-        found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
-        return found if isinstance(found, str) else None
-
-
-def forget_run(context: Context) -> None:
-    """Delete what is written down of a run, once Airflow knows of the success: who clears the task gets a new run."""
-    Tries(context, reattach=True).write(None)
+            self.hook.resume_task(browseract_task_id)
+        except TaskNotPausedError:
+            status = self.hook.get_task_status(browseract_task_id)
+            if status.ended:
+                raise InputError(f"it has ended as {status}, and cannot be resumed.") from None
+            return status.value
+        return "resumed"

@@ -31,17 +31,17 @@ class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 
 
 def lineage_of(
-    workflow_id: str, base_url: str, task: Task | None, results: Results | None
+    source: tuple[str, str], base_url: str, task: Task | None, results: Results | None
 ) -> OperatorLineage[Any, Any]:
-    """Give the workflow as input, the results' folder as output, and the run's facts.
+    """Give the workflow or template as input, the results' folder as output, and the run's facts.
 
-    :param workflow_id: the workflow.
+    :param source: kind and id of what was run.
     :param base_url: address of the BrowserAct API.
     :param task: the run, if it has ended.
     :param results: what was written of it, if anything.
     """
     return OperatorLineage(
-        inputs=[Dataset(namespace=f"browseract://{urlsplit(base_url).netloc}", name=f"workflow/{workflow_id}")],
+        inputs=[Dataset(namespace=f"browseract://{urlsplit(base_url).netloc}", name="/".join(source))],
         outputs=[_dataset(results.path)] if results else [],
         run_facets={FACET: BrowserActTaskFacet(facts(task))} if task else {},
     )

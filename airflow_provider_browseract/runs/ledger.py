@@ -84,7 +84,7 @@ class OrphanError(Exception):
 class Entry:
     """What is written down of a run.
 
-    :param workflow_id: the workflow.
+    :param workflow_id: the workflow, or the official template.
     :param fingerprint: see :func:`fingerprint`.
     :param written_at: moment before the start, in seconds since the epoch.
     :param deadline: moment at which the run's time is over, in seconds since the epoch.
@@ -93,6 +93,7 @@ class Entry:
     :param profile_id: its browser profile, if one is known.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
     :param max_tries: see :class:`Wanted`; None if the task instance does not wait deferred.
+    :param is_template: whether it is a template: which workflow the API shows its runs under is not documented.
     """
 
     workflow_id: str
@@ -104,6 +105,7 @@ class Entry:
     profile_id: str | None = None
     earlier: tuple[str, ...] = ()
     max_tries: int | None = None
+    is_template: bool = False
 
     def value(self) -> dict[str, Any]:
         """Write it as plain JSON values, none of them secret."""
@@ -133,9 +135,19 @@ class Entry:
         max_tries = value.get("max_tries")
         if isinstance(max_tries, bool) or not isinstance(max_tries, int | None):
             raise LedgerError(f"its max_tries is {max_tries!r}")
+        is_template = value.get("is_template", False)
+        if not isinstance(is_template, bool):
+            raise LedgerError(f"its is_template is {is_template!r}")
         if not isinstance(earlier, list) or not all(isinstance(each, str) for each in earlier):
             raise LedgerError(f"its earlier is {earlier!r}")
-        return cls(**texts, **optional, **moments, earlier=tuple(earlier), max_tries=max_tries)  # type: ignore[arg-type]
+        return cls(
+            **texts,  # type: ignore[arg-type]
+            **optional,  # type: ignore[arg-type]
+            **moments,  # type: ignore[arg-type]
+            earlier=tuple(earlier),
+            max_tries=max_tries,
+            is_template=is_template,
+        )
 
 
 def fingerprint(call: calls.Call[CreatedTask]) -> str:
@@ -167,8 +179,13 @@ class Wanted:
 
     @property
     def workflow_id(self) -> str:
-        """Its workflow."""
-        return str(self._body["workflow_id"])
+        """Its workflow, or its template."""
+        return str(self._body["workflow_template_id" if self.is_template else "workflow_id"])
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is the run of an official template."""
+        return "workflow_template_id" in self._body
 
     @property
     def inputs(self) -> Sequence[Mapping[str, str]]:
@@ -196,6 +213,11 @@ class Write:
 
     entry: Entry | None
     over: bool = False
+
+    @property
+    def starts(self) -> bool:
+        """Whether a start follows it."""
+        return not self.over and self.entry is not None and self.entry.task_id is None
 
 
 @dataclass(frozen=True)
@@ -294,7 +316,7 @@ def _take_up(
             raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error}") from error
         yield Say(f"BrowserAct task {task_id} of an earlier try is not known any more: {error}", logging.WARNING)
         return *entry.earlier, task_id
-    if task.workflow_id is not None and task.workflow_id != entry.workflow_id:
+    if not entry.is_template and task.workflow_id not in (None, entry.workflow_id):
         raise LedgerError(
             f"it names BrowserAct task {task_id} as one of workflow {entry.workflow_id}, and BrowserAct says that it "
             f"is of workflow {task.workflow_id}"
@@ -343,6 +365,7 @@ def _start(
             callback_token_sha256=wanted.callback_token_sha256,
             earlier=earlier,
             max_tries=wanted.max_tries if wanted.deferred else None,
+            is_template=wanted.is_template,
         )
         yield Write(entry)
         try:
@@ -400,7 +423,9 @@ def _look_up(
     while True:
         try:
             call: calls.Call[Page[Task]] | None = calls.list_tasks(
-                workflow_id=entry.workflow_id, created_at_from=since, created_at_to=until
+                workflow_id=None if entry.is_template else entry.workflow_id,
+                created_at_from=since,
+                created_at_to=until,
             )
             found: list[Task] = []
             while call is not None:
@@ -438,7 +463,7 @@ def _look_up(
         yield Say(f"Of the BrowserAct tasks {ids}, the newest is taken.", logging.WARNING)
         return newest
     raise OrphanError(
-        f"An earlier start of workflow {entry.workflow_id} may have made one of these BrowserAct tasks: {ids}. "
+        f"An earlier start of {entry.workflow_id} may have made one of these BrowserAct tasks: {ids}. "
         "Stop those that nobody waits for, in the BrowserAct dashboard, and clear the Airflow task; or let on_orphan "
         "say what to do: 'adopt' takes the newest, 'start' starts a new run."
     )
@@ -453,7 +478,7 @@ def _match(task: Task, entry: Entry, wanted: Wanted | None, until: datetime) -> 
     # A run that came to nothing is of no use to anyone, and need not be told from others.
     if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         return False
-    if task.workflow_id is not None and task.workflow_id != entry.workflow_id:
+    if not entry.is_template and task.workflow_id not in (None, entry.workflow_id):
         return False
     created = task.created_at
     if created is not None and not entry.written_at - SKEW <= created.timestamp() <= until.timestamp():
@@ -465,6 +490,8 @@ def _match(task: Task, entry: Entry, wanted: Wanted | None, until: datetime) -> 
         return False
     # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
     sure = created is None or created.timestamp() >= entry.written_at - RESOLUTION
+    # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
+    sure = sure and (not entry.is_template or task.workflow_id == entry.workflow_id)
     return inputs if sure and (not wanted.profile_id or task.profile_id is not None) else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.operators import browseract as operators
+from airflow_provider_browseract.operators import run as operators
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import ledger, queueing
 from airflow_provider_browseract.triggers import browseract as triggers
@@ -55,7 +55,10 @@ class FakeStore:
 class Worker:
     """Runs an operator as Airflow does, deferrals included, but in this process and without a scheduler."""
 
-    def __init__(self, *, store: FakeStore | None = None, **arguments) -> None:
+    def __init__(
+        self, *, store: FakeStore | None = None, operator_class: Any = RunWorkflowOperator, **arguments
+    ) -> None:
+        self.operator_class = operator_class
         self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
         self.ti = FakeTaskInstance()
         self.context: Any = {"ti": self.ti}
@@ -64,9 +67,9 @@ class Worker:
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
 
-    def operator(self) -> RunWorkflowOperator:
+    def operator(self) -> Any:
         """Make the operator anew, as each process does."""
-        return RunWorkflowOperator(**self.arguments)
+        return self.operator_class(**self.arguments)
 
     def run(self):
         """Run it to its end."""

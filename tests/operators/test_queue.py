@@ -50,7 +50,7 @@ def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
 
 @BOTH_WAYS
 def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator, store, deferrable, monkeypatch):
-    monkeypatch.setattr("airflow_provider_browseract.operators.browseract.CORE_RACE_GRACE", 0.0)
+    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     with pytest.raises(NoSlotError, match=r"no room for a run within 0.3 seconds.*No run was started.*Airflow pool"):
         search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
@@ -65,7 +65,7 @@ def test_the_wait_is_bounded_by_timeout_where_queue_timeout_is_not_given(worker,
 
 
 def test_the_deferral_holds_no_secret_and_nothing_resumes_it_before_the_grace(worker, emulator, monkeypatch):
-    monkeypatch.setattr("airflow_provider_browseract.operators.browseract.CORE_RACE_GRACE", CORE_RACE_GRACE)
+    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", CORE_RACE_GRACE)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     run = search(worker, deferrable=True, queue_timeout=1)
     with pytest.raises(TaskDeferred) as deferral:

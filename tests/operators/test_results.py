@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk import Asset
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
     EXPORT,
     FAILING,
@@ -20,7 +20,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.hooks import results
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.operators import browseract as operators
+from airflow_provider_browseract.operators import conclusion
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -72,6 +72,14 @@ class TestTheFormat:
         with pytest.raises(AirflowFailException, match=r"is not json: Expecting .* kept in the XCom output_text"):
             run.run()
         assert run.ti.xcoms["output_text"] == '[{"name": "pen",'
+        assert "output_files" not in run.ti.xcoms
+
+    def test_the_addresses_of_files_are_kept_with_it(self, worker, emulator):
+        emulator.set_workflow(EXPORT.id, output="{")
+        run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_format="json")
+        with pytest.raises(AirflowFailException, match="kept in the XCom output_files"):
+            run.run()
+        assert len(run.ti.xcoms["output_files"]) == 1
 
     def test_an_empty_output_that_was_declared_to_be_something_fails_the_task(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
@@ -152,6 +160,65 @@ class TestOutputPath:
         assert asked(emulator, "download-file") == before + 1
         assert len(emulator.tasks) == 1
 
+    def test_a_file_may_be_called_as_it_likes(self, worker, emulator, folder):
+        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("a [1]*.csv", b"a"), EmulatedFile("../a?.csv", b"bb")))
+        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        assert [file["name"] for file in manifest["files"]] == ["a [1]_.csv", "a_.csv"]
+
+    def test_execution_timeout_ends_the_writing_and_pays_for_no_other_run(
+        self, worker, emulator, folder, store, monkeypatch
+    ):
+        def timed_out(*_):
+            raise AirflowTaskTimeout("Timeout")
+
+        save = results.ResultStore.save
+        monkeypatch.setattr(results.ResultStore, "save", timed_out)
+        arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
+        with pytest.raises(AirflowFailException, match="execution_timeout ended the writing of its results"):
+            worker(**arguments).run()
+        with pytest.raises(ResultError, match="execution_timeout ended the writing of its results"):
+            worker(**arguments, store=store).run()
+        monkeypatch.setattr(results.ResultStore, "save", save)
+        assert len(worker(**arguments, store=store).run()["files"]) == 1
+        assert len(emulator.tasks) == 2
+
+    @pytest.mark.parametrize("remembered", [False, True])
+    def test_whatever_else_goes_wrong_with_a_result_pays_for_no_other_run(
+        self, worker, emulator, store, monkeypatch, remembered
+    ):
+        def broken(*_):
+            raise MemoryError("too much")
+
+        monkeypatch.setattr(conclusion, "read_output", broken)
+        expected = ResultError if remembered else AirflowFailException
+        with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
+            worker(workflow_id=ORDERS.id, store=store if remembered else None).run()
+
+    def test_is_tried_before_each_new_start_and_not_while_the_task_waits_for_room(
+        self, worker, emulator, folder, store, monkeypatch
+    ):
+        tried = []
+        check = results.ResultStore.check
+
+        def noted(self):
+            tried.append(self)
+            check(self)
+
+        monkeypatch.setattr(results.ResultStore, "check", noted)
+        emulator.set_workflow(ORDERS.id, outcome="failed")
+        arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
+        for _ in range(2):
+            with pytest.raises(RunFailedError):
+                worker(**arguments).run()
+        assert len(tried) == 2
+        emulator.concurrency = 1
+        emulator.next_run(SEARCH.id, duration=0.7)
+        worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
+        with pytest.raises(RunFailedError):
+            worker(**arguments, deferrable=True).run()
+        assert asked(emulator, "run-task") > 4
+        assert len(tried) == 3
+
     def test_a_failure_to_write_is_final_where_another_try_would_pay_for_another_run(self, worker, emulator, folder):
         emulator.fault("download-file", RequestFault.status(503), times=None)
         with pytest.raises(AirflowFailException, match="1 of 1 files are missing"):
@@ -223,7 +290,7 @@ class TestWhatIsToldOfARun:
 
     def test_credits_and_runs_are_counted_once_a_run_is_concluded(self, worker, emulator, monkeypatch):
         counted = []
-        monkeypatch.setattr(operators, "count_in_task", lambda name, **how: counted.append((name, how)))
+        monkeypatch.setattr(conclusion, "count_in_task", lambda name, **how: counted.append((name, how)))
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         with pytest.raises(RunFailedError):
             worker(workflow_id=FAILING.id).run()
@@ -234,9 +301,16 @@ class TestWhatIsToldOfARun:
             ("browseract.credits", {"by": 10}),
         ]
 
+    def test_is_counted_in_the_metrics_of_airflows_workers(self, monkeypatch):
+        stats = pytest.importorskip("airflow.sdk.observability.stats")
+        counted = []
+        monkeypatch.setattr(stats.Stats, "incr", lambda *what, **how: counted.append((what, how)))
+        count_in_task("browseract.credits", by=7)
+        assert counted == [(("browseract.credits", 7), {"tags": None})]
+
     def test_results_that_the_next_try_writes_are_counted_then(self, worker, emulator, monkeypatch, folder, store):
         counted = []
-        monkeypatch.setattr(operators, "count_in_task", lambda name, **how: counted.append(name))
+        monkeypatch.setattr(conclusion, "count_in_task", lambda name, **how: counted.append(name))
         emulator.fault("download-file", RequestFault.status(503), times=None)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
         with pytest.raises(ResultError):
@@ -304,7 +378,9 @@ class TestOpenLineage:
         pytest.importorskip("airflow.providers.openlineage")
         from airflow_provider_browseract.operators.lineage import lineage_of
 
-        [output] = lineage_of("70", "https://api.browseract.com", None, results.Results(f"{path}/7")).outputs
+        [output] = lineage_of(
+            ("workflow", "70"), "https://api.browseract.com", None, results.Results(f"{path}/7")
+        ).outputs
         assert (output.namespace, output.name) == dataset
 
     def test_the_workflow_is_the_input_and_the_facts_are_a_facet(self, worker, emulator, folder):

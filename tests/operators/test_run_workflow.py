@@ -160,9 +160,9 @@ class TestTheDeferral:
         emulator.set_workflow(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=0.8)
         deferral = self.deferred(run)
-        assert [request.endpoint for request in emulator.requests] == ["run-task", "get-task"]
+        assert [request.endpoint for request in emulator.requests] == ["get-workflow", "run-task", "get-task"]
         run.wait_in_triggerer(deferral)
-        polls = emulator.requests[2:]
+        polls = emulator.requests[3:]
         assert {request.endpoint for request in polls} == {"get-task"}
         assert len(polls) <= 4
 
@@ -329,11 +329,25 @@ class TestARunThatDoesNotSucceed:
     def test_an_execution_timeout_during_the_start_is_not_tried_again(self, worker, emulator, monkeypatch):
         from airflow_provider_browseract.api.client import BrowserActClient
 
+        send = BrowserActClient._send_once
+
+        def timed_out(client, call):
+            if call.starts_run:
+                raise AirflowTaskTimeout("Timeout")
+            return send(client, call)
+
+        monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
+        with pytest.raises(AirflowFailException, match=r"execution_timeout ended the start.*stop the one"):
+            worker(workflow_id=ORDERS.id).run()
+
+    def test_an_execution_timeout_before_the_start_is_nothing_but_that(self, worker, emulator, monkeypatch):
+        from airflow_provider_browseract.api.client import BrowserActClient
+
         def timed_out(client, call):
             raise AirflowTaskTimeout("Timeout")
 
         monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
-        with pytest.raises(AirflowFailException, match=r"execution_timeout ended the start.*stop the one"):
+        with pytest.raises(AirflowTaskTimeout, match=r"^Timeout$"):
             worker(workflow_id=ORDERS.id).run()
 
     def test_ctrl_c_stops_the_run(self, worker, emulator, monkeypatch):
@@ -342,7 +356,7 @@ class TestARunThatDoesNotSucceed:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("airflow_provider_browseract.operators.browseract.wait_for_end", interrupt)
+        monkeypatch.setattr("airflow_provider_browseract.operators.run.wait_for_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks[0].status == "canceled"
@@ -405,7 +419,9 @@ class TestBadInput:
                 "'keyword' twice",
             ),
             ({"input_parameters": {"keyword": object()}}, "cannot be written as JSON"),
-            ({"input_parameters": {}}, "Add the missing name to input_parameters"),
+            ({"input_parameters": {}}, "input_parameters lacks 'keyword', which has to be given"),
+            ({"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
+            ({"validate_inputs": "yes"}, "validate_inputs is 'yes'"),
             ({"callback_url": "https://example.com/".ljust(2049, "x")}, "callback_url has 2049 characters"),
             ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
             ({"profile_id": ""}, "profile_id is ''"),
@@ -471,8 +487,12 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
     class Timeout(BaseException):
         """Stands for Airflow's task timeout, which a signal raises at any point."""
 
+    send = BrowserActClient._send_once
+
     def interrupted(client, call):
-        raise Timeout
+        if call.starts_run:
+            raise Timeout
+        return send(client, call)
 
     monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
     with pytest.raises(Timeout):

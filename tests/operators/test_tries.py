@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_browseract.api.errors import RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.operators.browseract import forget_run
+from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
 from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
@@ -23,7 +23,7 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=0.5, webhook_base_url="http://127.0.0.1:1")
+    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=0.5, webhook_base_url="http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -52,6 +52,8 @@ def a_try_dies(tries, monkeypatch, when="after the answer to the start", *, deat
     send = operator.hook.client.send
 
     def die(call):
+        if call.name == "get-workflow":
+            return send(call)
         if when == "before the start":
             raise death("x")
         answer = send(call)
@@ -268,7 +270,7 @@ class TestAKill:
     def test_that_came_between_two_words_with_airflow_does_not_wait_for_ever(
         self, killed, emulator, store, monkeypatch
     ):
-        monkeypatch.setattr("airflow_provider_browseract.operators.browseract.KILL_GRACE", 0.4)
+        monkeypatch.setattr("airflow_provider_browseract.operators.run.KILL_GRACE", 0.4)
 
         def never(key):
             if emulator.tasks:

@@ -1,0 +1,175 @@
+"""What becomes of a run that has ended: its result, or which error, and who is told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset
+
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, count_in_task
+from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
+from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
+from airflow_provider_browseract.runs.report import describe, facts
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.following import Log
+    from airflow_provider_browseract.hooks.results import Results, ResultStore
+
+
+class Conclusion:
+    """What an Airflow task makes of its run that has ended.
+
+    :param task: the run.
+    :param context: the context of the Airflow task.
+    :param output_format: what the text of the output is declared to be.
+    :param store: where the output is written; None if it is returned.
+    :param read_again: reads the run anew.
+    :param outlets: what the Airflow task declares to bring forth.
+    :param url: address of the run in BrowserAct, if it has one.
+    :param another_try_reads_it: whether a later try takes the result of this run, and pays for no other.
+    :param log: the task's log.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        context: Context,
+        *,
+        output_format: OutputFormat,
+        store: ResultStore | None,
+        read_again: Callable[[], Task],
+        outlets: Collection[Any],
+        url: str | None,
+        another_try_reads_it: bool,
+        log: Log,
+    ) -> None:
+        self.task = task
+        self.results: Results | None = None
+        self._context = context
+        self._format = output_format
+        self._store = store
+        self._read_again = read_again
+        self._outlets = outlets
+        self._url = url
+        self._another_try_reads_it = another_try_reads_it
+        self._log = log
+
+    def draw(self) -> Any:
+        """Give the result of the run, and see to it that metrics and assets tell of it.
+
+        :returns: the output as a value or, where there is a store, what was written there.
+        :raises RunFailedError: the run failed.
+        :raises RunCanceledError: the run was canceled.
+        :raises ResultError: it finished, its results could not be written, and the next try can.
+        :raises AirflowFailException: it finished, and no retry can bring its results where they belong.
+        """
+        try:
+            check_finished(self.task)
+            result = self._bring_home()
+        except ResultError:
+            # The next try comes to the same end.
+            raise
+        except Exception:
+            self._count()
+            raise
+        self._count()
+        self._tell_assets()
+        return result
+
+    def _bring_home(self) -> Any:
+        """Read or write the output, and let nothing that goes wrong with it pay for another run."""
+        try:
+            return self._read() if self._store is None else self._keep(self._store)
+        except (RunError, AirflowFailException):
+            raise
+        except AirflowTaskTimeout as error:
+            raise self._not_kept("execution_timeout ended the writing of its results") from error
+        except Exception as error:
+            raise self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}") from error
+
+    def _count(self) -> None:
+        count_in_task("browseract.runs", tags={"status": self.task.status.value})
+        if self.task.credit:
+            count_in_task("browseract.credits", by=self.task.credit)
+
+    def _read(self) -> Any:
+        text = (self.task.output.string if self.task.output else None) or ""
+        try:
+            result = read_output(self.task.output, self._format)
+        except FormatError as error:
+            kept = "There is nothing to keep."
+            if text:
+                self._context["ti"].xcom_push(key="output_text", value=storable(text))
+                kept = "The text is kept in the XCom output_text."
+            if self.task.output and self.task.output.files:
+                self._context["ti"].xcom_push(key="output_files", value=list(self.task.output.files))
+                kept += " The addresses of its files are kept in the XCom output_files."
+            raise AirflowFailException(self._wrong_format(error, kept)) from error
+        if (size := len(text.encode("utf-8", "replace"))) > LARGE:
+            self._log.log(
+                logging.WARNING,
+                "The output has %.1f MiB and goes into Airflow's database. Give the operator an output_path, so that "
+                "it is written to object storage and only its path is handed on.",
+                size / LARGE,
+            )
+        return result
+
+    def _keep(self, store: ResultStore) -> Any:
+        from airflow_provider_browseract.hooks.results import StorageError
+
+        try:
+            results = self.results = store.save(self.task, self._format, self._read_again)
+        except (StorageError, BrowserActError) as error:
+            raise self._not_kept(f"its results could not be written: {error}") from error
+        kept = [*([results.output] if results.output else []), *results.files]
+        size = sum(each.size for each in kept)
+        self._log.log(logging.INFO, "Wrote %d files, %d bytes, to %s.", len(kept), size, results.path)
+        if results.missing:
+            missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
+            raise self._not_kept(
+                f"{len(results.missing)} of {len(results.missing) + len(results.files)} files are missing ({missing}). "
+                f"The others are in {results.path}",
+                lost=results.lost,
+            )
+        if results.format_error:
+            where = f"The text is kept in {results.output.path}." if results.output else "There is nothing to keep."
+            raise AirflowFailException(self._wrong_format(results.format_error, where))
+        return results.manifest()
+
+    def _wrong_format(self, why: object, kept: str) -> str:
+        return (
+            f"{describe(self.task)} finished, but its output is not {self._format}: {why}. {kept} Correct "
+            "output_format, or the workflow. On Airflow 3.3 clearing the task reads the same output anew; "
+            "reattach=False makes that a new run."
+        )
+
+    def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
+        """Make the error of a run that was paid for and whose results are not where they belong."""
+        said = f"{describe(self.task)} finished, but {why.rstrip('.')}."
+        if self._url:
+            said += f" What it put out is in BrowserAct until that deletes it: {self._url}"
+        if not self._another_try_reads_it:
+            # A retry would only pay for another run.
+            return AirflowFailException(said)
+        if lost:
+            return AirflowFailException(f"{said} Clearing the task looks again; reattach=False makes that a new run.")
+        return ResultError(said)
+
+    def _tell_assets(self) -> None:
+        """Let the events of the outlets say which run they come from and where its results are."""
+        extra: dict[str, Any] = {"browseract_task_id": self.task.id, "counts": facts(self.task)["counts"]}
+        if self.results is not None:
+            extra["path"] = self.results.path
+            extra["files"] = [kept.path for kept in self.results.files]
+        try:
+            for outlet in self._outlets:
+                if isinstance(outlet, Asset):
+                    self._context["outlet_events"][outlet].extra.update(extra)
+        except Exception as error:  # noqa: BLE001 - what is told of a result is worth less than the result
+            self._log.log(logging.WARNING, "The events of the outlets could not be told of the run: %s", error)

@@ -1,0 +1,103 @@
+"""Stopping and resuming tasks that were started anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
+from airflow_provider_browseract.runs.outcome import RunError
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(set_extra):
+    set_extra(retry_budget=0.2, read_timeout=1)
+
+
+def started(emulator, workflow=ORDERS, duration: float = 60.0) -> str:
+    emulator.set_workflow(workflow.id, duration=duration)
+    return BrowserActHook().run_task(workflow.id).id
+
+
+def stop(task_id, **arguments):
+    return StopTaskOperator(task_id="stop", browseract_task_id=task_id, **arguments).execute({})
+
+
+def resume(task_id, **arguments):
+    return ResumeTaskOperator(task_id="resume", browseract_task_id=task_id, **arguments).execute({})
+
+
+class TestStopping:
+    def test_one_task(self, emulator):
+        task_id = started(emulator)
+        assert stop(task_id) == {task_id: "stopped"}
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_several_tasks_each_once(self, emulator):
+        ids = [started(emulator), started(emulator)]
+        assert stop([*ids, ids[0]]) == dict.fromkeys(ids, "stopped")
+
+    @pytest.mark.parametrize("ok", [False, True], ids=["told as 10121", "told as 200"])
+    def test_again_does_no_harm(self, emulator, ok):
+        emulator.service.stop_ended_is_ok = ok
+        task_id = started(emulator)
+        stop(task_id)
+        assert stop(task_id) == {task_id: "stopped" if ok else "ended"}
+
+    def test_one_that_there_is_not_is_an_error_and_the_others_are_stopped(self, emulator):
+        task_id = started(emulator)
+        with pytest.raises(AirflowFailException, match=r"^BrowserAct task 404: "):
+            stop(["404", task_id])
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_that_fails_for_a_moment_can_be_tried_again(self, emulator):
+        task_id = started(emulator)
+        emulator.fault("stop-task", RequestFault.status(503), times=None)
+        with pytest.raises(RunError, match=f"BrowserAct task {task_id}: .*HTTP 503"):
+            stop(task_id)
+        emulator.clear_faults()
+        assert stop(task_id) == {task_id: "stopped"}
+
+
+class TestResuming:
+    def test_a_paused_task(self, emulator):
+        emulator.set_workflow(HUMAN.id, pause_at=0.5)
+        task_id = started(emulator, HUMAN, duration=0.2)
+        emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
+        assert resume([task_id]) == {task_id: "resumed"}
+        emulator.wait_until(lambda: emulator.tasks[0].status == "finished")
+        assert emulator.tasks[0].output == '{"confirmed": true}'
+
+    def test_one_that_goes_on_changes_nothing(self, emulator):
+        task_id = started(emulator)
+        emulator.wait_until(lambda: emulator.tasks[0].status == "running")
+        assert resume(task_id) == {task_id: "running"}
+
+    def test_one_that_was_stopped_is_an_error(self, emulator):
+        task_id = started(emulator)
+        stop(task_id)
+        with pytest.raises(AirflowFailException, match="it has ended as canceled, and cannot be resumed"):
+            resume(task_id)
+
+    def test_one_that_there_is_not_is_an_error(self, emulator):
+        with pytest.raises(AirflowFailException, match="BrowserAct task 404"):
+            resume("404")
+
+
+@pytest.mark.parametrize("act", [stop, resume])
+@pytest.mark.parametrize(
+    ("given", "arguments", "message"),
+    [
+        ([], {}, "browseract_task_id is an empty list"),
+        ("", {}, "browseract_task_id is ''"),
+        (["1", None], {}, "browseract_task_id is None"),
+        ("None", {}, "browseract_task_id is 'None'"),
+        ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    ],
+)
+def test_bad_input_is_an_error_without_retries_and_changes_nothing(emulator, act, given, arguments, message):
+    with pytest.raises(AirflowFailException, match=message):
+        act(given, **arguments)
+    assert emulator.requests == []
