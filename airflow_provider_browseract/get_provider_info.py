@@ -26,7 +26,14 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [_modules("hooks")],
         "operators": [_modules("operators")],
+        "sensors": [_modules("sensors")],
         "triggers": [_modules("triggers")],
+        "task-decorators": [
+            {
+                "class-name": "airflow_provider_browseract.decorators.browseract.browseract_task",
+                "name": "browseract",
+            }
+        ],
         "connection-types": [connection_type()],
         "extra-links": [
             "airflow_provider_browseract.links.browseract.BrowserActTaskLink",

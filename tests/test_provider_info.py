@@ -4,15 +4,18 @@ import importlib
 import json
 from importlib.metadata import distribution
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
 from airflow.providers_manager import ProvidersManager
 
+import airflow_provider_browseract
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
+from airflow_provider_browseract.links.browseract import PushedLink
 
 NAME = "airflow-provider-browseract"
 
@@ -29,12 +32,23 @@ def test_name_and_version_are_those_of_the_distribution():
 
 def test_every_module_and_class_that_the_info_names_is_there():
     info = get_provider_info()
-    for kind in ("hooks", "operators", "triggers"):
+    for kind in ("hooks", "operators", "sensors", "triggers"):
         for module in info[kind][0]["python-modules"]:
             importlib.import_module(module)
-    for path in [*info["extra-links"], *(kind["hook-class-name"] for kind in info["connection-types"])]:
+    decorators = [decorator["class-name"] for decorator in info["task-decorators"]]
+    for path in [*info["extra-links"], *decorators, *(kind["hook-class-name"] for kind in info["connection-types"])]:
         module, name = path.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), name)
+
+
+def test_every_part_of_the_package_is_named():
+    info = get_provider_info()
+    package = Path(airflow_provider_browseract.__file__).parent
+    kinds = {path.parent.name for path in package.glob("*/browseract.py")} - {"links", "decorators"}
+    assert kinds == {kind for kind in info if info[kind] and kind in ("hooks", "operators", "sensors", "triggers")}
+    assert [decorator["name"] for decorator in info["task-decorators"]] == ["browseract"]
+    shown = {path.rpartition(".")[2] for path in info["extra-links"]}
+    assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
 
 
 def test_airflow_finds_provider_hook_and_link():

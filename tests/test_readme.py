@@ -26,11 +26,13 @@ def named(text: str) -> str:
     return block
 
 
-@pytest.mark.parametrize("dag_id", ["prices", "orders", "keywords", "export", "template", "by_hand"])
+@pytest.mark.parametrize("dag_id", ["prices", "orders", "keywords", "export", "template", "by_hand", "decorated"])
 def test_each_dag_can_be_parsed(dag_id, tmp_path, parse):
     file = tmp_path / f"{dag_id}.py"
     file.write_text(named(f'DAG("{dag_id}"'))
-    assert any(task.task_type.endswith("Operator") for task in parse(file)[dag_id].tasks)
+    assert any(
+        "BrowserAct" in task.task_type or task.task_type.endswith("Operator") for task in parse(file)[dag_id].tasks
+    )
 
 
 def test_the_first_dag_has_ten_lines_besides_its_imports():

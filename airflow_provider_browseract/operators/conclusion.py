@@ -10,9 +10,10 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, count_in_task
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
 from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
-from airflow_provider_browseract.runs.report import describe, facts
+from airflow_provider_browseract.runs.report import describe, facts, log_url
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -173,3 +174,16 @@ class Conclusion:
                     self._context["outlet_events"][outlet].extra.update(extra)
         except Exception as error:  # noqa: BLE001 - what is told of a result is worth less than the result
             self._log.log(logging.WARNING, "The events of the outlets could not be told of the run: %s", error)
+
+
+def show_run(ti: Any, task: Task) -> None:
+    """Let buttons and XComs of an Airflow task instance lead to a run and tell what is known of it.
+
+    :param ti: the running Airflow task instance.
+    :param task: the run.
+    """
+    url = log_url(task)
+    if url:
+        BrowserActTaskLink().push(ti, url)
+    LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
+    ti.xcom_push(key="task", value=facts(task))

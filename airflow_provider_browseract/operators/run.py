@@ -35,7 +35,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.conclusion import Conclusion
+from airflow_provider_browseract.operators.conclusion import Conclusion, show_run
 from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
@@ -56,7 +56,7 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
-from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, status_line, step_line
+from airflow_provider_browseract.runs.report import describe, end_lines, log_url, status_line, step_line
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CALLBACK_GRACE,
@@ -757,13 +757,8 @@ class RunOperator(BaseOperator):
         return self._conclusion.draw()
 
     def _show(self, context: Context, task: Task) -> None:
-        """Let buttons and XComs of the task instance lead to the run and tell what is known of it."""
-        ti = context["ti"]
-        self._url = url = log_url(task)
-        if url:
-            BrowserActTaskLink().push(ti, url)
-        LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
-        ti.xcom_push(key="task", value=facts(task))
+        self._url = log_url(task)
+        show_run(context["ti"], task)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage, whose provider calls this, what was run and where its results are."""

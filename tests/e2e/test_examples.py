@@ -241,6 +241,38 @@ def test_waiting_in_the_worker_works_as_well(world):
     assert world.airflow.xcom("in_the_worker", run_id, "orders", "return_value")["logged_in"] is False
 
 
+def test_a_run_that_was_started_elsewhere_can_be_waited_for_and_a_template_run(world):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "elsewhere")
+    begun, template = sorted(world.emulator.tasks[before:], key=lambda task: task.from_template)
+    for sensor in ("deferred", "rescheduled"):
+        assert world.airflow.xcom("elsewhere", run_id, sensor, "return_value")["logged_in"] is False
+        assert (
+            world.airflow.extra_links("elsewhere", run_id, sensor)["BrowserAct task"] == f"{world.url}/logs/{begun.id}"
+        )
+    assert template.proxy_region == "DE"
+    assert len(world.airflow.xcom("elsewhere", run_id, "template", "return_value")) == 10
+    stopped = world.airflow.xcom("elsewhere", run_id, "stop", "return_value")
+    assert stopped == {begun.id: "ended", template.id: "ended"}
+
+
+def test_a_decorated_function_makes_the_inputs_of_each_mapped_run(world):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "decorated")
+    keywords = {dict(task.inputs)["keyword"] for task in world.emulator.tasks[before:]}
+    assert keywords == {"pens {{ search }}", "ink {{ search }}"}
+    for index in range(2):
+        assert len(world.airflow.xcom("decorated", run_id, "search", "return_value", map_index=index)) == 2
+
+
+def test_a_dry_run_is_skipped_and_starts_nothing(world):
+    before = len(world.emulator.tasks)
+    run_id = run(world, "dry")
+    assert [ti["state"] for ti in world.airflow.task_instances("dry", run_id)] == ["skipped"]
+    assert "The request would be POST" in "\n".join(world.airflow.log("dry", run_id, "orders"))
+    assert len(world.emulator.tasks) == before
+
+
 def test_the_cli_knows_provider_plugin_and_connection(world):
     assert "airflow-provider-browseract" in world.airflow.cli("providers", "list")
     assert "browseract" in world.airflow.cli("providers", "hooks")

@@ -7,8 +7,9 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator, StopTaskOperator
+from airflow_provider_browseract.sensors.browseract import TaskSensor
 
 with DAG("blocked", schedule=None):
     RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
@@ -35,3 +36,30 @@ with DAG("form", schedule=None):
 
 with DAG("in_the_worker", schedule=None):
     RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, poll_interval=2, deferrable=False)
+
+with DAG("elsewhere", schedule=None):
+    begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
+    waits = [
+        TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, poke_interval=2),
+        TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", poke_interval=2),
+    ]
+    template = RunTemplateOperator(
+        task_id="template",
+        workflow_template_id=TEMPLATE_SEARCH.id,
+        region="DE",
+        input_parameters={"keyword": "pens"},
+        deferrable=True,
+    )
+    waits >> StopTaskOperator(task_id="stop", browseract_task_id=[begun.output, template.output["task_id"]])
+
+with DAG("decorated", schedule=None):
+
+    @task.browseract(workflow_id=SEARCH.id, deferrable=True)
+    def search(keyword: str, ti: Any = None) -> dict[str, Any]:
+        """Make the inputs of a run."""
+        return {"keyword": f"{keyword} {{{{ {ti.task_id} }}}}", "max_items": 2}
+
+    search.expand(keyword=["pens", "ink"])
+
+with DAG("dry", schedule=None):
+    RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, dry_run=True)

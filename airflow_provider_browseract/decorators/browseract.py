@@ -1,0 +1,76 @@
+"""The task decorator ``@task.browseract``: a function that makes the inputs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
+
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+try:
+    from airflow.sdk.bases.decorator import determine_kwargs
+except ImportError:  # before Airflow 3.2
+    from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined,no-redef,unused-ignore]
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
+    """Calls a function, and runs a workflow with what it returns as ``input_parameters``.
+
+    The function is called by each try, and again after a wait for room; what it returns is not rendered as a template.
+
+    :param python_callable: the function; it may take arguments of its own and those of the context.
+    :param op_args: its positional arguments.
+    :param op_kwargs: its named arguments.
+    :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator`,
+        without ``input_parameters``.
+    """
+
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *RunWorkflowOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **RunWorkflowOperator.template_fields_renderers,
+    }
+    custom_operator_name: str = "@task.browseract"
+    # Before that, the UI could only show that the inputs are not made yet.
+    overwrite_rtif_after_execution: bool = True
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            input_parameters=SET_DURING_EXECUTION,
+            # Airflow concludes from the function's annotation that there are several, but the run's output comes back.
+            **{**kwargs, "multiple_outputs": False},
+        )
+
+    def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
+        given = {**context, **self.op_kwargs}
+        self.input_parameters = self.python_callable(
+            *self.op_args, **determine_kwargs(self.python_callable, self.op_args, given)
+        )
+        return super()._run(context, queued_since, refusals)
+
+
+def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """Turn a function that returns ``input_parameters`` into a task that runs a workflow.
+
+    :param python_callable: the function.
+    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`, ``workflow_id`` first of all.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=BrowserActDecoratedOperator, **kwargs
+    )

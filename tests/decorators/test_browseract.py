@@ -1,0 +1,112 @@
+"""``@task.browseract``: a function makes the inputs, and everything else is as with the operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
+from airflow_provider_browseract.emulator import SEARCH
+from tests.operators.conftest import Worker, emulator, set_extra, store, worker
+
+__all__ = ["emulator", "set_extra", "store", "worker"]
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(set_extra):
+    set_extra(retry_budget=0.2, read_timeout=1)
+
+
+@pytest.fixture
+def decorated(worker):
+    """Makes tries of a decorated function."""
+
+    def make(function, **arguments) -> Worker:
+        given = {"workflow_id": SEARCH.id, "python_callable": function, **arguments}
+        made: Worker = worker(operator_class=BrowserActDecoratedOperator, **given)
+        return made
+
+    return make
+
+
+def test_airflow_knows_it_as_a_task_decorator():
+    with DAG("decorated") as dag:
+
+        @task.browseract(workflow_id=SEARCH.id, deferrable=True)
+        def search(keyword) -> dict[str, str]:
+            return {"keyword": keyword}
+
+        search("pens")
+    operator: Any = dag.get_task("search")
+    assert isinstance(operator, BrowserActDecoratedOperator)
+    assert (operator.workflow_id, operator.deferrable, operator.operator_name) == (SEARCH.id, True, "@task.browseract")
+    assert operator.multiple_outputs is False
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+def test_what_the_function_returns_are_the_inputs(decorated, emulator, deferrable):
+    def search(keyword, ti=None):
+        return {"keyword": f"{keyword} of {ti.task_id}", "max_items": 2}
+
+    run = decorated(search, op_args=["pens"], deferrable=deferrable)
+    assert len(run.run()) == 2
+    assert dict(emulator.tasks[0].inputs) == {"keyword": "pens of run", "max_items": "2"}
+
+
+def test_what_it_returns_is_not_taken_for_a_template(decorated, emulator):
+    decorated(lambda: {"keyword": "{{ conn.shop.password }}"}).run()
+    assert dict(emulator.tasks[0].inputs)["keyword"] == "{{ conn.shop.password }}"
+
+
+def test_it_is_called_again_after_a_wait_for_room(decorated, worker, emulator):
+    emulator.concurrency = 1
+    emulator.next_run(SEARCH.id, duration=0.7)
+    worker(workflow_id=SEARCH.id, input_parameters={"keyword": "ink"}, wait_for_completion=False).run()
+    called = []
+
+    def search():
+        called.append(1)
+        return {"keyword": "pens"}
+
+    decorated(search, deferrable=True).run()
+    assert len(called) > 1
+    assert [dict(run.inputs)["keyword"] for run in emulator.tasks] == ["ink", "pens"]
+
+
+def test_a_later_try_takes_the_run_up(decorated, emulator, store):
+    for _ in range(2):
+        run = decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False)
+        assert run.run() == emulator.tasks[0].id
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("pens", "input_parameters is of type str"),
+        ({"Keyword": "pens"}, "which is written 'keyword'"),
+        (None, "lacks 'keyword'"),
+    ],
+)
+def test_what_cannot_be_inputs_is_said_before_anything_is_started(decorated, emulator, returned, message):
+    with pytest.raises(AirflowFailException, match=message):
+        decorated(lambda: returned).run()
+    assert emulator.tasks == []
+
+
+def test_an_error_of_the_function_is_its_own(decorated, emulator):
+    def search():
+        raise KeyError("keyword")
+
+    with pytest.raises(KeyError):
+        decorated(search).run()
+    assert emulator.tasks == []
+
+
+def test_inputs_are_given_by_the_function_alone():
+    with pytest.raises(TypeError, match="input_parameters"):
+        BrowserActDecoratedOperator(
+            task_id="x", workflow_id="7", python_callable=lambda: {}, input_parameters={"keyword": "pens"}
+        )
