@@ -121,7 +121,7 @@ def test_each_connection_that_is_shown_can_be_read(monkeypatch):
 
 
 def test_every_link_within_leads_somewhere():
-    headings = {re.sub(r"[^a-z -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^## (.*)$", README, re.M)}
+    headings = {re.sub(r"[^a-z -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^###? (.*)$", README, re.M)}
     assert set(re.findall(r"\(#([a-z-]+)\)", README)) <= headings
     for path in re.findall(r"(?:/(?:tree|blob)/main/|!\[[\w ]+\]\()([\w./]+)\)", README):
         assert (ROOT / path).exists()

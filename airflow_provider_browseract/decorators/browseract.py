@@ -9,6 +9,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_d
 from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 
 try:
     from airflow.sdk.bases.decorator import determine_kwargs
@@ -23,6 +24,8 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
     """Calls a function, and runs a workflow with what it returns as ``input_parameters``.
 
     The function is called by each try, and again after a wait for room; what it returns is not rendered as a template.
+    If it returns something else for a later try, that try does not take the run of an earlier one up, but stops it and
+    starts another: as with every input that changes.
 
     :param python_callable: the function; it may take arguments of its own and those of the context.
     :param op_args: its positional arguments.
@@ -37,7 +40,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         **RunWorkflowOperator.template_fields_renderers,
     }
     custom_operator_name: str = "@task.browseract"
-    # Before that, the UI could only show that the inputs are not made yet.
+    # Before that, the UI can only show that the inputs are not made yet; and again after a deferral.
     overwrite_rtif_after_execution: bool = True
 
     def __init__(
@@ -57,12 +60,13 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
             **{**kwargs, "multiple_outputs": False},
         )
 
-    def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
+    def prepare(self, context: Context) -> None:
+        """Call the function."""
         given = {**context, **self.op_kwargs}
-        self.input_parameters = self.python_callable(
-            *self.op_args, **determine_kwargs(self.python_callable, self.op_args, given)
-        )
-        return super()._run(context, queued_since, refusals)
+        made = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, given))
+        if made is None:
+            raise InputError("The function returned None. Let it return the inputs, or {} where there are none.")
+        self.input_parameters = made
 
 
 def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +25,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import tenacity
 from airflow.sdk import ObjectStoragePath
-from airflow.sdk.log import mask_secret
 from fsspec.implementations.local import LocalFileSystem
 from requests.adapters import HTTPAdapter
 
@@ -73,6 +73,9 @@ LOOK_PAUSE = 5.0
 
 COPY_LOOKS = 15
 """How many times it is looked whether a store has copied something, with :data:`PAUSE` between."""
+
+LEFT_AFTER = timedelta(hours=1)
+"""Age from which on something that is not whole is taken for left behind."""
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of what is not whole yet."""
@@ -169,13 +172,14 @@ class Results:
 class ResultStore:
     """A place in object storage for the results of runs.
 
-    :param output_path: its path, as ``ObjectStoragePath`` takes it; each run gets a folder in it.
+    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.inputs.read_output_path` gives it; each
+        run gets a folder in it.
     :param settings: patience with hosts of files, and the address of the API.
     :param log: the task's log.
     """
 
     def __init__(self, output_path: str, settings: ClientSettings, log: Log) -> None:
-        self.output_path = output_path.rstrip("/")
+        self.output_path = output_path
         self._settings = settings
         self._log = log
         self._stop = threading.Event()
@@ -194,13 +198,7 @@ class ResultStore:
         :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
         :raises StorageError: the store does not answer as it should.
         """
-        scheme, host, path, *_ = urlsplit(self.output_path)
-        if not path.strip("/") if scheme in ("", "file", "local") else not host:
-            raise InputError(f"output_path is {self.output_path!r}. Give a folder, or one like s3://conn@bucket/path.")
-        if not scheme and not path.startswith("/"):
-            raise InputError(
-                f"output_path is {self.output_path!r}. Give a whole path, or one like s3://conn@bucket/path."
-            )
+        scheme = urlsplit(self.output_path).scheme
         try:
             self._root  # noqa: B018 - parsed and looked up here, so that the errors are of these
             self._fs  # noqa: B018
@@ -262,7 +260,7 @@ class ResultStore:
         except Exception as error:
             raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
         if not results.missing:
-            self._tidy(folder, results)
+            self._tidy(folder)
         return results
 
     @property
@@ -300,6 +298,7 @@ class ResultStore:
     ) -> dict[str, Kept | FileError]:
         """Fetch what is ready, then what becomes ready within a while, and once more what has expired."""
         files = files_of(task)
+        waited_for: set[str] = set()
         outcomes: dict[str, Kept | FileError] = {}
         expired: set[str] = set()
         renewed: set[str] = set()
@@ -308,6 +307,7 @@ class ResultStore:
             ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
             outcomes |= self._fetch_all(ready, folder, results)
             expired = {name for name, of in outcomes.items() if isinstance(of, FileError) and of.expired} - renewed
+            waited_for |= {file.name for file in files if file.pending}
             pending = sum(file.pending for file in files)
             if not expired and (not pending or time.monotonic() >= until):
                 break
@@ -326,18 +326,16 @@ class ResultStore:
             if file.name not in outcomes:
                 why = file.broken or f"BrowserAct did not have it ready within {PREPARING:g} seconds"
                 outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
+        for name in waited_for - outcomes.keys():
+            outcomes[name] = FileError("BrowserAct does not list it any more", temporary=True)
         return outcomes
 
     def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, Kept | FileError]:
         if not files:
             return {}
         self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
-        for file in files:
-            # An address is as good as a key, and HTTP libraries write it into their own debug logs.
-            if file.url and (query := file.url.partition("?")[2]):
-                mask_secret(query)
         pool = ThreadPoolExecutor(AT_ONCE, "browseract-file")
-        with closing(FileSession(self._settings.user_agent)) as session:
+        with closing(FileSession(self._settings.user_agent)) as session, _no_addresses_in_debug_logs():
             try:
                 outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
                 return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
@@ -466,14 +464,25 @@ class ResultStore:
                     raise FileError("the store has not given it its name in time", temporary=True)
         self._fs.rm_file(temporary)
 
-    def _tidy(self, folder: str, results: Results) -> None:
-        """Delete what interrupted tries, and those that took the text for something else, have left in the folder."""
-        text = results.output.name if results.output else None
+    def _tidy(self, folder: str) -> None:
+        """Delete what tries that were broken off have left in the folder; others may be writing there just now."""
+        long_ago = datetime.now(timezone.utc) - LEFT_AFTER
         with suppress(Exception):
             for path in self._fs.ls(folder, detail=False):
-                name = path.rpartition("/")[2]
-                if TEMPORARY.fullmatch(name) or (name in OUTPUT_NAMES.values() and name != text):
+                if TEMPORARY.fullmatch(path.rpartition("/")[2]) and self._fs.modified(path) < long_ago:
                     self._fs.rm_file(path)
+
+
+@contextmanager
+def _no_addresses_in_debug_logs() -> Iterator[None]:
+    """Keep urllib3 from logging the addresses that it asks, each of which is as good as a key."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    before = logger.level
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _addresses_of(host: str) -> list[str]:

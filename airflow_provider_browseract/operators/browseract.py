@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
@@ -153,11 +154,18 @@ class RunTemplateOperator(RunOperator):
         """Read the template's inputs (``get-official-workflow-template``); the region has to be one of the API's."""
         template = self.hook.get_official_workflow_template(self.workflow_template_id)
         if self.region is not None:
-            regions = {region.code: region.name for region in self.hook.get_region_list()}
-            if regions and read_id("region", self.region) not in regions:
-                known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
-                raise InputError(f"region is {self.region!r}. BrowserAct has: {known}.")
+            self._check_region(read_id("region", self.region))
         return template.input_parameters
+
+    def _check_region(self, region: str) -> None:
+        try:
+            regions = {region.code: region.name for region in self.hook.get_region_list()}
+        except BrowserActError as error:
+            self.log.warning("The region was not checked: %s", error)
+            return
+        if regions and region not in regions:
+            known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
+            raise InputError(f"region is {region!r}. BrowserAct has: {known}.")
 
 
 class TaskOperator(BaseOperator):
@@ -196,6 +204,7 @@ class TaskOperator(BaseOperator):
 
         :raises BrowserActError: it cannot be done.
         :raises InputError: it can never be done.
+        :raises RunError: it cannot be done yet.
         """
 
     def execute(self, context: Context) -> dict[str, str]:
@@ -207,7 +216,7 @@ class TaskOperator(BaseOperator):
                 try:
                     done[task_id] = self.act(task_id)
                     self.log.info("BrowserAct task %s: %s", task_id, done[task_id])
-                except (BrowserActError, InputError) as error:
+                except (BrowserActError, InputError, RunError) as error:
                     failed[task_id] = error
         except InputError as error:
             raise AirflowFailException(str(error)) from error
@@ -215,8 +224,7 @@ class TaskOperator(BaseOperator):
             raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
         if failed:
             said = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
-            passing = any(isinstance(error, BrowserActError) and error.temporary for error in failed.values())
-            raise (RunError if passing else AirflowFailException)(said)
+            raise (RunError if any(map(_may_pass, failed.values())) else AirflowFailException)(said)
         return done
 
 
@@ -249,5 +257,11 @@ class ResumeTaskOperator(TaskOperator):
             status = self.hook.get_task_status(browseract_task_id)
             if status.ended:
                 raise InputError(f"it has ended as {status}, and cannot be resumed.") from None
-            return status.value
+            if status is TaskStatus.PAUSING:
+                raise RunError("it is about to pause, and cannot be resumed yet.") from None
+            return str(status)
         return "resumed"
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, RunError) or (isinstance(error, BrowserActError) and error.temporary)

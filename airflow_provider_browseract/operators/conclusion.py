@@ -34,6 +34,7 @@ class Conclusion:
     :param outlets: what the Airflow task declares to bring forth.
     :param url: address of the run in BrowserAct, if it has one.
     :param another_try_reads_it: whether a later try takes the result of this run, and pays for no other.
+    :param advice: how to have the run read anew, for those who mend something first.
     :param log: the task's log.
     """
 
@@ -48,6 +49,7 @@ class Conclusion:
         outlets: Collection[Any],
         url: str | None,
         another_try_reads_it: bool,
+        advice: str,
         log: Log,
     ) -> None:
         self.task = task
@@ -59,6 +61,7 @@ class Conclusion:
         self._outlets = outlets
         self._url = url
         self._another_try_reads_it = another_try_reads_it
+        self._advice = advice
         self._log = log
 
     def draw(self) -> Any:
@@ -146,8 +149,7 @@ class Conclusion:
     def _wrong_format(self, why: object, kept: str) -> str:
         return (
             f"{describe(self.task)} finished, but its output is not {self._format}: {why}. {kept} Correct "
-            "output_format, or the workflow. On Airflow 3.3 clearing the task reads the same output anew; "
-            "reattach=False makes that a new run."
+            f"output_format, or the workflow. {self._advice}"
         )
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
@@ -159,7 +161,7 @@ class Conclusion:
             # A retry would only pay for another run.
             return AirflowFailException(said)
         if lost:
-            return AirflowFailException(f"{said} Clearing the task looks again; reattach=False makes that a new run.")
+            return AirflowFailException(f"{said} {self._advice}")
         return ResultError(said)
 
     def _tell_assets(self) -> None:

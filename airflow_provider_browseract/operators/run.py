@@ -43,6 +43,7 @@ from airflow_provider_browseract.runs.inputs import (
     check_names,
     read_choice,
     read_flag,
+    read_output_path,
     read_seconds,
 )
 from airflow_provider_browseract.runs.ledger import Begun, NoSlot, OnOrphan, Wanted, Write
@@ -230,6 +231,9 @@ class RunOperator(BaseOperator):
         """
         return None
 
+    def prepare(self, context: Context) -> None:
+        """Make what a run needs and only this process can make, before everything is checked. Nothing by default."""
+
     @property
     def _what(self) -> str:
         return " ".join(self.source)
@@ -319,8 +323,10 @@ class RunOperator(BaseOperator):
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
+            self.prepare(context)
             self._check_arguments()
             call = self.make_call(self.callback_url, self.status_change_callback_url)
+            self._make_callback(context)
             self._look_before_start(call)
         except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
             self._fail_to_begin(Tries(context, reattach=False), error)
@@ -362,14 +368,19 @@ class RunOperator(BaseOperator):
         def do(step: Write) -> None:
             nonlocal checked
             # Not where a run may go on: that is no time to fail for want of a store.
-            if step.starts and not checked:
-                self._look_before_start(wanted.call)
-                checked = True
+            if step.starts:
+                # By now, no run of an earlier try goes on.
+                self._browseract_task_id = None
+                if not checked:
+                    self._look_before_start(wanted.call)
+                    checked = True
+                self._go_on_unless_killed()
             self._write(tries, step)
 
         try:
             entry = tries.read()
             self._browseract_task_id = entry.task_id if entry else None
+            self.prepare(context)
             wanted = self._wanted(context)
             begun = follow(
                 ledger.begin(
@@ -474,6 +485,8 @@ class RunOperator(BaseOperator):
         # These are read again later, when it would be too late to refuse them.
         self._poll_interval(DEFAULT_POLL_INTERVAL)
         read_choice("on_paused", self.on_paused, OnPaused)
+        read_choice("on_orphan", self.on_orphan, OnOrphan)
+        read_flag("dry_run", self._dry)
         for flag in ("validate_inputs", "reattach", "cancel_on_kill", "cancel_on_timeout"):
             read_flag(flag, getattr(self, flag))
         if self.queue_timeout is not None:
@@ -551,6 +564,14 @@ class RunOperator(BaseOperator):
 
     def _arrange_callback(self, context: Context) -> Callback | None:
         """Decide whether BrowserAct is to call back, and keep what the callback will be recognised by."""
+        callback = self._make_callback(context)
+        if callback is not None:
+            mask_secret(callback.token)
+            # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
+            context["ti"].xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
+        return callback
+
+    def _make_callback(self, context: Context) -> Callback | None:
         if self.webhook is not None and not isinstance(self.webhook, bool):
             raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
         demanded = self.webhook is True
@@ -571,7 +592,7 @@ class RunOperator(BaseOperator):
             return None
         ti = context["ti"]
         try:
-            callback = arrange(
+            return arrange(
                 settings.webhook_base_url,
                 WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
                 callback_url=self.callback_url,
@@ -584,10 +605,6 @@ class RunOperator(BaseOperator):
                 raise InputError(f"{error}. Change that, or leave webhook=True out to let the task poll.") from None
             self.log.info("%s. This task polls.", error)
             return None
-        mask_secret(callback.token)
-        # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
-        ti.xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
-        return callback
 
     def _check_output_path(self) -> None:
         if self.output_path is None:
@@ -596,13 +613,12 @@ class RunOperator(BaseOperator):
             raise InputError(
                 "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
             )
-        if str(self.output_path).strip() in ("", "None"):
-            raise InputError(f"output_path is {self.output_path!r}. Give a path, or leave it out.")
+        read_output_path(self.output_path)
 
     def _store(self) -> ResultStore:
         from airflow_provider_browseract.hooks.results import ResultStore
 
-        return ResultStore(str(self.output_path).strip(), self.hook.settings.client, self.log)
+        return ResultStore(read_output_path(self.output_path), self.hook.settings.client, self.log)
 
     def _hand_on(self, context: Context, begun: Begun) -> None:
         context["ti"].xcom_push(key="task_id", value=begun.task_id)
@@ -752,6 +768,7 @@ class RunOperator(BaseOperator):
             outlets=self.outlets,
             url=self._url,
             another_try_reads_it=self._tries is not None and self._tries.remembered,
+            advice="On Airflow 3.3 clearing the task reads the same run anew; reattach=False makes that a new run.",
             log=self.log,
         )
         return self._conclusion.draw()
@@ -853,14 +870,28 @@ def shown_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """Give the body of a start as a log may show it.
 
     :param body: the body.
-    :returns: the same without what may be secret: values of inputs that are called like secrets, and addresses.
+    :returns: the same without what may be secret: values that are called like secrets, at any depth, and addresses.
     """
     inputs = [
-        {"name": pair["name"], "value": "***" if is_secret(pair["name"]) else pair["value"]}
+        {"name": pair["name"], "value": "***" if is_secret(pair["name"]) else _shown_value(pair["value"])}
         for pair in body["input_parameters"]
     ]
     hidden = {name: "***" for name in body if name.endswith("callback_url")}
     return {**body, **hidden, "input_parameters": inputs}
+
+
+def _shown_value(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(_without_secrets(value), ensure_ascii=False) if isinstance(value, dict | list) else text
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: "***" if is_secret(name) else _without_secrets(member) for name, member in value.items()}
+    return [_without_secrets(member) for member in value] if isinstance(value, list) else value
 
 
 def forget_run(context: Context) -> None:

@@ -58,6 +58,11 @@ def read_ids(argument: str, value: Any) -> list[str]:
     :raises InputError: there is none, or one of them is not usable.
     """
     several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if isinstance(value, str) and any(char in value for char in "[](), "):
+        raise InputError(
+            f"{argument} is {value!r}, a list that was rendered into a text. Set render_template_as_native_obj=True on "
+            "the DAG, or give the XCom itself."
+        )
     ids = list(dict.fromkeys(read_id(argument, each) for each in (value if several else [value])))
     if not ids:
         raise InputError(f"{argument} is an empty list. Give one id at least.")
@@ -251,6 +256,22 @@ def read_flag(argument: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{argument} is {value!r}. Give True or False.")
     return value
+
+
+def read_output_path(value: Any) -> str:
+    """Check a path in object storage as far as it can be told from the path, and return it without a slash behind.
+
+    :param value: the path, as ``ObjectStoragePath`` takes it.
+    :raises InputError: it is empty, the root of a store, or depends on the folder in which a process runs.
+    """
+    path = str(value).strip()
+    scheme, host, below, *_ = urlsplit(path)
+    local = scheme in ("", "file", "local")
+    if path in ("", "None") or not (below.strip("/") if local else host):
+        raise InputError(f"output_path is {path!r}. Give a folder, or one like s3://conn@bucket/path.")
+    if not scheme and not below.startswith("/"):
+        raise InputError(f"output_path is {path!r}. Give a whole path, or one like s3://conn@bucket/path.")
+    return path.rstrip("/")
 
 
 def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | None:

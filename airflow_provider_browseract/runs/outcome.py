@@ -64,7 +64,7 @@ def check_finished(task: Task) -> None:
     if task.status is TaskStatus.CANCELED:
         raise RunCanceledError(
             f"{describe(task)} was canceled, by someone in BrowserAct or through its API.{_where(task)} "
-            "Clear the Airflow task to run the workflow again."
+            "To run it again, clear the Airflow task that started it."
         )
     raise RunLostError(f"{describe(task)} has the status {task.status}, so it has no result yet.{_where(task)}")
 
@@ -78,7 +78,7 @@ def _what_happened(task: Task) -> str:
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
         *_failing_step(task.steps),
         *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
-        f"{remedy} Mend the workflow or its inputs, and clear the Airflow task.".lstrip(),
+        f"{remedy} Mend the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
     ]
     return "\n".join(said)
 

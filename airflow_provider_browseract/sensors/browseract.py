@@ -15,13 +15,14 @@ from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSensorTimeout,
+    AirflowSkipException,
     conf,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.operators.conclusion import Conclusion, show_run
-from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_id
+from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_id, read_output_path
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import end_lines, log_url, status_line
@@ -89,26 +90,34 @@ class TaskSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the way asked for."""
-        if not self.deferrable:
-            return super().execute(context)
-        deadline = time.time() + self.timeout
-        if (task := self._look(context)) is not None and task.status.ended:
-            return self._conclude(context, task)
-        self._defer(task, deadline)
+        try:
+            self._check(context)
+            if self.deferrable:
+                deadline = time.time() + self.timeout
+                if (task := self._look(context)) is not None and task.status.ended:
+                    return self._conclude(context, task)
+                self._defer(read_id("browseract_task_id", self.browseract_task_id), task, deadline)
+        except AirflowFailException as error:
+            # As BaseSensorOperator does with what a poke raises.
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipped, since the sensor is not to fail: {error}") from error
+            raise
+        return super().execute(context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says."""
         told = WaitEvent.read(event)
-        seen: Task | BrowserActError
-        try:
-            seen = self.hook.get_task(told.browseract_task_id)
-        except BrowserActError as error:
-            seen = error
+        seen = self._read(told.browseract_task_id)
         then = next_after(told, seen, time.time())
         if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
             return self._conclude(context, seen)
         if then is Next.DEFER:
-            self._defer(None if isinstance(seen, BrowserActError) else seen, told.deadline)
+            known = None if isinstance(seen, BrowserActError) else seen
+            self._defer(told.browseract_task_id, known, told.deadline)
+        if then is Next.WAIT_HERE:
+            self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
+            self.timeout = max(0.0, told.deadline - time.time())
+            return super().execute(context)
         if told.end is End.DEADLINE:
             raise AirflowSensorTimeout(
                 f"BrowserAct task {told.browseract_task_id} did not end within {self.timeout:g} seconds. It goes on."
@@ -123,31 +132,48 @@ class TaskSensor(BaseSensorOperator):
             return False
         return PokeReturnValue(True, self._conclude(context, task))
 
-    def _look(self, context: Context) -> Task | None:
+    def _check(self, context: Context) -> None:
+        """Check the arguments, and the store: better now than when the run has ended."""
         try:
             read_choice("output_format", self.output_format, OutputFormat)
-            task = self.hook.get_task(read_id("browseract_task_id", self.browseract_task_id))
+            read_id("browseract_task_id", self.browseract_task_id)
+            # A sensor that is rescheduled begins anew each time.
+            if (store := self._store()) is not None and not self.reschedule:
+                store.check()
         except InputError as error:
             raise AirflowFailException(str(error)) from error
         except AirflowNotFoundException as error:
             raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
-        except BrowserActError as error:
-            if is_hopeless(error):
-                raise AirflowFailException(str(error)) from error
-            self.log.warning("Asking for BrowserAct task %s failed: %s", self.browseract_task_id, error)
-            return None
-        show_run(context["ti"], task)
-        if not task.status.ended:
-            self.log.info("%s", status_line(task))
-        return task
 
-    def _defer(self, seen: Task | None, deadline: float) -> NoReturn:
+    def _read(self, browseract_task_id: str) -> Task | BrowserActError:
+        try:
+            return self.hook.get_task(browseract_task_id)
+        except BrowserActError as error:
+            return error
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+        except AirflowNotFoundException as error:
+            raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
+
+    def _look(self, context: Context) -> Task | None:
+        seen = self._read(self.browseract_task_id)
+        if isinstance(seen, BrowserActError):
+            if is_hopeless(seen):
+                raise AirflowFailException(str(seen)) from seen
+            self.log.warning("Asking for BrowserAct task %s failed: %s", self.browseract_task_id, seen)
+            return None
+        show_run(context["ti"], seen)
+        if not seen.status.ended:
+            self.log.info("%s", status_line(seen))
+        return seen
+
+    def _defer(self, browseract_task_id: str, seen: Task | None, deadline: float) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
         now = time.time()
         self.defer(
             trigger=TaskTrigger(
-                browseract_task_id=seen.id if seen else read_id("browseract_task_id", self.browseract_task_id),
+                browseract_task_id=browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
                 poll_interval=max(self.poke_interval, 1.0),
                 first_poll_at=now + CORE_RACE_GRACE,
@@ -174,6 +200,7 @@ class TaskSensor(BaseSensorOperator):
             outlets=self.outlets,
             url=log_url(task),
             another_try_reads_it=True,
+            advice="Clearing the task reads the same run anew.",
             log=self.log,
         )
         try:
@@ -188,4 +215,4 @@ class TaskSensor(BaseSensorOperator):
             return None
         from airflow_provider_browseract.hooks.results import ResultStore
 
-        return ResultStore(str(self.output_path).strip(), self.hook.settings.client, self.log)
+        return ResultStore(read_output_path(self.output_path), self.hook.settings.client, self.log)

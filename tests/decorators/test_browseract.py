@@ -10,6 +10,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.runs.outcome import RunLostError
 from tests.operators.conftest import Worker, emulator, set_extra, store, worker
 
 __all__ = ["emulator", "set_extra", "store", "worker"]
@@ -87,13 +88,28 @@ def test_a_later_try_takes_the_run_up(decorated, emulator, store):
     [
         ("pens", "input_parameters is of type str"),
         ({"Keyword": "pens"}, "which is written 'keyword'"),
-        (None, "lacks 'keyword'"),
+        ({}, "lacks 'keyword'"),
+        (None, "The function returned None"),
     ],
 )
 def test_what_cannot_be_inputs_is_said_before_anything_is_started(decorated, emulator, returned, message):
     with pytest.raises(AirflowFailException, match=message):
         decorated(lambda: returned).run()
     assert emulator.tasks == []
+
+
+def test_an_error_of_the_function_leaves_no_run_of_an_earlier_try_unsaid(decorated, emulator, store):
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False).run()
+
+    def search():
+        raise KeyError("keyword")
+
+    with pytest.raises(
+        RunLostError, match=rf"BrowserAct task {emulator.tasks[0].id} of an earlier try: It was stopped"
+    ):
+        decorated(search, store=store).run()
+    assert emulator.tasks[0].status == "canceled"
 
 
 def test_an_error_of_the_function_is_its_own(decorated, emulator):

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.runs.outcome import RunCanceledError
 
 PENS = {"keyword": "pens", "max_items": 2}
 
@@ -76,6 +77,21 @@ class TestNamesOfInputs:
         assert endpoints(emulator) == ["get-workflow"]
 
 
+class TestAKillDuringTheLook:
+    def test_keeps_the_start_from_being_sent(self, worker, emulator, monkeypatch):
+        operator = worker(workflow_id=SEARCH.id, input_parameters=PENS).operator()
+        send = operator.hook.client.send
+
+        def killed_meanwhile(call):
+            operator.on_kill()
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+        with pytest.raises(RunCanceledError, match="Killed before a run was started"):
+            operator.execute(worker(workflow_id=SEARCH.id).context)
+        assert emulator.tasks == []
+
+
 class TestADryRun:
     def test_starts_nothing_and_ends_as_skipped(self, worker, emulator):
         with pytest.raises(AirflowSkipException, match=f"no run of workflow {SEARCH.id} was started"):
@@ -106,6 +122,35 @@ class TestADryRun:
         given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
         with pytest.raises(AirflowFailException, match=message):
             worker(**given).run()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"on_orphan": "hope"}, "on_orphan is 'hope'"),
+            ({"webhook": "yes"}, "webhook is 'yes'"),
+            ({"webhook": True}, "webhook=True needs deferrable=True"),
+            ({"dry_run": "yes"}, "dry_run is 'yes'"),
+        ],
+    )
+    def test_finds_arguments_that_cannot_be(self, worker, emulator, arguments, message):
+        given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
+        with pytest.raises(AirflowFailException, match=message):
+            worker(**given).run()
+
+    def test_keeps_nothing_of_a_callback(self, worker, emulator):
+        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)
+        with pytest.raises(AirflowSkipException):
+            run.run()
+        assert run.ti.xcoms == {}
+
+    def test_shows_no_secret_at_any_depth(self, worker, emulator, capfd):
+        emulator.set_workflow(LOG_IN.id, inputs=())
+        inputs = {"accounts": [{"name": "ada", "password": "hunter2"}]}
+        with pytest.raises(AirflowSkipException):
+            worker(workflow_id=LOG_IN.id, input_parameters=inputs, dry_run=True).run()
+        said = "".join(capfd.readouterr())
+        assert "ada" in said
+        assert "hunter2" not in said
 
     def test_leaves_airflows_method_of_that_name_alone(self, worker):
         assert callable(worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run)

@@ -194,6 +194,22 @@ class TestOutputPath:
         with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
             worker(workflow_id=ORDERS.id, store=store if remembered else None).run()
 
+    def test_that_is_away_when_a_failed_run_is_to_be_followed_leaves_nothing_unsaid(
+        self, worker, emulator, folder, store, monkeypatch
+    ):
+        emulator.set_workflow(ORDERS.id, outcome="failed")
+        arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
+        with pytest.raises(RunFailedError):
+            worker(**arguments).run()
+
+        def away(self):
+            raise results.StorageError("no network")
+
+        monkeypatch.setattr(results.ResultStore, "check", away)
+        with pytest.raises(results.StorageError, match=r"^no network$"):
+            worker(**arguments).run()
+        assert len(emulator.tasks) == 1
+
     def test_is_tried_before_each_new_start_and_not_while_the_task_waits_for_room(
         self, worker, emulator, folder, store, monkeypatch
     ):

@@ -71,7 +71,9 @@ def test_what_cannot_be_is_said_before_anything_is_started(template, emulator, a
 def test_regions_that_cannot_be_read_cost_a_warning_and_not_the_run(template, emulator, capfd):
     emulator.fault("get-region-list", RequestFault.status(500), times=None)
     assert len(template(region="DE").run()) == 2
-    assert "The names of the inputs were not checked" in "".join(capfd.readouterr())
+    assert "The region was not checked" in "".join(capfd.readouterr())
+    with pytest.raises(AirflowFailException, match="which is written 'keyword'"):
+        template(region="DE", input_parameters={"Keyword": "pens"}).run()
 
 
 def test_a_later_try_takes_the_run_up(template, emulator, store):

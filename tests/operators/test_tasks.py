@@ -75,6 +75,13 @@ class TestResuming:
         emulator.wait_until(lambda: emulator.tasks[0].status == "running")
         assert resume(task_id) == {task_id: "running"}
 
+    def test_one_that_is_about_to_pause_can_be_tried_again(self, emulator):
+        task_id = started(emulator)
+        emulator.set_workflow(ORDERS.id, status="pausing")
+        task_id = started(emulator)
+        with pytest.raises(RunError, match="it is about to pause"):
+            resume(task_id)
+
     def test_one_that_was_stopped_is_an_error(self, emulator):
         task_id = started(emulator)
         stop(task_id)

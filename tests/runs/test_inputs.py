@@ -11,7 +11,9 @@ from airflow_provider_browseract.runs.inputs import (
     check_callback_url,
     is_private,
     read_id,
+    read_ids,
     read_input_parameters,
+    read_output_path,
     read_seconds,
 )
 
@@ -156,3 +158,44 @@ class TestCallbackUrls:
     )
     def test_privacy_is_judged_by_name_or_number(self, host, private):
         assert is_private(host) is private
+
+
+class TestAPathInObjectStorage:
+    @pytest.mark.parametrize(
+        ("given", "path"),
+        [
+            ("s3://aws@bucket/a/b/", "s3://aws@bucket/a/b"),
+            ("gs://bucket", "gs://bucket"),
+            ("file:///data/x", "file:///data/x"),
+            (" /data/x ", "/data/x"),
+        ],
+    )
+    def test_comes_back_without_a_slash_behind(self, given, path):
+        assert read_output_path(given) == path
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("", "Give a folder"),
+            (None, "Give a folder"),
+            ("None", "Give a folder"),
+            ("/", "Give a folder"),
+            ("file:///", "Give a folder"),
+            ("s3:///x", "Give a folder"),
+            ("results", "Give a whole path"),
+        ],
+    )
+    def test_that_is_none_is_refused(self, given, message):
+        with pytest.raises(InputError, match=message):
+            read_output_path(given)
+
+
+class TestSeveralIds:
+    def test_are_one_or_several_each_once(self):
+        assert read_ids("ids", "7") == ["7"]
+        assert read_ids("ids", [8, "7", "8"]) == ["8", "7"]
+
+    @pytest.mark.parametrize("given", ["['1', '2']", "LazySelectSequence([])", "1, 2"])
+    def test_that_were_rendered_into_a_text_are_refused_with_the_way_out(self, given):
+        with pytest.raises(InputError, match="render_template_as_native_obj=True"):
+            read_ids("ids", given)

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from airflow_provider_browseract.compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -142,11 +147,32 @@ def test_nobody_who_ends_the_wait_stops_the_run(emulator):
     assert emulator.tasks[0].status == "running"
 
 
-def test_soft_fail_skips_as_with_every_sensor(emulator):
-    from airflow_provider_browseract.compat import AirflowSkipException
-
+@BOTH_WAYS
+@pytest.mark.parametrize("ended", [False, True], ids=["goes on at first", "has ended already"])
+@pytest.mark.parametrize("leniency", ["soft_fail", "never_fail"])
+def test_a_lenient_one_skips_as_with_every_sensor(emulator, deferrable, ended, leniency):
+    task_id = started(emulator, FAILING)
+    if ended:
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     with pytest.raises(AirflowSkipException):
-        wait(started(emulator, FAILING), deferrable=False, soft_fail=True)
+        wait(task_id, None, deferrable=deferrable, **{leniency: True})
+
+
+def test_a_run_that_the_triggerer_cannot_follow_is_followed_here(emulator, monkeypatch):
+    task_id = started(emulator, duration=0.6)
+
+    async def away(*_):
+        raise OSError("no secrets here")
+
+    monkeypatch.setattr(BrowserActHook, "aget_connection", away)
+    assert wait(task_id, deferrable=True)["logged_in"] is False
+
+
+@BOTH_WAYS
+def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable):
+    task_id = started(emulator, duration=60.0)
+    with pytest.raises(AirflowFailException, match="cannot be written to"):
+        wait(task_id, deferrable=deferrable, output_path="/proc/no/such")
 
 
 @BOTH_WAYS
@@ -156,6 +182,8 @@ def test_soft_fail_skips_as_with_every_sensor(emulator):
         ("404", {}, "Check the id"),
         ("", {}, "browseract_task_id is ''"),
         ("1", {"output_format": "xml"}, "output_format is 'xml'"),
+        ("1", {"output_path": "None"}, "output_path is 'None'"),
+        ("1", {"output_path": "here"}, "Give a whole path"),
         ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     ],
 )
