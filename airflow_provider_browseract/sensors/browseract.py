@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -90,23 +91,21 @@ class TaskSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the way asked for."""
-        try:
+        with self._leniently():
             self._check(context)
             if self.deferrable:
                 deadline = time.time() + self.timeout
                 if (task := self._look(context)) is not None and task.status.ended:
                     return self._conclude(context, task)
                 self._defer(read_id("browseract_task_id", self.browseract_task_id), task, deadline)
-        except AirflowFailException as error:
-            # As BaseSensorOperator does with what a poke raises.
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(f"Skipped, since the sensor is not to fail: {error}") from error
-            raise
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says."""
-        told = WaitEvent.read(event)
+        with self._leniently():
+            return self._resume(context, WaitEvent.read(event))
+
+    def _resume(self, context: Context, told: WaitEvent) -> Any:
         seen = self._read(told.browseract_task_id)
         then = next_after(told, seen, time.time())
         if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
@@ -131,6 +130,16 @@ class TaskSensor(BaseSensorOperator):
         if task is None or not task.status.ended:
             return False
         return PokeReturnValue(True, self._conclude(context, task))
+
+    @contextmanager
+    def _leniently(self) -> Iterator[None]:
+        """Skip in place of failing where that is wanted: as Airflow does with what a poke raises, and not with more."""
+        try:
+            yield
+        except AirflowFailException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipped, since the sensor is not to fail: {error}") from error
+            raise
 
     def _check(self, context: Context) -> None:
         """Check the arguments, and the store: better now than when the run has ended."""
