@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +22,7 @@ from airflow_provider_browseract.api.errors import (
     NotTheApiError,
     RunStartUnknownError,
 )
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.runs.inputs import (
     InputError,
@@ -321,6 +322,20 @@ class BrowserActHook(BaseHook):
             # Such as Airflow's task timeout, which interrupts wherever the code is.
             self.log.error("Interrupted during %s: a run may go on, and cost credits, without its id known.", call.name)
             raise
+
+
+@contextmanager
+def failing_for_good(conn_id: str) -> Iterator[None]:
+    """Let what no retry can mend, a wrong argument or no such connection, end the Airflow task without retries.
+
+    :param conn_id: id of the connection that is used within.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise AirflowFailException(str(error)) from error
+    except AirflowNotFoundException as error:
+        raise AirflowFailException(form.no_connection(conn_id)) from error
 
 
 def _hurried(settings: ClientSettings, seconds: float) -> ClientSettings:

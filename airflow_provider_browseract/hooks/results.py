@@ -198,6 +198,10 @@ class ResultStore:
         :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
         :raises StorageError: the store does not answer as it should.
         """
+        with _blaming_the_store(f"output_path {self.output_path!r}"):
+            self._try_out()
+
+    def _try_out(self) -> None:
         scheme = urlsplit(self.output_path).scheme
         try:
             self._root  # noqa: B018 - parsed and looked up here, so that the errors are of these
@@ -211,8 +215,6 @@ class ResultStore:
                 "apache-airflow-providers-amazon[s3fs], for gs apache-airflow-providers-google, for abfs "
                 "apache-airflow-providers-microsoft-azure."
             ) from error
-        except Exception as error:
-            raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
         try:
             self._make_folder(self._base)
             probe = f"{self._base}/browseract-{uuid.uuid4().hex}"
@@ -226,8 +228,6 @@ class ResultStore:
                 f"output_path is {self.output_path!r}, which cannot be written to, looked at and deleted from "
                 f"({type(error).__name__}: {error})."
             ) from error
-        except Exception as error:
-            raise StorageError(f"output_path {self.output_path!r}: {type(error).__name__}: {error}") from error
 
     def save(self, task: Task, output_format: OutputFormat, read_again: Callable[[], Task]) -> Results:
         """Write a finished run's text, files and facts.
@@ -239,14 +239,12 @@ class ResultStore:
         :raises StorageError: the store does not take even the text or the facts.
         """
         results = Results(f"{self.output_path}/{task.id}")
-        try:
+        with _blaming_the_store(results.path):
             folder = f"{self._base}/{task.id}"
             # Made here, and not by several threads at once.
             self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task.output, output_format, folder, results)
-        except Exception as error:
-            raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
         outcomes = self._save_files(task, folder, results, read_again)
         results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
@@ -254,11 +252,8 @@ class ResultStore:
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
         steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
         written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
-        try:
-            with self._writing(f"{folder}/task.json") as write:
-                write(json.dumps(written, indent=1).encode())
-        except Exception as error:
-            raise StorageError(f"{results.path}: {type(error).__name__}: {error}") from error
+        with _blaming_the_store(results.path), self._writing(f"{folder}/task.json") as write:
+            write(json.dumps(written, indent=1).encode())
         if not results.missing:
             self._tidy(folder)
         return results
@@ -289,8 +284,7 @@ class ResultStore:
         content = text.encode("utf-8", "replace")
         name = OUTPUT_NAMES[found]
         with self._writing(f"{folder}/{name}") as write:
-            for start in range(0, len(content), CHUNK):
-                write(content[start : start + CHUNK])
+            write(content)
         results.output = self._kept(name, len(content), results)
 
     def _save_files(
@@ -471,6 +465,17 @@ class ResultStore:
             for path in self._fs.ls(folder, detail=False):
                 if TEMPORARY.fullmatch(path.rpartition("/")[2]) and self._fs.modified(path) < long_ago:
                     self._fs.rm_file(path)
+
+
+@contextmanager
+def _blaming_the_store(where: str) -> Iterator[None]:
+    """Name the store in whatever error comes from it; one that is the user's to mend stays as it is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise StorageError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from airflow.sdk import BaseOperator
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
 from airflow_provider_browseract.operators.run import RunOperator
 from airflow_provider_browseract.runs.inputs import (
     InputError,
@@ -211,17 +210,13 @@ class TaskOperator(BaseOperator):
         """Do it with each."""
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
-        try:
+        with failing_for_good(self.browseract_conn_id):
             for task_id in read_ids("browseract_task_id", self.browseract_task_id):
                 try:
                     done[task_id] = self.act(task_id)
                     self.log.info("BrowserAct task %s: %s", task_id, done[task_id])
                 except (BrowserActError, InputError, RunError) as error:
                     failed[task_id] = error
-        except InputError as error:
-            raise AirflowFailException(str(error)) from error
-        except AirflowNotFoundException as error:
-            raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
         if failed:
             said = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
             raise (RunError if any(map(_may_pass, failed.values())) else AirflowFailException)(said)

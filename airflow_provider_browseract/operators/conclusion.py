@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
@@ -11,14 +11,16 @@ from airflow.sdk import Asset
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, count_in_task
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.runs.inputs import read_output_path
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
 from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
-from airflow_provider_browseract.runs.report import describe, facts, log_url
+from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.hooks.following import Log
     from airflow_provider_browseract.hooks.results import Results, ResultStore
 
@@ -29,10 +31,9 @@ class Conclusion:
     :param task: the run.
     :param context: the context of the Airflow task.
     :param output_format: what the text of the output is declared to be.
-    :param store: where the output is written; None if it is returned.
-    :param read_again: reads the run anew.
+    :param output_path: where the output is written; None if it is returned.
+    :param hook: reads the run anew, where that is needed.
     :param outlets: what the Airflow task declares to bring forth.
-    :param url: address of the run in BrowserAct, if it has one.
     :param another_try_reads_it: whether a later try takes the result of this run, and pays for no other.
     :param advice: how to have the run read anew, for those who mend something first.
     :param log: the task's log.
@@ -44,10 +45,9 @@ class Conclusion:
         context: Context,
         *,
         output_format: OutputFormat,
-        store: ResultStore | None,
-        read_again: Callable[[], Task],
+        output_path: str | ObjectStoragePath | None,
+        hook: BrowserActHook,
         outlets: Collection[Any],
-        url: str | None,
         another_try_reads_it: bool,
         advice: str,
         log: Log,
@@ -56,10 +56,9 @@ class Conclusion:
         self.results: Results | None = None
         self._context = context
         self._format = output_format
-        self._store = store
-        self._read_again = read_again
+        self._output_path = output_path
+        self._hook = hook
         self._outlets = outlets
-        self._url = url
         self._another_try_reads_it = another_try_reads_it
         self._advice = advice
         self._log = log
@@ -73,6 +72,7 @@ class Conclusion:
         :raises ResultError: it finished, its results could not be written, and the next try can.
         :raises AirflowFailException: it finished, and no retry can bring its results where they belong.
         """
+        self._tell()
         try:
             check_finished(self.task)
             result = self._bring_home()
@@ -89,13 +89,23 @@ class Conclusion:
     def _bring_home(self) -> Any:
         """Read or write the output, and let nothing that goes wrong with it pay for another run."""
         try:
-            return self._read() if self._store is None else self._keep(self._store)
+            store = open_store(self._output_path, self._hook, self._log)
+            return self._read() if store is None else self._keep(store)
         except (RunError, AirflowFailException):
             raise
         except AirflowTaskTimeout as error:
             raise self._not_kept("execution_timeout ended the writing of its results") from error
         except Exception as error:
             raise self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}") from error
+
+    def _tell(self) -> None:
+        for line in end_lines(self.task):
+            self._log.log(logging.INFO, "%s", line)
+        try:
+            show_run(self._context["ti"], self.task)
+        except Exception as error:  # noqa: BLE001 - what is shown of a result is worth less than the result
+            why = f"{type(error).__name__}: {error}"
+            self._log.log(logging.WARNING, "The links to the task, and what is known of it, could not be kept: %s", why)
 
     def _count(self) -> None:
         count_in_task("browseract.runs", tags={"status": self.task.status.value})
@@ -128,7 +138,7 @@ class Conclusion:
         from airflow_provider_browseract.hooks.results import StorageError
 
         try:
-            results = self.results = store.save(self.task, self._format, self._read_again)
+            results = self.results = store.save(self.task, self._format, lambda: self._hook.get_task(self.task.id))
         except (StorageError, BrowserActError) as error:
             raise self._not_kept(f"its results could not be written: {error}") from error
         kept = [*([results.output] if results.output else []), *results.files]
@@ -155,8 +165,8 @@ class Conclusion:
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Make the error of a run that was paid for and whose results are not where they belong."""
         said = f"{describe(self.task)} finished, but {why.rstrip('.')}."
-        if self._url:
-            said += f" What it put out is in BrowserAct until that deletes it: {self._url}"
+        if url := log_url(self.task):
+            said += f" What it put out is in BrowserAct until that deletes it: {url}"
         if not self._another_try_reads_it:
             # A retry would only pay for another run.
             return AirflowFailException(said)
@@ -176,6 +186,18 @@ class Conclusion:
                     self._context["outlet_events"][outlet].extra.update(extra)
         except Exception as error:  # noqa: BLE001 - what is told of a result is worth less than the result
             self._log.log(logging.WARNING, "The events of the outlets could not be told of the run: %s", error)
+
+
+def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook, log: Log) -> ResultStore | None:
+    """Give the store for an ``output_path``, or None where there is none.
+
+    :raises InputError: the path is none.
+    """
+    if output_path is None:
+        return None
+    from airflow_provider_browseract.hooks.results import ResultStore
+
+    return ResultStore(read_output_path(output_path), hook.settings.client, log)
 
 
 def show_run(ti: Any, task: Task) -> None:

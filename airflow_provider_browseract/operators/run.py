@@ -35,7 +35,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.conclusion import Conclusion, show_run
+from airflow_provider_browseract.operators.conclusion import Conclusion, open_store, show_run
 from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
@@ -57,7 +57,7 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
-from airflow_provider_browseract.runs.report import describe, end_lines, log_url, status_line, step_line
+from airflow_provider_browseract.runs.report import describe, log_url, status_line, step_line
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CALLBACK_GRACE,
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.calls import Call
     from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
-    from airflow_provider_browseract.hooks.results import ResultStore
 
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
@@ -341,8 +340,8 @@ class RunOperator(BaseOperator):
 
     def _look_before_start(self, call: Call[CreatedTask]) -> None:
         """Look, before money is spent, at what only others know: the store, and what is run."""
-        if self.output_path is not None:
-            self._store().check()
+        if (store := open_store(self.output_path, self.hook, self.log)) is not None:
+            store.check()
         if not self.validate_inputs:
             return
         try:
@@ -615,11 +614,6 @@ class RunOperator(BaseOperator):
             )
         read_output_path(self.output_path)
 
-    def _store(self) -> ResultStore:
-        from airflow_provider_browseract.hooks.results import ResultStore
-
-        return ResultStore(read_output_path(self.output_path), self.hook.settings.client, self.log)
-
     def _hand_on(self, context: Context, begun: Begun) -> None:
         context["ti"].xcom_push(key="task_id", value=begun.task_id)
         if profile_id := self.profile_of(begun, None):
@@ -635,7 +629,8 @@ class RunOperator(BaseOperator):
         except BrowserActError as error:
             self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error)
             return None
-        self._show(context, task)
+        self._url = log_url(task)
+        show_run(context["ti"], task)
         if (profile_id := self.profile_of(begun, task)) != self.profile_of(begun, None):
             context["ti"].xcom_push(key="profile_id", value=profile_id)
         for step in task.steps:
@@ -753,29 +748,19 @@ class RunOperator(BaseOperator):
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self._browseract_task_id = None
-        for line in end_lines(task):
-            self.log.info("%s", line)
-        try:
-            self._show(context, task)
-        except Exception:
-            self.log.warning("The links to the task, and what is known of it, could not be kept.", exc_info=True)
+        self._url = log_url(task)
         self._conclusion = Conclusion(
             task,
             context,
             output_format=OutputFormat(self.output_format),
-            store=None if self.output_path is None else self._store(),
-            read_again=lambda: self.hook.get_task(task.id),
+            output_path=self.output_path,
+            hook=self.hook,
             outlets=self.outlets,
-            url=self._url,
             another_try_reads_it=self._tries is not None and self._tries.remembered,
             advice="On Airflow 3.3 clearing the task reads the same run anew; reattach=False makes that a new run.",
             log=self.log,
         )
         return self._conclusion.draw()
-
-    def _show(self, context: Context, task: Task) -> None:
-        self._url = log_url(task)
-        show_run(context["ti"], task)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage, whose provider calls this, what was run and where its results are."""

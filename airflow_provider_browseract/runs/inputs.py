@@ -92,13 +92,9 @@ def read_run(
     """
     return calls.run_task(
         read_id("workflow_id", workflow_id),
-        input_parameters=read_input_parameters(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
-        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
-        status_change_callback_url=check_callback_url(
-            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
-        ),
+        **_read_common(input_parameters, callback_url, status_change_callback_url, api_base_url),
     )
 
 
@@ -120,12 +116,19 @@ def read_template_run(
     return calls.run_task_by_template(
         read_id("workflow_template_id", workflow_template_id),
         region=None if region is None else read_id("region", region),
-        input_parameters=read_input_parameters(input_parameters),
-        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
-        status_change_callback_url=check_callback_url(
-            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
-        ),
+        **_read_common(input_parameters, callback_url, status_change_callback_url, api_base_url),
     )
+
+
+def _read_common(
+    input_parameters: Any, callback_url: Any, status_change_callback_url: Any, api_base_url: str
+) -> dict[str, Any]:
+    """Check what every run is started with."""
+    urls = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+    return {
+        "input_parameters": read_input_parameters(input_parameters),
+        **{name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in urls.items()},
+    }
 
 
 def read_input_parameters(value: Any) -> list[dict[str, str]]:

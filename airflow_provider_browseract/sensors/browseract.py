@@ -14,19 +14,17 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import (
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     conf,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.conclusion import Conclusion, show_run
-from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_id, read_output_path
+from airflow_provider_browseract.operators.conclusion import Conclusion, open_store, show_run
+from airflow_provider_browseract.runs.inputs import read_choice, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.report import end_lines, log_url, status_line
+from airflow_provider_browseract.runs.report import status_line
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CORE_RACE_GRACE,
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.results import ResultStore
 
 
 class TaskSensor(BaseSensorOperator):
@@ -143,26 +140,19 @@ class TaskSensor(BaseSensorOperator):
 
     def _check(self, context: Context) -> None:
         """Check the arguments, and the store: better now than when the run has ended."""
-        try:
+        with failing_for_good(self.browseract_conn_id):
             read_choice("output_format", self.output_format, OutputFormat)
             read_id("browseract_task_id", self.browseract_task_id)
             # A sensor that is rescheduled begins anew each time.
-            if (store := self._store()) is not None and not self.reschedule:
+            if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
                 store.check()
-        except InputError as error:
-            raise AirflowFailException(str(error)) from error
-        except AirflowNotFoundException as error:
-            raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
 
     def _read(self, browseract_task_id: str) -> Task | BrowserActError:
-        try:
-            return self.hook.get_task(browseract_task_id)
-        except BrowserActError as error:
-            return error
-        except InputError as error:
-            raise AirflowFailException(str(error)) from error
-        except AirflowNotFoundException as error:
-            raise AirflowFailException(no_connection(self.browseract_conn_id)) from error
+        with failing_for_good(self.browseract_conn_id):
+            try:
+                return self.hook.get_task(browseract_task_id)
+            except BrowserActError as error:
+                return error
 
     def _look(self, context: Context) -> Task | None:
         seen = self._read(self.browseract_task_id)
@@ -197,17 +187,13 @@ class TaskSensor(BaseSensorOperator):
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:
-        for line in end_lines(task):
-            self.log.info("%s", line)
-        show_run(context["ti"], task)
         conclusion = Conclusion(
             task,
             context,
             output_format=read_choice("output_format", self.output_format, OutputFormat),
-            store=self._store(),
-            read_again=lambda: self.hook.get_task(task.id),
+            output_path=self.output_path,
+            hook=self.hook,
             outlets=self.outlets,
-            url=log_url(task),
             another_try_reads_it=True,
             advice="Clearing the task reads the same run anew.",
             log=self.log,
@@ -218,10 +204,3 @@ class TaskSensor(BaseSensorOperator):
             raise
         except RunError as error:
             raise AirflowFailException(str(error)) from error
-
-    def _store(self) -> ResultStore | None:
-        if self.output_path is None:
-            return None
-        from airflow_provider_browseract.hooks.results import ResultStore
-
-        return ResultStore(read_output_path(self.output_path), self.hook.settings.client, self.log)

@@ -21,7 +21,7 @@ class FakeTaskInstance:
     try_number, max_tries = 1, 0
 
     def __init__(self) -> None:
-        self.xcoms: dict[str, object] = {}
+        self.xcoms: dict[str, Any] = {}
         self.siblings: dict[str, list[object]] = {}
 
     def xcom_push(self, key, value):
@@ -100,6 +100,22 @@ class Worker:
         [event] = asyncio.run(wait())
         self.events.append(event)
         return event
+
+
+def asked(emulator, endpoint: str) -> int:
+    """Say how often an endpoint was asked."""
+    return sum(request.endpoint == endpoint for request in emulator.requests)
+
+
+def is_killed_at_each_call(operator, monkeypatch) -> None:
+    """Let an operator be killed before each of its calls; Airflow lets the code go on after that."""
+    send = operator.hook.client.send
+
+    def killed_meanwhile(call):
+        operator.on_kill()
+        return send(call)
+
+    monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.outcome import RunCanceledError
+from tests.operators.conftest import is_killed_at_each_call
 
 PENS = {"keyword": "pens", "max_items": 2}
 
@@ -80,13 +81,7 @@ class TestNamesOfInputs:
 class TestAKillDuringTheLook:
     def test_keeps_the_start_from_being_sent(self, worker, emulator, monkeypatch):
         operator = worker(workflow_id=SEARCH.id, input_parameters=PENS).operator()
-        send = operator.hook.client.send
-
-        def killed_meanwhile(call):
-            operator.on_kill()
-            return send(call)
-
-        monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+        is_killed_at_each_call(operator, monkeypatch)
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
             operator.execute(worker(workflow_id=SEARCH.id).context)
         assert emulator.tasks == []

@@ -11,6 +11,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.runs.ledger import KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
+from tests.operators.conftest import is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 NO_ROOM = pytest.mark.parametrize(
@@ -109,13 +110,7 @@ def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypa
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker)
     operator = run.operator()
-    send = operator.hook.client.send
-
-    def killed_meanwhile(call):
-        operator.on_kill()
-        return send(call)
-
-    monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+    is_killed_at_each_call(operator, monkeypatch)
     with pytest.raises(RunCanceledError, match="Killed before a run was started"):
         operator.execute(run.context)
     assert emulator.tasks == []

@@ -22,6 +22,7 @@ from airflow_provider_browseract.hooks import results
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators import conclusion
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
+from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -39,10 +40,6 @@ def _short_patience(set_extra, monkeypatch):
 def folder(tmp_path) -> Path:
     """Where results are written."""
     return tmp_path / "results"
-
-
-def asked(emulator, endpoint: str) -> int:
-    return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
 def every_value_of(run, xcom: str) -> list:

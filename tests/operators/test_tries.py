@@ -16,6 +16,7 @@ from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
 from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
+from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -35,10 +36,6 @@ def tries(worker, store):
         return worker(**{**defaults, **arguments})
 
     return make
-
-
-def asked(emulator, endpoint: str) -> int:
-    return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
 class Crash(BaseException):

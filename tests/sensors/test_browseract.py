@@ -20,18 +20,9 @@ from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
 from airflow_provider_browseract.sensors import browseract as sensors
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
+from tests.operators.conftest import FakeTaskInstance
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-
-
-class FakeTaskInstance:
-    """XComs, which last over a deferral."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = value
 
 
 @pytest.fixture
