@@ -41,6 +41,16 @@ def api_server(airflow_database):
     return app
 
 
+@pytest.fixture
+def people(monkeypatch):
+    """Those who answer Required Actions."""
+    from airflow.sdk.execution_time import hitl
+
+    from tests.people import People
+
+    return People(monkeypatch, hitl)
+
+
 class DagResult:
     """A finished run of a DAG, from ``dag.test()``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
@@ -26,6 +26,10 @@ class Log(Protocol):
 
 def _nothing_else(step: Any) -> Any:
     raise TypeError(f"nobody knows the step {step!r}")
+
+
+async def _nothing_else_async(step: Any) -> Any:
+    _nothing_else(step)
 
 
 def follow(
@@ -62,7 +66,12 @@ def follow(
         return over
 
 
-async def follow_async(steps: Generator[Any, Any, T], client: AsyncBrowserActClient, log: Log) -> T:
+async def follow_async(
+    steps: Generator[Any, Any, T],
+    client: AsyncBrowserActClient,
+    log: Log,
+    do: Callable[[Any], Awaitable[Any]] = _nothing_else_async,
+) -> T:
     """Do the steps in the event loop; as :func:`follow`."""
     try:
         step = next(steps)
@@ -79,7 +88,7 @@ async def follow_async(steps: Generator[Any, Any, T], client: AsyncBrowserActCli
                     step = steps.throw(error)
                     continue
             else:
-                answer = _nothing_else(step)
+                answer = await do(step)
             step = steps.send(answer)
     except StopIteration as stop:
         over: T = stop.value

@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +21,7 @@ from airflow_provider_browseract.api.errors import (
     ConcurrencyLimitError,
     NotFoundError,
     RunStartUnknownError,
+    TaskNotPausedError,
 )
 from airflow_provider_browseract.compat import (
     AirflowFailException,
@@ -34,8 +36,15 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow
+from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.operators.conclusion import Conclusion, open_store, show_run
+from airflow_provider_browseract.operators.pauses import (
+    PauseCallbacks,
+    read_callbacks,
+    required_action_url,
+    tell_pause,
+)
 from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
@@ -64,10 +73,14 @@ from airflow_provider_browseract.runs.waiting import (
     CORE_RACE_GRACE,
     DEFAULT_POLL_INTERVAL,
     DEFAULT_TIMEOUT,
+    RESUME_GRACE,
+    RESUMES,
     SAFETY_POLL_INTERVAL,
+    Answer,
     End,
     Next,
     OnPaused,
+    RunWait,
     WaitEvent,
     WokenBy,
     next_after,
@@ -121,8 +134,17 @@ class RunOperator(BaseOperator):
         later, which keeps what is written down of a run over tries).
     :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
         that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
-    :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, or
-        ``"resume"`` it, three times at most.
+    :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, ``"resume"``
+        it, three times at most, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with the live
+        view of the browser and the answers Resume and Stop. For as long, the task is deferred in any case.
+    :param on_paused_timeout: seconds, or a ``timedelta``, to wait for the answer to ``"ask"``. Default: as long as the
+        run may take.
+    :param on_paused_default: what happens if nobody answers in that time: ``"stop"`` or ``"resume"``.
+    :param on_paused_callback: called each time the run pauses, with the context of the task: notifiers, or functions.
+        ``browseract_task`` in it has what is known of the run
+        (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``;
+        ``required_action_url`` is where to answer. While a callback is expected, the status is asked for every 10
+        seconds with this or with ``"ask"``, and not every 120.
     :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.
     :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
@@ -169,6 +191,9 @@ class RunOperator(BaseOperator):
         reattach: bool = True,
         on_orphan: str = OnOrphan.FAIL.value,
         on_paused: str = OnPaused.WAIT.value,
+        on_paused_timeout: float | timedelta | None = None,
+        on_paused_default: str = Answer.STOP.value,
+        on_paused_callback: PauseCallbacks = None,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         **kwargs: Any,
@@ -195,6 +220,9 @@ class RunOperator(BaseOperator):
         self.reattach = reattach
         self.on_orphan = on_orphan
         self.on_paused = on_paused
+        self.on_paused_timeout = on_paused_timeout
+        self.on_paused_default = on_paused_default
+        self.on_paused_callback = on_paused_callback
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self._browseract_task_id: str | None = None
@@ -255,22 +283,26 @@ class RunOperator(BaseOperator):
         """
         return self._run(context, queued_since, refusals)
 
-    def execute_complete(self, context: Context, event: Any) -> Any:
+    def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says.
 
         :param event: the payload of a :class:`~airflow_provider_browseract.runs.waiting.WaitEvent`, from the trigger or
-            from the callback route.
+            from the callback route; or the answer of a person, from Airflow.
+        :param wait: the arguments of the :class:`~airflow_provider_browseract.runs.waiting.RunWait` that it ended.
         """
         resumed_at = time.time()
         self._tries = Tries(context, reattach=self.reattach is True)
+        waited = RunWait(**wait) if wait else None
         try:
-            told = WaitEvent.read(event)
+            told = read_event(event, waited)
         except ValueError as error:
             return self._end_with_airflow(
                 context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
             )
         with self._accounting_for(told.browseract_task_id):
-            return self._resume(context, told, resumed_at)
+            pauses = waited.pauses if waited else 0
+            going_on = RunWait(told.browseract_task_id, told.deadline, told.callback_token_sha256, pauses)
+            return self._resume(context, told, going_on, resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the deferral, also when Airflow ended it: then the run must not be left going unseen."""
@@ -316,9 +348,7 @@ class RunOperator(BaseOperator):
                 return begun.task_id
             if task is not None and task.status.ended:
                 return self._conclude(context, task)
-            if self.deferrable:
-                self._defer(context, begun.task_id, entry.deadline, entry.callback_token_sha256, task)
-            return self._wait_here(context, begun.task_id, entry.deadline, task)
+            return self._wait(context, RunWait(begun.task_id, entry.deadline, entry.callback_token_sha256), task)
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
@@ -483,7 +513,7 @@ class RunOperator(BaseOperator):
         """Check the arguments that are not of the call, and give the timeout in seconds."""
         # These are read again later, when it would be too late to refuse them.
         self._poll_interval(DEFAULT_POLL_INTERVAL)
-        read_choice("on_paused", self.on_paused, OnPaused)
+        self._check_pauses()
         read_choice("on_orphan", self.on_orphan, OnOrphan)
         read_flag("dry_run", self._dry)
         for flag in ("validate_inputs", "reattach", "cancel_on_kill", "cancel_on_timeout"):
@@ -494,6 +524,18 @@ class RunOperator(BaseOperator):
         read_choice("output_format", self.output_format, OutputFormat)
         self._check_output_path()
         return timeout
+
+    def _check_pauses(self) -> None:
+        asks = read_choice("on_paused", self.on_paused, OnPaused) is OnPaused.ASK
+        read_choice("on_paused_default", self.on_paused_default, Answer)
+        if self.on_paused_timeout is not None:
+            read_seconds("on_paused_timeout", self.on_paused_timeout)
+            if not asks:
+                raise InputError(
+                    f"on_paused_timeout is how long a person has to answer, and with on_paused={self.on_paused!r} "
+                    "nobody is asked. Give on_paused='ask', or leave it out."
+                )
+        read_callbacks(self.on_paused_callback)
 
     def _write(self, tries: Tries, step: Write) -> None:
         """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""
@@ -638,51 +680,101 @@ class RunOperator(BaseOperator):
         self.log.info("%s", status_line(task))
         return task
 
+    @property
+    def _tells_pauses(self) -> bool:
+        """Whether a pause ends the wait, for a worker to do something."""
+        return self.on_paused in (OnPaused.FAIL, OnPaused.ASK) or bool(read_callbacks(self.on_paused_callback))
+
+    def _wait(
+        self,
+        context: Context,
+        wait: RunWait,
+        seen: Task | None,
+        *,
+        tell_pauses_from: float | None = None,
+        pause_told: bool = False,
+    ) -> Any:
+        """Wait for the run in the way asked for.
+
+        :param wait: the wait.
+        :param seen: the run as the log has told it.
+        :param tell_pauses_from: moment before which no pause is told, where there is one.
+        :param pause_told: the pause that the run is in has been told already.
+        """
+        if self.deferrable:
+            self._defer(context, wait, seen, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
+        return self._wait_here(context, wait, seen, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
+
     def _defer(
         self,
         context: Context,
-        browseract_task_id: str,
-        deadline: float,
-        callback_token_sha256: str | None,
+        wait: RunWait,
         seen: Task | None,
+        *,
+        tell_pauses_from: float | None = None,
+        pause_told: bool = False,
+        question: str | None = None,
     ) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
-        if callback_token_sha256 is None:
+        callback_token_sha256 = wait.callback_token_sha256
+        if question is not None:
+            poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
+            self.log.info("Waiting without a worker for the answer of a person: %s", required_action_url(context))
+        elif callback_token_sha256 is None:
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
             self.log.info("Waiting without a worker; the status is asked for every %g seconds.", poll_interval)
         else:
-            poll_interval, grace = self._poll_interval(SAFETY_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
+            safety = DEFAULT_POLL_INTERVAL if self._tells_pauses else SAFETY_POLL_INTERVAL
+            poll_interval, grace = self._poll_interval(safety), CORE_RACE_GRACE + CALLBACK_GRACE
             self.log.info(
                 "Waiting without a worker for BrowserAct's callback. Should it get lost: the status is asked for every "
                 "%g seconds.",
                 poll_interval,
             )
         waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
+        if question is not None:
+            waits_for = WokenBy.PERSON
         self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
+        limit = self.on_paused_timeout
         self.defer(
             trigger=TaskTrigger(
-                browseract_task_id=browseract_task_id,
+                browseract_task_id=wait.browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
                 poll_interval=poll_interval,
                 first_poll_at=now + grace,
-                deadline=deadline,
+                deadline=wait.deadline,
                 callback_token_sha256=callback_token_sha256,
                 last_seen=seen.status.value if seen else None,
                 steps_told=len(seen.steps) if seen else 0,
                 on_paused=self.on_paused,
+                tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
+                pause_told=pause_told,
+                question=question,
+                answer_by=None if question is None or limit is None else now + read_seconds("on_paused_timeout", limit),
+                answer_default=self.on_paused_default,
                 cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - now) + BACKSTOP),
+            kwargs={"wait": asdict(wait)},
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + BACKSTOP),
         )
 
-    def _wait_here(self, context: Context, browseract_task_id: str, deadline: float, seen: Task | None) -> Any:
+    def _wait_here(
+        self,
+        context: Context,
+        wait: RunWait,
+        seen: Task | None,
+        *,
+        tell_pauses_from: float | None = None,
+        pause_told: bool = False,
+    ) -> Any:
+        task_id, deadline = wait.browseract_task_id, wait.deadline
         poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
         over = follow(
             wait_for_end(
-                browseract_task_id,
+                task_id,
                 poll_interval=poll_interval,
                 first_poll_at=min(time.time() + poll_interval, deadline),
                 deadline=deadline,
@@ -691,15 +783,20 @@ class RunOperator(BaseOperator):
                 last_seen=seen.status if seen else None,
                 steps_told=len(seen.steps) if seen else 0,
                 on_paused=OnPaused(self.on_paused),
+                tell_pauses_from=(tell_pauses_from or time.time()) if self._tells_pauses else None,
+                pause_told=pause_told,
             ),
             self.hook.client,
             self.log,
+            lambda step: None,
         )
         if over.end is End.ENDED and over.task is not None:
             return self._conclude(context, over.task)
-        self._end_without_result(browseract_task_id, over.end, str(over.error) if over.error else None)
+        if over.end is End.PAUSED and over.task is not None:
+            return self._see_to_pause(context, wait, over.task)
+        self._end_without_result(task_id, over.end, str(over.error) if over.error else None)
 
-    def _resume(self, context: Context, told: WaitEvent, resumed_at: float) -> Any:
+    def _resume(self, context: Context, told: WaitEvent, wait: RunWait, resumed_at: float) -> Any:
         task_id = self._browseract_task_id = told.browseract_task_id
         seen: Task | BrowserActError
         try:
@@ -707,24 +804,74 @@ class RunOperator(BaseOperator):
         except BrowserActError as error:
             seen = error
         then = next_after(told, seen, time.time())
+        if then is Next.PAUSE and told.answer is not None:
+            return self._do_as_answered(context, wait, told, None if isinstance(seen, BrowserActError) else seen)
         if isinstance(seen, BrowserActError):
             if then is Next.END:
                 self._end_without_result(task_id, End.GIVEN_UP, str(seen))
             self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", task_id, seen)
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256, None)
+            self._defer(context, wait, None)
         if then is Next.CONCLUDE:
+            if told.answer is not None:
+                self.log.info("The run has ended, so that the answer %s changes nothing.", told.answer.option)
             self._tell_what_woke(context, told, seen, resumed_at)
             return self._conclude(context, seen)
         self._url = log_url(seen)
+        if then is Next.PAUSE:
+            return self._see_to_pause(context, wait, seen)
         if then is Next.DEFER:
             self.log.warning(
                 "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
             )
-            self._defer(context, task_id, told.deadline, told.callback_token_sha256, seen)
+            self._defer(context, wait, seen)
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
-            return self._wait_here(context, task_id, told.deadline, seen)
+            return self._wait_here(context, wait, seen)
         self._end_without_result(task_id, told.end, told.reason)
+
+    def _see_to_pause(self, context: Context, wait: RunWait, task: Task) -> Any:
+        """Do what is wanted when the run has paused for a person."""
+        wait = replace(wait, pauses=wait.pauses + 1)
+        show_run(context["ti"], task)
+        on_paused = OnPaused(self.on_paused)
+        tell_pause(read_callbacks(self.on_paused_callback), context, task, self.log)
+        if on_paused is OnPaused.FAIL:
+            self._end_without_result(task.id, End.PAUSED, None)
+        if on_paused is OnPaused.ASK:
+            question = ask(context["ti"], task, Answer(self.on_paused_default))
+            self._defer(context, wait, task, pause_told=True, question=question)
+        if on_paused is OnPaused.RESUME and wait.pauses <= RESUMES:
+            return self._let_go_on(context, wait, task)
+        return self._wait(context, wait, task, pause_told=True)
+
+    def _do_as_answered(self, context: Context, wait: RunWait, told: WaitEvent, seen: Task | None) -> Any:
+        """Resume or stop the paused run, as a person or the lack of one has decided."""
+        task_id = wait.browseract_task_id
+        if told.answered_by is None:
+            limit = read_seconds("on_paused_timeout", self.on_paused_timeout or self.timeout)
+            who = f"nobody answered within {limit:g} seconds"
+        else:
+            who = f"{told.answered_by} has chosen {told.answer and told.answer.option}"
+        if told.answer is Answer.RESUME:
+            self.log.info("BrowserAct task %s is to go on: %s.", task_id, who)
+            return self._let_go_on(context, wait, seen)
+        said = f"BrowserAct task {task_id} paused for a person, and {who}. {self._stop(task_id)}"
+        if told.answered_by is None:
+            raise RunPausedError(said)
+        # No retry: what a person has decided of this run would only have to be decided again.
+        raise AirflowFailException(said)
+
+    def _let_go_on(self, context: Context, wait: RunWait, seen: Task | None) -> Any:
+        try:
+            self.hook.resume_task(wait.browseract_task_id)
+        except TaskNotPausedError:
+            self.log.info("BrowserAct task %s is not paused any more.", wait.browseract_task_id)
+        except BrowserActError as error:
+            self.log.warning("BrowserAct task %s could not be resumed: %s", wait.browseract_task_id, error)
+            return self._wait(context, wait, seen)
+        else:
+            self.log.info("BrowserAct task %s was resumed.", wait.browseract_task_id)
+        return self._wait(context, wait, seen, tell_pauses_from=time.time() + RESUME_GRACE)
 
     def _tell_what_woke(self, context: Context, told: WaitEvent, task: Task, resumed_at: float) -> None:
         shown: dict[str, Any] = {"woken_by": told.woken_by.value}

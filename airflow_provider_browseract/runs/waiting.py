@@ -57,6 +57,9 @@ FAILED_POLLS = 5
 RESUMES = 3
 """How many times a paused run is resumed, so that one that pauses again and again does not go on for ever."""
 
+RESUME_GRACE = 30.0
+"""Seconds for which BrowserAct may still show a run as paused after it was resumed."""
+
 UNKNOWN_POLLS = 30
 """How many times in a row BrowserAct may say ``unknown`` before the wait is given up."""
 
@@ -80,6 +83,9 @@ class End(Word):
     PAUSED = "paused"
     """The run waits for a person, and is not to be waited for."""
 
+    ANSWERED = "answered"
+    """It was decided what becomes of the paused run."""
+
     GIVEN_UP = "given_up"
     """The status could not be learned; whether the run goes on is not known."""
 
@@ -96,6 +102,24 @@ class OnPaused(Word):
     RESUME = "resume"
     """Let it go on, :data:`RESUMES` times at most, then wait on."""
 
+    ASK = "ask"
+    """Ask people in Airflow, as a Required Action."""
+
+
+class Answer(Word):
+    """What can be decided of a paused run."""
+
+    RESUME = "resume"
+    """Let it go on."""
+
+    STOP = "stop"
+    """Stop it."""
+
+    @property
+    def option(self) -> str:
+        """The word on the button that a person presses."""
+        return self.value.capitalize()
+
 
 class WokenBy(Word):
     """What told that a wait is over."""
@@ -105,6 +129,25 @@ class WokenBy(Word):
 
     CALLBACK = "callback"
     """BrowserAct's callback."""
+
+    PERSON = "person"
+    """The answer of a person, or that there was none in time."""
+
+
+@dataclass(frozen=True)
+class RunWait:
+    """What a wait for a run takes with it from one deferral to the next.
+
+    :param browseract_task_id: the BrowserAct task.
+    :param deadline: moment at which the run's time is over, in seconds since the epoch.
+    :param callback_token_sha256: see :mod:`airflow_provider_browseract.webhook.callback`; None without callbacks.
+    :param pauses: how many times the run paused and someone was told of it.
+    """
+
+    browseract_task_id: str
+    deadline: float
+    callback_token_sha256: str | None = None
+    pauses: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,6 +160,8 @@ class WaitEvent:
     :param woken_by: what told that it ended.
     :param callback_token_sha256: see :mod:`airflow_provider_browseract.webhook.callback`; None without callbacks.
     :param reason: why the status could not be learned, where that is so.
+    :param answer: what was decided of a paused run, where that is what ended the wait.
+    :param answered_by: name of the person who decided it; None if nobody did in time.
     """
 
     browseract_task_id: str
@@ -125,10 +170,13 @@ class WaitEvent:
     woken_by: WokenBy = WokenBy.POLL
     callback_token_sha256: str | None = None
     reason: str | None = None
+    answer: Answer | None = None
+    answered_by: str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Write the event as plain JSON values."""
-        return {**asdict(self), "end": self.end.value, "woken_by": self.woken_by.value}
+        words = {"end": self.end, "woken_by": self.woken_by, "answer": self.answer}
+        return {**asdict(self), **{name: word and word.value for name, word in words.items()}}
 
     @classmethod
     def read(cls, payload: Any) -> WaitEvent:
@@ -143,10 +191,23 @@ class WaitEvent:
             raise ValueError("the event names no BrowserAct task")
         if isinstance(deadline, bool) or not isinstance(deadline, int | float):
             raise ValueError("the event has no deadline")
-        digest, reason = payload.get("callback_token_sha256"), payload.get("reason")
-        if not isinstance(digest, str | None) or not isinstance(reason, str | None):
-            raise ValueError("the event's digest or reason is no text")
-        return cls(task_id, End(payload.get("end")), float(deadline), WokenBy(payload.get("woken_by")), digest, reason)
+        texts = [payload.get(name) for name in ("callback_token_sha256", "reason", "answered_by")]
+        if not all(isinstance(text, str | None) for text in texts):
+            raise ValueError("the event's digest, reason or person is no text")
+        end, answer = End(payload.get("end")), payload.get("answer")
+        if (end is End.ANSWERED) != (answer is not None):
+            raise ValueError("the event should have an answer if that is what ended the wait, and only then")
+        digest, reason, answered_by = texts
+        return cls(
+            task_id,
+            end,
+            float(deadline),
+            WokenBy(payload.get("woken_by")),
+            digest,
+            reason,
+            None if answer is None else Answer(answer),
+            answered_by,
+        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +223,11 @@ class Say:
 
     text: str
     level: int = logging.INFO
+
+
+@dataclass(frozen=True)
+class PauseOver:
+    """Take back what was asked or told of a pause: the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +256,14 @@ class Next(Word):
     WAIT_HERE = "wait_here"
     """The run goes on, but the triggerer cannot follow it: wait in the worker."""
 
+    PAUSE = "pause"
+    """The run has paused, or it was decided what becomes of that."""
+
     END = "end"
     """Nothing more is to be waited for."""
 
 
-Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"
+Steps: TypeAlias = "Generator[Sleep | Say | PauseOver | calls.Call[Any], Any, WaitOver]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
 
 
@@ -209,6 +278,8 @@ def wait_for_end(
     last_seen: TaskStatus | None = None,
     steps_told: int = 0,
     on_paused: OnPaused = OnPaused.WAIT,
+    tell_pauses_from: float | None = None,
+    pause_told: bool = False,
 ) -> Steps:
     """Wait until a run has ended, its time is over, or nothing can be learned of it.
 
@@ -226,9 +297,13 @@ def wait_for_end(
     :param last_seen: a status that the log has already told.
     :param steps_told: how many steps the log has already told.
     :param on_paused: what to do when the run pauses for a person.
+    :param tell_pauses_from: moment from which on a pause ends the wait, so that someone is told of it, in seconds
+        since the epoch; None where nobody is.
+    :param pause_told: the pause that the run is in, if it is, is known already.
     """
     task: Task | None = None
     failures = unknowns = resumes = 0
+    resumed_until = 0.0
     poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
         # Not even a deadline brings the first question forward.
@@ -254,12 +329,22 @@ def wait_for_end(
             yield Say(status_line(task))
         if status.ended:
             return WaitOver(End.ENDED, task)
-        if status is TaskStatus.PAUSED and on_paused is OnPaused.FAIL:
-            return WaitOver(End.PAUSED, task)
-        if status is TaskStatus.PAUSED and on_paused is OnPaused.RESUME and resumes < RESUMES:
+        if status is not TaskStatus.PAUSED and pause_told:
+            pause_told = False
+            yield PauseOver()
+        if status is TaskStatus.PAUSED and tell_pauses_from is not None:
+            if not pause_told and clock() >= tell_pauses_from:
+                return WaitOver(End.PAUSED, task)
+        elif (
+            status is TaskStatus.PAUSED
+            and on_paused is OnPaused.RESUME
+            and resumes < RESUMES
+            and clock() >= resumed_until
+        ):
             resumes += 1
             try:
                 yield calls.resume_task(task_id)
+                resumed_until = clock() + RESUME_GRACE
                 yield Say(f"BrowserAct task {task_id} was resumed, {resumes} of {RESUMES} times.")
             except BrowserActError as error:
                 yield Say(f"BrowserAct task {task_id} could not be resumed: {error}", logging.WARNING)
@@ -277,12 +362,16 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
     :param now: the moment, in seconds since the epoch.
     """
     if isinstance(seen, BrowserActError):
+        if event.end is End.ANSWERED:
+            return Next.PAUSE
         told_of_end = event.end is End.ENDED and not is_hopeless(seen)
         return Next.DEFER if told_of_end and now < event.deadline + BACKSTOP else Next.END
     if seen.status.ended:
         return Next.CONCLUDE
     if event.end is End.ENDED or (event.end is End.PAUSED and seen.status is not TaskStatus.PAUSED):
         return Next.DEFER
+    if event.end in (End.PAUSED, End.ANSWERED):
+        return Next.PAUSE
     if event.end is End.GIVEN_UP and seen.status is not TaskStatus.UNKNOWN and now < event.deadline:
         return Next.WAIT_HERE
     return Next.END

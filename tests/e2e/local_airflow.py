@@ -341,6 +341,11 @@ class LocalAirflow:
         )["extra_links"]
         return links
 
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str, map_index: int = -1) -> None:
+        """Answer the Required Action of a task instance."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
+        self.api("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> list[str]:
         """Read the lines of a task's log, those of the triggerer among them."""
         content = self.api(

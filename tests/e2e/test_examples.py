@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,9 @@ import pytest
 import requests
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.emulator import EXPORT, FAILING, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.api.calls import resume_task
+from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.emulator import EXPORT, FAILING, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.links.browseract import LiveViewLink
 
 from .local_airflow import LocalAirflow, wait_for
@@ -21,6 +24,10 @@ from .local_airflow import LocalAirflow, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.timeout(600)
+
+tells_of_kills = pytest.mark.skipif(
+    not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 the core tells no trigger"
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,22 @@ def deferred_search(world, duration: float) -> tuple[str, int]:
 
     wait_for("The deferral", deferred, timeout=90)
     return run_id, position
+
+
+def asked_run(world, duration: float = 4.0) -> str:
+    """Start the example that asks a person, and wait until it does; give its run."""
+    dag_id = "example_browseract_person"
+    world.emulator.set_workflow(HUMAN.id, duration=duration, pause_at=2.0 / duration, pause_limit=600.0)
+    run_id = world.airflow.trigger(dag_id)
+
+    def asked() -> bool:
+        [ti] = world.airflow.task_instances(dag_id, run_id)
+        return (
+            ti["state"] == "deferred" and world.airflow.xcom(dag_id, run_id, "solve", "wait")["waits_for"] == "person"
+        )
+
+    wait_for("A question to a person", asked, timeout=90)
+    return run_id
 
 
 def asked_for(world, task_id: str) -> bool:
@@ -178,7 +201,7 @@ def lineage_of(world, task_id: str) -> dict | None:
 
 def test_the_trigger_survives_a_kill_of_the_triggerer(world):
     run_id, before = deferred_search(world, duration=15.0)
-    world.airflow.stop("triggerer", with_signal=9)
+    world.airflow.stop("triggerer", with_signal=signal.SIGKILL)
     world.airflow.start("triggerer")
     assert world.airflow.wait_for_run("example_browseract_search", run_id) == "success"
     tasks = world.emulator.tasks[before:]
@@ -209,7 +232,7 @@ def test_a_connection_as_the_form_saves_it_works(world):
     run(world, "form")
 
 
-@pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 the core tells no trigger")
+@tells_of_kills
 def test_marking_the_waiting_task_failed_stops_the_run(world):
     run_id, before = deferred_search(world, duration=300.0)
     # The trigger has to run before it can be told.
@@ -271,6 +294,94 @@ def test_a_dry_run_is_skipped_and_starts_nothing(world):
     assert [ti["state"] for ti in world.airflow.task_instances("dry", run_id)] == ["skipped"]
     assert "The request would be POST" in "\n".join(world.airflow.log("dry", run_id, "orders"))
     assert len(world.emulator.tasks) == before
+
+
+class TestAPersonInTheLoop:
+    dag_id = "example_browseract_person"
+
+    def test_finds_the_live_view_in_a_required_action_and_lets_the_run_go_on(self, world):
+        run_id = asked_run(world)
+        task_id = world.emulator.tasks[-1].id
+        [pending] = world.airflow.api(
+            "GET", f"dags/{self.dag_id}/dagRuns/{run_id}/hitlDetails", params={"response_received": "false"}
+        )["hitl_details"]
+        assert pending["options"] == ["Resume", "Stop"]
+        assert f"{world.url}/live/{task_id}" in pending["body"]
+        told = "\n".join(world.airflow.log(self.dag_id, run_id, "solve"))
+        assert f"Help at {world.url}/live/{task_id}, then answer at {world.airflow.url}/dags/{self.dag_id}" in told
+
+        # A question lasts over the end of the process that waits for the answer.
+        world.airflow.stop("triggerer", with_signal=signal.SIGKILL)
+        world.airflow.start("triggerer")
+        wait_for_grace(world, run_id)
+        world.airflow.answer(self.dag_id, run_id, "solve", "Resume")
+        assert world.airflow.wait_for_run(self.dag_id, run_id) == "success"
+        assert world.emulator.tasks[-1].status == "finished"
+        assert "has chosen Resume" in "\n".join(world.airflow.log(self.dag_id, run_id, "solve"))
+
+    def test_stops_the_run_and_airflow_does_not_try_again(self, world):
+        run_id = asked_run(world)
+        wait_for_grace(world, run_id)
+        world.airflow.answer(self.dag_id, run_id, "solve", "Stop")
+        assert world.airflow.wait_for_run(self.dag_id, run_id) == "failed"
+        assert world.emulator.tasks[-1].status == "canceled"
+        [ti] = world.airflow.task_instances(self.dag_id, run_id)
+        assert ti["try_number"] == 1
+
+    def test_is_not_needed_any_more_once_the_run_goes_on(self, world):
+        run_id = asked_run(world, duration=60.0)
+        BrowserActClient(ClientSettings(api_key=world.key, base_url=world.url)).send(
+            resume_task(world.emulator.tasks[-1].id)
+        )
+        assert world.airflow.wait_for_run(self.dag_id, run_id) == "success"
+        [question] = world.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
+        assert question["response_received"]
+        assert question["chosen_options"] == ["Resume"]
+
+    @tells_of_kills
+    def test_who_marks_the_task_failed_stops_the_run(self, world):
+        run_id = asked_run(world)
+        wait_for_grace(world, run_id)
+        world.airflow.api(
+            "PATCH", f"dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/solve", json={"new_state": "failed"}
+        )
+        wait_for("The stop", lambda: world.emulator.tasks[-1].status == "canceled", timeout=60)
+
+    @tells_of_kills
+    def test_who_clears_the_task_stops_the_run_and_is_asked_about_the_next(self, world):
+        run_id = asked_run(world)
+        first = len(world.emulator.tasks) - 1
+        wait_for_grace(world, run_id)
+        world.airflow.api(
+            "POST",
+            f"dags/{self.dag_id}/clearTaskInstances",
+            json={"dry_run": False, "task_ids": ["solve"], "dag_run_id": run_id, "only_failed": False},
+        )
+        wait_for("The stop", lambda: world.emulator.tasks[first].status == "canceled", timeout=60)
+        wait_for("The next run", lambda: len(world.emulator.tasks) > first + 1, timeout=90)
+        wait_for("The next pause", lambda: world.emulator.tasks[-1].status == "paused", timeout=90)
+        wait_for(
+            "The next question",
+            lambda: (world.airflow.xcom(self.dag_id, run_id, "solve", "wait") or {}).get("waits_for") == "person",
+            timeout=90,
+        )
+        wait_for_grace(world, run_id)
+        world.airflow.answer(self.dag_id, run_id, "solve", "Resume")
+        assert world.airflow.wait_for_run(self.dag_id, run_id) == "success"
+
+
+def wait_for_grace(world, run_id: str) -> None:
+    """Wait until the trigger has looked: earlier, the scheduler may take an answer for a crash."""
+    position = len(world.emulator.requests)
+    task_id = world.emulator.tasks[-1].id
+    wait_for(
+        "A poll",
+        lambda: any(
+            request.endpoint == "get-task" and task_id in request.query
+            for request in world.emulator.requests[position:]
+        ),
+        timeout=60,
+    )
 
 
 def test_the_cli_knows_provider_plugin_and_connection(world):

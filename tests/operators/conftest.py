@@ -19,6 +19,8 @@ class FakeTaskInstance:
 
     dag_id, run_id, task_id, map_index = "shop", "manual__1", "run", -1
     try_number, max_tries = 1, 0
+    id = "019ab3d5-0000-7000-8000-000000000001"
+    log_url = "http://airflow.example/dags/shop/runs/manual__1/tasks/run?try_number=1"
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -133,6 +135,8 @@ def set_extra(monkeypatch, browseract_emulator):
 def worker(monkeypatch):
     monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(operators, "CALLBACK_GRACE", 0.05)
+    monkeypatch.setattr(operators, "RESUME_GRACE", 0.3)
+    monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(ledger, "SETTLE", 0.3)
     monkeypatch.setattr(ledger, "LOOK_PAUSE", 0.1)

@@ -74,6 +74,8 @@ class TestAResult:
             "woken_by",
             "callback_token_sha256",
             "reason",
+            "answer",
+            "answered_by",
         }
 
     def test_a_run_that_is_over_at_once_is_not_deferred(self, worker, emulator):

@@ -106,7 +106,7 @@ def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_paused": "ask"}, "on_paused is 'ask'. Give one of 'wait', 'fail', 'resume'"),
+        ({"on_paused": "stop"}, "on_paused is 'stop'. Give one of 'wait', 'fail', 'resume', 'ask'"),
         ({"on_orphan": None}, "on_orphan is None. Give one of 'fail', 'adopt', 'start'"),
         ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Give True or False"),
         ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Give True or False"),

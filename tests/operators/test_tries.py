@@ -226,7 +226,7 @@ class TestAKill:
             attempt = tries(**arguments)
             attempt.ti.max_tries = max_tries
             operator = attempt.operator()
-            monkeypatch.setattr(operator, "_wait_here", lambda *_: operator.on_kill())
+            monkeypatch.setattr(operator, "_wait_here", lambda *_, **__: operator.on_kill())
             operator.execute(attempt.context)
             return emulator.tasks[0].status
 

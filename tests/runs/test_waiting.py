@@ -24,11 +24,14 @@ from airflow_provider_browseract.runs.waiting import (
     FAILED_POLLS,
     FIRST_JITTER,
     JITTER,
+    RESUME_GRACE,
     RESUMES,
     UNKNOWN_POLLS,
+    Answer,
     End,
     Next,
     OnPaused,
+    PauseOver,
     Say,
     Sleep,
     WaitEvent,
@@ -51,6 +54,7 @@ class World:
         self.sleeps: list[float] = []
         self.asked: list[str] = []
         self.said: list[Say] = []
+        self.taken_back = 0
         plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
         self.over = self._play(wait_for_end("7", clock=lambda: self.now, chance=lambda: chance, **plan))
 
@@ -68,6 +72,8 @@ class World:
                 self.now += step.seconds
             elif isinstance(step, Say):
                 self.said.append(step)
+            elif isinstance(step, PauseOver):
+                self.taken_back += 1
             else:
                 assert isinstance(step, Call)
                 self.asked.append(step.name)
@@ -223,11 +229,39 @@ def test_a_slow_poll_does_not_spread_the_first_question_by_more_than_moments():
     assert world.sleeps == [10.0 + FIRST_JITTER]
 
 
+class TestAPause:
+    def test_ends_no_wait_where_nobody_wants_to_be_told(self):
+        assert World(R, P, F).over.end is End.ENDED
+
+    def test_is_told_once(self):
+        world = World(R, P, F, tell_pauses_from=START)
+        assert (world.over.end, world.over.task and world.over.task.status) == (End.PAUSED, P)
+        assert World(P, P, F, tell_pauses_from=START, pause_told=True).over.end is End.ENDED
+
+    def test_is_told_again_after_the_run_went_on_and_what_was_told_is_taken_back(self):
+        world = World(P, R, P, F, tell_pauses_from=START, pause_told=True)
+        assert (world.over.end, world.taken_back) == (End.PAUSED, 1)
+
+    def test_that_is_still_shown_for_a_moment_after_a_resume_is_no_new_one(self):
+        assert World(P, P, R, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.ENDED
+        assert World(P, P, P, P, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.PAUSED
+
+    def test_that_is_still_shown_for_a_moment_is_not_resumed_a_second_time(self):
+        assert World(P, P, P, R, F, on_paused=OnPaused.RESUME).asked.count("resume-task") == 1
+        again = World(P, P, P, P, R, F, on_paused=OnPaused.RESUME)
+        assert again.asked.count("resume-task") == 2
+
+    def test_that_is_told_is_left_to_who_was_told(self):
+        world = World(P, P, F, on_paused=OnPaused.RESUME, tell_pauses_from=START, pause_told=True)
+        assert world.asked == ["get-task"] * 3
+
+
 EVENT = WaitEvent("7", End.ENDED, 9.5, WokenBy.CALLBACK, "0" * 64)
 
 
 def test_an_event_is_plain_json_and_comes_out_as_it_went_in():
-    for event in (EVENT, WaitEvent("7", End.GIVEN_UP, 9.5, reason="HTTP 503")):
+    answered = WaitEvent("7", End.ANSWERED, 9.5, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")
+    for event in (EVENT, WaitEvent("7", End.GIVEN_UP, 9.5, reason="HTTP 503"), answered):
         assert WaitEvent.read(json.loads(json.dumps(event.payload()))) == event
 
 
@@ -247,6 +281,10 @@ def test_an_event_is_plain_json_and_comes_out_as_it_went_in():
         {"woken_by": "magic"},
         {"callback_token_sha256": 7},
         {"reason": 7},
+        {"answered_by": 7},
+        {"answer": "resume"},
+        {"end": "answered"},
+        {"end": "answered", "answer": "perhaps"},
     ],
 )
 def test_an_event_that_is_not_whole_is_refused(change):
@@ -269,7 +307,9 @@ class TestWhatFollowsAnEvent:
         ("end", "status", "late", "then"),
         [
             (End.DEADLINE, R, True, Next.END),
-            (End.PAUSED, P, False, Next.END),
+            (End.PAUSED, P, False, Next.PAUSE),
+            (End.ANSWERED, P, False, Next.PAUSE),
+            (End.ANSWERED, R, True, Next.PAUSE),
             (End.PAUSED, R, False, Next.DEFER),
             (End.GIVEN_UP, R, False, Next.WAIT_HERE),
             (End.GIVEN_UP, R, True, Next.END),
@@ -288,6 +328,8 @@ class TestWhatFollowsAnEvent:
             (End.ENDED, AuthenticationError("no", code=401), 0.0, Next.END),
             (End.DEADLINE, DOWN, 0.0, Next.END),
             (End.GIVEN_UP, DOWN, -60.0, Next.END),
+            (End.PAUSED, DOWN, -60.0, Next.END),
+            (End.ANSWERED, DOWN, -60.0, Next.PAUSE),
         ],
     )
     def test_a_result_that_cannot_be_read_is_waited_for_as_long_as_there_is_hope(self, end, error, after, then):
@@ -309,10 +351,13 @@ class WaitingForARun(RuleBasedStateMachine):
         self.poll_interval, self.on_paused, self.deadline = poll_interval, on_paused, START + length
         self.result: TaskStatus | None = None
         self.ended_as: End | None = None
+        self.asked = False
+        self.tell_pauses_from = START if on_paused in (OnPaused.FAIL, OnPaused.ASK) else None
         self.failures = 0
         self._defer()
 
-    def _defer(self) -> None:
+    def _defer(self, pause_told: bool = False) -> None:
+        self.asked = pause_told
         self.first_poll_at, self.grace_ends = self.now + 8.0, self.passed + 8.0
         self._begin()
 
@@ -328,6 +373,8 @@ class WaitingForARun(RuleBasedStateMachine):
             clock=lambda: self.now,
             chance=lambda: 0.5,
             on_paused=self.on_paused,
+            tell_pauses_from=self.tell_pauses_from,
+            pause_told=self.asked,
         )
         self._advance()
 
@@ -342,7 +389,8 @@ class WaitingForARun(RuleBasedStateMachine):
             assert self.passed >= self.grace_ends
             assert self.now >= self.deadline or over.end is not End.DEADLINE
             assert over.end is not End.GIVEN_UP or self.failed_polls + 1 == FAILED_POLLS
-            assert over.end is not End.PAUSED or self.on_paused is OnPaused.FAIL
+            # Nobody is asked twice of one pause.
+            assert over.end is not End.PAUSED or (self.tell_pauses_from is not None and not self.asked)
             self._resume(WaitEvent("7", over.end, self.deadline))
 
     def _resume(self, event: WaitEvent) -> None:
@@ -361,6 +409,15 @@ class WaitingForARun(RuleBasedStateMachine):
             assert isinstance(seen, BrowserActError) or not self.status.ended
             assert told.end is not End.ENDED or self.now >= self.deadline + BACKSTOP
             self.ended_as = told.end
+        elif then is Next.PAUSE and self.on_paused is OnPaused.FAIL:
+            self.ended_as = told.end
+        elif then is Next.PAUSE and told.answer is None:
+            assert self.on_paused is OnPaused.ASK
+            self._defer(pause_told=True)
+        elif then is Next.PAUSE:
+            self.status = self.status if isinstance(seen, Task) and self.status is not P else R
+            self.tell_pauses_from = self.now + RESUME_GRACE
+            self._defer()
         elif then is Next.WAIT_HERE:
             self.first_poll_at, self.grace_ends = self.now, self.passed
             self._begin()
@@ -384,6 +441,10 @@ class WaitingForARun(RuleBasedStateMachine):
                 self.poll_failed = False
                 self._advance()
             elif isinstance(step, Say):
+                self._advance()
+            elif isinstance(step, PauseOver):
+                assert self.asked
+                self.asked = False
                 self._advance()
             elif self.failures > 0:
                 self.failures -= 1
@@ -415,6 +476,13 @@ class WaitingForARun(RuleBasedStateMachine):
         """Whether it did or not."""
         self.steps.close()
         self._resume(WaitEvent("7", End.ENDED, self.deadline, WokenBy.CALLBACK, "0" * 64))
+
+    @precondition(lambda self: self._goes_on() and self.asked and self.passed >= self.grace_ends)
+    @rule()
+    def a_person_lets_it_go_on(self) -> None:
+        self.steps.close()
+        answer = WaitEvent("7", End.ANSWERED, self.deadline, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")
+        self._resume(answer)
 
     @precondition(lambda self: not self.status.ended)
     @rule(status=st.sampled_from([status for status in TaskStatus if status is not TaskStatus.UNKNOWN]))

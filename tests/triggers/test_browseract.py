@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.waiting import End, WaitEvent
+from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
 from airflow_provider_browseract.webhook.callback import resumed_xcom
@@ -45,6 +45,14 @@ def wait(trigger: TaskTrigger) -> WaitEvent:
 
 def start() -> str:
     return BrowserActHook().run_task(ORDERS.id).id
+
+
+def start_paused(emulator) -> str:
+    """Start a run that waits for a person when this returns."""
+    emulator.set_workflow(HUMAN.id, duration=0.2, pause_at=0.1, pause_limit=600.0)
+    task_id = BrowserActHook().run_task(HUMAN.id).id
+    emulator.wait_until(lambda: emulator.tasks[-1].status == "paused")
+    return task_id
 
 
 def start_short(emulator) -> str:
@@ -132,6 +140,76 @@ def test_the_end_of_the_triggerer_stops_no_run(emulator, end):
     asyncio.run(die())
     assert emulator.tasks[0].status == "running"
     assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
+
+
+class TestAQuestionToAPerson:
+    @pytest.fixture
+    def asked(self, emulator, people, monkeypatch):
+        """A trigger whose run has paused, and of which a person has been asked."""
+        monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
+        people._ask("019ab3d5-0000-7000-8000-000000000001", options=["Resume", "Stop"])
+        [question] = people.questions
+        task_id = start_paused(emulator)
+        now = time.time()
+        return lambda **arguments: trigger(
+            task_id, tell_pauses_from=now, pause_told=True, question=question, **arguments
+        )
+
+    @pytest.mark.parametrize("option", ["Resume", "Stop"])
+    def test_that_is_answered_ends_the_wait_with_the_answer(self, people, asked, option):
+        people.answer(option)
+        event = wait(asked())
+        assert (event.end, event.woken_by, event.answered_by) == (End.ANSWERED, WokenBy.PERSON, "ada")
+        assert event.answer is not None
+        assert event.answer.option == option
+
+    def test_that_was_answered_too_early_ends_no_wait_before_its_first_moment(self, people, asked):
+        people.answer("Resume")
+        first = time.time() + 0.4
+        wait(asked(first_poll_at=first))
+        assert time.time() >= first
+
+    @pytest.mark.parametrize("default", ["resume", "stop"])
+    def test_that_nobody_answers_in_time_is_decided_and_closed(self, people, asked, default):
+        by = time.time() + 0.3
+        event = wait(asked(answer_by=by, answer_default=default))
+        assert time.time() >= by
+        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, default, None)
+        assert people.question["chosen"] == [default.capitalize()]
+
+    def test_is_taken_back_when_someone_lets_the_run_go_on_in_browseract(self, emulator, people, asked):
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        assert wait(asked()).end is End.ENDED
+        assert (people.question["chosen"], people.question["by"]) == (["Resume"], None)
+
+    def test_that_airflow_cannot_be_asked_about_goes_on_being_looked_after(self, people, asked, capfd):
+        people.away = RuntimeError("the API server is away")
+        event = wait(asked(answer_by=time.time(), deadline=time.time() + 0.3))
+        assert event.end is End.DEADLINE
+        assert "could not be looked for: the API server is away" in "".join(capfd.readouterr())
+
+    def test_that_cannot_be_taken_back_does_no_harm(self, emulator, people, asked, capfd):
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        people.away = RuntimeError("the API server is away")
+        assert wait(asked()).end is End.ENDED
+        assert "could not be taken back: the API server is away" in "".join(capfd.readouterr())
+
+    def test_with_an_answer_that_it_did_not_offer_is_told_as_a_failure(self, people, asked):
+        people.answer("Perhaps")
+        event = wait(asked())
+        assert event.end is End.GIVEN_UP
+        assert "the answer is ['Perhaps']" in (event.reason or "")
+
+    def test_leaves_nothing_running_when_the_triggerer_ends(self, asked):
+        async def die() -> None:
+            pending = asyncio.ensure_future(asked().run().__anext__())
+            await asyncio.sleep(0.2)
+            pending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pending
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(die())
 
 
 @pytest.fixture
@@ -256,6 +334,25 @@ class TestAKillThatIsNone:
 
     def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting, airflow):
         airflow.xcoms[resumed_xcom(waiting.first_poll_at - 60)] = "2026-11-25T04:00:00+00:00"
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_leaves_the_run_alone_if_the_answer_of_a_person_has_resumed_the_task(
+        self, emulator, waiting, airflow, people, capfd
+    ):
+        airflow.state = "scheduled"
+        people._ask("019ab3d5-0000-7000-8000-000000000001")
+        [waiting.question] = people.questions
+        people.answer("Resume")
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "running"
+        assert "the answer of a person has resumed the Airflow task" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("gone", [False, True], ids=["marked", "cleared"])
+    def test_stops_the_run_if_nobody_has_answered(self, emulator, waiting, airflow, people, gone):
+        people._ask("019ab3d5-0000-7000-8000-000000000001")
+        [waiting.question] = people.questions
+        people.away = KeyError("no such question") if gone else None
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 

@@ -1,0 +1,116 @@
+"""The Required Action of a paused run: a question to people in the Airflow UI (Airflow's human-in-the-loop).
+
+Airflow keeps one question per try of a task instance, and each new one in place of the one before. A worker asks it. On
+Airflow 3.3 the answer itself resumes the deferred task; below, and if it came too early for that, the trigger finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.runs.report import log_url, name_step
+from airflow_provider_browseract.runs.waiting import Answer, End, RunWait, WaitEvent, WokenBy
+
+
+class Answered(NamedTuple):
+    """What was decided, and by whom; nobody if the time for it was over."""
+
+    answer: Answer
+    by: str | None
+
+
+def ask(ti: Any, task: Task, default: Answer) -> str:
+    """Ask whether a paused run is to go on.
+
+    :param ti: the running Airflow task instance.
+    :param task: the run.
+    :param default: what happens if nobody answers in time.
+    :returns: what :func:`find_answer` finds the answer by.
+    """
+    # Not above, where it would make the parsing of DAGs slower.
+    from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
+    upsert_hitl_detail(
+        ti_id=ti.id,
+        options=[answer.option for answer in Answer],
+        subject=f"BrowserAct workflow {task.workflow_id} waits for a person",
+        body=_what_to_do(task),
+        defaults=[default.option],
+        params={},
+    )
+    return str(ti.id)
+
+
+def find_answer(question: str) -> Answered | None:
+    """Look for the answer to a question.
+
+    :param question: what :func:`ask` gave.
+    :raises Exception: Airflow could not be asked.
+    """
+    from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+
+    given = get_hitl_detail_content_detail(ti_id=UUID(question))
+    if not given.response_received or not given.chosen_options:
+        return None
+    person: Any = given.responded_by_user
+    return Answered(_read_options(given.chosen_options), person.name if person else None)
+
+
+def close(question: str, answer: Answer) -> None:
+    """Answer a question in place of a person, so that nobody is asked any more.
+
+    :raises Exception: a person was faster, or Airflow could not be asked.
+    """
+    from airflow.sdk.execution_time.hitl import update_hitl_detail_response
+
+    update_hitl_detail_response(ti_id=UUID(question), chosen_options=[answer.option], params_input={})
+
+
+def read_event(payload: Any, wait: RunWait | None) -> WaitEvent:
+    """Read what resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
+
+    :param payload: the payload.
+    :param wait: the wait that it ended; None if that is not known.
+    :raises ValueError: it is neither.
+    """
+    if wait is None or not isinstance(payload, Mapping) or "chosen_options" not in payload:
+        return WaitEvent.read(payload)
+    person = payload.get("responded_by_user")
+    return WaitEvent(
+        wait.browseract_task_id,
+        End.ANSWERED,
+        wait.deadline,
+        WokenBy.PERSON,
+        wait.callback_token_sha256,
+        answer=_read_options(payload["chosen_options"]),
+        answered_by=person.get("name") if isinstance(person, Mapping) else None,
+    )
+
+
+def _read_options(options: Any) -> Answer:
+    chosen = [answer for answer in Answer if [answer.option] == options]
+    if not chosen:
+        raise ValueError(f"the answer is {options!r}, and not one of {[answer.option for answer in Answer]}")
+    return chosen[0]
+
+
+def _what_to_do(task: Task) -> str:
+    """Say in Markdown why the run waits, where it can be seen to, and what each answer does.
+
+    Airflow keeps the first text of a task instance for all its later questions, so this one says what it is about.
+    """
+    at = f" at {name_step(task.steps[-1])}" if task.steps else ""
+    links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
+    shown = [f"[{name}]({url})" for name, url in links.items() if url]
+    return "\n\n".join(
+        [
+            f"BrowserAct task {task.id} paused{at}.",
+            *([" | ".join(shown)] if shown else []),
+            "Do in the browser what is needed, then answer here. **Resume** lets the run go on. **Stop** cancels it, "
+            "and fails the Airflow task without further tries.",
+            "If it is a later task that waits: the button *Live view* under *Details* always leads to its browser.",
+        ]
+    )

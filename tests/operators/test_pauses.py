@@ -1,0 +1,254 @@
+"""What the operator does when a run pauses for a person: whom it asks and tells, and what it makes of the answer."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk import BaseNotifier
+
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.emulator import HUMAN, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.waiting import RESUMES
+from tests.operators.conftest import asked
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+
+
+@pytest.fixture(autouse=True)
+def _paused_for_ever(emulator):
+    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+
+
+def until_asked(run) -> TaskDeferred:
+    """Run until a person is asked, and give that deferral."""
+    deferred = None
+    while deferred is None or deferred.trigger.question is None:
+        try:
+            if deferred is None:
+                run.operator().execute(run.context)
+            else:
+                event = run.wait_in_triggerer(deferred)
+                run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": event}, run.context)
+        except TaskDeferred as next_one:
+            deferred = next_one
+    return deferred
+
+
+def resume(run, deferred, event):
+    """Go on with an event, as Airflow 3.3 does with the answer itself."""
+    try:
+        return run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": event}, run.context)
+    except TaskDeferred as again:
+        return run.resume(again)
+
+
+class TestAsking:
+    @BOTH_WAYS
+    def test_shows_where_the_browser_is_and_why_the_run_waits(self, worker, emulator, people, deferrable):
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
+        question = people.question
+        assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
+        assert question["subject"] == f"BrowserAct workflow {HUMAN.id} waits for a person"
+        assert f"BrowserAct task {emulator.tasks[0].id} paused at step" in question["body"]
+        assert f"/live/{emulator.tasks[0].id})" in question["body"]
+
+    @BOTH_WAYS
+    def test_and_the_answer_resume_lets_the_run_go_on_to_its_result(self, worker, emulator, people, deferrable, capfd):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable)
+        deferred = until_asked(run)
+        people.answer("Resume")
+        assert run.resume(deferred) is not None
+        assert emulator.tasks[0].status == "finished"
+        assert asked(emulator, "resume-task") == 1
+        assert "is to go on: ada has chosen Resume" in "".join(capfd.readouterr())
+
+    def test_and_the_answer_stop_ends_the_run_and_no_retry_pays_for_another(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        people.answer("Stop")
+        with pytest.raises(
+            AirflowFailException, match=r"paused for a person, and ada has chosen Stop. It was stopped."
+        ):
+            run.resume(deferred)
+        assert emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize("option", ["Resume", "Stop"])
+    def test_takes_the_answer_from_airflow_itself_too(self, worker, emulator, people, option):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        answer = people.answer(option)
+        if option == "Resume":
+            assert resume(run, deferred, answer) is not None
+            assert emulator.tasks[0].status == "finished"
+        else:
+            with pytest.raises(AirflowFailException, match="ada has chosen Stop"):
+                resume(run, deferred, answer)
+            assert emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize("option", ["Resume", "Stop"])
+    def test_and_an_answer_after_the_run_has_ended_changes_nothing(self, worker, emulator, people, option, capfd):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        assert resume(run, deferred, people.answer(option)) is not None
+        assert emulator.tasks[0].status == "finished"
+        assert asked(emulator, "stop-task") == 0
+        assert f"so that the answer {option} changes nothing" in "".join(capfd.readouterr())
+
+    def test_and_an_answer_resume_after_someone_else_was_faster_goes_on(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        emulator.fault("resume-task", RequestFault.refused(10127), times=1)
+        answer = people.answer("Resume")
+        with pytest.raises(TaskDeferred) as going_on:
+            run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": answer}, run.context)
+        assert going_on.value.trigger.question is None
+
+    def test_again_where_the_run_could_not_be_resumed(self, worker, emulator, people, set_extra):
+        set_extra(retry_budget=0.1)
+        emulator.fault("resume-task", RequestFault.status(500), times=None)
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=20)
+        deferred = until_asked(run)
+        answer = people.answer("Resume")
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": answer}, run.context)
+        emulator.clear_faults()
+        event = run.wait_in_triggerer(again.value)
+        with pytest.raises(TaskDeferred) as asked_again:
+            run.operator().resume_execution("execute_complete", {**again.value.kwargs, "event": event}, run.context)
+        assert asked_again.value.trigger.question
+        assert people.asked == 2
+        assert people.question["chosen"] is None
+
+    def test_is_over_when_the_run_has_ended_without_an_answer(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        assert run.resume(deferred) is not None
+
+    def test_stops_the_run_at_its_deadline_like_any_other(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
+        with pytest.raises(RunTimedOutError, match="It was stopped"):
+            run.resume(until_asked(run))
+
+    def test_refuses_an_answer_that_cannot_be_understood(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        with pytest.raises(Exception, match=r"cannot be understood: the answer is \['Perhaps'\]"):
+            resume(run, deferred, people.answer("Perhaps"))
+
+
+class TestWhereNobodyAnswersInTime:
+    def test_the_run_is_stopped(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=0.2, deferrable=True)
+        with pytest.raises(RunPausedError, match=r"nobody answered within 0.2 seconds. It was stopped"):
+            run.resume(until_asked(run))
+        assert emulator.tasks[0].status == "canceled"
+        assert people.question["chosen"] == ["Stop"]
+
+    def test_the_run_goes_on_where_that_is_the_default(self, worker, emulator, people):
+        arguments = {"on_paused_timeout": 0.2, "on_paused_default": "resume"}
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
+        assert run.resume(until_asked(run)) is not None
+        assert emulator.tasks[0].status == "finished"
+        assert people.question["defaults"] == ["Resume"]
+
+    def test_the_moment_stands_however_often_the_triggerer_is_restarted(self, worker, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
+        trigger = until_asked(run).trigger
+        _, arguments = trigger.serialize()
+        assert type(trigger)(**arguments).answer_by == trigger.answer_by
+
+
+class TestTelling:
+    @BOTH_WAYS
+    @pytest.mark.parametrize("on_paused", ["wait", "resume", "fail", "ask"])
+    def test_calls_with_the_live_view_and_where_to_answer(self, worker, emulator, people, deferrable, on_paused):
+        told = []
+        run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=deferrable, on_paused_callback=told.append)
+        if on_paused == "ask":
+            until_asked(run)
+        elif on_paused == "wait":
+            emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
+            run.run()
+        elif on_paused == "resume":
+            run.run()
+            assert emulator.tasks[0].status == "finished"
+        else:
+            with pytest.raises(RunPausedError):
+                run.run()
+        [context] = told
+        assert context["ti"] is run.ti
+        assert context["browseract_task"]["links"]["live"].endswith(f"/live/{emulator.tasks[0].id}")
+        where = "http://airflow.example/dags/shop/runs/manual__1/tasks/run/required_actions"
+        assert context["required_action_url"] == where
+
+    def test_takes_any_notifier_of_airflow_with_templates_in_its_message(self, worker, emulator, people):
+        sent = []
+
+        class Chat(BaseNotifier):
+            template_fields = ("message",)
+
+            def __init__(self, message):
+                super().__init__()
+                self.message = message
+
+            def notify(self, context):
+                sent.append(self.message)
+
+        chat = Chat("{{ browseract_task.task_id }} waits: {{ browseract_task.links.live }}")
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=[chat]))
+        [message] = sent
+        task_id = emulator.tasks[0].id
+        assert message.startswith(f"{task_id} waits: http")
+        assert message.endswith(f"/live/{task_id}")
+
+    def test_that_fails_keeps_neither_the_others_nor_the_run(self, worker, emulator, capfd):
+        emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=0.5)
+        told = []
+
+        def fails(context):
+            raise RuntimeError("the chat is away")
+
+        worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
+        assert len(told) == 1
+        assert "failed when it was told of the pause: the chat is away" in "".join(capfd.readouterr())
+
+    @BOTH_WAYS
+    def test_resumes_no_more_often_than_without(self, worker, emulator, deferrable):
+        emulator.fault("resume-task", RequestFault.refused(10112), times=None)
+        told = []
+        arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
+        with pytest.raises(RunTimedOutError):
+            worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
+        assert asked(emulator, "resume-task") == RESUMES
+        assert len(told) == RESUMES + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_paused_timeout": 60}, "with on_paused='wait' nobody is asked"),
+        ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Give a positive number"),
+        ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Give one of 'resume'"),
+        ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Give a notifier or a function"),
+        ({"on_paused_callback": [print, None]}, "Give a notifier or a function, or a list of them"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_refused_before_the_start(worker, emulator, arguments, message):
+    with pytest.raises(AirflowFailException, match=message):
+        worker(workflow_id=HUMAN.id, **arguments).run()
+    assert emulator.tasks == []
+
+
+@pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])
+def test_while_a_callback_is_expected_a_pause_is_looked_for_more_often_where_someone_is_told(
+    worker, set_extra, on_paused, seconds
+):
+    set_extra(webhook_base_url="https://airflow.example")
+    run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    assert deferral.value.trigger.poll_interval == seconds

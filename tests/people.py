@@ -1,0 +1,64 @@
+"""Stands for Airflow's human-in-the-loop: its questions, and the people who answer them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+
+class People:
+    """Keeps questions as Airflow's execution API does: one per task instance, with its first text.
+
+    :param airflow: the module of Airflow whose functions it replaces.
+    """
+
+    def __init__(self, monkeypatch, airflow) -> None:
+        self.questions: dict[str, dict[str, Any]] = {}
+        self.asked = 0
+        self.away: Exception | None = None
+        monkeypatch.setattr(airflow, "upsert_hitl_detail", self._ask)
+        monkeypatch.setattr(airflow, "get_hitl_detail_content_detail", self._get)
+        monkeypatch.setattr(airflow, "update_hitl_detail_response", self._update)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The one question that there is."""
+        [question] = self.questions.values()
+        return question
+
+    def answer(self, option: str, by: str | None = "ada") -> dict[str, Any]:
+        """Answer the question, and give what Airflow 3.3 resumes the task with."""
+        person = None if by is None else {"id": "1", "name": by}
+        self.question.update(chosen=[option], by=person)
+        return {
+            "chosen_options": [option],
+            "params_input": {},
+            "responded_at": "2026-11-25T12:00:00+00:00",
+            "responded_by_user": person,
+            "timedout": False,
+        }
+
+    def _ask(self, ti_id, **asked) -> None:
+        self.asked += 1
+        self.questions.setdefault(str(ti_id), asked).update(chosen=None, by=None)
+
+    def _find(self, ti_id: UUID) -> dict[str, Any]:
+        assert isinstance(ti_id, UUID)
+        if self.away:
+            raise self.away
+        return self.questions[str(ti_id)]
+
+    def _get(self, ti_id) -> SimpleNamespace:
+        found = self._find(ti_id)
+        return SimpleNamespace(
+            response_received=found["chosen"] is not None,
+            chosen_options=found["chosen"],
+            responded_by_user=found["by"] and SimpleNamespace(**found["by"]),
+        )
+
+    def _update(self, ti_id, chosen_options, params_input) -> None:
+        found = self._find(ti_id)
+        if found["chosen"] is not None:
+            raise RuntimeError("409 already answered")
+        found.update(chosen=chosen_options, by=None)
