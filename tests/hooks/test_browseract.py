@@ -1,15 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from datetime import datetime
 
 import pytest
 
+from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
+    ConcurrencyLimitError,
     InvalidRequestError,
     RunStartUnknownError,
     TaskNotPausedError,
 )
-from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.emulator import (
+    HUMAN,
+    LOG_IN,
+    ORDERS,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    TEMPLATE_TEXT,
+    RequestFault,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.inputs import InputError
 from tests.served import served
@@ -68,39 +82,260 @@ def test_lists_go_over_all_pages_with_full_pages(emulator):
     assert len([request for request in emulator.requests if request.endpoint == "list-workflows"]) == 1
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda hook: hook.run_task(""),
-        lambda hook: hook.run_task(ORDERS.id, "keyword=pens"),
-        lambda hook: hook.run_task(ORDERS.id, callback_url="ftp://x"),
-        lambda hook: hook.run_task_by_template(None),
-        lambda hook: hook.get_task(""),
-        lambda hook: hook.get_task_status("None"),
-        lambda hook: hook.stop_task(""),
-        lambda hook: hook.resume_task(""),
-        lambda hook: hook.get_workflow(""),
-        lambda hook: hook.get_official_workflow_template(""),
-    ],
-)
-def test_bad_arguments_are_refused_before_anything_is_sent(emulator, call):
+BAD_ARGUMENTS = [
+    ("run_task", [""], {}),
+    ("run_task", [ORDERS.id, "keyword=pens"], {}),
+    ("run_task", [ORDERS.id], {"callback_url": "ftp://x"}),
+    ("run_task_by_template", [None], {}),
+    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"region": ""}),
+    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"status_change_callback_url": "ftp://x"}),
+    ("get_task", [""], {}),
+    ("get_task_status", ["None"], {}),
+    ("iter_tasks", [], {"workflow_id": ""}),
+    ("iter_tasks", [], {"status": "done"}),
+    ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
+    ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
+    ("stop_task", [""], {}),
+    ("resume_task", [""], {}),
+    ("get_workflow", [""], {}),
+    ("get_official_workflow_template", [""], {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), BAD_ARGUMENTS)
+async def test_bad_arguments_are_refused_before_anything_is_sent(emulator, name, arguments, options):
+    hook = BrowserActHook()
     with pytest.raises(InputError):
-        call(BrowserActHook())
+        getattr(hook, name)(*arguments, **options)
+    with pytest.raises(InputError):
+        await getattr(hook, f"a{name}")(*arguments, **options)
     assert emulator.requests == []
 
 
-def test_a_start_without_a_usable_answer_says_that_a_run_may_go_on(emulator, connect):
+STARTS = [
+    lambda hook: hook.run_task(ORDERS.id),
+    lambda hook: asyncio.run(hook.arun_task(ORDERS.id)),
+    lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
+    lambda hook: asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id)),
+]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_without_a_usable_answer_says_that_a_run_may_go_on(emulator, connect, start):
     connect()
-    emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+    emulator.fault("*", RequestFault.lost_answer(), times=1)
     with pytest.raises(RunStartUnknownError, match=r"not known whether.*iter_tasks") as caught:
-        BrowserActHook().run_task(ORDERS.id)
+        start(BrowserActHook())
     assert caught.value.temporary is False
     assert len(emulator.tasks) == 1
 
 
-def test_the_connection_is_read_once_and_not_blocking_in_a_trigger(emulator, monkeypatch):
-    import asyncio
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_that_is_refused_says_so_as_it_is(emulator, start):
+    emulator.service.concurrency = 1
+    BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
+    with pytest.raises(ConcurrencyLimitError):
+        start(BrowserActHook())
 
+
+async def test_a_start_that_is_broken_off_says_in_the_log_that_a_run_may_go_on(emulator, monkeypatch):
+    emulator.fault("run-task", RequestFault.hung())
+    hook, said = BrowserActHook(), []
+    monkeypatch.setattr(hook.log, "error", lambda message, *values: said.append(message % values))
+    starting = asyncio.create_task(hook.arun_task(ORDERS.id))
+    await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert said == ["Interrupted during run-task: a run may go on, and cost credits, without its id known."]
+
+
+def test_a_run_of_a_template_calls_back_where_it_is_told_to(emulator, browseract_emulator):
+    end, change = f"{browseract_emulator.url}/end", f"{browseract_emulator.url}/change"
+    hook = BrowserActHook()
+    hook.run_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change)
+    asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change))
+    assert {(task.callback_url, task.status_change_callback_url) for task in emulator.tasks} == {(end, change)}
+    assert len(emulator.tasks) == 2
+
+
+def test_a_task_is_stopped_with_a_number_for_statistics(emulator):
+    hook = BrowserActHook()
+    assert hook.stop_task(hook.run_task(ORDERS.id).id, biz_code=7, within=5) is True
+    assert asyncio.run(hook.astop_task(hook.run_task(ORDERS.id).id, biz_code=8)) is True
+    assert [task.biz_code for task in emulator.tasks] == [7, 8]
+
+
+def test_a_task_that_has_ended_or_is_not_known_needs_no_stop(emulator):
+    emulator.next_run(ORDERS.id, duration=0)
+    hook = BrowserActHook()
+    for task_id in (hook.run_task(ORDERS.id).id, "12345678901234567"):
+        assert hook.stop_task(task_id) is False
+        assert asyncio.run(hook.astop_task(task_id)) is False
+
+
+@pytest.mark.parametrize("status", [TaskStatus.FINISHED, "finished"])
+def test_tasks_are_listed_by_a_status_or_its_word(emulator, status):
+    emulator.next_run(ORDERS.id, duration=0)
+    hook = BrowserActHook()
+    finished, _ = hook.run_task(ORDERS.id), hook.run_task(ORDERS.id)
+    assert [task.id for task in hook.iter_tasks(status=status)] == [finished.id]
+
+
+class TestAsynchronousCalls:
+    @pytest.fixture
+    def clients(self, monkeypatch):
+        """The client that carried each call, in turn."""
+        carried = []
+        send = AsyncBrowserActClient.send
+
+        async def recorded(client, call):
+            carried.append(client)
+            return await send(client, call)
+
+        monkeypatch.setattr(AsyncBrowserActClient, "send", recorded)
+        return carried
+
+    async def test_open_a_client_each_and_close_it(self, emulator, clients):
+        hook = BrowserActHook()
+        await hook.aget_region_list()
+        [one async for one in hook.aiter_workflows()]
+        assert len(set(clients)) == 2
+        assert all(client._opened is None for client in clients)
+
+    async def test_share_the_client_that_is_open_around_them(self, emulator, clients):
+        hook = BrowserActHook()
+        async with hook.async_client() as client:
+            await hook.aget_region_list()
+            await asyncio.gather(*(hook.aget_workflow(one.id) for one in emulator.workflows.values()))
+            await asyncio.create_task(hook.aget_region_list())
+            async for one in hook.aiter_workflows():
+                await hook.aget_workflow(one.id)
+            assert set(clients) == {client}
+            assert client._opened is not None
+        await hook.aget_region_list()
+        assert clients[-1] is not client
+        assert client._opened is None
+
+    async def test_use_the_innermost_of_several_clients(self, emulator, clients):
+        hook = BrowserActHook()
+        async with hook.async_client() as outer:
+            async with hook.async_client(within=5) as inner:
+                await hook.aget_region_list()
+            await hook.aget_region_list()
+        assert clients == [inner, outer]
+
+    async def test_that_are_in_a_hurry_open_a_client_of_their_own(self, emulator, clients):
+        hook = BrowserActHook()
+        async with hook.async_client() as client:
+            await hook.astop_task("12345678901234567", within=5)
+            assert clients[0] is not client
+            assert clients[0].settings.read_timeout < client.settings.read_timeout
+
+    async def test_do_not_use_the_client_of_another_hook(self, emulator, clients):
+        async with BrowserActHook().async_client() as client:
+            await BrowserActHook().aget_region_list()
+        assert clients[0] is not client
+
+    async def test_do_not_use_the_client_of_another_event_loop(self, emulator, clients):
+        hook = BrowserActHook()
+        async with hook.async_client() as client:
+            await asyncio.to_thread(lambda: asyncio.run(hook.aget_region_list()))
+        assert clients[0] is not client
+
+    async def test_do_not_use_the_client_of_a_neighbour(self, emulator, clients):
+        hook, closed = BrowserActHook(), asyncio.Event()
+
+        async def first():
+            async with hook.async_client() as client:
+                await hook.aget_region_list()
+            closed.set()
+            return client
+
+        async def second():
+            async with hook.async_client() as client:
+                await closed.wait()
+                await hook.aget_region_list()
+            return client
+
+        assert clients == list(await asyncio.gather(first(), second()))
+
+    async def test_that_outlast_the_client_around_them_open_one(self, emulator, clients):
+        hook, closed = BrowserActHook(), asyncio.Event()
+
+        async def later():
+            await closed.wait()
+            await hook.aget_region_list()
+
+        async with hook.async_client() as client:
+            late = asyncio.create_task(later())
+        closed.set()
+        await late
+        assert clients[0] is not client
+        assert clients[0]._opened is None
+
+    async def test_do_not_use_a_client_that_was_closed_from_elsewhere(self, emulator, clients):
+        hook = BrowserActHook()
+
+        async def opened():
+            async with hook.async_client() as client:
+                yield client
+
+        generator = opened()
+        client = await anext(generator)
+        await asyncio.create_task(generator.aclose())
+        await hook.aget_region_list()
+        assert clients[0] is not client
+
+    async def test_that_iterate_close_their_client_when_the_iteration_is_closed(self, emulator, clients):
+        iteration = BrowserActHook().aiter_workflows()
+        assert await anext(iteration)
+        assert clients[0]._opened is not None
+        await iteration.aclose()
+        assert clients[0]._opened is None
+
+
+class TestTheConnectionInATask:
+    @pytest.fixture
+    def supervisor(self, browseract_emulator, monkeypatch):
+        """What a task asks for connections; on Airflow 3.1, and under ``dag.test()``, in the blocking way alone."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
+
+        empty = dict.fromkeys(["schema", "login", "port", "extra"])
+        stored = {**empty, **browseract_emulator.connection, "conn_id": "stored"}
+
+        class Supervisor:
+            def send(self, message):
+                # It is also told of secrets that have to be masked.
+                asked = getattr(message, "conn_id", None)
+                return ConnectionResult.model_validate(stored) if asked == "stored" else ErrorResponse()
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+
+    @pytest.fixture
+    def in_a_task(self):
+        from airflow.sdk.execution_time.context import set_current_context
+
+        with set_current_context({}):
+            yield
+
+    @pytest.mark.usefixtures("supervisor", "in_a_task")
+    async def test_is_found_where_it_can_be_asked_for_in_the_blocking_way_alone(self, emulator):
+        assert await BrowserActHook("stored").aget_region_list()
+
+    @pytest.mark.usefixtures("supervisor", "in_a_task")
+    async def test_is_said_to_be_missing_if_it_is(self):
+        with pytest.raises(AirflowNotFoundException):
+            await BrowserActHook("nowhere").aget_region_list()
+
+    @pytest.mark.usefixtures("supervisor")
+    async def test_is_not_asked_for_in_the_blocking_way_in_a_trigger(self):
+        with pytest.raises(AirflowNotFoundException):
+            await BrowserActHook("stored").aget_region_list()
+
+
+def test_the_connection_is_read_once_and_not_blocking_in_a_trigger(emulator, monkeypatch):
     from airflow_provider_browseract.api import calls
 
     def blocking(hook, conn_id):
