@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from airflow import __version__ as airflow_version
+from packaging import version
+
 try:
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
@@ -30,6 +33,10 @@ except ImportError:  # before Airflow 3.2
         TaskDeferred,
     )
     from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef,unused-ignore]
+
+
+TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
+"""Whether triggers are told of the task that they start, so that a task can do without a worker."""
 
 
 def count(name: str) -> None:
@@ -73,6 +80,7 @@ def is_secret(name: str) -> bool:
 
 
 __all__ = [
+    "TRIGGERS_START_TASKS",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, EmulatedFile
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
+from tests.conftest import EXAMPLES
 from tests.e2e.local_airflow import free_port
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
@@ -46,6 +47,39 @@ def test_each_keyword_has_a_run_of_its_own(run, browseract_emulator):
     assert result.state == "success"
     assert len(browseract_emulator.emulator.tasks) == 3
     assert len(result.xcom("titles")) == 6
+
+
+def test_a_template_runs(run, browseract_emulator):
+    browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+    assert len(run("example_browseract_template").xcom("search")) == 3
+
+
+def test_a_function_makes_the_inputs_of_each_run(run, browseract_emulator):
+    result = run("example_browseract_decorated")
+    assert result.state == "success"
+    assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [2, 2]
+
+
+def test_a_run_is_started_in_one_task_and_waited_for_in_another(run, browseract_emulator):
+    result = run("example_browseract_elsewhere")
+    assert result.state == "success"
+    [task] = browseract_emulator.emulator.tasks
+    assert result.xcom("orders")["logged_in"] is False
+    assert result.xcom("stop") == {task.id: "ended"}
+
+
+def test_a_person_is_asked_and_told(run, browseract_emulator, people, caplog):
+    browseract_emulator.emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=3.0)
+    result = run("example_browseract_person")
+    assert result.state == "success"
+    assert "/live/" in caplog.text
+
+
+def test_a_dag_waits_for_runs_that_airflow_did_not_start(parse):
+    dag = parse(EXAMPLES / "example_browseract_outside.py")["example_browseract_outside"]
+    [orders] = dag.schedule
+    [watcher] = orders.watchers
+    assert watcher.trigger.status == ["finished"]
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, count_in_task
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.links.telling import count_run, show_run
 from airflow_provider_browseract.runs.inputs import read_output_path
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
 from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
@@ -80,9 +80,9 @@ class Conclusion:
             # The next try comes to the same end.
             raise
         except Exception:
-            self._count()
+            count_run(self.task)
             raise
-        self._count()
+        count_run(self.task)
         self._tell_assets()
         return result
 
@@ -106,11 +106,6 @@ class Conclusion:
         except Exception as error:  # noqa: BLE001 - what is shown of a result is worth less than the result
             why = f"{type(error).__name__}: {error}"
             self._log.log(logging.WARNING, "The links to the task, and what is known of it, could not be kept: %s", why)
-
-    def _count(self) -> None:
-        count_in_task("browseract.runs", tags={"status": self.task.status.value})
-        if self.task.credit:
-            count_in_task("browseract.credits", by=self.task.credit)
 
     def _read(self) -> Any:
         text = (self.task.output.string if self.task.output else None) or ""
@@ -198,16 +193,3 @@ def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook
     from airflow_provider_browseract.hooks.results import ResultStore
 
     return ResultStore(read_output_path(output_path), hook.settings.client, log)
-
-
-def show_run(ti: Any, task: Task) -> None:
-    """Let buttons and XComs of an Airflow task instance lead to a run and tell what is known of it.
-
-    :param ti: the running Airflow task instance.
-    :param task: the run.
-    """
-    url = log_url(task)
-    if url:
-        BrowserActTaskLink().push(ti, url)
-    LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
-    ti.xcom_push(key="task", value=facts(task))

@@ -38,7 +38,8 @@ from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.conclusion import Conclusion, open_store, show_run
+from airflow_provider_browseract.links.telling import show_run
+from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
 from airflow_provider_browseract.operators.pauses import (
     PauseCallbacks,
     read_callbacks,

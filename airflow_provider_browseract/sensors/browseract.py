@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import (
+    TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -20,7 +22,8 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.operators.conclusion import Conclusion, open_store, show_run
+from airflow_provider_browseract.links.telling import show_run
+from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
 from airflow_provider_browseract.runs.inputs import read_choice, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -41,6 +44,22 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 
+def _for_triggerer(value: Any) -> str | None:
+    """Give a template that the triggerer can render, or None where it would wait for ever.
+
+    A triggerer can read one XCom, but not look for those of all mapped tasks: as ``xcom_pull`` does unless it is told
+    which one.
+
+    :param value: the text, template or XCom that was given to the sensor.
+    """
+    if isinstance(value, PlainXComArg):
+        source = value.operator
+        if source.is_mapped or source.get_closest_mapped_task_group() is not None:
+            return None
+        return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={value.key!r}, map_indexes=-1) }}}}"
+    return value if isinstance(value, str) and "xcom" not in value else None
+
+
 class TaskSensor(BaseSensorOperator):
     """Waits until a BrowserAct task has ended which was started elsewhere, and returns its output (``get-task``).
 
@@ -53,6 +72,11 @@ class TaskSensor(BaseSensorOperator):
     :param browseract_conn_id: id of the Airflow connection.
     :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``. Without it,
         ``mode`` says whether a worker is held (``"poke"``) or not (``"reschedule"``).
+    :param start_from_trigger: with ``deferrable``, begin in the triggerer too, and end there if the run has finished:
+        no worker is used at all (Airflow 3.3 and later). By default so where nothing needs a worker, which is that
+        neither ``output_path`` nor ``outlets``, ``execution_timeout`` or ``on_execute_callback`` are given, the task
+        is not mapped, and the id is a text, a template without XComs, or the ``output`` of a task that is not mapped.
+        ``False`` begins and ends in a worker.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, among them ``poke_interval`` and ``timeout``.
     :returns: as :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that.
@@ -72,6 +96,7 @@ class TaskSensor(BaseSensorOperator):
         output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +105,32 @@ class TaskSensor(BaseSensorOperator):
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
+        needs_worker = self.output_path or self.outlets or self.execution_timeout or self.on_execute_callback
+        if start_from_trigger and deferrable and not needs_worker and TRIGGERS_START_TASKS:
+            self._start_in_triggerer()
+
+    def _start_in_triggerer(self) -> None:
+        from airflow.triggers.base import StartTriggerArgs
+
+        rendered = [_for_triggerer(value) for value in (self.browseract_task_id, self.browseract_conn_id)]
+        if None in rendered:
+            return
+        self.start_from_trigger = True
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls="airflow_provider_browseract.triggers.browseract.TaskSensorTrigger",
+            trigger_kwargs={
+                "browseract_task_id": rendered[0],
+                "browseract_conn_id": rendered[1],
+                "poll_interval": self._poll_interval,
+                "output_format": self.output_format,
+            },
+            next_method="execute_complete",
+            timeout=timedelta(seconds=self.timeout + BACKSTOP),
+        )
+
+    @property
+    def _poll_interval(self) -> float:
+        return max(self.poke_interval, 1.0)
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -89,7 +140,8 @@ class TaskSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait in the way asked for."""
         with self._leniently():
-            self._check(context)
+            self._check_arguments()
+            self._check_store()
             if self.deferrable:
                 deadline = time.time() + self.timeout
                 if (task := self._look(context)) is not None and task.status.ended:
@@ -100,6 +152,8 @@ class TaskSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the deferral: ask the API what became of the run, whatever the event says."""
         with self._leniently():
+            # Of a sensor that began in the triggerer, nothing was checked before.
+            self._check_arguments()
             return self._resume(context, WaitEvent.read(event))
 
     def _resume(self, context: Context, told: WaitEvent) -> Any:
@@ -118,6 +172,8 @@ class TaskSensor(BaseSensorOperator):
             raise AirflowSensorTimeout(
                 f"BrowserAct task {told.browseract_task_id} did not end within {self.timeout:g} seconds. It goes on."
             )
+        if isinstance(seen, BrowserActError) and is_hopeless(seen):
+            raise AirflowFailException(str(seen)) from seen
         why = str(seen) if isinstance(seen, BrowserActError) else told.reason or "it stayed unknown"
         raise RunLostError(f"The status of BrowserAct task {told.browseract_task_id} could not be learned: {why}")
 
@@ -138,11 +194,14 @@ class TaskSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipped, since the sensor is not to fail: {error}") from error
             raise
 
-    def _check(self, context: Context) -> None:
-        """Check the arguments, and the store: better now than when the run has ended."""
+    def _check_arguments(self) -> None:
         with failing_for_good(self.browseract_conn_id):
             read_choice("output_format", self.output_format, OutputFormat)
             read_id("browseract_task_id", self.browseract_task_id)
+
+    def _check_store(self) -> None:
+        """Try the store: better now than when the run has ended."""
+        with failing_for_good(self.browseract_conn_id):
             # A sensor that is rescheduled begins anew each time.
             if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
                 store.check()
@@ -174,7 +233,7 @@ class TaskSensor(BaseSensorOperator):
             trigger=TaskTrigger(
                 browseract_task_id=browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
-                poll_interval=max(self.poke_interval, 1.0),
+                poll_interval=self._poll_interval,
                 first_poll_at=now + CORE_RACE_GRACE,
                 deadline=deadline,
                 last_seen=seen.status.value if seen else None,

@@ -1,29 +1,36 @@
-"""The trigger that waits for a run while no worker is held."""
+"""The triggers: they wait for a run, for room for one, and for the end of runs that others started."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
+from airflow_provider_browseract.links.telling import count_run, show_run
+from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
+from airflow_provider_browseract.runs.outputs import OutputFormat, read_output
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
+from airflow_provider_browseract.runs.report import end_lines, status_line
 from airflow_provider_browseract.runs.waiting import (
+    BACKSTOP,
     Answer,
     End,
     OnPaused,
@@ -33,6 +40,7 @@ from airflow_provider_browseract.runs.waiting import (
     WokenBy,
     wait_for_end,
 )
+from airflow_provider_browseract.runs.watching import ENDED, Cursor, EndedTask, Window, matching
 from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 ON_KILL_LIMIT = 25.0
@@ -42,7 +50,12 @@ CALL_LIMIT = 7.5
 """Seconds of these for each of two calls, which ask for the status and stop the run; asking Airflow takes some, too."""
 
 ANSWER_INTERVAL = 5.0
-"""Seconds between two looks for the answer of a person."""
+"""Seconds between two questions to Airflow itself."""
+
+PERSIST_GRACE = 3.0
+"""Seconds within which Airflow has surely taken an event from a trigger; it does so every second or so."""
+
+log = logging.getLogger(__name__)
 
 _STOPPING: set[asyncio.Task[None]] = set()
 """Stops under way, which may outlast their triggers; the loop alone would not keep them alive."""
@@ -108,6 +121,7 @@ class TaskTrigger(BaseTrigger):
         self.answer_by = answer_by
         self.answer_default = answer_default
         self.cancel_on_kill = cancel_on_kill
+        self._seen: Task | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and the arguments, all plain JSON values and none of them secret."""
@@ -137,6 +151,7 @@ class TaskTrigger(BaseTrigger):
         yield TriggerEvent((await self._wait()).payload())  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> WaitEvent:
+        """Wait, and keep the run as it was seen last."""
         steps = wait_for_end(
             self.browseract_task_id,
             poll_interval=self.poll_interval,
@@ -156,6 +171,7 @@ class TaskTrigger(BaseTrigger):
                 over = await (following if self.question is None else self._first(following, self.question))
             if isinstance(over, WaitEvent):
                 return over
+            self._seen = over.task
         except Exception as error:
             # A trigger that raises skips execute_complete, and nobody would look after the run.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
@@ -305,6 +321,101 @@ class TaskTrigger(BaseTrigger):
         )
 
 
+class _XComs:
+    """Pushes XComs of a task instance, as that itself can do in workers only."""
+
+    def __init__(self, ti: Any) -> None:
+        self._of = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        XCom.set(key=key, value=value, **self._of)
+
+
+class TaskSensorTrigger(TaskTrigger):
+    """Is the whole of a :class:`~airflow_provider_browseract.sensors.browseract.TaskSensor`, without any worker.
+
+    The scheduler starts it in place of the task (``start_from_trigger``; Airflow 3.3 and later, which renders its
+    arguments). A run that has finished is concluded here. All else is left to the sensor in a worker, which has the
+    right error for it.
+
+    :param browseract_task_id: the BrowserAct task.
+    :param browseract_conn_id: id of the Airflow connection.
+    :param poll_interval: seconds between two questions for the status.
+    :param output_format: what the text of the output is.
+    """
+
+    def __init__(
+        self, *, browseract_task_id: str, browseract_conn_id: str, poll_interval: float, output_format: str
+    ) -> None:
+        super().__init__(
+            browseract_task_id=browseract_task_id,
+            browseract_conn_id=browseract_conn_id,
+            poll_interval=poll_interval,
+            # When it will run, only Airflow knows.
+            first_poll_at=0.0,
+            deadline=0.0,
+            # Who waits for a run is not who started it.
+            cancel_on_kill=False,
+        )
+        self.output_format = output_format
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the arguments, all plain JSON values and none of them secret."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "browseract_task_id": self.browseract_task_id,
+                "browseract_conn_id": self.browseract_conn_id,
+                "poll_interval": self.poll_interval,
+                "output_format": self.output_format,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and end the Airflow task with the output of the run, or let the sensor go on in a worker."""
+        # The one moment that stays the same, whichever triggerer this is.
+        timeout_after: datetime = self.timeout_after  # type: ignore[attr-defined]
+        self.deadline = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp() - BACKSTOP
+        await self._look()
+        event = await self._wait()
+        if self._seen is not None and self._seen.status is TaskStatus.FINISHED:
+            try:
+                if await sync_to_async(self._conclude)(self._seen):
+                    yield TaskSuccessEvent()
+                    return
+            except Exception as error:  # noqa: BLE001 - a worker comes to the same end, and says so in its own way
+                self.log.warning("The result is left to a worker: %s", error)
+        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
+
+    async def _look(self) -> None:
+        """Show the run while it goes on, as a worker does; if that fails, the wait tells why."""
+        try:
+            task = await BrowserActHook(self.browseract_conn_id).aget_task(self.browseract_task_id)
+            if not task.status.ended:
+                self.log.info("%s", status_line(task))
+                self.last_seen, self.steps_told = task.status.value, len(task.steps)
+                await sync_to_async(show_run)(_XComs(self.task_instance), task)
+        except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and sees to it
+            self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
+
+    def _conclude(self, task: Task) -> bool:
+        """Push the output, and say whether that was all there is to do."""
+        sensor: Any = self.task
+        if next(sensor.iter_mapped_dependants(), None) is not None:
+            # Airflow has to learn how long the output is, and only workers tell it.
+            return False
+        result = read_output(task.output, OutputFormat(self.output_format))
+        for line in end_lines(task):
+            self.log.info("%s", line)
+        xcoms = _XComs(self.task_instance)
+        show_run(xcoms, task)
+        # Not with the event, whose XComs know nothing of a backend for XComs.
+        if result is not None and sensor.do_xcom_push:
+            xcoms.xcom_push(XCom.XCOM_RETURN_KEY, result)
+        count_run(task)
+        return True
+
+
 _SLOTS: dict[str, Slots] = {}
 """What the tasks that wait for room in this triggerer know of the runs, by connection."""
 
@@ -355,3 +466,142 @@ class SlotTrigger(BaseTrigger):
             self.log.exception("Waiting for room failed")
             await asyncio.sleep(self.pause)
         yield TriggerEvent({"waited_for": "slot"})  # type: ignore[no-untyped-call]
+
+
+class TaskFinishedTrigger(BaseEventTrigger):
+    """Tells of each BrowserAct task that ends, whoever started it: for an Airflow ``AssetWatcher``.
+
+    Each event has a dict with the task (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.payload`): the one
+    ``payload`` in the ``extra`` of the asset's event. It tells what ends after the first look.
+
+    On Airflow 3.3 and later all watchers with the same connection and interval share one question. What was told is
+    kept in the state of the asset: after a restart of the triggerer the ends since then are told, back to 24 hours. An
+    end is told twice only if the triggerer is killed within seconds after the first time. Before Airflow 3.3 each
+    watcher asks for itself, and what ends while no triggerer runs is not told.
+
+    :param workflow_id: only tasks of this workflow; of all workflows and templates without it.
+    :param status: only tasks that ended so: ``"finished"``, ``"failed"``, ``"canceled"``, or several of them. Default:
+        all three.
+    :param poll_interval: seconds between two questions.
+    :param browseract_conn_id: id of the Airflow connection.
+    :raises InputError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str | None = None,
+        status: str | Sequence[str] | None = None,
+        poll_interval: float = 60.0,
+        browseract_conn_id: str = BrowserActHook.default_conn_name,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.workflow_id = None if workflow_id is None else read_id("workflow_id", workflow_id)
+        self.status = [each.value for each in _read_ends(status)]
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        self.browseract_conn_id = browseract_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the arguments, all plain JSON values and none of them secret."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "workflow_id": self.workflow_id,
+                "status": self.status,
+                "poll_interval": self.poll_interval,
+                "browseract_conn_id": self.browseract_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch alone, as before Airflow 3.3."""
+        async with (
+            aclosing(self.open_shared_stream(self.serialize()[1])) as looks,
+            aclosing(self.filter_shared_stream(looks)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Share the questions with all watchers of the same connection and interval."""
+        return (type(self).__qualname__, self.browseract_conn_id, self.poll_interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[tuple[EndedTask, ...], None]:
+        """Ask again and again which tasks have ended lately, and give all of them each time.
+
+        It does not end: nobody would start a watcher again. After an error the connection is read anew.
+
+        :param kwargs: the arguments of one of the watchers.
+        """
+        window = Window(time.time())
+        while True:
+            try:
+                async with BrowserActHook(kwargs["browseract_conn_id"]).async_client() as client:
+                    while True:
+                        asked_at = time.time()
+                        listed = [task async for task in client.iter_items(window.call())]
+                        yield window.add(listed, asked_at)
+                        await asyncio.sleep(kwargs["poll_interval"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, someone may mend it
+                log.error("The tasks of BrowserAct could not be listed; trying again: %s", error)
+                await asyncio.sleep(kwargs["poll_interval"])
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[tuple[EndedTask, ...]]
+    ) -> AsyncGenerator[TriggerEvent, None]:
+        """Pick what this watcher wants to know and has not told yet."""
+        statuses = [TaskStatus(status) for status in self.status]
+        cursor = await self._kept_cursor()
+        async for ended in shared_stream:
+            wanted = matching(ended, self.workflow_id, statuses)
+            if cursor is None:
+                cursor, news = Cursor.beginning(wanted, time.time()), []
+            else:
+                news = cursor.news(wanted)
+                if not news:
+                    continue
+            for each in news:
+                yield TriggerEvent(each.payload())  # type: ignore[no-untyped-call]
+            cursor.tell(news, time.time())
+            if news:
+                # Rather told twice than never: first Airflow has to have the events.
+                await asyncio.sleep(PERSIST_GRACE)
+            await self._keep(cursor)
+
+    @property
+    def _cursor_key(self) -> str:
+        # Who watches for something else begins anew.
+        return ":".join(["browseract", self.browseract_conn_id, self.workflow_id or "*", *self.status])
+
+    async def _kept_cursor(self) -> Cursor | None:
+        store = getattr(self, "asset_state_store", None)
+        while store is not None:
+            try:
+                kept = await store.aget(self._cursor_key)
+                return None if kept is None else Cursor.read(kept, time.time())
+            except ValueError as error:
+                self.log.warning("What was told before cannot be used: %s. Telling what ends from now on.", error)
+                break
+            except Exception as error:  # noqa: BLE001 - a watcher that ends is not started again
+                self.log.warning("What was told before cannot be read; trying again: %s", error)
+                await asyncio.sleep(ANSWER_INTERVAL)
+        return None
+
+    async def _keep(self, cursor: Cursor) -> None:
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return
+        try:
+            await store.aset(self._cursor_key, cursor.value())
+        except Exception as error:  # noqa: BLE001 - likewise
+            self.log.warning("What was told could not be kept; after a restart it may be told again: %s", error)
+
+
+def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:
+    """Check the statuses that a watcher wants to know of."""
+    given = [status] if isinstance(status, str) else list(status) if status is not None else list(ENDED)
+    known = [each.value for each in ENDED]
+    if not given or not all(each in known for each in given):
+        raise InputError(f"status is {status!r}. Give one or several of: {', '.join(known)}.")
+    return [each for each in ENDED if each.value in given]

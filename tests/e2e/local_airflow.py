@@ -283,8 +283,8 @@ class LocalAirflow:
         response.raise_for_status()
         return response.json()
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a run of a DAG once it has been parsed, and return the run's id."""
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run, once it has been parsed."""
 
         def unpaused() -> bool:
             self.check_alive()
@@ -296,6 +296,10 @@ class LocalAirflow:
             return answer.ok
 
         wait_for(f"DAG {dag_id}", unpaused, timeout=90)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run of a DAG once it has been parsed, and return the run's id."""
+        self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
         run_id: str = self.api("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
         return run_id

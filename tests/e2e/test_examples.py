@@ -14,8 +14,9 @@ import pytest
 import requests
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_browseract.api.calls import resume_task
+from airflow_provider_browseract.api.calls import resume_task, run_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import EXPORT, FAILING, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.links.browseract import LiveViewLink
 
@@ -264,28 +265,101 @@ def test_waiting_in_the_worker_works_as_well(world):
     assert world.airflow.xcom("in_the_worker", run_id, "orders", "return_value")["logged_in"] is False
 
 
-def test_a_run_that_was_started_elsewhere_can_be_waited_for_and_a_template_run(world):
-    before = len(world.emulator.tasks)
-    run_id = run(world, "elsewhere")
-    begun, template = sorted(world.emulator.tasks[before:], key=lambda task: task.from_template)
+def worker_processes(world, dag_id: str, run_id: str, task_id: str) -> int:
+    """Count the processes that a task instance had in workers, by the lines that each begins its log with."""
+    lines = world.airflow.log(dag_id, run_id, task_id)
+    return sum("DAG bundles loaded" in line for line in lines)
+
+
+def test_a_run_that_was_started_elsewhere_is_waited_for_without_any_worker(world, capsys):
+    dag_id = "example_browseract_elsewhere"
+    run_id = run(world, dag_id)
+    begun = world.emulator.tasks[-1]
+    assert world.airflow.xcom(dag_id, run_id, "orders", "return_value")["logged_in"] is False
+    assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == f"{world.url}/logs/{begun.id}"
+    assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun.id: "ended"}
+    processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("begin", "orders", "stop")}
+    assert processes == {"begin": 1, "orders": 0 if TRIGGERS_START_TASKS else 2, "stop": 1}
+    pids = {ti["task_id"]: ti["pid"] for ti in world.airflow.task_instances(dag_id, run_id)}
+    assert (pids["orders"] is None) == TRIGGERS_START_TASKS
+    with capsys.disabled():
+        print("\nProcesses of each task in workers:", processes)
+        print("Log of orders:", *world.airflow.log(dag_id, run_id, "orders"), sep="\n  ")
+
+
+def test_a_sensor_waits_in_other_ways_too_and_fails_once_with_a_run_that_came_to_nothing(world):
+    run_id = run(world, "elsewhere", expected="failed")
     for sensor in ("deferred", "rescheduled"):
         assert world.airflow.xcom("elsewhere", run_id, sensor, "return_value")["logged_in"] is False
-        assert (
-            world.airflow.extra_links("elsewhere", run_id, sensor)["BrowserAct task"] == f"{world.url}/logs/{begun.id}"
-        )
-    assert template.proxy_region == "DE"
-    assert len(world.airflow.xcom("elsewhere", run_id, "template", "return_value")) == 10
-    stopped = world.airflow.xcom("elsewhere", run_id, "stop", "return_value")
-    assert stopped == {begun.id: "ended", template.id: "ended"}
+    [failed] = [ti for ti in world.airflow.task_instances("elsewhere", run_id) if ti["state"] == "failed"]
+    assert (failed["task_id"], failed["try_number"]) == ("failed", 1)
+    assert "(code 1011)" in "\n".join(world.airflow.log("elsewhere", run_id, "failed"))
+
+
+def test_an_official_template_runs_in_the_region_that_was_asked_for(world):
+    run_id = run(world, "example_browseract_template")
+    assert (world.emulator.tasks[-1].from_template, world.emulator.tasks[-1].proxy_region) == (True, "DE")
+    assert len(world.airflow.xcom("example_browseract_template", run_id, "search", "return_value")) == 3
 
 
 def test_a_decorated_function_makes_the_inputs_of_each_mapped_run(world):
+    dag_id = "example_browseract_decorated"
     before = len(world.emulator.tasks)
-    run_id = run(world, "decorated")
-    keywords = {dict(task.inputs)["keyword"] for task in world.emulator.tasks[before:]}
-    assert keywords == {"pens {{ search }}", "ink {{ search }}"}
+    run_id = run(world, dag_id)
+    keywords = {dict(task.inputs)["keyword"].partition(" ")[0] for task in world.emulator.tasks[before:]}
+    assert keywords == {"pens", "ink"}
     for index in range(2):
-        assert len(world.airflow.xcom("decorated", run_id, "search", "return_value", map_index=index)) == 2
+        assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)) == 2
+
+
+class TestARunThatAirflowDidNotStart:
+    dag_id = "example_browseract_outside"
+
+    def start_outside(self, world) -> str:
+        """Have a run of someone else, which is over when this returns, and give its id."""
+        world.emulator.next_run(ORDERS.id, duration=0.0)
+        client = BrowserActClient(ClientSettings(api_key=world.key, base_url=world.url))
+        task_id = client.send(run_task(ORDERS.id)).id
+        position = len(world.emulator.tasks) - 1
+        world.emulator.wait_until(lambda: world.emulator.tasks[position].finished_at, timeout=30)
+        return task_id
+
+    def looks(self, world) -> int:
+        return sum(request.endpoint == "list-tasks" for request in world.emulator.requests)
+
+    def told(self, world) -> list[str]:
+        """Give the BrowserAct tasks that the events of the asset tell of."""
+        events = world.airflow.api("GET", "assets/events", params={"limit": 100})["asset_events"]
+        return [event["extra"]["payload"]["task_id"] for event in events if event["extra"].get("from_trigger")]
+
+    def read(self, world) -> dict[str, str]:
+        """Give what the DAG has read, of all its runs that have ended."""
+        runs = world.airflow.api("GET", f"dags/{self.dag_id}/dagRuns")["dag_runs"]
+        assert {each["run_type"] for each in runs} <= {"asset_triggered"}
+        found: dict[str, str] = {}
+        for each in runs:
+            found |= world.airflow.xcom(self.dag_id, each["dag_run_id"], "read", "return_value") or {}
+        return found
+
+    def test_starts_the_dag_once_with_its_task(self, world):
+        before = self.looks(world)
+        world.airflow.unpause(self.dag_id)
+        wait_for("The first look", lambda: self.looks(world) > before, timeout=90)
+        first = self.start_outside(world)
+        wait_for("The run of the DAG", lambda: first in self.read(world), timeout=120)
+        assert json.loads(self.read(world)[first])["logged_in"] is False
+
+        if TRIGGERS_START_TASKS:
+            # What ended while no triggerer ran is told by the next one, and nothing twice.
+            world.airflow.stop("triggerer", with_signal=signal.SIGKILL)
+            missed = self.start_outside(world)
+            world.airflow.start("triggerer")
+            wait_for("The missed one", lambda: missed in self.read(world), timeout=180)
+            before = self.looks(world)
+            wait_for("Two more looks", lambda: self.looks(world) >= before + 2, timeout=90)
+            assert sorted(self.told(world)).count(missed) == 1
+        assert self.told(world).count(first) == 1
+        world.airflow.api("PATCH", f"dags/{self.dag_id}", json={"is_paused": True})
 
 
 def test_a_dry_run_is_skipped_and_starts_nothing(world):

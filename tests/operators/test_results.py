@@ -19,8 +19,8 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
 )
 from airflow_provider_browseract.hooks import results
+from airflow_provider_browseract.links import telling
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.operators import conclusion
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
 from tests.operators.conftest import asked
 
@@ -186,7 +186,7 @@ class TestOutputPath:
         def broken(*_):
             raise MemoryError("too much")
 
-        monkeypatch.setattr(conclusion, "read_output", broken)
+        monkeypatch.setattr("airflow_provider_browseract.operators.conclusion.read_output", broken)
         expected = ResultError if remembered else AirflowFailException
         with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
             worker(workflow_id=ORDERS.id, store=store if remembered else None).run()
@@ -303,7 +303,7 @@ class TestWhatIsToldOfARun:
 
     def test_credits_and_runs_are_counted_once_a_run_is_concluded(self, worker, emulator, monkeypatch):
         counted = []
-        monkeypatch.setattr(conclusion, "count_in_task", lambda name, **how: counted.append((name, how)))
+        monkeypatch.setattr(telling, "count_in_task", lambda name, **how: counted.append((name, how)))
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         with pytest.raises(RunFailedError):
             worker(workflow_id=FAILING.id).run()
@@ -323,7 +323,7 @@ class TestWhatIsToldOfARun:
 
     def test_results_that_the_next_try_writes_are_counted_then(self, worker, emulator, monkeypatch, folder, store):
         counted = []
-        monkeypatch.setattr(conclusion, "count_in_task", lambda name, **how: counted.append(name))
+        monkeypatch.setattr(telling, "count_in_task", lambda name, **how: counted.append(name))
         emulator.fault("download-file", RequestFault.status(503), times=None)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
         with pytest.raises(ResultError):

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG, Asset
+from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_browseract.compat import (
+    TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
+from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, Output, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
+from airflow_provider_browseract.runs.waiting import BACKSTOP
 from airflow_provider_browseract.sensors import browseract as sensors
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.triggers.browseract import TaskTrigger
+from airflow_provider_browseract.triggers import browseract as triggers
+from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger, TaskTrigger
 from tests.operators.conftest import FakeTaskInstance
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -181,3 +190,147 @@ def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable)
 def test_bad_input_fails_it_for_good(emulator, deferrable, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         wait(task_id, deferrable=deferrable, **arguments)
+
+
+needs_3_3 = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
+
+
+class TestWithoutAnyWorker:
+    """The scheduler starts the trigger, and that ends the task."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch):
+        # Of what Airflow allows in all, this is what the wait leaves to Airflow.
+        monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
+
+    def run(
+        self, task_id: str, *, timeout: float = 20.0, mapped_over: bool = False, **arguments
+    ) -> tuple[Any, dict[str, Any]]:
+        """Run what the scheduler starts, and give its one event and what the triggerer pushed as XComs."""
+        given = {"task_id": "wait", "browseract_task_id": task_id, "deferrable": True, **arguments}
+        start = TaskSensor(**given).start_trigger_args
+        assert start is not None
+        ti = FakeTaskInstance()
+        dependants = iter(["another task"] if mapped_over else [])
+        push = arguments.get("do_xcom_push", True)
+        ti.task = SimpleNamespace(iter_mapped_dependants=lambda: dependants, do_xcom_push=push)
+
+        def set_xcom(*, key, value, **of):
+            assert of == {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": -1}
+            ti.xcom_push(key, value)
+
+        trigger = TaskSensorTrigger(**{**json.loads(json.dumps(start.trigger_kwargs)), "poll_interval": 0.1})
+        again = TaskSensorTrigger(**trigger.serialize()[1])
+        again._task_instance = ti  # type: ignore[assignment]
+        again.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=timeout)  # type: ignore[attr-defined]
+
+        async def events() -> list[Any]:
+            return [event async for event in again.run()]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(triggers, "XCom", SimpleNamespace(set=set_xcom, XCOM_RETURN_KEY="return_value"))
+            [event] = asyncio.run(events())
+        return event, ti.xcoms
+
+    @needs_3_3
+    def test_a_run_that_finishes_ends_the_task_with_its_output(self, emulator):
+        task_id = started(emulator)
+        event, pushed = self.run(task_id)
+        assert isinstance(event, TaskSuccessEvent)
+        assert pushed["return_value"]["logged_in"] is False
+        assert pushed["task"]["status"] == "finished"
+        assert task_id in pushed["_link_BrowserActTaskLink"]
+        assert pushed["_link_LiveViewLink"] == LiveViewLink.OVER
+
+    @needs_3_3
+    def test_an_output_that_is_none_is_no_xcom(self, emulator):
+        task_id = started(emulator, PLAIN_TEXT, behaviour=lambda run: Output(""))
+        event, pushed = self.run(task_id)
+        assert isinstance(event, TaskSuccessEvent)
+        assert "return_value" not in pushed
+
+    @needs_3_3
+    def test_an_output_that_is_not_to_be_pushed_is_no_xcom(self, emulator):
+        event, pushed = self.run(started(emulator), do_xcom_push=False)
+        assert isinstance(event, TaskSuccessEvent)
+        assert "return_value" not in pushed
+
+    @needs_3_3
+    def test_an_output_that_others_are_mapped_over_is_left_to_a_worker(self, emulator):
+        event, pushed = self.run(started(emulator), mapped_over=True)
+        assert not isinstance(event, TaskSuccessEvent)
+        assert "return_value" not in pushed
+
+    @needs_3_3
+    @pytest.mark.parametrize(
+        ("workflow", "arguments", "failure"),
+        [
+            (FAILING, {}, "captcha"),
+            (PLAIN_TEXT, {"output_format": "json"}, "its output is not json"),
+            (ORDERS, {"output_format": "xml"}, "output_format is 'xml'"),
+        ],
+        ids=["a failed run", "another format", "a wrong argument"],
+    )
+    def test_all_else_is_left_to_a_worker_which_has_the_right_error_for_it(
+        self, emulator, workflow, arguments, failure
+    ):
+        task_id = started(emulator, workflow)
+        event, _ = self.run(task_id, **arguments)
+        assert not isinstance(event, TaskSuccessEvent)
+        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
+        with pytest.raises(AirflowFailException, match=failure):
+            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
+
+    @needs_3_3
+    def test_a_task_that_does_not_exist_fails_without_retries(self, emulator):
+        event, _ = self.run("404")
+        sensor = TaskSensor(task_id="wait", browseract_task_id="404", deferrable=True)
+        with pytest.raises(AirflowFailException, match="Task is not exist"):
+            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
+
+    @needs_3_3
+    def test_the_deadline_is_airflows_own_so_no_restart_moves_it(self, emulator):
+        event, _ = self.run(started(emulator, duration=60.0), timeout=0.5)
+        sensor = TaskSensor(task_id="wait", browseract_task_id=emulator.tasks[0].id, deferrable=True)
+        with pytest.raises(AirflowSensorTimeout):
+            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
+        assert emulator.tasks[0].status == "running"
+
+    @needs_3_3
+    def test_an_xcom_is_handed_to_the_triggerer_as_its_template(self):
+        with DAG("elsewhere", schedule=None):
+            begin = RunWorkflowOperator(task_id="begin", workflow_id="7", wait_for_completion=False)
+            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)
+        assert sensor.start_trigger_args is not None
+        assert sensor.start_trigger_args.trigger_kwargs is not None
+        template = sensor.start_trigger_args.trigger_kwargs["browseract_task_id"]
+        # Without an index, a triggerer of Airflow 3.3 waits for ever for the answer.
+        assert template == "{{ ti.xcom_pull(task_ids='begin', key='return_value', map_indexes=-1) }}"
+        assert sensor.start_trigger_args.timeout == timedelta(seconds=sensor.timeout + BACKSTOP)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"deferrable": False},
+            {"start_from_trigger": False},
+            {"output_path": "/tmp/results"},
+            {"outlets": [Asset("orders")]},
+            {"execution_timeout": timedelta(hours=1)},
+            {"on_execute_callback": print},
+            {"browseract_task_id": "{{ ti.xcom_pull('begin') }}"},
+        ],
+        ids=lambda arguments: ", ".join(arguments),
+    )
+    def test_what_needs_a_worker_begins_in_one(self, arguments):
+        given = {"browseract_task_id": "7", "deferrable": True, **arguments}
+        assert not TaskSensor(task_id="wait", **given).start_from_trigger
+
+    def test_an_xcom_of_a_mapped_task_needs_a_worker(self):
+        with DAG("elsewhere", schedule=None):
+            begin = RunWorkflowOperator.partial(task_id="begin", wait_for_completion=False).expand(workflow_id=["7"])
+            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)
+        assert not sensor.start_from_trigger
+
+    @pytest.mark.skipif(TRIGGERS_START_TASKS, reason="Airflow 3.3 and later can do without a worker")
+    def test_before_airflow_3_3_each_sensor_begins_in_a_worker(self):
+        assert not TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True).start_from_trigger

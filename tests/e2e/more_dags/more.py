@@ -7,8 +7,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator, StopTaskOperator
+from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
 with DAG("blocked", schedule=None):
@@ -39,27 +39,11 @@ with DAG("in_the_worker", schedule=None):
 
 with DAG("elsewhere", schedule=None):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
-    waits = [
-        TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, poke_interval=2),
-        TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", poke_interval=2),
-    ]
-    template = RunTemplateOperator(
-        task_id="template",
-        workflow_template_id=TEMPLATE_SEARCH.id,
-        region="DE",
-        input_parameters={"keyword": "pens"},
-        deferrable=True,
-    )
-    waits >> StopTaskOperator(task_id="stop", browseract_task_id=[begun.output, template.output["task_id"]])
-
-with DAG("decorated", schedule=None):
-
-    @task.browseract(workflow_id=SEARCH.id, deferrable=True)
-    def search(keyword: str, ti: Any = None) -> dict[str, Any]:
-        """Make the inputs of a run."""
-        return {"keyword": f"{keyword} {{{{ {ti.task_id} }}}}", "max_items": 2}
-
-    search.expand(keyword=["pens", "ink"])
+    failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING.id, wait_for_completion=False)
+    shared: dict[str, Any] = {"poke_interval": 2, "retries": 3, "retry_delay": timedelta(seconds=1)}
+    TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
+    TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, start_from_trigger=False, **shared)
+    TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
 
 with DAG("dry", schedule=None):
     RunWorkflowOperator(task_id="orders", workflow_id=ORDERS.id, dry_run=True)

@@ -1,0 +1,155 @@
+"""Watching for tasks that end, whoever started them: which to list, and which of them are news. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_provider_browseract.api.calls import Call, list_tasks
+from airflow_provider_browseract.api.models import Json, Page, Task, TaskStatus, read_page
+from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.runs.waiting import DEFAULT_TIMEOUT
+
+LOOK_BACK = 24 * 3600.0
+"""Seconds for which the end of a task can be told late, after a time without a triggerer."""
+
+OVERLAP = 600.0
+"""Seconds by which the end or the beginning of a task may be seen out of order, or by a clock that goes wrong."""
+
+LONGEST_RUN = DEFAULT_TIMEOUT + OVERLAP
+"""Seconds that a task takes at most, so that the first look finds all that ended lately."""
+
+ENDED = tuple(status for status in TaskStatus if status.ended)
+"""The statuses that are ends."""
+
+
+@dataclass(frozen=True)
+class EndedTask:
+    """A task that has ended.
+
+    :param task: the task, without what it put out.
+    :param moment: when it ended, in seconds since the epoch.
+    """
+
+    task: Task
+    moment: float
+
+    def payload(self) -> dict[str, Any]:
+        """Give what an event tells of it, as plain JSON values."""
+        known = {name: fact for name, fact in facts(self.task).items() if name not in ("links", "counts")}
+        failure = self.task.failure
+        return {**known, "failure": failure and {"code": failure.code, "message": failure.message}}
+
+
+class Window:
+    """The tasks of an account that ended lately, kept up to date with one short list at a time.
+
+    Tasks are listed by their creation. So each list begins with the oldest task that was still going, and the first
+    one early enough for what ended within :data:`LOOK_BACK`.
+
+    :param now: the moment, in seconds since the epoch.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._from = now - LOOK_BACK - LONGEST_RUN
+        self._going: set[str] = set()
+        self._ended: dict[str, EndedTask] = {}
+
+    def call(self) -> Call[Page[Task]]:
+        """Make the call for what may have changed."""
+        call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc))
+        return replace(call, read=read_page(_read_summary))
+
+    def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
+        """Take the tasks that were listed.
+
+        :param tasks: what the call gave, all pages of it.
+        :param now: the moment before it was sent.
+        :returns: all tasks that ended lately.
+        """
+        going: set[str] = set()
+        begins = [now - OVERLAP]
+        for task in tasks:
+            created = task.created_at.timestamp() if task.created_at else now
+            if not task.status.ended:
+                going.add(task.id)
+                begins.append(created)
+            elif task.id not in self._ended:
+                # Without a moment of its end, a task that was not seen going is taken for an old one.
+                unknown = now if task.id in self._going else created
+                moment = task.finished_at.timestamp() if task.finished_at else unknown
+                self._ended[task.id] = EndedTask(task, moment)
+        self._going = going
+        # A task that never ends must not make the list longer and longer.
+        self._from = max(min(begins), now - LOOK_BACK)
+        oldest = now - LOOK_BACK - OVERLAP
+        self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
+        return tuple(self._ended.values())
+
+
+@dataclass
+class Cursor:
+    """Which ends were told already, so that each is told once.
+
+    :param floor: moment before which nothing is told any more, in seconds since the epoch.
+    :param told: the tasks after it that were told, and when they ended.
+    """
+
+    floor: float
+    told: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
+        """Begin with a first look: what it shows has ended before."""
+        cursor = cls(now - OVERLAP)
+        cursor.told = {each.task.id: each.moment for each in ended if each.moment >= cursor.floor}
+        return cursor
+
+    @classmethod
+    def read(cls, value: Any, now: float) -> Cursor:
+        """Read a cursor that was kept.
+
+        :raises ValueError: it is none, or one from the future, with which nothing would be told for a long time.
+        """
+        if not isinstance(value, Mapping) or not isinstance(value.get("told"), Mapping):
+            raise ValueError("it cannot be understood")
+        floor = _read_moment(value.get("floor"))
+        if floor > now:
+            raise ValueError("it is from the future")
+        return cls(floor, {str(task_id): _read_moment(moment) for task_id, moment in value["told"].items()})
+
+    def value(self) -> dict[str, Any]:
+        """Write it as plain JSON values."""
+        return {"floor": self.floor, "told": dict(self.told)}
+
+    def news(self, ended: Iterable[EndedTask]) -> list[EndedTask]:
+        """Give what was not told yet, the earliest end first."""
+        new = [each for each in ended if each.moment >= self.floor and each.task.id not in self.told]
+        # Moments have whole seconds, so the one that began first comes first.
+        return sorted(new, key=lambda each: (each.moment, each.task.created_at and each.task.created_at.timestamp()))
+
+    def tell(self, news: Iterable[EndedTask], now: float) -> None:
+        """Take note of what is told."""
+        self.told.update({each.task.id: each.moment for each in news})
+        # Not with a clock that is ahead, or the next ends would lie below the floor.
+        latest = min(max(self.told.values(), default=self.floor), now)
+        self.floor = max(self.floor, latest - OVERLAP)
+        self.told = {task_id: moment for task_id, moment in self.told.items() if moment >= self.floor}
+
+
+def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
+    """Pick the tasks of a workflow, or of all, that ended in one of some ways."""
+    return [each for each in ended if each.task.status in statuses and workflow_id in (None, each.task.workflow_id)]
+
+
+def _read_summary(data: Json) -> Task:
+    # What a task put out is not told, so whatever is wrong with it must not hide all others.
+    return Task.read({**data, "output": None} if isinstance(data, Mapping) else data)
+
+
+def _read_moment(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("it cannot be understood")
+    return float(value)

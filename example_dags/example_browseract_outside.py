@@ -1,0 +1,35 @@
+"""Run a DAG whenever a run finishes that Airflow did not start, such as one of the dashboard's own schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
+
+# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
+ORDERS_WORKFLOW = "71002814653029423"
+
+orders = Asset(
+    "browseract_orders",
+    watchers=[
+        AssetWatcher(
+            name="finished",
+            trigger=TaskFinishedTrigger(workflow_id=ORDERS_WORKFLOW, status="finished", poll_interval=15),
+        )
+    ],
+)
+
+with DAG("example_browseract_outside", schedule=[orders], tags=["browseract"]):
+
+    @task
+    def read(triggering_asset_events: Any = None) -> dict[str, Any]:
+        """Read the output of each run that finished; one DAG run may be for several."""
+        hook = BrowserActHook()
+        ended = [event.extra["payload"] for event in triggering_asset_events[orders]]
+        tasks = [hook.get_task(each["task_id"]) for each in ended]
+        return {each.id: each.output.string if each.output else None for each in tasks}
+
+    read()

@@ -1,0 +1,372 @@
+"""The trigger that tells of each task that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from itertools import pairwise
+
+import pytest
+from airflow.sdk import Asset, AssetWatcher
+
+from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.triggers import browseract as triggers
+from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
+
+
+@pytest.fixture
+def emulator(browseract_emulator, monkeypatch):
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.1, "read_timeout": 0.5}}
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(triggers, "PERSIST_GRACE", 0.05)
+    monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
+    for workflow in (ORDERS, SEARCH, FAILING):
+        browseract_emulator.emulator.set_workflow(workflow.id, duration=0.0)
+    return browseract_emulator.emulator
+
+
+class State:
+    """Stands for the state store of the one asset that is watched."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.fails: list[Exception] = []
+
+    async def aget(self, key):
+        if self.fails:
+            raise self.fails.pop(0)
+        return json.loads(self.values[key]) if key in self.values else None
+
+    async def aset(self, key, value):
+        if self.fails:
+            raise self.fails.pop(0)
+        self.values[key] = json.dumps(value)
+
+
+class Watch:
+    """Runs a watcher in the background, as a triggerer does, and keeps its events."""
+
+    def __init__(self, emulator, state: State | None = None, **arguments) -> None:
+        self.emulator = emulator
+        self.trigger = TaskFinishedTrigger(**{"poll_interval": 0.05, **arguments})
+        self.trigger.asset_state_store = state
+        self.payloads: list[dict] = []
+        self.looked = 0
+
+    @property
+    def ids(self) -> list[str]:
+        return [payload["task_id"] for payload in self.payloads]
+
+    async def _run(self) -> None:
+        async with (
+            contextlib.aclosing(self._looks()) as looks,
+            contextlib.aclosing(self.trigger.filter_shared_stream(looks)) as events,
+        ):
+            async for event in events:
+                self.payloads.append(event.payload)
+
+    async def _looks(self):
+        async with contextlib.aclosing(self.trigger.open_shared_stream(self.trigger.serialize()[1])) as looks:
+            async for look in looks:
+                self.looked += 1
+                yield look
+
+    @contextlib.asynccontextmanager
+    async def watching(self):
+        """Have it run for the length of a ``with`` block, which begins after its first look."""
+        running = asyncio.ensure_future(self._run())
+        try:
+            await until(lambda: self.payloads or self.looked >= 2)
+            yield self
+        finally:
+            assert not running.done(), "a watcher never ends"
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    async def looks(self, times: int) -> None:
+        """Wait until it has asked some more times."""
+        goal = self.looked + times
+        await until(lambda: self.looked >= goal)
+
+
+async def until(reached) -> None:
+    async def wait() -> None:
+        while not reached():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(), 15)
+
+
+def questions(emulator) -> int:
+    return sum(request.endpoint == "list-tasks" for request in emulator.requests)
+
+
+def end(emulator, workflow=ORDERS) -> str:
+    """Have a run that is over when this returns."""
+    inputs = {"keyword": "pens"} if workflow is SEARCH else None
+    task_id = BrowserActHook().run_task(workflow.id, inputs).id
+    emulator.wait_until(lambda: emulator.tasks[-1].finished_at)
+    return task_id
+
+
+def run(story) -> None:
+    asyncio.run(asyncio.wait_for(story, 30))
+
+
+def test_each_task_that_ends_is_told_once_whoever_started_it(emulator):
+    async def story():
+        end(emulator)
+        async with Watch(emulator).watching() as watch:
+            first = await asyncio.to_thread(end, emulator)
+            second = await asyncio.to_thread(end, emulator, FAILING)
+            await until(lambda: len(watch.payloads) == 2)
+            await watch.looks(3)
+            told = {payload["task_id"]: payload for payload in watch.payloads}
+            assert (told[first]["status"], told[second]["status"]) == ("finished", "failed")
+            assert told[second]["failure"]["code"] == 1011
+            assert len(watch.payloads) == 2
+            assert json.loads(json.dumps(watch.payloads)) == watch.payloads
+
+    run(story())
+
+
+def test_only_the_wanted_workflow_and_ends_are_told(emulator):
+    async def story():
+        async with (
+            Watch(emulator, workflow_id=ORDERS.id).watching() as orders,
+            Watch(emulator, status=["failed", "canceled"]).watching() as failed,
+        ):
+            tasks = [await asyncio.to_thread(end, emulator, workflow) for workflow in (SEARCH, ORDERS, FAILING)]
+            await until(lambda: orders.payloads and failed.payloads)
+            await orders.looks(3)
+            assert (orders.ids, failed.ids) == ([tasks[1]], [tasks[2]])
+
+    run(story())
+
+
+def test_alone_as_before_airflow_3_3_it_does_the_same(emulator):
+    async def story():
+        events = TaskFinishedTrigger(poll_interval=0.05).run()
+        first = asyncio.ensure_future(anext(events))
+        await until(lambda: questions(emulator) >= 2)
+        task_id = await asyncio.to_thread(end, emulator)
+        assert (await first).payload["task_id"] == task_id
+        await events.aclose()
+
+    run(story())
+
+
+def test_a_run_that_was_going_before_is_told_when_it_ends(emulator):
+    async def story():
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        task_id = BrowserActHook().run_task(ORDERS.id).id
+        async with Watch(emulator).watching() as watch:
+            BrowserActHook().stop_task(task_id)
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
+
+    run(story())
+
+
+class TestAfterARestart:
+    def test_what_ended_meanwhile_is_told_and_nothing_twice(self, emulator):
+        async def story():
+            state = State()
+            async with Watch(emulator, state).watching() as watch:
+                first = await asyncio.to_thread(end, emulator)
+                await until(lambda: first in str(state.values))
+                assert watch.ids == [first]
+            second = await asyncio.to_thread(end, emulator)
+            async with Watch(emulator, state).watching() as watch:
+                await until(lambda: watch.payloads)
+                await watch.looks(3)
+                assert watch.ids == [second]
+
+        run(story())
+
+    def test_an_end_whose_event_airflow_may_not_have_is_told_again(self, emulator, monkeypatch):
+        async def story():
+            state = State()
+            monkeypatch.setattr(triggers, "PERSIST_GRACE", 3600.0)
+            async with Watch(emulator, state).watching() as watch:
+                task_id = await asyncio.to_thread(end, emulator)
+                await until(lambda: watch.payloads)
+            async with Watch(emulator, state).watching() as watch:
+                await until(lambda: watch.payloads)
+                assert watch.ids == [task_id]
+
+        run(story())
+
+    def test_without_a_state_as_before_airflow_3_3_only_what_ends_from_then_on_is_told(self, emulator):
+        async def story():
+            async with Watch(emulator).watching():
+                pass
+            await asyncio.to_thread(end, emulator)
+            async with Watch(emulator).watching() as watch:
+                task_id = await asyncio.to_thread(end, emulator)
+                await until(lambda: watch.payloads)
+                assert watch.ids == [task_id]
+
+        run(story())
+
+    @pytest.mark.parametrize(
+        ("kept", "why"),
+        [({"floor": 1e12, "told": {}}, "it is from the future"), ("nonsense", "it cannot be understood")],
+    )
+    def test_with_a_cursor_from_the_future_or_none_it_begins_anew_and_says_so(self, emulator, kept, why, capfd):
+        async def story():
+            state = State()
+            watch = Watch(emulator, state)
+            state.values[watch.trigger._cursor_key] = json.dumps(kept)
+            end(emulator)
+            async with watch.watching():
+                task_id = await asyncio.to_thread(end, emulator)
+                await until(lambda: watch.payloads)
+                assert watch.ids == [task_id]
+                await until(lambda: task_id in str(state.values))
+
+        run(story())
+        assert f"What was told before cannot be used: {why}" in "".join(capfd.readouterr())
+
+    def test_a_state_that_cannot_be_read_for_a_moment_is_asked_again(self, emulator):
+        async def story():
+            state = State()
+            async with Watch(emulator, state).watching():
+                await until(lambda: state.values)
+            task_id = await asyncio.to_thread(end, emulator)
+            state.fails = [RuntimeError("the API server is away")] * 2
+            async with Watch(emulator, state).watching() as watch:
+                await until(lambda: watch.payloads)
+                assert watch.ids == [task_id]
+
+        run(story())
+
+    def test_who_watches_for_something_else_begins_anew(self, emulator):
+        async def story():
+            state = State()
+            async with Watch(emulator, state, status="finished").watching():
+                await until(lambda: state.values)
+            await asyncio.to_thread(end, emulator, FAILING)
+            async with Watch(emulator, state, status="failed").watching() as watch:
+                await watch.looks(3)
+                assert watch.payloads == []
+
+        run(story())
+
+
+def test_a_state_that_cannot_be_written_ends_nothing(emulator, capfd):
+    async def story():
+        state = State()
+        async with Watch(emulator, state).watching() as watch:
+            await until(lambda: state.values)
+            state.fails = [RuntimeError("the API server is away")]
+            await asyncio.to_thread(end, emulator)
+            await until(lambda: not state.fails)
+            await asyncio.to_thread(end, emulator)
+            await until(lambda: len(watch.payloads) == 2)
+
+    run(story())
+    assert "What was told could not be kept; after a restart it may be told again: the API" in "".join(
+        capfd.readouterr()
+    )
+
+
+def test_a_service_that_is_away_is_asked_again_and_again(emulator, caplog):
+    async def story():
+        async with Watch(emulator).watching() as watch:
+            emulator.fault("list-tasks", RequestFault.status(503), times=None)
+            with caplog.at_level(logging.ERROR):
+                await until(lambda: "could not be listed" in caplog.text)
+            task_id = await asyncio.to_thread(end, emulator)
+            emulator.clear_faults()
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
+
+    run(story())
+
+
+def test_a_key_that_was_changed_in_the_connection_is_used_after_the_first_refusal(
+    emulator, browseract_emulator, monkeypatch
+):
+    async def story():
+        wrong = {**browseract_emulator.connection, "password": "app-wrong"}
+        right = json.dumps(browseract_emulator.connection)
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(wrong))
+        trigger = TaskFinishedTrigger(poll_interval=0.05)
+        looks = trigger.open_shared_stream(trigger.serialize()[1])
+        first = asyncio.ensure_future(anext(looks))
+        await until(lambda: questions(emulator) >= 2)
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", right)
+        assert await first == ()
+        await looks.aclose()
+
+    run(story())
+
+
+def test_fifty_watchers_of_one_connection_ask_once_per_interval(emulator):
+    """With Airflow's own distribution of shared streams (3.3 and later)."""
+    streams = pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 nothing is shared")
+
+    async def story():
+        manager = streams.SharedStreamManager(log=streams.log)
+        watchers = [TaskFinishedTrigger(poll_interval=0.5) for _ in range(50)]
+        told: list[list[str]] = [[] for _ in watchers]
+
+        async def watch(number: int) -> None:
+            trigger = watchers[number]
+            stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+            async for event in trigger.filter_shared_stream(stream):
+                told[number].append(event.payload["task_id"])
+
+        running = [asyncio.ensure_future(watch(number)) for number in range(50)]
+        await until(lambda: questions(emulator) == 2)
+        task_id = await asyncio.to_thread(end, emulator)
+        await until(lambda: all(told))
+        assert told == [[task_id]] * 50
+        moments = [request.at for request in emulator.requests if request.endpoint == "list-tasks"]
+        apart = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+        assert min(apart) > 0.4
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await manager.stop_all()
+
+    run(story())
+
+
+def test_watchers_share_their_questions_only_with_the_same_connection_and_interval():
+    key = TaskFinishedTrigger().shared_stream_key()
+    assert TaskFinishedTrigger(workflow_id="7", status="failed").shared_stream_key() == key
+    assert TaskFinishedTrigger(browseract_conn_id="other").shared_stream_key() != key
+    assert TaskFinishedTrigger(poll_interval=5).shared_stream_key() != key
+
+
+def test_made_anew_from_its_stored_arguments_it_is_the_same():
+    original = TaskFinishedTrigger(workflow_id="7", status=["failed", "finished"], poll_interval=30)
+    path, arguments = original.serialize()
+    assert path == "airflow_provider_browseract.triggers.browseract.TaskFinishedTrigger"
+    assert TaskFinishedTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
+
+
+def test_it_is_taken_by_an_asset_watcher():
+    asset = Asset("orders", watchers=[AssetWatcher(name="browseract", trigger=TaskFinishedTrigger())])
+    assert asset.watchers[0].trigger.status == ["finished", "canceled", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"status": "running"}, r"status is 'running'. Give one or several of: finished, canceled, failed"),
+        ({"status": []}, r"status is \[\]"),
+        ({"workflow_id": ""}, "workflow_id"),
+        ({"poll_interval": 0}, "poll_interval is 0. Give a positive number"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_refused_when_the_dag_is_parsed(arguments, message):
+    with pytest.raises(InputError, match=message):
+        TaskFinishedTrigger(**arguments)
