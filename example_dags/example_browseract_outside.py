@@ -26,9 +26,9 @@ with DAG("example_browseract_outside", schedule=[orders], tags=["browseract"]):
 
     @task
     def read(triggering_asset_events: Any = None) -> dict[str, Any]:
-        """Read the output of each run that finished; one DAG run may be for several."""
+        """Read the output of each run that finished; an event can tell of several."""
         hook = BrowserActHook()
-        ended = [event.extra["payload"] for event in triggering_asset_events[orders]]
+        ended = [each for event in triggering_asset_events[orders] for each in event.extra["payload"]["tasks"]]
         tasks = [hook.get_task(each["task_id"]) for each in ended]
         return {each.id: each.output.string if each.output else None for each in tasks}
 

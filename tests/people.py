@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,9 @@ class People:
     def __init__(self, monkeypatch, airflow) -> None:
         self.questions: dict[str, dict[str, Any]] = {}
         self.asked = 0
+        self.looks: list[str] = []
         self.away: Exception | None = None
+        self.delay = 0.0
         monkeypatch.setattr(airflow, "upsert_hitl_detail", self._ask)
         monkeypatch.setattr(airflow, "get_hitl_detail_content_detail", self._get)
         monkeypatch.setattr(airflow, "update_hitl_detail_response", self._update)
@@ -45,6 +48,9 @@ class People:
 
     def _find(self, ti_id: UUID) -> dict[str, Any]:
         assert isinstance(ti_id, UUID)
+        self.looks.append("begun")
+        time.sleep(self.delay)
+        self.looks.append("ended")
         if self.away:
             raise self.away
         return self.questions[str(ti_id)]

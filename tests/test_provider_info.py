@@ -51,6 +51,13 @@ def test_every_part_of_the_package_is_named():
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
 
 
+def test_the_plugin_is_named_by_its_entry_point_alone():
+    # Airflow loads what the info names only with lazy_discover_providers=False, and then calls the second one an error.
+    assert "plugins" not in get_provider_info()
+    [entry] = [entry for entry in distribution(NAME).entry_points if entry.group == "airflow.plugins"]
+    assert entry.load().name == "browseract"
+
+
 def test_airflow_finds_provider_hook_and_link():
     manager = ProvidersManager()
     assert NAME in manager.providers

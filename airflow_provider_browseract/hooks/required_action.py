@@ -44,6 +44,14 @@ def ask(ti: Any, task: Task, default: Answer) -> str:
     return str(ti.id)
 
 
+def is_asked_in_vain() -> bool:
+    """Say whether this is ``dag.test()``, whose tasks have no UI that could show a question."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
+
+    return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
+
+
 def find_answer(question: str) -> Answered | None:
     """Look for the answer to a question.
 
@@ -102,12 +110,12 @@ def _what_to_do(task: Task) -> str:
 
     Airflow keeps the first text of a task instance for all its later questions, so this one says what it is about.
     """
-    at = f" at {name_step(task.steps[-1])}" if task.steps else ""
+    last = f" Its last step so far is {name_step(task.steps[-1])}" if task.steps else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({url})" for name, url in links.items() if url]
     return "\n\n".join(
         [
-            f"BrowserAct task {task.id} paused{at}.",
+            f"BrowserAct task {task.id} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
             "Do in the browser what is needed, then answer here. **Resume** lets the run go on. **Stop** cancels it, "
             "and fails the Airflow task without further tries.",

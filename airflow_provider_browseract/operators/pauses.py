@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.runs.inputs import InputError
@@ -28,6 +29,8 @@ def read_callbacks(value: Any) -> list[PauseCallback]:
     given = [value] if callable(value) else value if isinstance(value, list | tuple) else [] if value is None else None
     if given is None or not all(callable(each) for each in given):
         raise InputError(f"on_paused_callback is {value!r}. Give a notifier or a function, or a list of them.")
+    if any(map(iscoroutinefunction, given)):
+        raise InputError(f"on_paused_callback is {value!r}. Give a function that is not async: nobody would await it.")
     return list(given)
 
 
@@ -43,7 +46,7 @@ def tell_pause(callbacks: Sequence[PauseCallback], context: Context, task: Task,
         try:
             # A context for each: a notifier writes into its own.
             callback({**context, "browseract_task": facts(task), "required_action_url": required_action_url(context)})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on costing credits
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the run must not be left unsaid
             log.log(logging.ERROR, "%r failed when it was told of the pause: %s", callback, error)
 
 

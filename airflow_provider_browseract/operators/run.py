@@ -36,7 +36,7 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow
-from airflow_provider_browseract.hooks.required_action import ask, read_event
+from airflow_provider_browseract.hooks.required_action import ask, is_asked_in_vain, read_event
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
@@ -301,8 +301,7 @@ class RunOperator(BaseOperator):
                 context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
             )
         with self._accounting_for(told.browseract_task_id):
-            pauses = waited.pauses if waited else 0
-            going_on = RunWait(told.browseract_task_id, told.deadline, told.callback_token_sha256, pauses)
+            going_on = waited or RunWait(told.browseract_task_id, told.deadline, told.callback_token_sha256)
             return self._resume(context, told, going_on, resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -528,14 +527,19 @@ class RunOperator(BaseOperator):
 
     def _check_pauses(self) -> None:
         asks = read_choice("on_paused", self.on_paused, OnPaused) is OnPaused.ASK
-        read_choice("on_paused_default", self.on_paused_default, Answer)
+        default = read_choice("on_paused_default", self.on_paused_default, Answer)
         if self.on_paused_timeout is not None:
             read_seconds("on_paused_timeout", self.on_paused_timeout)
-            if not asks:
-                raise InputError(
-                    f"on_paused_timeout is how long a person has to answer, and with on_paused={self.on_paused!r} "
-                    "nobody is asked. Give on_paused='ask', or leave it out."
-                )
+        if not asks and (self.on_paused_timeout is not None or default is not Answer.STOP):
+            raise InputError(
+                "on_paused_timeout and on_paused_default are about the answer of a person, and with "
+                f"on_paused={self.on_paused!r} nobody is asked. Give on_paused='ask', or leave them out."
+            )
+        if not self.wait_for_completion and (asks or read_callbacks(self.on_paused_callback)):
+            raise InputError(
+                "on_paused='ask' and on_paused_callback need wait_for_completion=True: a run that is not waited for is "
+                "not seen to pause."
+            )
         read_callbacks(self.on_paused_callback)
 
     def _write(self, tries: Tries, step: Write) -> None:
@@ -714,12 +718,11 @@ class RunOperator(BaseOperator):
         *,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
-        question: str | None = None,
     ) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
         callback_token_sha256 = wait.callback_token_sha256
-        if question is not None:
+        if wait.question is not None:
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
             self.log.info("Waiting without a worker for the answer of a person: %s", required_action_url(context))
         elif callback_token_sha256 is None:
@@ -734,11 +737,10 @@ class RunOperator(BaseOperator):
                 poll_interval,
             )
         waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
-        if question is not None:
+        if wait.question is not None:
             waits_for = WokenBy.PERSON
         self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
-        limit = self.on_paused_timeout
         self.defer(
             trigger=TaskTrigger(
                 browseract_task_id=wait.browseract_task_id,
@@ -751,9 +753,9 @@ class RunOperator(BaseOperator):
                 steps_told=len(seen.steps) if seen else 0,
                 on_paused=self.on_paused,
                 tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
-                pause_told=pause_told,
-                question=question,
-                answer_by=None if question is None or limit is None else now + read_seconds("on_paused_timeout", limit),
+                pause_told=pause_told or wait.question is not None,
+                question=wait.question,
+                answer_by=wait.answer_by,
                 answer_default=self.on_paused_default,
                 cancel_on_kill=self.cancel_on_kill,
             ),
@@ -806,7 +808,12 @@ class RunOperator(BaseOperator):
             seen = error
         then = next_after(told, seen, time.time())
         if then is Next.PAUSE and told.answer is not None:
-            return self._do_as_answered(context, wait, told, None if isinstance(seen, BrowserActError) else seen)
+            known = None if isinstance(seen, BrowserActError) else seen
+            if wait.question is None:
+                # Airflow shows a question that is still open in later tries too.
+                self.log.warning("The answer %s was to an earlier question. Waiting on.", told.answer.option)
+                self._defer(context, wait, known)
+            return self._do_as_answered(context, wait, told, known)
         if isinstance(seen, BrowserActError):
             if then is Next.END:
                 self._end_without_result(task_id, End.GIVEN_UP, str(seen))
@@ -825,6 +832,9 @@ class RunOperator(BaseOperator):
                 "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
             )
             self._defer(context, wait, seen)
+        if then is Next.WAIT_HERE and wait.question is not None:
+            self.log.warning("The triggerer could not follow the run (%s). Only there an answer is seen.", told.reason)
+            self._defer(context, wait, seen)
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             return self._wait_here(context, wait, seen)
@@ -835,12 +845,19 @@ class RunOperator(BaseOperator):
         wait = replace(wait, pauses=wait.pauses + 1)
         show_run(context["ti"], task)
         on_paused = OnPaused(self.on_paused)
+        if on_paused is OnPaused.ASK and is_asked_in_vain():
+            self.log.warning("dag.test() has nobody to ask. Resume the run in BrowserAct: %s", task.live_url)
+        elif on_paused is OnPaused.ASK:
+            # Before anybody is told where to answer.
+            question = ask(context["ti"], task, Answer(self.on_paused_default))
+            limit = self.on_paused_timeout
+            answer_by = None if limit is None else time.time() + read_seconds("on_paused_timeout", limit)
+            wait = replace(wait, question=question, answer_by=answer_by)
         tell_pause(read_callbacks(self.on_paused_callback), context, task, self.log)
+        if wait.question is not None:
+            self._defer(context, wait, task)
         if on_paused is OnPaused.FAIL:
             self._end_without_result(task.id, End.PAUSED, None)
-        if on_paused is OnPaused.ASK:
-            question = ask(context["ti"], task, Answer(self.on_paused_default))
-            self._defer(context, wait, task, pause_told=True, question=question)
         if on_paused is OnPaused.RESUME and wait.pauses <= RESUMES:
             return self._let_go_on(context, wait, task)
         return self._wait(context, wait, task, pause_told=True)
@@ -863,6 +880,7 @@ class RunOperator(BaseOperator):
         raise AirflowFailException(said)
 
     def _let_go_on(self, context: Context, wait: RunWait, seen: Task | None) -> Any:
+        wait = replace(wait, question=None, answer_by=None)
         try:
             self.hook.resume_task(wait.browseract_task_id)
         except TaskNotPausedError:

@@ -142,12 +142,16 @@ class RunWait:
     :param deadline: moment at which the run's time is over, in seconds since the epoch.
     :param callback_token_sha256: see :mod:`airflow_provider_browseract.webhook.callback`; None without callbacks.
     :param pauses: how many times the run paused and someone was told of it.
+    :param question: the question to a person that is open, if one is.
+    :param answer_by: moment from which on nobody has to answer it any more, if there is one.
     """
 
     browseract_task_id: str
     deadline: float
     callback_token_sha256: str | None = None
     pauses: int = 0
+    question: str | None = None
+    answer_by: float | None = None
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,7 @@ def wait_for_end(
             yield Say(status_line(task))
         if status.ended:
             return WaitOver(End.ENDED, task)
-        if status is not TaskStatus.PAUSED and pause_told:
+        if pause_told and status not in (TaskStatus.PAUSED, TaskStatus.UNKNOWN):
             pause_told = False
             yield PauseOver()
         if status is TaskStatus.PAUSED and tell_pauses_from is not None:

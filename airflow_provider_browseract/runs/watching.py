@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call, list_tasks
+from airflow_provider_browseract.api.errors import UnexpectedAnswerError
 from airflow_provider_browseract.api.models import Json, Page, Task, TaskStatus, read_page
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import DEFAULT_TIMEOUT
@@ -36,8 +37,12 @@ class EndedTask:
     task: Task
     moment: float
 
-    def payload(self) -> dict[str, Any]:
-        """Give what an event tells of it, as plain JSON values."""
+    def facts(self) -> dict[str, Any]:
+        """Give what an event tells of it, as plain JSON values: as much as a list of tasks knows.
+
+        :returns: as :func:`~airflow_provider_browseract.runs.report.facts`, without ``links`` and ``counts``, and with
+            ``failure`` (``code`` and ``message``; None unless it failed).
+        """
         known = {name: fact for name, fact in facts(self.task).items() if name not in ("links", "counts")}
         failure = self.task.failure
         return {**known, "failure": failure and {"code": failure.code, "message": failure.message}}
@@ -128,7 +133,7 @@ class Cursor:
         """Give what was not told yet, the earliest end first."""
         new = [each for each in ended if each.moment >= self.floor and each.task.id not in self.told]
         # Moments have whole seconds, so the one that began first comes first.
-        return sorted(new, key=lambda each: (each.moment, each.task.created_at and each.task.created_at.timestamp()))
+        return sorted(new, key=lambda each: (each.moment, _created(each.task)))
 
     def tell(self, news: Iterable[EndedTask], now: float) -> None:
         """Take note of what is told."""
@@ -145,8 +150,19 @@ def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Coll
 
 
 def _read_summary(data: Json) -> Task:
-    # What a task put out is not told, so whatever is wrong with it must not hide all others.
-    return Task.read({**data, "output": None} if isinstance(data, Mapping) else data)
+    # One task of which something is wrong must not hide all others. What it put out is not told here, and one whose
+    # status or id cannot be read is listed again until it can.
+    if not isinstance(data, Mapping):
+        return Task.read(data)
+    try:
+        return Task.read({**data, "output": None})
+    except UnexpectedAnswerError:
+        known = {"id": "?", **data, "output": None, "status": TaskStatus.UNKNOWN.value}
+        return Task.read({**known, "id": known["id"] or "?"})
+
+
+def _created(task: Task) -> float:
+    return task.created_at.timestamp() if task.created_at else 0.0
 
 
 def _read_moment(value: Any) -> float:

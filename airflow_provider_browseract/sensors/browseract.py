@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 def _for_triggerer(value: Any) -> str | None:
-    """Give a template that the triggerer can render, or None where it would wait for ever.
+    """Give what the triggerer can render, or None where only a worker can.
 
-    A triggerer can read one XCom, but not look for those of all mapped tasks: as ``xcom_pull`` does unless it is told
-    which one.
+    A triggerer knows no macros and filters of the DAG. And it can read one XCom, but not look for those of all mapped
+    tasks, as ``xcom_pull`` does unless it is told which one: for the answer it would wait for ever.
 
     :param value: the text, template or XCom that was given to the sensor.
     """
@@ -57,7 +57,7 @@ def _for_triggerer(value: Any) -> str | None:
         if source.is_mapped or source.get_closest_mapped_task_group() is not None:
             return None
         return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={value.key!r}, map_indexes=-1) }}}}"
-    return value if isinstance(value, str) and "xcom" not in value else None
+    return value if isinstance(value, str) and "{" not in value else None
 
 
 class TaskSensor(BaseSensorOperator):
@@ -74,9 +74,9 @@ class TaskSensor(BaseSensorOperator):
         ``mode`` says whether a worker is held (``"poke"``) or not (``"reschedule"``).
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, and end there if the run has finished:
         no worker is used at all (Airflow 3.3 and later). By default so where nothing needs a worker, which is that
-        neither ``output_path`` nor ``outlets``, ``execution_timeout`` or ``on_execute_callback`` are given, the task
-        is not mapped, and the id is a text, a template without XComs, or the ``output`` of a task that is not mapped.
-        ``False`` begins and ends in a worker.
+        neither ``output_path`` nor ``outlets``, ``execution_timeout``, ``on_execute_callback``, ``pre_execute`` or
+        ``post_execute`` are given, the task is not mapped, and the id is a text without templates or the ``output`` of
+        a task that is not mapped. ``False`` begins and ends in a worker.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, among them ``poke_interval`` and ``timeout``.
     :returns: as :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that.
@@ -105,9 +105,13 @@ class TaskSensor(BaseSensorOperator):
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
-        needs_worker = self.output_path or self.outlets or self.execution_timeout or self.on_execute_callback
-        if start_from_trigger and deferrable and not needs_worker and TRIGGERS_START_TASKS:
+        if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
             self._start_in_triggerer()
+
+    @property
+    def _needs_worker(self) -> bool:
+        hooks = (self._pre_execute_hook, self._post_execute_hook, self.on_execute_callback)
+        return any((self.output_path, self.outlets, self.execution_timeout, *hooks))
 
     def _start_in_triggerer(self) -> None:
         from airflow.triggers.base import StartTriggerArgs

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
@@ -43,6 +43,8 @@ from airflow_provider_browseract.runs.waiting import (
 from airflow_provider_browseract.runs.watching import ENDED, Cursor, EndedTask, Window, matching
 from airflow_provider_browseract.webhook.callback import resumed_xcom
 
+T = TypeVar("T")
+
 ON_KILL_LIMIT = 25.0
 """Seconds that a killed trigger is kept for stopping its run, a little less than Airflow itself allows."""
 
@@ -53,12 +55,43 @@ ANSWER_INTERVAL = 5.0
 """Seconds between two questions to Airflow itself."""
 
 PERSIST_GRACE = 3.0
-"""Seconds within which Airflow has surely taken an event from a trigger; it does so every second or so."""
+"""Seconds within which Airflow has, as a rule, stored an event; it takes those of all triggers every second or so."""
+
+SHORTEST_INTERVAL = 10.0
+"""Seconds at least between two looks of a watcher, and so between its events.
+
+Airflow notes that a DAG is due with its asset's first event, and lets the run have the events up to then. One that
+comes before the scheduler has made the run, which takes seconds, belongs to none before yet another event comes.
+"""
 
 log = logging.getLogger(__name__)
 
-_STOPPING: set[asyncio.Task[None]] = set()
-"""Stops under way, which may outlast their triggers; the loop alone would not keep them alive."""
+_UNDER_WAY: set[asyncio.Future[Any]] = set()
+"""What may outlast its trigger; the loop alone would not keep it alive."""
+
+
+def _let_outlast(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    task = asyncio.ensure_future(coroutine)
+    _UNDER_WAY.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    _UNDER_WAY.discard(done)
+    if not done.cancelled():
+        # Or asyncio would complain of an error that nobody waited for any more.
+        done.exception()
+
+
+async def _ask_airflow(do: Callable[..., T], *args: Any) -> T:
+    """Call a function that asks Airflow, in a thread; and let it come to its end if this trigger ends before.
+
+    Before Airflow 3.3 the answer to a question that was canceled is taken for that to the next one, whoever asks it,
+    and the triggerer breaks down.
+    """
+    asking: Coroutine[Any, Any, T] = sync_to_async(do)(*args)
+    return await asyncio.shield(_let_outlast(asking))
 
 
 class TaskTrigger(BaseTrigger):
@@ -172,6 +205,9 @@ class TaskTrigger(BaseTrigger):
             if isinstance(over, WaitEvent):
                 return over
             self._seen = over.task
+            if over.end is not End.GIVEN_UP:
+                stopped = over.end is End.DEADLINE or (over.task and over.task.status is TaskStatus.CANCELED)
+                await self._close(Answer.STOP if stopped else Answer.RESUME)
         except Exception as error:
             # A trigger that raises skips execute_complete, and nobody would look after the run.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
@@ -181,49 +217,60 @@ class TaskTrigger(BaseTrigger):
 
     async def _first(self, following: Coroutine[Any, Any, WaitOver], question: str) -> WaitOver | WaitEvent:
         """Wait for the run and for the answer of a person, and give what comes first."""
-        self._answering = asyncio.ensure_future(self._find_answer(question))
-        pending: set[asyncio.Future[Any]] = {asyncio.ensure_future(following), self._answering}
+        run, answering = asyncio.ensure_future(following), asyncio.ensure_future(self._find_answer(question))
         try:
-            while True:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for first in done:
-                    if not first.cancelled():
-                        over: WaitOver | WaitEvent = first.result()
-                        return over
+            await asyncio.wait({run, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not run.done() and (answered := answering.result()) is not None:
+                return answered
+            return await run
         finally:
-            for other in pending:
-                other.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            run.cancel()
+            answering.cancel()
+            await asyncio.gather(run, answering, return_exceptions=True)
 
-    async def _find_answer(self, question: str) -> WaitEvent:
-        """Wait for the answer of a person, or for the moment at which nobody is waited for any more."""
+    async def _find_answer(self, question: str) -> WaitEvent | None:
+        """Wait for the answer of a person, or for the moment at which nobody is waited for any more.
+
+        :returns: the answer; None once nobody is asked any more.
+        """
+        default = required_action.Answered(Answer(self.answer_default), None)
         await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
-        while True:
+        while self.question is not None:
             over = self.answer_by is not None and time.time() >= self.answer_by
             try:
-                found = await sync_to_async(required_action.find_answer)(question)
+                found = await _ask_airflow(required_action.find_answer, question)
                 if found is None and over:
-                    found = required_action.Answered(Answer(self.answer_default), None)
-                    await sync_to_async(required_action.close)(question, found.answer)
+                    await _ask_airflow(required_action.close, question, default.answer)
+                    found = default
             except ValueError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be luckier
                 self.log.warning("The answer of a person could not be looked for: %s", error)
             else:
+                if found is not None and found.by is None and not (over and found == default):
+                    # Taken back by a trigger that ran in place of this one before.
+                    return None
                 if found is not None:
                     ended = self._event(End.ANSWERED, None)
                     return replace(ended, woken_by=WokenBy.PERSON, answer=found.answer, answered_by=found.by)
             left = ANSWER_INTERVAL if self.answer_by is None or over else self.answer_by - time.time()
             await asyncio.sleep(max(0.0, min(ANSWER_INTERVAL, left)))
+        return None
 
     async def _take_back(self, step: PauseOver) -> None:
         """Let nobody be asked any more: the run was resumed in BrowserAct."""
-        if self.question is None:
-            return
-        self._answering.cancel()
-        try:
-            await sync_to_async(required_action.close)(self.question, Answer.RESUME)
+        if self.question is not None:
             self.log.info("The run goes on, so nobody has to answer any more.")
+            await self._close(Answer.RESUME)
+
+    async def _close(self, answer: Answer) -> None:
+        """Answer the question to a person, if there is one, so that it is asked no more."""
+        question, self.question = self.question, None
+        if question is None:
+            return
+        try:
+            if await _ask_airflow(required_action.find_answer, question) is None:
+                await _ask_airflow(required_action.close, question, answer)
         except Exception as error:  # noqa: BLE001 - an answer that is not needed does no harm
             self.log.warning("The question to a person could not be taken back: %s", error)
 
@@ -239,9 +286,7 @@ class TaskTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             self.log.info("BrowserAct task %s goes on, as it was asked for.", self.browseract_task_id)
             return
-        stopping = asyncio.create_task(self._stop_unless_waited_for())
-        _STOPPING.add(stopping)
-        stopping.add_done_callback(_STOPPING.discard)
+        stopping = _let_outlast(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it anew every second or so, and this method with it.
         loop = asyncio.get_running_loop()
         limit = loop.time() + ON_KILL_LIMIT
@@ -311,7 +356,8 @@ class TaskTrigger(BaseTrigger):
     async def _is_answered(self, question: str) -> bool:
         # With a task that was cleared, Airflow has put its question away.
         with suppress(Exception):
-            return await sync_to_async(required_action.find_answer)(question) is not None
+            found = await _ask_airflow(required_action.find_answer, question)
+            return found is not None and found.by is not None
         return False
 
     async def _xcom(self, key: str) -> Any:
@@ -375,12 +421,14 @@ class TaskSensorTrigger(TaskTrigger):
         """Wait, and end the Airflow task with the output of the run, or let the sensor go on in a worker."""
         # The one moment that stays the same, whichever triggerer this is.
         timeout_after: datetime = self.timeout_after  # type: ignore[attr-defined]
-        self.deadline = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp() - BACKSTOP
+        until = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp()
+        # A policy of the deployment may have set this after the sensor was made.
+        self.deadline = until if getattr(self.task, "execution_timeout", None) else until - BACKSTOP
         await self._look()
         event = await self._wait()
         if self._seen is not None and self._seen.status is TaskStatus.FINISHED:
             try:
-                if await sync_to_async(self._conclude)(self._seen):
+                if await _ask_airflow(self._conclude, self._seen):
                     yield TaskSuccessEvent()
                     return
             except Exception as error:  # noqa: BLE001 - a worker comes to the same end, and says so in its own way
@@ -394,7 +442,7 @@ class TaskSensorTrigger(TaskTrigger):
             if not task.status.ended:
                 self.log.info("%s", status_line(task))
                 self.last_seen, self.steps_told = task.status.value, len(task.steps)
-                await sync_to_async(show_run)(_XComs(self.task_instance), task)
+                await _ask_airflow(show_run, _XComs(self.task_instance), task)
         except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and sees to it
             self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
 
@@ -471,18 +519,19 @@ class SlotTrigger(BaseTrigger):
 class TaskFinishedTrigger(BaseEventTrigger):
     """Tells of each BrowserAct task that ends, whoever started it: for an Airflow ``AssetWatcher``.
 
-    Each event has a dict with the task (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.payload`): the one
-    ``payload`` in the ``extra`` of the asset's event. It tells what ends after the first look.
+    The ``payload`` in the ``extra`` of the asset's event has under ``tasks`` a dict for each that has ended since the
+    event before (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.facts`). It tells what ends after the
+    first look.
 
     On Airflow 3.3 and later all watchers with the same connection and interval share one question. What was told is
     kept in the state of the asset: after a restart of the triggerer the ends since then are told, back to 24 hours. An
-    end is told twice only if the triggerer is killed within seconds after the first time. Before Airflow 3.3 each
-    watcher asks for itself, and what ends while no triggerer runs is not told.
+    end is told twice if the triggerer is killed within seconds after the first time, or if that could not be kept.
+    Before Airflow 3.3 each watcher asks for itself, and what ends while no triggerer runs is not told.
 
     :param workflow_id: only tasks of this workflow; of all workflows and templates without it.
     :param status: only tasks that ended so: ``"finished"``, ``"failed"``, ``"canceled"``, or several of them. Default:
         all three.
-    :param poll_interval: seconds between two questions.
+    :param poll_interval: seconds between two questions, 10 at least.
     :param browseract_conn_id: id of the Airflow connection.
     :raises InputError: an argument cannot be used.
     """
@@ -499,6 +548,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
         self.workflow_id = None if workflow_id is None else read_id("workflow_id", workflow_id)
         self.status = [each.value for each in _read_ends(status)]
         self.poll_interval = read_seconds("poll_interval", poll_interval)
+        if self.poll_interval < SHORTEST_INTERVAL:
+            raise InputError(f"poll_interval is {poll_interval!r}. Give {SHORTEST_INTERVAL:g} seconds at least.")
         self.browseract_conn_id = browseract_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -530,7 +581,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[tuple[EndedTask, ...], None]:
         """Ask again and again which tasks have ended lately, and give all of them each time.
 
-        It does not end: nobody would start a watcher again. After an error the connection is read anew.
+        An error does not end it, since that would end all watchers that share it: the connection is read anew.
 
         :param kwargs: the arguments of one of the watchers.
         """
@@ -561,11 +612,11 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 news = cursor.news(wanted)
                 if not news:
                     continue
-            for each in news:
-                yield TriggerEvent(each.payload())  # type: ignore[no-untyped-call]
-            cursor.tell(news, time.time())
             if news:
-                # Rather told twice than never: first Airflow has to have the events.
+                # In one event: another one at once would start no run of a DAG before a third one comes.
+                yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
+                cursor.tell(news, time.time())
+                # Rather told twice than never: first Airflow has to have the event.
                 await asyncio.sleep(PERSIST_GRACE)
             await self._keep(cursor)
 
@@ -583,7 +634,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
             except ValueError as error:
                 self.log.warning("What was told before cannot be used: %s. Telling what ends from now on.", error)
                 break
-            except Exception as error:  # noqa: BLE001 - a watcher that ends is not started again
+            except Exception as error:  # noqa: BLE001 - a watcher that ends would begin with the same trouble
                 self.log.warning("What was told before cannot be read; trying again: %s", error)
                 await asyncio.sleep(ANSWER_INTERVAL)
         return None

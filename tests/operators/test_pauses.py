@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from airflow.sdk import BaseNotifier
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators import run as operators
 from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.waiting import RESUMES
+from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
 from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -50,7 +53,7 @@ class TestAsking:
         question = people.question
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
         assert question["subject"] == f"BrowserAct workflow {HUMAN.id} waits for a person"
-        assert f"BrowserAct task {emulator.tasks[0].id} paused at step" in question["body"]
+        assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
 
     @BOTH_WAYS
@@ -128,6 +131,46 @@ class TestAsking:
         BrowserActHook().resume_task(emulator.tasks[0].id)
         assert run.resume(deferred) is not None
 
+    def test_is_gone_on_with_where_the_wait_ended_for_another_reason(self, worker, emulator, people):
+        told = []
+        arguments = {"on_paused_timeout": 60, "on_paused_callback": told.append}
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
+        deferred = until_asked(run)
+        trigger = deferred.trigger
+        for end in (End.ENDED, End.GIVEN_UP):
+            event = WaitEvent(emulator.tasks[0].id, end, trigger.deadline, reason="HTTP 503").payload()
+            with pytest.raises(TaskDeferred) as again:
+                run.operator().resume_execution("execute_complete", {**deferred.kwargs, "event": event}, run.context)
+            assert (again.value.trigger.question, again.value.trigger.answer_by) == (
+                trigger.question,
+                trigger.answer_by,
+            )
+            assert again.value.trigger.pause_told
+        assert (people.asked, len(told)) == (1, 1)
+        people.answer("Resume")
+        assert run.resume(again.value) is not None
+
+    def test_of_an_earlier_try_does_not_concern_the_run_of_a_later_one(self, worker, emulator, people, capfd):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        with pytest.raises(TaskDeferred) as waiting:
+            run.operator().execute(run.context)
+        people._ask(run.ti.id)
+        stop = people.answer("Stop")
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().resume_execution("execute_complete", {**waiting.value.kwargs, "event": stop}, run.context)
+        assert again.value.trigger.question is None
+        assert emulator.tasks[0].status != "canceled"
+        assert "The answer Stop was to an earlier question" in "".join(capfd.readouterr())
+
+    def test_is_not_possible_in_dag_test_where_the_run_is_waited_for(
+        self, worker, emulator, people, monkeypatch, capfd
+    ):
+        emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
+        monkeypatch.setattr(operators, "is_asked_in_vain", lambda: True)
+        assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() is not None
+        assert people.asked == 0
+        assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())
+
     def test_stops_the_run_at_its_deadline_like_any_other(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
         with pytest.raises(RunTimedOutError, match="It was stopped"):
@@ -154,12 +197,6 @@ class TestWhereNobodyAnswersInTime:
         assert run.resume(until_asked(run)) is not None
         assert emulator.tasks[0].status == "finished"
         assert people.question["defaults"] == ["Resume"]
-
-    def test_the_moment_stands_however_often_the_triggerer_is_restarted(self, worker, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
-        trigger = until_asked(run).trigger
-        _, arguments = trigger.serialize()
-        assert type(trigger)(**arguments).answer_by == trigger.answer_by
 
 
 class TestTelling:
@@ -205,12 +242,22 @@ class TestTelling:
         assert message.startswith(f"{task_id} waits: http")
         assert message.endswith(f"/live/{task_id}")
 
-    def test_that_fails_keeps_neither_the_others_nor_the_run(self, worker, emulator, capfd):
+    def test_comes_after_the_question_so_that_it_can_be_answered_at_once(self, worker, people):
+        asked_before = []
+
+        def look(context):
+            asked_before.append(people.asked)
+
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=look))
+        assert asked_before == [1]
+
+    @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+    def test_that_fails_keeps_neither_the_others_nor_the_run(self, worker, emulator, capfd, error):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=0.5)
         told = []
 
         def fails(context):
-            raise RuntimeError("the chat is away")
+            raise error("the chat is away")
 
         worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
         assert len(told) == 1
@@ -231,6 +278,10 @@ class TestTelling:
     ("arguments", "message"),
     [
         ({"on_paused_timeout": 60}, "with on_paused='wait' nobody is asked"),
+        ({"on_paused": "fail", "on_paused_default": "resume"}, "with on_paused='fail' nobody is asked"),
+        ({"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
+        ({"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
+        ({"on_paused_callback": asyncio.sleep}, "nobody would await it"),
         ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Give a positive number"),
         ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Give one of 'resume'"),
         ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Give a notifier or a function"),

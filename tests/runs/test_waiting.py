@@ -242,6 +242,10 @@ class TestAPause:
         world = World(P, R, P, F, tell_pauses_from=START, pause_told=True)
         assert (world.over.end, world.taken_back) == (End.PAUSED, 1)
 
+    def test_is_the_same_one_after_an_answer_that_says_nothing(self):
+        world = World(P, TaskStatus.UNKNOWN, P, R, F, tell_pauses_from=START, pause_told=True)
+        assert (world.over.end, world.taken_back) == (End.ENDED, 1)
+
     def test_that_is_still_shown_for_a_moment_after_a_resume_is_no_new_one(self):
         assert World(P, P, R, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.ENDED
         assert World(P, P, P, P, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.PAUSED

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import pytest
 
 from airflow_provider_browseract.api.calls import Answer
+from airflow_provider_browseract.api.errors import UnexpectedAnswerError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.watching import (
     ENDED,
@@ -84,11 +85,20 @@ class TestAWindow:
         [ended] = Window(NOW).add([task("1", TaskStatus.CANCELED, created=-5000, finished=None)], NOW)
         assert ended.moment == NOW - 5000
 
-    def test_is_not_hidden_by_one_output_that_cannot_be_understood(self):
-        call = Window(NOW).call()
-        page = {"items": [{"id": "1", "status": "finished", "output": "?"}], "page": 1, "total_pages": 1}
-        assert call.read(page).items[0].id == "1"
-        assert call.read_answer(Answer(200, {}, json.dumps(page).encode())).items[0].id == "1"
+    def test_is_not_hidden_by_a_task_that_cannot_be_understood(self):
+        window = Window(NOW)
+        good = {"id": "1", "status": "finished", "created_at": moment(-60).isoformat(), "output": "?"}
+        others = [{**good, "id": "2", "status": "teleported"}, {**good, "id": None}, {**good, "id": "4"}]
+        page = {"items": [good, *others], "page": 1, "total_pages": 1}
+        listed = window.call().read_answer(Answer(200, {}, json.dumps(page).encode())).items
+        assert sorted(ids(window.add(listed, NOW))) == ["1", "4"]
+        # What could not be understood is listed again until it can be.
+        understood = task("2", created=-60)
+        assert "2" in ids(window.add([understood], NOW + 60))
+
+    def test_refuses_a_page_that_lists_no_tasks(self):
+        with pytest.raises(UnexpectedAnswerError):
+            Window(NOW).call().read({"items": ["?"], "page": 1, "total_pages": 1})
 
 
 def ended(task_id: str, at: float = 0.0, **what) -> EndedTask:
@@ -107,6 +117,11 @@ class TestACursor:
         assert ids(news) == ["1", "2"]
         cursor.tell(news, NOW + 30)
         assert cursor.news([ended("1", 10), ended("2", 20)]) == []
+
+    def test_tells_tasks_without_a_time_of_their_creation_too(self):
+        cursor = Cursor.beginning([], NOW)
+        undated = EndedTask(Task("2", TaskStatus.FINISHED, finished_at=moment(10)), NOW + 10)
+        assert set(ids(cursor.news([ended("1", 10), undated]))) == {"1", "2"}
 
     def test_tells_an_end_that_shows_late(self):
         cursor = Cursor.beginning([], NOW)
@@ -151,9 +166,9 @@ def test_tasks_are_picked_by_workflow_and_by_how_they_ended():
 
 
 def test_an_event_tells_the_task_as_plain_json_and_no_more_than_the_list_knows():
-    payload = ended("1").payload()
-    assert json.loads(json.dumps(payload)) == payload
-    assert set(payload) == {
+    told = ended("1").facts()
+    assert json.loads(json.dumps(told)) == told
+    assert set(told) == {
         "task_id",
         "workflow_id",
         "profile_id",

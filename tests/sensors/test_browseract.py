@@ -317,7 +317,10 @@ class TestWithoutAnyWorker:
             {"outlets": [Asset("orders")]},
             {"execution_timeout": timedelta(hours=1)},
             {"on_execute_callback": print},
+            {"pre_execute": print},
+            {"post_execute": print},
             {"browseract_task_id": "{{ ti.xcom_pull('begin') }}"},
+            {"browseract_conn_id": "{{ my_macro() }}"},
         ],
         ids=lambda arguments: ", ".join(arguments),
     )

@@ -200,6 +200,50 @@ class TestAQuestionToAPerson:
         assert event.end is End.GIVEN_UP
         assert "the answer is ['Perhaps']" in (event.reason or "")
 
+    def test_that_was_taken_back_does_not_keep_a_kill_from_stopping_the_run(self, emulator, people, asked, airflow):
+        emulator.set_workflow(HUMAN.id, duration=60.0)
+        made = asked()
+
+        async def story() -> None:
+            running = asyncio.ensure_future(anext(made.run()))
+            BrowserActHook().resume_task(emulator.tasks[0].id)
+            while people.question["chosen"] is None:
+                await asyncio.sleep(0.02)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            made._task_instance = SimpleNamespace(**airflow.names)
+            await made.on_kill()
+
+        asyncio.run(asyncio.wait_for(story(), 20))
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_that_was_taken_back_is_no_answer_to_a_triggerer_that_takes_over(self, emulator, people, asked):
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+        people.answer("Resume", by=None)
+        assert wait(asked(answer_by=time.time() + 3600)).end is End.ENDED
+
+    def test_is_closed_when_the_run_ends_so_that_it_is_not_asked_of_a_later_try(self, emulator, people, asked):
+        BrowserActHook().stop_task(emulator.tasks[0].id)
+        assert wait(asked()).end is End.ENDED
+        assert people.question["chosen"] == ["Stop"]
+
+    def test_is_closed_at_the_deadline(self, people, asked):
+        assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
+        assert people.question["chosen"] == ["Stop"]
+
+    def test_that_airflow_is_slow_to_tell_of_is_never_left_unheard(self, emulator, people, asked):
+        # Before Airflow 3.3, the triggerer takes an answer that nobody waits for as that to its next question.
+        people.delay = 0.5
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+
+        async def story() -> None:
+            assert len([event async for event in asked().run()]) == 1
+            while people.looks.count("ended") < people.looks.count("begun"):
+                await asyncio.sleep(0.02)
+
+        asyncio.run(asyncio.wait_for(story(), 20))
+        assert people.looks[:2] == ["begun", "ended"]
+
     def test_leaves_nothing_running_when_the_triggerer_ends(self, asked):
         async def die() -> None:
             pending = asyncio.ensure_future(asked().run().__anext__())
