@@ -19,10 +19,10 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 class Timed(RunWorkflowOperator):
     """Our operator, with a clock."""
 
-    def execute_complete(self, context: Any, event: Any) -> Any:
+    def execute_complete(self, context: Any, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Note the moment, and go on."""
         context["ti"].xcom_push(key="resumed_at", value=time.time())
-        return super().execute_complete(context, event)
+        return super().execute_complete(context, event, wait)
 
 
 class AtThatMoment(BaseTrigger):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from airflow.sdk import BaseNotifier
@@ -23,6 +24,12 @@ def _paused_for_ever(emulator):
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
 
 
+def go_on(run, deferred: TaskDeferred, event: Any) -> Any:
+    """Go on once after a deferral, as Airflow does."""
+    kwargs = {**(deferred.kwargs or {}), "event": event}
+    return run.operator().resume_execution(deferred.method_name, kwargs, run.context)
+
+
 def until_asked(run) -> TaskDeferred:
     """Run until a person is asked, and give that deferral."""
     deferred = None
@@ -32,7 +39,7 @@ def until_asked(run) -> TaskDeferred:
                 run.operator().execute(run.context)
             else:
                 event = run.wait_in_triggerer(deferred)
-                run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": event}, run.context)
+                go_on(run, deferred, event)
         except TaskDeferred as next_one:
             deferred = next_one
     return deferred
@@ -41,7 +48,7 @@ def until_asked(run) -> TaskDeferred:
 def resume(run, deferred, event):
     """Go on with an event, as Airflow 3.3 does with the answer itself."""
     try:
-        return run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": event}, run.context)
+        return go_on(run, deferred, event)
     except TaskDeferred as again:
         return run.resume(again)
 
@@ -106,7 +113,7 @@ class TestAsking:
         emulator.fault("resume-task", RequestFault.refused(10127), times=1)
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as going_on:
-            run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": answer}, run.context)
+            go_on(run, deferred, answer)
         assert going_on.value.trigger.question is None
 
     def test_again_where_the_run_could_not_be_resumed(self, worker, emulator, people, set_extra):
@@ -116,11 +123,11 @@ class TestAsking:
         deferred = until_asked(run)
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as again:
-            run.operator().resume_execution(deferred.method_name, {**deferred.kwargs, "event": answer}, run.context)
+            go_on(run, deferred, answer)
         emulator.clear_faults()
         event = run.wait_in_triggerer(again.value)
         with pytest.raises(TaskDeferred) as asked_again:
-            run.operator().resume_execution("execute_complete", {**again.value.kwargs, "event": event}, run.context)
+            go_on(run, again.value, event)
         assert asked_again.value.trigger.question
         assert people.asked == 2
         assert people.question["chosen"] is None
@@ -132,7 +139,7 @@ class TestAsking:
         assert run.resume(deferred) is not None
 
     def test_is_gone_on_with_where_the_wait_ended_for_another_reason(self, worker, emulator, people):
-        told = []
+        told: list[Any] = []
         arguments = {"on_paused_timeout": 60, "on_paused_callback": told.append}
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
         deferred = until_asked(run)
@@ -140,12 +147,10 @@ class TestAsking:
         for end in (End.ENDED, End.GIVEN_UP):
             event = WaitEvent(emulator.tasks[0].id, end, trigger.deadline, reason="HTTP 503").payload()
             with pytest.raises(TaskDeferred) as again:
-                run.operator().resume_execution("execute_complete", {**deferred.kwargs, "event": event}, run.context)
-            assert (again.value.trigger.question, again.value.trigger.answer_by) == (
-                trigger.question,
-                trigger.answer_by,
-            )
-            assert again.value.trigger.pause_told
+                go_on(run, deferred, event)
+            next_one = again.value.trigger
+            assert (next_one.question, next_one.answer_by) == (trigger.question, trigger.answer_by)
+            assert next_one.pause_told
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
         assert run.resume(again.value) is not None
@@ -157,14 +162,12 @@ class TestAsking:
         people._ask(run.ti.id)
         stop = people.answer("Stop")
         with pytest.raises(TaskDeferred) as again:
-            run.operator().resume_execution("execute_complete", {**waiting.value.kwargs, "event": stop}, run.context)
+            go_on(run, waiting.value, stop)
         assert again.value.trigger.question is None
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was to an earlier question" in "".join(capfd.readouterr())
 
-    def test_is_not_possible_in_dag_test_where_the_run_is_waited_for(
-        self, worker, emulator, people, monkeypatch, capfd
-    ):
+    def test_is_not_possible_in_dag_test_which_waits(self, worker, emulator, people, monkeypatch, capfd):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
         monkeypatch.setattr(operators, "is_asked_in_vain", lambda: True)
         assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() is not None
@@ -203,7 +206,7 @@ class TestTelling:
     @BOTH_WAYS
     @pytest.mark.parametrize("on_paused", ["wait", "resume", "fail", "ask"])
     def test_calls_with_the_live_view_and_where_to_answer(self, worker, emulator, people, deferrable, on_paused):
-        told = []
+        told: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=deferrable, on_paused_callback=told.append)
         if on_paused == "ask":
             until_asked(run)
@@ -254,7 +257,7 @@ class TestTelling:
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
     def test_that_fails_keeps_neither_the_others_nor_the_run(self, worker, emulator, capfd, error):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=0.5)
-        told = []
+        told: list[Any] = []
 
         def fails(context):
             raise error("the chat is away")
@@ -266,7 +269,7 @@ class TestTelling:
     @BOTH_WAYS
     def test_resumes_no_more_often_than_without(self, worker, emulator, deferrable):
         emulator.fault("resume-task", RequestFault.refused(10112), times=None)
-        told = []
+        told: list[Any] = []
         arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()

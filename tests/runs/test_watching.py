@@ -34,7 +34,7 @@ def task(task_id: str, status: TaskStatus = TaskStatus.FINISHED, *, created=-60.
 
 def begins(window: Window) -> float:
     """Say from when on a window lists, in seconds from now."""
-    return datetime.fromisoformat(window.call().params["created_at_from"].replace("Z", "+00:00")).timestamp() - NOW
+    return datetime.fromisoformat(str(window.call().params["created_at_from"]).replace("Z", "+00:00")).timestamp() - NOW
 
 
 def ids(ended) -> list[str]:

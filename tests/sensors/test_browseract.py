@@ -210,7 +210,7 @@ class TestWithoutAnyWorker:
         given = {"task_id": "wait", "browseract_task_id": task_id, "deferrable": True, **arguments}
         start = TaskSensor(**given).start_trigger_args
         assert start is not None
-        ti = FakeTaskInstance()
+        ti: Any = FakeTaskInstance()
         dependants = iter(["another task"] if mapped_over else [])
         push = arguments.get("do_xcom_push", True)
         ti.task = SimpleNamespace(iter_mapped_dependants=lambda: dependants, do_xcom_push=push)
@@ -221,7 +221,7 @@ class TestWithoutAnyWorker:
 
         trigger = TaskSensorTrigger(**{**json.loads(json.dumps(start.trigger_kwargs)), "poll_interval": 0.1})
         again = TaskSensorTrigger(**trigger.serialize()[1])
-        again._task_instance = ti  # type: ignore[assignment]
+        again._task_instance = ti
         again.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=timeout)  # type: ignore[attr-defined]
 
         async def events() -> list[Any]:
@@ -300,7 +300,7 @@ class TestWithoutAnyWorker:
     def test_an_xcom_is_handed_to_the_triggerer_as_its_template(self):
         with DAG("elsewhere", schedule=None):
             begin = RunWorkflowOperator(task_id="begin", workflow_id="7", wait_for_completion=False)
-            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)
+            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
         assert sensor.start_trigger_args is not None
         assert sensor.start_trigger_args.trigger_kwargs is not None
         template = sensor.start_trigger_args.trigger_kwargs["browseract_task_id"]
@@ -331,7 +331,7 @@ class TestWithoutAnyWorker:
     def test_an_xcom_of_a_mapped_task_needs_a_worker(self):
         with DAG("elsewhere", schedule=None):
             begin = RunWorkflowOperator.partial(task_id="begin", wait_for_completion=False).expand(workflow_id=["7"])
-            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)
+            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
         assert not sensor.start_from_trigger
 
     @pytest.mark.skipif(TRIGGERS_START_TASKS, reason="Airflow 3.3 and later can do without a worker")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from airflow.sdk import Asset, AssetWatcher
@@ -54,7 +55,7 @@ class Watch:
     def __init__(self, emulator, state: State | None = None, **arguments) -> None:
         self.emulator = emulator
         self.trigger = TaskFinishedTrigger(**{"poll_interval": 0.05, **arguments})
-        self.trigger.asset_state_store = state
+        self.trigger.asset_state_store = state  # type: ignore[assignment]
         self.payloads: list[dict] = []
         self.looked = 0
 
@@ -171,7 +172,7 @@ def test_only_the_wanted_workflow_and_ends_are_told(emulator):
 
 def test_alone_as_before_airflow_3_3_it_does_the_same(emulator):
     async def story():
-        events = TaskFinishedTrigger(poll_interval=0.05).run()
+        events: Any = TaskFinishedTrigger(poll_interval=0.05).run()
         first = asyncio.ensure_future(anext(events))
         await until(lambda: questions(emulator) >= 2)
         task_id = await asyncio.to_thread(end, emulator)
@@ -375,7 +376,7 @@ def test_made_anew_from_its_stored_arguments_it_is_the_same():
 
 def test_it_is_taken_by_an_asset_watcher():
     asset = Asset("orders", watchers=[AssetWatcher(name="browseract", trigger=TaskFinishedTrigger())])
-    assert asset.watchers[0].trigger.status == ["finished", "canceled", "failed"]
+    assert asset.watchers[0].trigger.serialize()[1]["status"] == ["finished", "canceled", "failed"]
 
 
 @pytest.mark.parametrize(
