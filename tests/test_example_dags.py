@@ -69,7 +69,7 @@ def test_a_run_is_started_in_one_task_and_waited_for_in_another(run, browseract_
 
 
 def test_a_person_is_told_and_asked_where_there_is_a_ui(run, browseract_emulator, caplog):
-    browseract_emulator.emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=3.0)
+    browseract_emulator.emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=9.0)
     result = run("example_browseract_person")
     assert result.state == "success"
     assert "/live/" in caplog.text

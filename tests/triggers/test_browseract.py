@@ -17,6 +17,9 @@ from airflow_provider_browseract.triggers.browseract import TaskTrigger
 from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 
+tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
+
+
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
     connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 0.5}}
@@ -200,6 +203,7 @@ class TestAQuestionToAPerson:
         assert event.end is End.GIVEN_UP
         assert "the answer is ['Perhaps']" in (event.reason or "")
 
+    @tells_of_kills
     def test_that_was_taken_back_does_not_keep_a_kill_from_stopping_the_run(self, emulator, people, asked, airflow):
         emulator.set_workflow(HUMAN.id, duration=60.0)
         made = asked()
@@ -290,9 +294,6 @@ def waiting(emulator, airflow):
     made._task_instance = SimpleNamespace(**airflow.names)
     airflow.xcoms["task_id"] = made.browseract_task_id
     return made
-
-
-tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
 
 @tells_of_kills
