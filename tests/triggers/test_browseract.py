@@ -16,7 +16,6 @@ from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
 from airflow_provider_browseract.webhook.callback import resumed_xcom
 
-
 tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
 
