@@ -33,10 +33,11 @@ def ask(ti: Any, task: Task, default: Answer) -> str:
     # Not above, where it would make the parsing of DAGs slower.
     from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
+    of_which = f" of workflow {task.workflow_id}" if task.workflow_id else ""
     upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
-        subject=f"BrowserAct workflow {task.workflow_id} waits for a person",
+        subject=f"A BrowserAct run{of_which} waits for a person",
         body=_what_to_do(task),
         defaults=[default.option],
         params={},

@@ -813,7 +813,7 @@ class RunOperator(BaseOperator):
                 # Airflow shows a question that is still open in later tries too.
                 self.log.warning("The answer %s was to an earlier question. Waiting on.", told.answer.option)
                 self._defer(context, wait, known)
-            return self._do_as_answered(context, wait, told, known)
+            return self._do_as_answered(context, wait, told.answer, told.answered_by, known)
         if isinstance(seen, BrowserActError):
             if then is Next.END:
                 self._end_without_result(task_id, End.GIVEN_UP, str(seen))
@@ -862,19 +862,21 @@ class RunOperator(BaseOperator):
             return self._let_go_on(context, wait, task)
         return self._wait(context, wait, task, pause_told=True)
 
-    def _do_as_answered(self, context: Context, wait: RunWait, told: WaitEvent, seen: Task | None) -> Any:
+    def _do_as_answered(
+        self, context: Context, wait: RunWait, answer: Answer, answered_by: str | None, seen: Task | None
+    ) -> Any:
         """Resume or stop the paused run, as a person or the lack of one has decided."""
         task_id = wait.browseract_task_id
-        if told.answered_by is None:
+        if answered_by is None:
             limit = read_seconds("on_paused_timeout", self.on_paused_timeout or self.timeout)
             who = f"nobody answered within {limit:g} seconds"
         else:
-            who = f"{told.answered_by} has chosen {told.answer and told.answer.option}"
-        if told.answer is Answer.RESUME:
+            who = f"{answered_by} has chosen {answer.option}"
+        if answer is Answer.RESUME:
             self.log.info("BrowserAct task %s is to go on: %s.", task_id, who)
             return self._let_go_on(context, wait, seen)
         said = f"BrowserAct task {task_id} paused for a person, and {who}. {self._stop(task_id)}"
-        if told.answered_by is None:
+        if answered_by is None:
             raise RunPausedError(said)
         # No retry: what a person has decided of this run would only have to be decided again.
         raise AirflowFailException(said)

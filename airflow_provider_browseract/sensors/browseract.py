@@ -171,6 +171,8 @@ class TaskSensor(BaseSensorOperator):
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             self.timeout = max(0.0, told.deadline - time.time())
+            # Rescheduled, the sensor would begin anew, with all of its time.
+            self.mode = "poke"
             return super().execute(context)
         if told.end is End.DEADLINE:
             raise AirflowSensorTimeout(

@@ -442,8 +442,15 @@ def wait_for_grace(world, run_id: str) -> None:
     )
 
 
-def test_the_cli_knows_provider_plugin_and_connection(world):
+def test_the_cli_knows_provider_plugin_and_connection(world, capsys):
     assert "airflow-provider-browseract" in world.airflow.cli("providers", "list")
+    listed = world.airflow.cli("providers", "get", "airflow-provider-browseract", "--full", "--output", "json")
+    [provider] = json.loads(listed[listed.index("[{") :])
+    parts = ("hooks", "operators", "sensors", "triggers", "task-decorators", "extra-links")
+    for part in parts:
+        assert "airflow_provider_browseract." in str(provider[part])
+    with capsys.disabled():
+        print("\nThe provider as Airflow lists it:", *(f"{part}: {provider[part]}" for part in parts), sep="\n  ")
     assert "browseract" in world.airflow.cli("providers", "hooks")
     assert "browseract" in world.airflow.cli("plugins")
     world.airflow.cli("connections", "add", "second", "--conn-type", "browseract", "--conn-password", "app-two")

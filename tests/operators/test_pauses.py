@@ -59,7 +59,7 @@ class TestAsking:
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
         question = people.question
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
-        assert question["subject"] == f"BrowserAct workflow {HUMAN.id} waits for a person"
+        assert question["subject"] == f"A BrowserAct run of workflow {HUMAN.id} waits for a person"
         assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
 

@@ -158,14 +158,15 @@ def test_a_lenient_one_skips_as_with_every_sensor(emulator, deferrable, ended, l
         wait(task_id, None, deferrable=deferrable, **{leniency: True})
 
 
-def test_a_run_that_the_triggerer_cannot_follow_is_followed_here(emulator, monkeypatch):
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_run_that_the_triggerer_cannot_follow_is_followed_here(emulator, monkeypatch, mode):
     task_id = started(emulator, duration=0.6)
 
     async def away(*_):
         raise OSError("no secrets here")
 
     monkeypatch.setattr(BrowserActHook, "aget_connection", away)
-    assert wait(task_id, deferrable=True)["logged_in"] is False
+    assert wait(task_id, deferrable=True, mode=mode)["logged_in"] is False
 
 
 @BOTH_WAYS
