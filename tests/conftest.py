@@ -100,10 +100,10 @@ def parse(airflow_database):
 @pytest.fixture
 def run_dag(parse, monkeypatch):
     """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
-    from airflow_provider_browseract.operators import run as operators
+    from airflow_provider_browseract.operators import waiting
 
     # The grace is for the scheduler, which has no part in this.
-    monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.5)
+    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.5)
 
     def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
         return DagResult(parse(EXAMPLES / f"{name}.py")[name].test(run_conf=conf))

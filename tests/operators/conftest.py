@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.operators import run as operators
+from airflow_provider_browseract.operators import run, waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import ledger, queueing
 from airflow_provider_browseract.triggers import browseract as triggers
@@ -133,9 +133,10 @@ def set_extra(monkeypatch, browseract_emulator):
 
 @pytest.fixture
 def worker(monkeypatch):
-    monkeypatch.setattr(operators, "CORE_RACE_GRACE", 0.05)
-    monkeypatch.setattr(operators, "CALLBACK_GRACE", 0.05)
-    monkeypatch.setattr(operators, "RESUME_GRACE", 0.3)
+    for module in (run, waiting):
+        monkeypatch.setattr(module, "CORE_RACE_GRACE", 0.05)
+    monkeypatch.setattr(waiting, "CALLBACK_GRACE", 0.05)
+    monkeypatch.setattr(waiting, "RESUME_GRACE", 0.3)
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(ledger, "SETTLE", 0.3)

@@ -11,7 +11,7 @@ from airflow.sdk import BaseNotifier
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators import run as operators
+from airflow_provider_browseract.operators import waiting
 from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
 from tests.operators.conftest import asked
@@ -157,19 +157,19 @@ class TestAsking:
 
     def test_of_an_earlier_try_does_not_concern_the_run_of_a_later_one(self, worker, emulator, people, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
-        with pytest.raises(TaskDeferred) as waiting:
+        with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
         people._ask(run.ti.id)
         stop = people.answer("Stop")
         with pytest.raises(TaskDeferred) as again:
-            go_on(run, waiting.value, stop)
+            go_on(run, deferral.value, stop)
         assert again.value.trigger.question is None
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was to an earlier question" in "".join(capfd.readouterr())
 
     def test_is_not_possible_in_dag_test_which_waits(self, worker, emulator, people, monkeypatch, capfd):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
-        monkeypatch.setattr(operators, "is_asked_in_vain", lambda: True)
+        monkeypatch.setattr(waiting, "is_asked_in_vain", lambda: True)
         assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() is not None
         assert people.asked == 0
         assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())

@@ -358,7 +358,7 @@ class TestARunThatDoesNotSucceed:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("airflow_provider_browseract.operators.run.wait_for_end", interrupt)
+        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.wait_for_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks[0].status == "canceled"

@@ -267,7 +267,7 @@ class TestAKill:
     def test_that_came_between_two_words_with_airflow_does_not_wait_for_ever(
         self, killed, emulator, store, monkeypatch
     ):
-        monkeypatch.setattr("airflow_provider_browseract.operators.run.KILL_GRACE", 0.4)
+        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.KILL_GRACE", 0.4)
 
         def never(key):
             if emulator.tasks:
