@@ -214,6 +214,7 @@ class TestTheDeferral:
         assert emulator.tasks[0].status == "canceled"
 
     def test_an_unknown_end_is_an_error_and_never_a_success(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
         event = {"browseract_task_id": emulator.tasks[0].id, "end": "triumph", "deadline": 1.0, "reason": None}
