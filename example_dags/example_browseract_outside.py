@@ -1,4 +1,4 @@
-"""Run a DAG whenever a run finishes that Airflow did not start, such as one of the dashboard's own schedule."""
+"""Run a DAG whenever a run finishes, also one that Airflow did not start, such as those of its own schedule."""
 
 from __future__ import annotations
 

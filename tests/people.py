@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -33,7 +34,7 @@ class People:
     def answer(self, option: str, by: str | None = "ada") -> dict[str, Any]:
         """Answer the question, and give what Airflow 3.3 resumes the task with."""
         person = None if by is None else {"id": "1", "name": by}
-        self.question.update(chosen=[option], by=person)
+        self.question.update(chosen=[option], by=person, at=datetime.now(timezone.utc))
         return {
             "chosen_options": [option],
             "params_input": {},
@@ -44,7 +45,7 @@ class People:
 
     def _ask(self, ti_id, **asked) -> None:
         self.asked += 1
-        self.questions.setdefault(str(ti_id), asked).update(chosen=None, by=None)
+        self.questions.setdefault(str(ti_id), asked).update(chosen=None, by=None, at=None)
 
     def _find(self, ti_id: UUID) -> dict[str, Any]:
         assert isinstance(ti_id, UUID)
@@ -61,10 +62,11 @@ class People:
             response_received=found["chosen"] is not None,
             chosen_options=found["chosen"],
             responded_by_user=found["by"] and SimpleNamespace(**found["by"]),
+            responded_at=found["at"],
         )
 
     def _update(self, ti_id, chosen_options, params_input) -> None:
         found = self._find(ti_id)
         if found["chosen"] is not None:
             raise RuntimeError("409 already answered")
-        found.update(chosen=chosen_options, by=None)
+        found.update(chosen=chosen_options, by=None, at=datetime.now(timezone.utc))

@@ -27,6 +27,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks import connection as form
+from airflow_provider_browseract.hooks.following import uninterrupted
 from airflow_provider_browseract.runs.inputs import (
     InputError,
     read_choice,
@@ -583,7 +584,7 @@ class BrowserActHook(BaseHook):
         """Give :attr:`settings`, and read the connection for them without blocking the event loop."""
         if "settings" not in self.__dict__:
             try:
-                connection = await self.aget_connection(self.browseract_conn_id)
+                connection = await uninterrupted(self.aget_connection(self.browseract_conn_id))
             except AirflowNotFoundException:
                 # In a task of Airflow 3.1, and under dag.test(), only the blocking look-up reaches the connections that
                 # Airflow keeps; the other one says of them that they are not there.

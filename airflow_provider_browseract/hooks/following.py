@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
@@ -26,10 +26,6 @@ class Log(Protocol):
 
 def _nothing_else(step: Any) -> Any:
     raise TypeError(f"nobody knows the step {step!r}")
-
-
-async def _nothing_else_async(step: Any) -> Any:
-    _nothing_else(step)
 
 
 def follow(
@@ -70,7 +66,6 @@ async def follow_async(
     steps: Generator[Any, Any, T],
     client: AsyncBrowserActClient,
     log: Log,
-    do: Callable[[Any], Awaitable[Any]] = _nothing_else_async,
 ) -> T:
     """Do the steps in the event loop; as :func:`follow`."""
     try:
@@ -88,8 +83,36 @@ async def follow_async(
                     step = steps.throw(error)
                     continue
             else:
-                answer = await do(step)
+                answer = _nothing_else(step)
             step = steps.send(answer)
     except StopIteration as stop:
         over: T = stop.value
         return over
+
+
+_UNDER_WAY: set[asyncio.Future[Any]] = set()
+"""What may outlast those who wait for it; the loop alone would not keep it alive."""
+
+
+def outlasting(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Begin something that comes to its end whatever becomes of who waits for it."""
+    task = asyncio.ensure_future(coroutine)
+    _UNDER_WAY.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Wait for a question to Airflow in such a way that it is not cut off with this.
+
+    Before Airflow 3.3 a triggerer takes the answer to a question that was cut off for that to the next one, whoever
+    asks it, and breaks down.
+    """
+    return await asyncio.shield(outlasting(coroutine))
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    _UNDER_WAY.discard(done)
+    if not done.cancelled():
+        # Or asyncio would complain of an error that nobody waited for any more.
+        done.exception()

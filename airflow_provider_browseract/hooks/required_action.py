@@ -1,7 +1,8 @@
 """The Required Action of a paused run: a question to people in the Airflow UI (Airflow's human-in-the-loop).
 
-Airflow keeps one question per try of a task instance, and each new one in place of the one before. A worker asks it. On
-Airflow 3.3 the answer itself resumes the deferred task; below, and if it came too early for that, the trigger finds it.
+Airflow keeps one question per task instance, each new one in place of the one before; one that is still open moves on
+to the next try. A worker asks it. On Airflow 3.3 the answer itself resumes the deferred task; below, and if it came too
+early for that, the trigger finds it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from airflow_provider_browseract.runs.waiting import Answer, End, RunWait, WaitE
 
 
 class Answered(NamedTuple):
-    """What was decided, and by whom; nobody if the time for it was over."""
+    """What was decided, by whom, and when, in seconds since the epoch; by nobody if it was closed by a trigger."""
 
     answer: Answer
     by: str | None
+    at: float
 
 
 def ask(ti: Any, task: Task, default: Answer) -> str:
@@ -65,7 +67,8 @@ def find_answer(question: str) -> Answered | None:
     if not given.response_received or not given.chosen_options:
         return None
     person: Any = given.responded_by_user
-    return Answered(_read_options(given.chosen_options), person.name if person else None)
+    at = given.responded_at.timestamp() if given.responded_at else 0.0
+    return Answered(_read_options(given.chosen_options), person.name if person else None, at)
 
 
 def close(question: str, answer: Answer) -> None:

@@ -32,9 +32,7 @@ from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import open_store
-from airflow_provider_browseract.operators.pauses import (
-    PauseCallbacks,
-)
+from airflow_provider_browseract.operators.pauses import PauseCallbacks
 from airflow_provider_browseract.operators.tries import Tries
 from airflow_provider_browseract.operators.waiting import WaitingOperator
 from airflow_provider_browseract.runs import ledger
@@ -129,10 +127,10 @@ class RunOperator(WaitingOperator):
     :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
         the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
         out. Or the run finished, and a retry could only pay for another: the output does not have the declared format
-        (its text is kept), or files of it will not come any more.
-    :raises RunError: the run was started and failed, was canceled, took too long, or could not be followed; or there
-        was no room for one; or it finished and its results could not be written. Airflow's retries apply: the next
-        try starts a new run if this one has come to nothing.
+        (its text is kept), or files of it will not come any more. Or a person has chosen to stop it.
+    :raises RunError: the run was started and failed, was canceled, took too long, paused and nobody answered, or could
+        not be followed; or there was no room for one; or it finished and its results could not be written. Airflow's
+        retries apply: the next try starts a new run if this one has come to nothing.
     """
 
     template_fields: Sequence[str] = (

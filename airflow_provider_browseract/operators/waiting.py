@@ -219,7 +219,9 @@ class WaitingOperator(BaseOperator):
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
         callback_token_sha256 = wait.callback_token_sha256
+        waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
         if wait.question is not None:
+            waits_for, pause_told = WokenBy.PERSON, True
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
             self.log.info("Waiting without a worker for the answer of a person: %s", required_action_url(context))
         elif callback_token_sha256 is None:
@@ -233,9 +235,6 @@ class WaitingOperator(BaseOperator):
                 "%g seconds.",
                 poll_interval,
             )
-        waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
-        if wait.question is not None:
-            waits_for = WokenBy.PERSON
         self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
         self.defer(
@@ -245,12 +244,13 @@ class WaitingOperator(BaseOperator):
                 poll_interval=poll_interval,
                 first_poll_at=now + grace,
                 deadline=wait.deadline,
+                deferred_at=now,
                 callback_token_sha256=callback_token_sha256,
                 last_seen=seen.status.value if seen else None,
                 steps_told=len(seen.steps) if seen else 0,
                 on_paused=self.on_paused,
                 tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
-                pause_told=pause_told or wait.question is not None,
+                pause_told=pause_told,
                 question=wait.question,
                 answer_by=wait.answer_by,
                 answer_default=self.on_paused_default,
@@ -288,7 +288,6 @@ class WaitingOperator(BaseOperator):
             ),
             self.hook.client,
             self.log,
-            lambda step: None,
         )
         if over.end is End.ENDED and over.task is not None:
             return self._conclude(context, over.task)
@@ -304,6 +303,8 @@ class WaitingOperator(BaseOperator):
         except BrowserActError as error:
             seen = error
         then = next_after(told, seen, time.time())
+        if told.end is End.WENT_ON:
+            wait = replace(wait, question=None, answer_by=None)
         if then is Next.PAUSE and told.answer is not None:
             known = None if isinstance(seen, BrowserActError) else seen
             if wait.question is None:
@@ -324,14 +325,17 @@ class WaitingOperator(BaseOperator):
         self._url = log_url(seen)
         if then is Next.PAUSE:
             return self._see_to_pause(context, wait, seen)
+        if told.end is End.WENT_ON and then is Next.DEFER:
+            self.log.info("BrowserAct task %s goes on, so nobody has to answer any more.", task_id)
+            return self._wait(context, wait, seen)
         if then is Next.DEFER:
             self.log.warning(
                 "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
             )
             self._defer(context, wait, seen)
         if then is Next.WAIT_HERE and wait.question is not None:
-            self.log.warning("The triggerer could not follow the run (%s). Only there an answer is seen.", told.reason)
-            self._defer(context, wait, seen)
+            self.log.warning("The answer of a person cannot be used: %s", told.reason)
+            self._defer(context, replace(wait, question=None, answer_by=None), seen)
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             return self._wait_here(context, wait, seen)

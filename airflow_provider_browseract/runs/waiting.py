@@ -86,6 +86,9 @@ class End(Word):
     ANSWERED = "answered"
     """It was decided what becomes of the paused run."""
 
+    WENT_ON = "went_on"
+    """The run of which a person is asked has left its pause without an answer."""
+
     GIVEN_UP = "given_up"
     """The status could not be learned; whether the run goes on is not known."""
 
@@ -230,11 +233,6 @@ class Say:
 
 
 @dataclass(frozen=True)
-class PauseOver:
-    """Take back what was asked or told of a pause: the run goes on."""
-
-
-@dataclass(frozen=True)
 class WaitOver:
     """What a wait came to.
 
@@ -267,7 +265,7 @@ class Next(Word):
     """Nothing more is to be waited for."""
 
 
-Steps: TypeAlias = "Generator[Sleep | Say | PauseOver | calls.Call[Any], Any, WaitOver]"
+Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
 
 
@@ -284,6 +282,7 @@ def wait_for_end(
     on_paused: OnPaused = OnPaused.WAIT,
     tell_pauses_from: float | None = None,
     pause_told: bool = False,
+    asked: bool = False,
 ) -> Steps:
     """Wait until a run has ended, its time is over, or nothing can be learned of it.
 
@@ -304,6 +303,7 @@ def wait_for_end(
     :param tell_pauses_from: moment from which on a pause ends the wait, so that someone is told of it, in seconds
         since the epoch; None where nobody is.
     :param pause_told: the pause that the run is in, if it is, is known already.
+    :param asked: a person is asked about that pause, so that its end ends the wait.
     """
     task: Task | None = None
     failures = unknowns = resumes = 0
@@ -334,8 +334,9 @@ def wait_for_end(
         if status.ended:
             return WaitOver(End.ENDED, task)
         if pause_told and status not in (TaskStatus.PAUSED, TaskStatus.UNKNOWN):
+            if asked:
+                return WaitOver(End.WENT_ON, task)
             pause_told = False
-            yield PauseOver()
         if status is TaskStatus.PAUSED and tell_pauses_from is not None:
             if not pause_told and clock() >= tell_pauses_from:
                 return WaitOver(End.PAUSED, task)
@@ -368,11 +369,11 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
     if isinstance(seen, BrowserActError):
         if event.end is End.ANSWERED:
             return Next.PAUSE
-        told_of_end = event.end is End.ENDED and not is_hopeless(seen)
-        return Next.DEFER if told_of_end and now < event.deadline + BACKSTOP else Next.END
+        readable_later = event.end in (End.ENDED, End.WENT_ON) and not is_hopeless(seen)
+        return Next.DEFER if readable_later and now < event.deadline + BACKSTOP else Next.END
     if seen.status.ended:
         return Next.CONCLUDE
-    if event.end is End.ENDED or (event.end is End.PAUSED and seen.status is not TaskStatus.PAUSED):
+    if event.end in (End.ENDED, End.WENT_ON) or (event.end is End.PAUSED and seen.status is not TaskStatus.PAUSED):
         return Next.DEFER
     if event.end in (End.PAUSED, End.ANSWERED):
         return Next.PAUSE

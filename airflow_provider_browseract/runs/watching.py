@@ -152,13 +152,11 @@ def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Coll
 def _read_summary(data: Json) -> Task:
     # One task of which something is wrong must not hide all others. What it put out is not told here, and one whose
     # status or id cannot be read is listed again until it can.
-    if not isinstance(data, Mapping):
-        return Task.read(data)
+    fields = data if isinstance(data, Mapping) else {}
     try:
-        return Task.read({**data, "output": None})
+        return Task.read({**fields, "output": None})
     except UnexpectedAnswerError:
-        known = {"id": "?", **data, "output": None, "status": TaskStatus.UNKNOWN.value}
-        return Task.read({**known, "id": known["id"] or "?"})
+        return Task.read({"id": "?", "status": TaskStatus.UNKNOWN.value, "created_at": fields.get("created_at")})
 
 
 def _created(task: Task) -> float:

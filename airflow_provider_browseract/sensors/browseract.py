@@ -75,8 +75,8 @@ class TaskSensor(BaseSensorOperator):
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, and end there if the run has finished:
         no worker is used at all (Airflow 3.3 and later). By default so where nothing needs a worker, which is that
         neither ``output_path`` nor ``outlets``, ``execution_timeout``, ``on_execute_callback``, ``pre_execute`` or
-        ``post_execute`` are given, the task is not mapped, and the id is a text without templates or the ``output`` of
-        a task that is not mapped. ``False`` begins and ends in a worker.
+        ``post_execute`` are given, the task is not mapped, and id and connection are texts without templates or the
+        ``output`` of a task that is not mapped. ``False`` begins and ends in a worker.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, among them ``poke_interval`` and ``timeout``.
     :returns: as :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that.

@@ -22,7 +22,7 @@ from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActEr
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.following import follow_async
+from airflow_provider_browseract.hooks.following import follow_async, outlasting, uninterrupted
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
 from airflow_provider_browseract.links.telling import count_run, show_run
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
@@ -34,9 +34,7 @@ from airflow_provider_browseract.runs.waiting import (
     Answer,
     End,
     OnPaused,
-    PauseOver,
     WaitEvent,
-    WaitOver,
     WokenBy,
     wait_for_end,
 )
@@ -54,6 +52,9 @@ CALL_LIMIT = 7.5
 ANSWER_INTERVAL = 5.0
 """Seconds between two questions to Airflow itself."""
 
+CLOCKS_APART = 5.0
+"""Seconds by which the clocks of two machines of Airflow may differ."""
+
 PERSIST_GRACE = 3.0
 """Seconds within which Airflow has, as a rule, stored an event; it takes those of all triggers every second or so."""
 
@@ -66,32 +67,11 @@ comes before the scheduler has made the run, which takes seconds, belongs to non
 
 log = logging.getLogger(__name__)
 
-_UNDER_WAY: set[asyncio.Future[Any]] = set()
-"""What may outlast its trigger; the loop alone would not keep it alive."""
-
-
-def _let_outlast(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    task = asyncio.ensure_future(coroutine)
-    _UNDER_WAY.add(task)
-    task.add_done_callback(_forget)
-    return task
-
-
-def _forget(done: asyncio.Future[Any]) -> None:
-    _UNDER_WAY.discard(done)
-    if not done.cancelled():
-        # Or asyncio would complain of an error that nobody waited for any more.
-        done.exception()
-
 
 async def _ask_airflow(do: Callable[..., T], *args: Any) -> T:
-    """Call a function that asks Airflow, in a thread; and let it come to its end if this trigger ends before.
-
-    Before Airflow 3.3 the answer to a question that was canceled is taken for that to the next one, whoever asks it,
-    and the triggerer breaks down.
-    """
+    """Call a function that asks Airflow, in a thread."""
     asking: Coroutine[Any, Any, T] = sync_to_async(do)(*args)
-    return await asyncio.shield(_let_outlast(asking))
+    return await uninterrupted(asking)
 
 
 class TaskTrigger(BaseTrigger):
@@ -105,6 +85,7 @@ class TaskTrigger(BaseTrigger):
     :param poll_interval: seconds between two questions for the status.
     :param first_poll_at: no question before this moment, in seconds since the epoch.
     :param deadline: moment at which the wait ends, in seconds since the epoch.
+    :param deferred_at: moment at which the Airflow task was deferred; likewise.
     :param callback_token_sha256: digest of the token with which a callback may end the wait before; None if none is
         expected.
     :param last_seen: the status that the log has already told.
@@ -127,6 +108,7 @@ class TaskTrigger(BaseTrigger):
         poll_interval: float,
         first_poll_at: float,
         deadline: float,
+        deferred_at: float = 0.0,
         callback_token_sha256: str | None = None,
         last_seen: str | None = None,
         steps_told: int = 0,
@@ -144,6 +126,7 @@ class TaskTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.first_poll_at = first_poll_at
         self.deadline = deadline
+        self.deferred_at = deferred_at
         self.callback_token_sha256 = callback_token_sha256
         self.last_seen = last_seen
         self.steps_told = steps_told
@@ -166,6 +149,7 @@ class TaskTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "first_poll_at": self.first_poll_at,
                 "deadline": self.deadline,
+                "deferred_at": self.deferred_at,
                 "callback_token_sha256": self.callback_token_sha256,
                 "last_seen": self.last_seen,
                 "steps_told": self.steps_told,
@@ -184,7 +168,33 @@ class TaskTrigger(BaseTrigger):
         yield TriggerEvent((await self._wait()).payload())  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> WaitEvent:
-        """Wait, and keep the run as it was seen last."""
+        """Wait for the run, and for the answer of a person where one is asked; give what comes first."""
+        if self.question is None:
+            await self._close_earlier()
+            return await self._follow()
+        run = asyncio.ensure_future(self._follow())
+        answering = asyncio.ensure_future(self._find_answer(self.question))
+        try:
+            await asyncio.wait({run, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not run.done():
+                return answering.result()
+            event = run.result()
+            if event.end is End.GIVEN_UP:
+                # The answer is seen all the same, and only here.
+                await asyncio.wait({answering}, timeout=max(0.0, self.deadline - time.time()))
+                if answering.done():
+                    return answering.result()
+                event = self._event(End.DEADLINE, event.reason)
+            stopped = event.end is End.DEADLINE or (self._seen and self._seen.status is TaskStatus.CANCELED)
+            answered = await self._close(self.question, Answer.STOP if stopped else Answer.RESUME)
+            return event if answered is None or event.end is End.ENDED else self._answered(answered)
+        finally:
+            run.cancel()
+            answering.cancel()
+            await asyncio.gather(run, answering, return_exceptions=True)
+
+    async def _follow(self) -> WaitEvent:
+        """Wait for the run, and keep it as it was seen last."""
         steps = wait_for_end(
             self.browseract_task_id,
             poll_interval=self.poll_interval,
@@ -197,82 +207,74 @@ class TaskTrigger(BaseTrigger):
             on_paused=OnPaused(self.on_paused),
             tell_pauses_from=self.tell_pauses_from,
             pause_told=self.pause_told,
+            asked=self.question is not None,
         )
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client() as client:
-                following = follow_async(steps, client, self.log, self._take_back)
-                over = await (following if self.question is None else self._first(following, self.question))
-            if isinstance(over, WaitEvent):
-                return over
-            self._seen = over.task
-            if over.end is not End.GIVEN_UP:
-                stopped = over.end is End.DEADLINE or (over.task and over.task.status is TaskStatus.CANCELED)
-                await self._close(Answer.STOP if stopped else Answer.RESUME)
+                over = await follow_async(steps, client, self.log)
         except Exception as error:
             # A trigger that raises skips execute_complete, and nobody would look after the run.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
             await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
+        self._seen = over.task
         return self._event(over.end, str(over.error) if over.error else None)
 
-    async def _first(self, following: Coroutine[Any, Any, WaitOver], question: str) -> WaitOver | WaitEvent:
-        """Wait for the run and for the answer of a person, and give what comes first."""
-        run, answering = asyncio.ensure_future(following), asyncio.ensure_future(self._find_answer(question))
-        try:
-            await asyncio.wait({run, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if not run.done() and (answered := answering.result()) is not None:
-                return answered
-            return await run
-        finally:
-            run.cancel()
-            answering.cancel()
-            await asyncio.gather(run, answering, return_exceptions=True)
-
-    async def _find_answer(self, question: str) -> WaitEvent | None:
-        """Wait for the answer of a person, or for the moment at which nobody is waited for any more.
-
-        :returns: the answer; None once nobody is asked any more.
-        """
-        default = required_action.Answered(Answer(self.answer_default), None)
+    async def _find_answer(self, question: str) -> WaitEvent:
+        """Wait for the answer of a person, or for the moment at which nobody is waited for any more."""
+        default = Answer(self.answer_default)
         await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
-        while self.question is not None:
+        while True:
             over = self.answer_by is not None and time.time() >= self.answer_by
             try:
                 found = await _ask_airflow(required_action.find_answer, question)
                 if found is None and over:
-                    await _ask_airflow(required_action.close, question, default.answer)
-                    found = default
-            except ValueError:
-                raise
+                    await _ask_airflow(required_action.close, question, default)
+                    found = required_action.Answered(default, None, time.time())
+            except ValueError as error:
+                return self._event(End.GIVEN_UP, str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be luckier
                 self.log.warning("The answer of a person could not be looked for: %s", error)
             else:
-                if found is not None and found.by is None and not (over and found == default):
-                    # Taken back by a trigger that ran in place of this one before.
-                    return None
                 if found is not None:
-                    ended = self._event(End.ANSWERED, None)
-                    return replace(ended, woken_by=WokenBy.PERSON, answer=found.answer, answered_by=found.by)
+                    return self._answered(found)
             left = ANSWER_INTERVAL if self.answer_by is None or over else self.answer_by - time.time()
             await asyncio.sleep(max(0.0, min(ANSWER_INTERVAL, left)))
-        return None
 
-    async def _take_back(self, step: PauseOver) -> None:
-        """Let nobody be asked any more: the run was resumed in BrowserAct."""
-        if self.question is not None:
-            self.log.info("The run goes on, so nobody has to answer any more.")
-            await self._close(Answer.RESUME)
+    def _answered(self, found: required_action.Answered) -> WaitEvent:
+        """Tell what was decided; or that the run went on, of which a trigger has taken note before."""
+        if found.by is None:
+            # By the clock of another machine.
+            in_time = self.answer_by is not None and found.at >= self.answer_by - CLOCKS_APART
+            if not in_time or found.answer is not Answer(self.answer_default):
+                return self._event(End.WENT_ON, None)
+        event = self._event(End.ANSWERED, None)
+        return replace(event, woken_by=WokenBy.PERSON, answer=found.answer, answered_by=found.by)
 
-    async def _close(self, answer: Answer) -> None:
-        """Answer the question to a person, if there is one, so that it is asked no more."""
-        question, self.question = self.question, None
-        if question is None:
-            return
+    async def _close(self, question: str, answer: Answer) -> required_action.Answered | None:
+        """Answer a question in place of a person, so that it is asked no more.
+
+        :returns: the answer of a person who was faster.
+        """
         try:
-            if await _ask_airflow(required_action.find_answer, question) is None:
-                await _ask_airflow(required_action.close, question, answer)
-        except Exception as error:  # noqa: BLE001 - an answer that is not needed does no harm
-            self.log.warning("The question to a person could not be taken back: %s", error)
+            found = await _ask_airflow(required_action.find_answer, question)
+            if found is None:
+                try:
+                    await _ask_airflow(required_action.close, question, answer)
+                except Exception:  # noqa: BLE001 - a person may have been faster
+                    found = await _ask_airflow(required_action.find_answer, question)
+        except Exception as error:  # noqa: BLE001 - a question that stays open does no harm to the run
+            self.log.warning("The question to a person could not be closed: %s", error)
+            return None
+        return found if found and found.by is not None else None
+
+    async def _close_earlier(self) -> None:
+        """Close the question that an earlier try may have left open: nobody waits for its answer any more."""
+        ti: Any = self.task_instance
+        if self.on_paused == OnPaused.ASK.value and ti is not None and ti.try_number > 1:
+            with suppress(Exception):
+                if await _ask_airflow(required_action.find_answer, str(ti.id)) is None:
+                    await _ask_airflow(required_action.close, str(ti.id), Answer.STOP)
 
     def _event(self, end: End, reason: str | None) -> WaitEvent:
         return WaitEvent(self.browseract_task_id, end, self.deadline, WokenBy.POLL, self.callback_token_sha256, reason)
@@ -286,7 +288,7 @@ class TaskTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             self.log.info("BrowserAct task %s goes on, as it was asked for.", self.browseract_task_id)
             return
-        stopping = _let_outlast(self._stop_unless_waited_for())
+        stopping = outlasting(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it anew every second or so, and this method with it.
         loop = asyncio.get_running_loop()
         limit = loop.time() + ON_KILL_LIMIT
@@ -337,9 +339,9 @@ class TaskTrigger(BaseTrigger):
         """Say who waits for the run although this trigger was told to end, or give None."""
         if self.callback_token_sha256 and await self._xcom(resumed_xcom(self.first_poll_at)) is not None:
             return "a callback has resumed the Airflow task."
-        if self.question and await self._is_answered(self.question):
-            return "the answer of a person has resumed the Airflow task."
         ti: Any = self.task_instance
+        if self.on_paused == OnPaused.ASK.value and await self._is_answered(str(ti.id)):
+            return "the answer of a person has resumed the Airflow task."
         going = await asyncio.to_thread(
             RuntimeTaskInstance.get_ti_count,
             ti.dag_id,
@@ -354,10 +356,11 @@ class TaskTrigger(BaseTrigger):
         return None
 
     async def _is_answered(self, question: str) -> bool:
-        # With a task that was cleared, Airflow has put its question away.
+        """Say whether a person has answered a question, this or an earlier one, while this trigger waited."""
+        # There may be none; and with a task that was cleared, Airflow has put it away.
         with suppress(Exception):
             found = await _ask_airflow(required_action.find_answer, question)
-            return found is not None and found.by is not None
+            return found is not None and found.by is not None and found.at >= self.deferred_at
         return False
 
     async def _xcom(self, key: str) -> Any:

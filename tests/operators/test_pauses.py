@@ -144,16 +144,29 @@ class TestAsking:
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
         deferred = until_asked(run)
         trigger = deferred.trigger
-        for end in (End.ENDED, End.GIVEN_UP):
-            event = WaitEvent(emulator.tasks[0].id, end, trigger.deadline, reason="HTTP 503").payload()
-            with pytest.raises(TaskDeferred) as again:
-                go_on(run, deferred, event)
-            next_one = again.value.trigger
-            assert (next_one.question, next_one.answer_by) == (trigger.question, trigger.answer_by)
-            assert next_one.pause_told
+        event = WaitEvent(emulator.tasks[0].id, End.ENDED, trigger.deadline).payload()
+        with pytest.raises(TaskDeferred) as again:
+            go_on(run, deferred, event)
+        next_one = again.value.trigger
+        assert (next_one.question, next_one.answer_by) == (trigger.question, trigger.answer_by)
+        assert next_one.pause_told
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
         assert run.resume(again.value) is not None
+
+    @pytest.mark.parametrize("end", [End.WENT_ON, End.GIVEN_UP], ids=["went on", "answered in other words"])
+    def test_is_over_when_the_run_went_on_and_done_anew_if_it_is_paused(self, worker, emulator, people, end):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
+        deferred = until_asked(run)
+        event = WaitEvent(emulator.tasks[0].id, end, deferred.trigger.deadline, reason="?").payload()
+        with pytest.raises(TaskDeferred) as again:
+            go_on(run, deferred, event)
+        assert (again.value.trigger.question, again.value.trigger.answer_by) == (None, None)
+        assert not again.value.trigger.pause_told
+        with pytest.raises(TaskDeferred) as asked_anew:
+            go_on(run, again.value, run.wait_in_triggerer(again.value))
+        assert asked_anew.value.trigger.question
+        assert people.asked == 2
 
     def test_of_an_earlier_try_does_not_concern_the_run_of_a_later_one(self, worker, emulator, people, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)

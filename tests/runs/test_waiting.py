@@ -31,7 +31,6 @@ from airflow_provider_browseract.runs.waiting import (
     End,
     Next,
     OnPaused,
-    PauseOver,
     Say,
     Sleep,
     WaitEvent,
@@ -54,7 +53,6 @@ class World:
         self.sleeps: list[float] = []
         self.asked: list[str] = []
         self.said: list[Say] = []
-        self.taken_back = 0
         plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
         self.over = self._play(wait_for_end("7", clock=lambda: self.now, chance=lambda: chance, **plan))
 
@@ -72,8 +70,6 @@ class World:
                 self.now += step.seconds
             elif isinstance(step, Say):
                 self.said.append(step)
-            elif isinstance(step, PauseOver):
-                self.taken_back += 1
             else:
                 assert isinstance(step, Call)
                 self.asked.append(step.name)
@@ -238,13 +234,18 @@ class TestAPause:
         assert (world.over.end, world.over.task and world.over.task.status) == (End.PAUSED, P)
         assert World(P, P, F, tell_pauses_from=START, pause_told=True).over.end is End.ENDED
 
-    def test_is_told_again_after_the_run_went_on_and_what_was_told_is_taken_back(self):
+    def test_is_told_again_after_the_run_went_on(self):
         world = World(P, R, P, F, tell_pauses_from=START, pause_told=True)
-        assert (world.over.end, world.taken_back) == (End.PAUSED, 1)
+        assert (world.over.end, world.asked) == (End.PAUSED, ["get-task"] * 3)
+
+    def test_of_which_a_person_is_asked_ends_the_wait_when_it_is_over(self):
+        world = World(P, R, P, F, tell_pauses_from=START, pause_told=True, asked=True)
+        assert (world.over.end, world.asked) == (End.WENT_ON, ["get-task"] * 2)
+        assert World(P, F, tell_pauses_from=START, pause_told=True, asked=True).over.end is End.ENDED
 
     def test_is_the_same_one_after_an_answer_that_says_nothing(self):
-        world = World(P, TaskStatus.UNKNOWN, P, R, F, tell_pauses_from=START, pause_told=True)
-        assert (world.over.end, world.taken_back) == (End.ENDED, 1)
+        world = World(P, TaskStatus.UNKNOWN, P, F, tell_pauses_from=START, pause_told=True, asked=True)
+        assert world.over.end is End.ENDED
 
     def test_that_is_still_shown_for_a_moment_after_a_resume_is_no_new_one(self):
         assert World(P, P, R, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.ENDED
@@ -315,6 +316,8 @@ class TestWhatFollowsAnEvent:
             (End.ANSWERED, P, False, Next.PAUSE),
             (End.ANSWERED, R, True, Next.PAUSE),
             (End.PAUSED, R, False, Next.DEFER),
+            (End.WENT_ON, R, False, Next.DEFER),
+            (End.WENT_ON, P, False, Next.DEFER),
             (End.GIVEN_UP, R, False, Next.WAIT_HERE),
             (End.GIVEN_UP, R, True, Next.END),
             (End.GIVEN_UP, TaskStatus.UNKNOWN, False, Next.END),
@@ -333,6 +336,7 @@ class TestWhatFollowsAnEvent:
             (End.DEADLINE, DOWN, 0.0, Next.END),
             (End.GIVEN_UP, DOWN, -60.0, Next.END),
             (End.PAUSED, DOWN, -60.0, Next.END),
+            (End.WENT_ON, DOWN, 0.0, Next.DEFER),
             (End.ANSWERED, DOWN, -60.0, Next.PAUSE),
         ],
     )
@@ -379,6 +383,7 @@ class WaitingForARun(RuleBasedStateMachine):
             on_paused=self.on_paused,
             tell_pauses_from=self.tell_pauses_from,
             pause_told=self.asked,
+            asked=self.asked,
         )
         self._advance()
 
@@ -411,7 +416,7 @@ class WaitingForARun(RuleBasedStateMachine):
         elif then is Next.END:
             # A result that there is was not given up while the API could be asked.
             assert isinstance(seen, BrowserActError) or not self.status.ended
-            assert told.end is not End.ENDED or self.now >= self.deadline + BACKSTOP
+            assert told.end not in (End.ENDED, End.WENT_ON) or self.now >= self.deadline + BACKSTOP
             self.ended_as = told.end
         elif then is Next.PAUSE and self.on_paused is OnPaused.FAIL:
             self.ended_as = told.end
@@ -445,10 +450,6 @@ class WaitingForARun(RuleBasedStateMachine):
                 self.poll_failed = False
                 self._advance()
             elif isinstance(step, Say):
-                self._advance()
-            elif isinstance(step, PauseOver):
-                assert self.asked
-                self.asked = False
                 self._advance()
             elif self.failures > 0:
                 self.failures -= 1

@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
 from airflow_provider_browseract.webhook.callback import resumed_xcom
@@ -181,7 +181,8 @@ class TestAQuestionToAPerson:
 
     def test_is_taken_back_when_someone_lets_the_run_go_on_in_browseract(self, emulator, people, asked):
         BrowserActHook().resume_task(emulator.tasks[0].id)
-        assert wait(asked()).end is End.ENDED
+        emulator.set_workflow(HUMAN.id, duration=60.0)
+        assert wait(asked()).end in (End.WENT_ON, End.ENDED)
         assert (people.question["chosen"], people.question["by"]) == (["Resume"], None)
 
     def test_that_airflow_cannot_be_asked_about_goes_on_being_looked_after(self, people, asked, capfd):
@@ -190,11 +191,31 @@ class TestAQuestionToAPerson:
         assert event.end is End.DEADLINE
         assert "could not be looked for: the API server is away" in "".join(capfd.readouterr())
 
-    def test_that_cannot_be_taken_back_does_no_harm(self, emulator, people, asked, capfd):
-        BrowserActHook().resume_task(emulator.tasks[0].id)
+    def test_that_cannot_be_closed_does_no_harm(self, emulator, people, asked, capfd):
+        BrowserActHook().stop_task(emulator.tasks[0].id)
         people.away = RuntimeError("the API server is away")
         assert wait(asked()).end is End.ENDED
-        assert "could not be taken back: the API server is away" in "".join(capfd.readouterr())
+        assert "could not be closed: the API server is away" in "".join(capfd.readouterr())
+
+    def test_that_a_person_answered_while_it_was_closed_has_that_answer(self, emulator, people, asked, monkeypatch):
+        close = people._update
+
+        def answered_meanwhile(**what):
+            people.answer("Stop")
+            close(**what)
+
+        monkeypatch.setattr("airflow.sdk.execution_time.hitl.update_hitl_detail_response", answered_meanwhile)
+        event = wait(asked(deadline=time.time() + 0.3))
+        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+
+    def test_is_waited_for_also_where_the_run_cannot_be_followed(self, people, asked, monkeypatch):
+        async def away(*_):
+            raise OSError("no secrets here")
+
+        monkeypatch.setattr(BrowserActHook, "aget_connection", away)
+        assert wait(asked(answer_by=time.time() + 0.3)).end is End.ANSWERED
+        people._ask("019ab3d5-0000-7000-8000-000000000001")
+        assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
 
     def test_with_an_answer_that_it_did_not_offer_is_told_as_a_failure(self, people, asked):
         people.answer("Perhaps")
@@ -202,28 +223,24 @@ class TestAQuestionToAPerson:
         assert event.end is End.GIVEN_UP
         assert "the answer is ['Perhaps']" in (event.reason or "")
 
-    @tells_of_kills
-    def test_that_was_taken_back_does_not_keep_a_kill_from_stopping_the_run(self, emulator, people, asked, airflow):
-        emulator.set_workflow(HUMAN.id, duration=60.0)
-        made = asked()
-
-        async def story() -> None:
-            running = asyncio.ensure_future(anext(made.run()))
-            BrowserActHook().resume_task(emulator.tasks[0].id)
-            while people.question["chosen"] is None:
-                await asyncio.sleep(0.02)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            made._task_instance = SimpleNamespace(**airflow.names)
-            await made.on_kill()
-
-        asyncio.run(asyncio.wait_for(story(), 20))
-        assert emulator.tasks[0].status == "canceled"
-
-    def test_that_was_taken_back_is_no_answer_to_a_triggerer_that_takes_over(self, emulator, people, asked):
-        BrowserActHook().resume_task(emulator.tasks[0].id)
+    def test_that_was_closed_by_another_trigger_was_answered_by_nobody(self, emulator, people, asked):
         people.answer("Resume", by=None)
-        assert wait(asked(answer_by=time.time() + 3600)).end is End.ENDED
+        assert wait(asked()).end is End.WENT_ON
+        arguments = {"answer_by": time.time() + 60, "answer_default": "resume"}
+        assert wait(asked(**arguments)).end is End.WENT_ON
+        arguments = {"answer_by": time.time() - 60, "answer_default": "resume"}
+        event = wait(asked(**arguments))
+        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.RESUME, None)
+        assert wait(asked(answer_by=time.time() - 60, answer_default="stop")).end is End.WENT_ON
+
+    @pytest.mark.parametrize(("try_number", "closed"), [(1, False), (2, True)])
+    def test_that_an_earlier_try_left_open_is_closed(self, emulator, people, try_number, closed):
+        people._ask("019ab3d5-0000-7000-8000-000000000001")
+        made = trigger(start_short(emulator), on_paused="ask")
+        [question] = people.questions
+        made._task_instance = SimpleNamespace(id=question, try_number=try_number)  # type: ignore[assignment]
+        assert wait(made).end is End.ENDED
+        assert (people.question["chosen"] is not None) == closed
 
     def test_is_closed_when_the_run_ends_so_that_it_is_not_asked_of_a_later_try(self, emulator, people, asked):
         BrowserActHook().stop_task(emulator.tasks[0].id)
@@ -237,7 +254,7 @@ class TestAQuestionToAPerson:
     def test_that_airflow_is_slow_to_tell_of_is_never_left_unheard(self, emulator, people, asked):
         # Before Airflow 3.3, the triggerer takes an answer that nobody waits for as that to its next question.
         people.delay = 0.5
-        BrowserActHook().resume_task(emulator.tasks[0].id)
+        BrowserActHook().stop_task(emulator.tasks[0].id)
 
         async def story() -> None:
             assert len([event async for event in asked().run()]) == 1
@@ -290,7 +307,7 @@ def waiting(emulator, airflow):
     """A trigger of a run that goes on."""
     emulator.set_workflow(ORDERS.id, duration=60.0)
     made = trigger(start(), callback_token_sha256="0" * 64)
-    made._task_instance = SimpleNamespace(**airflow.names)
+    made._task_instance = SimpleNamespace(**airflow.names, id="019ab3d5-0000-7000-8000-000000000001")
     airflow.xcoms["task_id"] = made.browseract_task_id
     return made
 
@@ -381,22 +398,27 @@ class TestAKillThatIsNone:
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
+    @pytest.mark.parametrize("own", [True, False], ids=["to its question", "to one of an earlier try"])
     def test_leaves_the_run_alone_if_the_answer_of_a_person_has_resumed_the_task(
-        self, emulator, waiting, airflow, people, capfd
+        self, emulator, waiting, airflow, people, capfd, own
     ):
         airflow.state = "scheduled"
-        people._ask("019ab3d5-0000-7000-8000-000000000001")
-        [waiting.question] = people.questions
+        people._ask(waiting.task_instance.id)
+        waiting.on_paused, waiting.deferred_at = "ask", time.time()
+        waiting.question = waiting.task_instance.id if own else None
         people.answer("Resume")
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert "the answer of a person has resumed the Airflow task" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("gone", [False, True], ids=["marked", "cleared"])
-    def test_stops_the_run_if_nobody_has_answered(self, emulator, waiting, airflow, people, gone):
-        people._ask("019ab3d5-0000-7000-8000-000000000001")
-        [waiting.question] = people.questions
-        people.away = KeyError("no such question") if gone else None
+    @pytest.mark.parametrize("what", ["marked", "cleared", "answered before"])
+    def test_stops_the_run_if_nobody_has_answered(self, emulator, waiting, airflow, people, what):
+        people._ask(waiting.task_instance.id)
+        if what == "answered before":
+            people.answer("Resume")
+        waiting.on_paused, waiting.deferred_at = "ask", time.time()
+        waiting.question = waiting.task_instance.id
+        people.away = KeyError("no such question") if what == "cleared" else None
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
