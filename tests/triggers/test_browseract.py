@@ -238,7 +238,7 @@ class TestAQuestionToAPerson:
         people._ask("019ab3d5-0000-7000-8000-000000000001")
         made = trigger(start_short(emulator), on_paused="ask")
         [question] = people.questions
-        made._task_instance = SimpleNamespace(id=question, try_number=try_number)
+        made.task_instance = SimpleNamespace(id=question, try_number=try_number, task_id="run")  # type: ignore[assignment]
         assert wait(made).end is End.ENDED
         assert (people.question["chosen"] is not None) == closed
 
