@@ -50,6 +50,7 @@ class People:
     def _find(self, ti_id: UUID) -> dict[str, Any]:
         assert isinstance(ti_id, UUID)
         self.looks.append("begun")
+        # Stands for an API server that takes its time; nobody waits by it.
         time.sleep(self.delay)
         self.looks.append("ended")
         if self.away:

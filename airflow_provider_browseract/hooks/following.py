@@ -62,11 +62,7 @@ def follow(
         return over
 
 
-async def follow_async(
-    steps: Generator[Any, Any, T],
-    client: AsyncBrowserActClient,
-    log: Log,
-) -> T:
+async def follow_async(steps: Generator[Any, Any, T], client: AsyncBrowserActClient, log: Log) -> T:
     """Do the steps in the event loop; as :func:`follow`."""
     try:
         step = next(steps)

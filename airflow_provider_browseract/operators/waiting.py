@@ -172,12 +172,12 @@ class WaitingOperator(BaseOperator):
                 "on_paused_timeout and on_paused_default are about the answer of a person, and with "
                 f"on_paused={self.on_paused!r} nobody is asked. Give on_paused='ask', or leave them out."
             )
-        if not self.wait_for_completion and (asks or read_callbacks(self.on_paused_callback)):
+        callbacks = read_callbacks(self.on_paused_callback)
+        if not self.wait_for_completion and (asks or callbacks):
             raise InputError(
                 "on_paused='ask' and on_paused_callback need wait_for_completion=True: a run that is not waited for is "
                 "not seen to pause."
             )
-        read_callbacks(self.on_paused_callback)
 
     def _poll_interval(self, default: float) -> float:
         return default if self.poll_interval is None else read_seconds("poll_interval", self.poll_interval)
@@ -304,7 +304,7 @@ class WaitingOperator(BaseOperator):
             seen = error
         then = next_after(told, seen, time.time())
         if told.end is End.WENT_ON:
-            wait = replace(wait, question=None, answer_by=None)
+            wait = wait.unasked()
         if then is Next.PAUSE and told.answer is not None:
             known = None if isinstance(seen, BrowserActError) else seen
             if wait.question is None:
@@ -335,7 +335,7 @@ class WaitingOperator(BaseOperator):
             self._defer(context, wait, seen)
         if then is Next.WAIT_HERE and wait.question is not None:
             self.log.warning("The answer of a person cannot be used: %s", told.reason)
-            self._defer(context, replace(wait, question=None, answer_by=None), seen)
+            self._defer(context, wait.unasked(), seen)
         if then is Next.WAIT_HERE:
             self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
             return self._wait_here(context, wait, seen)
@@ -383,7 +383,7 @@ class WaitingOperator(BaseOperator):
         raise AirflowFailException(said)
 
     def _let_go_on(self, context: Context, wait: RunWait, seen: Task | None) -> Any:
-        wait = replace(wait, question=None, answer_by=None)
+        wait = wait.unasked()
         try:
             self.hook.resume_task(wait.browseract_task_id)
         except TaskNotPausedError:

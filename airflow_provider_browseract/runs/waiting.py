@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
@@ -155,6 +155,10 @@ class RunWait:
     pauses: int = 0
     question: str | None = None
     answer_by: float | None = None
+
+    def unasked(self) -> RunWait:
+        """Give the same wait without a question to a person."""
+        return replace(self, question=None, answer_by=None)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from inspect import signature
 from typing import Any, TypeVar
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -74,7 +75,16 @@ async def _ask_airflow(do: Callable[..., T], *args: Any) -> T:
     return await uninterrupted(asking)
 
 
-class TaskTrigger(BaseTrigger):
+class _Stored:
+    """Is stored as its class and its arguments, which it keeps as attributes of the same names."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the arguments, all plain JSON values and none of them secret."""
+        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+
+class TaskTrigger(_Stored, BaseTrigger):
     """Waits until a BrowserAct task has ended, its time is over, or nothing can be learned of it.
 
     It never starts, resumes or judges a run: the operator asks the API again. All moments are absolute, so another
@@ -138,30 +148,6 @@ class TaskTrigger(BaseTrigger):
         self.answer_default = answer_default
         self.cancel_on_kill = cancel_on_kill
         self._seen: Task | None = None
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and the arguments, all plain JSON values and none of them secret."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "browseract_task_id": self.browseract_task_id,
-                "browseract_conn_id": self.browseract_conn_id,
-                "poll_interval": self.poll_interval,
-                "first_poll_at": self.first_poll_at,
-                "deadline": self.deadline,
-                "deferred_at": self.deferred_at,
-                "callback_token_sha256": self.callback_token_sha256,
-                "last_seen": self.last_seen,
-                "steps_told": self.steps_told,
-                "on_paused": self.on_paused,
-                "tell_pauses_from": self.tell_pauses_from,
-                "pause_told": self.pause_told,
-                "question": self.question,
-                "answer_by": self.answer_by,
-                "answer_default": self.answer_default,
-                "cancel_on_kill": self.cancel_on_kill,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and tell once how the wait ended (:class:`WaitEvent`)."""
@@ -364,17 +350,19 @@ class TaskTrigger(BaseTrigger):
         return False
 
     async def _xcom(self, key: str) -> Any:
-        ti: Any = self.task_instance
-        return await XCom.aget_one(
-            key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
-        )
+        return await XCom.aget_one(key=key, **_names(self.task_instance))
+
+
+def _names(ti: Any) -> dict[str, Any]:
+    """Give what XComs know a task instance by."""
+    return {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
 
 
 class _XComs:
     """Pushes XComs of a task instance, as that itself can do in workers only."""
 
     def __init__(self, ti: Any) -> None:
-        self._of = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+        self._of = _names(ti)
 
     def xcom_push(self, key: str, value: Any) -> None:
         XCom.set(key=key, value=value, **self._of)
@@ -407,18 +395,6 @@ class TaskSensorTrigger(TaskTrigger):
             cancel_on_kill=False,
         )
         self.output_format = output_format
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and the arguments, all plain JSON values and none of them secret."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "browseract_task_id": self.browseract_task_id,
-                "browseract_conn_id": self.browseract_conn_id,
-                "poll_interval": self.poll_interval,
-                "output_format": self.output_format,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end the Airflow task with the output of the run, or let the sensor go on in a worker."""
@@ -471,7 +447,7 @@ _SLOTS: dict[str, Slots] = {}
 """What the tasks that wait for room in this triggerer know of the runs, by connection."""
 
 
-class SlotTrigger(BaseTrigger):
+class SlotTrigger(_Stored, BaseTrigger):
     """Waits until BrowserAct seems to have room for one more run. Starts nothing itself, so its end loses nothing.
 
     :param browseract_conn_id: id of the Airflow connection.
@@ -486,18 +462,6 @@ class SlotTrigger(BaseTrigger):
         self.capacity = capacity
         self.pause = pause
         self.until = until
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and the arguments, all plain JSON values and none of them secret."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "browseract_conn_id": self.browseract_conn_id,
-                "capacity": self.capacity,
-                "pause": self.pause,
-                "until": self.until,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and tell once that the wait is over; whether there is room is BrowserAct's to say."""
@@ -519,7 +483,7 @@ class SlotTrigger(BaseTrigger):
         yield TriggerEvent({"waited_for": "slot"})  # type: ignore[no-untyped-call]
 
 
-class TaskFinishedTrigger(BaseEventTrigger):
+class TaskFinishedTrigger(_Stored, BaseEventTrigger):
     """Tells of each BrowserAct task that ends, whoever started it: for an Airflow ``AssetWatcher``.
 
     The ``payload`` in the ``extra`` of the asset's event has under ``tasks`` a dict for each that has ended since the
@@ -554,18 +518,6 @@ class TaskFinishedTrigger(BaseEventTrigger):
         if self.poll_interval < SHORTEST_INTERVAL:
             raise InputError(f"poll_interval is {poll_interval!r}. Give {SHORTEST_INTERVAL:g} seconds at least.")
         self.browseract_conn_id = browseract_conn_id
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and the arguments, all plain JSON values and none of them secret."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "workflow_id": self.workflow_id,
-                "status": self.status,
-                "poll_interval": self.poll_interval,
-                "browseract_conn_id": self.browseract_conn_id,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch alone, as before Airflow 3.3."""
@@ -610,17 +562,15 @@ class TaskFinishedTrigger(BaseEventTrigger):
         async for ended in shared_stream:
             wanted = matching(ended, self.workflow_id, statuses)
             if cursor is None:
-                cursor, news = Cursor.beginning(wanted, time.time()), []
-            else:
-                news = cursor.news(wanted)
-                if not news:
-                    continue
-            if news:
+                cursor = Cursor.beginning(wanted, time.time())
+            elif news := cursor.news(wanted):
                 # In one event: another one at once would start no run of a DAG before a third one comes.
                 yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
                 cursor.tell(news, time.time())
                 # Rather told twice than never: first Airflow has to have the event.
                 await asyncio.sleep(PERSIST_GRACE)
+            else:
+                continue
             await self._keep(cursor)
 
     @property
