@@ -421,6 +421,8 @@ class TaskSensorTrigger(TaskTrigger):
             if not task.status.ended:
                 self.log.info("%s", status_line(task))
                 self.last_seen, self.steps_told = task.status.value, len(task.steps)
+                # This was the first question.
+                self.first_poll_at = min(time.time() + self.poll_interval, self.deadline)
                 await _ask_airflow(show_run, _XComs(self.task_instance), task)
         except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and sees to it
             self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
