@@ -230,14 +230,23 @@ class Emulator:
         :param skip: how many requests to leave unharmed before
         :raises ValueError: if there is no such endpoint
         """
-        if endpoint not in (EVERY_ENDPOINT, DOWNLOAD_FILE, *ENDPOINTS):
-            raise ValueError(f"no such endpoint: {endpoint!r} (there are: {', '.join(ENDPOINTS)})")
-
-        def concerns(asked: str) -> bool:
-            return asked == endpoint or (endpoint == EVERY_ENDPOINT and asked in ENDPOINTS)
-
         with self._changed:
-            self._request_faults.arm(fault, concerns, times=times, skip=skip)
+            self._request_faults.arm(fault, _concerns(endpoint), times=times, skip=skip)
+
+    @contextlib.contextmanager
+    def outage(self, endpoint: str, fault: RequestFault) -> Iterator[None]:
+        """Let every request go wrong while the context lasts; faults that were armed before come first.
+
+        :param endpoint: as in :meth:`fault`
+        :raises ValueError: if there is no such endpoint
+        """
+        with self._changed:
+            disarm = self._request_faults.arm(fault, _concerns(endpoint), times=None)
+        try:
+            yield
+        finally:
+            with self._changed:
+                disarm()
 
     def callback_fault(
         self,
@@ -371,6 +380,13 @@ class Emulator:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.service.clock(), timezone.utc)
+
+
+def _concerns(endpoint: str) -> Callable[[str], bool]:
+    """Return what tells whether a request fault of an endpoint concerns a request."""
+    if endpoint not in (EVERY_ENDPOINT, DOWNLOAD_FILE, *ENDPOINTS):
+        raise ValueError(f"no such endpoint: {endpoint!r} (there are: {', '.join(ENDPOINTS)})")
+    return lambda asked: asked == endpoint or (endpoint == EVERY_ENDPOINT and asked in ENDPOINTS)
 
 
 def _addresses(host: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-RequestFaultKind = Literal["slow", "hung", "status", "html", "lost_answer", "reset", "refused"]
+RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_answer", "reset", "refused"]
 CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order"]
 
 #: The endpoint name for faults of every endpoint of the API (files are not part of it).
@@ -27,6 +27,7 @@ class RequestFault:
     retry_after: str | None = None
     code: int = 0
     message: str | None = None
+    location: str | None = None
 
     @classmethod
     def slow(cls, seconds: float) -> RequestFault:
@@ -56,6 +57,23 @@ class RequestFault:
         if not 200 <= http_status <= 599:
             raise ValueError(f"an HTTP status is from 200 to 599, got {http_status!r}")
         return cls("html", http_status=http_status)
+
+    @classmethod
+    def gateway(cls, http_status: int) -> RequestFault:
+        """Answer with the JSON of an API gateway or a firewall, which has no code of BrowserAct's."""
+        if not 400 <= http_status <= 599:
+            raise ValueError(f"an error status is from 400 to 599, got {http_status!r}")
+        return cls("gateway", http_status=http_status)
+
+    @classmethod
+    def redirect(cls, location: str = "/login", *, http_status: int = 302) -> RequestFault:
+        """Redirect to another page, as a host does that wants a login first.
+
+        :param location: value of the ``Location`` header
+        """
+        if not 300 <= http_status <= 399:
+            raise ValueError(f"the status of a redirect is from 300 to 399, got {http_status!r}")
+        return cls("redirect", http_status=http_status, location=location)
 
     @classmethod
     def lost_answer(cls, *, status: int | None = None) -> RequestFault:
@@ -133,8 +151,10 @@ class FaultPlan(Generic[Fault]):
     def __init__(self) -> None:
         self._armed: list[_Armed[Fault]] = []
 
-    def arm(self, fault: Fault, concerns: Callable[..., bool], *, times: int | None, skip: int = 0) -> None:
-        """Add a fault.
+    def arm(
+        self, fault: Fault, concerns: Callable[..., bool], *, times: int | None, skip: int = 0
+    ) -> Callable[[], None]:
+        """Add a fault, and return a function that removes it.
 
         :param concerns: tells whether the fault concerns what :meth:`take` is asked about
         :param times: how often it strikes; None means until cleared
@@ -144,7 +164,13 @@ class FaultPlan(Generic[Fault]):
             raise ValueError(f"times must be 1 or more, or None, got {times!r}")
         if skip < 0:
             raise ValueError(f"skip must not be negative, got {skip!r}")
-        self._armed.append(_Armed(fault, concerns, skip, times))
+        armed = _Armed(fault, concerns, skip, times)
+        self._armed.append(armed)
+
+        def disarm() -> None:
+            self._armed = [each for each in self._armed if each is not armed]
+
+        return disarm
 
     def take(self, *about: Any) -> Fault | None:
         """Return the first fault that strikes, and count it."""
@@ -171,6 +197,8 @@ _REQUEST_FAULTS: dict[str, Callable[..., RequestFault]] = {
     "hung": RequestFault.hung,
     "status": RequestFault.status,
     "html": RequestFault.html,
+    "gateway": RequestFault.gateway,
+    "redirect": RequestFault.redirect,
     "lost_answer": RequestFault.lost_answer,
     "reset": RequestFault.reset,
     "refused": RequestFault.refused,

@@ -23,6 +23,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import http
 import ipaddress
 import json
 import logging
@@ -327,6 +328,10 @@ class _Gate:
         status = fault.http_status or 400
         if fault.kind in ("html", "lost_answer"):
             return Response(HTML_PAGE, status, media_type="text/html")
+        if fault.kind == "redirect":
+            return Response(b"", status, {"Location": fault.location or "/"})
+        if fault.kind == "gateway":
+            return _json({"message": http.HTTPStatus(status).phrase}, status)
         headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
         code = fault.code or status
         message = fault.message or MESSAGES.get(code, "Internal error" if status >= 500 else "Refused")

@@ -73,6 +73,8 @@ def test_an_endpoint_that_does_not_exist_cannot_have_faults() -> None:
         lambda: RequestFault.slow(-1),
         lambda: RequestFault.refused(0),
         lambda: RequestFault.lost_answer(status=200),
+        lambda: RequestFault.gateway(302),
+        lambda: RequestFault.redirect(http_status=200),
         lambda: CallbackFault.doubled(1),
         lambda: CallbackFault.late(-1),
         lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
@@ -165,6 +167,34 @@ def test_another_host_answers_200_with_a_page(client: Any) -> None:
     assert answer.status_code == 200
     assert "<html>" in answer.text
     assert client.emulator.tasks == []
+
+
+def test_gateway_answers_with_json_that_has_no_code_of_browseract(client: Any) -> None:
+    client.emulator.fault("run-task", RequestFault.gateway(403), times=1)
+    answer = client.start(PLAIN_TEXT)
+    assert answer.status_code == 403
+    assert answer.json() == {"message": "Forbidden"}
+    assert client.emulator.tasks == []
+
+
+def test_redirect_leads_to_another_page(client: Any) -> None:
+    client.emulator.fault("run-task", RequestFault.redirect("https://login.example.com/"), times=1)
+    answer = client.start(PLAIN_TEXT)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "https://login.example.com/")
+    assert client.emulator.tasks == []
+
+
+def test_outage_strikes_every_request_until_it_is_over_and_leaves_other_faults_armed(client: Any) -> None:
+    client.emulator.fault("get-region-list", RequestFault.status(500), times=1, skip=2)
+    with client.emulator.outage("*", RequestFault.html(403)):
+        assert [client.regions().status_code for _ in range(2)] == [403, 403]
+        assert client.start(PLAIN_TEXT).status_code == 403
+    assert [client.regions().status_code for _ in range(2)] == [500, 200]
+
+
+def test_outage_of_an_endpoint_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="get-tasks"), Emulator().outage("get-tasks", RequestFault.html()):
+        pass
 
 
 def test_a_lost_answer_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
