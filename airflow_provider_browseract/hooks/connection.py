@@ -7,16 +7,22 @@ description from the provider info (:func:`connection_type`), Airflow 3.1 asks t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.runs.inputs import InputError, read_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.api.client import ClientSettings
+
+log = logging.getLogger(__name__)
 
 CONNECTION_TYPE = "browseract"
 HOOK_NAME = "BrowserAct"
@@ -52,16 +58,21 @@ EXTRA_FIELDS = (
         "Seconds during which a call that failed for a moment is tried again. Default: 60.",
     ),
 )
-HIDDEN_FIELDS = ["login", "schema", "port"]
-RELABELING = {"password": "API key", "host": "API address"}
-PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-..."}
+HIDDEN_FIELDS = ["login", "schema"]
+RELABELING = {"password": "API key", "host": "API address", "port": "API port"}
+# The Test button of Airflow 3.3 sends port 0 for a connection without one, and the API server then takes the connection
+# for a changed one and answers 400. So the form shows the port, which hardly anybody needs otherwise.
+PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-...", "port": "443"}
+
+_warned: set[tuple[str | None, str]] = set()
+"""Connections and warnings that this process has logged."""
 
 
 def no_connection(conn_id: str) -> str:
     """Say that there is no such connection, and how to make one."""
     return (
-        f"There is no connection {conn_id!r}. Add one of type BrowserAct with the API key as its password, or set "
-        f"AIRFLOW_CONN_{conn_id.upper()}."
+        f"There is no connection {conn_id!r}. Add one of type BrowserAct with the API key in its API key (password) "
+        f"field, or set AIRFLOW_CONN_{conn_id.upper()}."
     )
 
 
@@ -118,14 +129,18 @@ class ConnectionSettings:
 
     :param client: how to reach the BrowserAct API.
     :param webhook_base_url: where BrowserAct reaches the Airflow API server; None to do without callbacks.
+    :param warning: what is odd about the connection although it can be used, as a sentence; None if nothing is.
     """
 
     client: ClientSettings
     webhook_base_url: str | None
+    warning: str | None = None
 
 
 def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
     """Read a connection, wherever it came from.
+
+    Log a warning if its extra has unknown keys, once per process and connection.
 
     :param connection: password is the API key; host (with scheme, or with the scheme in ``schema``, and a port)
         overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, numbers also as text.
@@ -136,6 +151,10 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     from airflow_provider_browseract.api.retries import RetryPolicy
 
     extra = connection.extra_dejson
+    warning = _unknown_keys(extra)
+    if warning and (connection.conn_id, warning) not in _warned:
+        _warned.add((connection.conn_id, warning))
+        log.warning("Connection %r: %s", connection.conn_id, warning)
     timeouts = {
         field.name: _seconds(connection, field.name, extra[field.name])
         for field in EXTRA_FIELDS
@@ -149,7 +168,20 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
         **timeouts,
     )
-    return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)))
+    return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)), warning)
+
+
+def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
+    """Name the keys of a connection's extra that mean nothing, each with the known one that it resembles."""
+    known = [field.name for field in EXTRA_FIELDS]
+    unknown = [key for key in extra if key not in known]
+    if not unknown:
+        return None
+    named = []
+    for key in unknown:
+        nearest = get_close_matches(key, known, n=1)
+        named.append(f"{key!r} (did you mean {nearest[0]!r}?)" if nearest else repr(key))
+    return f"The extra has unknown keys, which are ignored: {', '.join(named)}. Known keys: {', '.join(known)}."
 
 
 def _webhook_base_url(connection: Connection, value: Any) -> str | None:
@@ -177,12 +209,12 @@ def _api_key(connection: Connection) -> str:
     if not key:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r} has no API key. Put one (BrowserAct dashboard: Integrations, Manage "
-            "API Keys) into its password field."
+            "API Keys) into its API key (password) field."
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the password is no API key, since it has spaces or characters that "
-            "no key has. Give the bare key, without 'Bearer' before it."
+            f"Connection {connection.conn_id!r}: the API key (password) field holds no API key, since it has spaces "
+            "or characters that no key has. Give the bare key, without 'Bearer' before it."
         )
     return key
 
@@ -190,9 +222,7 @@ def _api_key(connection: Connection) -> str:
 def _base_url(connection: Connection) -> str:
     from airflow_provider_browseract.api.client import DEFAULT_BASE_URL
 
-    host = (connection.host or "").strip()
-    if not host:
-        return DEFAULT_BASE_URL
+    host = (connection.host or "").strip() or DEFAULT_BASE_URL
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
     try:
         parts = urlsplit(url)
@@ -207,8 +237,10 @@ def _base_url(connection: Connection) -> str:
         usable = False
     if not usable:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the host is not an http or https address. Give one like "
-            f"{DEFAULT_BASE_URL}, or leave it empty."
+            f"Connection {connection.conn_id!r}: the host is not an http or https address. Put one like "
+            f"{DEFAULT_BASE_URL} into the API address (host) field, or leave it empty."
         )
-    netloc = parts.netloc if parts.port or not port else f"{parts.netloc}:{port}"
+    # The port of the scheme, which the form's placeholder proposes, needs no place in the address.
+    implied = not port or port == {"http": 80, "https": 443}[parts.scheme]
+    netloc = parts.netloc if parts.port or implied else f"{parts.netloc}:{port}"
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

@@ -9,18 +9,23 @@ import pytest
 from airflow.models.connection import Connection as ModelConnection
 from airflow.sdk import Connection
 
-from airflow_provider_browseract.hooks.connection import ConnectionFieldError, read_settings
+from airflow_provider_browseract.hooks import connection
+from airflow_provider_browseract.hooks.connection import (
+    EXTRA_FIELDS,
+    ConnectionFieldError,
+    no_connection,
+    read_settings,
+)
 
 
 def read_all(**fields):
     extra = fields.pop("extra", None)
-    connection = Connection(
-        conn_id="browseract_default",
+    stored = Connection(
         conn_type="browseract",
         extra=json.dumps(extra) if extra else None,
-        **{"password": "app-key", **fields},
+        **{"conn_id": "browseract_default", "password": "app-key", **fields},
     )
-    return read_settings(connection, user_agent="test")
+    return read_settings(stored, user_agent="test")
 
 
 def read(**fields):
@@ -45,6 +50,11 @@ def test_a_key_alone_is_enough():
             {"host": "https://gateway.example.com/browseract", "port": 8443},
             "https://gateway.example.com:8443/browseract",
         ),
+        ({"port": 443}, "https://api.browseract.com"),
+        ({"port": 0}, "https://api.browseract.com"),
+        ({"port": 8443}, "https://api.browseract.com:8443"),
+        ({"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
+        ({"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
     ],
 )
 def test_the_host_overrides_the_address(fields, url):
@@ -64,21 +74,66 @@ def test_the_host_overrides_the_address(fields, url):
     ],
 )
 def test_a_host_that_is_no_address_is_refused(host):
-    with pytest.raises(ConnectionFieldError, match="the host is not an http or https address"):
+    with pytest.raises(
+        ConnectionFieldError, match=r"the host is not an http or https address.*API address \(host\) field"
+    ):
         read(host=host)
 
 
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_a_missing_key_is_refused_with_the_place_to_get_one(password):
-    with pytest.raises(ConnectionFieldError, match=r"'browseract_default' has no API key.*Manage API Keys"):
+    expected = r"'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field"
+    with pytest.raises(ConnectionFieldError, match=expected):
         read(password=password)
 
 
 @pytest.mark.parametrize("password", ["Bearer app-key", "app\nkey", "schlüssel"])
 def test_a_password_that_cannot_be_a_key_is_refused_without_being_repeated(password):
-    with pytest.raises(ConnectionFieldError, match="the password is no API key") as caught:
+    with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field holds no API key") as caught:
         read(password=password)
     assert password not in str(caught.value)
+
+
+def test_a_missing_connection_is_reported_with_the_name_of_the_key_field_in_the_form():
+    assert "'nowhere'. Add one of type BrowserAct with the API key in its API key (password) field" in no_connection(
+        "nowhere"
+    )
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """Forget the warnings that this process has logged."""
+    monkeypatch.setattr(connection, "_warned", set())
+
+
+def logged(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == connection.__name__]
+
+
+@pytest.mark.usefixtures("fresh_process")
+class TestUnknownKeysOfTheExtra:
+    def test_are_named_with_the_key_that_was_meant_and_all_known_keys(self, caplog):
+        warning = read_all(extra={"webhook_url": "https://airflow.example.com"}).warning
+        assert warning is not None
+        assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
+        assert "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget." in warning
+        assert logged(caplog) == [f"Connection 'browseract_default': {warning}"]
+
+    def test_without_a_resemblance_are_named_alone(self):
+        assert "unknown keys, which are ignored: 'colour', 'x'. Known" in read_all(extra={"colour": 1, "x": 2}).warning
+
+    def test_are_logged_once_per_process_and_connection(self, caplog):
+        for conn_id in ("one", "one", "two"):
+            read_all(conn_id=conn_id, extra={"webhook_url": "x"})
+        assert [message.partition(":")[0] for message in logged(caplog)] == ["Connection 'one'", "Connection 'two'"]
+
+    def test_do_not_appear_with_their_values(self, caplog):
+        assert "hunter2" not in read_all(extra={"token": "hunter2"}).warning + caplog.text
+
+    def test_are_not_warned_of_where_there_are_none(self, caplog):
+        assert read_all(extra={field.name: 1 for field in EXTRA_FIELDS if field.is_time}).warning is None
+        assert read_all().warning is None
+        assert logged(caplog) == []
 
 
 @pytest.mark.parametrize("none", [None, {}, {"webhook_base_url": None}, {"webhook_base_url": ""}])
