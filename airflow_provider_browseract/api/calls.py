@@ -14,10 +14,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_browseract.api.errors import (
+    BY_CODE,
     BrowserActError,
     NotTheApiError,
+    RateLimitError,
     ServerError,
     UnexpectedAnswerError,
+    WorkflowNotFoundError,
     error_class,
 )
 from airflow_provider_browseract.api.models import (
@@ -105,21 +108,47 @@ class Call(Generic[T]):
         raise self._error(answer, data if isinstance(data, Mapping) else {})
 
     def _error(self, answer: Answer, envelope: Mapping[str, Any]) -> BrowserActError:
-        code, msg, trace_id = (envelope.get(name) for name in ("code", "msg", "traceId"))
-        code = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else None
-        kind = error_class(answer.status, code)
+        given = envelope.get("code")
+        msg, trace_id = (_one_line(envelope.get(name)) for name in ("msg", "traceId"))
+        code = int(given) if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()) else None
+        kind = error_class(answer.status, code, has_code=bool(given))
         if issubclass(kind, NotTheApiError):
-            said = f"answered {self.name} with HTTP {answer.status} and no BrowserAct error"
-            return kind(f"The host {said}", http_status=answer.status)
+            return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=answer.status)
         verb = "failed at" if issubclass(kind, ServerError) else "refused"
-        return kind(
-            f"BrowserAct {verb} {self.name}: {msg or 'no reason given'}",
+        word = None if code is not None else _one_line(given)
+        error = kind(
+            f"BrowserAct {verb} {self.name}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
             http_status=answer.status,
             code=code,
-            msg=str(msg) if msg else None,
-            trace_id=str(trace_id) if trace_id else None,
+            msg=msg,
+            trace_id=trace_id,
             retry_after=_retry_after(answer.headers.get("retry-after")),
+            remedy=self._remedy(kind),
         )
+        # Nobody documented what an unknown code means. Only HTTP 429 says by itself that nothing was carried out.
+        if given and code not in BY_CODE and not isinstance(error, RateLimitError):
+            error.not_processed = False
+        return error
+
+    def _remedy(self, kind: type[BrowserActError]) -> str | None:
+        """Return the remedy with the id that the call was about, where the class does not say it all."""
+        workflow_id = {**self.params, **(self.body or {})}.get("workflow_id")
+        if not issubclass(kind, WorkflowNotFoundError) or workflow_id is None:
+            return None
+        return kind.remedy.replace("workflow_id", f"workflow_id {str(workflow_id)!r}", 1)
+
+
+LONGEST_WORDS = 1000
+"""Characters of BrowserAct's own words that an error keeps."""
+
+
+def _one_line(value: Any) -> str | None:
+    """Return words of an answer as one printable line of bounded length, or None if there are none."""
+    if value is None:
+        return None
+    text = str(value)[: 2 * LONGEST_WORDS]
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(printable.split())[:LONGEST_WORDS] or None
 
 
 def _decode(answer: Answer) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import TracebackType
@@ -24,6 +24,7 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.calls import Answer, Call, next_page
 from airflow_provider_browseract.api.errors import (
     AnswerLostError,
+    AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
 )
@@ -56,6 +57,7 @@ class ClientSettings:
     :param read_timeout: seconds to wait for the next bytes of an answer.
     :param retries: how a call is tried again.
     :param user_agent: who is calling.
+    :param connection: id of the Airflow connection that the settings come from, for error messages.
     """
 
     api_key: str = field(repr=False)
@@ -64,11 +66,15 @@ class ClientSettings:
     read_timeout: float = 30.0
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = f"airflow-provider-browseract/{__version__}"
+    connection: str | None = None
 
     @property
     def longest_call(self) -> float:
-        """Seconds that a call can take with all its tries, as far as it is not slowed down byte by byte."""
-        return self.retries.budget + self.connect_timeout + self.read_timeout
+        """Seconds that a call can take with all its tries, as far as it is not slowed down byte by byte.
+
+        The last try may be two requests: one with a refused API key, and one with the key that replaced it.
+        """
+        return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -80,10 +86,13 @@ class BrowserActClient:
     """Carries calls with ``requests`` over one connection pool.
 
     :param settings: where to, as whom, and how patiently.
+    :param renew: returns the settings anew when BrowserAct refuses the API key. If they have another key, the client
+        uses them from then on and sends the call once more. Default: a refused key is an error at once.
     """
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, *, renew: Callable[[], ClientSettings | None] | None = None) -> None:
         self.settings = settings
+        self._renew = renew
 
     def __enter__(self) -> BrowserActClient:
         return self
@@ -97,7 +106,6 @@ class BrowserActClient:
     def _session(self) -> requests.Session:
         session = requests.Session()
         session.headers.update(self.settings.headers)
-        session.auth = _RequestsBearer(self.settings.api_key)
         return session
 
     def close(self) -> None:
@@ -111,7 +119,11 @@ class BrowserActClient:
         :returns: what the call's reader makes of the answer.
         :raises BrowserActError: the class says what a user can do about it.
         """
-        answer: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_once, call)
+        try:
+            answer: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+        except BrowserActError as error:
+            error.connection = self.settings.connection
+            raise
         return answer
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
@@ -125,6 +137,19 @@ class BrowserActClient:
             yield from page.items
             following = next_page(following, page)
 
+    def _send_with_valid_key(self, call: Call[T]) -> T:
+        key = self.settings.api_key
+        try:
+            return self._send_once(call)
+        except AuthenticationError as error:
+            if not _may_renew(call, error):
+                raise
+            renewed = self._renew() if self._renew is not None else None
+            if renewed is None or renewed.api_key == key:
+                raise
+            self.settings = renewed
+        return self._send_once(call)
+
     def _send_once(self, call: Call[T]) -> T:
         try:
             response = self._session.request(
@@ -132,6 +157,7 @@ class BrowserActClient:
                 self.settings.base_url + call.path,
                 params=dict(call.params),
                 json=call.body,
+                auth=_RequestsBearer(self.settings.api_key),
                 timeout=(self.settings.connect_timeout, self.settings.read_timeout),
                 allow_redirects=False,
             )
@@ -145,10 +171,14 @@ class AsyncBrowserActClient:
     """Carries calls with ``httpx`` over one connection pool; nothing in it blocks the event loop.
 
     :param settings: where to, as whom, and how patiently.
+    :param renew: as for :class:`BrowserActClient`, but awaited.
     """
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(
+        self, settings: ClientSettings, *, renew: Callable[[], Awaitable[ClientSettings | None]] | None = None
+    ) -> None:
         self.settings = settings
+        self._renew = renew
         self._opened: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> AsyncBrowserActClient:
@@ -163,7 +193,6 @@ class AsyncBrowserActClient:
         if self._opened is None:
             self._opened = httpx.AsyncClient(
                 headers=self.settings.headers,
-                auth=_HttpxBearer(self.settings.api_key),
                 timeout=httpx.Timeout(self.settings.read_timeout, connect=self.settings.connect_timeout),
                 verify=await asyncio.to_thread(_ssl_context),
                 limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
@@ -179,7 +208,11 @@ class AsyncBrowserActClient:
 
     async def send(self, call: Call[T]) -> T:
         """Carry a call; as :meth:`BrowserActClient.send`."""
-        return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_once, call)
+        try:
+            return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+        except BrowserActError as error:
+            error.connection = self.settings.connection
+            raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Give the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
@@ -190,15 +223,39 @@ class AsyncBrowserActClient:
                 yield item
             following = next_page(following, page)
 
+    async def _send_with_valid_key(self, call: Call[T]) -> T:
+        key = self.settings.api_key
+        try:
+            return await self._send_once(call)
+        except AuthenticationError as error:
+            if not _may_renew(call, error):
+                raise
+            # Another call may have renewed the settings while this one was under way.
+            if self.settings.api_key == key:
+                renewed = await self._renew() if self._renew is not None else None
+                if renewed is None or renewed.api_key == key:
+                    raise
+                self.settings = renewed
+        return await self._send_once(call)
+
     async def _send_once(self, call: Call[T]) -> T:
         client = await self._client()
         try:
             response = await client.request(
-                call.method, self.settings.base_url + call.path, params=dict(call.params), json=call.body
+                call.method,
+                self.settings.base_url + call.path,
+                params=dict(call.params),
+                json=call.body,
+                auth=_HttpxBearer(self.settings.api_key),
             )
         except httpx.HTTPError as error:
             raise _httpx_error(call, self.settings, error) from None
         return call.read_answer(Answer(response.status_code, response.headers, response.content))
+
+
+def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
+    """Say whether a call may be sent once more with another key; a start only if it surely was not carried out."""
+    return error.not_processed or not call.starts_run
 
 
 @cache

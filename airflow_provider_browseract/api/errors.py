@@ -5,9 +5,14 @@ Nothing here carries a secret: not the API key, not a request's body, not a call
 
 from __future__ import annotations
 
+THE_CONNECTION = "the Airflow connection"
+"""How a remedy refers to the connection. The text of an error adds the connection's id where that is known."""
+
 
 class BrowserActError(Exception):
     """A call to BrowserAct did not succeed.
+
+    ``str(error)`` has up to three lines: the reason, the remedy, and the codes. :attr:`brief` is one line.
 
     :param message: what happened, in one sentence.
     :param http_status: HTTP status of the answer, if there was one.
@@ -15,6 +20,8 @@ class BrowserActError(Exception):
     :param msg: BrowserAct's own words from the error envelope.
     :param trace_id: id that BrowserAct's support asks for.
     :param retry_after: seconds after which the service asked to be called again.
+    :param remedy: what the user can do, in place of what the class says.
+    :param connection: id of the Airflow connection that was used. The clients set it.
     """
 
     remedy: str = ""
@@ -35,6 +42,8 @@ class BrowserActError(Exception):
         msg: str | None = None,
         trace_id: str | None = None,
         retry_after: float | None = None,
+        remedy: str | None = None,
+        connection: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -43,28 +52,41 @@ class BrowserActError(Exception):
         self.msg = msg
         self.trace_id = trace_id
         self.retry_after = retry_after
+        self.connection = connection
+        if remedy is not None:
+            self.remedy = remedy
+
+    @property
+    def brief(self) -> str:
+        """Reason and codes in one line, without the remedy and without a full stop, to be embedded in a sentence."""
+        reason = self._reason.rstrip(".")
+        return f"{reason} ({self._codes})" if self._codes else reason
 
     def __str__(self) -> str:
-        facts = [
-            f"{name} {value}"
-            for name, value in (
-                ("code", self.code),
-                ("HTTP", self.http_status),
-                ("traceId", self.trace_id),
-            )
-            if value is not None
-        ]
-        return " ".join(
-            part for part in (self.message.rstrip("."), f"({', '.join(facts)})." if facts else ".", self.remedy) if part
-        ).replace(" .", ".")
+        reason = self._reason
+        if not reason.endswith((".", "!", "?")):
+            reason += "."
+        remedy = self.remedy
+        if self.connection is not None:
+            remedy = remedy.replace(THE_CONNECTION, f"{THE_CONNECTION} {self.connection!r}")
+        return "\n".join(line for line in (reason, remedy, self._codes) if line)
+
+    @property
+    def _reason(self) -> str:
+        return " ".join(self.message.split())
+
+    @property
+    def _codes(self) -> str:
+        named = (("code", self.code), ("HTTP", self.http_status), ("traceId", self.trace_id))
+        return ", ".join(f"{name} {value}" for name, value in named if value is not None)
 
 
 class AuthenticationError(BrowserActError):
     """The API key is missing, wrong or deleted."""
 
     remedy = (
-        "Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into the password field of the "
-        "Airflow connection."
+        "Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into the API key (password) field "
+        f"of {THE_CONNECTION}."
     )
     not_processed = True
 
@@ -72,7 +94,9 @@ class AuthenticationError(BrowserActError):
 class PermissionDeniedError(BrowserActError):
     """The API key is valid but may not do this."""
 
-    remedy = "Use an API key of the account that owns the workflow."
+    remedy = (
+        f"Put an API key of the account that owns the workflow into the API key (password) field of {THE_CONNECTION}."
+    )
     not_processed = True
 
 
@@ -86,7 +110,10 @@ class NotFoundError(BrowserActError):
 class WorkflowNotFoundError(NotFoundError):
     """No such workflow, or not visible to this API key."""
 
-    remedy = "Check workflow_id (dashboard, or BrowserActHook.iter_workflows), and that the API key is of its account."
+    remedy = (
+        "Check workflow_id (dashboard, or BrowserActHook.iter_workflows), and that the API key is of the account that "
+        "owns the workflow. If it is the id of an official template, use RunTemplateOperator."
+    )
 
 
 class WorkflowNotPublishedError(BrowserActError):
@@ -117,6 +144,18 @@ class InvalidRequestError(BrowserActError):
 
     remedy = "Correct the arguments that the message names."
     not_processed = True
+
+
+class UnknownRefusalError(BrowserActError):
+    """BrowserAct refused a call with a code that its documentation does not list.
+
+    Nobody knows whether BrowserAct carried out a part of the call, so a start is looked up and not sent again.
+    """
+
+    remedy = (
+        "This version of the provider does not know the code. Read BrowserAct's reason above, or ask BrowserAct's "
+        "support and quote the traceId."
+    )
 
 
 class MissingInputError(InvalidRequestError):
@@ -161,7 +200,10 @@ class ServerError(BrowserActError):
 class ConnectionFailedError(BrowserActError):
     """No connection to the API, so the call did not arrive."""
 
-    remedy = "Check the host of the Airflow connection, and that this machine reaches it (DNS, proxy, firewall)."
+    remedy = (
+        f"Check the host of {THE_CONNECTION} (field API address), and that this machine reaches it (DNS, proxy, "
+        "firewall)."
+    )
     temporary = True
     not_processed = True
 
@@ -170,6 +212,12 @@ class AnswerLostError(BrowserActError):
     """The call was sent but no whole answer came back; whether it was carried out is not known."""
 
     temporary = True
+
+
+class AnswerTooLargeError(BrowserActError):
+    """The answer is larger than the caller accepts, so the rest of it was not read."""
+
+    remedy = "Raise max_answer, or make a call whose answer is smaller, such as get_task_status."
 
 
 class UnexpectedAnswerError(BrowserActError):
@@ -181,7 +229,9 @@ class UnexpectedAnswerError(BrowserActError):
 class NotTheApiError(UnexpectedAnswerError):
     """The host answered, but with a page or a redirect: it is not BrowserAct's API."""
 
-    remedy = "Set the host of the Airflow connection to the address of BrowserAct's API, or leave it empty."
+    remedy = (
+        f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API, or leave it empty."
+    )
 
 
 class RunStartUnknownError(BrowserActError):
@@ -215,8 +265,13 @@ BY_CODE: dict[int, type[BrowserActError]] = {
 """Which exception a code of the error envelope means."""
 
 
-def error_class(http_status: int, code: int | None) -> type[BrowserActError]:
-    """Choose the exception for an answer: by BrowserAct's code if it is a known one, else by the HTTP status."""
+def error_class(http_status: int, code: int | None, *, has_code: bool) -> type[BrowserActError]:
+    """Choose the exception for an answer: by BrowserAct's code if it is documented, else by the HTTP status.
+
+    :param http_status: HTTP status of the answer.
+    :param code: the code of the error envelope, where it is a number.
+    :param has_code: whether the envelope has a code at all.
+    """
     if code in BY_CODE:
         return BY_CODE[code]
     if http_status == 401:
@@ -227,4 +282,4 @@ def error_class(http_status: int, code: int | None) -> type[BrowserActError]:
         return RateLimitError
     if http_status >= 500 or http_status == 408:
         return ServerError
-    return NotTheApiError if code is None else InvalidRequestError
+    return UnknownRefusalError if has_code else NotTheApiError

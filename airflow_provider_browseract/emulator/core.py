@@ -130,9 +130,7 @@ class Emulator:
         templates: Iterable[EmulatedTemplate] = TEMPLATES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not api_key:
-            raise ValueError("api_key must not be empty")
-        self.api_key = api_key
+        self.rotate_key(api_key)
         self.callback_timeout = callback_timeout
         self.callback_retry_delay = callback_retry_delay
         self.service = BrowserActService(
@@ -220,6 +218,16 @@ class Emulator:
         :raises KeyError: if there is no such workflow
         """
         self.service.plan_run(workflow_id, settings)
+
+    def rotate_key(self, api_key: str) -> None:
+        """Accept another API key from now on, and refuse the one before.
+
+        :param api_key: the key to accept
+        :raises ValueError: if it is empty
+        """
+        if not api_key:
+            raise ValueError("api_key must not be empty")
+        self.api_key = api_key
 
     def fault(self, endpoint: str, fault: RequestFault, *, times: int | None = None, skip: int = 0) -> None:
         """Let requests go wrong.

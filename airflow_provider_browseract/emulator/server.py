@@ -9,6 +9,7 @@ an API key, what other processes need to direct it. Bodies are JSON:
 ``GET /_emulator/workflows``             ids, names and main settings of workflows and templates
 ``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
 ``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
+``POST /_emulator/api-key``              ``{api_key}``: the key to accept in place of the present one
 ``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
                                          of RequestFault, and further members are its arguments
 ``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
@@ -228,6 +229,14 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
     @control("POST", "next-run/{workflow_id}")
     async def next_run(request: Request) -> Any:
         emulator.next_run(request.path_params["workflow_id"], **settings_from_json(await body(request)))
+        return {}
+
+    @control("POST", "api-key")
+    async def rotate_key(request: Request) -> Any:
+        api_key = (await body(request)).get("api_key")
+        if not isinstance(api_key, str):
+            raise TypeError("api_key must be a string")
+        emulator.rotate_key(api_key)
         return {}
 
     @control("POST", "faults")

@@ -75,7 +75,8 @@ class BrowserActHook(BaseHook):
     Each endpoint of the API has a method, and a second one, with an ``a`` before its name, that does not block the
     event loop. The latter share one connection pool within :meth:`async_client`; elsewhere each opens its own.
 
-    The connection is looked up at the first call, once. Every method raises
+    The connection is looked up at the first call, and again when BrowserAct refuses its API key: if the connection has
+    another key by then, that one is used from then on. Every method raises
     :class:`~airflow_provider_browseract.api.errors.BrowserActError`, in the class that says what can be done, and
     :class:`~airflow_provider_browseract.runs.inputs.InputError` for arguments or a connection that cannot be used.
 
@@ -115,7 +116,7 @@ class BrowserActHook(BaseHook):
         """The client that carries any call of :mod:`airflow_provider_browseract.api.calls`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(self.settings.client)
+        return BrowserActClient(self.settings.client, renew=self._renew)
 
     def get_conn(self) -> BrowserActClient:
         """Return :attr:`client`, under the name that Airflow's hooks have in common."""
@@ -393,7 +394,11 @@ class BrowserActHook(BaseHook):
             return self.client.send(call)
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        with BrowserActClient(_hurried(self.settings.client, within)) as client:
+        def renew() -> ClientSettings | None:
+            renewed = self._renew()
+            return None if renewed is None else _hurried(renewed, within)
+
+        with BrowserActClient(_hurried(self.settings.client, within), renew=renew) as client:
             return client.send(call)
 
     async def astop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
@@ -581,18 +586,57 @@ class BrowserActHook(BaseHook):
         return form.read_settings(connection, user_agent=user_agent)
 
     async def _asettings(self) -> form.ConnectionSettings:
-        """Give :attr:`settings`, and read the connection for them without blocking the event loop."""
+        """Return :attr:`settings`, and read the connection for them without blocking the event loop."""
         if "settings" not in self.__dict__:
-            try:
-                connection = await uninterrupted(self.aget_connection(self.browseract_conn_id))
-            except AirflowNotFoundException:
-                # In a task of Airflow 3.1, and under dag.test(), only the blocking look-up reaches the connections that
-                # Airflow keeps; the other one says of them that they are not there.
-                if not _in_a_task():
-                    raise
-                connection = self.get_connection(self.browseract_conn_id)
-            self.__dict__["settings"] = self._read(connection)
+            self.__dict__["settings"] = await self._alook_up()
         return self.settings
+
+    async def _alook_up(self) -> form.ConnectionSettings:
+        """Read the connection without blocking the event loop."""
+        try:
+            connection = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+        except AirflowNotFoundException:
+            # In a task of Airflow 3.1, and under dag.test(), only the blocking look-up reaches the connections that
+            # Airflow keeps; the other one does not find them.
+            if not _in_a_task():
+                raise
+            connection = self.get_connection(self.browseract_conn_id)
+        return self._read(connection)
+
+    def _renew(self) -> ClientSettings | None:
+        """Read the connection again, since BrowserAct refused its API key; return None where that fails."""
+        try:
+            settings = self._read(self.get_connection(self.browseract_conn_id))
+        except Exception as error:  # noqa: BLE001 - the refused key is the error that the caller reports
+            self._log_not_renewed(error)
+            return None
+        return self._renewed(settings)
+
+    async def _arenew(self) -> ClientSettings | None:
+        """As :meth:`_renew`, without blocking the event loop."""
+        try:
+            settings = await self._alook_up()
+        except Exception as error:  # noqa: BLE001 - the refused key is the error that the caller reports
+            self._log_not_renewed(error)
+            return None
+        return self._renewed(settings)
+
+    def _renewed(self, settings: form.ConnectionSettings) -> ClientSettings:
+        if settings.client.api_key != self.settings.client.api_key:
+            self.log.info(
+                "BrowserAct refused the API key of connection %r. The connection has another key now, which is used "
+                "from here on.",
+                self.browseract_conn_id,
+            )
+            self.__dict__["settings"] = settings
+        return settings.client
+
+    def _log_not_renewed(self, error: Exception) -> None:
+        self.log.warning(
+            "BrowserAct refused the API key of connection %r, and the connection could not be read again (%s).",
+            self.browseract_conn_id,
+            type(error).__name__,
+        )
 
     @asynccontextmanager
     async def _carrier(self, within: float | None) -> AsyncIterator[AsyncBrowserActClient]:
@@ -614,8 +658,15 @@ class BrowserActHook(BaseHook):
     async def _open(self, within: float | None) -> AsyncIterator[AsyncBrowserActClient]:
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
+        def patient(settings: ClientSettings) -> ClientSettings:
+            return settings if within is None else _hurried(settings, within)
+
+        async def renew() -> ClientSettings | None:
+            renewed = await self._arenew()
+            return None if renewed is None else patient(renewed)
+
         settings = (await self._asettings()).client
-        async with AsyncBrowserActClient(settings if within is None else _hurried(settings, within)) as client:
+        async with AsyncBrowserActClient(patient(settings), renew=renew) as client:
             yield client
 
     async def _asend(self, call: calls.Call[T], within: float | None = None) -> T:
@@ -642,6 +693,7 @@ class BrowserActHook(BaseHook):
                 code=error.code,
                 msg=error.msg,
                 trace_id=error.trace_id,
+                connection=error.connection,
             ) from error
         except BaseException:
             # Such as Airflow's task timeout, which interrupts wherever the code is.

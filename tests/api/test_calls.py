@@ -98,11 +98,16 @@ class TestAnswers:
             assert (error.code, error.msg, error.trace_id, error.http_status) == (code, "words", "abc", status)
             for part in (f"code {code}", f"HTTP {status}", "traceId abc", "words"):
                 assert part in str(error)
+                assert part in error.brief
+            assert error.not_processed is kind.not_processed
 
     @pytest.mark.parametrize(
         ("status", "kind"),
         [
-            (400, errors.InvalidRequestError),
+            (200, errors.UnknownRefusalError),
+            (400, errors.UnknownRefusalError),
+            (404, errors.UnknownRefusalError),
+            (409, errors.UnknownRefusalError),
             (401, errors.AuthenticationError),
             (403, errors.PermissionDeniedError),
             (429, errors.RateLimitError),
@@ -115,14 +120,51 @@ class TestAnswers:
         with pytest.raises(kind):
             calls.get_task("7").read_answer(answer(status, {"code": 4711, "msg": "new"}))
 
+    @pytest.mark.parametrize("code", [4711, "4711", "QUOTA_EXCEEDED"])
+    @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500])
+    def test_an_undocumented_code_never_proves_that_nothing_was_carried_out(self, status, code):
+        with pytest.raises(errors.BrowserActError) as caught:
+            calls.run_task("70").read_answer(answer(status, {"code": code, "msg": "new"}))
+        assert caught.value.not_processed is False
+        assert not isinstance(caught.value, errors.NotTheApiError)
+        assert caught.value.temporary is (status == 500)
+        assert str(code) in caught.value.brief
+
+    def test_http_429_says_by_itself_that_nothing_was_carried_out(self):
+        with pytest.raises(errors.RateLimitError) as caught:
+            calls.run_task("70").read_answer(answer(429, {"code": 4711, "msg": "new"}))
+        assert caught.value.not_processed is True
+
+    @pytest.mark.parametrize("call", [calls.run_task("70"), calls.get_workflow("70")])
+    def test_a_workflow_that_is_not_found_is_named_in_the_remedy(self, call):
+        with pytest.raises(errors.WorkflowNotFoundError) as caught:
+            call.read_answer(answer(400, {"code": 10111, "msg": "not visible"}))
+        assert "Check workflow_id '70' (dashboard" in str(caught.value)
+        assert "RunTemplateOperator" in str(caught.value)
+
+    def test_words_of_the_api_become_one_bounded_line(self):
+        with pytest.raises(errors.InvalidRequestError) as caught:
+            calls.get_task("7").read_answer(
+                answer(400, {"code": 99001, "msg": "first\nsecond\x1b[31m\u2028" + "x" * 5000, "traceId": "a\nb"})
+            )
+        assert caught.value.msg is not None
+        assert caught.value.msg.startswith("first second [31m xxx")
+        assert len(caught.value.msg) == 1000
+        assert caught.value.trace_id == "a b"
+
     def test_an_error_with_status_200_is_still_an_error(self):
         with pytest.raises(errors.TaskNotFoundError):
             calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))
 
     @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
     def test_a_page_or_a_redirect_means_that_the_host_is_not_the_api(self, status, body):
-        with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection"):
+        with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection") as caught:
             calls.get_task("7").read_answer(Answer(status, {"content-type": "text/html"}, body))
+        assert str(caught.value).count(f"HTTP {status}") == 1
+
+    def test_json_of_another_api_means_that_the_host_is_not_the_api(self):
+        with pytest.raises(errors.NotTheApiError, match="is not from BrowserAct's API"):
+            calls.get_task("7").read_answer(answer(404, {"message": "Not Found"}))
 
     def test_json_that_breaks_off_is_not_taken_for_a_wrong_host(self):
         with pytest.raises(errors.UnexpectedAnswerError, match="not whole JSON") as caught:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
 
@@ -32,11 +33,12 @@ QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
 class Sync:
     """Uses the synchronous client."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
         self.settings = settings
+        self.renew = renew
 
     def send(self, *several: calls.Call):
-        with BrowserActClient(self.settings) as client:
+        with BrowserActClient(self.settings, renew=self.renew) as client:
             return [client.send(call) for call in several][-1]
 
     def items(self, call: calls.Call) -> list:
@@ -47,12 +49,17 @@ class Sync:
 class Async:
     """Uses the asynchronous client in the same way."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
         self.settings = settings
+        self.renew = renew
+
+    async def _arenew(self) -> ClientSettings | None:
+        return None if self.renew is None else self.renew()
 
     def send(self, *several: calls.Call):
         async def go():
-            async with AsyncBrowserActClient(self.settings) as client:
+            renew = None if self.renew is None else self._arenew
+            async with AsyncBrowserActClient(self.settings, renew=renew) as client:
                 return [await client.send(call) for call in several][-1]
 
         return asyncio.run(go())
@@ -184,6 +191,83 @@ def test_a_wrong_key_is_said_at_once_and_not_repeated(kind, running, emulator):
         kind(ClientSettings("app-wrong", running.url)).send(calls.get_region_list())
     assert "app-wrong" not in str(caught.value)
     assert count(emulator, "get-region-list") == 1
+
+
+class TestARefusedKey:
+    @pytest.fixture
+    def settings(self, running, emulator):
+        """Settings with a key that the emulator accepted until now."""
+        emulator.rotate_key("app-new")
+        return ClientSettings("app-emulator", running.url, retries=QUICK, connection="browseract_prod")
+
+    def test_is_replaced_and_a_start_is_sent_once_more_so_that_one_run_exists(self, kind, emulator, settings):
+        client = kind(settings, renew=lambda: replace(settings, api_key="app-new"))
+        created = client.send(calls.run_task(ORDERS.id))
+        assert [task.id for task in emulator.tasks] == [created.id]
+        assert [request.status for request in emulator.requests] == [401, 200]
+
+    def test_is_replaced_for_all_later_calls(self, kind, emulator, settings):
+        asked = []
+
+        def renew():
+            asked.append(1)
+            return replace(settings, api_key="app-new")
+
+        kind(settings, renew).send(*[calls.get_region_list()] * 3)
+        assert len(asked) == 1
+        assert [request.status for request in emulator.requests] == [401, 200, 200, 200]
+
+    @pytest.mark.parametrize("key", ["app-emulator", None], ids=["the same key", "no settings"])
+    def test_that_nothing_replaces_is_an_error_at_once(self, kind, emulator, settings, key):
+        renew = lambda: None if key is None else replace(settings, api_key=key)  # noqa: E731
+        with pytest.raises(errors.AuthenticationError, match="connection 'browseract_prod'"):
+            kind(settings, renew).send(calls.get_region_list())
+        assert count(emulator, "get-region-list") == 1
+
+    def test_that_another_refused_key_replaces_is_an_error_after_one_more_request(self, kind, emulator, settings):
+        with pytest.raises(errors.AuthenticationError):
+            kind(settings, lambda: replace(settings, api_key="app-wrong")).send(calls.get_region_list())
+        assert count(emulator, "get-region-list") == 2
+
+    def test_leads_to_no_second_start_when_the_refusal_has_an_undocumented_code(self, kind, emulator, settings):
+        emulator.fault("run-task", RequestFault.refused(4711, http_status=401))
+        asked = []
+        with pytest.raises(errors.AuthenticationError):
+            kind(settings, lambda: asked.append(1)).send(calls.run_task(ORDERS.id))
+        assert count(emulator, "run-task") == 1
+        assert asked == []
+
+    def test_that_another_call_has_replaced_meanwhile_is_not_looked_up_again(self, emulator, settings, monkeypatch):
+        arrived, replaced = threading.Event(), threading.Event()
+        accepts_key = emulator.accepts_key
+
+        def accepts_key_later(authorization: str) -> bool:
+            arrived.set()
+            return replaced.wait(10) and accepts_key(authorization)
+
+        monkeypatch.setattr(emulator, "accepts_key", accepts_key_later)
+
+        async def never():
+            raise AssertionError("the key was looked up again")
+
+        async def go():
+            async with AsyncBrowserActClient(settings, renew=never) as client:
+                sending = asyncio.create_task(client.send(calls.get_region_list()))
+                await asyncio.to_thread(arrived.wait, 10)
+                client.settings = replace(settings, api_key="app-new")
+                replaced.set()
+                return await sending
+
+        assert asyncio.run(go())
+        assert [request.status for request in emulator.requests] == [401, 200]
+
+
+def test_an_error_names_the_connection_of_the_settings(kind):
+    settings = ClientSettings(
+        "app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1), connection="browseract_prod"
+    )
+    with pytest.raises(errors.ConnectionFailedError, match="host of the Airflow connection 'browseract_prod'"):
+        kind(settings).send(calls.get_region_list())
 
 
 def test_a_web_page_is_not_taken_for_an_answer(client, emulator):

@@ -15,6 +15,7 @@ NOBODY_KNOWS = [errors.AnswerLostError, errors.ServerError]
 HOPELESS = [
     errors.AuthenticationError,
     errors.InvalidRequestError,
+    errors.UnknownRefusalError,
     errors.TaskNotFoundError,
     errors.NotTheApiError,
     errors.UnexpectedAnswerError,

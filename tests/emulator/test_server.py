@@ -50,6 +50,14 @@ class TestTheApi:
         assert client.regions().status_code == 200
         assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
 
+    def test_the_key_can_be_replaced_at_run_time(self, client: Any) -> None:
+        client.running.emulator.rotate_key("app-new")
+        assert client.running.connection["password"] == "app-new"
+        assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
+        assert client.regions(headers={"Authorization": "Bearer app-new"}).status_code == 200
+        with pytest.raises(ValueError, match="must not be empty"):
+            client.running.emulator.rotate_key("")
+
     def test_errors_come_in_the_envelope(self, client: Any) -> None:
         answer = client.call("GET", "get-task", params={"task_id": "1"})
         assert answer.status_code == 400
@@ -188,6 +196,11 @@ class TestTheControl:
         assert task["output"]["string"] == "B"
         assert httpx.get(task["output"]["files"][0]).text == "A"
 
+    def test_the_api_key_can_be_replaced(self, client: Any) -> None:
+        assert self.post(client, "api-key", {"api_key": "app-new"}).status_code == 200
+        assert client.running.api_key == "app-new"
+        assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
+
     def test_faults_can_be_armed_and_cleared(self, client: Any) -> None:
         fault = {"endpoint": "get-region-list", "kind": "status", "http_status": 429, "retry_after": 3}
         assert self.post(client, "faults", {**fault, "times": 1, "skip": 1}).status_code == 200
@@ -215,6 +228,8 @@ class TestTheControl:
             (f"workflows/{SEARCH.id}", {"published": 1}, 400),
             (f"next-run/{SEARCH.id}", {"files": [{"name": "a"}]}, 400),
             (f"next-run/{SEARCH.id}", {"failure": [1]}, 400),
+            ("api-key", {}, 400),
+            ("api-key", {"api_key": 5}, 400),
             ("faults", {"endpoint": "get-task", "kind": "explode"}, 400),
             ("faults", {"endpoint": "get-task", "kind": "__class__"}, 400),
             ("faults", {"endpoint": "nowhere", "kind": "reset"}, 400),

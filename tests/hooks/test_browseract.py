@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
     ConcurrencyLimitError,
     InvalidRequestError,
     RunStartUnknownError,
@@ -124,7 +125,7 @@ STARTS = [
 def test_a_start_without_a_usable_answer_says_that_a_run_may_go_on(emulator, connect, start):
     connect()
     emulator.fault("*", RequestFault.lost_answer(), times=1)
-    with pytest.raises(RunStartUnknownError, match=r"not known whether.*iter_tasks") as caught:
+    with pytest.raises(RunStartUnknownError, match=r"(?s)not known whether.*iter_tasks") as caught:
         start(BrowserActHook())
     assert caught.value.temporary is False
     assert len(emulator.tasks) == 1
@@ -136,6 +137,88 @@ def test_a_start_that_is_refused_says_so_as_it_is(emulator, start):
     BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
     with pytest.raises(ConcurrencyLimitError):
         start(BrowserActHook())
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_that_is_refused_with_an_undocumented_code_may_have_made_a_run(emulator, start):
+    emulator.fault("*", RequestFault.refused(4711), times=1)
+    with pytest.raises(RunStartUnknownError, match="code 4711"):
+        start(BrowserActHook())
+
+
+class TestAChangedApiKey:
+    """The key of the connection is replaced while a hook is in use, as when someone rotates keys."""
+
+    @pytest.fixture
+    def hook(self, emulator, connect):
+        connect()
+        hook = BrowserActHook()
+        assert hook.settings.client.api_key == "app-emulator"
+        emulator.rotate_key("app-new")
+        connect(password="app-new")
+        return hook
+
+    @pytest.fixture
+    def logged(self, hook, monkeypatch):
+        lines: list[str] = []
+        for level in ("info", "warning"):
+            monkeypatch.setattr(hook.log, level, lambda message, *values: lines.append(message % values))
+        return lines
+
+    @pytest.mark.parametrize("start", STARTS)
+    def test_is_used_for_a_start_that_then_makes_one_run(self, emulator, hook, start):
+        created = start(hook)
+        assert [task.id for task in emulator.tasks] == [created.id]
+
+    def test_is_read_once_and_reported_once_without_any_key(self, emulator, hook, logged):
+        for _ in range(2):
+            hook.get_region_list()
+            asyncio.run(hook.aget_region_list())
+        assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
+        assert logged == [
+            "BrowserAct refused the API key of connection 'browseract_default'. The connection has another key now, "
+            "which is used from here on."
+        ]
+
+    def test_is_used_by_calls_with_a_time_limit_of_their_own(self, emulator, hook):
+        created = asyncio.run(hook.arun_task(ORDERS.id))
+        emulator.rotate_key("app-emulator")
+        assert hook.settings.client.api_key == "app-new"
+        with pytest.raises(AuthenticationError):
+            hook.stop_task(created.id, within=5)
+        emulator.rotate_key("app-new")
+        assert hook.stop_task(created.id, within=5) is True
+
+    @pytest.mark.parametrize(
+        "stop",
+        [lambda hook: hook.stop_task("7", within=5), lambda hook: asyncio.run(hook.astop_task("7", within=5))],
+    )
+    def test_is_read_by_calls_with_a_time_limit_of_their_own(self, emulator, hook, stop):
+        assert stop(hook) is False
+        assert [request.status for request in emulator.requests] == [401, 400]
+
+    async def test_is_used_by_an_open_client_and_by_the_hook_afterwards(self, emulator, hook):
+        async with hook.async_client() as client:
+            await hook.aget_region_list()
+            assert client.settings.api_key == "app-new"
+        assert hook.settings.client.api_key == "app-new"
+
+    @pytest.mark.parametrize(
+        "call", [lambda hook: hook.get_region_list(), lambda hook: asyncio.run(hook.aget_region_list())]
+    )
+    def test_that_cannot_be_read_leaves_the_error_as_it_is(self, emulator, hook, logged, monkeypatch, call):
+        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        with pytest.raises(AuthenticationError):
+            call(hook)
+        assert len(logged) == 1
+        assert logged[0].startswith("BrowserAct refused the API key of connection 'browseract_default', and the conn")
+        assert "app-" not in logged[0]
+
+    def test_that_is_refused_as_well_is_an_error(self, emulator, hook, connect):
+        connect(password="app-wrong")
+        with pytest.raises(AuthenticationError):
+            hook.get_region_list()
+        assert [request.status for request in emulator.requests] == [401, 401]
 
 
 async def test_a_start_that_is_broken_off_says_in_the_log_that_a_run_may_go_on(emulator, monkeypatch):
