@@ -21,6 +21,7 @@ with DAG(
     "example_browseract_export",
     schedule=None,
     params={"keyword": "laptops", "store": "file:///tmp/browseract"},
+    default_args={"retries": 2},
     tags=["browseract"],
 ):
     export = RunWorkflowOperator(

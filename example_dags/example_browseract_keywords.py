@@ -1,6 +1,7 @@
-"""One run per keyword, never more at once than the BrowserAct plan allows.
+"""One run per keyword, in a pool of the size of the BrowserAct plan.
 
-The pool has to exist, have the size of the plan, and count deferred tasks:
+The pool is optional: without `pool` a task that BrowserAct refuses waits for a slot by itself. A task whose pool does
+not exist is never started, so create it first, and let it count deferred tasks:
 
     airflow pools set browseract 5 "Runs of the BrowserAct plan" --include-deferred
 """
@@ -20,6 +21,7 @@ with DAG(
     "example_browseract_keywords",
     schedule=None,
     params={"keywords": ["laptops", "phones", "cameras"]},
+    default_args={"retries": 2},
     tags=["browseract"],
 ):
 

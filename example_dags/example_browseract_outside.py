@@ -22,7 +22,7 @@ orders = Asset(
     ],
 )
 
-with DAG("example_browseract_outside", schedule=[orders], tags=["browseract"]):
+with DAG("example_browseract_outside", schedule=[orders], default_args={"retries": 2}, tags=["browseract"]):
 
     @task
     def read(triggering_asset_events: Any = None) -> dict[str, Any]:

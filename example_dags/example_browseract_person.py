@@ -17,10 +17,10 @@ HUMAN_WORKFLOW = "71002814653029467"
 def tell(context: dict[str, Any]) -> None:
     """Stand for a notifier, such as that of Slack or of a mail server."""
     live_view = context["browseract_task"]["links"]["live"]
-    logging.getLogger(__name__).warning("Help at %s, then answer at %s", live_view, context["required_action_url"])
+    logging.getLogger(__name__).warning("Help at %s and answer at %s", live_view, context["required_action_url"])
 
 
-with DAG("example_browseract_person", schedule=None, tags=["browseract"]):
+with DAG("example_browseract_person", schedule=None, default_args={"retries": 2}, tags=["browseract"]):
     RunWorkflowOperator(
         task_id="solve",
         workflow_id=HUMAN_WORKFLOW,

@@ -10,7 +10,13 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 LOG_IN_WORKFLOW = "71002814653029411"
 ORDERS_WORKFLOW = "71002814653029423"
 
-with DAG("example_browseract_profile", schedule=None, params={"username": "ada"}, tags=["browseract"]):
+with DAG(
+    "example_browseract_profile",
+    schedule=None,
+    params={"username": "ada"},
+    default_args={"retries": 2},
+    tags=["browseract"],
+):
     log_in = RunWorkflowOperator(
         task_id="log_in",
         workflow_id=LOG_IN_WORKFLOW,

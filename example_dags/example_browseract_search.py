@@ -11,7 +11,14 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 # The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 SEARCH_WORKFLOW = "71002814653029437"
 
-with DAG("example_browseract_search", schedule=None, params={"keyword": "laptops"}, tags=["browseract"]):
+with DAG(
+    "example_browseract_search",
+    schedule=None,
+    params={"keyword": "laptops"},
+    # On Airflow 3.3 a later try continues with the run of an earlier one.
+    default_args={"retries": 2},
+    tags=["browseract"],
+):
     search = RunWorkflowOperator(
         task_id="search",
         workflow_id=SEARCH_WORKFLOW,

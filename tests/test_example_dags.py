@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,13 @@ def test_a_person_is_told_and_asked_where_there_is_a_ui(run, browseract_emulator
     browseract_emulator.emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=9.0)
     result = run("example_browseract_person")
     assert result.state == "success"
-    assert "/live/" in caplog.text
+    # The log of the Airflow UI makes a link of everything up to the next space.
+    assert re.search(rf"Help at http://\S+/live/{browseract_emulator.emulator.tasks[0].id} and answer at ", caplog.text)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_every_task_of_an_example_has_retries_so_that_a_later_try_can_reattach(parse, file):
+    assert {task.retries for task in parse(file)[file.stem].tasks} == {2}
 
 
 def test_a_dag_waits_for_runs_that_airflow_did_not_start(parse):
