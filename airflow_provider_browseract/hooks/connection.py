@@ -166,6 +166,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         base_url=_base_url(connection),
         user_agent=user_agent,
         retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
+        connection=connection.conn_id,
         **timeouts,
     )
     return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)), warning)

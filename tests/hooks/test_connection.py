@@ -166,6 +166,10 @@ def test_a_timeout_that_is_none_is_refused_by_its_name(value):
         read(extra={"read_timeout": value})
 
 
+def test_the_client_knows_the_id_of_its_connection_for_error_messages():
+    assert read(conn_id="browseract_prod").connection == "browseract_prod"
+
+
 def test_the_key_is_not_in_the_repr():
     assert "app-key" not in repr(read())
 
