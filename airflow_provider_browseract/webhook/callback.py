@@ -1,7 +1,7 @@
 """Callback addresses: what is in them, how they are made, and into which of the API's two fields they go.
 
 An address names the task instance that waits, and carries a token that only BrowserAct is told. What is stored of the
-token, in the trigger's arguments and in an XCom, is its SHA-256.
+token, in the trigger's arguments and in the XCom :data:`WAIT_XCOM`, is its SHA-256.
 """
 
 from __future__ import annotations
@@ -11,19 +11,30 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError, check_callback_url
+from airflow_provider_browseract.runs.waiting import WokenBy
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
 UNKNOWN_ANSWER = b'{"outcome":"unknown"}'
 """What the route answers to a token that it does not know."""
 
 TOKEN_BYTES = 32
-TOKEN_XCOM = "callback_token_sha256"
-"""XCom and trigger argument with the digest of the token: the first for callbacks while no trigger waits."""
+
+WAIT_XCOM = "wait"
+"""XCom that describes how a task instance waits and what ended the wait. Its value is a dict."""
+
+TOKEN_KEY = "callback_token_sha256"
+"""Argument of the trigger, and key in :data:`WAIT_XCOM`, with the digest of the token.
+
+The callback route reads the argument while a trigger waits, and the XCom before and after that.
+"""
+
+TOKEN_XCOM = TOKEN_KEY
 
 RESUMED_XCOM_PREFIX = "resumed_by_callback_"
 
@@ -127,6 +138,34 @@ def resumed_xcom(first_poll_at: float) -> str:
     :param first_poll_at: the trigger's argument, which tells the waits of a task apart: ids of triggers come again.
     """
     return f"{RESUMED_XCOM_PREFIX}{round(first_poll_at * 1000)}"
+
+
+def resumed_wait(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of :data:`WAIT_XCOM` for a wait that a callback has ended.
+
+    :param arguments: arguments of the trigger that waited.
+    """
+    return {
+        "woken_by": WokenBy.CALLBACK.value,
+        "first_poll_at": arguments["first_poll_at"],
+        TOKEN_KEY: arguments[TOKEN_KEY],
+    }
+
+
+def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
+    """Return whether a callback has ended one certain wait of a task instance.
+
+    A task instance can wait several times, and each wait has a trigger of its own.
+
+    :param wait: value of the XCom :data:`WAIT_XCOM`, or None if there is none.
+    :param first_poll_at: argument of the trigger of that wait. It identifies the wait, because Airflow uses the ids of
+        triggers again.
+    """
+    if not isinstance(wait, dict) or wait.get("woken_by") != WokenBy.CALLBACK.value:
+        return False
+    found = wait.get("first_poll_at")
+    # Databases may store the number with fewer digits.
+    return isinstance(found, (int, float)) and abs(found - first_poll_at) < 0.001
 
 
 @dataclass(frozen=True, repr=False)

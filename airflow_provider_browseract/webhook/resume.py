@@ -1,7 +1,7 @@
-"""Resuming a deferred task from the API server: a look, and one short transaction.
+"""Resume a deferred task instance from the API server, with one look and one short transaction.
 
-The only module of the package that touches ``airflow.models``, which is no public interface. It is imported by the
-first callback; whatever goes wrong here is answered with 503, and the trigger's own questions end the wait.
+This is the only module of the package that touches ``airflow.models``, which is no public interface. The first callback
+imports it. Every error here is answered with 503, and the polls of the trigger end the wait.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ import hmac
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger, handle_event_submit
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import insert, select, update
+from sqlalchemy import update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook.callback import (
-    RESUMED_XCOM_PREFIX,
-    TOKEN_XCOM,
+    TOKEN_KEY,
+    WAIT_XCOM,
     Outcome,
     WaitingTask,
+    resumed_wait,
     resumed_xcom,
 )
 
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 TRIGGERS = "airflow_provider_browseract.triggers."
-"""Where the classes of our triggers lie."""
+"""Module path of our triggers."""
+
+AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XComModel.set).parameters else {}
+"""Keyword that makes Airflow store an XCom as workers do. Without it (before Airflow 3.2) JSON text is stored."""
 
 
 @dataclass(frozen=True)
@@ -56,92 +60,95 @@ class Wait:
 
 
 def look(waiting: WaitingTask, token_sha256: str) -> Wait | Outcome:
-    """Look whether a task instance waits for a callback with this token. Changes nothing.
+    """Return the wait that a callback with this token may end. Change nothing.
 
     :param waiting: the task instance.
-    :param token_sha256: digest of the token that the callback came with.
-    :returns: the wait; or, where there is none to end, why: :attr:`Outcome.UNKNOWN` if the token is not the right one.
+    :param token_sha256: digest of the token in the address of the callback.
+    :returns: the wait, or the reason why there is none to end: :attr:`Outcome.UNKNOWN` if the token is not the right
+        one.
     """
-    # A session of its own: the scoped one belongs to the thread, which serves other requests too.
+    # Not the scoped session: that belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
-        found = session.execute(
-            select(TaskInstance.id, TaskInstance.state, TaskInstance.next_method, Trigger)
-            .outerjoin(Trigger, TaskInstance.trigger_id == Trigger.id)
-            .where(
-                TaskInstance.dag_id == waiting.dag_id,
-                TaskInstance.run_id == waiting.run_id,
-                TaskInstance.task_id == waiting.task_id,
-                TaskInstance.map_index == waiting.map_index,
-            )
-            .options(lazyload("*"))
-        ).one_or_none()
-        if found is None:
+        # From Airflow 3.4 on the table has a row for each try; this function finds the current one.
+        ti = TaskInstance.get_task_instance(**waiting._asdict(), session=session)
+        if ti is None:
             return Outcome.UNKNOWN
-        ti_id, state, next_method, trigger = found
-        arguments = _our_arguments(trigger) if state == TaskInstanceState.DEFERRED else None
-        xcoms = _xcoms(session, waiting) if arguments is None else {}
-        expected = xcoms.get(TOKEN_XCOM) if arguments is None else arguments.get(TOKEN_XCOM)
-        if not isinstance(expected, str) or not hmac.compare_digest(expected.encode(), token_sha256.encode()):
+        trigger = _our_trigger(session, ti)
+        if trigger is None:
+            described = _wait_xcom(session, waiting)
+            return _not_deferred(ti, described) if _matches(described, token_sha256) else Outcome.UNKNOWN
+        arguments: dict[str, Any] = trigger.kwargs
+        if not _matches(arguments, token_sha256):
             return Outcome.UNKNOWN
-        if arguments is None:
-            return _not_deferred(state, next_method, xcoms)
         if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=CORE_RACE_GRACE):
             return Outcome.TOO_EARLY
-        return Wait(waiting, ti_id, trigger.id, arguments)
+        return Wait(waiting, ti.id, trigger.id, arguments)
 
 
 def resume(wait: Wait) -> Outcome:
     """End a wait, in one transaction.
 
-    :param wait: what :func:`look` found.
-    :returns: :attr:`Outcome.RESUMED`, or :attr:`Outcome.ALREADY_RESUMED` if someone else was faster; nothing was
-        changed then.
+    :param wait: what :func:`look` returned.
+    :returns: :attr:`Outcome.RESUMED`, or :attr:`Outcome.ALREADY_RESUMED` if something else has ended the wait since
+        then; nothing was changed in that case.
     """
     now = datetime.now(timezone.utc)
     with create_session(scoped=False) as session:
         if not _claim(session, wait, now):
             return Outcome.ALREADY_RESUMED
-        _leave_note(session, wait, now)
-        # What Trigger.submit_event does with a task instance; its look for assets of the trigger would be in vain.
-        task_instance = session.scalars(select(TaskInstance).where(TaskInstance.id == wait.ti_id)).one()
-        handle_event_submit(_event(wait.arguments), task_instance=task_instance, session=session)
+        # The trigger, which Airflow is about to cancel, reads this and does not stop the run.
+        xcoms = {
+            resumed_xcom(wait.arguments["first_poll_at"]): now.isoformat(),
+            WAIT_XCOM: resumed_wait(wait.arguments),
+        }
+        for key, value in xcoms.items():
+            XComModel.set(key=key, value=value, **wait.waiting._asdict(), **AS_STORED, session=session)
+        Trigger.submit_event(wait.trigger_id, _event(wait.arguments), session=session)
         return Outcome.RESUMED
 
 
-def _our_arguments(trigger: Trigger | None) -> dict[str, Any] | None:
-    """Give the arguments of a trigger, if it is one of ours that a callback may end."""
-    if trigger is None or not trigger.classpath.startswith(TRIGGERS):
+def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
+    """Return the trigger that a task instance waits for, if it is one of ours that a callback may end."""
+    if ti.state != TaskInstanceState.DEFERRED or ti.trigger_id is None:
         return None
-    arguments: dict[str, Any] = trigger.kwargs
-    return arguments if arguments.get(TOKEN_XCOM) else None
+    trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")])
+    if trigger is None or not trigger.classpath.startswith(TRIGGERS) or not trigger.kwargs.get(TOKEN_KEY):
+        return None
+    return trigger
 
 
-def _xcoms(session: Session, waiting: WaitingTask) -> dict[str, Any]:
-    rows = session.execute(
-        select(XComModel.key, XComModel.value).where(
-            XComModel.dag_id == waiting.dag_id,
-            XComModel.run_id == waiting.run_id,
-            XComModel.task_id == waiting.task_id,
-            XComModel.map_index == waiting.map_index,
-            (XComModel.key == TOKEN_XCOM) | XComModel.key.startswith(RESUMED_XCOM_PREFIX, autoescape=True),
-        )
+def _wait_xcom(session: Session, waiting: WaitingTask) -> dict[str, Any]:
+    """Return the XCom that describes the wait, or an empty dict if there is none."""
+    query = XComModel.get_many(
+        run_id=waiting.run_id,
+        key=WAIT_XCOM,
+        task_ids=waiting.task_id,
+        dag_ids=waiting.dag_id,
+        map_indexes=waiting.map_index,
+        limit=1,
     )
-    return {key: _decoded(value) for key, value in rows}
+    found = session.scalars(query).first()
+    value = None if found is None else found.value
+    if isinstance(value, str):
+        # Not with Airflow's decoder, which would import classes that the text names.
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _decoded(value: Any) -> Any:
-    """Read an XCom as workers write it: as JSON text, in a column that is JSON itself."""
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        return value
+def _matches(described: dict[str, Any], token_sha256: str) -> bool:
+    """Return whether a trigger's arguments or the XCom of a wait name this digest."""
+    expected = described.get(TOKEN_KEY)
+    return isinstance(expected, str) and hmac.compare_digest(expected.encode(), token_sha256.encode())
 
 
-def _not_deferred(state: str | None, next_method: str | None, xcoms: dict[str, Any]) -> Outcome:
-    if xcoms.keys() - {TOKEN_XCOM}:
+def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> Outcome:
+    if wait.get("woken_by") == WokenBy.CALLBACK.value:
         return Outcome.ALREADY_RESUMED
-    # A task that was resumed still has the method that it was resumed with.
-    return Outcome.TOO_EARLY if state == TaskInstanceState.RUNNING and not next_method else Outcome.NOT_WAITING
+    # A task instance that was resumed still has the method that it was resumed with.
+    return Outcome.TOO_EARLY if ti.state == TaskInstanceState.RUNNING and not ti.next_method else Outcome.NOT_WAITING
 
 
 def _claim(session: Session, wait: Wait, now: datetime) -> bool:
@@ -164,28 +171,12 @@ def _claim(session: Session, wait: Wait, now: datetime) -> bool:
     return bool(claimed.rowcount)
 
 
-def _leave_note(session: Session, wait: Wait, now: datetime) -> None:
-    """Tell the trigger, which Airflow is about to kill, that its run is still waited for.
-
-    As ``XComModel.set`` does, without its look for a note that could be there: no trigger is ended twice.
-    """
-    waiting = wait.waiting
-    dag_run_id = select(DagRun.id).where(DagRun.dag_id == waiting.dag_id, DagRun.run_id == waiting.run_id)
-    note = insert(XComModel).values(
-        **waiting._asdict(),
-        dag_run_id=dag_run_id.scalar_subquery(),
-        key=resumed_xcom(wait.arguments["first_poll_at"]),
-        value=XComModel.serialize_value(now.isoformat()),
-    )
-    session.execute(note)
-
-
 def _event(arguments: dict[str, Any]) -> TriggerEvent:
     event = WaitEvent(
         arguments["browseract_task_id"],
         End.ENDED,
         arguments["deadline"],
         WokenBy.CALLBACK,
-        arguments[TOKEN_XCOM],
+        arguments[TOKEN_KEY],
     )
     return TriggerEvent(event.payload())  # type: ignore[no-untyped-call]

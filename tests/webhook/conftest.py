@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -16,7 +15,8 @@ from sqlalchemy import delete, select
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, WaitingTask, digest, new_token
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, WaitingTask, digest, new_token
+from airflow_provider_browseract.webhook.resume import AS_STORED
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
@@ -51,8 +51,24 @@ class Deferred:
         with create_session() as session:
             ti = self.row(session)
             ti.state, ti.trigger_id, ti.next_method, ti.next_kwargs = TaskInstanceState.RUNNING, None, None, None
-            session.execute(delete(XComModel).where(XComModel.run_id == self.waiting.run_id))
-            XComModel.set(TOKEN_XCOM, digest(self.token), **self.waiting._asdict(), session=session)
+            XComModel.clear(dag_id=DAG_ID, task_id="search", run_id=self.waiting.run_id, session=session)
+        self.describe_wait()
+
+    def describe_wait(self, **ended: Any) -> None:
+        """Push the XCom that describes the wait, as workers do.
+
+        :param ended: what ended the wait.
+        """
+        self.push(WAIT_XCOM, {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token), **ended})
+
+    def push(self, key: str, value: Any, *, as_text: bool = False) -> None:
+        """Push an XCom, as workers do.
+
+        :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
+        """
+        with create_session() as session:
+            how: dict[str, Any] = {} if as_text else AS_STORED
+            XComModel.set(key, value, **self.waiting._asdict(), **how, session=session)
 
     def defer(self, ago: float = LONG_AGO, **arguments: Any) -> int:
         """Let it defer, and give the id of the trigger.
@@ -79,6 +95,14 @@ class Deferred:
             ti = self.row(session)
             ti.state, ti.trigger_id, ti.next_method = TaskInstanceState.DEFERRED, row.id, "execute_complete"
             return row.id
+
+    def next_try(self) -> None:
+        """Let the try that waits end, and begin another one."""
+        with create_session() as session:
+            ti = self.row(session)
+            ti.state, ti.trigger_id = TaskInstanceState.UP_FOR_RETRY, None
+            ti.prepare_db_for_next_try(session)
+        self.start()
 
     def forget_trigger(self) -> None:
         """Delete the trigger, as the triggerer does with one that nobody waits for."""
@@ -117,12 +141,10 @@ class Deferred:
     def xcoms(self) -> dict[str, Any]:
         """Its XComs."""
         with create_session() as session:
-            rows = session.execute(
-                select(XComModel.key, XComModel.value).where(
-                    XComModel.run_id == self.waiting.run_id, XComModel.task_id == "search"
-                )
+            rows = session.scalars(
+                XComModel.get_many(run_id=self.waiting.run_id, dag_ids=DAG_ID, task_ids="search", map_indexes=-1)
             )
-            return {key: json.loads(value) if isinstance(value, str) else value for key, value in rows}
+            return {row.key: XComModel.deserialize_value(row) for row in rows}
 
 
 _run_ids: list[str] = []

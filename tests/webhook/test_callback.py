@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.webhook.callback import (
+    TOKEN_KEY,
     NoCallbackError,
     WaitingTask,
     arrange,
     digest,
+    is_resumed_wait,
     is_token,
     new_token,
+    resumed_wait,
 )
 
 WAITING = WaitingTask("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
@@ -164,3 +168,31 @@ class TestAnAddress:
     def test_is_not_made_of_names_that_some_database_cannot_be_asked_for(self):
         with pytest.raises(NoCallbackError, match="do not fit into a callback address"):
             arranged(waiting=WaitingTask("shop", "run", "🛒", -1))
+
+
+class TestTheXComOfAWait:
+    ARGUMENTS: dict[str, Any] = {"first_poll_at": 1795647413.0294871, TOKEN_KEY: "0" * 64, "deadline": 1.0}
+
+    def test_that_a_callback_ended_names_that_wait_and_the_digest(self):
+        wait = resumed_wait(self.ARGUMENTS)
+        assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", "0" * 64)
+        assert is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            None,
+            "callback",
+            {},
+            {"waits_for": "callback"},
+            {"woken_by": "callback"},
+            {"woken_by": "callback", "first_poll_at": None},
+            {"woken_by": "callback", "first_poll_at": 1795647412.0294871},
+            {"woken_by": "poll", "first_poll_at": 1795647413.0294871},
+        ],
+    )
+    def test_of_another_wait_or_another_end_does_not_name_it(self, wait):
+        assert not is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
+
+    def test_names_the_wait_in_a_database_that_rounds(self):
+        assert is_resumed_wait({"woken_by": "callback", "first_poll_at": 1795647413.02949}, 1795647413.0294871)

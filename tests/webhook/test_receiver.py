@@ -22,10 +22,13 @@ from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitE
 from airflow_provider_browseract.webhook import receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     RESUMED_XCOM_PREFIX,
+    TOKEN_KEY,
     UNKNOWN_ANSWER,
+    WAIT_XCOM,
     Outcome,
     WaitingTask,
     digest,
+    is_resumed_wait,
     new_token,
     resumed_xcom,
 )
@@ -77,6 +80,29 @@ class TestACallbackForATaskThatWaits:
     async def test_leaves_a_note_so_that_the_triggers_end_is_not_taken_for_a_persons_doing(self, client, deferred):
         await call(client, deferred.path)
         assert resumed_xcom(deferred.first_poll_at) in deferred.xcoms
+
+    async def test_marks_the_wait_as_ended_so_that_the_cancelled_trigger_does_not_stop_the_run(self, client, deferred):
+        await call(client, deferred.path)
+        wait = deferred.xcoms[WAIT_XCOM]
+        assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", digest(deferred.token))
+        assert is_resumed_wait(wait, deferred.first_poll_at)
+
+    async def test_marks_only_the_wait_that_it_ended(self, client, deferred):
+        earlier = deferred.first_poll_at
+        await call(client, deferred.path)
+        deferred.defer()
+        await call(client, deferred.path)
+        wait = deferred.xcoms[WAIT_XCOM]
+        assert is_resumed_wait(wait, deferred.first_poll_at)
+        assert not is_resumed_wait(wait, earlier)
+
+    async def test_finds_the_current_of_several_tries(self, client, deferred):
+        for _ in range(2):
+            deferred.next_try()
+            deferred.defer()
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert deferred.state == "scheduled"
+        assert WaitEvent.read(deferred.resumed_with).browseract_task_id == "7"
 
     async def test_leaves_the_notes_of_earlier_waits_in_place_though_ids_of_triggers_come_again(self, client, deferred):
         notes, ids = set(), []
@@ -147,6 +173,29 @@ class TestACallbackForATaskThatDoesNotWait:
         assert deferred.state == "success"
         assert deferred.resumed_with == event
         assert counted[1:] == ["browseract.callback.already_resumed"] * 2
+
+    async def test_comes_a_second_time_after_the_worker_has_described_what_ended_the_wait(self, client, deferred):
+        await call(client, deferred.path)
+        deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
+        deferred.describe_wait(woken_by="callback", seconds_after_end=1.0)
+        assert await call(client, deferred.path) == (200, "already resumed")
+
+    async def test_comes_after_the_worker_has_described_that_a_poll_ended_the_wait(self, client, deferred):
+        deferred.change(lambda ti: setattr(ti, "trigger_id", None))
+        deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
+        deferred.describe_wait(woken_by="poll", seconds_after_end=1.0)
+        assert await call(client, deferred.path) == (200, "not waiting")
+
+    @pytest.mark.parametrize("wait", [None, "text", "{", ["x"], {}, {TOKEN_KEY: None}, {TOKEN_KEY: 7}])
+    async def test_finds_no_wait_described(self, client, deferred, wait):
+        deferred.start()
+        deferred.push(WAIT_XCOM, wait)
+        assert await call(client, deferred.path) == (404, "unknown")
+
+    async def test_finds_the_description_stored_as_json_text(self, client, deferred):
+        deferred.start()
+        deferred.push(WAIT_XCOM, {TOKEN_KEY: digest(deferred.token)}, as_text=True)
+        assert await call(client, deferred.path) == (202, "too early")
 
     async def test_comes_while_the_run_is_being_started(self, client, deferred):
         deferred.start()
@@ -370,7 +419,7 @@ class TestAnythingUnexpected:
             raise RuntimeError("the core has changed")
 
         before = deferred.xcoms
-        monkeypatch.setattr(resume, "handle_event_submit", broken)
+        monkeypatch.setattr(Trigger, "submit_event", broken)
         assert await call(client, deferred.path) == (503, "unavailable")
         assert deferred.state == "deferred"
         assert deferred.xcoms == before
@@ -379,7 +428,7 @@ class TestAnythingUnexpected:
         def broken(*args, **kwargs):
             raise RuntimeError("the core has changed")
 
-        monkeypatch.setattr(resume, "handle_event_submit", broken)
+        monkeypatch.setattr(Trigger, "submit_event", broken)
         with caplog.at_level(logging.DEBUG):
             await call(client, deferred.path)
         assert "the core has changed" in caplog.text
