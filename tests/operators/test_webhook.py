@@ -19,7 +19,7 @@ from airflow_provider_browseract.runs.waiting import (
     WaitEvent,
     WokenBy,
 )
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, WaitingTask, digest
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, WaitingTask, digest
 
 WAITING = WaitingTask("shop", "manual__1", "run", -1)
 MINE = "http://127.0.0.1:1/mine"
@@ -62,7 +62,7 @@ def callback_event(deferral: TaskDeferred) -> dict:
         End.ENDED,
         arguments["deadline"],
         WokenBy.CALLBACK,
-        arguments[TOKEN_XCOM],
+        arguments[TOKEN_KEY],
     ).payload()
 
 
@@ -76,7 +76,7 @@ class TestTheCallbackAddress:
         assert url.startswith(webhooks)
         encoded, token = url.removeprefix(webhooks).split("/")
         assert WaitingTask.decode(encoded) == WAITING
-        assert arguments[TOKEN_XCOM] == run.ti.xcoms[TOKEN_XCOM] == digest(token)
+        assert arguments[TOKEN_KEY] == run.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == digest(token)
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
 
@@ -104,7 +104,7 @@ class TestTheCallbackAddress:
             poll_interval=None,
         )
         arguments = arguments_of(deferred(run))
-        assert (arguments[TOKEN_XCOM], arguments["poll_interval"]) == (None, DEFAULT_POLL_INTERVAL)
+        assert (arguments[TOKEN_KEY], arguments["poll_interval"]) == (None, DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
         assert "no place for the address that wakes this task. This task polls." in "".join(capfd.readouterr())
 
@@ -116,7 +116,7 @@ class TestTheCallbackAddress:
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.ti.dag_id = run.ti.run_id = name
-        assert arguments_of(deferred(run))[TOKEN_XCOM] is None
+        assert arguments_of(deferred(run))[TOKEN_KEY] is None
         said = "".join(capfd.readouterr())
         assert why in said
         assert "This task polls." in said
@@ -140,7 +140,7 @@ class TestTheCallbackAddress:
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(Exception, match="99001"):
             run.run()
-        assert TOKEN_XCOM in run.ti.xcoms
+        assert TOKEN_KEY in run.ti.xcoms[WAIT_XCOM]
 
 
 class TestWithoutCallbacks:
@@ -157,7 +157,7 @@ class TestWithoutCallbacks:
         run = worker(workflow_id=ORDERS.id, **arguments)
         run.run()
         assert emulator.tasks[0].callback_url is None
-        assert TOKEN_XCOM not in run.ti.xcoms
+        assert TOKEN_KEY not in json.dumps(run.ti.xcoms)
 
     def test_a_connection_without_an_address_means_polling_without_a_word(self, worker, emulator, connect, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
@@ -185,11 +185,14 @@ class _Silent:
 class TestTheSafetyNet:
     def test_asks_every_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        assert arguments_of(deferred(run))["poll_interval"] == SAFETY_POLL_INTERVAL
+        deferral = deferred(run)
+        assert arguments_of(deferral)["poll_interval"] == SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting without a worker for BrowserAct's callback." in log
         assert "every 120 seconds" in log
-        assert run.ti.xcoms["wait"] == {"waits_for": "callback", "poll_interval": SAFETY_POLL_INTERVAL}
+        wait = run.ti.xcoms["wait"]
+        assert (wait["waits_for"], wait["poll_interval"]) == ("callback", SAFETY_POLL_INTERVAL)
+        assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
 
     def test_asks_as_often_as_the_user_says(self, worker, emulator, webhooks):
         deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
@@ -225,6 +228,7 @@ class TestACallback:
         assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
+        assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
         assert 0 <= wait["seconds_after_end"] < 30
         log = "".join(capfd.readouterr())
         assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in log
@@ -235,9 +239,9 @@ class TestACallback:
         first = deferred(run)
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
-        kept = ("browseract_task_id", "deadline", "poll_interval", TOKEN_XCOM)
+        kept = ("browseract_task_id", "deadline", "poll_interval", TOKEN_KEY)
         assert [arguments_of(again.value)[name] for name in kept] == [arguments_of(first)[name] for name in kept]
-        assert "is running, and not ended as a callback told" in "".join(capfd.readouterr())
+        assert "is running, and not ended as a callback reported" in "".join(capfd.readouterr())
         assert len(emulator.tasks) == 1
 
     def test_whose_result_cannot_be_read_yet_makes_the_task_wait_on(self, worker, emulator, webhooks):
@@ -246,7 +250,7 @@ class TestACallback:
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
-        assert arguments_of(again.value)[TOKEN_XCOM] == arguments_of(first)[TOKEN_XCOM]
+        assert arguments_of(again.value)[TOKEN_KEY] == arguments_of(first)[TOKEN_KEY]
 
     def test_of_a_failed_run_fails_the_task(self, worker, emulator, webhooks):
         emulator.set_workflow(ORDERS.id, duration=0.2, outcome="failed", failure=(1011, "captcha"))
@@ -266,7 +270,8 @@ class TestACallback:
         read = operator.hook.get_task
         monkeypatch.setattr(operator.hook, "get_task", lambda task_id: replace(read(task_id), finished_at=None))
         operator.execute_complete(run.context, callback_event(deferral))
-        assert run.ti.xcoms["wait"] == {"woken_by": "callback"}
+        assert run.ti.xcoms["wait"]["woken_by"] == "callback"
+        assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in "".join(capfd.readouterr())
 
     def test_costs_no_result_where_the_xcom_cannot_be_written(self, worker, emulator, webhooks, monkeypatch):
@@ -306,7 +311,7 @@ class TestWebhookTrue:
 
     def test_is_content_where_there_is_one(self, worker, emulator, webhooks):
         arguments = arguments_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
-        assert arguments[TOKEN_XCOM]
+        assert arguments[TOKEN_KEY]
 
 
 class TestAnAddressInTheConnection:
