@@ -72,6 +72,7 @@ class LocalAirflow:
     :param database: address of an empty PostgreSQL database; SQLite without it.
     :param copies: how many API servers and triggerers run; several API servers stand behind one address.
     :param path: path of ``[api] base_url``.
+    :param modules: folders with Python modules that its configuration names.
     """
 
     home: Path
@@ -80,6 +81,7 @@ class LocalAirflow:
     database: str | None = None
     copies: int = 1
     path: str = ""
+    modules: tuple[Path, ...] = ()
     port: int = field(default_factory=free_port)
     _ports: dict[str, int] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -106,7 +108,7 @@ class LocalAirflow:
         secret = self._secret()
         return {
             **clean,
-            "PYTHONPATH": str(self.home / "config"),
+            "PYTHONPATH": os.pathsep.join(filter(None, map(str, self._python_path()))),
             "PYTHONUNBUFFERED": "1",
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
@@ -125,6 +127,9 @@ class LocalAirflow:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **self.environment,
         }
+
+    def _python_path(self) -> list[Path | str]:
+        return [self.home / "config", *self.modules, os.environ.get("PYTHONPATH", "")]
 
     def _database_variables(self) -> dict[str, str]:
         if self.database is not None:
@@ -241,6 +246,14 @@ class LocalAirflow:
         parent = psutil.Process(self._processes[name].pid)
         return [parent, *parent.children(recursive=True)]
 
+    def busy_workers(self) -> list[tuple[psutil.Process, psutil.Process]]:
+        """Give each worker of the LocalExecutor that has a task, and the process of that task."""
+        return [
+            (worker, children[0])
+            for worker in sorted(self.processes("scheduler"), key=lambda process: process.pid)
+            if "airflow worker" in " ".join(worker.cmdline()) and (children := worker.children())
+        ]
+
     @contextmanager
     def frozen(self, component: str) -> Iterator[None]:
         """Have a component do nothing for the length of a ``with`` block, as on a machine that hangs."""
@@ -264,11 +277,45 @@ class LocalAirflow:
             _signal_group(process.pid, signal.SIGKILL)
             process.wait(timeout=15)
 
+    def evict(self, component: str, *, grace: float, everyone: bool) -> None:
+        """End a component as a service manager does: SIGTERM, and after a grace SIGKILL to what is still running.
+
+        :param component: its name.
+        :param grace: seconds between the two signals; it ends early once nothing is running any more.
+        :param everyone: whether SIGTERM goes to every process, as systemd sends it, or only to the first one, as
+            Kubernetes does.
+        """
+        family = set(self.processes(component))
+        first = self._processes.pop(component)
+        for process in family:
+            if everyone or process.pid == first.pid:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+        deadline = time.monotonic() + grace
+        while left := [process for process in family if _is_running(process)]:
+            late = time.monotonic() > deadline
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    # A worker may begin another task while it is asked to end.
+                    family.update(process.children(recursive=True))
+                    if late:
+                        process.kill()
+            time.sleep(0.1)
+        first.wait()
+
+    def _end_orphans(self) -> None:
+        """End the processes of this home that lost their parent. A task has a process group of its own."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("AIRFLOW_HOME") == str(self.home):
+                    process.kill()
+
     @contextmanager
     def running(self) -> Iterator[LocalAirflow]:
         """Have it prepared and running for the length of a ``with`` block."""
         self.prepare()
         with ExitStack() as stack:
+            stack.callback(self._end_orphans)
             stack.callback(self.stop)
             if self.copies > 1:
                 backends = [self._port_of(name) for name in self.names if name.startswith("api-server")]
@@ -282,6 +329,18 @@ class LocalAirflow:
         response = self._http.request(method, f"{self.url}/api/v2/{path}", timeout=60, **keywords)
         response.raise_for_status()
         return response.json()
+
+    def set_connection(self, conn_id: str, **fields: Any) -> None:
+        """Add a connection to the database, or change the fields of the one that is there.
+
+        :param conn_id: its id.
+        :param fields: as the REST API takes them; ``conn_type`` is always needed.
+        """
+        path, body = f"{self.url}/api/v2/connections", {"connection_id": conn_id, **fields}
+        response = self._http.patch(f"{path}/{conn_id}", json=body, params={"update_mask": sorted(fields)}, timeout=60)
+        if response.status_code == 404:
+            response = self._http.post(path, json=body, timeout=60)
+        response.raise_for_status()
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG run, once it has been parsed."""
@@ -366,6 +425,12 @@ class LocalAirflow:
             details = [str(detail) for detail in entry.get("error_detail") or ()]
             lines.append(" ".join([entry.get("timestamp") or "", entry["event"], *details]).strip())
         return lines
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _signal_group(pid: int, with_signal: int) -> None:

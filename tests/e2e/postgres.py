@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 
@@ -19,6 +19,22 @@ class Database:
 
     url: str
     restart: Callable[[], None]
+
+    def lock(self, table: str, seconds: float, *, reads: bool = False) -> None:
+        """Make everybody who writes to a table wait, as behind a long migration or a slow disk.
+
+        :param table: the table.
+        :param seconds: how long.
+        :param reads: whether those who only read it wait as well.
+        """
+        import psycopg2  # type: ignore[import-untyped]
+
+        mode = "ACCESS EXCLUSIVE" if reads else "EXCLUSIVE"
+        url = self.url.replace("+psycopg2", "")
+        with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '20s'")
+            cursor.execute(f"LOCK TABLE {table} IN {mode} MODE")
+            cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
 
 @contextmanager

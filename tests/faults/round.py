@@ -21,10 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg2  # type: ignore[import-untyped]
 import requests
 
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault, RunningEmulator
@@ -32,11 +35,23 @@ from airflow_provider_browseract.emulator.catalogue import results_for
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.e2e.postgres import Database, postgres
 
-KINDS = ("deferred", "in_the_worker")
-DURATIONS = (4.0, 20.0)
-"""Seconds that the runs take."""
+from .backends import failing_xcoms
 
-PAUSES = (1.5, 5.0)
+KINDS = ("deferred", "in_the_worker")
+CONNECTION = "browseract_default"
+XCOMS = "xcoms"
+"""Folder in Airflow's home in which the writes of XComs are counted."""
+
+DURATIONS = (4.0, 20.0)
+"""Seconds that most runs take."""
+
+LONG = 0.1
+"""Share of the runs that take as long as faults happen."""
+
+GRACES = (10.0, 25.0)
+"""Seconds between SIGTERM and SIGKILL where a whole component is ended."""
+
+PAUSES = (1.0, 4.0)
 """Seconds between two faults."""
 
 FAILING = 0.05
@@ -53,6 +68,20 @@ REQUEST_FAULTS = (
     RequestFault.status(429),
     RequestFault.refused(10118),
 )
+OUTAGES = (
+    RequestFault.html(403),
+    RequestFault.gateway(403),
+    RequestFault.html(200),
+    RequestFault.html(503),
+    RequestFault.html(404),
+    RequestFault.gateway(404),
+    RequestFault.redirect(),
+)
+"""What a firewall, a maintenance page, a login page or a gateway answers in the place of the API."""
+
+TABLES = ("task_instance", "xcom", "trigger", "connection")
+"""Tables of Airflow's that are locked to slow the database down."""
+
 CALLBACK_FAULTS = (None, CallbackFault.lost(), CallbackFault.doubled(3), CallbackFault.late(4.0))
 
 SETTINGS = {
@@ -80,12 +109,11 @@ class Outcome:
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
     after_failed: int = 0
-    after_stopped: int = 0
     problems: dict[str, list[str]] = field(
         default_factory=lambda: {
             "runs lost": [],
             "runs paid for twice": [],
-            "runs left going": [],
+            "runs left running": [],
             "tasks stuck": [],
             "tasks failed": [],
             "wrong results": [],
@@ -100,7 +128,7 @@ class Outcome:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed}: {self.runs} task instances, {self.started} runs started, of which {self.after_failed} "
-            f"after one that had failed and {self.after_stopped} after one that was stopped; "
+            f"after one that had failed; "
             f"{sum(self.faults.values())} faults in {self.seconds:.0f} s",
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
@@ -122,6 +150,8 @@ class Round:
         self.over = threading.Event()
         self.hands = threading.Lock()
         self.run_id = ""
+        self.first = len(api.emulator.tasks)
+        self.aside: list[threading.Thread] = []
 
     def play(self, limit: float) -> None:
         """Start everything, let faults happen, wait for rest, and look.
@@ -131,65 +161,152 @@ class Round:
         number = self.outcome.runs
         keywords = [f"thing {self.outcome.seed}-{index}" for index in range(number)]
         half = number // 2
-        for _ in range(number * 2):
+        # A run and its wait take some two seconds of a core each; the rest of the time is for the faults' aftermath.
+        seconds = 60 + number * 1.2
+        # The first run is the longest, so that no fault comes too late.
+        durations = [seconds * 1.3] + [
+            seconds if self.chance.random() < LONG else self.chance.uniform(*DURATIONS) for _ in range(number * 2)
+        ]
+        for duration in durations:
             self.emulator.next_run(
                 SEARCH.id,
-                duration=self.chance.uniform(*DURATIONS),
+                duration=duration,
                 callback_fault=self.chance.choice(CALLBACK_FAULTS),
-                outcome="failed" if self.chance.random() < FAILING else "finished",
+                outcome="failed" if duration < seconds and self.chance.random() < FAILING else "finished",
             )
         began = time.monotonic()
+        (self.airflow.home / XCOMS).mkdir()
         self.run_id = self.airflow.trigger("faults", {"deferred": keywords[:half], "in_the_worker": keywords[half:]})
-        # A run and its wait take some two seconds of a core each; the rest of the time is for the faults' aftermath.
-        trouble = threading.Thread(target=self._make_trouble, args=(45 + number * 1.2,), daemon=True)
+        trouble = threading.Thread(target=self._make_trouble, args=(seconds,), daemon=True)
         trouble.start()
         with suppress(TimeoutError):
             wait_for("Rest", self._at_rest, timeout=limit, every=2)
         self.over.set()
-        trouble.join(60)
+        for thread in (trouble, *self.aside):
+            thread.join(60)
         self.outcome.seconds = time.monotonic() - began
+        refused = failing_xcoms.refused_writes(self.airflow.home / XCOMS)
+        self.outcome.faults.update(f"XCom {key} refused" for key in refused)
         self.airflow.revive()
         self._look(keywords)
 
     def _make_trouble(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        faults: dict[str, tuple[int, Callable[[], None]]] = {
-            "worker killed": (5, self._kill_a_worker),
+        # Name, weight and what to do. Each happens at least once; what has no weight happens once.
+        faults: dict[str, tuple[int, Callable[[], object]]] = {
+            "worker killed": (5, lambda: self._signal_a_worker(signal.SIGKILL)),
+            "worker terminated": (5, lambda: self._signal_a_worker(signal.SIGTERM)),
+            "task process terminated": (4, lambda: self._signal_a_worker(signal.SIGTERM, of_task=True)),
+            "worker group terminated": (1, lambda: self._evict("scheduler")),
             "triggerer killed": (2, lambda: self._kill("triggerer")),
+            "triggerer terminated": (2, lambda: self._evict("triggerer")),
             "API server killed": (1, lambda: self._kill("api-server")),
             "scheduler killed": (1, lambda: self._kill("scheduler")),
             "database restarted": (1, self.database.restart),
+            "database slow": (2, self._slow_the_database),
             "API fault": (5, self._break_the_api),
             "API away": (1, lambda: self.api.away(lambda: self.over.wait(self.chance.uniform(0.0, 4.0)))),
+            "API behind a gateway that refuses": (0, self._put_a_gateway_before_the_api),
+            "API key rotated": (1, self._rotate_the_key),
         }
         names = list(faults)
-        while time.monotonic() < end and not self.over.wait(self.chance.uniform(*PAUSES)):
-            [name] = self.chance.choices(names, [faults[each][0] for each in names])
-            with self.hands, suppress(psutil.Error):
-                faults[name][1]()
-                self.outcome.faults[name] += 1
+        first = self.chance.sample(names, len(names))
+        while (first or time.monotonic() < end) and not self.over.wait(self.chance.uniform(*PAUSES)):
+            name = first.pop() if first else self.chance.choices(names, [faults[each][0] for each in names])[0]
+            with self.hands:
+                happened = self._happens(name, faults[name][1])
+            self.outcome.faults[name] += happened
+            if not happened and not self.outcome.faults[name]:
+                first.insert(0, name)
         # What a worker had taken but not begun when it was killed, the LocalExecutor has forgotten: such a task is
         # queued for ever, unless a new scheduler finds it.
         if not self.over.is_set():
             with self.hands:
                 self._kill("scheduler")
 
+    def _happens(self, name: str, fault: Callable[[], object]) -> bool:
+        """Let a fault happen, and say whether there was anything that it could happen to."""
+        self._note(name)
+        try:
+            happened = fault() is not False
+        except (psutil.Error, psycopg2.Error) as error:
+            self._note(f"{name}: {error}")
+            return False
+        self._note(f"{name}: {'done' if happened else 'nothing to do it to'}")
+        return happened
+
+    def _note(self, what: str) -> None:
+        """Write a line into the round's diary, beside Airflow's logs."""
+        with (self.airflow.home / "faults.out").open("a") as diary:
+            diary.write(f"{datetime.now(timezone.utc).isoformat(timespec='milliseconds')} {what}\n")
+
     def _kill(self, component: str) -> None:
         self.airflow.stop(component, with_signal=signal.SIGKILL)
         self.over.wait(self.chance.uniform(0.0, 4.0))
         self.airflow.start(component)
 
-    def _kill_a_worker(self) -> None:
-        """Kill the process of a task, or the one that watches over it."""
-        found = [
-            process
-            for worker in self.airflow.processes("scheduler")
-            if "airflow worker" in " ".join(worker.cmdline())
-            for process in [worker, *worker.children(recursive=True)]
-        ]
-        busy = [each for each in found if each.children() or "airflow worker" not in " ".join(each.cmdline())]
+    def _evict(self, component: str) -> None:
+        """End a component as systemd or Kubernetes does, with everything that it started."""
+        self.airflow.evict(component, grace=self.chance.uniform(*GRACES), everyone=self.chance.random() < 0.5)
+        self.airflow.start(component)
+
+    def _signal_a_worker(self, number: signal.Signals, *, of_task: bool | None = None) -> bool:
+        """Send a signal to the process of a task, or to the one that watches over it; say whether there is one.
+
+        :param number: the signal.
+        :param of_task: whether it is to the process of the task; None leaves that to chance.
+        """
+        busy = self.airflow.busy_workers()
+        # SIGTERM to the watcher is what Kubernetes sends to a pod. SIGKILL hits either, as it comes.
+        if of_task is None:
+            of_task = number == signal.SIGKILL and self.chance.random() < 0.5
         if busy:
-            self.chance.choice(sorted(busy, key=lambda process: process.pid)).kill()
+            worker, task = self.chance.choice(busy)
+            (task if of_task else worker).send_signal(number)
+        return bool(busy)
+
+    def _slow_the_database(self) -> None:
+        """Lock tables of Airflow's for some seconds, several times."""
+        for _ in range(self.chance.randint(2, 3)):
+            seconds, table = self.chance.uniform(1.0, 4.0), self.chance.choice(TABLES)
+            self.database.lock(table, seconds, reads=self.chance.random() < 0.5)
+
+    def _put_a_gateway_before_the_api(self) -> None:
+        """Let something else answer in the place of the API: on all endpoints, then on one of them."""
+        # Two to five minutes in a whole round, half a minute in a short one.
+        least, most = (max(30.0, self.outcome.runs * share) for share in (0.4, 1.0))
+        share, everywhere, there = self.chance.uniform(0.5, 0.8), *self.chance.sample(OUTAGES, 2)
+        seconds, endpoint = self.chance.uniform(least, most), self.chance.choice(ENDPOINTS)
+
+        def play() -> None:
+            for what, fault, part in (("*", everywhere, share), (endpoint, there, 1 - share)):
+                self._note(f"{fault.kind} {fault.http_status} in the place of {what} for {seconds * part:.0f} s")
+                with self.emulator.outage(what, fault):
+                    self.over.wait(seconds * part)
+
+        # Other faults happen meanwhile.
+        self.aside.append(threading.Thread(target=play, daemon=True))
+        self.aside[-1].start()
+
+    def _rotate_the_key(self) -> None:
+        """Replace the API key in BrowserAct and in Airflow, in either order, with a few seconds in between."""
+        key = f"app-{self.chance.getrandbits(64):016x}"
+        steps = [partial(self.emulator.rotate_key, key), partial(self._change_the_connection, key)]
+        self.chance.shuffle(steps)
+        seconds = self.chance.uniform(2.0, 6.0)
+        steps[0]()
+        self.over.wait(seconds)
+        steps[1]()
+
+    def _change_the_connection(self, key: str) -> None:
+        def changed() -> bool:
+            with suppress(requests.RequestException):
+                self.airflow.set_connection(CONNECTION, conn_type="browseract", password=key)
+                return True
+            return False
+
+        # The API server may just have been killed.
+        wait_for("A changed connection", changed, timeout=90)
 
     def _break_the_api(self) -> None:
         fault, endpoint = self.chance.choice(REQUEST_FAULTS), self.chance.choice(ENDPOINTS)
@@ -220,18 +337,20 @@ class Round:
         self.airflow.wait_until_healthy()
         problems, half = self.outcome.problems, len(keywords) // 2
         by_keyword = collections.defaultdict(list)
-        for task in self.emulator.tasks:
+        for task in self.emulator.tasks[self.first :]:
             by_keyword[dict(task.inputs)["keyword"]].append(task)
-        self.outcome.started = len(self.emulator.tasks)
+        self.outcome.started = sum(map(len, by_keyword.values()))
         for keyword, tasks in by_keyword.items():
             for earlier, later in itertools.pairwise(tasks):
-                ended = earlier.history[-1] if earlier.status in ("failed", "canceled") else None
-                if ended is not None and ended[1] <= later.created_at:
-                    self.outcome.after_failed += earlier.status == "failed"
-                    self.outcome.after_stopped += earlier.status == "canceled"
+                # Nobody asks for a stop in a round, so that a run which was stopped should have been waited for.
+                if earlier.status == "failed" and earlier.history[-1][1] <= later.created_at:
+                    self.outcome.after_failed += 1
                 else:
                     problems["runs paid for twice"].append(f"{keyword}: {earlier.id} {earlier.status}, then {later.id}")
-            problems["runs left going"] += [
+            problems["runs lost"] += [
+                f"{keyword}: {task.id} was stopped" for task in tasks[-1:] if task.status == "canceled"
+            ]
+            problems["runs left running"] += [
                 f"{keyword}: {task.id}" for task in tasks if task.status not in ("finished", "failed", "canceled")
             ]
         seen = set()
@@ -279,21 +398,32 @@ class Api:
 
 
 @contextmanager
-def world(home: Path) -> Iterator[tuple[LocalAirflow, Api, Database]]:
-    """An Airflow on PostgreSQL that BrowserAct can call back."""
+def world(home: Path, *, seed: int) -> Iterator[tuple[LocalAirflow, Api, Database]]:
+    """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then.
+
+    :param home: its folder.
+    :param seed: what decides which XComs fail.
+    """
     api = Api(Emulator(concurrency=40))
     port = free_port()
     extra = {"webhook_base_url": f"http://127.0.0.1:{port}", "read_timeout": 3, "retry_budget": 6}
     with postgres() as database, closing(api):
-        connection = json.dumps({**api.connection, "extra": extra})
+        here = Path(__file__).parent
         airflow = LocalAirflow(
             home,
-            Path(__file__).parent / "dags",
-            {**SETTINGS, "AIRFLOW_CONN_BROWSERACT_DEFAULT": connection},
+            here / "dags",
+            {
+                **SETTINGS,
+                "AIRFLOW__CORE__XCOM_BACKEND": "failing_xcoms.FailingXCom",
+                failing_xcoms.FOLDER: str(home / XCOMS),
+                failing_xcoms.SEED: str(seed),
+            },
             database=database.url,
+            modules=(here / "backends",),
             port=port,
         )
         with airflow.running():
+            airflow.set_connection(CONNECTION, **api.connection, extra=json.dumps(extra))
             yield airflow, api, database
 
 
@@ -305,8 +435,8 @@ def run_round(runs: int, seed: int, home: Path) -> Outcome:
     :param home: folder for Airflow.
     """
     outcome = Outcome(seed, runs)
-    with world(home) as (airflow, api, database):
-        Round(airflow, api, database, outcome).play(limit=240 + runs * 5)
+    with world(home, seed=seed) as (airflow, api, database):
+        Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
     return outcome
 
 
