@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import TracebackType
@@ -17,16 +17,22 @@ from typing import Any, TypeVar
 import httpx
 import requests
 import tenacity
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.calls import Answer, Call, next_page
 from airflow_provider_browseract.api.errors import (
     AnswerLostError,
+    AnswerTooLargeError,
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
+    PlainHttpError,
+    UntrustedCertificateError,
 )
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.retries import RetryPolicy
@@ -45,6 +51,17 @@ Longer than the usual pause between two polls, or each of them would begin with 
 loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool looks at every one of
 them for each request: with 500 triggers the loop then stood still for tens of milliseconds.)
 """
+
+
+LARGE_BODY = 256 * 1024
+"""Bytes from which on the body of an answer is read in a thread and not on the event loop.
+
+This keeps the loop free while models are built. Parsing the JSON itself holds the interpreter's lock also in a thread,
+some 10 milliseconds for a megabyte: where that matters, pass ``max_answer``.
+"""
+
+PLAIN_ANSWERS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL reports of a server that does not speak TLS. Which of them depends on the first bytes of its answer."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ class BrowserActClient:
     @cached_property
     def _session(self) -> requests.Session:
         session = requests.Session()
+        session.mount("https://", _Adapter())
         session.headers.update(self.settings.headers)
         return session
 
@@ -172,12 +190,20 @@ class AsyncBrowserActClient:
 
     :param settings: where to, as whom, and how patiently.
     :param renew: as for :class:`BrowserActClient`, but awaited.
+    :param max_answer: bytes of a body, without its compression, after which the client stops reading and raises
+        :class:`~airflow_provider_browseract.api.errors.AnswerTooLargeError`. It bounds memory and the time for which
+        parsing blocks the event loop. Default: no limit.
     """
 
     def __init__(
-        self, settings: ClientSettings, *, renew: Callable[[], Awaitable[ClientSettings | None]] | None = None
+        self,
+        settings: ClientSettings,
+        *,
+        renew: Callable[[], Awaitable[ClientSettings | None]] | None = None,
+        max_answer: int | None = None,
     ) -> None:
         self.settings = settings
+        self.max_answer = max_answer
         self._renew = renew
         self._opened: httpx.AsyncClient | None = None
 
@@ -191,13 +217,15 @@ class AsyncBrowserActClient:
 
     async def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
-            self._opened = httpx.AsyncClient(
-                headers=self.settings.headers,
-                timeout=httpx.Timeout(self.settings.read_timeout, connect=self.settings.connect_timeout),
-                verify=await asyncio.to_thread(_ssl_context),
-                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
-                follow_redirects=False,
-            )
+            context = await asyncio.to_thread(_ssl_context)
+            # Several first calls may have waited for that. From here on nothing awaits, so that one of them opens it.
+            if self._opened is None:
+                self._opened = httpx.AsyncClient(
+                    headers=self.settings.headers,
+                    verify=context,
+                    limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
+                    follow_redirects=False,
+                )
         return self._opened
 
     async def aclose(self) -> None:
@@ -240,17 +268,92 @@ class AsyncBrowserActClient:
 
     async def _send_once(self, call: Call[T]) -> T:
         client = await self._client()
+        settings, progress = self.settings, _Progress()
         try:
-            response = await client.request(
+            async with client.stream(
                 call.method,
-                self.settings.base_url + call.path,
+                settings.base_url + call.path,
                 params=dict(call.params),
                 json=call.body,
-                auth=_HttpxBearer(self.settings.api_key),
-            )
-        except httpx.HTTPError as error:
-            raise _httpx_error(call, self.settings, error) from None
-        return call.read_answer(Answer(response.status_code, response.headers, response.content))
+                auth=_HttpxBearer(settings.api_key),
+                timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
+                extensions={"trace": progress.note},
+            ) as response:
+                answer = Answer(response.status_code, response.headers, await self._read_body(call, response))
+        # An error of TLS that comes after the handshake leaves httpx as it is.
+        except (httpx.HTTPError, OSError) as error:
+            raise _httpx_error(call, settings, error, progress) from None
+        if len(answer.body) > LARGE_BODY:
+            return await asyncio.to_thread(call.read_answer, answer)
+        return call.read_answer(answer)
+
+    async def _read_body(self, call: Call[Any], response: httpx.Response) -> bytes:
+        if self.max_answer is None:
+            return await response.aread()
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self.max_answer:
+                raise AnswerTooLargeError(
+                    f"The answer to {call.name} is larger than {self.max_answer} bytes (max_answer)",
+                    http_status=response.status_code,
+                )
+        return bytes(body)
+
+
+class _Progress:
+    """Remembers which request a connection of httpx has begun to send last."""
+
+    def __init__(self) -> None:
+        self.opening_tunnel = False
+
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take an event of httpcore's ``trace`` extension."""
+        if event.endswith("send_request_headers.started"):
+            self.opening_tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
+
+
+class _NotConnectedError(NewConnectionError):
+    """A connection that ended while it was opened: in the handshake of TLS, or in the CONNECT of a proxy."""
+
+
+class _HttpsConnection(HTTPSConnection):
+    """Tells failures to connect, of which all came before the request was sent, from any later one.
+
+    urllib3 does so only for those of TCP: a handshake that fails looks like an answer that cannot be read.
+    """
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (ConnectTimeoutError, NewConnectionError):
+            raise
+        except Exception as error:
+            raise _NotConnectedError(self, type(error).__name__) from error
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """The adapter of requests with :class:`_HttpsConnection` for each address that begins with ``https://``."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _use_https_pool(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        _use_https_pool(manager)
+        return manager
+
+
+def _use_https_pool(manager: Any) -> None:
+    classes = manager.pool_classes_by_scheme
+    # A SOCKS proxy has connections of its own, whose failures are taken for lost answers.
+    if classes["https"] is HTTPSConnectionPool:
+        manager.pool_classes_by_scheme = {**classes, "https": _HttpsPool}
 
 
 def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
@@ -290,21 +393,45 @@ def _requests_error(call: Call[Any], settings: ClientSettings, error: requests.R
     # `original_error`. Only these surely came before the request was sent.
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     reason = getattr(reason, "original_error", reason)
-    handshake = isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason)
-    never_sent = handshake or isinstance(reason, ConnectTimeoutError | NewConnectionError)
-    return _transport_error(call, settings, never_sent, reason or error)
+    if isinstance(reason, ConnectTimeoutError | NewConnectionError):
+        return _not_connected(call, settings, reason)
+    return _lost(call, settings, reason or error)
 
 
-def _httpx_error(call: Call[Any], settings: ClientSettings, error: httpx.HTTPError) -> BrowserActError:
-    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-    return _transport_error(call, settings, never_sent, error)
-
-
-def _transport_error(
-    call: Call[Any], settings: ClientSettings, never_sent: bool, cause: BaseException
+def _httpx_error(
+    call: Call[Any], settings: ClientSettings, error: httpx.HTTPError | OSError, progress: _Progress
 ) -> BrowserActError:
+    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+    if never_sent or progress.opening_tunnel:
+        return _not_connected(call, settings, error)
+    return _lost(call, settings, error)
+
+
+def _lost(call: Call[Any], settings: ClientSettings, error: BaseException) -> AnswerLostError:
     # Only the kind is named: the text of these exceptions can hold addresses with query and object references.
-    kind = type(cause).__name__
-    if never_sent:
-        return ConnectionFailedError(f"No connection to {settings.base_url} for {call.name} ({kind})")
+    kind = type(error).__name__
     return AnswerLostError(f"{settings.base_url} gave no whole answer to {call.name} ({kind})")
+
+
+def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseException) -> ConnectionFailedError:
+    """Return the error of a connection that was never there, with the reason that TLS gave for it, if any."""
+    causes = list(_causes(error))
+    failure = f"No connection to {settings.base_url} for {call.name}"
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return UntrustedCertificateError(f"{failure}: its certificate is not trusted ({tls.verify_message})")
+    if tls is not None and tls.reason in PLAIN_ANSWERS:
+        return PlainHttpError(f"{failure}: the host answers in plain HTTP, not in HTTPS")
+    if tls is not None:
+        return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")
+    known = [cause for cause in causes if not isinstance(cause, _NotConnectedError)]
+    return ConnectionFailedError(f"{failure} ({type((known or causes)[0]).__name__})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Iterate over an exception and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

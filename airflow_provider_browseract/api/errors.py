@@ -208,6 +208,24 @@ class ConnectionFailedError(BrowserActError):
     not_processed = True
 
 
+class PlainHttpError(ConnectionFailedError):
+    """The host does not speak TLS, although the address begins with ``https://``."""
+
+    remedy = f"If the host is meant to be without TLS, write http:// in front of the host of {THE_CONNECTION}."
+    temporary = False
+
+
+class UntrustedCertificateError(ConnectionFailedError):
+    """Nobody whom this machine trusts vouches for the certificate of the host."""
+
+    remedy = (
+        f"Check the host of {THE_CONNECTION} (field API address). If a private authority issued the certificate, set "
+        "both REQUESTS_CA_BUNDLE and SSL_CERT_FILE to a file with the certificates to trust, for workers, triggerers "
+        "and API servers."
+    )
+    temporary = False
+
+
 class AnswerLostError(BrowserActError):
     """The call was sent but no whole answer came back; whether it was carried out is not known."""
 

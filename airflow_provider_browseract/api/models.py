@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import pendulum
-from pendulum.parsing.exceptions import ParserError
 
 from airflow_provider_browseract.api.errors import UnexpectedAnswerError
 
@@ -364,7 +363,7 @@ def _int(value: Json) -> int | None:
 def _time(value: Json) -> datetime | None:
     try:
         moment = pendulum.parse(value) if isinstance(value, str) else None
-    except ParserError:
+    except Exception:  # noqa: BLE001 - an odd time must not fail the call, and pendulum raises more than ParserError
         return None
     return moment if isinstance(moment, datetime) else None
 

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from airflow_provider_browseract.emulator import Emulator
+from airflow_provider_browseract.emulator import Emulator, RunningEmulator
+
+
+def introduction(running: RunningEmulator) -> Iterator[str]:
+    """Describe an emulator to its user: the Airflow connection that leads to it, and what it can run.
+
+    :param running: the emulator.
+    :returns: the lines to print.
+    """
+    yield f"BrowserAct emulator at {running.url}"
+    yield ""
+    yield "The Airflow connection to it, as an environment variable:"
+    yield f"export AIRFLOW_CONN_BROWSERACT_DEFAULT={shlex.quote(json.dumps(running.connection))}"
+    yield ""
+    yield "or in the form for connections, with the connection id browseract_default:"
+    yield "  Connection type  BrowserAct"
+    yield f"  API address      {running.connection['host']}"
+    yield f"  API key          {running.connection['password']}"
+    for title, listed in (
+        ("Workflows, for RunWorkflowOperator:", running.emulator.workflows),
+        ("Templates, for RunTemplateOperator:", running.emulator.templates),
+    ):
+        yield ""
+        yield title
+        for one in listed.values():
+            names = (entry.name if entry.required else f"{entry.name} (optional)" for entry in one.inputs)
+            yield f"  {one.id}  {one.name}: {one.description}"
+            yield f"  {'':{len(one.id)}}  Inputs: {', '.join(names) or 'none'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: done.set())
     try:
         with emulator.serve(options.host, options.port) as running:
-            print(f"BrowserAct emulator at {running.url}")
-            print(f"AIRFLOW_CONN_BROWSERACT_DEFAULT='{json.dumps(running.connection)}'")
-            for workflow in (*emulator.workflows.values(), *emulator.templates.values()):
-                print(f"  {workflow.id}  {workflow.name}: {workflow.description}", flush=True)
+            print("\n".join(introduction(running)), flush=True)
             done.wait()
     except OSError as error:
         print(f"Cannot listen at {options.host}:{options.port}: {error}", file=sys.stderr)

@@ -123,7 +123,9 @@ class BrowserActHook(BaseHook):
         return self.client
 
     @asynccontextmanager
-    async def async_client(self, *, within: float | None = None) -> AsyncIterator[AsyncBrowserActClient]:
+    async def async_client(
+        self, *, within: float | None = None, max_answer: int | None = None
+    ) -> AsyncIterator[AsyncBrowserActClient]:
         """Open an asynchronous client; the connection is read without blocking the event loop.
 
         This hook's asynchronous methods use it, and so its connection pool, where they are called within the context,
@@ -131,6 +133,8 @@ class BrowserActHook(BaseHook):
         :mod:`airflow_provider_browseract.api.calls`.
 
         :param within: seconds after which a call gives up, where they are few; the connection's patience otherwise.
+        :param max_answer: bytes of an answer after which a call stops reading and raises
+            :class:`~airflow_provider_browseract.api.errors.AnswerTooLargeError`. Default: no limit.
 
         >>> async def statuses():
         ...     async with hook.async_client():
@@ -138,7 +142,7 @@ class BrowserActHook(BaseHook):
         >>> print(*asyncio.run(statuses()))
         running finished
         """
-        async with self._open(within) as client:
+        async with self._open(within, max_answer) as client:
             shared = _Shared(self, asyncio.get_running_loop(), client)
             _SHARED.set((*_still_open(), shared))
             try:
@@ -655,7 +659,7 @@ class BrowserActHook(BaseHook):
         return next(filter(None, ours), None)
 
     @asynccontextmanager
-    async def _open(self, within: float | None) -> AsyncIterator[AsyncBrowserActClient]:
+    async def _open(self, within: float | None, max_answer: int | None = None) -> AsyncIterator[AsyncBrowserActClient]:
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
         def patient(settings: ClientSettings) -> ClientSettings:
@@ -666,7 +670,7 @@ class BrowserActHook(BaseHook):
             return None if renewed is None else patient(renewed)
 
         settings = (await self._asettings()).client
-        async with AsyncBrowserActClient(patient(settings), renew=renew) as client:
+        async with AsyncBrowserActClient(patient(settings), renew=renew, max_answer=max_answer) as client:
             yield client
 
     async def _asend(self, call: calls.Call[T], within: float | None = None) -> T:

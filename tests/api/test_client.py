@@ -3,73 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from ipaddress import IPv4Address
+from typing import Any
 
+import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from airflow_provider_browseract.api import calls, errors
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient, ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
 
 QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
-
-
-class Sync:
-    """Uses the synchronous client."""
-
-    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
-        self.settings = settings
-        self.renew = renew
-
-    def send(self, *several: calls.Call):
-        with BrowserActClient(self.settings, renew=self.renew) as client:
-            return [client.send(call) for call in several][-1]
-
-    def items(self, call: calls.Call) -> list:
-        with BrowserActClient(self.settings) as client:
-            return list(client.iter_items(call))
-
-
-class Async:
-    """Uses the asynchronous client in the same way."""
-
-    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
-        self.settings = settings
-        self.renew = renew
-
-    async def _arenew(self) -> ClientSettings | None:
-        return None if self.renew is None else self.renew()
-
-    def send(self, *several: calls.Call):
-        async def go():
-            renew = None if self.renew is None else self._arenew
-            async with AsyncBrowserActClient(self.settings, renew=renew) as client:
-                return [await client.send(call) for call in several][-1]
-
-        return asyncio.run(go())
-
-    def items(self, call: calls.Call) -> list:
-        async def go():
-            async with AsyncBrowserActClient(self.settings) as client:
-                return [item async for item in client.iter_items(call)]
-
-        return asyncio.run(go())
 
 
 @pytest.fixture
@@ -81,11 +33,6 @@ def running() -> Iterator:
 @pytest.fixture
 def emulator(running) -> Emulator:
     return running.emulator
-
-
-@pytest.fixture(params=[Sync, Async], ids=["requests", "httpx"])
-def kind(request):
-    return request.param
 
 
 @pytest.fixture
@@ -349,42 +296,6 @@ def test_an_answer_that_breaks_off_is_a_lost_answer(kind, one_answer):
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
 
 
-def test_a_certificate_that_nobody_vouches_for_is_known_before_anything_is_sent(kind, tmp_path):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "server.pem"
-    pem.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    received = []
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection, suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
-                received.append(secured.recv(65536))
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        settings = ClientSettings(
-            "app-key", f"https://127.0.0.1:{listener.getsockname()[1]}", retries=RetryPolicy(budget=0.1)
-        )
-        with pytest.raises(errors.ConnectionFailedError):
-            kind(settings).send(calls.run_task("70"))
-    assert not any(received)
-
-
 def test_each_request_says_who_calls_and_carries_the_key_whatever_netrc_says(kind, one_answer, monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
@@ -401,6 +312,85 @@ def test_one_client_keeps_to_one_connection(kind, one_answer):
     kind(ClientSettings("app-key", server.url)).send(*[calls.get_region_list()] * 5)
     assert len(server.received) == 5
     assert server.connections == 1
+
+
+def answering(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+REGIONS = b'[{"code": "US"}]'
+
+
+class TestTheAsynchronousClient:
+    def test_opens_one_pool_for_calls_that_begin_together(self, running, monkeypatch):
+        made = []
+
+        class Counted(httpx.AsyncClient):
+            def __init__(self, *args, **kwargs):
+                made.append(self)
+                super().__init__(*args, **kwargs)
+
+        monkeypatch.setattr(httpx, "AsyncClient", Counted)
+        settings = ClientSettings("app-emulator", running.url)
+
+        async def go():
+            async with AsyncBrowserActClient(settings) as client:
+                await asyncio.gather(*(client.send(calls.get_region_list()) for _ in range(10)))
+            return [one.is_closed for one in made]
+
+        assert asyncio.run(go()) == [True]
+
+    @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE_BODY, True), (LARGE_BODY + 1, False)])
+    def test_reads_a_large_answer_in_another_thread(self, one_answer, size, on_the_loop):
+        server = one_answer(answering(REGIONS.ljust(size)))
+        threads = []
+        call: calls.Call[Any] = calls.get_region_list()
+        call = replace(call, read=lambda data: threads.append(threading.get_ident()))
+
+        async def go():
+            async with AsyncBrowserActClient(ClientSettings("app-key", server.url)) as client:
+                await client.send(call)
+
+        asyncio.run(go())
+        assert (threads == [threading.get_ident()]) is on_the_loop
+
+    @pytest.mark.parametrize("size", [LARGE_BODY + 1, 100])
+    def test_raises_what_the_reader_of_an_answer_raises(self, one_answer, size):
+        server = one_answer(answering(b"{}".ljust(size)))
+        with pytest.raises(errors.UnexpectedAnswerError, match="should be a list"):
+            self.send(server, size)
+
+    def send(self, server, max_answer: int):
+        async def go():
+            async with AsyncBrowserActClient(ClientSettings("app-key", server.url), max_answer=max_answer) as client:
+                return await client.send(calls.get_region_list())
+
+        return asyncio.run(go())
+
+    def test_takes_an_answer_that_is_as_large_as_accepted(self, one_answer):
+        assert self.send(one_answer(answering(REGIONS)), len(REGIONS))[0].code == "US"
+
+    def test_refuses_a_larger_answer_and_asks_no_second_time(self, one_answer):
+        server = one_answer(answering(REGIONS))
+        with pytest.raises(errors.AnswerTooLargeError, match="get-region-list is larger than 15 bytes") as caught:
+            self.send(server, len(REGIONS) - 1)
+        assert caught.value.temporary is False
+        assert caught.value.not_processed is False
+        assert len(server.received) == 1
+
+    def test_does_not_wait_for_the_rest_of_an_answer_that_is_too_large(self, one_answer):
+        # The server promises more than it ever sends: reading to the end would be a lost answer, after 30 seconds.
+        server = one_answer(answering(REGIONS).replace(b"16", b"17"), keep_alive=True)
+        with pytest.raises(errors.AnswerTooLargeError):
+            self.send(server, len(REGIONS) - 1)
+
+    def test_counts_the_bytes_of_an_answer_after_decompression(self, one_answer):
+        body = gzip.compress(REGIONS.ljust(100_000))
+        headers = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert len(body) < 1000
+        with pytest.raises(errors.AnswerTooLargeError):
+            self.send(one_answer(headers + body), 1000)
+        assert self.send(one_answer(headers + body), 100_000)[0].code == "US"
 
 
 def test_the_key_is_in_no_repr():

@@ -100,8 +100,18 @@ def test_an_output_that_is_json_and_not_text_is_kept_as_text():
     assert task.output == Output('{"a": [1]}')
 
 
-def test_a_time_that_cannot_be_read_is_left_out():
-    assert Task.read({"id": "7", "status": "running", "created_at": "yesterday"}).created_at is None
+@pytest.mark.parametrize("text", ["yesterday", "24:00", "P1Y", "2026-01-01/2026-01-02", "2026-13-45", "\ud800", "", 5])
+def test_a_time_that_cannot_be_read_is_left_out(text):
+    assert Task.read({"id": "7", "status": "running", "created_at": text}).created_at is None
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OverflowError("x"), TypeError("x")])
+def test_whatever_the_parser_of_times_raises_does_not_fail_the_call(monkeypatch, error):
+    def fail(text):
+        raise error
+
+    monkeypatch.setattr("pendulum.parse", fail)
+    assert Task.read({"id": "7", "status": "running", "created_at": "2026-10-08T10:17:54Z"}).created_at is None
 
 
 def test_the_older_live_url_is_read_where_the_newer_is_missing():

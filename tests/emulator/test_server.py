@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from airflow_provider_browseract.emulator import (
     Emulator,
     RunningEmulator,
 )
+from airflow_provider_browseract.emulator.__main__ import introduction
 from airflow_provider_browseract.emulator.service import ENDPOINTS
 
 PACKAGE = "airflow_provider_browseract.emulator"
@@ -327,17 +329,17 @@ class TestTheCommand:
         try:
             assert process.stdout is not None
             lines: list[str] = []
-            while not lines or TEMPLATE_TEXT.id not in lines[-1]:
+            while len(lines) < 2 or TEMPLATE_TEXT.id not in lines[-2]:
                 line = process.stdout.readline()
                 assert line, "it ended early"
                 lines.append(line)
                 if len(lines) > 50:
                     break
-            variable = next(line for line in lines if line.startswith("AIRFLOW_CONN_BROWSERACT_DEFAULT="))
-            connection = json.loads(variable.split("=", 1)[1].strip().strip("'"))
+            variable = next(line for line in lines if line.startswith("export AIRFLOW_CONN_BROWSERACT_DEFAULT="))
+            connection = json.loads(shlex.split(variable.split("=", 1)[1])[0])
             assert connection["password"] == "app-key"
+            assert connection["host"].startswith("http://")
             assert connection["host"] in lines[0]
-            assert any(LOG_IN.id in line for line in lines)
             answer = httpx.get(
                 f"{connection['host']}/v2/workflow/get-region-list",
                 headers={"Authorization": f"Bearer {connection['password']}"},
@@ -349,6 +351,35 @@ class TestTheCommand:
             process.kill()
             process.wait()
         assert (process.returncode, errors) == (0, "")
+
+    def test_its_connection_works_when_it_is_copied_into_the_form(self, serve: Any) -> None:
+        from airflow.sdk import Connection
+
+        from airflow_provider_browseract.hooks.connection import RELABELING, read_settings
+
+        running = serve(api_key="app-it's").running
+        lines = list(introduction(running))
+        host, password = (
+            next(line for line in lines if f"  {RELABELING[name]} " in line).split()[-1]
+            for name in ("host", "password")
+        )
+        settings = read_settings(
+            Connection("copied", conn_type="browseract", host=host, password=password), user_agent="test"
+        ).client
+        assert (settings.base_url, settings.api_key) == (running.url, "app-it's")
+        exported = next(line for line in lines if line.startswith("export "))
+        assert json.loads(shlex.split(exported)[1].partition("=")[2]) == running.connection
+
+    def test_it_lists_workflows_and_templates_apart_with_their_inputs(self, serve: Any) -> None:
+        text = "\n".join(introduction(serve().running))
+        workflows, _, templates = text.partition("Templates, for RunTemplateOperator:")
+        assert f"  {SEARCH.id}  Search: Searches shop.example for a keyword.\n" in workflows
+        assert "Inputs: keyword, max_items (optional)" in workflows
+        assert "Inputs: none" in workflows
+        assert LOG_IN.id in workflows
+        assert TEMPLATE_TEXT.id not in workflows
+        assert TEMPLATE_TEXT.id in templates
+        assert LOG_IN.id not in templates
 
     def test_a_port_that_is_taken_is_named(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

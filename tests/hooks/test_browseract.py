@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
+    AnswerTooLargeError,
     AuthenticationError,
     ConcurrencyLimitError,
     InvalidRequestError,
@@ -307,6 +308,13 @@ class TestAsynchronousCalls:
                 await hook.aget_region_list()
             await hook.aget_region_list()
         assert clients == [inner, outer]
+
+    async def test_read_no_more_of_an_answer_than_the_client_around_them_accepts(self, emulator):
+        hook = BrowserActHook()
+        async with hook.async_client(max_answer=10):
+            with pytest.raises(AnswerTooLargeError, match="larger than 10 bytes"):
+                await hook.aget_region_list()
+        assert await hook.aget_region_list()
 
     async def test_that_are_in_a_hurry_open_a_client_of_their_own(self, emulator, clients):
         hook = BrowserActHook()

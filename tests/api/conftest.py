@@ -1,0 +1,58 @@
+"""The two clients behind one face, so that each test runs with the one and the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+
+
+class Sync:
+    """Uses the synchronous client."""
+
+    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
+        self.settings = settings
+        self.renew = renew
+
+    def send(self, *several: calls.Call):
+        with BrowserActClient(self.settings, renew=self.renew) as client:
+            return [client.send(call) for call in several][-1]
+
+    def items(self, call: calls.Call) -> list:
+        with BrowserActClient(self.settings) as client:
+            return list(client.iter_items(call))
+
+
+class Async:
+    """Uses the asynchronous client in the same way."""
+
+    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
+        self.settings = settings
+        self.renew = renew
+
+    async def _arenew(self) -> ClientSettings | None:
+        return None if self.renew is None else self.renew()
+
+    def send(self, *several: calls.Call):
+        async def go():
+            renew = None if self.renew is None else self._arenew
+            async with AsyncBrowserActClient(self.settings, renew=renew) as client:
+                return [await client.send(call) for call in several][-1]
+
+        return asyncio.run(go())
+
+    def items(self, call: calls.Call) -> list:
+        async def go():
+            async with AsyncBrowserActClient(self.settings) as client:
+                return [item async for item in client.iter_items(call)]
+
+        return asyncio.run(go())
+
+
+@pytest.fixture(params=[Sync, Async], ids=["requests", "httpx"])
+def kind(request):
+    return request.param

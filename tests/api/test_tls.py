@@ -1,0 +1,303 @@
+"""What is known of a call that fails around TLS: each test with both clients and with real servers on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_browseract.api import calls, client, errors
+from airflow_provider_browseract.api.client import ClientSettings
+from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.emulator import Emulator
+
+START = calls.run_task("70")
+HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
+"""A TLS record with the fatal alert 40."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A file with a certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path_factory.mktemp("tls") / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
+    )
+    return pem
+
+
+@pytest.fixture
+def trusted(certificate, monkeypatch) -> Iterator[None]:
+    """Both clients trust the certificate."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    client._ssl_context.cache_clear()
+    yield
+    client._ssl_context.cache_clear()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Callable[[socket.socket], None]], int]]:
+    """Handle each connection to a port of this machine with a function, and return the port."""
+    listeners = []
+
+    def listen(handle: Callable[[socket.socket], None]) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def one(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                handle(connection)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=one, args=listener.accept()[:1], daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield listen
+    for listener in listeners:
+        # Closing alone does not wake a thread that waits in accept().
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.fixture
+def tls(certificate, listen):
+    """Listen with TLS: the function gets the secured socket."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def listen_(handle: Callable[[ssl.SSLSocket], None]) -> int:
+        def secure(connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as secured:
+                handle(secured)
+
+        return int(listen(secure))
+
+    return listen_
+
+
+@pytest.fixture
+def start(kind):
+    """Send a start to a port of this machine over TLS, and return the error that it ends with."""
+
+    def start_(port: int) -> errors.BrowserActError:
+        settings = ClientSettings(
+            "app-key",
+            f"https://127.0.0.1:{port}",
+            connect_timeout=0.5,
+            read_timeout=5,
+            retries=RetryPolicy(budget=0.05, first_pause=0.01),
+            connection="browseract_prod",
+        )
+        with pytest.raises(errors.BrowserActError) as caught:
+            kind(settings).send(START)
+        return caught.value
+
+    return start_
+
+
+def whole_request(secured: ssl.SSLSocket) -> bytes:
+    """Read a start; a server that closes before would reset the connection."""
+    request = b""
+    while not request.endswith(b"}") and (data := secured.recv(65536)):
+        request += data
+    return request
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+class TestAHandshakeThatFailsHasSentNothing:
+    def close_at_once(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+
+    def reset_at_once(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        reset(connection)
+
+    def send_an_alert(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(HANDSHAKE_FAILURE)
+
+    def say_nothing(self, connection: socket.socket) -> None:
+        while connection.recv(65536):
+            pass
+
+    @pytest.mark.parametrize("handle", ["close_at_once", "reset_at_once", "send_an_alert", "say_nothing"])
+    def test_whatever_the_server_does(self, listen, start, handle):
+        error = start(listen(getattr(self, handle)))
+        assert type(error) is errors.ConnectionFailedError
+        assert error.not_processed is True
+
+    def test_and_the_error_says_that_it_was_the_handshake(self, listen, start):
+        assert "the TLS handshake failed (" in start(listen(self.send_an_alert)).brief
+
+    def test_and_a_certificate_that_is_not_trusted_is_named_and_not_tried_again(self, tls, start):
+        received = []
+        error = start(tls(lambda secured: received.append(whole_request(secured))))
+        assert isinstance(error, errors.UntrustedCertificateError)
+        assert "certificate is not trusted (self-signed certificate)" in error.brief
+        assert "SSL_CERT_FILE" in str(error)
+        assert "connection 'browseract_prod'" in str(error)
+        assert (error.not_processed, error.temporary) == (True, False)
+        assert not any(received)
+
+    @pytest.mark.usefixtures("trusted")
+    def test_and_a_certificate_for_another_host_is_named(self, kind, tls):
+        settings = ClientSettings("app-key", f"https://localhost:{tls(lambda secured: None)}")
+        with pytest.raises(errors.UntrustedCertificateError, match="not valid for 'localhost'"):
+            kind(settings).send(START)
+
+    def test_and_a_host_that_speaks_plain_http_is_reported_with_the_remedy(self, start):
+        with Emulator().serve() as running:
+            error = start(int(running.url.rpartition(":")[2]))
+            assert running.emulator.requests == []
+        assert isinstance(error, errors.PlainHttpError)
+        assert "the host answers in plain HTTP" in error.brief
+        assert "write http:// in front of the host of the Airflow connection 'browseract_prod'" in str(error)
+        assert (error.not_processed, error.temporary) == (True, False)
+
+
+@pytest.mark.usefixtures("trusted")
+class TestAnErrorAfterTheHandshakeIsALostAnswer:
+    def close_without_an_answer(self, secured: ssl.SSLSocket) -> None:
+        whole_request(secured)
+
+    def reset_without_an_answer(self, secured: ssl.SSLSocket) -> None:
+        whole_request(secured)
+        reset(secured)
+
+    def answer_without_tls(self, secured: ssl.SSLSocket) -> None:
+        """Send bytes that are no TLS record, which OpenSSL reports as it does for a server without TLS."""
+        whole_request(secured)
+        with socket.socket(fileno=os.dup(secured.fileno())) as raw:
+            raw.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def answer_in_part(self, secured: ssl.SSLSocket) -> None:
+        whole_request(secured)
+        secured.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
+        with socket.socket(fileno=os.dup(secured.fileno())) as raw:
+            raw.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def send_an_alert(self, secured: ssl.SSLSocket) -> None:
+        whole_request(secured)
+        with socket.socket(fileno=os.dup(secured.fileno())) as raw:
+            raw.sendall(HANDSHAKE_FAILURE)
+
+    @pytest.mark.parametrize(
+        "handle",
+        [
+            "close_without_an_answer",
+            "reset_without_an_answer",
+            "answer_without_tls",
+            "answer_in_part",
+            "send_an_alert",
+        ],
+    )
+    def test_whatever_the_server_does(self, tls, start, handle):
+        error = start(tls(getattr(self, handle)))
+        assert type(error) is errors.AnswerLostError
+        assert error.not_processed is False
+
+    def test_and_a_whole_answer_is_none(self, kind, tls):
+        def answer(secured: ssl.SSLSocket) -> None:
+            whole_request(secured)
+            secured.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "7"}')
+
+        assert kind(ClientSettings("app-key", f"https://127.0.0.1:{tls(answer)}")).send(START).id == "7"
+
+
+@pytest.mark.usefixtures("trusted")
+class TestBehindAProxy:
+    @pytest.fixture
+    def behind(self, listen, start, monkeypatch):
+        """Send a start to a port, through a proxy that handles its connections with a function."""
+
+        def send(handle: Callable[[socket.socket], None], port: int = 9) -> errors.BrowserActError:
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listen(handle)}")
+            for name in ("no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+            return start(port)
+
+        return send
+
+    def close_at_once(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+
+    def reset_at_once(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        reset(connection)
+
+    def refuse(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    def answer_in_part(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 2")
+
+    def talk_nonsense(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"nonsense\r\n\r\n")
+
+    def tunnel(self, connection: socket.socket) -> None:
+        """Do what a proxy does for CONNECT, while both sides are there."""
+        port = int(connection.recv(65536).split()[1].rpartition(b":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=self.pipe, args=(other, connection), daemon=True)
+            back.start()
+            self.pipe(connection, other)
+            back.join(10)
+
+    def pipe(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    @pytest.mark.parametrize("handle", ["close_at_once", "reset_at_once", "refuse", "answer_in_part", "talk_nonsense"])
+    def test_a_tunnel_that_is_not_opened_has_sent_nothing(self, behind, handle):
+        error = behind(getattr(self, handle))
+        assert type(error) is errors.ConnectionFailedError
+        assert error.not_processed is True
+
+    def test_a_handshake_that_fails_in_the_tunnel_has_sent_nothing(self, behind, listen):
+        error = behind(self.tunnel, listen(lambda connection: connection.recv(65536) and None))
+        assert type(error) is errors.ConnectionFailedError
+
+    def test_an_answer_that_is_lost_in_the_tunnel_is_a_lost_answer(self, behind, tls):
+        received = []
+        error = behind(self.tunnel, tls(lambda secured: received.append(whole_request(secured))))
+        assert type(error) is errors.AnswerLostError
+        assert received[0].startswith(b"POST /v2/workflow/run-task ")
+        assert len(received) == 1
