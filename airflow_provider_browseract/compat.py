@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
 
 from airflow import __version__ as airflow_version
 from packaging import version
@@ -67,6 +69,14 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
+def xcom_serde() -> ModuleType:
+    """Return the module with which Airflow serializes XComs."""
+    try:
+        return import_module("airflow.sdk.serde")
+    except ImportError:  # before Airflow 3.2
+        return import_module("airflow.serialization.serde")
+
+
 def is_secret(name: str) -> bool:
     """Say whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
 
@@ -94,4 +104,5 @@ __all__ = [
     "count",
     "count_in_task",
     "is_secret",
+    "xcom_serde",
 ]

@@ -12,9 +12,20 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+    from airflow_provider_browseract.api.client import BrowserActClient
 
 T = TypeVar("T")
+
+PULSE = 0.5
+"""Seconds after which a sleep in a worker checks whether it is to end; a signal handler does not interrupt it."""
+
+
+class AsyncCarrier(Protocol):
+    """The one method of an asynchronous client that the loop uses."""
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call."""
+        ...
 
 
 class Log(Protocol):
@@ -28,24 +39,33 @@ def _nothing_else(step: Any) -> Any:
     raise TypeError(f"nobody knows the step {step!r}")
 
 
+def _nothing_to_check() -> None:
+    pass
+
+
 def follow(
-    steps: Generator[Any, Any, T], client: BrowserActClient, log: Log, do: Callable[[Any], Any] = _nothing_else
+    steps: Generator[Any, Any, T],
+    client: BrowserActClient,
+    log: Log,
+    do: Callable[[Any], Any] = _nothing_else,
+    check: Callable[[], None] = _nothing_to_check,
 ) -> T:
     """Do the steps in this thread.
 
     :param steps: what to do.
     :param client: carries the calls.
     :param log: the task's log.
-    :param do: does every step that is neither a call nor a pause nor a line for the log, and gives the answer.
+    :param do: does every step that is neither a call nor a sleep nor a line for the log, and returns the answer.
+    :param check: called before each step and every :data:`PULSE` seconds of a sleep; what it raises ends the steps.
     :returns: what the steps came to.
     """
     try:
         step = next(steps)
         while True:
+            check()
             answer: Any = None
             if isinstance(step, Sleep):
-                # Whoever waits in this thread asked for that.
-                time.sleep(step.seconds)
+                sleep(step.seconds, check)
             elif isinstance(step, Say):
                 log.log(step.level, "%s", step.text)
             elif isinstance(step, Call):
@@ -62,7 +82,15 @@ def follow(
         return over
 
 
-async def follow_async(steps: Generator[Any, Any, T], client: AsyncBrowserActClient, log: Log) -> T:
+def sleep(seconds: float, check: Callable[[], None]) -> None:
+    """Sleep in this thread, and call a function every :data:`PULSE` seconds, whose exception ends the sleep."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, PULSE))
+        check()
+
+
+async def follow_async(steps: Generator[Any, Any, T], client: AsyncCarrier, log: Log) -> T:
     """Do the steps in the event loop; as :func:`follow`."""
     try:
         step = next(steps)

@@ -47,8 +47,8 @@ def ask(ti: Any, task: Task, default: Answer) -> str:
     return str(ti.id)
 
 
-def is_asked_in_vain() -> bool:
-    """Say whether this is ``dag.test()``, whose tasks have no UI that could show a question."""
+def in_dag_test() -> bool:
+    """Return whether this is ``dag.test()``: it has no UI that could show a question, and runs triggers in line."""
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
@@ -10,6 +11,10 @@ from airflow_provider_browseract.runs.report import facts, log_url
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.following import Log
+
+
+_log = logging.getLogger(__name__)
 
 
 def count_run(task: Task) -> None:
@@ -19,14 +24,27 @@ def count_run(task: Task) -> None:
         count_in_task("browseract.credits", by=task.credit)
 
 
-def show_run(ti: Any, task: Task) -> None:
-    """Let buttons and XComs of an Airflow task instance lead to a run and tell what is known of it.
+def show_run(ti: Any, task: Task, log: Log = _log) -> None:
+    """Push the links to a run and what is known of it as XComs of an Airflow task instance.
+
+    They are only for display, so a failure is logged and never raised.
 
     :param ti: the running Airflow task instance.
     :param task: the run.
+    :param log: where a failure is logged, such as the log of the Airflow task.
     """
-    url = log_url(task)
-    if url:
-        BrowserActTaskLink().push(ti, url)
-    LiveViewLink().push(ti, LiveViewLink.OVER if task.status.ended else task.live_url or url)
-    ti.xcom_push(key="task", value=facts(task))
+    try:
+        url = log_url(task)
+        if url:
+            BrowserActTaskLink().push(ti, url)
+        if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
+            LiveViewLink().push(ti, live_url)
+        ti.xcom_push(key="task", value=facts(task))
+    except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises, the run matters more than its links
+        log.log(
+            logging.WARNING,
+            "The links to BrowserAct task %s and the XCom 'task' could not be stored (%s: %s).",
+            task.id,
+            type(error).__name__,
+            error,
+        )

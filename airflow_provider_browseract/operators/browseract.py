@@ -38,8 +38,8 @@ __all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "
 class RunWorkflowOperator(RunOperator):
     """Runs a BrowserAct workflow, waits for its end, and returns its output (``run-task``).
 
-    Besides the XComs of every run it pushes ``profile_id``, where there is one: the browser profile that a later run
-    can start with. ``task.output["profile_id"]`` hands it on.
+    Besides the XComs of every run it pushes ``profile_id``: the browser profile that a later run can start with, or an
+    empty text if there is none. ``task.output["profile_id"]`` hands it on.
 
     :param workflow_id: the workflow to run, as the BrowserAct dashboard shows it.
     :param save_browser_data: keep cookies and logins of this run; its ``profile_id`` XCom then names them.
@@ -59,6 +59,7 @@ class RunWorkflowOperator(RunOperator):
         self.profile_id = profile_id
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
         self._profile_wanted = profile_id is not None
+        self._remember_given()
 
     @property
     def source(self) -> tuple[str, str]:
@@ -84,11 +85,15 @@ class RunWorkflowOperator(RunOperator):
         return self.hook.get_workflow(self.workflow_id).input_parameters
 
     def profile_of(self, begun: Begun, task: Task | None) -> str | None:
-        """Give the profile that was saved or, if none was, the one that the run started with."""
+        """Return the profile that was saved or, if none was, the one that the run started with; empty if there is none.
+
+        A missing XCom would be an error of Airflow's, in the task that asks for it, which names neither the profile
+        nor save_browser_data.
+        """
         if begun.entry.profile_id:
             return begun.entry.profile_id
         # Not every answer to a start names the profile.
-        return (task.profile_id if task and self.save_browser_data else None) or self.profile_id
+        return (task.profile_id if task and self.save_browser_data else None) or self.profile_id or ""
 
     def _read_profile_id(self) -> str:
         try:
@@ -126,6 +131,7 @@ class RunTemplateOperator(RunOperator):
         self.region = region
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
+        self._remember_given()
 
     @property
     def source(self) -> tuple[str, str]:

@@ -10,10 +10,18 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.hooks.xcoms import why_unstorable
 from airflow_provider_browseract.links.telling import count_run, show_run
 from airflow_provider_browseract.runs.inputs import read_output_path
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
-from airflow_provider_browseract.runs.outputs import LARGE, FormatError, OutputFormat, read_output, storable
+from airflow_provider_browseract.runs.outputs import (
+    LARGE,
+    FormatError,
+    OutputFormat,
+    as_text_line,
+    read_output,
+    storable,
+)
 from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
 
 if TYPE_CHECKING:
@@ -101,25 +109,16 @@ class Conclusion:
     def _tell(self) -> None:
         for line in end_lines(self.task):
             self._log.log(logging.INFO, "%s", line)
-        try:
-            show_run(self._context["ti"], self.task)
-        except Exception as error:  # noqa: BLE001 - what is shown of a result is worth less than the result
-            why = f"{type(error).__name__}: {error}"
-            self._log.log(logging.WARNING, "The links to the task, and what is known of it, could not be kept: %s", why)
+        show_run(self._context["ti"], self.task, self._log)
 
     def _read(self) -> Any:
         text = (self.task.output.string if self.task.output else None) or ""
         try:
-            result = read_output(self.task.output, self._format)
+            read = read_output(self.task.output, self._format, why_unstorable)
         except FormatError as error:
-            kept = "There is nothing to keep."
-            if text:
-                self._context["ti"].xcom_push(key="output_text", value=storable(text))
-                kept = "The text is kept in the XCom output_text."
-            if self.task.output and self.task.output.files:
-                self._context["ti"].xcom_push(key="output_files", value=list(self.task.output.files))
-                kept += " The addresses of its files are kept in the XCom output_files."
-            raise AirflowFailException(self._wrong_format(error, kept)) from error
+            raise AirflowFailException(self._wrong_format(error, self._keep_unread(text))) from error
+        if read.kept_as_text is not None:
+            self._log.log(logging.WARNING, "%s", as_text_line(read.kept_as_text))
         if (size := len(text.encode("utf-8", "replace"))) > LARGE:
             self._log.log(
                 logging.WARNING,
@@ -127,7 +126,22 @@ class Conclusion:
                 "it is written to object storage and only its path is handed on.",
                 size / LARGE,
             )
-        return result
+        return read.value
+
+    def _keep_unread(self, text: str) -> str:
+        """Push the text of a wrong format and the addresses of the files as XComs, and say so in a sentence."""
+        files = list(map(storable, self.task.output.files)) if self.task.output else []
+        kept = []
+        try:
+            if text:
+                self._context["ti"].xcom_push(key="output_text", value=storable(text))
+                kept.append("The text is kept in the XCom output_text.")
+            if files:
+                self._context["ti"].xcom_push(key="output_files", value=files)
+                kept.append("The addresses of its files are kept in the XCom output_files.")
+        except Exception as error:  # noqa: BLE001 - the wrong format is what the task fails with
+            kept.append(f"The rest could not be kept as an XCom ({type(error).__name__}: {error}).")
+        return " ".join(kept) or "There is nothing to keep."
 
     def _keep(self, store: ResultStore) -> Any:
         from airflow_provider_browseract.hooks.results import StorageError

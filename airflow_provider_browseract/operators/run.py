@@ -28,31 +28,28 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.hooks.following import follow
+from airflow_provider_browseract.hooks.following import follow, sleep
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import open_store
 from airflow_provider_browseract.operators.pauses import PauseCallbacks
-from airflow_provider_browseract.operators.tries import Tries
-from airflow_provider_browseract.operators.waiting import WaitingOperator
+from airflow_provider_browseract.operators.tries import Kill, Tries
+from airflow_provider_browseract.operators.waiting import WaitingOperator, wait_xcom
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
     InputError,
     check_names,
+    check_rendered,
     read_choice,
     read_flag,
     read_output_path,
     read_seconds,
 )
-from airflow_provider_browseract.runs.ledger import Begun, NoSlot, OnOrphan, Wanted, Write
-from airflow_provider_browseract.runs.outcome import (
-    NoSlotError,
-    RunCanceledError,
-    RunLostError,
-)
+from airflow_provider_browseract.runs.ledger import AskClaimed, BeforeStart, Begun, NoSlot, OnOrphan, Wanted, Write
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
-from airflow_provider_browseract.runs.report import log_url, status_line, step_line
+from airflow_provider_browseract.runs.report import log_url
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CORE_RACE_GRACE,
@@ -62,7 +59,7 @@ from airflow_provider_browseract.runs.waiting import (
     OnPaused,
     RunWait,
 )
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM, Callback, NoCallbackError, WaitingTask, arrange
+from airflow_provider_browseract.webhook.callback import WAIT_XCOM, Callback, NoCallbackError, WaitingTask, arrange
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -103,13 +100,14 @@ class RunOperator(WaitingOperator):
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
     :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
         as ``timeout``.
-    :param reattach: let a later try take up the run of an earlier one, in place of starting another (Airflow 3.3 and
-        later, which keeps what is written down of a run over tries).
+    :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
+        later, which keeps what is written down of a run over tries). It needs ``retries``: a run whose task has no
+        later try is stopped where it would otherwise be left to that.
     :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
         that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
     :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, ``"resume"``
-        it, three times at most, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with the live
-        view of the browser and the answers Resume and Stop. For as long, the task is deferred in any case.
+        it, three times per run at most, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with the
+        live view of the browser and the answers Resume and Stop. For as long, the task is deferred in any case.
     :param on_paused_timeout: seconds, or a ``timedelta``, to wait for the answer to ``"ask"``. Default: as long as the
         run may take.
     :param on_paused_default: what happens if nobody answers in that time: ``"stop"`` or ``"resume"``.
@@ -118,12 +116,16 @@ class RunOperator(WaitingOperator):
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``;
         ``required_action_url`` is where to answer. While a callback is expected, the status is asked for every 10
         seconds with this or with ``"ask"``, and not every 120.
-    :param cancel_on_kill: stop the run when the Airflow task that waits for it is killed, marked or cleared.
-    :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more.
+    :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
+        ``execution_timeout`` or Ctrl-C ends that, or when its process is told to end and no later try can reattach to
+        the run. When ``False``, the run keeps running and using credits.
+    :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more and no
+        later try can reattach to it. When ``False``, the run keeps running and using credits.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
         run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
         ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),
         ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and ``media_type``.
+    :raises InputError: an argument that is not a template has an impossible value, when the DAG is parsed.
     :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
         the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
         out. Or the run finished, and a retry could only pay for another: the output does not have the declared format
@@ -198,7 +200,12 @@ class RunOperator(WaitingOperator):
         self.on_paused_callback = on_paused_callback
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
-        self._start_under_way = False
+        self._given: dict[str, Any] = {}
+        self._check_constants()
+
+    def _remember_given(self) -> None:
+        """Remember what was given for the templated arguments; rendering may turn it into nothing."""
+        self._given = {name: getattr(self, name, None) for name in self.template_fields}
 
     @abstractmethod
     def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
@@ -225,17 +232,16 @@ class RunOperator(WaitingOperator):
         """Make what a run needs and only this process can make, before everything is checked. Nothing by default."""
 
     def execute(self, context: Context) -> Any:
-        """Take up or start the run, and wait for it in the way asked for."""
+        """Reattach to the run of an earlier try or start one, and wait for it in the way asked for."""
         return self._run(context, time.time(), 0)
 
-    def execute_queued(self, context: Context, event: Any, *, queued_since: float, refusals: int) -> Any:
-        """Go on after a wait for room, of which the event only says that it is over.
+    def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Continue after a wait for a slot.
 
-        :param event: the payload of the trigger's event.
-        :param queued_since: moment of the first refusal, in seconds since the epoch.
-        :param refusals: how often BrowserAct had no room.
+        :param event: the payload of the trigger's event: ``queued_since``, the moment of the first refusal in seconds
+            since the epoch, and ``refusals``, how often BrowserAct refused the start.
         """
-        return self._run(context, queued_since, refusals)
+        return self._run(context, float(event["queued_since"]), int(event["refusals"]))
 
     def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
         if self._dry:
@@ -243,23 +249,24 @@ class RunOperator(WaitingOperator):
         while isinstance(begun := self._begin(context, checked=refusals > 0), NoSlot):
             refusals += 1
             self._wait_for_slot(context, begun, queued_since, refusals)
-            self._go_on_unless_killed()
+            self._raise_if_killed()
         entry = begun.entry
         with self._accounting_for(begun.task_id):
+            wait = RunWait(begun.task_id, entry.deadline, entry.callback_token_sha256)
             self._hand_on(context, begun)
-            task = self._look_once(context, begun)
+            task, wait = self._look_once(context, begun, wait)
             if not self.wait_for_completion:
                 self._browseract_task_id = None
                 self.log.info("Not waiting for BrowserAct task %s.", begun.task_id)
                 return begun.task_id
             if task is not None and task.status.ended:
                 return self._conclude(context, task)
-            return self._wait(context, RunWait(begun.task_id, entry.deadline, entry.callback_token_sha256), task)
+            return self._wait(context, wait)
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
             self.prepare(context)
-            self._check_arguments()
+            self._check_rendered()
             call = self.make_call(self.callback_url, self.status_change_callback_url)
             self._make_callback(context)
             self._look_before_start(call)
@@ -285,7 +292,7 @@ class RunOperator(WaitingOperator):
         except NotFoundError:
             raise
         except BrowserActError as error:
-            self.log.warning("The names of the inputs were not checked: %s", error)
+            self.log.warning("The names of the inputs were not checked: %s", error.brief)
             return
         given = (call.body or {})["input_parameters"]
         if declared:
@@ -294,23 +301,23 @@ class RunOperator(WaitingOperator):
             self.log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", self._what)
 
     def _begin(self, context: Context, *, checked: bool) -> Begun | NoSlot:
-        """Take up the run of an earlier try, or start one.
+        """Reattach to the run of an earlier try, or start one.
 
-        :param checked: whether it was looked before the start already.
+        :param checked: whether the checks before the start were made already.
         """
         self._tries = tries = Tries(context, reattach=self.reattach is True)
 
-        def do(step: Write) -> None:
-            nonlocal checked
-            # Not where a run may go on: that is no time to fail for want of a store.
-            if step.starts:
-                # By now, no run of an earlier try goes on.
-                self._browseract_task_id = None
-                if not checked:
-                    self._look_before_start(wanted.call)
-                    checked = True
-                self._go_on_unless_killed()
-            self._write(tries, step)
+        def do(step: BeforeStart | Write | AskClaimed) -> Any:
+            if isinstance(step, AskClaimed):
+                return tries.claimed()
+            if isinstance(step, Write):
+                return self._write(tries, step)
+            # By now, no run of an earlier try is running. While one is, a missing store is no reason to fail.
+            self._browseract_task_id = None
+            if not checked:
+                self._look_before_start(wanted.call)
+            self._raise_if_killed()
+            return None
 
         try:
             entry = tries.read()
@@ -327,21 +334,27 @@ class RunOperator(WaitingOperator):
                 ),
                 self.hook.client,
                 self.log,
-                lambda step: do(step) if isinstance(step, Write) else tries.claimed(),
+                do,
             )
         except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
             self._fail_to_begin(tries, error)
-        except AirflowTaskTimeout as error:
+        except AirflowTaskTimeout:
             if tries.remembered or not self._start_under_way:
                 raise
             raise AirflowFailException(
-                f"execution_timeout ended the start of {self._what}, so it is not known whether a "
-                f"run was started. {RunStartUnknownError.remedy}"
-            ) from error
+                f"execution_timeout ended the start of {self._what}, so it is not known whether a run was started.\n"
+                f"{RunStartUnknownError.remedy}"
+            ) from None
+        except KeyboardInterrupt:
+            self._end_killed(Kill("interrupted (Ctrl-C)"))
+            raise
         finally:
             if self._start_under_way:
-                later = "A later try looks for it." if tries.another else RunStartUnknownError.remedy
-                self.log.error("It is not known whether a run was started; it may go on, and cost credits. %s", later)
+                another = tries.another(RunStartUnknownError(""))
+                later = "The next try looks for it." if another else RunStartUnknownError.remedy
+                self.log.error(
+                    "It is not known whether a run was started; it may be running and using credits. %s", later
+                )
                 self._start_under_way = False
         if isinstance(begun, NoSlot):
             return begun
@@ -349,12 +362,11 @@ class RunOperator(WaitingOperator):
         if begun.task is None:
             self.log.info("Started BrowserAct task %s of %s.", begun.task_id, self._what)
         else:
-            self.log.info("Taking up BrowserAct task %s, which an earlier try has started.", begun.task_id)
+            self.log.info("Reattaching to BrowserAct task %s, which an earlier try has started.", begun.task_id)
         if self._killed:
-            # The signal came while the call was under way, and Airflow lets the code go on after it.
-            raise RunCanceledError(
-                f"Killed while BrowserAct task {begun.task_id} was started. {self._end_killed(begun.task_id)}"
-            )
+            # The signal came during a call, before the run was known. Airflow lets the code continue after it.
+            self._end_killed()
+            self._raise_if_killed()
         return begun
 
     def _fail_to_begin(self, tries: Tries, error: Exception) -> NoReturn:
@@ -362,9 +374,10 @@ class RunOperator(WaitingOperator):
         if isinstance(error, ledger.LedgerError):
             raise AirflowFailException(
                 f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
-                f"was started or stopped. Delete the key {ledger.KEY} from the task state of this task instance, or "
-                "set reattach=False, once you know that no run goes on."
-            ) from error
+                f"was started or stopped.\nDelete the key {ledger.KEY} from the task state of this task instance, or "
+                "set reattach=False, once you know that no run is running."
+            ) from None
+        task_id = self._browseract_task_id
         said, final = str(error), False
         if isinstance(error, AirflowNotFoundException):
             final = True
@@ -375,26 +388,26 @@ class RunOperator(WaitingOperator):
             # The next try knows when this start was, and looks again.
             final = not tries.remembered
         elif isinstance(error, BrowserActError):
-            final = not error.temporary
+            # A gateway, a firewall or a maintenance page answers without a code of BrowserAct's, and only for a while.
+            # And nothing that the API says of an earlier run makes that one worthless.
+            final = not error.temporary and error.code is not None and task_id is None
         elif self._start_under_way and not tries.remembered:
             final = True
-            said = f"{type(error).__name__}: {said.rstrip('.')}. {RunStartUnknownError.remedy}"
-        task_id = self._browseract_task_id
+            said = f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}"
         if task_id is not None:
-            goes_on = None if final else self._leave_to_next_try()
-            said = (
-                f"{said.rstrip('.')}. BrowserAct task {task_id} of an earlier try: "
-                f"{goes_on or self._stop(task_id, wanted=self.cancel_on_kill)}"
-            )
+            earlier = f"{said}\nBrowserAct task {task_id} of an earlier try: "
+            left = None if final else self._leave_to_next_try(RunLostError(earlier))
+            stopped = left or self._stop(task_id, wanted=self.cancel_on_kill, unwanted="cancel_on_kill")
+            said = f"{earlier}{stopped}"
             if not final:
-                raise RunLostError(said) from error
+                raise RunLostError(said) from None
         if final:
-            raise AirflowFailException(said) from error
+            raise AirflowFailException(said) from None
         raise error
 
     def _wanted(self, context: Context) -> Wanted:
         """Check everything, before anything is started."""
-        timeout = self._check_arguments()
+        self._check_rendered()
         # First without a callback, so that nothing is kept of a run that is refused.
         call = self.make_call(self.callback_url, self.status_change_callback_url)
         if (callback := self._arrange_callback(context)) is not None:
@@ -402,27 +415,52 @@ class RunOperator(WaitingOperator):
         ti: Any = context["ti"]
         return Wanted(
             call,
-            timeout,
+            read_seconds("timeout", self.timeout),
             callback.token_sha256 if callback else None,
             max_tries=ti.max_tries,
             deferred=self.deferrable and self.wait_for_completion,
         )
 
-    def _check_arguments(self) -> float:
-        """Check the arguments that are not of the call, and give the timeout in seconds."""
-        # These are read again later, when it would be too late to refuse them.
+    def _check_constants(self) -> None:
+        """Check the arguments that are no templates, so that a wrong one is an import error of the DAG."""
         self._poll_interval(DEFAULT_POLL_INTERVAL)
-        self._check_pauses()
-        read_choice("on_orphan", self.on_orphan, OnOrphan)
-        read_flag("dry_run", self._dry)
-        for flag in ("validate_inputs", "reattach", "cancel_on_kill", "cancel_on_timeout"):
-            read_flag(flag, getattr(self, flag))
+        read_seconds("timeout", self.timeout)
         if self.queue_timeout is not None:
             read_seconds("queue_timeout", self.queue_timeout)
-        timeout = read_seconds("timeout", self.timeout)
+        read_flag("dry_run", self._dry)
+        for flag in (
+            "validate_inputs",
+            "wait_for_completion",
+            "deferrable",
+            "reattach",
+            "cancel_on_kill",
+            "cancel_on_timeout",
+        ):
+            read_flag(flag, getattr(self, flag))
         read_choice("output_format", self.output_format, OutputFormat)
-        self._check_output_path()
-        return timeout
+        read_choice("on_orphan", self.on_orphan, OnOrphan)
+        self._check_pauses()
+        self._check_webhook()
+        if self.output_path is not None and not self.wait_for_completion:
+            raise InputError(
+                "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
+            )
+
+    def _check_webhook(self) -> None:
+        if self.webhook is not None and not isinstance(self.webhook, bool):
+            raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
+        if self.webhook is True and not (self.deferrable and self.wait_for_completion):
+            raise InputError(
+                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only wake a task "
+                "that waits without a worker."
+            )
+
+    def _check_rendered(self) -> None:
+        """Check the templated arguments that are not part of the call."""
+        for name, given in self._given.items():
+            check_rendered(name, given, getattr(self, name))
+        if self.output_path is not None:
+            read_output_path(self.output_path)
 
     def _write(self, tries: Tries, step: Write) -> None:
         """Keep an entry of the ledger for later tries, and here what on_kill needs, which may come at any moment."""
@@ -438,14 +476,9 @@ class RunOperator(WaitingOperator):
                 raise
             self.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
 
-    def _go_on_unless_killed(self) -> None:
-        if self._killed:
-            # Airflow lets the code go on after the signal.
-            raise RunCanceledError("Killed before a run was started.")
-
     def _wait_for_slot(self, context: Context, refused: NoSlot, queued_since: float, refusals: int) -> None:
-        """Wait until there may be room for a run: here, or in the triggerer by raising the deferral."""
-        self._go_on_unless_killed()
+        """Wait until there may be a slot for a run: here, or in the triggerer by raising the deferral."""
+        self._raise_if_killed()
         limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
         try:
             going = follow(count_going(), self.hook.client, self.log)
@@ -455,22 +488,22 @@ class RunOperator(WaitingOperator):
         now, until = time.time(), queued_since + limit
         if now >= until:
             raise NoSlotError(
-                f"BrowserAct had no room for a run within {limit:g} seconds, asked {refusals} times; {shown} runs are "
-                f"going. No run was started. {refused.error}"
+                f"BrowserAct had no slot for a run within {limit:g} seconds, asked {refusals} times; {shown} runs are "
+                f"active. No run was started.\n{refused.error}"
             )
         pause = max(pause_after(refusals, random.random), refused.error.retry_after or 0.0)
         self.log.info(
-            "BrowserAct takes no further run now; %s runs are going. Refused %d times, trying again as soon as there "
-            "is room, for %.0f seconds at most. (%s)",
+            "BrowserAct has no free slot now; %s runs are active. Refused %d times, trying again as soon as there is "
+            "one, for %.0f seconds at most. (%s)",
             shown,
             refusals,
             until - now,
             refused.error.message,
         )
-        self._show_wait(context, {"waits_for": "slot", "refusals": refusals})
+        self._show_wait(context, None, {"waits_for": "slot", "refusals": refusals})
         if not self.deferrable:
             # The worker itself is what waits.
-            time.sleep(min(pause, until - now))
+            sleep(min(pause, until - now), self._raise_if_killed)
             return
         from airflow_provider_browseract.triggers.browseract import SlotTrigger
 
@@ -481,9 +514,10 @@ class RunOperator(WaitingOperator):
                 capacity=(going or None) if isinstance(refused.error, ConcurrencyLimitError) else None,
                 pause=pause,
                 until=max(until, now + CORE_RACE_GRACE),
+                queued_since=queued_since,
+                refusals=refusals,
             ),
             method_name="execute_queued",
-            kwargs={"queued_since": queued_since, "refusals": refusals},
             timeout=timedelta(seconds=until - now + BACKSTOP),
         )
 
@@ -493,18 +527,11 @@ class RunOperator(WaitingOperator):
         if callback is not None:
             mask_secret(callback.token)
             # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
-            context["ti"].xcom_push(key=TOKEN_XCOM, value=callback.token_sha256)
+            context["ti"].xcom_push(key=WAIT_XCOM, value=wait_xcom(callback.token_sha256, {"waits_for": "callback"}))
         return callback
 
     def _make_callback(self, context: Context) -> Callback | None:
-        if self.webhook is not None and not isinstance(self.webhook, bool):
-            raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
         demanded = self.webhook is True
-        if demanded and not (self.deferrable and self.wait_for_completion):
-            raise InputError(
-                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only wake a task "
-                "that waits without a worker."
-            )
         if self.webhook is False or not (self.deferrable and self.wait_for_completion):
             return None
         settings = self.hook.settings
@@ -531,38 +558,41 @@ class RunOperator(WaitingOperator):
             self.log.info("%s. This task polls.", error)
             return None
 
-    def _check_output_path(self) -> None:
-        if self.output_path is None:
-            return
-        if not self.wait_for_completion:
-            raise InputError(
-                "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
-            )
-        read_output_path(self.output_path)
-
     def _hand_on(self, context: Context, begun: Begun) -> None:
-        context["ti"].xcom_push(key="task_id", value=begun.task_id)
-        if profile_id := self.profile_of(begun, None):
-            context["ti"].xcom_push(key="profile_id", value=profile_id)
+        ti: Any = context["ti"]
+        ti.xcom_push(key="task_id", value=begun.task_id)
+        self._push_profile(ti, self.profile_of(begun, None))
         if begun.task is not None and begun.entry.callback_token_sha256:
             # BrowserAct calls back with the token of the try that started the run.
-            context["ti"].xcom_push(key=TOKEN_XCOM, value=begun.entry.callback_token_sha256)
+            digest = begun.entry.callback_token_sha256
+            ti.xcom_push(key=WAIT_XCOM, value=wait_xcom(digest, {"waits_for": "callback"}))
 
-    def _look_once(self, context: Context, begun: Begun) -> Task | None:
+    def _push_profile(self, ti: Any, profile_id: str | None) -> None:
+        """Push the profile that the run hands on, if it is one of a kind that has any."""
+        if profile_id is None:
+            return
+        try:
+            ti.xcom_push(key="profile_id", value=profile_id)
+        except Exception as error:  # noqa: BLE001 - the run is worth more, and the log has the id
+            self.log.error(
+                "The XCom profile_id could not be stored (%s: %s), so later tasks cannot read it. The profile is %s.",
+                type(error).__name__,
+                error,
+                profile_id or "none",
+            )
+
+    def _look_once(self, context: Context, begun: Begun, wait: RunWait) -> tuple[Task | None, RunWait]:
         """Read a new task for its links and, if the answer to the start had none, for its profile."""
         try:
             task = begun.task or self.hook.get_task(begun.task_id)
         except BrowserActError as error:
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error)
-            return None
+            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", begun.task_id, error.brief)
+            return None, wait
         self._url = log_url(task)
-        show_run(context["ti"], task)
+        show_run(context["ti"], task, self.log)
         if (profile_id := self.profile_of(begun, task)) != self.profile_of(begun, None):
-            context["ti"].xcom_push(key="profile_id", value=profile_id)
-        for step in task.steps:
-            self.log.info("%s", step_line(task.id, step))
-        self.log.info("%s", status_line(task))
-        return task
+            self._push_profile(context["ti"], profile_id)
+        return task, self._log_news(wait, task)
 
 
 def shown_body(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -594,5 +624,5 @@ def _without_secrets(value: Any) -> Any:
 
 
 def forget_run(context: Context) -> None:
-    """Delete what is written down of a run, once Airflow knows of the success: who clears the task gets a new run."""
+    """Delete what is written down of a run once Airflow knows of the success: clearing the task gives a new run."""
     Tries(context, reattach=True).write(None)

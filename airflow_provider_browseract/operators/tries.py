@@ -1,9 +1,11 @@
-"""What the tries of one task instance know of each other."""
+"""What the tries of one task instance know of each other, and what Airflow will do with the next one."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +17,32 @@ if TYPE_CHECKING:
 RETENTION = timedelta(days=30)
 """How long Airflow keeps what is written down of a run, where nobody deletes it."""
 
+OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+"""States of a task instance that Airflow does not try again by itself."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Why this try is being killed.
+
+    :param reason: a clause for messages, which follows on "because".
+    :param reattaches: whether another try reattaches to the run, which therefore must not be stopped.
+    """
+
+    reason: str
+    reattaches: bool = False
+
 
 class Tries:
     """What is kept over the tries of a task instance, and whether there will be another one that finds it.
 
     :param context: the context of this try. Its ``task_state_store`` (Airflow 3.3 and later) is what lasts.
-    :param reattach: whether later tries are to take up the run of earlier ones.
+    :param reattach: whether later tries are to reattach to the run of earlier ones.
     """
 
     def __init__(self, context: Context, *, reattach: bool) -> None:
         self._store: Any = context.get("task_state_store") if reattach else None
+        self._context = context
         self.ti: Any = context["ti"]
 
     @property
@@ -32,10 +50,31 @@ class Tries:
         """Whether later tries find what is written down."""
         return self._store is not None
 
-    @property
-    def another(self) -> bool:
-        """Whether Airflow starts a later try by itself if this one fails, and that one finds what is written down."""
-        return self.remembered and self.ti.try_number <= self.ti.max_tries
+    def another(self, error: BaseException) -> bool:
+        """Return whether Airflow starts a later try by itself after an error, and that try finds what is written down.
+
+        :param error: what this try raises.
+        """
+        return self.remembered and self.ti.try_number <= self.ti.max_tries and not self._policy_forbids(error)
+
+    def _policy_forbids(self, error: BaseException) -> bool:
+        """Return whether the task's ``retry_policy`` (Airflow 3.3 and later) fails it at once after an error.
+
+        Ask as Airflow does after the error, so that both come to the same answer.
+        """
+        policy = getattr(getattr(self.ti, "task", None), "retry_policy", None)
+        if policy is None:
+            return False
+        try:
+            decision = policy.evaluate(
+                exception=error,
+                try_number=self.ti.try_number,
+                max_tries=self.ti.max_tries,
+                context=self._context,
+            )
+        except Exception:  # noqa: BLE001 - Airflow then decides as without a policy
+            return False
+        return str(getattr(decision.action, "value", decision.action)) == "fail"
 
     def read(self) -> Entry | None:
         """Read what an earlier try has written down.
@@ -55,46 +94,62 @@ class Tries:
             self._store.set(KEY, entry.value(), retention=RETENTION)
 
     def claimed(self) -> set[str]:
-        """Give the BrowserAct tasks that the mapped siblings of this task instance wait for."""
+        """Return the BrowserAct tasks that the mapped siblings of this task instance wait for."""
         found = self.ti.xcom_pull(task_ids=[self.ti.task_id], key="task_id")
         return {each for each in found or () if isinstance(each, str)}
 
-    def taken_over(self, within: float) -> str | None:
-        """Say why this try, which is being killed, must leave its run to a later one; or give None.
+    def is_running(self) -> bool:
+        """Return whether Airflow still wants this try to run; also where Airflow cannot be asked."""
+        with suppress(Exception):
+            return self._count(["running"]) > 0
+        return True
 
-        A worker is killed when someone marks or clears the task. But also when it was taken for dead and another try
-        has begun, and when the API server cannot be reached for a while.
+    def why_killed(self, error: BaseException, within: float) -> Kill:
+        """Find out why this try is being killed: by a person, or by the infrastructure.
 
+        Airflow changes the task instance before it kills the process of one that a person has marked or cleared. The
+        process of one that is still as it was is ended by something else: an evicted pod, a drained node, a stopped
+        worker.
+
+        :param error: what this try raises if another one can reattach to its run.
         :param within: seconds that Airflow may take to answer.
         """
         if not self.remembered:
-            return None
-        told: list[str | None] = []
+            return Kill("the Airflow task was killed, and no later try could reattach to it")
+        found: list[Kill] = []
 
         def ask() -> None:
             with suppress(Exception):
-                told.append(self._successor())
+                found.append(self._ask_why_killed(error))
 
         # In a thread of its own: a kill may have interrupted a question to Airflow, and the next one waits for that.
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(within)
-        if told:
-            return told[0]
-        return (
-            "Airflow cannot be asked why the task was killed, and the next try takes the run up"
-            if self.another
-            else None
-        )
+        if found:
+            return found[0]
+        if self.another(error):
+            return Kill("the Airflow task was killed, and Airflow cannot be asked why", reattaches=True)
+        return Kill("the Airflow task was killed, Airflow cannot be asked why, and there is no later try")
 
-    def _successor(self) -> str | None:
+    def _ask_why_killed(self, error: BaseException) -> Kill:
+        # Another try has another identity, and Airflow then shows this one nothing any more.
+        if self._store.get(KEY) is None:
+            if self._count(["restarting"]):
+                return Kill("the Airflow task was cleared")
+            return Kill("Airflow took this try for dead and has begun another one", reattaches=True)
+        if self._count(OVER):
+            return Kill("the Airflow task was marked as ended")
+        ended = "the process of the Airflow task was told to end (SIGTERM), while nobody marked or cleared the task"
+        if self.another(error):
+            return Kill(ended, reattaches=True)
+        return Kill(f"{ended}, and there is no later try that could reattach to it (retries, retry_policy)")
+
+    def _count(self, states: Sequence[str]) -> int:
+        """Return whether the task instance is in one of some states, as 1 or 0."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-        # A later try has another identity, and Airflow then shows this one nothing any more.
-        if self._store.get(KEY) is not None:
-            return None
         ti = self.ti
-        cleared = RuntimeTaskInstance.get_ti_count(
-            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=["restarting"]
+        return RuntimeTaskInstance.get_ti_count(
+            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states)
         )
-        return None if cleared else "Airflow took this try for dead, and a later one takes the run up"

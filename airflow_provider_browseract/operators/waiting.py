@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -15,10 +16,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
+from airflow_provider_browseract.compat import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
-from airflow_provider_browseract.hooks.required_action import ask, is_asked_in_vain, read_event
+from airflow_provider_browseract.hooks.required_action import ask, in_dag_test, read_event
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion
@@ -28,10 +34,11 @@ from airflow_provider_browseract.operators.pauses import (
     required_action_url,
     tell_pause,
 )
-from airflow_provider_browseract.operators.tries import Tries
+from airflow_provider_browseract.operators.tries import Kill, Tries
 from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_seconds
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
+    RunCanceledError,
     RunError,
     RunLostError,
     RunPausedError,
@@ -57,6 +64,7 @@ from airflow_provider_browseract.runs.waiting import (
     next_after,
     wait_for_end,
 )
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -87,10 +95,12 @@ class WaitingOperator(BaseOperator):
     cancel_on_kill: bool
     cancel_on_timeout: bool
 
-    # Of the run that goes on, as far as it is known: on_kill, which may come at any moment, needs it.
+    # Of the run that is running, as far as it is known: on_kill, which may come at any moment, needs it.
     _browseract_task_id: str | None = None
     _url: str | None = None
+    _start_under_way = False
     _killed = False
+    _kill_error: RunError | None = None
     _tries: Tries | None = None
     _conclusion: Conclusion | None = None
 
@@ -109,11 +119,12 @@ class WaitingOperator(BaseOperator):
         return BrowserActHook(self.browseract_conn_id)
 
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
-        """Go on after the deferral: ask the API what became of the run, whatever the event says.
+        """Continue after the deferral: ask the API what became of the run, whatever the event says.
 
         :param event: the payload of a :class:`~airflow_provider_browseract.runs.waiting.WaitEvent`, from the trigger or
             from the callback route; or the answer of a person, from Airflow.
-        :param wait: the arguments of the :class:`~airflow_provider_browseract.runs.waiting.RunWait` that it ended.
+        :param wait: the arguments of the :class:`~airflow_provider_browseract.runs.waiting.RunWait` that it ended;
+            ``dag.test()`` does not keep them.
         """
         resumed_at = time.time()
         self._tries = Tries(context, reattach=self.reattach is True)
@@ -125,42 +136,78 @@ class WaitingOperator(BaseOperator):
                 context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
             )
         with self._accounting_for(told.browseract_task_id):
-            going_on = waited or RunWait(told.browseract_task_id, told.deadline, told.callback_token_sha256)
-            return self._resume(context, told, going_on, resumed_at)
+            return self._resume(context, told, told.wait(waited), resumed_at)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the deferral, also when Airflow ended it: then the run must not be left going unseen."""
+        """Continue after the deferral, also when Airflow ended it: then the run must not be left running unseen."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             task_id = self._started_task_id(context)
             if task_id is None:
-                raise NoSlotError(f"Airflow ended the wait for room: {error}. No run was started.") from error
+                raise NoSlotError(f"Airflow ended the wait for a slot: {error}. No run was started.") from None
             self._tries = Tries(context, reattach=self.reattach is True)
             overdue = isinstance(error, TaskDeferralTimeout)
             return self._end_with_airflow(context, task_id, f"Airflow ended the deferral: {error}", overdue=overdue)
 
     def on_kill(self) -> None:
-        """Stop the run, since the Airflow task that waits for it is being killed; but not if a later try wants it."""
+        """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.
+
+        Airflow calls this in a signal handler for each SIGTERM, also for one that the infrastructure sends. A run that
+        the next try can reattach to is then left running.
+        """
+        if self._killed:
+            return
+        # Airflow calls this while it handles the exception of the timeout, and then has all the time in the world.
+        overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+        self._end_killed(Kill("execution_timeout ended the Airflow task") if overdue else None, hurried=not overdue)
+
+    def _end_killed(self, kill: Kill | None = None, *, hurried: bool = True) -> None:
+        """Stop the run of a try that is being killed, unless another try reattaches to it; and prepare the error.
+
+        :param kill: why it is killed; None to ask Airflow.
+        :param hurried: Airflow ends the process after a few seconds.
+        """
         self._killed = True
-        if (task_id := self._browseract_task_id) is not None:
-            self.log.warning("Killed while waiting for BrowserAct task %s. %s", task_id, self._end_killed(task_id))
-
-    def _end_killed(self, browseract_task_id: str) -> str:
-        """Stop the run of a task that is being killed, unless a later try wants it; and say so in a sentence."""
+        task_id = self._browseract_task_id
+        if task_id is None:
+            if self._start_under_way:
+                self.log.warning(
+                    "Killed while a run of %s is being started. If no line below names its BrowserAct task, a run may "
+                    "be running and using credits: a later try looks for it, or see the BrowserAct dashboard.",
+                    self._what,
+                )
+            return
         began = time.monotonic()
-        if self.cancel_on_kill and self._tries and (why := self._tries.taken_over(within=KILL_GRACE / 2)):
+        if kill is None:
+            kill = Kill("the Airflow task was killed")
+            if self.cancel_on_kill and self._tries:
+                left = RunLostError(f"BrowserAct task {task_id} keeps running.")
+                kill = self._tries.why_killed(left, within=KILL_GRACE / 2)
+        said = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}."
+        if kill.reattaches:
             self._browseract_task_id = None
-            return f"It goes on: {why}."
-        within = KILL_GRACE - (time.monotonic() - began)
-        return self._stop(browseract_task_id, wanted=self.cancel_on_kill, within=within)
+            self._kill_error = RunLostError(f"{said}\nThe run keeps running, and the next try reattaches to it.")
+        else:
+            within = KILL_GRACE - (time.monotonic() - began) if hurried else None
+            stopped = self._stop(task_id, wanted=self.cancel_on_kill, unwanted="cancel_on_kill", within=within)
+            self._kill_error = RunCanceledError(f"{said}\n{stopped}")
+        self.log.warning("%s", self._kill_error)
 
-    def _leave_to_next_try(self) -> str | None:
-        """Say that the next try takes up the run, if one will: no trouble of Airflow's own is worth a second run."""
-        if self._tries is None or not self._tries.another:
+    def _raise_if_killed(self) -> None:
+        """End what Airflow lets continue after its signal handler."""
+        if self._killed:
+            raise self._kill_error or RunCanceledError("Killed before a run was started.")
+
+    def _leave_to_next_try(self, error: BaseException) -> str | None:
+        """Return a sentence that the next try reattaches to the run, if one will; None if the run is to be stopped.
+
+        :param error: what this try raises.
+        """
+        if self._tries is None or not self._tries.another(error):
             return None
         self._browseract_task_id = None
-        return "It goes on, and the next try takes it up."
+        return "The run keeps running, and the next try reattaches to it."
 
     def _check_pauses(self) -> None:
         asks = read_choice("on_paused", self.on_paused, OnPaused) is OnPaused.ASK
@@ -185,13 +232,12 @@ class WaitingOperator(BaseOperator):
     @property
     def _tells_pauses(self) -> bool:
         """Whether a pause ends the wait, for a worker to do something."""
-        return self.on_paused in (OnPaused.FAIL, OnPaused.ASK) or bool(read_callbacks(self.on_paused_callback))
+        return self.on_paused != OnPaused.WAIT or bool(read_callbacks(self.on_paused_callback))
 
     def _wait(
         self,
         context: Context,
         wait: RunWait,
-        seen: Task | None,
         *,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
@@ -199,25 +245,27 @@ class WaitingOperator(BaseOperator):
         """Wait for the run in the way asked for.
 
         :param wait: the wait.
-        :param seen: the run as the log has told it.
-        :param tell_pauses_from: moment before which no pause is told, where there is one.
-        :param pause_told: the pause that the run is in has been told already.
+        :param tell_pauses_from: moment before which no pause ends the wait, where there is one.
+        :param pause_told: the pause that the run is in is known already.
         """
         if self.deferrable:
-            self._defer(context, wait, seen, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
-        return self._wait_here(context, wait, seen, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
+            self._defer(context, wait, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
+        return self._wait_here(context, wait, tell_pauses_from=tell_pauses_from, pause_told=pause_told)
 
     def _defer(
         self,
         context: Context,
         wait: RunWait,
-        seen: Task | None,
         *,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
     ) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
+        if self._tries is not None and not in_dag_test() and not self._tries.is_running():
+            # Airflow would refuse the deferral, and neither this process nor a trigger would be told of it.
+            self._end_killed()
+        self._raise_if_killed()
         callback_token_sha256 = wait.callback_token_sha256
         waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
         if wait.question is not None:
@@ -235,19 +283,21 @@ class WaitingOperator(BaseOperator):
                 "%g seconds.",
                 poll_interval,
             )
-        self._show_wait(context, {"waits_for": waits_for.value, "poll_interval": poll_interval})
+        self._show_wait(context, wait, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
+        wait = replace(wait, first_poll_at=now + grace)
         self.defer(
             trigger=TaskTrigger(
                 browseract_task_id=wait.browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
                 poll_interval=poll_interval,
-                first_poll_at=now + grace,
+                first_poll_at=wait.first_poll_at,
                 deadline=wait.deadline,
                 deferred_at=now,
                 callback_token_sha256=callback_token_sha256,
-                last_seen=seen.status.value if seen else None,
-                steps_told=len(seen.steps) if seen else 0,
+                last_seen=wait.last_seen,
+                steps_told=wait.steps_told,
+                pauses=wait.pauses,
                 on_paused=self.on_paused,
                 tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
                 pause_told=pause_told,
@@ -265,35 +315,33 @@ class WaitingOperator(BaseOperator):
         self,
         context: Context,
         wait: RunWait,
-        seen: Task | None,
         *,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
     ) -> Any:
-        task_id, deadline = wait.browseract_task_id, wait.deadline
+        self._raise_if_killed()
         poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
         over = follow(
             wait_for_end(
-                task_id,
+                wait,
                 poll_interval=poll_interval,
-                first_poll_at=min(time.time() + poll_interval, deadline),
-                deadline=deadline,
+                first_poll_at=min(time.time() + poll_interval, wait.deadline),
                 clock=time.time,
                 chance=random.random,
-                last_seen=seen.status if seen else None,
-                steps_told=len(seen.steps) if seen else 0,
-                on_paused=OnPaused(self.on_paused),
                 tell_pauses_from=(tell_pauses_from or time.time()) if self._tells_pauses else None,
                 pause_told=pause_told,
             ),
             self.hook.client,
             self.log,
+            check=self._raise_if_killed,
         )
+        # A kill during the last request: it knows better than BrowserAct who stopped the run.
+        self._raise_if_killed()
         if over.end is End.ENDED and over.task is not None:
             return self._conclude(context, over.task)
         if over.end is End.PAUSED and over.task is not None:
-            return self._see_to_pause(context, wait, over.task)
-        self._end_without_result(task_id, over.end, str(over.error) if over.error else None)
+            return self._see_to_pause(context, over.wait, over.task)
+        self._end_without_result(wait.browseract_task_id, over.end, over.error.brief if over.error else None)
 
     def _resume(self, context: Context, told: WaitEvent, wait: RunWait, resumed_at: float) -> Any:
         task_id = self._browseract_task_id = told.browseract_task_id
@@ -302,51 +350,65 @@ class WaitingOperator(BaseOperator):
             seen = self.hook.get_task(task_id)
         except BrowserActError as error:
             seen = error
+        else:
+            self._url = log_url(seen)
         then = next_after(told, seen, time.time())
+        if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
+            if told.answer is not None:
+                self.log.info("The run has ended, so that the answer %s changes nothing.", told.answer.option)
+            self._tell_what_woke(context, told, wait, seen, resumed_at)
+            return self._conclude(context, seen)
+        if not isinstance(seen, BrowserActError):
+            wait = self._log_news(wait, seen)
         if told.end is End.WENT_ON:
             wait = wait.unasked()
         if then is Next.PAUSE and told.answer is not None:
-            known = None if isinstance(seen, BrowserActError) else seen
             if wait.question is None:
                 # Airflow shows a question that is still open in later tries too.
                 self.log.warning("The answer %s was to an earlier question. Waiting on.", told.answer.option)
-                self._defer(context, wait, known)
-            return self._do_as_answered(context, wait, told.answer, told.answered_by, known)
+                self._defer(context, wait)
+            return self._do_as_answered(context, wait, told.answer, told.answered_by)
         if isinstance(seen, BrowserActError):
             if then is Next.END:
-                self._end_without_result(task_id, End.GIVEN_UP, str(seen))
-            self.log.warning("The result of BrowserAct task %s cannot be read yet: %s", task_id, seen)
-            self._defer(context, wait, None)
-        if then is Next.CONCLUDE:
-            if told.answer is not None:
-                self.log.info("The run has ended, so that the answer %s changes nothing.", told.answer.option)
-            self._tell_what_woke(context, told, seen, resumed_at)
-            return self._conclude(context, seen)
-        self._url = log_url(seen)
+                self._end_without_result(task_id, End.GIVEN_UP, seen.brief)
+            self.log.warning("BrowserAct task %s cannot be read yet: %s", task_id, seen.brief)
+            self._defer(context, wait)
         if then is Next.PAUSE:
             return self._see_to_pause(context, wait, seen)
-        if told.end is End.WENT_ON and then is Next.DEFER:
-            self.log.info("BrowserAct task %s goes on, so nobody has to answer any more.", task_id)
-            return self._wait(context, wait, seen)
-        if then is Next.DEFER:
-            self.log.warning(
-                "%s is %s, and not %s as a %s told. Waiting on.", describe(seen), seen.status, told.end, told.woken_by
-            )
-            self._defer(context, wait, seen)
-        if then is Next.WAIT_HERE and wait.question is not None:
-            self.log.warning("The answer of a person cannot be used: %s", told.reason)
-            self._defer(context, wait.unasked(), seen)
-        if then is Next.WAIT_HERE:
-            self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
-            return self._wait_here(context, wait, seen)
-        self._end_without_result(task_id, told.end, told.reason)
+        if then is Next.END:
+            self._end_without_result(task_id, told.end, told.reason)
+        if told.end is End.WENT_ON:
+            self.log.info("BrowserAct task %s has left its pause, so nobody has to answer any more.", task_id)
+            return self._wait(context, wait)
+        if told.end is End.GIVEN_UP:
+            if wait.question is not None:
+                self.log.warning("The answer of a person cannot be used: %s", told.reason)
+                wait = wait.unasked()
+            else:
+                self.log.warning("The triggerer could not poll the run (%s). Deferring again.", told.reason)
+            self._defer(context, wait)
+        self.log.warning(
+            "%s is %s, and not %s as a %s reported. Waiting again.",
+            describe(seen),
+            seen.status,
+            told.end,
+            told.woken_by,
+        )
+        self._defer(context, wait)
+
+    def _log_news(self, wait: RunWait, task: Task) -> RunWait:
+        """Log what the log does not have yet of a run, and return the wait that knows of it."""
+        lines, wait = wait.news(task)
+        for line in lines:
+            self.log.info("%s", line)
+        return wait
 
     def _see_to_pause(self, context: Context, wait: RunWait, task: Task) -> Any:
         """Do what is wanted when the run has paused for a person."""
         wait = replace(wait, pauses=wait.pauses + 1)
-        show_run(context["ti"], task)
+        show_run(context["ti"], task, self.log)
         on_paused = OnPaused(self.on_paused)
-        if on_paused is OnPaused.ASK and is_asked_in_vain():
+        if on_paused is OnPaused.ASK and in_dag_test():
             self.log.warning("dag.test() has nobody to ask. Resume the run in BrowserAct: %s", task.live_url)
         elif on_paused is OnPaused.ASK:
             # Before anybody is told where to answer.
@@ -356,16 +418,15 @@ class WaitingOperator(BaseOperator):
             wait = replace(wait, question=question, answer_by=answer_by)
         tell_pause(read_callbacks(self.on_paused_callback), context, task, self.log)
         if wait.question is not None:
-            self._defer(context, wait, task)
+            self._defer(context, wait)
         if on_paused is OnPaused.FAIL:
             self._end_without_result(task.id, End.PAUSED, None)
         if on_paused is OnPaused.RESUME and wait.pauses <= RESUMES:
-            return self._let_go_on(context, wait, task)
-        return self._wait(context, wait, task, pause_told=True)
+            self.log.info("Resuming BrowserAct task %s, %d of %d times.", task.id, wait.pauses, RESUMES)
+            return self._let_go_on(context, wait)
+        return self._wait(context, wait, pause_told=True)
 
-    def _do_as_answered(
-        self, context: Context, wait: RunWait, answer: Answer, answered_by: str | None, seen: Task | None
-    ) -> Any:
+    def _do_as_answered(self, context: Context, wait: RunWait, answer: Answer, answered_by: str | None) -> Any:
         """Resume or stop the paused run, as a person or the lack of one has decided."""
         task_id = wait.browseract_task_id
         if answered_by is None:
@@ -375,28 +436,29 @@ class WaitingOperator(BaseOperator):
             who = f"{answered_by} has chosen {answer.option}"
         if answer is Answer.RESUME:
             self.log.info("BrowserAct task %s is to go on: %s.", task_id, who)
-            return self._let_go_on(context, wait, seen)
-        said = f"BrowserAct task {task_id} paused for a person, and {who}. {self._stop(task_id)}"
+            return self._let_go_on(context, wait)
+        said = f"BrowserAct task {task_id} paused for a person, and {who}.\n{self._stop(task_id)}"
         if answered_by is None:
             raise RunPausedError(said)
         # No retry: what a person has decided of this run would only have to be decided again.
         raise AirflowFailException(said)
 
-    def _let_go_on(self, context: Context, wait: RunWait, seen: Task | None) -> Any:
+    def _let_go_on(self, context: Context, wait: RunWait) -> Any:
         wait = wait.unasked()
         try:
             self.hook.resume_task(wait.browseract_task_id)
         except TaskNotPausedError:
             self.log.info("BrowserAct task %s is not paused any more.", wait.browseract_task_id)
         except BrowserActError as error:
-            self.log.warning("BrowserAct task %s could not be resumed: %s", wait.browseract_task_id, error)
-            return self._wait(context, wait, seen)
+            self.log.warning("BrowserAct task %s could not be resumed: %s", wait.browseract_task_id, error.brief)
+            return self._wait(context, wait)
         else:
             self.log.info("BrowserAct task %s was resumed.", wait.browseract_task_id)
-        return self._wait(context, wait, seen, tell_pauses_from=time.time() + RESUME_GRACE)
+        return self._wait(context, wait, tell_pauses_from=time.time() + RESUME_GRACE)
 
-    def _tell_what_woke(self, context: Context, told: WaitEvent, task: Task, resumed_at: float) -> None:
-        shown: dict[str, Any] = {"woken_by": told.woken_by.value}
+    def _tell_what_woke(self, context: Context, told: WaitEvent, wait: RunWait, task: Task, resumed_at: float) -> None:
+        # The trigger of this wait may be told to end only now, and then looks for these two (is_resumed_wait).
+        shown: dict[str, Any] = {"woken_by": told.woken_by.value, "first_poll_at": wait.first_poll_at}
         after = ""
         if task.finished_at is not None:
             # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
@@ -406,14 +468,14 @@ class WaitingOperator(BaseOperator):
         if told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None:
             no_callback = " No callback had resumed it."
         self.log.info("Woken by a %s%s.%s", told.woken_by, after, no_callback)
-        self._show_wait(context, shown)
+        self._show_wait(context, wait, shown)
 
-    def _show_wait(self, context: Context, shown: dict[str, Any]) -> None:
-        """Let the XComs of the task instance say how it waits, or what woke it."""
+    def _show_wait(self, context: Context, wait: RunWait | None, shown: dict[str, Any]) -> None:
+        """Let the XComs of the task instance show how it waits, or what woke it."""
         try:
-            context["ti"].xcom_push(key="wait", value=shown)
-        except Exception:
-            self.log.warning("How the task waits could not be kept as an XCom.", exc_info=True)
+            context["ti"].xcom_push(key=WAIT_XCOM, value=wait_xcom(wait.callback_token_sha256 if wait else None, shown))
+        except Exception as error:  # noqa: BLE001 - what is only shown must not end a run
+            self.log.warning("How the task waits could not be kept as an XCom (%s: %s).", type(error).__name__, error)
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self._browseract_task_id = None
@@ -443,12 +505,12 @@ class WaitingOperator(BaseOperator):
         if end is End.DEADLINE:
             raise RunTimedOutError(
                 f"BrowserAct task {browseract_task_id} did not end within {read_seconds('timeout', self.timeout):g} "
-                f"seconds. {self._stop(browseract_task_id, wanted=self.cancel_on_timeout)} Raise timeout if the "
-                "workflow needs longer."
+                f"seconds. Raise timeout if the workflow needs longer.\n"
+                f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}"
             )
         if end is End.PAUSED:
             raise RunPausedError(
-                f"BrowserAct task {browseract_task_id} paused for a person, which on_paused='fail' does not wait for. "
+                f"BrowserAct task {browseract_task_id} paused for a person, which on_paused='fail' does not wait for.\n"
                 f"{self._stop(browseract_task_id)}"
             )
         self._give_up(browseract_task_id, f"its status could not be learned: {reason or 'it stayed unknown'}")
@@ -460,41 +522,54 @@ class WaitingOperator(BaseOperator):
         task = None
         try:
             task = self.hook.get_task(browseract_task_id) if browseract_task_id else None
-        except Exception as error:  # noqa: BLE001 - the wait has failed already, and that is what is told
+        except Exception as error:  # noqa: BLE001 - the wait has failed already, and that is what is reported
             self.log.warning("BrowserAct task %s cannot be read: %s", browseract_task_id, error)
         if task is not None and task.status.ended:
             self.log.warning("%s. The run has ended meanwhile.", why.rstrip("."))
             return self._conclude(context, task)
-        self._give_up(browseract_task_id, why, None if overdue else self._leave_to_next_try())
+        self._give_up(browseract_task_id, why, overdue=overdue)
 
-    def _give_up(self, browseract_task_id: str | None, why: str, goes_on: str | None = None) -> NoReturn:
+    def _give_up(self, browseract_task_id: str | None, why: str, *, overdue: bool = False) -> NoReturn:
+        """Leave the run to the next try; or stop it, if there is none or if its time is over."""
         if browseract_task_id is None:
             raise RunLostError(
-                f"A run of {self._what} was started but its id is not known here: {why.rstrip('.')}. "
+                f"A run of {self._what} was started but its id is not known here: {why.rstrip('.')}.\n"
                 "Look at the newest tasks in the BrowserAct dashboard."
             )
+        said = f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}."
+        left = None if overdue else self._leave_to_next_try(RunLostError(said))
         raise RunLostError(
-            f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}. "
-            f"{goes_on or self._stop(browseract_task_id, wanted=self.cancel_on_timeout)}"
+            f"{said}\n"
+            f"{left or self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}"
         )
 
-    def _stop(self, browseract_task_id: str, *, wanted: bool = True, within: float | None = None) -> str:
-        """Stop a run, if that is wanted, and say in a sentence what came of it."""
-        self._browseract_task_id = None
+    def _stop(
+        self, browseract_task_id: str, *, wanted: bool = True, unwanted: str = "", within: float | None = None
+    ) -> str:
+        """Stop a run, if that is wanted, and return a sentence about what came of it.
+
+        :param unwanted: the argument whose ``False`` makes the stop unwanted.
+        :param within: seconds that it may take; None for the patience of the connection.
+        """
         where = f" ({self._url})" if self._url else ""
         if not wanted:
-            return f"It goes on, and costs credits, as it was asked for{where}."
+            self._browseract_task_id = None
+            return f"The run keeps running and using credits because {unwanted}=False{where}."
         try:
+            # Whoever ends this, such as execution_timeout, calls on_kill, which then stops the run.
             stopped = self.hook.stop_task(browseract_task_id, within=within)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left running unsaid
+            said = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+            self._browseract_task_id = None
             return (
-                f"It could not be stopped ({str(error).rstrip('.')}): it may go on, and cost credits, until someone "
-                f"stops it in the BrowserAct dashboard{where}."
+                f"The run could not be stopped ({said.rstrip('.')}). It may keep running and using credits until you "
+                f"stop it in the BrowserAct dashboard{where}."
             )
+        self._browseract_task_id = None
         if within is None and self._tries is not None:
             with suppress(Exception):
                 LiveViewLink().push(self._tries.ti, LiveViewLink.OVER)
-        return "It was stopped." if stopped else "It had already ended."
+        return "The run was stopped." if stopped else "The run had already ended."
 
     @contextmanager
     def _accounting_for(self, browseract_task_id: str) -> Iterator[None]:
@@ -505,16 +580,28 @@ class WaitingOperator(BaseOperator):
             raise
         except KeyboardInterrupt:
             # As in dag.test(), where no one calls on_kill.
-            self.on_kill()
+            self._end_killed(Kill("interrupted (Ctrl-C)"))
             raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise RunLostError(
-                f"BrowserAct task {browseract_task_id} was given up after an error in Airflow ({reason}). "
-                f"{self._leave_to_next_try() or self._stop(browseract_task_id)}"
-            ) from error
+        except Exception as error:  # noqa: BLE001 - it becomes one that says what becomes of the run
+            said = (
+                f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
+                f"({type(error).__name__}: {error})."
+            )
+            lost = RunLostError(said)
+            what = self._leave_to_next_try(lost) or self._stop(browseract_task_id)
+            # One traceback: that of the error.
+            raise RunLostError(f"{said}\n{what}").with_traceback(error.__traceback__) from None
 
     def _started_task_id(self, context: Context) -> str | None:
         ti = context["ti"]
         found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
         return found if isinstance(found, str) else None
+
+
+def wait_xcom(callback_token_sha256: str | None, shown: dict[str, Any]) -> dict[str, Any]:
+    """Return the XCom that shows how a task waits, and by which the callback route knows the token.
+
+    :param callback_token_sha256: digest of the token; None without callbacks.
+    :param shown: what it shows.
+    """
+    return {**shown, **({TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {})}

@@ -33,6 +33,30 @@ class InputError(ValueError):
     """An argument is not usable; the message names it and says what would be."""
 
 
+def check_rendered(argument: str, given: Any, rendered: Any) -> None:
+    """Make sure that nothing that was given has become ``None`` when Airflow rendered it.
+
+    Such a value would silently start, and bill, a run with other inputs than wanted. A ``None`` that was given stands.
+
+    :param argument: name of the operator's argument, for the message.
+    :param given: its value before rendering: a template, an XCom, or a dict or list with such.
+    :param rendered: its value now.
+    :raises InputError: a part of it is ``None``, or the text ``None`` that a template renders it to.
+    """
+    template = isinstance(given, str) and "{" in given
+    if given is not None and (rendered is None or (template and rendered == "None")):
+        raise InputError(
+            f"{argument} was given, but it is None now. Check the task or the template that it comes from, or leave "
+            f"{argument} out."
+        )
+    if isinstance(given, Mapping) and isinstance(rendered, Mapping):
+        for name in given.keys() & rendered.keys():
+            check_rendered(f"{argument}[{name!r}]", given[name], rendered[name])
+    elif isinstance(given, list | tuple) and isinstance(rendered, list | tuple) and len(given) == len(rendered):
+        for position, (before, after) in enumerate(zip(given, rendered, strict=True)):
+            check_rendered(f"{argument}[{position}]", before, after)
+
+
 def read_id(argument: str, value: Any) -> str:
     """Check an id that has to be given, and return it as a string.
 
@@ -156,6 +180,8 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
             raise InputError(f"input_parameters has the name {name!r}. Names are strings that are not empty.")
         if name in pairs:
             raise InputError(f"input_parameters names {name!r} twice. Keep one of the two.")
+        if given is None:
+            raise InputError(f"input_parameters[{name!r}] is None. Give a value, or leave the name out.")
         pairs[name] = given if isinstance(given, str) else _json_text(name, given)
     return [{"name": name, "value": text} for name, text in pairs.items()]
 

@@ -156,7 +156,18 @@ def fingerprint(call: calls.Call[CreatedTask]) -> str:
     :param call: the start; the addresses in it, which are new each time, do not count.
     """
     body = {name: value for name, value in (call.body or {}).items() if not name.endswith("callback_url")}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    # Neither the order of inputs nor that of the keys in one of them means anything, and both may change between tries.
+    pairs = {pair["name"]: _sorted(pair["value"]) for pair in body["input_parameters"]}
+    return hashlib.sha256(json.dumps({**body, "input_parameters": pairs}, sort_keys=True).encode()).hexdigest()
+
+
+def _sorted(text: str) -> str:
+    """Return the text of an input with the keys of JSON objects in it in order; any other text as it is."""
+    try:
+        value = json.loads(text) if text[:1] in ("{", "[") else None
+        return text if value is None else json.dumps(value, sort_keys=True)
+    except (ValueError, RecursionError):
+        return text
 
 
 @dataclass(frozen=True)
@@ -221,8 +232,13 @@ class Write:
 
 
 @dataclass(frozen=True)
+class BeforeStart:
+    """Check what only others know, before a run is written down and started. It may take minutes."""
+
+
+@dataclass(frozen=True)
 class AskClaimed:
-    """Give the BrowserAct tasks that other task instances are known to wait for."""
+    """Return the BrowserAct tasks that other task instances are known to wait for."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +270,7 @@ class NoSlot:
     error: ConcurrencyLimitError | RateLimitError
 
 
-Step: TypeAlias = "Sleep | Say | Write | AskClaimed | calls.Call[Any]"
+Step: TypeAlias = "Sleep | Say | BeforeStart | Write | AskClaimed | calls.Call[Any]"
 
 
 def begin(
@@ -313,8 +329,8 @@ def _take_up(
         task: Task = yield calls.get_task(task_id)
     except TaskNotFoundError as error:
         if on_orphan is OnOrphan.FAIL:
-            raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error}") from error
-        yield Say(f"BrowserAct task {task_id} of an earlier try is not known any more: {error}", logging.WARNING)
+            raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error.brief}") from error
+        yield Say(f"BrowserAct task {task_id} of an earlier try is not known any more: {error.brief}", logging.WARNING)
         return *entry.earlier, task_id
     if not entry.is_template and task.workflow_id not in (None, entry.workflow_id):
         raise LedgerError(
@@ -355,7 +371,9 @@ def _start(
     clock: Callable[[], float],
 ) -> Generator[Step, Any, Begun | NoSlot]:
     """Start a run; where surely none was, what was written down before holds again."""
+    yield BeforeStart()
     for attempt in range(1, STARTS + 1):
+        # Right before the start: a later try looks for runs from this moment on, for as long as a start can take.
         now = clock()
         entry = Entry(
             wanted.workflow_id,
@@ -377,7 +395,9 @@ def _start(
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
                     return NoSlot(error)
                 raise
-            yield Say(f"It is not known whether BrowserAct started a run ({error}). Looking for it.", logging.WARNING)
+            yield Say(
+                f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING
+            )
             now = clock()
             found = yield from _look_up(
                 entry,
@@ -434,7 +454,7 @@ def _look_up(
                 call = calls.next_page(call, page)
         except BrowserActError as error:
             if on_orphan is OnOrphan.START:
-                yield Say(f"Looking for a run failed: {error}", logging.WARNING)
+                yield Say(f"Looking for a run failed: {error.brief}", logging.WARNING)
                 return None
             raise RunStartUnknownError(
                 f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}",

@@ -10,15 +10,16 @@ import math
 import mimetypes
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_browseract.api.models import Output, Task, Word
 
-AIRFLOW_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
-"""Keys by which Airflow recognises objects that it serialised itself."""
+DEEPEST = 64
+"""Levels of lists and dicts that a returned value may have: MySQL, the strictest of Airflow's databases, stores 100."""
 
 LARGE = 1024 * 1024
 """Bytes of a text from which on it belongs into object storage rather than into Airflow's database."""
@@ -63,45 +64,87 @@ class FormatError(ValueError):
     """A text does not have the format that was declared; the message says why, and not what is in it."""
 
 
-def read_output(output: Output | None, output_format: OutputFormat = OutputFormat.AUTO) -> Any:
+class _BeyondPythonError(Exception):
+    """A text is too deep, or has a number with too many digits, for Python to read it."""
+
+
+WhyUnstorable: TypeAlias = Callable[[Any], str | None]
+"""Returns why Airflow cannot store a value, or None if it can."""
+
+
+@dataclass(frozen=True)
+class ReturnValue:
+    """What an Airflow task returns of an output.
+
+    :param value: the value.
+    :param kept_as_text: why the value has the text itself and not what the text describes; None if it does not.
+    """
+
+    value: Any
+    kept_as_text: str | None = None
+
+
+def read_output(output: Output | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Turn a task's output into the value that an Airflow task returns.
 
     :param output: the output as the API sent it.
     :param output_format: what its text is.
+    :param why_unstorable: asks Airflow whether it can store a value.
     :returns: what :func:`read_text` makes of the text. Where there are files, a dict with that under ``output`` and the
         files' addresses under ``files``.
     :raises FormatError: the text does not have that format.
     """
     text, files = (output.string, output.files) if output else (None, ())
     # An output that is written into a file leaves the text empty.
-    value = None if files and not text else read_text(text, output_format)
-    return {"output": value, "files": list(files)} if files else value
+    read = ReturnValue(None) if files and not text else read_text(text, output_format, why_unstorable)
+    return replace(read, value={"output": read.value, "files": list(map(storable, files))}) if files else read
 
 
-def read_text(text: str | None, output_format: OutputFormat) -> Any:
+def read_text(text: str | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Read the text of an output.
+
+    A value that Airflow cannot store would fail the task after the run was paid for. The text is returned instead.
 
     :param text: the text; a byte order mark before it does not count.
     :param output_format: what it is.
+    :param why_unstorable: asks Airflow whether it can store a value.
     :returns: for JSON the value that it describes, for CSV the rows as dicts of strings by the names in the header, for
         text the text itself; ``None`` for an empty text that was not declared to be JSON or CSV.
     :raises FormatError: it is not that.
     """
     text = (text or "").removeprefix(BOM)
-    if output_format is OutputFormat.JSON:
-        return _read_storable_json(text)
-    if output_format is OutputFormat.CSV:
-        return _read_csv(text)
-    if output_format is OutputFormat.AUTO and text:
-        try:
-            return _read_storable_json(text)
-        except FormatError:
-            pass
-    return storable(text) or None
+    auto = output_format is OutputFormat.AUTO
+    as_text = storable(text) or None
+    if output_format is OutputFormat.TEXT or (auto and not text):
+        return ReturnValue(as_text)
+    try:
+        value = _read_csv(text) if output_format is OutputFormat.CSV else _read_json(text)
+        why = _why_no_database_stores(value) or why_unstorable(value)
+    except _BeyondPythonError as error:
+        return ReturnValue(as_text, str(error))
+    except FormatError:
+        if not auto:
+            raise
+        return ReturnValue(as_text)
+    if why is None:
+        return ReturnValue(value)
+    # Nobody expects a value of a text that only happens to be a long number.
+    return ReturnValue(as_text, None if auto and not isinstance(value, dict | list) else why)
+
+
+def as_text_line(why: str) -> str:
+    """Return the line for the log where a value is returned as text.
+
+    :param why: why Airflow cannot store the value.
+    """
+    return (
+        f"The output is returned as text, because Airflow cannot store the value that it describes: {why}. Read the "
+        "text in the next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
+    )
 
 
 def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
-    """Say what a text is.
+    """Return what a text is.
 
     :param output_format: what it is declared to be.
     :raises FormatError: it is not that.
@@ -110,11 +153,13 @@ def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
     if output_format is OutputFormat.CSV:
         _read_csv(text)
     elif output_format is OutputFormat.JSON:
-        _read_json(text)
+        # What Python cannot read may be JSON all the same.
+        with suppress(_BeyondPythonError):
+            _read_json(text)
     elif output_format is OutputFormat.AUTO:
         try:
             return OutputFormat.TEXT if isinstance(_read_json(text), str) else OutputFormat.JSON
-        except FormatError:
+        except (FormatError, _BeyondPythonError):
             return OutputFormat.TEXT
     return output_format
 
@@ -133,36 +178,48 @@ def _read_json(text: str) -> Any:
         raise
     except json.JSONDecodeError as error:
         raise FormatError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"it cannot be read ({type(error).__name__})") from None
+    except RecursionError:
+        raise _BeyondPythonError("it is nested too deep for Python") from None
+    except ValueError:
+        raise _BeyondPythonError("it has a number with too many digits for Python") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise FormatError(f"{name} is no JSON value")
 
 
-def _read_storable_json(text: str) -> Any:
-    value = _read_json(text)
-    try:
-        fits = _fits_an_xcom(value)
-    except RecursionError:
-        fits = False
-    if not fits:
-        raise FormatError("it has a number, a text, a key or a depth that Airflow cannot store")
-    return value
+def _why_no_database_stores(value: Any) -> str | None:
+    """Return why a value cannot go into one of Airflow's databases, or None.
+
+    It goes down level by level, since a recursion ends at another depth in each version of Python.
+    """
+    level, depth = [value], 0
+    while level:
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict | list):
+                if depth == DEEPEST:
+                    return f"it is nested more than {DEEPEST} levels deep"
+                below.extend(each)
+                if isinstance(each, dict):
+                    below.extend(each.values())
+            elif why := _why_no_database_stores_scalar(each):
+                return why
+        level, depth = below, depth + 1
+    return None
 
 
-def _fits_an_xcom(value: Any) -> bool:
-    """Say whether Airflow can keep a value as it is; else the text is, so that no paid result is lost."""
-    if isinstance(value, dict):
-        return not AIRFLOW_KEYS & value.keys() and all(map(_fits_an_xcom, (*value.keys(), *value.values())))
-    if isinstance(value, list):
-        return all(map(_fits_an_xcom, value))
+def _why_no_database_stores_scalar(value: Any) -> str | None:
     if isinstance(value, str):
-        return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return not isinstance(value, float) or math.isfinite(value)
+        surrogates = not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
+        if surrogates or "\0" in value:
+            return "it has a text with a character that a database cannot store"
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            return "it has an integer of more than 64 bits"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return "it has a number that is too large"
+    return None
 
 
 def _read_csv(text: str) -> list[dict[str, str | None]]:

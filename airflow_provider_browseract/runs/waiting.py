@@ -13,12 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import (
-    AuthenticationError,
-    BrowserActError,
-    NotFoundError,
-    PermissionDeniedError,
-)
+from airflow_provider_browseract.api.errors import AnswerTooLargeError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs.report import status_line, step_line
 
@@ -52,10 +47,17 @@ FIRST_JITTER = 2.0
 """Seconds by which the first question is spread at most."""
 
 FAILED_POLLS = 5
-"""How many questions in a row may fail before the wait is given up. Each was already tried again by the client."""
+"""How many polls in a row must have failed before the wait is given up. Each was already retried by the client."""
+
+PATIENCE = 600.0
+"""Seconds for which polls must have failed without a break before the wait is given up.
+
+A firewall, a maintenance page or a key that is being rotated answers each poll at once, so a number alone would end
+the wait within a minute.
+"""
 
 RESUMES = 3
-"""How many times a paused run is resumed, so that one that pauses again and again does not go on for ever."""
+"""How many pauses of one run are resumed with ``on_paused="resume"``, so that it does not pause and resume for ever."""
 
 RESUME_GRACE = 30.0
 """Seconds for which BrowserAct may still show a run as paused after it was resumed."""
@@ -103,7 +105,7 @@ class OnPaused(Word):
     """Wait no longer."""
 
     RESUME = "resume"
-    """Let it go on, :data:`RESUMES` times at most, then wait on."""
+    """Resume the run, :data:`RESUMES` times at most, then wait until the deadline."""
 
     ASK = "ask"
     """Ask people in Airflow, as a Required Action."""
@@ -147,6 +149,9 @@ class RunWait:
     :param pauses: how many times the run paused and someone was told of it.
     :param question: the question to a person that is open, if one is.
     :param answer_by: moment from which on nobody has to answer it any more, if there is one.
+    :param last_seen: the status that the log has reported last; None before the first.
+    :param steps_told: how many steps of the run the log has reported.
+    :param first_poll_at: moment of the trigger's first poll, which tells the waits of a run apart.
     """
 
     browseract_task_id: str
@@ -155,10 +160,21 @@ class RunWait:
     pauses: int = 0
     question: str | None = None
     answer_by: float | None = None
+    last_seen: str | None = None
+    steps_told: int = 0
+    first_poll_at: float = 0.0
 
     def unasked(self) -> RunWait:
-        """Give the same wait without a question to a person."""
+        """Return the same wait without a question to a person."""
         return replace(self, question=None, answer_by=None)
+
+    def news(self, task: Task) -> tuple[list[str], RunWait]:
+        """Return the log lines about a run that the log does not have yet, and the wait that knows of them."""
+        lines = [step_line(task.id, step) for step in task.steps[self.steps_told :]]
+        if task.status.value != self.last_seen:
+            lines.append(status_line(task))
+        steps_told = max(self.steps_told, len(task.steps))
+        return lines, replace(self, last_seen=task.status.value, steps_told=steps_told)
 
 
 @dataclass(frozen=True)
@@ -173,6 +189,9 @@ class WaitEvent:
     :param reason: why the status could not be learned, where that is so.
     :param answer: what was decided of a paused run, where that is what ended the wait.
     :param answered_by: name of the person who decided it; None if nobody did in time.
+    :param pauses: see :class:`RunWait`; ``dag.test()`` hands on nothing but the event.
+    :param last_seen: likewise.
+    :param steps_told: likewise.
     """
 
     browseract_task_id: str
@@ -183,6 +202,20 @@ class WaitEvent:
     reason: str | None = None
     answer: Answer | None = None
     answered_by: str | None = None
+    pauses: int = 0
+    last_seen: str | None = None
+    steps_told: int = 0
+
+    def wait(self, before: RunWait | None) -> RunWait:
+        """Return the wait that this event ended, with what the log has reported since it began.
+
+        :param before: the wait as it began; None where Airflow has not kept it.
+        """
+        if before is None:
+            before = RunWait(self.browseract_task_id, self.deadline, self.callback_token_sha256, self.pauses)
+        if self.last_seen is None:
+            return before
+        return replace(before, last_seen=self.last_seen, steps_told=max(before.steps_told, self.steps_told))
 
     def payload(self) -> dict[str, Any]:
         """Write the event as plain JSON values."""
@@ -202,13 +235,16 @@ class WaitEvent:
             raise ValueError("the event names no BrowserAct task")
         if isinstance(deadline, bool) or not isinstance(deadline, int | float):
             raise ValueError("the event has no deadline")
-        texts = [payload.get(name) for name in ("callback_token_sha256", "reason", "answered_by")]
+        texts = [payload.get(name) for name in ("callback_token_sha256", "reason", "answered_by", "last_seen")]
         if not all(isinstance(text, str | None) for text in texts):
-            raise ValueError("the event's digest, reason or person is no text")
+            raise ValueError("the event's digest, reason, person or status is no text")
+        counts = {name: payload.get(name, 0) for name in ("pauses", "steps_told")}
+        if not all(type(number) is int and number >= 0 for number in counts.values()):
+            raise ValueError("the event's number of pauses or steps is no number")
         end, answer = End(payload.get("end")), payload.get("answer")
         if (end is End.ANSWERED) != (answer is not None):
             raise ValueError("the event should have an answer if that is what ended the wait, and only then")
-        digest, reason, answered_by = texts
+        digest, reason, answered_by, last_seen = texts
         return cls(
             task_id,
             end,
@@ -218,6 +254,8 @@ class WaitEvent:
             reason,
             None if answer is None else Answer(answer),
             answered_by,
+            last_seen=None if last_seen is None else TaskStatus(last_seen).value,
+            **counts,
         )
 
 
@@ -241,11 +279,13 @@ class WaitOver:
     """What a wait came to.
 
     :param end: how it ended.
-    :param task: the run as the API showed it last, if it ever did.
+    :param wait: the wait, with what the log has reported by now.
+    :param task: the run as the API showed it last; None if it never did, or if it is too large to be read here.
     :param error: the last error, where the status could not be learned.
     """
 
     end: End
+    wait: RunWait
     task: Task | None = None
     error: BrowserActError | None = None
 
@@ -257,10 +297,7 @@ class Next(Word):
     """The run has ended: take its result."""
 
     DEFER = "defer"
-    """The run goes on, or may: wait on without a worker."""
-
-    WAIT_HERE = "wait_here"
-    """The run goes on, but the triggerer cannot follow it: wait in the worker."""
+    """The run is still running, or may be: wait again."""
 
     PAUSE = "pause"
     """The run has paused, or it was decided what becomes of that."""
@@ -274,97 +311,81 @@ Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, WaitOver]"
 
 
 def wait_for_end(
-    task_id: str,
+    wait: RunWait,
     *,
     poll_interval: float,
     first_poll_at: float,
-    deadline: float,
     clock: Callable[[], float],
     chance: Callable[[], float],
-    last_seen: TaskStatus | None = None,
-    steps_told: int = 0,
-    on_paused: OnPaused = OnPaused.WAIT,
     tell_pauses_from: float | None = None,
     pause_told: bool = False,
-    asked: bool = False,
 ) -> Steps:
     """Wait until a run has ended, its time is over, or nothing can be learned of it.
 
-    Each question is for the whole task, so that one request brings the status, the steps so far for the log, and in
-    the end the result. One failed question is not a failed run, and neither is an answer that cannot be understood:
-    only :data:`FAILED_POLLS` in a row end the wait, and never as a success. An error that time will not mend, such as
-    a refused key, ends it at once.
+    Each poll asks for the whole task, so that one request brings the status, the steps so far for the log, and in the
+    end the result. One failed poll is not a failed run, and neither is an answer that cannot be understood: only
+    :data:`FAILED_POLLS` or more in a row over :data:`PATIENCE` seconds or more end the wait, and never as a success.
+    Only BrowserAct's own answer that there is no such task ends it at once.
 
-    :param task_id: the BrowserAct task.
-    :param poll_interval: seconds between two questions.
-    :param first_poll_at: no question before this moment, in seconds since the epoch.
-    :param deadline: moment at which the wait ends, in seconds since the epoch.
-    :param clock: gives the moment, in seconds since the epoch.
-    :param chance: gives a random number from 0 to 1.
-    :param last_seen: a status that the log has already told.
-    :param steps_told: how many steps the log has already told.
-    :param on_paused: what to do when the run pauses for a person.
-    :param tell_pauses_from: moment from which on a pause ends the wait, so that someone is told of it, in seconds
-        since the epoch; None where nobody is.
+    :param wait: the wait: the BrowserAct task, the moment at which the wait ends, and what the log has reported. While
+        a person is asked about a pause (``question``), the end of that pause ends the wait.
+    :param poll_interval: seconds between two polls.
+    :param first_poll_at: no poll before this moment, in seconds since the epoch.
+    :param clock: returns the moment, in seconds since the epoch.
+    :param chance: returns a random number from 0 to 1.
+    :param tell_pauses_from: moment from which on a pause ends the wait, in seconds since the epoch; None if no pause
+        does.
     :param pause_told: the pause that the run is in, if it is, is known already.
-    :param asked: a person is asked about that pause, so that its end ends the wait.
     """
+    task_id, deadline = wait.browseract_task_id, wait.deadline
     task: Task | None = None
-    failures = unknowns = resumes = 0
-    resumed_until = 0.0
+    failures = unknowns = 0
+    failing_since = 0.0
     poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
-        # Not even a deadline brings the first question forward.
+        # Not even a deadline brings the first poll forward.
         yield Sleep(max(0.0, min(poll_at, max(deadline, first_poll_at)) - clock()))
         poll_at = clock() + poll_interval * (1 + JITTER * (2 * chance() - 1))
         try:
-            task = yield calls.get_task(task_id)
+            try:
+                task = yield calls.get_task(task_id)
+            except AnswerTooLargeError:
+                # Outputs can be large. Only a worker needs them.
+                status: TaskStatus = yield calls.get_task_status(task_id)
+                if status.ended:
+                    return WaitOver(End.ENDED, wait)
+                task = Task(task_id, status)
         except BrowserActError as error:
+            failing_since = failing_since if failures else clock()
             failures += 1
-            if is_hopeless(error) or failures >= FAILED_POLLS:
-                return WaitOver(End.GIVEN_UP, task, error)
+            if is_hopeless(error) or (failures >= FAILED_POLLS and clock() - failing_since >= PATIENCE):
+                return WaitOver(End.GIVEN_UP, wait, task, error)
             if clock() >= deadline:
-                return WaitOver(End.DEADLINE, task, error)
-            yield Say(f"Asking for BrowserAct task {task_id} failed, {failures} in a row: {error}", logging.WARNING)
+                return WaitOver(End.DEADLINE, wait, task, error)
+            yield Say(f"Poll of BrowserAct task {task_id} failed, {failures} in a row: {error.brief}", logging.WARNING)
             continue
         failures, status = 0, task.status
         unknowns = unknowns + 1 if status is TaskStatus.UNKNOWN else 0
-        for step in task.steps[steps_told:]:
-            yield Say(step_line(task_id, step))
-        steps_told = max(steps_told, len(task.steps))
-        if status is not last_seen:
-            last_seen = status
-            yield Say(status_line(task))
+        lines, wait = wait.news(task)
+        for line in lines:
+            yield Say(line)
         if status.ended:
-            return WaitOver(End.ENDED, task)
+            return WaitOver(End.ENDED, wait, task)
         if pause_told and status not in (TaskStatus.PAUSED, TaskStatus.UNKNOWN):
-            if asked:
-                return WaitOver(End.WENT_ON, task)
+            if wait.question is not None:
+                return WaitOver(End.WENT_ON, wait, task)
             pause_told = False
-        if status is TaskStatus.PAUSED and tell_pauses_from is not None:
-            if not pause_told and clock() >= tell_pauses_from:
-                return WaitOver(End.PAUSED, task)
-        elif (
-            status is TaskStatus.PAUSED
-            and on_paused is OnPaused.RESUME
-            and resumes < RESUMES
-            and clock() >= resumed_until
-        ):
-            resumes += 1
-            try:
-                yield calls.resume_task(task_id)
-                resumed_until = clock() + RESUME_GRACE
-                yield Say(f"BrowserAct task {task_id} was resumed, {resumes} of {RESUMES} times.")
-            except BrowserActError as error:
-                yield Say(f"BrowserAct task {task_id} could not be resumed: {error}", logging.WARNING)
+        wanted = tell_pauses_from is not None and clock() >= tell_pauses_from
+        if status is TaskStatus.PAUSED and wanted and not pause_told:
+            return WaitOver(End.PAUSED, wait, task)
         if clock() >= deadline:
-            return WaitOver(End.DEADLINE, task)
+            return WaitOver(End.DEADLINE, wait, task)
         if unknowns >= UNKNOWN_POLLS:
-            return WaitOver(End.GIVEN_UP, task)
+            return WaitOver(End.GIVEN_UP, wait, task)
 
 
 def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Next:
-    """Say what follows an event, of which nothing is believed but why the trigger ended.
+    """Return what follows an event, of which nothing is believed but why the trigger ended.
 
     :param event: what resumed the task.
     :param seen: the run as the API shows it now, or why it does not.
@@ -373,7 +394,11 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
     if isinstance(seen, BrowserActError):
         if event.end is End.ANSWERED:
             return Next.PAUSE
-        readable_later = event.end in (End.ENDED, End.WENT_ON) and not is_hopeless(seen)
+        if is_hopeless(seen):
+            return Next.END
+        if event.end is End.PAUSED and now < event.deadline:
+            return Next.DEFER
+        readable_later = event.end in (End.ENDED, End.WENT_ON)
         return Next.DEFER if readable_later and now < event.deadline + BACKSTOP else Next.END
     if seen.status.ended:
         return Next.CONCLUDE
@@ -382,10 +407,10 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
     if event.end in (End.PAUSED, End.ANSWERED):
         return Next.PAUSE
     if event.end is End.GIVEN_UP and seen.status is not TaskStatus.UNKNOWN and now < event.deadline:
-        return Next.WAIT_HERE
+        return Next.DEFER
     return Next.END
 
 
 def is_hopeless(error: BrowserActError) -> bool:
-    """Say whether asking again is of no use: BrowserAct itself, and not a gateway, knows no such key or task."""
-    return isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError) and error.code is not None
+    """Return whether asking again is of no use: BrowserAct itself, and no gateway, says that there is no such task."""
+    return isinstance(error, NotFoundError) and error.code is not None

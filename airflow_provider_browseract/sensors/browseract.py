@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
 from airflow_provider_browseract.compat import (
     TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     conf,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
+from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
+
+
+REFUSED_FOR = 600.0
+"""Seconds for which a sensor keeps poking while BrowserAct refuses its API key, so that a key can be rotated."""
 
 
 def _for_triggerer(value: Any) -> str | None:
@@ -74,13 +80,16 @@ class TaskSensor(BaseSensorOperator):
         ``mode`` says whether a worker is held (``"poke"``) or not (``"reschedule"``).
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, and end there if the run has finished:
         no worker is used at all (Airflow 3.3 and later). By default so where nothing needs a worker, which is that
-        neither ``output_path`` nor ``outlets``, ``execution_timeout``, ``on_execute_callback``, ``pre_execute`` or
-        ``post_execute`` are given, the task is not mapped, and id and connection are texts without templates or the
-        ``output`` of a task that is not mapped. ``False`` begins and ends in a worker.
+        neither ``output_path`` nor ``outlets``, ``multiple_outputs``, ``execution_timeout``, ``on_execute_callback``,
+        ``pre_execute`` or ``post_execute`` are given, the task is not mapped, and id and connection are texts without
+        templates or the ``output`` of a task that is not mapped. ``False`` begins and ends in a worker.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, among them ``poke_interval`` and ``timeout``.
+        ``soft_fail`` and ``never_fail`` do the same with ``deferrable`` as without it.
     :returns: as :class:`~airflow_provider_browseract.operators.run.RunOperator`.
-    :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that.
-    :raises AirflowSensorTimeout: the run did not end within ``timeout``; it goes on.
+    :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that. Or
+        BrowserAct refuses the API key at the first request. A key that is refused later may be in rotation, so the
+        sensor keeps waiting: for 10 minutes, or until ``timeout`` with ``mode="reschedule"``, which remembers nothing.
+    :raises AirflowSensorTimeout: the run did not end within ``timeout``; it keeps running.
     :raises RunError: its status could not be learned, or its results could not be written. Airflow's retries apply.
     """
 
@@ -105,13 +114,15 @@ class TaskSensor(BaseSensorOperator):
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
+        self._asked = False
+        self._refused_since: float | None = None
         if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
             self._start_in_triggerer()
 
     @property
     def _needs_worker(self) -> bool:
         hooks = (self._pre_execute_hook, self._post_execute_hook, self.on_execute_callback)
-        return any((self.output_path, self.outlets, self.execution_timeout, *hooks))
+        return any((self.output_path, self.outlets, self.multiple_outputs, self.execution_timeout, *hooks))
 
     def _start_in_triggerer(self) -> None:
         from airflow.triggers.base import StartTriggerArgs
@@ -153,30 +164,40 @@ class TaskSensor(BaseSensorOperator):
                 self._defer(read_id("browseract_task_id", self.browseract_task_id), task, deadline)
         return super().execute(context)
 
-    def execute_complete(self, context: Context, event: Any) -> Any:
-        """Go on after the deferral: ask the API what became of the run, whatever the event says."""
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Continue after a deferral, however it ended."""
+        if self.start_from_trigger and context["ti"].try_number > 1:
+            # Airflow deletes the XComs of an earlier run only when it starts a task in a worker, and the trigger may
+            # have failed to.
+            delete_xcoms(context["ti"], RESULT_KEYS)
         with self._leniently():
-            # Of a sensor that began in the triggerer, nothing was checked before.
-            self._check_arguments()
-            return self._resume(context, WaitEvent.read(event))
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_complete(self, context: Context, event: Any) -> Any:
+        """Ask the API what became of the run, whatever the event says, and conclude it, wait again or fail."""
+        # Of a sensor that began in the triggerer, nothing was checked before.
+        self._check_arguments()
+        return self._resume(context, WaitEvent.read(event))
 
     def _resume(self, context: Context, told: WaitEvent) -> Any:
         seen = self._read(told.browseract_task_id)
-        then = next_after(told, seen, time.time())
+        now = time.time()
+        then = next_after(told, seen, now)
         if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
             return self._conclude(context, seen)
-        if then is Next.DEFER:
+        if then is not Next.END:
+            if told.end is End.GIVEN_UP:
+                self.log.warning(
+                    "The triggerer could not poll BrowserAct task %s (%s), but this worker can. Deferring again.",
+                    told.browseract_task_id,
+                    told.reason or "its status stayed unknown",
+                )
             known = None if isinstance(seen, BrowserActError) else seen
             self._defer(told.browseract_task_id, known, told.deadline)
-        if then is Next.WAIT_HERE:
-            self.log.warning("The triggerer could not follow the run (%s). Waiting here.", told.reason)
-            self.timeout = max(0.0, told.deadline - time.time())
-            # Rescheduled, the sensor would begin anew, with all of its time.
-            self.mode = "poke"
-            return super().execute(context)
-        if told.end is End.DEADLINE:
+        if told.end is End.DEADLINE or (not isinstance(seen, BrowserActError) and now >= told.deadline):
             raise AirflowSensorTimeout(
-                f"BrowserAct task {told.browseract_task_id} did not end within {self.timeout:g} seconds. It goes on."
+                f"BrowserAct task {told.browseract_task_id} did not end within timeout={self.timeout:g} seconds. It "
+                "keeps running."
             )
         if isinstance(seen, BrowserActError) and is_hopeless(seen):
             raise AirflowFailException(str(seen)) from seen
@@ -192,13 +213,23 @@ class TaskSensor(BaseSensorOperator):
 
     @contextmanager
     def _leniently(self) -> Iterator[None]:
-        """Skip in place of failing where that is wanted: as Airflow does with what a poke raises, and not with more."""
+        """Skip the task where ``soft_fail`` or ``never_fail`` do so, as Airflow does with what a poke raises."""
         try:
             yield
-        except AirflowFailException as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(f"Skipped, since the sensor is not to fail: {error}") from error
+        except AirflowSkipException:
             raise
+        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout) as error:
+            if self.soft_fail or self.never_fail:
+                raise self._skip(error) from error
+            raise
+        except Exception as error:
+            if self.never_fail:
+                raise self._skip(error) from error
+            raise
+
+    def _skip(self, error: BaseException) -> AirflowSkipException:
+        argument = "soft_fail" if self.soft_fail else "never_fail"
+        return AirflowSkipException(f"Skipped because of {argument}=True: {error}")
 
     def _check_arguments(self) -> None:
         with failing_for_good(self.browseract_conn_id):
@@ -221,15 +252,34 @@ class TaskSensor(BaseSensorOperator):
 
     def _look(self, context: Context) -> Task | None:
         seen = self._read(self.browseract_task_id)
+        first, self._asked = not self._asked, True
         if isinstance(seen, BrowserActError):
-            if is_hopeless(seen):
+            if self._is_final(seen, first, context):
                 raise AirflowFailException(str(seen)) from seen
-            self.log.warning("Asking for BrowserAct task %s failed: %s", self.browseract_task_id, seen)
+            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen)
             return None
-        show_run(context["ti"], seen)
+        self._refused_since = None
+        show_run(context["ti"], seen, self.log)
         if not seen.status.ended:
             self.log.info("%s", status_line(seen))
         return seen
+
+    def _is_final(self, error: BrowserActError, first: bool, context: Context) -> bool:
+        """Return whether a failed poll fails the task.
+
+        :param error: what the poll failed with.
+        :param first: this is the first poll of this process.
+        :param context: the context of the Airflow task.
+        """
+        if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
+            return is_hopeless(error)
+        if self.reschedule:
+            # Each poke is a process of its own, so that only Airflow knows of earlier ones.
+            return context["ti"].get_first_reschedule_date(context) is None
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        return first or now - self._refused_since >= REFUSED_FOR
 
     def _defer(self, browseract_task_id: str, seen: Task | None, deadline: float) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger

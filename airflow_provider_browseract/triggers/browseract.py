@@ -7,11 +7,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from inspect import signature
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
@@ -19,15 +19,18 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEven
 from asgiref.sync import sync_to_async
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError, ConnectionFailedError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async, outlasting, uninterrupted
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink
+from airflow_provider_browseract.hooks.required_action import in_dag_test
+from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms, names_of, why_unstorable
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import count_run, show_run
+from airflow_provider_browseract.runs import waiting
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
-from airflow_provider_browseract.runs.outputs import OutputFormat, read_output
+from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, read_output
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
 from airflow_provider_browseract.runs.report import end_lines, status_line
 from airflow_provider_browseract.runs.waiting import (
@@ -35,12 +38,16 @@ from airflow_provider_browseract.runs.waiting import (
     Answer,
     End,
     OnPaused,
+    RunWait,
     WaitEvent,
     WokenBy,
     wait_for_end,
 )
 from airflow_provider_browseract.runs.watching import ENDED, Cursor, EndedTask, Window, matching
-from airflow_provider_browseract.webhook.callback import resumed_xcom
+from airflow_provider_browseract.webhook.callback import WAIT_XCOM, is_resumed_wait
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
 T = TypeVar("T")
 
@@ -49,6 +56,9 @@ ON_KILL_LIMIT = 25.0
 
 CALL_LIMIT = 7.5
 """Seconds of these for each of two calls, which ask for the status and stop the run; asking Airflow takes some, too."""
+
+LARGEST_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer to a poll that a triggerer reads at most. What is larger is read by the worker that resumes."""
 
 ANSWER_INTERVAL = 5.0
 """Seconds between two questions to Airflow itself."""
@@ -84,11 +94,42 @@ class _Stored:
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
 
-class TaskTrigger(_Stored, BaseTrigger):
-    """Waits until a BrowserAct task has ended, its time is over, or nothing can be learned of it.
+class _PatientClient:
+    """Carry the polls of a trigger: a connection that cannot be read now is a failed poll, and no failed wait.
 
-    It never starts, resumes or judges a run: the operator asks the API again. All moments are absolute, so another
-    triggerer that takes over continues with the same clock.
+    :param conn_id: id of the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._open = AsyncExitStack()
+        self._client: AsyncBrowserActClient | None = None
+
+    async def send(self, call: calls.Call[T]) -> T:
+        """Carry a call.
+
+        :raises BrowserActError: it failed, or the connection cannot be read.
+        """
+        if self._client is None:
+            opening = BrowserActHook(self._conn_id).async_client(max_answer=LARGEST_ANSWER)
+            try:
+                self._client = await self._open.enter_async_context(opening)
+            except Exception as error:
+                raise ConnectionFailedError(
+                    f"Airflow connection {self._conn_id!r} cannot be read ({type(error).__name__}: {error})"
+                ) from error
+        return await self._client.send(call)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._open.aclose()
+
+
+class TaskTrigger(_Stored, BaseTrigger):
+    """Wait until a BrowserAct task has ended, its time is over, or nothing can be learned of it.
+
+    The trigger never starts, resumes or judges a run: the operator asks the API again. All moments are absolute, so
+    another triggerer that takes over continues with the same clock.
 
     :param browseract_task_id: the BrowserAct task.
     :param browseract_conn_id: id of the Airflow connection.
@@ -100,6 +141,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         expected.
     :param last_seen: the status that the log has already told.
     :param steps_told: how many steps the log has already told.
+    :param pauses: how many pauses of the run have ended a wait; the event repeats it.
     :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
     :param tell_pauses_from: moment from which on a pause of the run ends the wait; None if no pause does.
     :param pause_told: the pause that the run is in has been told already.
@@ -122,6 +164,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         callback_token_sha256: str | None = None,
         last_seen: str | None = None,
         steps_told: int = 0,
+        pauses: int = 0,
         on_paused: str = OnPaused.WAIT.value,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
@@ -140,6 +183,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         self.callback_token_sha256 = callback_token_sha256
         self.last_seen = last_seen
         self.steps_told = steps_told
+        self.pauses = pauses
         self.on_paused = on_paused
         self.tell_pauses_from = tell_pauses_from
         self.pause_told = pause_told
@@ -150,8 +194,15 @@ class TaskTrigger(_Stored, BaseTrigger):
         self._seen: Task | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and tell once how the wait ended (:class:`WaitEvent`)."""
-        yield TriggerEvent((await self._wait()).payload())  # type: ignore[no-untyped-call]
+        """Wait, and report once how the wait ended (:class:`WaitEvent`)."""
+        try:
+            event = await self._wait()
+        except asyncio.CancelledError:
+            # In a triggerer this is a restart or a shutdown, and another one goes on. Here nobody does.
+            if in_dag_test():
+                await self._stop_after_ctrl_c()
+            raise
+        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> WaitEvent:
         """Wait for the run, and for the answer of a person where one is asked; give what comes first."""
@@ -182,29 +233,32 @@ class TaskTrigger(_Stored, BaseTrigger):
     async def _follow(self) -> WaitEvent:
         """Wait for the run, and keep it as it was seen last."""
         steps = wait_for_end(
-            self.browseract_task_id,
+            RunWait(
+                self.browseract_task_id,
+                self.deadline,
+                question=self.question,
+                last_seen=self.last_seen,
+                steps_told=self.steps_told,
+            ),
             poll_interval=self.poll_interval,
             first_poll_at=self.first_poll_at,
-            deadline=self.deadline,
             clock=time.time,
             chance=random.random,
-            last_seen=TaskStatus(self.last_seen) if self.last_seen else None,
-            steps_told=self.steps_told,
-            on_paused=OnPaused(self.on_paused),
             tell_pauses_from=self.tell_pauses_from,
             pause_told=self.pause_told,
-            asked=self.question is not None,
         )
         try:
-            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
+            async with aclosing(_PatientClient(self.browseract_conn_id)) as client:
                 over = await follow_async(steps, client, self.log)
         except Exception as error:
-            # A trigger that raises skips execute_complete, and nobody would look after the run.
+            # A trigger that raises skips execute_complete, and nobody would look after the run. What fails at once
+            # would fail again at once: not before the wait would have been given up, too.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
-            await asyncio.sleep(max(0.0, self.first_poll_at - time.time()))
+            await asyncio.sleep(max(0.0, min(waiting.PATIENCE, self.deadline - time.time())))
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
         self._seen = over.task
-        return self._event(over.end, str(over.error) if over.error else None)
+        self.last_seen, self.steps_told = over.wait.last_seen, over.wait.steps_told
+        return self._event(over.end, over.error.brief if over.error else None)
 
     async def _find_answer(self, question: str) -> WaitEvent:
         """Wait for the answer of a person, or for the moment at which nobody is waited for any more."""
@@ -263,7 +317,40 @@ class TaskTrigger(_Stored, BaseTrigger):
                     await _ask_airflow(required_action.close, str(ti.id), Answer.STOP)
 
     def _event(self, end: End, reason: str | None) -> WaitEvent:
-        return WaitEvent(self.browseract_task_id, end, self.deadline, WokenBy.POLL, self.callback_token_sha256, reason)
+        return WaitEvent(
+            self.browseract_task_id,
+            end,
+            self.deadline,
+            WokenBy.POLL,
+            self.callback_token_sha256,
+            reason,
+            pauses=self.pauses,
+            last_seen=self.last_seen,
+            steps_told=self.steps_told,
+        )
+
+    async def _stop_after_ctrl_c(self) -> None:
+        """Stop the run of a ``dag.test()`` that is interrupted; no code of the operator runs after that."""
+        task_id = self.browseract_task_id
+        if not self.cancel_on_kill:
+            self.log.warning(
+                "Interrupted (Ctrl-C). BrowserAct task %s keeps running and using credits because "
+                "cancel_on_kill=False.",
+                task_id,
+            )
+            return
+        try:
+            stopped = await BrowserActHook(self.browseract_conn_id).astop_task(task_id, within=CALL_LIMIT)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left unsaid
+            self.log.error(
+                "Interrupted (Ctrl-C). BrowserAct task %s could not be stopped (%s). It may keep running and using "
+                "credits until you stop it in the BrowserAct dashboard.",
+                task_id,
+                error,
+            )
+        else:
+            what = "was stopped" if stopped else "had already ended"
+            self.log.warning("Interrupted (Ctrl-C). BrowserAct task %s %s.", task_id, what)
 
     async def on_kill(self) -> None:
         """Stop the run: someone marked or cleared the waiting Airflow task (Airflow 3.3 and later).
@@ -281,6 +368,14 @@ class TaskTrigger(_Stored, BaseTrigger):
         while not stopping.done() and loop.time() < limit:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
+        if not stopping.done():
+            self.log.warning(
+                "BrowserAct task %s was not stopped within %g seconds. The triggerer still tries; a line below says "
+                "whether it succeeded. If there is none, the run keeps running and using credits until it ends or you "
+                "stop it in the BrowserAct dashboard.",
+                self.browseract_task_id,
+                ON_KILL_LIMIT,
+            )
 
     async def _stop_unless_waited_for(self) -> None:
         task_id = self.browseract_task_id
@@ -301,10 +396,13 @@ class TaskTrigger(_Stored, BaseTrigger):
             async with BrowserActHook(self.browseract_conn_id).async_client(within=CALL_LIMIT) as client:
                 # Nothing is said of what a stop makes of a run that has ended, whose result another may just be taking.
                 with suppress(BrowserActError):
-                    if (await client.send(calls.get_task_status(task_id))).ended:
+                    status = await client.send(calls.get_task_status(task_id))
+                    if status.ended:
+                        self.log.info("BrowserAct task %s is not stopped: it had already ended as %s.", task_id, status)
                         return
                 await client.send(calls.stop_task(task_id))
         except NOTHING_TO_STOP:
+            self.log.info("BrowserAct task %s is not stopped: it had already ended.", task_id)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not go on unsaid
             where = None
@@ -323,7 +421,7 @@ class TaskTrigger(_Stored, BaseTrigger):
 
     async def _who_waits(self) -> str | None:
         """Say who waits for the run although this trigger was told to end, or give None."""
-        if self.callback_token_sha256 and await self._xcom(resumed_xcom(self.first_poll_at)) is not None:
+        if self.callback_token_sha256 and is_resumed_wait(await self._xcom(WAIT_XCOM), self.first_poll_at):
             return "a callback has resumed the Airflow task."
         ti: Any = self.task_instance
         if self.on_paused == OnPaused.ASK.value and await self._is_answered(str(ti.id)):
@@ -334,7 +432,8 @@ class TaskTrigger(_Stored, BaseTrigger):
             map_index=ti.map_index,
             task_ids=[ti.task_id],
             run_ids=[ti.run_id],
-            states=["deferred", "running"],
+            # An up_for_retry one has left the run to its next try.
+            states=["deferred", "running", "up_for_retry"],
         )
         # Of a task that was cleared, Airflow has deleted the XComs by then; the next try wants another run.
         if going and await self._xcom("task_id") == self.browseract_task_id:
@@ -350,19 +449,14 @@ class TaskTrigger(_Stored, BaseTrigger):
         return False
 
     async def _xcom(self, key: str) -> Any:
-        return await XCom.aget_one(key=key, **_names(self.task_instance))
-
-
-def _names(ti: Any) -> dict[str, Any]:
-    """Give what XComs know a task instance by."""
-    return {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+        return await XCom.aget_one(key=key, **names_of(self.task_instance))
 
 
 class _XComs:
     """Pushes XComs of a task instance, as that itself can do in workers only."""
 
     def __init__(self, ti: Any) -> None:
-        self._of = _names(ti)
+        self._of = names_of(ti)
 
     def xcom_push(self, key: str, value: Any) -> None:
         XCom.set(key=key, value=value, **self._of)
@@ -403,16 +497,38 @@ class TaskSensorTrigger(TaskTrigger):
         until = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp()
         # A policy of the deployment may have set this after the sensor was made.
         self.deadline = until if getattr(self.task, "execution_timeout", None) else until - BACKSTOP
+        cleared = await self._clear()
         await self._look()
         event = await self._wait()
         if self._seen is not None and self._seen.status is TaskStatus.FINISHED:
             try:
-                if await _ask_airflow(self._conclude, self._seen):
+                if await asyncio.to_thread(self._conclude, self._seen, cleared):
                     yield TaskSuccessEvent()
                     return
             except Exception as error:  # noqa: BLE001 - a worker comes to the same end, and says so in its own way
                 self.log.warning("The result is left to a worker: %s", error)
         yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]
+
+    async def _clear(self) -> bool:
+        """Delete the XComs of an earlier run of the task instance, as Airflow does when a worker starts it.
+
+        Otherwise the result of an earlier BrowserAct task would be passed on if this one has none.
+
+        :returns: whether there are none any more.
+        """
+        links = (BrowserActTaskLink().xcom_key, LiveViewLink().xcom_key)
+        try:
+            await asyncio.to_thread(self._delete, (*RESULT_KEYS, "task", *links))
+        except Exception as error:  # noqa: BLE001 - tried again before there is a result
+            self.log.warning("The XComs of an earlier run of this task could not be deleted yet: %s", error)
+            return False
+        return True
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        ti: Any = self.task_instance
+        # Airflow logs an error for each XCom that is looked for and does not exist.
+        if ti.try_number > 1:
+            delete_xcoms(ti, keys)
 
     async def _look(self) -> None:
         """Show the run while it goes on, as a worker does; if that fails, the wait tells why."""
@@ -423,24 +539,33 @@ class TaskSensorTrigger(TaskTrigger):
                 self.last_seen, self.steps_told = task.status.value, len(task.steps)
                 # This was the first question.
                 self.first_poll_at = min(time.time() + self.poll_interval, self.deadline)
-                await _ask_airflow(show_run, _XComs(self.task_instance), task)
+                await asyncio.to_thread(show_run, _XComs(self.task_instance), task, self.log)
         except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and sees to it
             self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
 
-    def _conclude(self, task: Task) -> bool:
-        """Push the output, and say whether that was all there is to do."""
+    def _conclude(self, task: Task, cleared: bool) -> bool:
+        """Push the output, and return whether that was all there is to do.
+
+        It runs in a thread of its own: asgiref has a single one for all triggers, which would wait for a slow XCom
+        backend.
+        """
         sensor: Any = self.task
-        if next(sensor.iter_mapped_dependants(), None) is not None:
-            # Airflow has to learn how long the output is, and only workers tell it.
+        if sensor.multiple_outputs or next(sensor.iter_mapped_dependants(), None) is not None:
+            # A policy may have set the one after the sensor was made. For the other, Airflow has to learn how long the
+            # output is, and only a worker tells it.
             return False
-        result = read_output(task.output, OutputFormat(self.output_format))
+        if not cleared:
+            self._delete(RESULT_KEYS)
+        read = read_output(task.output, OutputFormat(self.output_format), why_unstorable)
         for line in end_lines(task):
             self.log.info("%s", line)
+        if read.kept_as_text is not None:
+            self.log.warning("%s", as_text_line(read.kept_as_text))
         xcoms = _XComs(self.task_instance)
-        show_run(xcoms, task)
+        show_run(xcoms, task, self.log)
         # Not with the event, whose XComs know nothing of a backend for XComs.
-        if result is not None and sensor.do_xcom_push:
-            xcoms.xcom_push(XCom.XCOM_RETURN_KEY, result)
+        if read.value is not None and sensor.do_xcom_push:
+            xcoms.xcom_push(XCom.XCOM_RETURN_KEY, read.value)
         count_run(task)
         return True
 
@@ -456,17 +581,30 @@ class SlotTrigger(_Stored, BaseTrigger):
     :param capacity: how many runs went on when there was no room; None if that is not known.
     :param pause: seconds before the first look.
     :param until: moment at which the wait ends in any case, in seconds since the epoch.
+    :param queued_since: moment of the first refusal, in seconds since the epoch; the event repeats it.
+    :param refusals: how often BrowserAct refused the start; likewise.
     """
 
-    def __init__(self, *, browseract_conn_id: str, capacity: int | None, pause: float, until: float) -> None:
+    def __init__(
+        self,
+        *,
+        browseract_conn_id: str,
+        capacity: int | None,
+        pause: float,
+        until: float,
+        queued_since: float,
+        refusals: int,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
         self.capacity = capacity
         self.pause = pause
         self.until = until
+        self.queued_since = queued_since
+        self.refusals = refusals
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and tell once that the wait is over; whether there is room is BrowserAct's to say."""
+        """Wait, and report once that the wait is over; only BrowserAct can tell whether there is a slot."""
         steps = wait_for_slot(
             _SLOTS.setdefault(self.browseract_conn_id, Slots()),
             capacity=self.capacity,
@@ -482,7 +620,9 @@ class SlotTrigger(_Stored, BaseTrigger):
             # The start will meet the same trouble, and say what it is.
             self.log.exception("Waiting for room failed")
             await asyncio.sleep(self.pause)
-        yield TriggerEvent({"waited_for": "slot"})  # type: ignore[no-untyped-call]
+        # Nothing but the event lasts over a deferral in dag.test().
+        said = {"waited_for": "slot", "queued_since": self.queued_since, "refusals": self.refusals}
+        yield TriggerEvent(said)  # type: ignore[no-untyped-call]
 
 
 class TaskFinishedTrigger(_Stored, BaseEventTrigger):

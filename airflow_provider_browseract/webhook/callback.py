@@ -34,10 +34,6 @@ TOKEN_KEY = "callback_token_sha256"
 The callback route reads the argument while a trigger waits, and the XCom before and after that.
 """
 
-TOKEN_XCOM = TOKEN_KEY
-
-RESUMED_XCOM_PREFIX = "resumed_by_callback_"
-
 LONGEST_ID = 250
 """Characters that Airflow's columns have for the ids of DAG, run and task."""
 
@@ -130,14 +126,6 @@ def is_token(text: str) -> bool:
 def digest(token: str) -> str:
     """Give what may be stored of a token: its SHA-256, in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def resumed_xcom(first_poll_at: float) -> str:
-    """Name the XCom that says that a callback, and no person, ended the wait of a trigger.
-
-    :param first_poll_at: the trigger's argument, which tells the waits of a task apart: ids of triggers come again.
-    """
-    return f"{RESUMED_XCOM_PREFIX}{round(first_poll_at * 1000)}"
 
 
 def resumed_wait(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from airflow_provider_browseract.webhook.callback import (
     Outcome,
     WaitingTask,
     resumed_wait,
-    resumed_xcom,
 )
 
 if TYPE_CHECKING:
@@ -97,12 +96,8 @@ def resume(wait: Wait) -> Outcome:
         if not _claim(session, wait, now):
             return Outcome.ALREADY_RESUMED
         # The trigger, which Airflow is about to cancel, reads this and does not stop the run.
-        xcoms = {
-            resumed_xcom(wait.arguments["first_poll_at"]): now.isoformat(),
-            WAIT_XCOM: resumed_wait(wait.arguments),
-        }
-        for key, value in xcoms.items():
-            XComModel.set(key=key, value=value, **wait.waiting._asdict(), **AS_STORED, session=session)
+        described = resumed_wait(wait.arguments)
+        XComModel.set(key=WAIT_XCOM, value=described, **wait.waiting._asdict(), **AS_STORED, session=session)
         Trigger.submit_event(wait.trigger_id, _event(wait.arguments), session=session)
         return Outcome.RESUMED
 

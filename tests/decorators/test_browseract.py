@@ -106,7 +106,7 @@ def test_an_error_of_the_function_leaves_no_run_of_an_earlier_try_unsaid(decorat
         raise KeyError("keyword")
 
     with pytest.raises(
-        RunLostError, match=rf"BrowserAct task {emulator.tasks[0].id} of an earlier try: It was stopped"
+        RunLostError, match=rf"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run was stopped"
     ):
         decorated(search, store=store).run()
     assert emulator.tasks[0].status == "canceled"

@@ -364,7 +364,7 @@ class TestTheCommand:
             for name in ("host", "password")
         )
         settings = read_settings(
-            Connection("copied", conn_type="browseract", host=host, password=password), user_agent="test"
+            Connection(conn_id="copied", conn_type="browseract", host=host, password=password), user_agent="test"
         ).client
         assert (settings.base_url, settings.api_key) == (running.url, "app-it's")
         exported = next(line for line in lines if line.startswith("export "))

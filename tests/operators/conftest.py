@@ -11,6 +11,7 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators import run, waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import ledger, queueing
+from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.triggers import browseract as triggers
 
 
@@ -136,6 +137,7 @@ def worker(monkeypatch):
     for module in (run, waiting):
         monkeypatch.setattr(module, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(waiting, "CALLBACK_GRACE", 0.05)
+    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
     monkeypatch.setattr(waiting, "RESUME_GRACE", 0.3)
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)

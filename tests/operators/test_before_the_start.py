@@ -6,6 +6,8 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.operators.conftest import is_killed_at_each_call
 
@@ -108,7 +110,6 @@ class TestADryRun:
         ("arguments", "message"),
         [
             ({"input_parameters": {}}, "lacks 'keyword'"),
-            ({"timeout": 0}, "timeout is 0"),
             ({"output_path": "nostore://x"}, "the filesystem for nostore cannot be used here"),
             ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
         ],
@@ -121,16 +122,17 @@ class TestADryRun:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            ({"timeout": 0}, "timeout is 0"),
             ({"on_orphan": "hope"}, "on_orphan is 'hope'"),
             ({"webhook": "yes"}, "webhook is 'yes'"),
             ({"webhook": True}, "webhook=True needs deferrable=True"),
             ({"dry_run": "yes"}, "dry_run is 'yes'"),
         ],
     )
-    def test_finds_arguments_that_cannot_be(self, worker, emulator, arguments, message):
+    def test_is_not_needed_for_constant_arguments_which_fail_while_the_dag_is_parsed(self, arguments, message):
         given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
-        with pytest.raises(AirflowFailException, match=message):
-            worker(**given).run()
+        with pytest.raises(InputError, match=message):
+            RunWorkflowOperator(task_id="run", **given)
 
     def test_keeps_nothing_of_a_callback(self, worker, emulator):
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)

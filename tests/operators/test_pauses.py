@@ -12,6 +12,8 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators import waiting
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
 from tests.operators.conftest import asked
@@ -78,7 +80,7 @@ class TestAsking:
         deferred = until_asked(run)
         people.answer("Stop")
         with pytest.raises(
-            AirflowFailException, match=r"paused for a person, and ada has chosen Stop. It was stopped."
+            AirflowFailException, match=r"paused for a person, and ada has chosen Stop\.\nThe run was stopped\."
         ):
             run.resume(deferred)
         assert emulator.tasks[0].status == "canceled"
@@ -182,14 +184,14 @@ class TestAsking:
 
     def test_is_not_possible_in_dag_test_which_waits(self, worker, emulator, people, monkeypatch, capfd):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
-        monkeypatch.setattr(waiting, "is_asked_in_vain", lambda: True)
+        monkeypatch.setattr(waiting, "in_dag_test", lambda: True)
         assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() is not None
         assert people.asked == 0
         assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())
 
     def test_stops_the_run_at_its_deadline_like_any_other(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
-        with pytest.raises(RunTimedOutError, match="It was stopped"):
+        with pytest.raises(RunTimedOutError, match="The run was stopped"):
             run.resume(until_asked(run))
 
     def test_refuses_an_answer_that_cannot_be_understood(self, worker, emulator, people):
@@ -202,7 +204,7 @@ class TestAsking:
 class TestWhereNobodyAnswersInTime:
     def test_the_run_is_stopped(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=0.2, deferrable=True)
-        with pytest.raises(RunPausedError, match=r"nobody answered within 0.2 seconds. It was stopped"):
+        with pytest.raises(RunPausedError, match=r"nobody answered within 0\.2 seconds\.\nThe run was stopped"):
             run.resume(until_asked(run))
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
@@ -304,10 +306,9 @@ class TestTelling:
         ({"on_paused_callback": [print, None]}, "Give a notifier or a function, or a list of them"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_refused_before_the_start(worker, emulator, arguments, message):
-    with pytest.raises(AirflowFailException, match=message):
-        worker(workflow_id=HUMAN.id, **arguments).run()
-    assert emulator.tasks == []
+def test_an_argument_that_cannot_be_used_is_an_error_when_the_dag_is_parsed(arguments, message):
+    with pytest.raises(InputError, match=message):
+        RunWorkflowOperator(task_id="run", workflow_id=HUMAN.id, **arguments)
 
 
 @pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
+from airflow_provider_browseract.compat import TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.ledger import KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
@@ -36,7 +38,7 @@ def test_it_waits_and_tries_again_within_the_same_try(worker, emulator, store, f
     assert len(run.run()) == 2
     assert len(emulator.tasks) == 1
     said = "".join(capfd.readouterr())
-    assert "BrowserAct takes no further run now; 0 runs are going. Refused 1 times" in said
+    assert "BrowserAct has no free slot now; 0 runs are active. Refused 1 times" in said
 
 
 @BOTH_WAYS
@@ -53,7 +55,8 @@ def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
 def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator, store, deferrable, monkeypatch):
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
-    with pytest.raises(NoSlotError, match=r"no room for a run within 0.3 seconds.*No run was started.*Airflow pool"):
+    said = r"(?s)no slot for a run within 0.3 seconds.*No run was started.*Airflow pool"
+    with pytest.raises(NoSlotError, match=said):
         search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
     assert emulator.tasks == []
     assert store.values == {}
@@ -72,9 +75,9 @@ def test_the_deferral_holds_no_secret_and_nothing_resumes_it_before_the_grace(wo
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
-    assert set(arguments) == {"browseract_conn_id", "capacity", "pause", "until"}
+    assert set(arguments) == {"browseract_conn_id", "capacity", "pause", "until", "queued_since", "refusals"}
     assert arguments["until"] >= time.time() + CORE_RACE_GRACE - 1
-    assert (deferral.value.kwargs or {})["refusals"] == 1
+    assert arguments["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
 
 
@@ -103,7 +106,7 @@ def test_a_connection_that_cannot_be_read_in_the_triggerer_ends_the_wait(worker,
     with monkeypatch.context() as gone:
         gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         event = run.wait_in_triggerer(deferral.value)
-    assert event == {"waited_for": "slot"}
+    assert (event["waited_for"], event["refusals"]) == ("slot", 1)
 
 
 def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypatch):
@@ -117,10 +120,9 @@ def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypa
 
 
 @pytest.mark.parametrize("queue_timeout", [0, -1, "soon", True])
-def test_a_queue_timeout_that_is_none_is_refused_before_the_start(worker, emulator, queue_timeout):
-    with pytest.raises(AirflowFailException, match="queue_timeout is"):
-        search(worker, queue_timeout=queue_timeout).run()
-    assert emulator.tasks == []
+def test_a_queue_timeout_that_is_none_is_an_error_when_the_dag_is_parsed(queue_timeout):
+    with pytest.raises(InputError, match="queue_timeout is"):
+        RunWorkflowOperator(task_id="run", workflow_id=SEARCH.id, queue_timeout=queue_timeout)
 
 
 def test_the_error_of_a_deferral_is_not_mistaken_for_one_of_the_wait_for_room(worker, emulator, store):

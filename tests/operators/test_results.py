@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.bases.xcom import BaseXCom
 
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
     EXPORT,
@@ -21,8 +23,10 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks import results
 from airflow_provider_browseract.links import telling
 from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
-from tests.operators.conftest import asked
+from tests.operators.conftest import FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -55,6 +59,18 @@ def every_value_of(run, xcom: str) -> list:
     return values
 
 
+def refuse_xcoms(run, *keys: str) -> None:
+    """Let the XCom backend of a worker fail for some keys."""
+    push = run.ti.xcom_push
+
+    def refuse(key, value):
+        if key in keys:
+            raise OSError("SlowDown")
+        push(key, value)
+
+    run.ti.xcom_push = refuse
+
+
 class TestTheFormat:
     @BOTH_WAYS
     def test_csv_comes_back_as_rows(self, worker, emulator, deferrable):
@@ -77,6 +93,36 @@ class TestTheFormat:
         with pytest.raises(AirflowFailException, match="kept in the XCom output_files"):
             run.run()
         assert len(run.ti.xcoms["output_files"]) == 1
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize(
+        ("output_format", "text", "why"),
+        [
+            ("json", '[{"__id__": "a1"}]', "it has the key __id__, which Airflow reserves"),
+            ("auto", '[{"__id__": "a1"}]', "it has the key __id__, which Airflow reserves"),
+            ("csv", "__id__,b\n1,2\n", "it has the key __id__, which Airflow reserves"),
+            ("json", "[" * 260 + "]" * 260, "it is nested more than 64 levels deep"),
+            ("auto", '{"__type": "set", "__var": [1]}', "it has the key __type, which Airflow reserves"),
+        ],
+    )
+    def test_a_value_that_airflow_cannot_store_is_returned_as_text_with_a_warning(
+        self, worker, emulator, capfd, deferrable, output_format, text, why
+    ):
+        emulator.set_workflow(PLAIN_TEXT.id, output=text)
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format=output_format, deferrable=deferrable)
+        returned = run.run()
+        assert returned == text
+        # What Airflow does with it next.
+        assert BaseXCom.serialize_value(returned) == text
+        assert f"because Airflow cannot store the value that it describes: {why}" in "".join(capfd.readouterr())
+
+    @BOTH_WAYS
+    def test_a_text_that_cannot_be_kept_does_not_hide_that_it_has_the_wrong_format(self, worker, emulator, deferrable):
+        emulator.set_workflow(PLAIN_TEXT.id, output="{")
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
+        refuse_xcoms(run, "output_text")
+        with pytest.raises(AirflowFailException, match=r"is not json: .* kept as an XCom \(OSError: SlowDown\)"):
+            run.run()
 
     def test_an_empty_output_that_was_declared_to_be_something_fails_the_task(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
@@ -258,14 +304,23 @@ class TestOutputPath:
             ({"output_path": "here"}, "Give a whole path"),
             ({"output_path": "nostore://x/y"}, "the filesystem for nostore cannot be used here"),
             ({"output_path": "/proc/no/such"}, "cannot be written to"),
-            ({"output_path": "/tmp/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
-            ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
         ],
     )
     def test_that_cannot_be_used_is_said_before_anything_is_started(self, worker, emulator, arguments, message):
         with pytest.raises(AirflowFailException, match=message):
             worker(workflow_id=ORDERS.id, **arguments).run()
         assert emulator.tasks == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"output_path": "/tmp/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
+            ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
+        ],
+    )
+    def test_that_can_never_be_used_is_an_error_while_the_dag_is_parsed(self, arguments, message):
+        with pytest.raises(InputError, match=message):
+            RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)
 
     def test_that_is_away_for_a_moment_does_not_stop_the_run_of_an_earlier_try(
         self, worker, emulator, folder, store, monkeypatch
@@ -293,6 +348,21 @@ class TestWhatIsToldOfARun:
         assert told[-1]["credits"] == 20
         assert told[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
         assert "pens" not in json.dumps(told)
+
+    @BOTH_WAYS
+    def test_links_and_facts_that_cannot_be_stored_cost_neither_the_run_nor_its_result(
+        self, worker, emulator, capfd, deferrable
+    ):
+        run = worker(workflow_id=ORDERS.id, deferrable=deferrable)
+        refuse_xcoms(run, "task", LIVE, TASK)
+        assert run.run()["logged_in"] is False
+        assert [task.status for task in emulator.tasks] == ["finished"]
+        assert "could not be stored (OSError: SlowDown)" in "".join(capfd.readouterr())
+
+    def test_a_run_without_any_address_has_no_link_rather_than_one_that_leads_nowhere(self):
+        ti = FakeTaskInstance()
+        telling.show_run(ti, Task("7", TaskStatus.RUNNING))
+        assert list(ti.xcoms) == ["task"]
 
     def test_the_end_is_told_as_a_table_of_steps_with_what_it_cost(self, worker, emulator, capfd):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()

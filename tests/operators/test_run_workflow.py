@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ConnectionFailedError
+from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import (
     EXPORT,
@@ -76,6 +76,9 @@ class TestAResult:
             "reason",
             "answer",
             "answered_by",
+            "pauses",
+            "last_seen",
+            "steps_told",
         }
 
     def test_a_run_that_is_over_at_once_is_not_deferred(self, worker, emulator):
@@ -113,10 +116,18 @@ class TestWhatIsHandedOn:
         assert with_profile.ti.xcoms["profile_id"] == profile_id
         assert worker(workflow_id=ORDERS.id).run()["logged_in"] is False
 
-    def test_without_a_saved_profile_none_is_handed_on(self, worker, emulator):
+    def test_without_a_saved_profile_the_xcom_is_empty_so_that_the_next_task_fails_with_a_clear_message(
+        self, worker, emulator
+    ):
         run = worker(workflow_id=ORDERS.id)
         run.run()
-        assert "profile_id" not in run.ti.xcoms
+        assert run.ti.xcoms["profile_id"] == ""
+        # What Airflow makes of log_in.output["profile_id"]; a missing XCom would be XComNotFound, and be retried.
+        with pytest.raises(
+            AirflowFailException, match=r"profile_id is ''\. The task that it comes from saved no profile"
+        ):
+            worker(workflow_id=ORDERS.id, profile_id=run.ti.xcoms["profile_id"]).run()
+        assert len(emulator.tasks) == 1
 
     def test_a_profile_that_only_get_task_tells_is_handed_on(self, worker, emulator, monkeypatch):
         from airflow_provider_browseract.api.models import CreatedTask
@@ -210,7 +221,7 @@ class TestTheDeferral:
         self.deferred(run)
         with pytest.raises(RunLostError, match="trigger cannot be understood") as caught:
             run.operator().execute_complete(run.context, event)
-        assert "It was stopped." in str(caught.value)
+        assert "The run was stopped." in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
     def test_an_unknown_end_is_an_error_and_never_a_success(self, worker, emulator):
@@ -228,7 +239,7 @@ class TestTheDeferral:
         self.deferred(run)
         with pytest.raises(RunLostError, match="Airflow ended the deferral") as caught:
             run.operator().resume_execution("__fail__", {"error": error}, run.context)
-        assert "It was stopped." in str(caught.value)
+        assert "The run was stopped." in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
 
@@ -256,7 +267,9 @@ class TestARunThatDoesNotSucceed:
     @BOTH_WAYS
     def test_at_the_deadline_the_run_is_stopped_and_the_error_says_so(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        with pytest.raises(RunTimedOutError, match=r"did not end within 0\.4 seconds\. It was stopped"):
+        with pytest.raises(
+            RunTimedOutError, match=r"did not end within 0\.4 seconds\. Raise timeout.*\nThe run was stopped\."
+        ):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
@@ -264,7 +277,7 @@ class TestARunThatDoesNotSucceed:
     def test_a_run_that_cannot_be_stopped_is_said_to_go_on(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("stop-task", RequestFault.status(500), times=None)
-        with pytest.raises(RunTimedOutError, match=r"could not be stopped.*may go on, and cost credits"):
+        with pytest.raises(RunTimedOutError, match=r"could not be stopped.*may keep running and using credits"):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
 
     @BOTH_WAYS
@@ -279,12 +292,11 @@ class TestARunThatDoesNotSucceed:
         assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run() is not None
 
     @BOTH_WAYS
-    def test_a_key_that_is_refused_meanwhile_ends_the_wait_at_once(self, worker, emulator, deferrable):
+    def test_a_key_that_stays_refused_ends_the_wait(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
-        with pytest.raises(RunLostError, match=r"its status could not be learned.*API key"):
+        with pytest.raises(RunLostError, match=r"its status could not be learned.*code 401"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
-        assert len(asked(emulator, "get-task")) == (3 if deferrable else 2)
 
     @BOTH_WAYS
     def test_a_paused_run_is_waited_for_and_its_live_view_logged(self, worker, emulator, deferrable, capfd):
@@ -325,7 +337,7 @@ class TestARunThatDoesNotSucceed:
             return send(call)
 
         monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
-        with pytest.raises(RunCanceledError, match=r"Killed while.*It was stopped"):
+        with pytest.raises(RunCanceledError, match=r"Killed while.*\nThe run was stopped"):
             operator.execute(worker(workflow_id=ORDERS.id).context)
         assert emulator.tasks[0].status == "canceled"
 
@@ -340,7 +352,7 @@ class TestARunThatDoesNotSucceed:
             return send(client, call)
 
         monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
-        with pytest.raises(AirflowFailException, match=r"execution_timeout ended the start.*stop the one"):
+        with pytest.raises(AirflowFailException, match=r"(?s)execution_timeout ended the start.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
 
     def test_an_execution_timeout_before_the_start_is_nothing_but_that(self, worker, emulator, monkeypatch):
@@ -385,7 +397,7 @@ class TestARunThatDoesNotSucceed:
             run.operator().execute(run.context)
         run.wait_in_triggerer(deferral.value)
         monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-        with pytest.raises(RunLostError, match=r"could not be stopped.*may go on") as caught:
+        with pytest.raises(RunLostError, match=r"could not be stopped.*may keep running") as caught:
             run.operator().execute_complete(run.context, run.events[0])
         assert emulator.tasks[0].id in str(caught.value)
 
@@ -424,18 +436,14 @@ class TestBadInput:
             ({"input_parameters": {"keyword": object()}}, "cannot be written as JSON"),
             ({"input_parameters": {}}, "input_parameters lacks 'keyword', which has to be given"),
             ({"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
-            ({"validate_inputs": "yes"}, "validate_inputs is 'yes'"),
             ({"callback_url": "https://example.com/".ljust(2049, "x")}, "callback_url has 2049 characters"),
             ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
             ({"profile_id": ""}, "profile_id is ''"),
             ({"profile_id": "None"}, "save_browser_data=True"),
             ({"profile_id": "404"}, "refused run-task"),
             ({"profile_id": [1]}, r"profile_id is \[1\]"),
+            ({"input_parameters": {"keyword": None}}, r"input_parameters\['keyword'\] is None"),
             ({"save_browser_data": "False"}, "save_browser_data is 'False'"),
-            ({"poll_interval": 0}, "poll_interval is 0"),
-            ({"timeout": 1e12}, "of a year at most"),
-            ({"timeout": -1}, "timeout is -1"),
-            ({"timeout": "1 h"}, "timeout is '1 h'"),
             ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
         ],
     )
@@ -457,7 +465,7 @@ class TestBadInput:
         ("change", "message"),
         [
             ({"password": ""}, "has no API key"),
-            ({"password": "app-wrong"}, "API key.*password field"),
+            ({"password": "app-wrong"}, r"API key \(password\) field of the Airflow connection 'browseract_default'"),
             ({"host": "gopher://x"}, "the host is not an http or https address"),
             ({"extra": {"read_timeout": "soon"}}, "extra 'read_timeout' is 'soon'"),
         ],
@@ -472,14 +480,15 @@ class TestBadInput:
 
     def test_a_host_that_answers_with_a_web_page(self, worker, emulator):
         emulator.fault("run-task", RequestFault.html(), times=None)
-        with pytest.raises(AirflowFailException, match="Set the host of the Airflow connection"):
+        # It may be a maintenance page, so Airflow's retries apply.
+        with pytest.raises(NotTheApiError, match="host of the Airflow connection 'browseract_default'"):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks == []
 
     def test_a_run_whose_start_is_not_known_and_cannot_be_looked_up_is_not_tried_again(self, worker, emulator):
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
-        with pytest.raises(AirflowFailException, match=r"not known whether BrowserAct started a run.*stop the one"):
+        with pytest.raises(AirflowFailException, match=r"(?s)not known whether BrowserAct started a run.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
         assert len(asked(emulator, "run-task")) == 1
 
@@ -501,7 +510,7 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
     with pytest.raises(Timeout):
         worker(workflow_id=ORDERS.id).run()
     said = "".join(capfd.readouterr())
-    assert "It is not known whether a run was started; it may go on, and cost credits. Look at the newest" in said
+    assert "It is not known whether a run was started; it may be running and using credits. Look at the newest" in said
 
 
 class TestWhatARetryCanMend:

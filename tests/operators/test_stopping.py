@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
+from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
@@ -25,7 +28,7 @@ class TestARunThatPausesForAPerson:
 
     @BOTH_WAYS
     def test_is_stopped_where_on_paused_says_fail(self, worker, emulator, deferrable):
-        with pytest.raises(RunPausedError, match=r"paused for a person.*It was stopped"):
+        with pytest.raises(RunPausedError, match=r"paused for a person.*\nThe run was stopped"):
             worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
@@ -33,13 +36,15 @@ class TestARunThatPausesForAPerson:
     def test_goes_on_where_on_paused_says_resume(self, worker, emulator, deferrable, capfd):
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
-        assert f"was resumed, 1 of {RESUMES} times" in "".join(capfd.readouterr())
+        said = "".join(capfd.readouterr())
+        assert f"Resuming BrowserAct task {emulator.tasks[0].id}, 1 of {RESUMES} times." in said
+        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in said
 
     def test_that_cannot_be_resumed_is_asked_a_few_times_and_then_waited_for(self, worker, emulator, capfd):
         emulator.fault("resume-task", RequestFault.refused(10127), times=None)
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, on_paused="resume", timeout=2).run()
-        assert "".join(capfd.readouterr()).count("could not be resumed") == RESUMES
+        assert asked(emulator, "resume-task") == RESUMES
 
     def test_and_goes_on_meanwhile_is_waited_for(self, worker, emulator):
         run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
@@ -60,14 +65,16 @@ class TestCancelOnTimeout:
     @BOTH_WAYS
     def test_false_leaves_the_run_going_at_the_deadline_and_says_so(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        with pytest.raises(RunTimedOutError, match=r"It goes on, and costs credits, as it was asked for \(http"):
+        with pytest.raises(
+            RunTimedOutError, match=r"keeps running and using credits because cancel_on_timeout=False \(http"
+        ):
             worker(workflow_id=ORDERS.id, timeout=0.3, cancel_on_timeout=False, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "running"
 
     def test_false_leaves_the_run_going_when_polling_is_given_up(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task", RequestFault.status(503), times=None, skip=1)
-        with pytest.raises(RunLostError, match="It goes on"):
+        with pytest.raises(RunLostError, match="keeps running and using credits because cancel_on_timeout=False"):
             worker(workflow_id=ORDERS.id, cancel_on_timeout=False).run()
         assert emulator.tasks[0].status == "running"
 
@@ -99,7 +106,7 @@ def test_a_stop_that_fails_is_said_with_the_link_of_the_task(worker, emulator):
 def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     emulator.fault("stop-task", RequestFault.refused(code), times=None)
-    with pytest.raises(RunTimedOutError, match="It had already ended"):
+    with pytest.raises(RunTimedOutError, match="The run had already ended"):
         worker(workflow_id=ORDERS.id, timeout=0.3).run()
 
 
@@ -111,9 +118,20 @@ def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
         ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Give True or False"),
         ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Give True or False"),
         ({"reattach": None}, "reattach is None. Give True or False"),
+        ({"validate_inputs": "yes"}, "validate_inputs is 'yes'. Give True or False"),
+        ({"deferrable": "yes"}, "deferrable is 'yes'. Give True or False"),
+        ({"wait_for_completion": 0}, "wait_for_completion is 0. Give True or False"),
+        ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
+        ({"poll_interval": 0}, "poll_interval is 0. Give a positive number of seconds"),
+        ({"queue_timeout": -1}, "queue_timeout is -1. Give a positive number of seconds"),
+        ({"timeout": 1e12}, "of a year at most"),
+        ({"timeout": -1}, "timeout is -1. Give a positive number of seconds"),
+        ({"timeout": "7h"}, "timeout is '7h'. Give a positive number of seconds"),
+        ({"webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
+        ({"webhook": True}, "webhook=True needs deferrable=True and wait_for_completion=True"),
+        ({"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     ],
 )
-def test_an_argument_that_is_none_of_its_words_is_refused_before_the_start(worker, emulator, arguments, message):
-    with pytest.raises(AirflowFailException, match=message):
-        worker(workflow_id=ORDERS.id, **arguments).run()
-    assert emulator.tasks == []
+def test_a_constant_that_cannot_be_is_an_error_when_the_dag_is_parsed(arguments, message):
+    with pytest.raises(InputError, match=message):
+        RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)

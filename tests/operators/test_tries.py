@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 
 import pytest
@@ -15,7 +14,7 @@ from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Request
 from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
 from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
-from airflow_provider_browseract.webhook.callback import TOKEN_XCOM
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -73,7 +72,7 @@ class TestAfterAWorkerThatDied:
         assert len(second.run()) == 2
         assert len(emulator.tasks) == 1
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
-        assert f"Taking up BrowserAct task {emulator.tasks[0].id}" in "".join(capfd.readouterr())
+        assert f"Reattaching to BrowserAct task {emulator.tasks[0].id}" in "".join(capfd.readouterr())
 
     def test_the_taken_up_run_keeps_its_deadline_and_its_callback(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
@@ -83,13 +82,13 @@ class TestAfterAWorkerThatDied:
             with pytest.raises(TaskDeferred) as deferral:
                 attempt.operator().execute(attempt.context)
             arguments.append(deferral.value.trigger.serialize()[1])
-            assert attempt.ti.xcoms[TOKEN_XCOM] == arguments[0][TOKEN_XCOM]
-        for name in ("browseract_task_id", "deadline", TOKEN_XCOM):
+            assert attempt.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == arguments[0][TOKEN_KEY]
+        for name in ("browseract_task_id", "deadline", TOKEN_KEY):
             assert arguments[0][name] == arguments[1][name]
 
     def test_the_taken_up_run_has_as_much_time_as_the_later_try_gives_it(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=1.5)
-        with pytest.raises(RunTimedOutError, match="It goes on"):
+        with pytest.raises(RunTimedOutError, match="keeps running and using credits because cancel_on_timeout=False"):
             tries(timeout=0.3, cancel_on_timeout=False).run()
         assert len(tries(timeout=30).run()) == 2
         assert len(emulator.tasks) == 1
@@ -166,13 +165,15 @@ class TestAfterAnErrorOfAirflow:
 
     def test_the_run_goes_on_and_is_taken_up(self, without_airflow, tries, emulator):
         emulator.next_run(SEARCH.id, duration=1.0)
-        with pytest.raises(RunLostError, match=r"no API server\). It goes on, and the next try takes it up."):
+        with pytest.raises(
+            RunLostError, match=r"no API server\)\.\nThe run keeps running, and the next try reattaches to it\."
+        ):
             without_airflow(1).run()
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
 
     def test_the_run_is_stopped_if_no_other_try_is_to_come(self, without_airflow, emulator):
-        with pytest.raises(RunLostError, match=r"no API server\). It was stopped."):
+        with pytest.raises(RunLostError, match=r"no API server\)\.\nThe run was stopped\."):
             without_airflow(2).run()
         assert emulator.tasks[0].status == "canceled"
 
@@ -203,97 +204,9 @@ class TestAfterAnErrorOfAirflow:
         attempt.ti.max_tries = 1
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
-        with pytest.raises(RunLostError, match="the next try takes it up"):
+        with pytest.raises(RunLostError, match="the next try reattaches to it"):
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert emulator.tasks[0].status == "running"
-
-
-class TestAKill:
-    """of the worker, by a person, or because Airflow took it for dead."""
-
-    @pytest.fixture
-    def killed(self, tries, emulator, store, monkeypatch):
-        """Kills a try in which it waits for its run, of which Airflow says certain things."""
-        emulator.set_workflow(SEARCH.id, duration=60.0)
-
-        def kill(*, max_tries: int = 1, restarting: int = 0, **arguments):
-            def count(dag_id, *, map_index, task_ids, run_ids, states):
-                assert (dag_id, map_index, task_ids, run_ids) == ("shop", -1, ["run"], ["manual__1"])
-                assert states == ["restarting"]
-                return restarting
-
-            monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_ti_count", count)
-            attempt = tries(**arguments)
-            attempt.ti.max_tries = max_tries
-            operator = attempt.operator()
-            monkeypatch.setattr(operator, "_wait_here", lambda *_, **__: operator.on_kill())
-            operator.execute(attempt.context)
-            return emulator.tasks[0].status
-
-        return kill
-
-    def test_by_a_person_who_marked_the_task_stops_the_run(self, killed):
-        assert killed() == "canceled"
-
-    def test_by_a_person_who_cleared_the_task_stops_the_run(self, killed, store, monkeypatch):
-        monkeypatch.setattr(store, "get", lambda key: None)
-        assert killed(restarting=1) == "canceled"
-
-    def test_of_a_worker_in_whose_place_a_later_try_has_come_leaves_it_the_run(self, killed, store, monkeypatch, capfd):
-        monkeypatch.setattr(store, "get", lambda key: None)
-        assert killed() == "running"
-        assert "It goes on: Airflow took this try for dead" in "".join(capfd.readouterr())
-
-    def test_because_airflow_is_away_leaves_the_run_to_the_next_try(self, killed, tries, emulator, store, capfd):
-        kept = store.get
-
-        def away(key):
-            if emulator.tasks:
-                raise RuntimeError("no API server")
-            return kept(key)
-
-        store.get = away
-        assert killed() == "running"
-        assert "It goes on: Airflow cannot be asked" in "".join(capfd.readouterr())
-
-    def test_because_airflow_is_away_stops_the_run_if_there_is_no_next_try(self, killed, emulator, store):
-        def away(key):
-            if emulator.tasks:
-                raise RuntimeError("no API server")
-
-        store.get = away
-        assert killed(max_tries=0) == "canceled"
-
-    def test_that_came_between_two_words_with_airflow_does_not_wait_for_ever(
-        self, killed, emulator, store, monkeypatch
-    ):
-        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.KILL_GRACE", 0.4)
-
-        def never(key):
-            if emulator.tasks:
-                threading.Event().wait(30)
-
-        store.get = never
-        began = time.monotonic()
-        assert killed() == "running"
-        assert time.monotonic() - began < 5
-
-    def test_while_an_earlier_run_is_taken_up_stops_that_run(self, tries, emulator, monkeypatch):
-        emulator.set_workflow(SEARCH.id, duration=60.0)
-        tries(wait_for_completion=False).run()
-        attempt = tries()
-        operator = attempt.operator()
-        send = operator.hook.client.send
-
-        def kill(call):
-            monkeypatch.setattr(operator.hook.client, "send", send)
-            operator.on_kill()
-            raise Crash
-
-        monkeypatch.setattr(operator.hook.client, "send", kill)
-        with pytest.raises(Crash):
-            operator.execute(attempt.context)
-        assert emulator.tasks[0].status == "canceled"
 
 
 class TestARunThatCannotBeTakenUp:
@@ -306,25 +219,27 @@ class TestARunThatCannotBeTakenUp:
         emulator.fault("get-task", RequestFault.status(503), times=None)
         attempt = tries()
         attempt.ti.max_tries = 1
-        said = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: It goes on, and the next try takes it up."
+        said = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run keeps running, and the next try"
         with pytest.raises(RunLostError, match=said):
             attempt.run()
         assert emulator.tasks[0].status == "running"
 
     def test_since_the_api_fails_is_stopped_in_the_last_try(self, tries, emulator):
         emulator.fault("get-task", RequestFault.status(503), times=None)
-        with pytest.raises(RunLostError, match=r"of an earlier try: It was stopped\."):
+        with pytest.raises(RunLostError, match=r"of an earlier try: The run was stopped\."):
             tries().run()
         assert emulator.tasks[0].status == "canceled"
 
     def test_since_an_argument_is_wrong_now_is_stopped(self, tries, emulator):
-        with pytest.raises(AirflowFailException, match=r"profile_id is ''.*of an earlier try: It was stopped\."):
+        with pytest.raises(
+            AirflowFailException, match=r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
+        ):
             tries(profile_id="").run()
         assert emulator.tasks[0].status == "canceled"
 
     def test_since_the_key_is_refused_now_is_said_to_go_on(self, tries, emulator):
         emulator.fault("*", RequestFault.refused(401, http_status=401), times=None)
-        with pytest.raises(AirflowFailException, match=f"task {emulator.tasks[0].id} of an earlier try.* may go on"):
+        with pytest.raises(RunLostError, match=f"task {emulator.tasks[0].id} of an earlier try.* may keep running"):
             tries().run()
 
 
@@ -532,7 +447,7 @@ class TestAStartWhoseAnswerWasLost:
             raise RuntimeError("no API server")
 
         attempt.ti.xcom_pull = away
-        with pytest.raises(AirflowFailException, match=r"no API server.*Look at the newest tasks"):
+        with pytest.raises(AirflowFailException, match=r"no API server\.\nLook at the newest tasks"):
             attempt.run()
 
     def test_that_cannot_be_looked_up_is_tried_again_if_on_orphan_says_so(self, tries, emulator):

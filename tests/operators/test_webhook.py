@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.waiting import (
     CALLBACK_GRACE,
     CORE_RACE_GRACE,
@@ -295,13 +296,17 @@ class TestWebhookTrue:
         [
             ({"deferrable": False}, "webhook=True needs deferrable=True"),
             ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
-            ({"deferrable": True, "callback_url": MINE, "status_change_callback_url": MINE}, "leave webhook=True out"),
             ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
         ],
     )
-    def test_is_an_error_where_it_cannot_be(self, worker, emulator, webhooks, arguments, message):
-        with pytest.raises(AirflowFailException, match=message):
-            worker(workflow_id=ORDERS.id, **{"webhook": True, **arguments}).run()
+    def test_is_an_error_while_the_dag_is_parsed_where_nothing_waits_for_a_callback(self, arguments, message):
+        with pytest.raises(InputError, match=message):
+            RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **{"webhook": True, **arguments})
+
+    def test_is_an_error_where_the_user_has_taken_both_callbacks(self, worker, emulator, webhooks):
+        mine = {"callback_url": MINE, "status_change_callback_url": MINE}
+        with pytest.raises(AirflowFailException, match="leave webhook=True out"):
+            worker(workflow_id=ORDERS.id, deferrable=True, webhook=True, **mine).run()
         assert emulator.tasks == []
 
     def test_needs_an_address_in_the_connection(self, worker, emulator, connect):

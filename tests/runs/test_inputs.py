@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -9,6 +10,7 @@ import pytest
 from airflow_provider_browseract.runs.inputs import (
     InputError,
     check_callback_url,
+    check_rendered,
     is_private,
     read_id,
     read_ids,
@@ -39,7 +41,6 @@ class TestInputParameters:
             (7, "7"),
             (2.5, "2.5"),
             (True, "true"),
-            (None, "null"),
             (["a", 1], '["a", 1]'),
             ({"ö": [None]}, '{"ö": [null]}'),
         ],
@@ -73,6 +74,11 @@ class TestInputParameters:
     def test_a_name_given_twice_is_refused(self):
         with pytest.raises(InputError, match="'a' twice"):
             read_input_parameters([{"name": "a", "value": "1"}, {"name": "a", "value": "2"}])
+
+    @pytest.mark.parametrize("given", [{"keyword": None}, [{"name": "keyword", "value": None}]], ids=["dict", "pairs"])
+    def test_an_input_that_is_none_is_refused_and_not_sent_as_null(self, given):
+        with pytest.raises(InputError, match=r"input_parameters\['keyword'\] is None\. Give a value, or leave"):
+            read_input_parameters(given)
 
     @pytest.mark.parametrize("name", ["", "  ", 3, None])
     def test_a_name_that_is_no_name_is_refused(self, name):
@@ -199,3 +205,35 @@ class TestSeveralIds:
     def test_that_were_rendered_into_a_text_are_refused_with_the_way_out(self, given):
         with pytest.raises(InputError, match="render_template_as_native_obj=True"):
             read_ids("ids", given)
+
+
+class TestWhatBecameNoneWhenItWasRendered:
+    @pytest.mark.parametrize(
+        ("given", "rendered", "where"),
+        [
+            ("{{ x }}", None, "profile_id"),
+            ("{{ x }}", "None", "profile_id"),
+            (object(), None, "profile_id"),
+            ({"a": "{{ x }}"}, {"a": "None"}, "profile_id['a']"),
+            ({"a": {"b": ["{{ x }}", 1]}}, {"a": {"b": [None, 1]}}, "profile_id['a']['b'][0]"),
+            ([{"name": "a", "value": "{{ x }}"}], [{"name": "a", "value": "None"}], "profile_id[0]['value']"),
+        ],
+    )
+    def test_is_refused_with_the_place_named(self, given, rendered, where):
+        with pytest.raises(InputError, match=f"^{re.escape(where)} was given, but it is None now"):
+            check_rendered("profile_id", given, rendered)
+
+    @pytest.mark.parametrize(
+        ("given", "rendered"),
+        [
+            (None, None),
+            ("None", "None"),
+            (object(), "None"),
+            ({"a": None}, {"a": None}),
+            ("{{ x }}", ""),
+            ("{{ x }}", {"a": None}),
+            (["{{ x }}"], ["a", None]),
+        ],
+    )
+    def test_and_what_was_none_before_or_says_so_itself_stands(self, given, rendered):
+        check_rendered("profile_id", given, rendered)

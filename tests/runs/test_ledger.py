@@ -26,6 +26,7 @@ from airflow_provider_browseract.api.models import CreatedTask, Page, Task, Task
 from airflow_provider_browseract.runs.ledger import (
     SETTLE,
     AskClaimed,
+    BeforeStart,
     Begun,
     Entry,
     LedgerError,
@@ -84,10 +85,25 @@ class TestAFingerprint:
         assert fingerprint(first) == fingerprint(second)
 
     @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (pairs(a="1", b="2"), pairs(b="2", a="1")),
+            (pairs(a='{"x": 1, "y": [{"p": 1, "q": 2}]}'), pairs(a='{"y": [{"q": 2, "p": 1}], "x": 1}')),
+        ],
+        ids=["inputs", "keys in the JSON of one"],
+    )
+    def test_does_not_depend_on_an_order_that_means_nothing(self, first, second):
+        first, second = (calls.run_task("70", input_parameters=inputs) for inputs in (first, second))
+        assert fingerprint(first) == fingerprint(second)
+
+    @pytest.mark.parametrize(
         "other",
         [
             calls.run_task("71", input_parameters=pairs(a="1")),
             calls.run_task("70", input_parameters=pairs(a="2")),
+            calls.run_task("70", input_parameters=pairs(a="[1, 2]")),
+            calls.run_task("70", input_parameters=pairs(a="[2, 1]")),
+            calls.run_task("70", input_parameters=pairs(a="[broken")),
             calls.run_task("70", input_parameters=pairs(a="1"), profile_id="9"),
             calls.run_task("70", input_parameters=pairs(a="1"), save_browser_data=True),
         ],
@@ -292,7 +308,8 @@ class TriesOfATask(RuleBasedStateMachine):
         elif isinstance(step, calls.Call):
             self._carry_out(step, fate)
         else:
-            assert isinstance(step, Say)
+            # The checks before the start may take any time: nothing is written down yet.
+            assert isinstance(step, Say | BeforeStart)
         self.pending = self._advance()
 
     def _carry_out(self, call: calls.Call[Any], fate: str) -> None:
@@ -371,6 +388,7 @@ def test_no_room_is_told_and_leaves_nothing_written_down():
         while True:
             if isinstance(step, Write):
                 written.append(step.entry)
+            if isinstance(step, Write | BeforeStart):
                 step = steps.send(None)
             else:
                 step = steps.throw(ConcurrencyLimitError("x"))
@@ -383,13 +401,40 @@ def test_no_room_is_told_and_leaves_nothing_written_down():
 
 def test_a_look_up_that_fails_keeps_what_was_written_down():
     steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
-    written = [next(steps).entry]  # type: ignore[union-attr]
+    assert isinstance(next(steps), BeforeStart)
+    assert isinstance(steps.send(None), Write)
     step = steps.send(None)
     assert isinstance(step, calls.Call)
     step = steps.throw(AnswerLostError("x"))
     assert isinstance(step, Say)
     step = steps.send(None)
     assert isinstance(step, calls.Call)
+    # And no further Write.
     with pytest.raises(RunStartUnknownError, match="looking for it failed"):
         steps.throw(ServerError("x"))
-    assert len(written) == 1
+
+
+@pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
+def test_a_start_refused_with_an_undocumented_code_is_looked_up_before_anything_is_started_again(code):
+    call = wanted().call
+    with pytest.raises(BrowserActError) as refused:
+        call.read_answer(calls.Answer(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
+    steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
+    while not isinstance(step := next(steps), calls.Call):
+        pass
+    assert step.starts_run
+    steps.throw(refused.value)
+    step = next(steps)
+    assert isinstance(step, calls.Call)
+    assert step.name == "list-tasks"
+
+
+def test_checks_that_take_long_do_not_hide_the_run_from_a_later_try():
+    now = 10_000.0
+    steps = begin(wanted(), None, patience=PATIENCE, on_orphan=OnOrphan.FAIL, clock=lambda: now)
+    assert isinstance(next(steps), BeforeStart)
+    now += 300.0
+    written = steps.send(None)
+    assert isinstance(written, Write)
+    assert written.entry is not None
+    assert written.entry.written_at == now

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset
+from airflow.exceptions import AirflowRescheduleException
+from airflow.sdk import DAG, Asset, BaseOperator
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_browseract.compat import (
@@ -17,14 +19,17 @@ from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, Output, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
-from airflow_provider_browseract.runs.waiting import BACKSTOP
+from airflow_provider_browseract.runs.waiting import BACKSTOP, End, WaitEvent
 from airflow_provider_browseract.sensors import browseract as sensors
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers import browseract as triggers
@@ -39,6 +44,7 @@ def emulator(browseract_emulator, monkeypatch):
     connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 1}}
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(sensors, "CORE_RACE_GRACE", 0.05)
+    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
     return browseract_emulator.emulator
 
 
@@ -133,7 +139,7 @@ def test_a_service_that_is_away_for_a_moment_does_no_harm(emulator, deferrable):
 def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
     task_id = started(emulator)
     emulator.fault("get-task", RequestFault.status(503), times=None)
-    with pytest.raises(RunLostError, match=r"could not be learned: .*HTTP 503"):
+    with pytest.raises(RunLostError, match=r"could not be learned: BrowserAct failed at get-task"):
         wait(task_id, deferrable=True)
 
 
@@ -158,15 +164,106 @@ def test_a_lenient_one_skips_as_with_every_sensor(emulator, deferrable, ended, l
         wait(task_id, None, deferrable=deferrable, **{leniency: True})
 
 
+@BOTH_WAYS
+def test_never_fail_skips_whatever_the_sensor_fails_with(emulator, deferrable, tmp_path):
+    emulator.fault("download-file", RequestFault.status(404), times=None)
+    with pytest.raises(AirflowSkipException):
+        wait(started(emulator, EXPORT), deferrable=deferrable, never_fail=True, output_path=str(tmp_path))
+
+
+@BOTH_WAYS
+def test_soft_fail_leaves_to_a_retry_what_a_retry_can_mend(emulator, deferrable, tmp_path):
+    emulator.fault("download-file", RequestFault.status(404), times=None)
+    with pytest.raises(ResultError):
+        wait(started(emulator, EXPORT), deferrable=deferrable, soft_fail=True, output_path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("leniency", "deferrable"),
+    # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
+    [("soft_fail", False), ("soft_fail", True), ("never_fail", True)],
+)
+def test_a_lenient_sensor_skips_at_its_timeout(emulator, deferrable, leniency):
+    task_id = started(emulator, duration=60.0)
+    with pytest.raises(AirflowSkipException):
+        wait(task_id, None, timeout=0.4, deferrable=deferrable, **{leniency: True})
+
+
+@pytest.mark.parametrize("error", [TaskDeferralTimeout("no trigger ran"), TaskDeferralError("the trigger crashed")])
+def test_never_fail_skips_a_deferral_that_airflow_ended(emulator, error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(BaseOperator, "resume_execution", fail)
+    sensor = TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True, never_fail=True)
+    with pytest.raises(AirflowSkipException):
+        sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+
+
+def given_up(task_id: str, deadline: float) -> dict[str, Any]:
+    return WaitEvent(task_id, End.GIVEN_UP, deadline, reason="HTTP 403").payload()
+
+
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_run_that_the_triggerer_cannot_follow_is_followed_here(emulator, monkeypatch, mode):
-    task_id = started(emulator, duration=0.6)
+def test_a_run_that_the_triggerer_could_not_poll_is_waited_for_without_a_worker_again(emulator, mode):
+    task_id = started(emulator, duration=60.0)
+    deadline = time.time() + 3600
+    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, mode=mode)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, deadline))  # type: ignore[typeddict-item]
+    assert deferred.value.trigger.deadline == deadline
 
-    async def away(*_):
-        raise OSError("no secrets here")
 
-    monkeypatch.setattr(BrowserActHook, "aget_connection", away)
-    assert wait(task_id, deferrable=True, mode=mode)["logged_in"] is False
+def test_a_run_that_the_triggerer_could_not_poll_until_its_deadline_is_a_timeout(emulator):
+    task_id = started(emulator, duration=60.0)
+    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
+    with pytest.raises(AirflowSensorTimeout, match="keeps running"):
+        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, time.time()))  # type: ignore[typeddict-item]
+
+
+class TestARefusedKey:
+    """BrowserAct answers 401 with its own code."""
+
+    @pytest.fixture(autouse=True)
+    def _refused(self, emulator):
+        self.emulator = emulator
+
+    def refuse(self, times: int | None, skip: int = 0) -> None:
+        self.emulator.fault(
+            "get-task", RequestFault.refused(401, "Invalid API key", http_status=401), times=times, skip=skip
+        )
+
+    @BOTH_WAYS
+    def test_at_the_first_request_fails_the_task_at_once(self, deferrable):
+        task_id = started(self.emulator, duration=60.0)
+        self.refuse(None)
+        with pytest.raises(AirflowFailException, match="Invalid API key"):
+            wait(task_id, deferrable=deferrable)
+        assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
+
+    def test_later_is_tolerated_while_a_key_is_rotated(self):
+        task_id = started(self.emulator, duration=0.5)
+        self.refuse(2, skip=1)
+        assert wait(task_id)["logged_in"] is False
+
+    def test_that_stays_refused_fails_the_task(self, monkeypatch):
+        monkeypatch.setattr(sensors, "REFUSED_FOR", 0.3)
+        task_id = started(self.emulator, duration=60.0)
+        self.refuse(None, skip=1)
+        with pytest.raises(AirflowFailException, match="Invalid API key"):
+            wait(task_id)
+
+    @pytest.mark.parametrize(
+        ("poke", "expected"), [("first", AirflowFailException), ("later", AirflowRescheduleException)]
+    )
+    def test_of_a_rescheduled_sensor_is_tolerated_from_the_second_poke_on(self, poke, expected):
+        ti = FakeTaskInstance()
+        earlier = None if poke == "first" else datetime.now(timezone.utc)
+        ti.get_first_reschedule_date = lambda context: earlier  # type: ignore[attr-defined]
+        task_id = started(self.emulator, duration=60.0)
+        self.refuse(None)
+        with pytest.raises(expected):
+            wait(task_id, ti, mode="reschedule")
 
 
 @BOTH_WAYS
@@ -214,7 +311,7 @@ class TestWithoutAnyWorker:
         ti: Any = FakeTaskInstance()
         dependants = iter(["another task"] if mapped_over else [])
         push = arguments.get("do_xcom_push", True)
-        ti.task = SimpleNamespace(iter_mapped_dependants=lambda: dependants, do_xcom_push=push)
+        ti.task = SimpleNamespace(iter_mapped_dependants=lambda: dependants, do_xcom_push=push, multiple_outputs=False)
 
         def set_xcom(*, key, value, **of):
             assert of == {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": -1}
@@ -316,6 +413,7 @@ class TestWithoutAnyWorker:
             {"start_from_trigger": False},
             {"output_path": "/tmp/results"},
             {"outlets": [Asset("orders")]},
+            {"multiple_outputs": True},
             {"execution_timeout": timedelta(hours=1)},
             {"on_execute_callback": print},
             {"pre_execute": print},

@@ -11,10 +11,10 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import waiting as waiting_for_runs
 from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
-from airflow_provider_browseract.webhook.callback import resumed_xcom
 
 tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
@@ -24,6 +24,7 @@ def emulator(browseract_emulator, monkeypatch):
     connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 0.5}}
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
     browseract_emulator.emulator.set_workflow(ORDERS.id, duration=0.3)
+    monkeypatch.setattr(waiting_for_runs, "PATIENCE", 0.3)
     return browseract_emulator.emulator
 
 
@@ -325,12 +326,13 @@ class TestAKill:
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
-    def test_after_the_end_of_the_run_is_quiet(self, emulator, waiting, capfd):
+    def test_after_the_end_of_the_run_stops_nothing_and_says_so(self, emulator, waiting, capfd):
         waiting.browseract_task_id = start_short(emulator)
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[1].status == "finished"
         assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
-        assert "stopped" not in "".join(capfd.readouterr())
+        said = "".join(capfd.readouterr())
+        assert f"{waiting.browseract_task_id} is not stopped: it had already ended as finished." in said
 
     def test_stops_the_run_even_if_it_cannot_be_learned_whether_it_still_goes(self, emulator, waiting, monkeypatch):
         monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
@@ -388,13 +390,13 @@ class TestAKillThatIsNone:
 
     def test_leaves_the_run_alone_if_a_callback_had_ended_this_very_wait(self, emulator, waiting, airflow, capfd):
         airflow.state = "scheduled"
-        airflow.xcoms[resumed_xcom(waiting.first_poll_at)] = "2026-11-25T04:00:00+00:00"
+        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert "a callback has resumed the Airflow task" in "".join(capfd.readouterr())
 
     def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting, airflow):
-        airflow.xcoms[resumed_xcom(waiting.first_poll_at - 60)] = "2026-11-25T04:00:00+00:00"
+        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at - 60}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 

@@ -1,0 +1,72 @@
+"""XComs of a task instance: what Airflow can store as one, and deleting those of an earlier try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from airflow_provider_browseract.compat import xcom_serde
+
+RESULT_KEYS = ("return_value", "output_text", "output_files")
+"""Keys of the XComs that have the output of a run, or parts of it."""
+
+
+def why_unstorable(value: Any) -> str | None:
+    """Return why Airflow cannot store a value as an XCom, or None if it can.
+
+    Serialize the value as Airflow does before it sends an XCom to its supervisor, and read it back. No XCom backend is
+    asked, since that would store the value.
+
+    :param value: plain JSON values.
+    """
+    from airflow.sdk.execution_time.comms import SetXCom
+
+    try:
+        serde = xcom_serde()
+        if key := _reserved_key(value, serde):
+            return f"it has the key {key}, which Airflow reserves"
+        sent = SetXCom(key="return_value", value=serde.serialize(value), dag_id="", run_id="", task_id="")
+        found: object = serde.deserialize(json.loads(json.dumps(sent.value)))
+    except Exception as error:  # noqa: BLE001 - whatever Airflow refuses a value with, the text can be stored
+        # The message of the error may quote the value.
+        return f"Airflow refuses it with {type(error).__name__}"
+    return None if found == value else "Airflow reads it back as another value"
+
+
+def _reserved_key(value: Any, serde: Any) -> str | None:
+    """Return the key that makes Airflow take a dict for an object of its own, or None.
+
+    Reading back such a value would import and make the object, and a web page must not choose which one.
+    """
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            for keys in ({serde.CLASSNAME}, {serde.SCHEMA_ID}, {serde.OLD_TYPE, serde.OLD_DATA}):
+                if keys <= each.keys():
+                    return str(min(keys))
+            left.extend(each.values())
+        elif isinstance(each, list):
+            left.extend(each)
+    return None
+
+
+def names_of(ti: Any) -> dict[str, Any]:
+    """Return what identifies the XComs of a task instance."""
+    return {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+
+
+def delete_xcoms(ti: Any, keys: Iterable[str]) -> None:
+    """Delete XComs of a task instance, also from the XCom backend.
+
+    :param ti: the task instance.
+    :param keys: the keys of the XComs. Those that do not exist are skipped.
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    of = names_of(ti)
+    for key in keys:
+        # An XCom backend may fail to purge what does not exist.
+        if XCom._get_xcom_db_ref(key=key, **of).value is not None:
+            XCom.delete(key=key, **of)

@@ -1,0 +1,225 @@
+"""A sensor that begins and ends in the triggerer, with the XComs as Airflow's supervisor keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import DeleteXCom, GetXCom, SetXCom, XComResult
+from airflow.triggers.base import TaskSuccessEvent
+from asgiref.sync import sync_to_async
+
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, AirflowFailException
+from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+from airflow_provider_browseract.triggers import browseract as triggers
+from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger
+from tests.operators.conftest import FakeTaskInstance
+
+pytestmark = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
+
+STALE = {
+    "return_value": ["rows of an earlier task"],
+    "output_text": "text of an earlier task",
+    "output_files": ["https://files.example/earlier"],
+    "task": {"task_id": "earlier"},
+    "_link_BrowserActTaskLink": "https://browseract.example/earlier",
+    "_link_LiveViewLink": "https://browseract.example/earlier/live",
+}
+
+
+class Supervisor:
+    """Airflow's end of the connection: it keeps XComs, which Airflow's own code reads and writes."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.fail: dict[type, int] = {}
+        self.refused_keys: set[str] = set()
+        self.looked_for: list[str] = []
+
+    def send(self, message):
+        if left := self.fail.get(type(message), 0):
+            self.fail[type(message)] = left - 1
+            raise OSError("the API server is away")
+        of = (message.dag_id, message.run_id, message.task_id, message.map_index)
+        assert of == ("shop", "manual__1", "run", -1)
+        if isinstance(message, GetXCom):
+            self.looked_for.append(message.key)
+            return XComResult(key=message.key, value=self.xcoms.get(message.key))
+        if isinstance(message, SetXCom):
+            if message.key in self.refused_keys:
+                raise OSError("SlowDown")
+            self.xcoms[message.key] = json.loads(json.dumps(message.value))
+        elif isinstance(message, DeleteXCom):
+            del self.xcoms[message.key]
+        else:
+            raise TypeError(type(message))
+        return None
+
+
+@pytest.fixture
+def supervisor(monkeypatch) -> Supervisor:
+    supervisor = Supervisor()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    return supervisor
+
+
+@pytest.fixture
+def emulator(browseract_emulator, monkeypatch):
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
+    return browseract_emulator.emulator
+
+
+def started(emulator, text: str | None = None) -> str:
+    """Start a short run, whose output is a text; or that of the orders."""
+    workflow = ORDERS if text is None else PLAIN_TEXT
+    behaviour = {} if text is None else {"behaviour": lambda run: Output(text)}
+    emulator.set_workflow(workflow.id, duration=0.2, **behaviour)
+    return BrowserActHook().run_task(workflow.id).id
+
+
+def task_instance(try_number: int, **task) -> Any:
+    ti: Any = FakeTaskInstance()
+    ti.try_number = try_number
+    ti.task = SimpleNamespace(
+        **{"iter_mapped_dependants": lambda: iter([]), "do_xcom_push": True, "multiple_outputs": False, **task}
+    )
+    return ti
+
+
+def trigger(task_id: str, ti: Any, output_format: str = "auto") -> TaskSensorTrigger:
+    made = TaskSensorTrigger(
+        browseract_task_id=task_id,
+        browseract_conn_id="browseract_default",
+        poll_interval=0.1,
+        output_format=output_format,
+    )
+    made._task_instance = ti
+    made.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=20)  # type: ignore[attr-defined]
+    return made
+
+
+def run(task_id: str, *, try_number: int = 1, output_format: str = "auto", **task) -> Any:
+    """Run the trigger to its one event."""
+
+    async def events() -> list[Any]:
+        return [event async for event in trigger(task_id, task_instance(try_number, **task), output_format).run()]
+
+    [event] = asyncio.run(events())
+    return event
+
+
+class TestXComsOfAnEarlierRun:
+    """Someone has cleared the task, and Airflow deletes the XComs only of a task that it starts in a worker."""
+
+    def test_are_deleted_so_that_no_result_of_another_browseract_task_is_passed_on(self, emulator, supervisor):
+        supervisor.xcoms.update(STALE)
+        event = run(started(emulator, ""), try_number=2)
+        assert isinstance(event, TaskSuccessEvent)
+        assert not {"return_value", "output_text", "output_files"} & supervisor.xcoms.keys()
+        assert supervisor.xcoms["task"]["status"] == "finished"
+
+    def test_are_deleted_before_the_wait_so_that_not_even_a_failed_task_has_them(self, emulator, supervisor):
+        supervisor.xcoms.update(STALE)
+        emulator.set_workflow(ORDERS.id, outcome="failed")
+        assert not isinstance(run(started(emulator), try_number=2), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
+
+    def test_are_not_looked_for_at_the_first_try_which_has_none(self, emulator, supervisor):
+        run(started(emulator))
+        assert supervisor.looked_for == []
+        assert supervisor.xcoms["return_value"]["logged_in"] is False
+
+    def test_that_cannot_be_deleted_at_first_are_deleted_before_the_task_succeeds(self, emulator, supervisor):
+        supervisor.xcoms.update(STALE)
+        supervisor.fail = {DeleteXCom: 1}
+        assert isinstance(run(started(emulator, ""), try_number=2), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
+
+    def test_that_cannot_be_deleted_at_all_leave_the_end_to_a_worker(self, emulator, supervisor):
+        supervisor.xcoms.update(STALE)
+        supervisor.fail = {DeleteXCom: 1000}
+        task_id = started(emulator, "")
+        event = run(task_id, try_number=2)
+        assert not isinstance(event, TaskSuccessEvent)
+        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
+        context: Any = {"ti": task_instance(2)}
+        # Airflow does not delete them in a worker that continues after a deferral either.
+        with pytest.raises(OSError, match="API server is away"):
+            sensor.resume_execution("execute_complete", {"event": event.payload}, context)
+        supervisor.fail = {}
+        assert sensor.resume_execution("execute_complete", {"event": event.payload}, context) is None
+        assert "return_value" not in supervisor.xcoms
+
+    def test_stay_where_a_worker_began_the_task_and_has_pushed_them_itself(self, emulator, supervisor):
+        sensor = TaskSensor(
+            task_id="wait", browseract_task_id=started(emulator), deferrable=True, start_from_trigger=False
+        )
+        with pytest.raises(ValueError, match="event"):
+            sensor.resume_execution("execute_complete", {"event": None}, {"ti": task_instance(2)})
+        assert supervisor.looked_for == []
+
+
+class TestTheResult:
+    def test_that_airflow_cannot_store_is_passed_on_as_text(self, emulator, supervisor):
+        text = '[{"__id__": "a1"}]'
+        assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)
+        assert supervisor.xcoms["return_value"] == text
+
+    def test_with_multiple_outputs_is_left_to_a_worker_which_pushes_each_of_them(self, emulator, supervisor):
+        assert not isinstance(run(started(emulator), multiple_outputs=True), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
+
+    def test_that_cannot_be_pushed_is_left_to_a_worker(self, emulator, supervisor):
+        supervisor.refused_keys = {"return_value"}
+        assert not isinstance(run(started(emulator)), TaskSuccessEvent)
+
+    def test_is_passed_on_although_links_and_facts_cannot_be_stored(self, emulator, supervisor):
+        supervisor.refused_keys = {"task", "_link_BrowserActTaskLink", "_link_LiveViewLink"}
+        assert isinstance(run(started(emulator)), TaskSuccessEvent)
+        assert list(supervisor.xcoms) == ["return_value"]
+
+    def test_of_the_wrong_format_is_left_to_a_worker_which_keeps_the_text(self, emulator, supervisor):
+        task_id = started(emulator, "{")
+        event = run(task_id, output_format="json")
+        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, output_format="json")
+        ti = task_instance(1)
+        with pytest.raises(AirflowFailException, match="kept in the XCom output_text"):
+            sensor.resume_execution("execute_complete", {"event": event.payload}, {"ti": ti})
+        assert ti.xcoms["output_text"] == "{"
+
+    def test_that_a_slow_backend_stores_does_not_hold_up_other_triggers(self, emulator, supervisor, monkeypatch):
+        storing, others_went_on = threading.Event(), threading.Event()
+        send = supervisor.send
+
+        def slow(message):
+            if isinstance(message, SetXCom) and message.key == "return_value":
+                storing.set()
+                assert others_went_on.wait(10), "another trigger waits for this XCom"
+            return send(message)
+
+        monkeypatch.setattr(supervisor, "send", slow)
+        task_id = started(emulator)
+
+        async def another() -> None:
+            await asyncio.to_thread(storing.wait, 10)
+            # As Airflow does for connections.
+            await sync_to_async(others_went_on.set)()
+
+        async def both() -> list[Any]:
+            other = asyncio.ensure_future(another())
+            events = [event async for event in trigger(task_id, task_instance(1)).run()]
+            await other
+            return events
+
+        [event] = asyncio.run(both())
+        assert isinstance(event, TaskSuccessEvent)
