@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,19 @@ def named(text: str) -> str:
 
 @pytest.mark.parametrize(
     "dag_id",
-    ["prices", "orders", "keywords", "export", "person", "decorated", "template", "by_hand", "outside"],
+    [
+        "prices",
+        "orders",
+        "shop_login",
+        "shop_orders",
+        "keywords",
+        "export",
+        "person",
+        "decorated",
+        "template",
+        "by_hand",
+        "outside",
+    ],
 )
 def test_each_dag_can_be_parsed(dag_id, tmp_path, parse):
     file = tmp_path / f"{dag_id}.py"
@@ -39,6 +52,81 @@ def test_each_dag_can_be_parsed(dag_id, tmp_path, parse):
 def test_the_first_dag_has_ten_lines_besides_its_imports():
     lines = [line for line in named('DAG("prices"').splitlines() if line.strip(" )") and "import" not in line]
     assert len(lines) == 10
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_the_profile_of_a_login_reaches_another_dag_through_a_variable(
+    browseract_emulator, tmp_path, parse, monkeypatch
+):
+    from airflow_provider_browseract.operators import waiting
+
+    # The grace is for the scheduler, which has no part in this.
+    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
+    # dag.test() needs to find the DAGs where the configuration has DAG files.
+    bundle = {
+        "name": "readme",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(tmp_path)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    emulator = browseract_emulator.emulator
+    for workflow in (LOG_IN, ORDERS):
+        emulator.set_workflow(workflow.id, duration=0.2)
+    file = tmp_path / "shop.py"
+    file.write_text(named('DAG("shop_login"'))
+    dags = parse(file)
+    for dag_id in ("shop_login", "shop_orders"):
+        assert dags[dag_id].test().state == "success"
+    log_in, orders = emulator.tasks
+    assert log_in.profile_id is not None
+    assert orders.profile_id == log_in.profile_id
+
+
+def added_connections():
+    """Read the commands that add a connection, with Airflow's own parser."""
+    from airflow.cli.cli_parser import get_parser
+
+    commands = re.findall(r"^ *airflow (connections add(?:.*\\\n)*.*)$", README, re.MULTILINE)
+    return [get_parser().parse_args(shlex.split(command.replace("\\\n", " "))) for command in commands]
+
+
+def test_each_connection_that_is_added_by_command_can_be_read():
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.hooks.connection import read_settings
+
+    added = added_connections()
+    assert len(added) == README.count("airflow connections add") == 3
+    for each in added:
+        connection = Connection(
+            conn_id=each.conn_id,
+            conn_type=each.conn_type,
+            host=each.conn_host,
+            port=each.conn_port and int(each.conn_port),
+            password=each.conn_password,
+            extra=each.conn_extra,
+        )
+        settings = read_settings(connection, user_agent="")
+        assert settings.warning is None
+        assert settings.client.base_url == (each.conn_host or "https://api.browseract.com")
+
+
+def test_the_steps_without_an_account_lead_to_the_emulator_as_it_is_started_by_hand(monkeypatch):
+    from airflow_provider_browseract.emulator import Emulator, __main__
+
+    asked = []
+
+    def serve(self, *address):
+        asked.append((self.api_key, *address))
+        raise OSError
+
+    monkeypatch.setattr(Emulator, "serve", serve)
+    assert __main__.main([]) == 1
+    [(key, host, port)] = asked
+    [to_emulator] = [each for each in added_connections() if each.conn_host]
+    assert to_emulator.conn_host == f"http://{host}:{port}"
+    assert to_emulator.conn_password == key
 
 
 def test_the_ids_are_those_of_the_emulators_workflows():
