@@ -69,6 +69,14 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
+def in_dag_test() -> bool:
+    """Return whether this is ``dag.test()``: it runs tasks and triggers in one process, and has no UI."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
+
+    return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
+
+
 def xcom_serde() -> ModuleType:
     """Return the module with which Airflow serializes XComs."""
     try:
@@ -103,6 +111,7 @@ __all__ = [
     "conf",
     "count",
     "count_in_task",
+    "in_dag_test",
     "is_secret",
     "xcom_serde",
 ]

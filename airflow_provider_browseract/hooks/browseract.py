@@ -25,7 +25,7 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
 )
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.following import uninterrupted
 from airflow_provider_browseract.runs.inputs import (
@@ -602,7 +602,7 @@ class BrowserActHook(BaseHook):
         except AirflowNotFoundException:
             # In a task of Airflow 3.1, and under dag.test(), only the blocking look-up reaches the connections that
             # Airflow keeps; the other one does not find them.
-            if not _in_a_task():
+            if not (_in_a_task() or in_dag_test()):
                 raise
             connection = self.get_connection(self.browseract_conn_id)
         return self._read(connection)

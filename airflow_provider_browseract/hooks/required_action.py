@@ -47,14 +47,6 @@ def ask(ti: Any, task: Task, default: Answer) -> str:
     return str(ti.id)
 
 
-def in_dag_test() -> bool:
-    """Return whether this is ``dag.test()``: it has no UI that could show a question, and runs triggers in line."""
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
-
-    return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)
-
-
 def find_answer(question: str) -> Answered | None:
     """Look for the answer to a question.
 

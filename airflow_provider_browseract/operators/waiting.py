@@ -21,10 +21,11 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
+    in_dag_test,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow
-from airflow_provider_browseract.hooks.required_action import ask, in_dag_test, read_event
+from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion

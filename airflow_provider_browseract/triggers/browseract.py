@@ -21,10 +21,10 @@ from asgiref.sync import sync_to_async
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError, ConnectionFailedError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.following import follow_async, outlasting, uninterrupted
-from airflow_provider_browseract.hooks.required_action import in_dag_test
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms, names_of, why_unstorable
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import count_run, show_run

@@ -1,0 +1,169 @@
+"""``dag.test()``: the tasks and triggers of a DAG in one process, where a developer tries them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.operators import waiting
+from airflow_provider_browseract.runs import queueing
+from airflow_provider_browseract.runs import waiting as runs_waiting
+from airflow_provider_browseract.runs.waiting import RESUMES
+from tests.conftest import DagResult
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+
+FILE = """
+from airflow.sdk import DAG
+
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+with DAG("tried", schedule=None):
+    RunWorkflowOperator(task_id="run", poll_interval=0.1, **{arguments!r})
+"""
+
+
+@pytest.fixture
+def emulator(browseract_emulator):
+    emulator = browseract_emulator.emulator
+    for workflow in (ORDERS, SEARCH):
+        emulator.set_workflow(workflow.id, duration=0.2)
+    return emulator
+
+
+@pytest.fixture
+def tried(parse, tmp_path, monkeypatch) -> Callable[..., DagResult]:
+    """Run a DAG of one task with ``dag.test()``."""
+    # The grace is for the scheduler, which has no part in this.
+    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.0)
+    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.5)
+    bundle = {
+        "name": "tried",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(tmp_path)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+
+    def run(**arguments: Any) -> DagResult:
+        file = tmp_path / "tried.py"
+        file.write_text(FILE.format(arguments=arguments))
+        return DagResult(parse(file)["tried"].test())
+
+    return run
+
+
+def interrupt_while_it_waits(emulator) -> threading.Thread:
+    """Press Ctrl-C once the run has been polled twice: after the start, and in the wait."""
+
+    def press() -> None:
+        emulator.wait_until(lambda: sum(each.endpoint == "get-task" for each in emulator.requests) > 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    return pressing
+
+
+class TestCtrlC:
+    @BOTH_WAYS
+    def test_stops_the_run_and_says_so(self, tried, emulator, deferrable, caplog, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        pressing = interrupt_while_it_waits(emulator)
+        # Airflow fails the task with it in a worker, and passes it on from a trigger.
+        with suppress(KeyboardInterrupt):
+            tried(workflow_id=ORDERS.id, deferrable=deferrable)
+        pressing.join()
+        [task] = emulator.tasks
+        assert task.status == "canceled"
+        said = caplog.text + "".join(capfd.readouterr())
+        assert task.id in said
+        assert "(Ctrl-C)" in said
+        assert "was stopped" in said
+
+    @BOTH_WAYS
+    def test_leaves_the_run_with_cancel_on_kill_false_and_says_so(self, tried, emulator, deferrable, caplog, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        pressing = interrupt_while_it_waits(emulator)
+        with suppress(KeyboardInterrupt):
+            tried(workflow_id=ORDERS.id, deferrable=deferrable, cancel_on_kill=False)
+        pressing.join()
+        assert emulator.tasks[0].status == "running"
+        said = caplog.text + "".join(capfd.readouterr())
+        assert "keeps running and using credits because cancel_on_kill=False" in said
+
+    def test_whose_stop_fails_says_that_the_run_may_keep_running(self, tried, emulator, caplog, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        emulator.fault("stop-task", RequestFault.refused(10127), times=None)
+        pressing = interrupt_while_it_waits(emulator)
+        with pytest.raises(KeyboardInterrupt):
+            tried(workflow_id=ORDERS.id, deferrable=True)
+        pressing.join()
+        said = caplog.text + "".join(capfd.readouterr())
+        assert "could not be stopped" in said
+        assert "It may keep running and using credits" in said
+
+
+@BOTH_WAYS
+def test_a_full_plan_only_makes_it_take_longer(tried, emulator, deferrable, monkeypatch):
+    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
+    emulator.fault("run-task", RequestFault.refused(10118), times=2)
+    result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=deferrable)
+    assert result.state == "success"
+    assert len(emulator.tasks) == 1
+
+
+def test_queue_timeout_bounds_the_wait_for_a_slot(tried, emulator, monkeypatch):
+    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True, queue_timeout=0.5)
+    assert result.state == "failed"
+    assert emulator.tasks == []
+
+
+def test_a_pause_is_resumed_three_times_at_most(tried, emulator, monkeypatch):
+    monkeypatch.setattr(waiting, "RESUME_GRACE", 0.1)
+    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+    emulator.fault("resume-task", RequestFault.refused(10127), times=None)
+    result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=3)
+    assert result.state == "failed"
+    assert sum(each.endpoint == "resume-task" for each in emulator.requests) == RESUMES
+
+
+@BOTH_WAYS
+def test_a_connection_in_the_database_is_found_without_a_traceback(
+    tried, browseract_emulator, emulator, deferrable, monkeypatch, caplog, capfd
+):
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+    given = {**browseract_emulator.connection, "extra": None}
+    with create_session() as session:
+        session.add(Connection(conn_id="browseract_stored", **given))
+    try:
+        result = tried(workflow_id=ORDERS.id, deferrable=deferrable, browseract_conn_id="browseract_stored")
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter_by(conn_id="browseract_stored").delete()
+    assert result.state == "success"
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "Traceback" not in said
+    assert "cannot be read" not in said
+
+
+def test_the_log_has_each_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
+    emulator.set_workflow(SEARCH.id, duration=1.0)
+    assert tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).state == "success"
+    said = caplog.text + "".join(capfd.readouterr())
+    first = f"BrowserAct task {emulator.tasks[0].id}, step 1:"
+    assert said.count(first) == 1
