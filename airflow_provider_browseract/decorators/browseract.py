@@ -66,6 +66,11 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         made = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, given))
         if made is None:
             raise InputError("The function returned None. Let it return the inputs, or {} where there are none.")
+        if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):
+            raise InputError(
+                f"The function returned a value of type {type(made).__name__}. Let it return a dict of names and "
+                'values, or a list of {"name": ..., "value": ...}.'
+            )
         self.input_parameters = made
 
 

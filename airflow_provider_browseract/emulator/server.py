@@ -30,8 +30,9 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
+from html import escape
 from typing import Any
 
 import httpx
@@ -177,11 +178,23 @@ def _add_pages(app: FastAPI, emulator: Emulator) -> None:
         task = emulator.service.describe(task_id)
         if task is None:
             return Response("There is no such task.\n", 404, media_type="text/plain")
-        return Response(json.dumps(task, indent=2), media_type="text/plain")
+        return Response(_page_of(task), media_type="text/html")
 
     @app.get("/screenshots/{task_id}/{name}")
     async def screenshot(task_id: str, name: str) -> Response:
         return Response(PIXEL, media_type="image/png")
+
+
+def _page_of(task: Mapping[str, Any]) -> str:
+    """Return a page that shows a task to a person, without its inputs, which can be secret."""
+    steps = "".join(f"<li>{escape(step['step_goal'])} ({escape(step['status'])})</li>" for step in task["steps"])
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>BrowserAct emulator</title>"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3em auto;max-width:44em;padding:0 1em}</style>"
+        f"<h1>BrowserAct task {escape(task['id'])}</h1><p>Status: <b>{escape(task['status'])}</b></p>"
+        f"<ol>{steps}</ol>"
+        "<p>This is the emulator: a page of BrowserAct would show the browser here.</p></html>"
+    )
 
 
 def _add_control(app: FastAPI, emulator: Emulator) -> None:

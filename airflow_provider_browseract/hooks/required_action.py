@@ -24,23 +24,25 @@ class Answered(NamedTuple):
     at: float
 
 
-def ask(ti: Any, task: Task, default: Answer) -> str:
-    """Ask whether a paused run is to go on.
+def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
+    """Ask whether to resume a paused run.
 
     :param ti: the running Airflow task instance.
     :param task: the run.
-    :param default: what happens if nobody answers in time.
+    :param default: the answer that applies if nobody answers in time.
+    :param limit: seconds for which someone can answer; None for as long as the operator waits for the run.
     :returns: what :func:`find_answer` finds the answer by.
     """
     # Not above, where it would make the parsing of DAGs slower.
     from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
-    of_which = f" of workflow {task.workflow_id}" if task.workflow_id else ""
+    of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
     upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
-        subject=f"A BrowserAct run{of_which} waits for a person",
-        body=_what_to_do(task),
+        # The list of Required Actions shows the beginning only.
+        subject=f"A person is needed in BrowserAct{of_which}",
+        body=_what_to_do(task, default, limit),
         defaults=[default.option],
         params={},
     )
@@ -101,20 +103,23 @@ def _read_options(options: Any) -> Answer:
     return chosen[0]
 
 
-def _what_to_do(task: Task) -> str:
-    """Say in Markdown why the run waits, where it can be seen to, and what each answer does.
+def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
+    """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
     Airflow keeps the first text of a task instance for all its later questions, so this one says what it is about.
     """
     last = f" Its last step so far is {name_step(task.steps[-1])}" if task.steps else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({url})" for name, url in links.items() if url]
+    without = [] if limit is None else [f"Without an answer within {limit:g} seconds, **{default.option}** is chosen."]
     return "\n\n".join(
         [
             f"BrowserAct task {task.id} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
-            "Do in the browser what is needed, then answer here. **Resume** lets the run go on. **Stop** cancels it, "
+            "Do in the browser what is needed, then answer here. **Resume** continues the run. **Stop** cancels it, "
             "and fails the Airflow task without further tries.",
-            "If it is a later task that waits: the button *Live view* under *Details* always leads to its browser.",
+            *without,
+            "This text is about the first pause of this Airflow task. In later pauses, find the browser with the "
+            "button *Live view* under *Details*.",
         ]
     )

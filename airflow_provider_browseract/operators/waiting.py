@@ -272,16 +272,16 @@ class WaitingOperator(BaseOperator):
         if wait.question is not None:
             waits_for, pause_told = WokenBy.PERSON, True
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
-            self.log.info("Waiting without a worker for the answer of a person: %s", required_action_url(context))
+            self.log.info("Waiting in the triggerer for the answer of a person: %s", required_action_url(context))
         elif callback_token_sha256 is None:
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
-            self.log.info("Waiting without a worker; the status is asked for every %g seconds.", poll_interval)
+            self.log.info("Waiting in the triggerer, which polls the run every %g seconds.", poll_interval)
         else:
             safety = DEFAULT_POLL_INTERVAL if self._tells_pauses else SAFETY_POLL_INTERVAL
             poll_interval, grace = self._poll_interval(safety), CORE_RACE_GRACE + CALLBACK_GRACE
             self.log.info(
-                "Waiting without a worker for BrowserAct's callback. Should it get lost: the status is asked for every "
-                "%g seconds.",
+                "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
+                "polls the run every %g seconds.",
                 poll_interval,
             )
         self._show_wait(context, wait, {"waits_for": waits_for.value, "poll_interval": poll_interval})
@@ -413,10 +413,10 @@ class WaitingOperator(BaseOperator):
             self.log.warning("dag.test() has nobody to ask. Resume the run in BrowserAct: %s", task.live_url)
         elif on_paused is OnPaused.ASK:
             # Before anybody is told where to answer.
-            question = ask(context["ti"], task, Answer(self.on_paused_default))
-            limit = self.on_paused_timeout
-            answer_by = None if limit is None else time.time() + read_seconds("on_paused_timeout", limit)
-            wait = replace(wait, question=question, answer_by=answer_by)
+            given = self.on_paused_timeout
+            limit = None if given is None else read_seconds("on_paused_timeout", given)
+            question = ask(context["ti"], task, Answer(self.on_paused_default), limit)
+            wait = replace(wait, question=question, answer_by=None if limit is None else time.time() + limit)
         tell_pause(read_callbacks(self.on_paused_callback), context, task, self.log)
         if wait.question is not None:
             self._defer(context, wait)

@@ -26,7 +26,7 @@ from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
-from airflow_provider_browseract.runs.inputs import read_choice, read_id
+from airflow_provider_browseract.runs.inputs import read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
@@ -116,6 +116,9 @@ class TaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._asked = False
         self._refused_since: float | None = None
+        read_choice("output_format", output_format, OutputFormat)
+        read_flag("deferrable", deferrable)
+        read_flag("start_from_trigger", start_from_trigger)
         if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
             self._start_in_triggerer()
 
@@ -233,7 +236,6 @@ class TaskSensor(BaseSensorOperator):
 
     def _check_arguments(self) -> None:
         with failing_for_good(self.browseract_conn_id):
-            read_choice("output_format", self.output_format, OutputFormat)
             read_id("browseract_task_id", self.browseract_task_id)
 
     def _check_store(self) -> None:

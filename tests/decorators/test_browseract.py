@@ -86,7 +86,8 @@ def test_a_later_try_takes_the_run_up(decorated, emulator, store):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("pens", "input_parameters is of type str"),
+        ("pens", "The function returned a value of type str. Let it return a dict"),
+        (7, "The function returned a value of type int"),
         ({"Keyword": "pens"}, "which is written 'keyword'"),
         ({}, "lacks 'keyword'"),
         (None, "The function returned None"),

@@ -389,7 +389,7 @@ class TestAPersonInTheLoop:
         assert pending["options"] == ["Resume", "Stop"]
         assert f"{world.url}/live/{task_id}" in pending["body"]
         told = "\n".join(world.airflow.log(self.dag_id, run_id, "solve"))
-        assert f"Help at {world.url}/live/{task_id}, then answer at {world.airflow.url}/dags/{self.dag_id}" in told
+        assert f"Help at {world.url}/live/{task_id} and answer at {world.airflow.url}/dags/{self.dag_id}" in told
 
         # A question lasts over the end of the process that waits for the answer.
         world.airflow.stop("triggerer", with_signal=signal.SIGKILL)

@@ -262,7 +262,7 @@ def test_a_callback_before_the_end_changes_nothing(runs):
     assert set(outcomes) == {"too early", "resumed"}
     runs.wait_until_all_are("success", timeout=120)
     assert runs.check() == {"callback": 1}
-    assert "is running, and not ended as a callback told. Waiting on." in runs.log(0)
+    assert "is running, and not ended as a callback reported. Waiting again." in runs.log(0)
 
 
 def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(runs, capsys):

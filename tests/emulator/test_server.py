@@ -155,7 +155,10 @@ class TestLinks:
         task_id = client.start(HUMAN).json()["id"]
         task = client.task(task_id)
         for link in (task["log_detail_url"], task["live_url_info"]["live_url"]):
-            assert task_id in httpx.get(link).text
+            page = httpx.get(link)
+            assert page.headers["Content-Type"].startswith("text/html")
+            assert task_id in page.text
+            assert task["steps"][0]["step_goal"] in page.text
         screenshot = httpx.get(task["steps"][0]["screenshots_url"])
         assert screenshot.headers["Content-Type"] == "image/png"
         assert screenshot.content.startswith(b"\x89PNG")

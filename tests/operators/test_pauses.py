@@ -61,9 +61,14 @@ class TestAsking:
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
         question = people.question
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
-        assert question["subject"] == f"A BrowserAct run of workflow {HUMAN.id} waits for a person"
+        assert question["subject"] == f"A person is needed in BrowserAct: run of workflow {HUMAN.id}"
         assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
+        assert "Without an answer" not in question["body"]
+
+    def test_says_what_is_chosen_without_an_answer_and_when(self, worker, emulator, people):
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume"))
+        assert "Without an answer within 600 seconds, **Resume** is chosen." in people.question["body"]
 
     @BOTH_WAYS
     def test_and_the_answer_resume_lets_the_run_go_on_to_its_result(self, worker, emulator, people, deferrable, capfd):

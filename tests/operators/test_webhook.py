@@ -189,7 +189,7 @@ class TestTheSafetyNet:
         deferral = deferred(run)
         assert arguments_of(deferral)["poll_interval"] == SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
-        assert "Waiting without a worker for BrowserAct's callback." in log
+        assert "Waiting in the triggerer for BrowserAct's callback." in log
         assert "every 120 seconds" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", SAFETY_POLL_INTERVAL)

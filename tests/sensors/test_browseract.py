@@ -28,6 +28,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import waiting as runs_waiting
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
 from airflow_provider_browseract.runs.waiting import BACKSTOP, End, WaitEvent
 from airflow_provider_browseract.sensors import browseract as sensors
@@ -279,7 +280,6 @@ def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable)
     [
         ("404", {}, "Check the id"),
         ("", {}, "browseract_task_id is ''"),
-        ("1", {"output_format": "xml"}, "output_format is 'xml'"),
         ("1", {"output_path": "None"}, "output_path is 'None'"),
         ("1", {"output_path": "here"}, "Give a whole path"),
         ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
@@ -288,6 +288,19 @@ def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable)
 def test_bad_input_fails_it_for_good(emulator, deferrable, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         wait(task_id, deferrable=deferrable, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_format": "xml"}, "output_format is 'xml'"),
+        ({"deferrable": "yes"}, "deferrable is 'yes'"),
+        ({"start_from_trigger": None}, "start_from_trigger is None"),
+    ],
+)
+def test_a_wrong_constant_is_an_error_while_the_dag_is_parsed(arguments, message):
+    with pytest.raises(InputError, match=message):
+        TaskSensor(task_id="wait", browseract_task_id="1", **arguments)
 
 
 needs_3_3 = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
@@ -365,9 +378,8 @@ class TestWithoutAnyWorker:
         [
             (FAILING, {}, "captcha"),
             (PLAIN_TEXT, {"output_format": "json"}, "its output is not json"),
-            (ORDERS, {"output_format": "xml"}, "output_format is 'xml'"),
         ],
-        ids=["a failed run", "another format", "a wrong argument"],
+        ids=["a failed run", "another format"],
     )
     def test_all_else_is_left_to_a_worker_which_has_the_right_error_for_it(
         self, emulator, workflow, arguments, failure
