@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -95,6 +96,27 @@ def parse(airflow_database):
         return bag.dags
 
     return parse_
+
+
+@pytest.fixture
+def add_dag_bundle(monkeypatch):
+    """Let Airflow have DAG files in another folder besides the examples; ``dag.test()`` needs to find them."""
+    from airflow.dag_processing.bundles import manager
+
+    # From Airflow 3.4 on, the configuration of bundles is read once per process.
+    forget = getattr(getattr(manager, "_load_bundle_config_snapshot", None), "cache_clear", lambda: None)
+
+    def add(folder: Path) -> None:
+        local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+        bundles = [
+            {"name": "dags-folder", "classpath": local, "kwargs": {}},
+            {"name": folder.name, "classpath": local, "kwargs": {"path": str(folder)}},
+        ]
+        monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+        forget()
+
+    yield add
+    forget()
 
 
 @pytest.fixture

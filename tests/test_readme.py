@@ -56,20 +56,14 @@ def test_the_first_dag_has_ten_lines_besides_its_imports():
 
 @pytest.mark.usefixtures("airflow_database")
 def test_the_profile_of_a_login_reaches_another_dag_through_a_variable(
-    browseract_emulator, tmp_path, parse, monkeypatch
+    browseract_emulator, tmp_path, parse, add_dag_bundle, monkeypatch
 ):
     from airflow_provider_browseract.operators import waiting
 
     # The grace is for the scheduler, which has no part in this.
     monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.5)
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
-    # dag.test() needs to find the DAGs where the configuration has DAG files.
-    bundle = {
-        "name": "readme",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(tmp_path)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    add_dag_bundle(tmp_path)
     emulator = browseract_emulator.emulator
     for workflow in (LOG_IN, ORDERS):
         emulator.set_workflow(workflow.id, duration=0.2)

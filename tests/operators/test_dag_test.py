@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -41,17 +40,12 @@ def emulator(browseract_emulator):
 
 
 @pytest.fixture
-def tried(parse, tmp_path, monkeypatch) -> Callable[..., DagResult]:
+def tried(parse, add_dag_bundle, tmp_path, monkeypatch) -> Callable[..., DagResult]:
     """Run a DAG of one task with ``dag.test()``."""
     # The grace is for the scheduler, which has no part in this.
     monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.0)
     monkeypatch.setattr(runs_waiting, "PATIENCE", 0.5)
-    bundle = {
-        "name": "tried",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(tmp_path)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    add_dag_bundle(tmp_path)
 
     def run(**arguments: Any) -> DagResult:
         file = tmp_path / "tried.py"
