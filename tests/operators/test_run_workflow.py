@@ -513,6 +513,53 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
     assert "It is not known whether a run was started; it may be running and using credits. Look at the newest" in said
 
 
+class TestAPollThatFailsForLong:
+    @pytest.mark.parametrize(
+        "fault",
+        [RequestFault.html(403), RequestFault.gateway(404), RequestFault.redirect(), RequestFault.refused(401)],
+        ids=["a firewall", "a gateway", "a redirect", "a refused key"],
+    )
+    def test_defers_again_once_a_worker_can_read_the_run(self, worker, emulator, fault, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            run.operator().execute(run.context)
+        with emulator.outage("get-task", fault):
+            event = run.wait_in_triggerer(deferred.value)
+        assert event["end"] == "given_up"
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
+        assert again.value.trigger.deadline == deferred.value.trigger.deadline
+        assert emulator.tasks[0].status == "running"
+        assert "The triggerer could not poll the run (" in "".join(capfd.readouterr())
+
+    def test_leaves_the_run_to_the_next_try_if_a_worker_cannot_read_it_either(self, worker, emulator, store):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
+        run.ti.max_tries = 1
+        leaves = pytest.raises(RunLostError, match="The run keeps running, and the next try reattaches to it")
+        with emulator.outage("get-task", RequestFault.html(403)), leaves:
+            run.run()
+        assert emulator.tasks[0].status == "running"
+
+    def test_logs_what_happened_in_the_meantime(self, worker, emulator, capfd):
+        emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+        run = worker(workflow_id=HUMAN.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            run.operator().execute(run.context)
+        with emulator.outage("get-task", RequestFault.html(403)):
+            event = run.wait_in_triggerer(deferred.value)
+        emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
+        capfd.readouterr()
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
+        task_id = emulator.tasks[0].id
+        said = "".join(capfd.readouterr())
+        assert f"BrowserAct task {task_id} is paused." in said
+        assert f"/live/{task_id}" in said
+        assert again.value.trigger.last_seen == "paused"
+
+
 class TestWhatARetryCanMend:
     def test_no_connection_is_an_ordinary_error(self, worker, emulator, monkeypatch):
         connection = {
