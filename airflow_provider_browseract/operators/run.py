@@ -1,4 +1,4 @@
-"""What all operators that start a run have in common: check, begin or take up, and know of it in any case."""
+"""What all operators that start a run have in common: check, start or reattach, and know of the run in any case."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
     NotFoundError,
@@ -68,6 +69,14 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+RECHECK_AFTER = (5.0, 5.0, 5.0)
+"""Seconds after which a start is tried again whose API key was refused, or whose connection Airflow did not find.
+
+A key is rotated in two places, one after the other. And Airflow reports a connection as missing also when its database
+does not answer.
+"""
 
 
 class RunOperator(WaitingOperator):
@@ -289,7 +298,7 @@ class RunOperator(WaitingOperator):
             return
         try:
             declared = self.read_declared()
-        except NotFoundError:
+        except (NotFoundError, AuthenticationError):
             raise
         except BrowserActError as error:
             self.log.warning("The names of the inputs were not checked: %s", error.brief)
@@ -300,11 +309,15 @@ class RunOperator(WaitingOperator):
         elif given:
             self.log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", self._what)
 
-    def _begin(self, context: Context, *, checked: bool) -> Begun | NoSlot:
+    def _begin(
+        self, context: Context, *, checked: bool, recheck_after: Sequence[float] | None = None
+    ) -> Begun | NoSlot:
         """Reattach to the run of an earlier try, or start one.
 
         :param checked: whether the checks before the start were made already.
+        :param recheck_after: what is left of :data:`RECHECK_AFTER`; None for all of it.
         """
+        recheck_after = RECHECK_AFTER if recheck_after is None else recheck_after
         self._tries = tries = Tries(context, reattach=self.reattach is True)
 
         def do(step: BeforeStart | Write | AskClaimed) -> Any:
@@ -336,7 +349,17 @@ class RunOperator(WaitingOperator):
                 self.log,
                 do,
             )
-        except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
+        except Exception as error:  # noqa: BLE001 - tried again, or raised again in the way that fits
+            if recheck_after and _connection_may_change(error):
+                pause, *left = recheck_after
+                self.log.warning(
+                    "%s\nTrying again in %g seconds, in case the connection is just being changed, or Airflow could "
+                    "not read it.",
+                    error.brief if isinstance(error, BrowserActError) else no_connection(self.browseract_conn_id),
+                    pause,
+                )
+                sleep(pause, self._raise_if_killed)
+                return self._begin(context, checked=checked, recheck_after=left)
             self._fail_to_begin(tries, error)
         except AirflowTaskTimeout:
             if tries.remembered or not self._start_under_way:
@@ -380,7 +403,8 @@ class RunOperator(WaitingOperator):
         task_id = self._browseract_task_id
         said, final = str(error), False
         if isinstance(error, AirflowNotFoundException):
-            final = True
+            # Airflow raises it also where its database or a secrets backend does not answer.
+            final = task_id is None
             said = no_connection(self.browseract_conn_id)
         elif isinstance(error, InputError | ledger.OrphanError):
             final = True
@@ -593,6 +617,13 @@ class RunOperator(WaitingOperator):
         if (profile_id := self.profile_of(begun, task)) != self.profile_of(begun, None):
             self._push_profile(context["ti"], profile_id)
         return task, self._log_news(wait, task)
+
+
+def _connection_may_change(error: Exception) -> bool:
+    """Return whether a start failed because of the connection, in a way that a change of the connection can mend."""
+    if isinstance(error, AuthenticationError):
+        return error.code is not None
+    return isinstance(error, AirflowNotFoundException)
 
 
 def shown_body(body: Mapping[str, Any]) -> dict[str, Any]:

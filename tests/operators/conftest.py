@@ -137,6 +137,7 @@ def worker(monkeypatch):
     for module in (run, waiting):
         monkeypatch.setattr(module, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(waiting, "CALLBACK_GRACE", 0.05)
+    monkeypatch.setattr(run, "RECHECK_AFTER", (0.05, 0.05))
     monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
     monkeypatch.setattr(waiting, "RESUME_GRACE", 0.3)
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from datetime import timedelta
 
 import pytest
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow_provider_browseract.compat import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 from airflow_provider_browseract.emulator import (
     EXPORT,
     FAILING,
@@ -20,6 +26,8 @@ from airflow_provider_browseract.emulator import (
     UNPUBLISHED,
     RequestFault,
 )
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators import run as run_operators
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
@@ -511,6 +519,54 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
         worker(workflow_id=ORDERS.id).run()
     said = "".join(capfd.readouterr())
     assert "It is not known whether a run was started; it may be running and using credits. Look at the newest" in said
+
+
+class TestAConnectionThatChanges:
+    def test_whose_key_is_rotated_in_browseract_first_costs_no_try(
+        self, worker, emulator, set_extra, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(run_operators, "RECHECK_AFTER", (0.5,))
+        emulator.rotate_key("app-new")
+        changing = threading.Timer(0.2, set_extra)
+        changing.start()
+        assert worker(workflow_id=ORDERS.id).run() is not None
+        changing.join()
+        assert len(emulator.tasks) == 1
+        assert "Trying again in 0.5 seconds, in case the connection is just being changed" in "".join(
+            capfd.readouterr()
+        )
+
+    def test_is_asked_for_again_since_airflow_takes_one_that_it_cannot_read_for_a_missing_one(
+        self, worker, emulator, monkeypatch
+    ):
+        get_connection = BrowserActHook.get_connection
+        answers = [AirflowNotFoundException("The conn_id isn't defined")]
+
+        def now_and_then(conn_id):
+            if answers:
+                raise answers.pop()
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(BrowserActHook, "get_connection", staticmethod(now_and_then))
+        assert worker(workflow_id=ORDERS.id).run() is not None
+
+    def test_that_stays_missing_leaves_the_run_of_an_earlier_try_to_the_next_one(
+        self, worker, emulator, store, monkeypatch
+    ):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        worker(workflow_id=ORDERS.id, store=store, wait_for_completion=False).run()
+        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        again = worker(workflow_id=ORDERS.id, store=store)
+        again.ti.max_tries = 1
+        with pytest.raises(RunLostError, match=r"(?s)There is no connection.*The run keeps running, and the next try"):
+            again.run()
+        assert emulator.tasks[0].status == "running"
+
+    def test_to_a_key_that_stays_refused_is_final_after_a_few_looks(self, worker, emulator):
+        emulator.rotate_key("app-new")
+        with pytest.raises(AirflowFailException, match="Put a valid API key"):
+            worker(workflow_id=ORDERS.id).run()
+        assert emulator.tasks == []
 
 
 class TestAPollThatFailsForLong:
