@@ -69,6 +69,11 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
+def is_unmapped(operator: object) -> bool:
+    """Return whether Airflow makes an operator from a mapped one, in the worker, while it runs ``__init__``."""
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
 def in_dag_test() -> bool:
     """Return whether this is ``dag.test()``: it runs tasks and triggers in one process, and has no UI."""
     from airflow.sdk.execution_time import task_runner
@@ -113,5 +118,6 @@ __all__ = [
     "count_in_task",
     "in_dag_test",
     "is_secret",
+    "is_unmapped",
     "xcom_serde",
 ]

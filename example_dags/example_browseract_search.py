@@ -15,7 +15,7 @@ with DAG(
     "example_browseract_search",
     schedule=None,
     params={"keyword": "laptops"},
-    # On Airflow 3.3 a later try continues with the run of an earlier one.
+    # On Airflow 3.3 a later try reattaches to the run of an earlier one.
     default_args={"retries": 2},
     tags=["browseract"],
 ):

@@ -280,7 +280,7 @@ class AsyncBrowserActClient:
                 extensions={"trace": progress.note},
             ) as response:
                 answer = Answer(response.status_code, response.headers, await self._read_body(call, response))
-        # An error of TLS that comes after the handshake leaves httpx as it is.
+        # httpx does not wrap a TLS error that occurs after the handshake.
         except (httpx.HTTPError, OSError) as error:
             raise _httpx_error(call, settings, error, progress) from None
         if len(answer.body) > LARGE_BODY:
@@ -318,9 +318,9 @@ class _NotConnectedError(NewConnectionError):
 
 
 class _HttpsConnection(HTTPSConnection):
-    """Tells failures to connect, of which all came before the request was sent, from any later one.
+    """Distinguish failures to connect, which happen before the request is sent, from later failures.
 
-    urllib3 does so only for those of TCP: a handshake that fails looks like an answer that cannot be read.
+    urllib3 does so only for TCP: there, a failed TLS handshake looks like an answer that cannot be read.
     """
 
     def connect(self) -> None:
@@ -357,7 +357,7 @@ def _use_https_pool(manager: Any) -> None:
 
 
 def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
-    """Say whether a call may be sent once more with another key; a start only if it surely was not carried out."""
+    """Return whether to send a call again with another key; a start only if it certainly was not processed."""
     return error.not_processed or not call.starts_run
 
 

@@ -149,7 +149,7 @@ class InvalidRequestError(BrowserActError):
 class UnknownRefusalError(BrowserActError):
     """BrowserAct refused a call with a code that its documentation does not list.
 
-    Nobody knows whether BrowserAct carried out a part of the call, so a start is looked up and not sent again.
+    It is not known whether BrowserAct carried out a part of the call, so a start is looked up and not sent again.
     """
 
     remedy = (
@@ -211,12 +211,12 @@ class ConnectionFailedError(BrowserActError):
 class PlainHttpError(ConnectionFailedError):
     """The host does not speak TLS, although the address begins with ``https://``."""
 
-    remedy = f"If the host is meant to be without TLS, write http:// in front of the host of {THE_CONNECTION}."
+    remedy = f"If the host does not use HTTPS, write http:// in front of the host of {THE_CONNECTION}."
     temporary = False
 
 
 class UntrustedCertificateError(ConnectionFailedError):
-    """Nobody whom this machine trusts vouches for the certificate of the host."""
+    """This machine does not trust the certificate of the host."""
 
     remedy = (
         f"Check the host of {THE_CONNECTION} (field API address). If a private authority issued the certificate, set "

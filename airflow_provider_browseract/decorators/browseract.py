@@ -68,8 +68,8 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
             raise InputError("The function returned None. Let it return the inputs, or {} where there are none.")
         if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):
             raise InputError(
-                f"The function returned a value of type {type(made).__name__}. Let it return a dict of names and "
-                'values, or a list of {"name": ..., "value": ...}.'
+                f"The function returned a value of type {type(made).__name__}.\n"
+                'Return a dict of names and values, or a list of {"name": ..., "value": ...}.'
             )
         self.input_parameters = made
 

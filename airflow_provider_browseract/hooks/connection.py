@@ -71,8 +71,9 @@ _warned: set[tuple[str | None, str]] = set()
 def no_connection(conn_id: str) -> str:
     """Say that there is no such connection, and how to make one."""
     return (
-        f"There is no connection {conn_id!r}. Add one of type BrowserAct with the API key in its API key (password) "
-        f"field, or set AIRFLOW_CONN_{conn_id.upper()}."
+        f"There is no connection {conn_id!r}.\n"
+        "Add one of type BrowserAct with the API key in its API key (password) field, or set "
+        f"AIRFLOW_CONN_{conn_id.upper()}."
     )
 
 
@@ -209,13 +210,13 @@ def _api_key(connection: Connection) -> str:
     key = (connection.password or "").strip()
     if not key:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r} has no API key. Put one (BrowserAct dashboard: Integrations, Manage "
-            "API Keys) into its API key (password) field."
+            f"Connection {connection.conn_id!r} has no API key.\n"
+            "Put one (BrowserAct dashboard: Integrations, Manage API Keys) into its API key (password) field."
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r}: the API key (password) field holds no API key, since it has spaces "
-            "or characters that no key has. Give the bare key, without 'Bearer' before it."
+            "or characters that no key has.\nEnter only the key, without 'Bearer' before it."
         )
     return key
 
@@ -238,8 +239,8 @@ def _base_url(connection: Connection) -> str:
         usable = False
     if not usable:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the host is not an http or https address. Put one like "
-            f"{DEFAULT_BASE_URL} into the API address (host) field, or leave it empty."
+            f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
+            f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
         )
     # The port of the scheme, which the form's placeholder proposes, needs no place in the address.
     implied = not port or port == {"http": 80, "https": 443}[parts.scheme]

@@ -59,7 +59,7 @@ class RunWorkflowOperator(RunOperator):
         self.profile_id = profile_id
         # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
         self._profile_wanted = profile_id is not None
-        self._remember_given()
+        self._take_arguments()
 
     @property
     def source(self) -> tuple[str, str]:
@@ -131,7 +131,7 @@ class RunTemplateOperator(RunOperator):
         self.region = region
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
-        self._remember_given()
+        self._take_arguments()
 
     @property
     def source(self) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     conf,
     is_secret,
+    is_unmapped,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
@@ -110,13 +111,13 @@ class RunOperator(WaitingOperator):
     :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
         as ``timeout``.
     :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
-        later, which keeps what is written down of a run over tries). It needs ``retries``: a run whose task has no
-        later try is stopped where it would otherwise be left to that.
+        later, which keep the state of a run for the next try). It needs ``retries``: without a later try, a run that
+        would be left to that try is stopped.
     :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
         that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
     :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, ``"resume"``
-        it, three times per run at most, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with the
-        live view of the browser and the answers Resume and Stop. For as long, the task is deferred in any case.
+        it, at most three times in each try, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with
+        the live view of the browser and the answers Resume and Stop. While it is open, the task is always deferred.
     :param on_paused_timeout: seconds, or a ``timedelta``, to wait for the answer to ``"ask"``. Default: as long as the
         run may take.
     :param on_paused_default: what happens if nobody answers in that time: ``"stop"`` or ``"resume"``.
@@ -126,7 +127,7 @@ class RunOperator(WaitingOperator):
         ``required_action_url`` is where to answer. While a callback is expected, the status is asked for every 10
         seconds with this or with ``"ask"``, and not every 120.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
-        ``execution_timeout`` or Ctrl-C ends that, or when its process is told to end and no later try can reattach to
+        ``execution_timeout`` or Ctrl-C ends that, or when its process receives SIGTERM and no later try can reattach to
         the run. When ``False``, the run keeps running and using credits.
     :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more and no
         later try can reattach to it. When ``False``, the run keeps running and using credits.
@@ -210,11 +211,16 @@ class RunOperator(WaitingOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self._given: dict[str, Any] = {}
-        self._check_constants()
 
-    def _remember_given(self) -> None:
-        """Remember what was given for the templated arguments; rendering may turn it into nothing."""
+    def _take_arguments(self) -> None:
+        """Check the constants of a complete operator, and remember what was given for the templated arguments."""
+        # Of a mapped task, Airflow makes the operator in the worker, where an error here would be tried again.
+        if not is_unmapped(self):
+            self._check_constants()
+        # Rendering may turn it into nothing.
         self._given = {name: getattr(self, name, None) for name in self.template_fields}
+
+    save_browser_data: bool
 
     @abstractmethod
     def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
@@ -376,7 +382,7 @@ class RunOperator(WaitingOperator):
                 another = tries.another(RunStartUnknownError(""))
                 later = "The next try looks for it." if another else RunStartUnknownError.remedy
                 self.log.error(
-                    "It is not known whether a run was started; it may be running and using credits. %s", later
+                    "It is not known whether a run was started. A run may be running and using credits. %s", later
                 )
                 self._start_under_way = False
         if isinstance(begun, NoSlot):
@@ -459,6 +465,7 @@ class RunOperator(WaitingOperator):
             "reattach",
             "cancel_on_kill",
             "cancel_on_timeout",
+            "save_browser_data",
         ):
             read_flag(flag, getattr(self, flag))
         read_choice("output_format", self.output_format, OutputFormat)
@@ -480,7 +487,8 @@ class RunOperator(WaitingOperator):
             )
 
     def _check_rendered(self) -> None:
-        """Check the templated arguments that are not part of the call."""
+        """Check all arguments that are not part of the call."""
+        self._check_constants()
         for name, given in self._given.items():
             check_rendered(name, given, getattr(self, name))
         if self.output_path is not None:
@@ -512,8 +520,8 @@ class RunOperator(WaitingOperator):
         now, until = time.time(), queued_since + limit
         if now >= until:
             raise NoSlotError(
-                f"BrowserAct had no slot for a run within {limit:g} seconds, asked {refusals} times; {shown} runs are "
-                f"active. No run was started.\n{refused.error}"
+                f"BrowserAct had no free slot within {limit:g} seconds and refused {refusals} starts; {shown} runs are "
+                f"active. No run was started.\n{refused.error}\nRaise queue_timeout to wait longer."
             )
         pause = max(pause_after(refusals, random.random), refused.error.retry_after or 0.0)
         self.log.info(

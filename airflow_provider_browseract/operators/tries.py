@@ -25,8 +25,8 @@ OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 class Kill:
     """Why this try is being killed.
 
-    :param reason: a clause for messages, which follows on "because".
-    :param reattaches: whether another try reattaches to the run, which therefore must not be stopped.
+    :param reason: the reason as a clause, which messages append after a colon.
+    :param reattaches: whether another try reattaches to the run. The run is then not stopped.
     """
 
     reason: str
@@ -137,13 +137,13 @@ class Tries:
         if self._store.get(KEY) is None:
             if self._count(["restarting"]):
                 return Kill("the Airflow task was cleared")
-            return Kill("Airflow took this try for dead and has begun another one", reattaches=True)
+            return Kill("Airflow considered this try dead and started another one", reattaches=True)
         if self._count(OVER):
-            return Kill("the Airflow task was marked as ended")
-        ended = "the process of the Airflow task was told to end (SIGTERM), while nobody marked or cleared the task"
+            return Kill("the Airflow task was set to a final state")
+        ended = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
         if self.another(error):
             return Kill(ended, reattaches=True)
-        return Kill(f"{ended}, and there is no later try that could reattach to it (retries, retry_policy)")
+        return Kill(f"{ended}; no later try can reattach to the run (see retries and retry_policy)")
 
     def _count(self, states: Sequence[str]) -> int:
         """Return whether the task instance is in one of some states, as 1 or 0."""

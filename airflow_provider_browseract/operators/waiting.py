@@ -159,7 +159,7 @@ class WaitingOperator(BaseOperator):
         """
         if self._killed:
             return
-        # Airflow calls this while it handles the exception of the timeout, and then has all the time in the world.
+        # Airflow calls this while it handles the exception of the timeout. It then sets no time limit for the stop.
         overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
         self._end_killed(Kill("execution_timeout ended the Airflow task") if overdue else None, hurried=not overdue)
 
@@ -174,8 +174,9 @@ class WaitingOperator(BaseOperator):
         if task_id is None:
             if self._start_under_way:
                 self.log.warning(
-                    "Killed while a run of %s is being started. If no line below names its BrowserAct task, a run may "
-                    "be running and using credits: a later try looks for it, or see the BrowserAct dashboard.",
+                    "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may be "
+                    "running and using credits. A later try looks for it. If there is none, look at the newest tasks "
+                    "in the BrowserAct dashboard.",
                     self._what,
                 )
             return
@@ -264,7 +265,7 @@ class WaitingOperator(BaseOperator):
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
 
         if self._tries is not None and not in_dag_test() and not self._tries.is_running():
-            # Airflow would refuse the deferral, and neither this process nor a trigger would be told of it.
+            # Airflow would refuse the deferral, and would notify neither this process nor a trigger.
             self._end_killed()
         self._raise_if_killed()
         callback_token_sha256 = wait.callback_token_sha256
@@ -336,7 +337,7 @@ class WaitingOperator(BaseOperator):
             self.log,
             check=self._raise_if_killed,
         )
-        # A kill during the last request: it knows better than BrowserAct who stopped the run.
+        # After a kill during the last request, raise the error of the kill, which names the reason.
         self._raise_if_killed()
         if over.end is End.ENDED and over.task is not None:
             return self._conclude(context, over.task)
@@ -356,7 +357,7 @@ class WaitingOperator(BaseOperator):
         then = next_after(told, seen, time.time())
         if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
             if told.answer is not None:
-                self.log.info("The run has ended, so that the answer %s changes nothing.", told.answer.option)
+                self.log.info("The run has ended, so the answer %s has no effect.", told.answer.option)
             self._tell_what_woke(context, told, wait, seen, resumed_at)
             return self._conclude(context, seen)
         if not isinstance(seen, BrowserActError):
@@ -379,7 +380,7 @@ class WaitingOperator(BaseOperator):
         if then is Next.END:
             self._end_without_result(task_id, told.end, told.reason)
         if told.end is End.WENT_ON:
-            self.log.info("BrowserAct task %s has left its pause, so nobody has to answer any more.", task_id)
+            self.log.info("BrowserAct task %s is no longer paused, so no answer is needed.", task_id)
             return self._wait(context, wait)
         if told.end is End.GIVEN_UP:
             if wait.question is not None:
@@ -476,7 +477,7 @@ class WaitingOperator(BaseOperator):
         try:
             context["ti"].xcom_push(key=WAIT_XCOM, value=wait_xcom(wait.callback_token_sha256 if wait else None, shown))
         except Exception as error:  # noqa: BLE001 - what is only shown must not end a run
-            self.log.warning("How the task waits could not be kept as an XCom (%s: %s).", type(error).__name__, error)
+            self.log.warning("The XCom 'wait' could not be stored (%s: %s).", type(error).__name__, error)
 
     def _conclude(self, context: Context, task: Task) -> Any:
         self._browseract_task_id = None
@@ -506,8 +507,9 @@ class WaitingOperator(BaseOperator):
         if end is End.DEADLINE:
             raise RunTimedOutError(
                 f"BrowserAct task {browseract_task_id} did not end within {read_seconds('timeout', self.timeout):g} "
-                f"seconds. Raise timeout if the workflow needs longer.\n"
-                f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}"
+                "seconds.\n"
+                f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}\n"
+                "Raise timeout if the workflow needs longer."
             )
         if end is End.PAUSED:
             raise RunPausedError(

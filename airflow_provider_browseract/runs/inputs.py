@@ -46,8 +46,8 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
     template = isinstance(given, str) and "{" in given
     if given is not None and (rendered is None or (template and rendered == "None")):
         raise InputError(
-            f"{argument} was given, but it is None now. Check the task or the template that it comes from, or leave "
-            f"{argument} out."
+            f"{argument} was given, but Airflow rendered it to None.\n"
+            f"Check the task or the template that the value comes from, or leave {argument} out."
         )
     if isinstance(given, Mapping) and isinstance(rendered, Mapping):
         for name in given.keys() & rendered.keys():

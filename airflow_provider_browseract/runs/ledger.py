@@ -233,7 +233,7 @@ class Write:
 
 @dataclass(frozen=True)
 class BeforeStart:
-    """Check what only others know, before a run is written down and started. It may take minutes."""
+    """Check the store and the names of the inputs before a run is recorded and started. This can take minutes."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
         return ReturnValue(as_text)
     if why is None:
         return ReturnValue(value)
-    # Nobody expects a value of a text that only happens to be a long number.
+    # No warning for a text that was not declared as JSON and only looks like a long number or a JSON string.
     return ReturnValue(as_text, None if auto and not isinstance(value, dict | list) else why)
 
 

@@ -57,7 +57,7 @@ the wait within a minute.
 """
 
 RESUMES = 3
-"""How many pauses of one run are resumed with ``on_paused="resume"``, so that it does not pause and resume for ever."""
+"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes for ever."""
 
 RESUME_GRACE = 30.0
 """Seconds for which BrowserAct may still show a run as paused after it was resumed."""
@@ -385,7 +385,7 @@ def wait_for_end(
 
 
 def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Next:
-    """Return what follows an event, of which nothing is believed but why the trigger ended.
+    """Return what to do after an event. Only the reason why the trigger ended is taken from the event.
 
     :param event: what resumed the task.
     :param seen: the run as the API shows it now, or why it does not.
@@ -412,5 +412,5 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
 
 
 def is_hopeless(error: BrowserActError) -> bool:
-    """Return whether asking again is of no use: BrowserAct itself, and no gateway, says that there is no such task."""
+    """Return whether another poll is useless: BrowserAct itself, and not a gateway, does not know the task."""
     return isinstance(error, NotFoundError) and error.code is not None

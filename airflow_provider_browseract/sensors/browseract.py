@@ -20,6 +20,7 @@ from airflow_provider_browseract.compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     conf,
+    is_unmapped,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
@@ -116,9 +117,9 @@ class TaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._asked = False
         self._refused_since: float | None = None
-        read_choice("output_format", output_format, OutputFormat)
-        read_flag("deferrable", deferrable)
-        read_flag("start_from_trigger", start_from_trigger)
+        if not is_unmapped(self):
+            self._check_constants()
+            read_flag("start_from_trigger", start_from_trigger)
         if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
             self._start_in_triggerer()
 
@@ -199,8 +200,8 @@ class TaskSensor(BaseSensorOperator):
             self._defer(told.browseract_task_id, known, told.deadline)
         if told.end is End.DEADLINE or (not isinstance(seen, BrowserActError) and now >= told.deadline):
             raise AirflowSensorTimeout(
-                f"BrowserAct task {told.browseract_task_id} did not end within timeout={self.timeout:g} seconds. It "
-                "keeps running."
+                f"BrowserAct task {told.browseract_task_id} did not end within timeout={self.timeout:g} "
+                "seconds.\nThe run keeps running.\nRaise timeout if it needs longer."
             )
         if isinstance(seen, BrowserActError) and is_hopeless(seen):
             raise AirflowFailException(str(seen)) from seen
@@ -234,8 +235,13 @@ class TaskSensor(BaseSensorOperator):
         argument = "soft_fail" if self.soft_fail else "never_fail"
         return AirflowSkipException(f"Skipped because of {argument}=True: {error}")
 
+    def _check_constants(self) -> None:
+        read_choice("output_format", self.output_format, OutputFormat)
+        read_flag("deferrable", self.deferrable)
+
     def _check_arguments(self) -> None:
         with failing_for_good(self.browseract_conn_id):
+            self._check_constants()
             read_id("browseract_task_id", self.browseract_task_id)
 
     def _check_store(self) -> None:

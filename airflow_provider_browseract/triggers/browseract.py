@@ -95,7 +95,7 @@ class _Stored:
 
 
 class _PatientClient:
-    """Carry the polls of a trigger: a connection that cannot be read now is a failed poll, and no failed wait.
+    """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
 
     :param conn_id: id of the Airflow connection.
     """
@@ -198,7 +198,8 @@ class TaskTrigger(_Stored, BaseTrigger):
         try:
             event = await self._wait()
         except asyncio.CancelledError:
-            # In a triggerer this is a restart or a shutdown, and another one goes on. Here nobody does.
+            # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
+            # nothing continues it.
             if in_dag_test():
                 await self._stop_after_ctrl_c()
             raise
@@ -251,8 +252,8 @@ class TaskTrigger(_Stored, BaseTrigger):
             async with aclosing(_PatientClient(self.browseract_conn_id)) as client:
                 over = await follow_async(steps, client, self.log)
         except Exception as error:
-            # A trigger that raises skips execute_complete, and nobody would look after the run. What fails at once
-            # would fail again at once: not before the wait would have been given up, too.
+            # A trigger that raises skips execute_complete, and nothing would wait for the run any more. An error here
+            # would probably occur again at once, so end the wait no sooner than failed polls would.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
             await asyncio.sleep(max(0.0, min(waiting.PATIENCE, self.deadline - time.time())))
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
@@ -346,7 +347,7 @@ class TaskTrigger(_Stored, BaseTrigger):
                 "Interrupted (Ctrl-C). BrowserAct task %s could not be stopped (%s). It may keep running and using "
                 "credits until you stop it in the BrowserAct dashboard.",
                 task_id,
-                error,
+                error.brief if isinstance(error, BrowserActError) else error,
             )
         else:
             what = "was stopped" if stopped else "had already ended"
@@ -370,9 +371,9 @@ class TaskTrigger(_Stored, BaseTrigger):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
         if not stopping.done():
             self.log.warning(
-                "BrowserAct task %s was not stopped within %g seconds. The triggerer still tries; a line below says "
-                "whether it succeeded. If there is none, the run keeps running and using credits until it ends or you "
-                "stop it in the BrowserAct dashboard.",
+                "BrowserAct task %s was not stopped within %g seconds. The triggerer keeps trying and logs the outcome "
+                "below. If no such line follows, the run keeps running and using credits until it ends or you stop it "
+                "in the BrowserAct dashboard.",
                 self.browseract_task_id,
                 ON_KILL_LIMIT,
             )

@@ -153,7 +153,7 @@ class TestAHandshakeThatFailsHasSentNothing:
             pass
 
     @pytest.mark.parametrize("handle", ["close_at_once", "reset_at_once", "send_an_alert", "say_nothing"])
-    def test_whatever_the_server_does(self, listen, start, handle):
+    def test_is_a_failed_connection_whatever_the_server_does(self, listen, start, handle):
         error = start(listen(getattr(self, handle)))
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed is True

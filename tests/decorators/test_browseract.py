@@ -86,7 +86,7 @@ def test_a_later_try_takes_the_run_up(decorated, emulator, store):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("pens", "The function returned a value of type str. Let it return a dict"),
+        ("pens", "The function returned a value of type str.\nReturn a dict"),
         (7, "The function returned a value of type int"),
         ({"Keyword": "pens"}, "which is written 'keyword'"),
         ({}, "lacks 'keyword'"),

@@ -75,14 +75,14 @@ def test_the_host_overrides_the_address(fields, url):
 )
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(
-        ConnectionFieldError, match=r"the host is not an http or https address.*API address \(host\) field"
+        ConnectionFieldError, match=r"(?s)the host is not an http or https address.*API address \(host\) field"
     ):
         read(host=host)
 
 
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_a_missing_key_is_refused_with_the_place_to_get_one(password):
-    expected = r"'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field"
+    expected = r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field"
     with pytest.raises(ConnectionFieldError, match=expected):
         read(password=password)
 
@@ -95,7 +95,7 @@ def test_a_password_that_cannot_be_a_key_is_refused_without_being_repeated(passw
 
 
 def test_a_missing_connection_is_reported_with_the_name_of_the_key_field_in_the_form():
-    assert "'nowhere'. Add one of type BrowserAct with the API key in its API key (password) field" in no_connection(
+    assert "'nowhere'.\nAdd one of type BrowserAct with the API key in its API key (password) field" in no_connection(
         "nowhere"
     )
 

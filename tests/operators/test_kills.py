@@ -106,8 +106,8 @@ class TestSigtermThatNobodyAskedFor:
         [task] = emulator.tasks
         assert isinstance(error, RunLostError)
         assert str(error) == (
-            f"Killed while waiting for BrowserAct task {task.id}: the process of the Airflow task was told to end "
-            f"(SIGTERM), while nobody marked or cleared the task.\n{REATTACHES}"
+            f"Killed while waiting for BrowserAct task {task.id}: the process of the Airflow task received SIGTERM, "
+            f"although nobody marked or cleared the task.\n{REATTACHES}"
         )
         assert task.status == "running"
         assert len(tries(try_number=2).run()) == 2
@@ -123,7 +123,7 @@ class TestSigtermThatNobodyAskedFor:
         error = killed(tries(max_tries=0))
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
-            "there is no later try that could reattach to it (retries, retry_policy).\nThe run was stopped."
+            "no later try can reattach to the run (see retries and retry_policy).\nThe run was stopped."
         )
         assert emulator.tasks[0].status == "canceled"
 
@@ -199,7 +199,7 @@ class TestAPersonWho:
     def test_marks_the_task_stops_the_run(self, tries, killed, airflow, emulator, state):
         error = killed(tries(), happens=lambda: setattr(airflow, "state", state))
         assert isinstance(error, RunCanceledError)
-        assert str(error).endswith("the Airflow task was marked as ended.\nThe run was stopped.")
+        assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
     def clear(self, airflow) -> None:
@@ -241,7 +241,7 @@ class TestAPersonWho:
             return send(call)
 
         monkeypatch.setattr(operator.hook.client, "send", marked_meanwhile)
-        with pytest.raises(RunCanceledError, match=r"marked as ended\.\nThe run was stopped\."):
+        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
         assert "a run may be running and using credits" in "".join(capfd.readouterr())
@@ -257,7 +257,7 @@ class TestAPersonWho:
             return None, wait
 
         monkeypatch.setattr(operator, "_look_once", marked_meanwhile)
-        with pytest.raises(RunCanceledError, match=r"marked as ended\.\nThe run was stopped\."):
+        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
 
@@ -272,7 +272,7 @@ def test_a_worker_that_airflow_took_for_dead_leaves_the_run_to_the_try_in_its_pl
         airflow.superseded = True
 
     error = killed(tries(), happens=superseded)
-    assert "Airflow took this try for dead and has begun another one.\n" + REATTACHES in str(error)
+    assert "Airflow considered this try dead and started another one.\n" + REATTACHES in str(error)
     assert emulator.tasks[0].status == "running"
 
 

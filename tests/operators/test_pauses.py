@@ -112,7 +112,7 @@ class TestAsking:
         assert resume(run, deferred, people.answer(option)) is not None
         assert emulator.tasks[0].status == "finished"
         assert asked(emulator, "stop-task") == 0
-        assert f"so that the answer {option} changes nothing" in "".join(capfd.readouterr())
+        assert f"so the answer {option} has no effect" in "".join(capfd.readouterr())
 
     def test_and_an_answer_resume_after_someone_else_was_faster_goes_on(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)

@@ -55,7 +55,7 @@ def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
 def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator, store, deferrable, monkeypatch):
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
-    said = r"(?s)no slot for a run within 0.3 seconds.*No run was started.*Airflow pool"
+    said = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
     with pytest.raises(NoSlotError, match=said):
         search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
     assert emulator.tasks == []

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
 from airflow_provider_browseract.compat import (
@@ -276,7 +277,8 @@ class TestARunThatDoesNotSucceed:
     def test_at_the_deadline_the_run_is_stopped_and_the_error_says_so(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         with pytest.raises(
-            RunTimedOutError, match=r"did not end within 0\.4 seconds\. Raise timeout.*\nThe run was stopped\."
+            RunTimedOutError,
+            match=r"did not end within 0\.4 seconds\.\nThe run was stopped\.\nRaise timeout",
         ):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
@@ -452,7 +454,7 @@ class TestBadInput:
             ({"profile_id": [1]}, r"profile_id is \[1\]"),
             ({"input_parameters": {"keyword": None}}, r"input_parameters\['keyword'\] is None"),
             ({"save_browser_data": "False"}, "save_browser_data is 'False'"),
-            ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
+            ({"browseract_conn_id": "nowhere"}, "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
         ],
     )
     def test_arguments(self, worker, emulator, arguments, message):
@@ -518,7 +520,18 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
     with pytest.raises(Timeout):
         worker(workflow_id=ORDERS.id).run()
     said = "".join(capfd.readouterr())
-    assert "It is not known whether a run was started; it may be running and using credits. Look at the newest" in said
+    assert "It is not known whether a run was started. A run may be running and using credits. Look at the" in said
+
+
+@pytest.mark.parametrize("arguments", [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}])
+def test_a_wrong_constant_of_a_mapped_task_fails_without_retries(worker, emulator, arguments):
+    # Airflow makes the operator in the worker, so there is no import error.
+    with DAG("mapped", schedule=None):
+        mapped = RunWorkflowOperator.partial(task_id="run", **arguments).expand(workflow_id=[ORDERS.id]).operator
+    operator = mapped.unmap({"workflow_id": ORDERS.id})
+    with pytest.raises(AirflowFailException, match=f"{next(iter(arguments))} is '"):
+        operator.execute(worker().context)
+    assert emulator.tasks == []
 
 
 class TestAConnectionThatChanges:

@@ -132,6 +132,6 @@ def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
         ({"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     ],
 )
-def test_a_constant_that_cannot_be_is_an_error_when_the_dag_is_parsed(arguments, message):
+def test_an_impossible_constant_is_an_error_when_the_dag_is_parsed(arguments, message):
     with pytest.raises(InputError, match=message):
         RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)

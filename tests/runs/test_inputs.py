@@ -220,7 +220,7 @@ class TestWhatBecameNoneWhenItWasRendered:
         ],
     )
     def test_is_refused_with_the_place_named(self, given, rendered, where):
-        with pytest.raises(InputError, match=f"^{re.escape(where)} was given, but it is None now"):
+        with pytest.raises(InputError, match=f"^{re.escape(where)} was given, but Airflow rendered it to None"):
             check_rendered("profile_id", given, rendered)
 
     @pytest.mark.parametrize(
@@ -235,5 +235,5 @@ class TestWhatBecameNoneWhenItWasRendered:
             (["{{ x }}"], ["a", None]),
         ],
     )
-    def test_and_what_was_none_before_or_says_so_itself_stands(self, given, rendered):
+    def test_a_none_that_was_given_and_a_literal_none_text_are_accepted(self, given, rendered):
         check_rendered("profile_id", given, rendered)
