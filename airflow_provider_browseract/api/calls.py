@@ -111,7 +111,7 @@ class Call(Generic[T]):
         given = envelope.get("code")
         msg, trace_id = (_one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = int(given) if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()) else None
-        kind = error_class(answer.status, code, has_code=bool(given))
+        kind = error_class(answer.status, code, is_envelope=any((given, msg, trace_id)))
         if issubclass(kind, NotTheApiError):
             return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=answer.status)
         verb = "failed at" if issubclass(kind, ServerError) else "refused"

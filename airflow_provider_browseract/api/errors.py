@@ -57,6 +57,11 @@ class BrowserActError(Exception):
             self.remedy = remedy
 
     @property
+    def started_nothing(self) -> bool:
+        """Whether a start that failed with this error has surely started no run."""
+        return self.not_processed
+
+    @property
     def brief(self) -> str:
         """Reason and codes in one line, without the remedy and without a full stop, to be embedded in a sentence."""
         reason = self._reason.rstrip(".")
@@ -147,7 +152,7 @@ class InvalidRequestError(BrowserActError):
 
 
 class UnknownRefusalError(BrowserActError):
-    """BrowserAct refused a call with a code that its documentation does not list.
+    """BrowserAct refused a call with a code that its documentation does not list, or without any.
 
     It is not known whether BrowserAct carried out a part of the call, so a start is looked up and not sent again.
     """
@@ -251,6 +256,11 @@ class NotTheApiError(UnexpectedAnswerError):
         f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API, or leave it empty."
     )
 
+    @property
+    def started_nothing(self) -> bool:
+        """Return ``True``: whoever answered, it was not BrowserAct."""
+        return True
+
 
 class RunStartUnknownError(BrowserActError):
     """A call that starts a run ended without a usable answer: a run may go on, and may cost, without its id known."""
@@ -283,12 +293,12 @@ BY_CODE: dict[int, type[BrowserActError]] = {
 """Which exception a code of the error envelope means."""
 
 
-def error_class(http_status: int, code: int | None, *, has_code: bool) -> type[BrowserActError]:
+def error_class(http_status: int, code: int | None, *, is_envelope: bool) -> type[BrowserActError]:
     """Choose the exception for an answer: by BrowserAct's code if it is documented, else by the HTTP status.
 
     :param http_status: HTTP status of the answer.
     :param code: the code of the error envelope, where it is a number.
-    :param has_code: whether the envelope has a code at all.
+    :param is_envelope: whether the answer has anything of BrowserAct's error envelope, such as a code or a trace id.
     """
     if code in BY_CODE:
         return BY_CODE[code]
@@ -300,4 +310,4 @@ def error_class(http_status: int, code: int | None, *, has_code: bool) -> type[B
         return RateLimitError
     if http_status >= 500 or http_status == 408:
         return ServerError
-    return UnknownRefusalError if has_code else NotTheApiError
+    return UnknownRefusalError if is_envelope else NotTheApiError

@@ -688,8 +688,7 @@ class BrowserActHook(BaseHook):
         try:
             yield
         except BrowserActError as error:
-            # A web page where the API should be: no run was asked for from whoever answered.
-            if error.not_processed or isinstance(error, NotTheApiError):
+            if error.started_nothing:
                 raise
             raise RunStartUnknownError(
                 f"It is not known whether BrowserAct started a run: {error.message}",
@@ -714,9 +713,9 @@ def failing_for_good(conn_id: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise AirflowFailException(str(error)) from error
-    except AirflowNotFoundException as error:
-        raise AirflowFailException(form.no_connection(conn_id)) from error
+        raise AirflowFailException(str(error)) from None
+    except AirflowNotFoundException:
+        raise AirflowFailException(form.no_connection(conn_id)) from None
 
 
 def _list_tasks(

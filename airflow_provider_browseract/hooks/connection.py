@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.runs.inputs import InputError, read_seconds
 
 if TYPE_CHECKING:
@@ -66,6 +67,16 @@ PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-...", "po
 
 _warned: set[tuple[str | None, str]] = set()
 """Connections and warnings that this process has logged."""
+
+
+def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
+    """Return the error of a call whose Airflow connection cannot be read now.
+
+    Airflow reports a connection as missing also where its database or a secrets backend does not answer.
+    """
+    return ConnectionFailedError(
+        f"Airflow connection {conn_id!r} cannot be read ({type(error).__name__}: {error})", remedy=""
+    )
 
 
 def no_connection(conn_id: str) -> str:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class PushedLink(BaseOperatorLink):
     """A button that leads where the operator said last."""
 
-    def push(self, ti: Any, url: str | None) -> None:
+    def push(self, ti: Any, url: str) -> None:
         """Make the button lead to an address.
 
         :param ti: the running Airflow task instance.
-        :param url: the address; None where there is none, and so no button.
+        :param url: the address.
         """
         ti.xcom_push(key=self.xcom_key, value=url)
 

@@ -101,10 +101,11 @@ class Conclusion:
             return self._read() if store is None else self._keep(store)
         except (RunError, AirflowFailException):
             raise
-        except AirflowTaskTimeout as error:
-            raise self._not_kept("execution_timeout ended the writing of its results") from error
-        except Exception as error:
-            raise self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}") from error
+        except AirflowTaskTimeout:
+            raise self._not_kept("execution_timeout ended the writing of its results") from None
+        except Exception as error:  # noqa: BLE001 - it becomes one that says what becomes of the results
+            lost = self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}")
+            raise lost.with_traceback(error.__traceback__) from None
 
     def _tell(self) -> None:
         for line in end_lines(self.task):
@@ -116,7 +117,7 @@ class Conclusion:
         try:
             read = read_output(self.task.output, self._format, why_unstorable)
         except FormatError as error:
-            raise AirflowFailException(self._wrong_format(error, self._keep_unread(text))) from error
+            raise AirflowFailException(self._wrong_format(error, self._keep_unread(text))) from None
         if read.kept_as_text is not None:
             self._log.log(logging.WARNING, "%s", as_text_line(read.kept_as_text))
         if (size := len(text.encode("utf-8", "replace"))) > LARGE:
@@ -149,7 +150,7 @@ class Conclusion:
         try:
             results = self.results = store.save(self.task, self._format, lambda: self._hook.get_task(self.task.id))
         except (StorageError, BrowserActError) as error:
-            raise self._not_kept(f"its results could not be written: {error}") from error
+            raise self._not_kept(f"its results could not be written: {error}") from None
         kept = [*([results.output] if results.output else []), *results.files]
         size = sum(each.size for each in kept)
         self._log.log(logging.INFO, "Wrote %d files, %d bytes, to %s.", len(kept), size, results.path)

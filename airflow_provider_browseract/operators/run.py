@@ -36,7 +36,7 @@ from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import open_store
 from airflow_provider_browseract.operators.pauses import PauseCallbacks
 from airflow_provider_browseract.operators.tries import Kill, Tries
-from airflow_provider_browseract.operators.waiting import WaitingOperator, wait_xcom
+from airflow_provider_browseract.operators.waiting import WaitingOperator
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
     InputError,
@@ -47,7 +47,16 @@ from airflow_provider_browseract.runs.inputs import (
     read_output_path,
     read_seconds,
 )
-from airflow_provider_browseract.runs.ledger import AskClaimed, BeforeStart, Begun, NoSlot, OnOrphan, Wanted, Write
+from airflow_provider_browseract.runs.ledger import (
+    AskClaimed,
+    BeforeStart,
+    Begun,
+    Entry,
+    NoSlot,
+    OnOrphan,
+    Wanted,
+    Write,
+)
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
@@ -61,7 +70,7 @@ from airflow_provider_browseract.runs.waiting import (
     OnPaused,
     RunWait,
 )
-from airflow_provider_browseract.webhook.callback import WAIT_XCOM, Callback, NoCallbackError, WaitingTask, arrange
+from airflow_provider_browseract.webhook.callback import Callback, NoCallbackError, WaitingTask, arrange
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -265,18 +274,20 @@ class RunOperator(WaitingOperator):
             refusals += 1
             self._wait_for_slot(context, begun, queued_since, refusals)
             self._raise_if_killed()
-        entry = begun.entry
-        with self._accounting_for(begun.task_id):
-            wait = RunWait(begun.task_id, entry.deadline, entry.callback_token_sha256)
-            self._hand_on(context, begun)
-            task, wait = self._look_once(context, begun, wait)
-            if not self.wait_for_completion:
-                self._browseract_task_id = None
-                self.log.info("Not waiting for BrowserAct task %s.", begun.task_id)
-                return begun.task_id
-            if task is not None and task.status.ended:
-                return self._conclude(context, task)
-            return self._wait(context, wait)
+        return self._account_for(context, begun.task_id, lambda: self._see_through(context, begun))
+
+    def _see_through(self, context: Context, begun: Begun) -> Any:
+        """Push what later tasks need of a run, and wait for it if that is wanted."""
+        wait = RunWait(begun.task_id, begun.entry.deadline, begun.entry.callback_token_sha256)
+        self._hand_on(context, begun)
+        task, wait = self._look_once(context, begun, wait)
+        if not self.wait_for_completion:
+            self._browseract_task_id = None
+            self.log.info("Not waiting for BrowserAct task %s.", begun.task_id)
+            return begun.task_id
+        if task is not None and task.status.ended:
+            return self._conclude(context, task)
+        return self._wait(context, wait)
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
@@ -286,7 +297,7 @@ class RunOperator(WaitingOperator):
             self._make_callback(context)
             self._look_before_start(call)
         except Exception as error:  # noqa: BLE001 - it is raised again, in the way that fits
-            self._fail_to_begin(Tries(context, reattach=False), error)
+            self._fail_to_begin(Tries(context, reattach=False), error, None)
         self.log.info(
             "Dry run: nothing is started. The request would be %s %s%s with %s",
             call.method,
@@ -338,6 +349,7 @@ class RunOperator(WaitingOperator):
             self._raise_if_killed()
             return None
 
+        entry = None
         try:
             entry = tries.read()
             self._browseract_task_id = entry.task_id if entry else None
@@ -366,7 +378,7 @@ class RunOperator(WaitingOperator):
                 )
                 sleep(pause, self._raise_if_killed)
                 return self._begin(context, checked=checked, recheck_after=left)
-            self._fail_to_begin(tries, error)
+            self._fail_to_begin(tries, error, entry)
         except AirflowTaskTimeout:
             if tries.remembered or not self._start_under_way:
                 raise
@@ -375,7 +387,7 @@ class RunOperator(WaitingOperator):
                 f"{RunStartUnknownError.remedy}"
             ) from None
         except KeyboardInterrupt:
-            self._end_killed(Kill("interrupted (Ctrl-C)"))
+            self._end_killed(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
         finally:
             if self._start_under_way:
@@ -398,8 +410,11 @@ class RunOperator(WaitingOperator):
             self._raise_if_killed()
         return begun
 
-    def _fail_to_begin(self, tries: Tries, error: Exception) -> NoReturn:
-        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try."""
+    def _fail_to_begin(self, tries: Tries, error: Exception, entry: Entry | None) -> NoReturn:
+        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try.
+
+        :param entry: what an earlier try has written down.
+        """
         if isinstance(error, ledger.LedgerError):
             raise AirflowFailException(
                 f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
@@ -410,7 +425,7 @@ class RunOperator(WaitingOperator):
         said, final = str(error), False
         if isinstance(error, AirflowNotFoundException):
             # Airflow raises it also where its database or a secrets backend does not answer.
-            final = task_id is None
+            final = entry is None
             said = no_connection(self.browseract_conn_id)
         elif isinstance(error, InputError | ledger.OrphanError):
             final = True
@@ -420,7 +435,7 @@ class RunOperator(WaitingOperator):
         elif isinstance(error, BrowserActError):
             # A gateway, a firewall or a maintenance page answers without a code of BrowserAct's, and only for a while.
             # And nothing that the API says of an earlier run makes that one worthless.
-            final = not error.temporary and error.code is not None and task_id is None
+            final = not error.temporary and error.code is not None and entry is None
         elif self._start_under_way and not tries.remembered:
             final = True
             said = f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}"
@@ -431,6 +446,8 @@ class RunOperator(WaitingOperator):
             said = f"{earlier}{stopped}"
             if not final:
                 raise RunLostError(said) from None
+        elif final and entry is not None:
+            said = f"{said}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
         if final:
             raise AirflowFailException(said) from None
         raise error
@@ -559,7 +576,9 @@ class RunOperator(WaitingOperator):
         if callback is not None:
             mask_secret(callback.token)
             # Before the start, so that not even a callback that overtakes the answer to the start is unknown.
-            context["ti"].xcom_push(key=WAIT_XCOM, value=wait_xcom(callback.token_sha256, {"waits_for": "callback"}))
+            if not self._show_wait(context, callback.token_sha256, {"waits_for": "callback"}):
+                self.log.warning("Without that XCom no callback could resume this task, so it polls.")
+                return None
         return callback
 
     def _make_callback(self, context: Context) -> Callback | None:
@@ -596,8 +615,7 @@ class RunOperator(WaitingOperator):
         self._push_profile(ti, self.profile_of(begun, None))
         if begun.task is not None and begun.entry.callback_token_sha256:
             # BrowserAct calls back with the token of the try that started the run.
-            digest = begun.entry.callback_token_sha256
-            ti.xcom_push(key=WAIT_XCOM, value=wait_xcom(digest, {"waits_for": "callback"}))
+            self._show_wait(context, begun.entry.callback_token_sha256, {"waits_for": "callback"})
 
     def _push_profile(self, ti: Any, profile_id: str | None) -> None:
         """Push the profile that the run hands on, if it is one of a kind that has any."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 RETENTION = timedelta(days=30)
 """How long Airflow keeps what is written down of a run, where nobody deletes it."""
 
+NEXT_TRY = "the next try reattaches to it"
+
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 """States of a task instance that Airflow does not try again by itself."""
 
@@ -26,11 +27,13 @@ class Kill:
     """Why this try is being killed.
 
     :param reason: the reason as a clause, which messages append after a colon.
-    :param reattaches: whether another try reattaches to the run. The run is then not stopped.
+    :param continued_by: who continues to wait for the run, which is then not stopped; None if nobody does.
+    :param wanted: whether a person, or a time limit, wanted the end; otherwise it is trouble of the infrastructure.
     """
 
     reason: str
-    reattaches: bool = False
+    continued_by: str | None = None
+    wanted: bool = False
 
 
 class Tries:
@@ -101,7 +104,7 @@ class Tries:
     def is_running(self) -> bool:
         """Return whether Airflow still wants this try to run; also where Airflow cannot be asked."""
         with suppress(Exception):
-            return self._count(["running"]) > 0
+            return self._is_in("running")
         return True
 
     def why_killed(self, error: BaseException, within: float) -> Kill:
@@ -114,8 +117,6 @@ class Tries:
         :param error: what this try raises if another one can reattach to its run.
         :param within: seconds that Airflow may take to answer.
         """
-        if not self.remembered:
-            return Kill("the Airflow task was killed, and no later try could reattach to it")
         found: list[Kill] = []
 
         def ask() -> None:
@@ -128,28 +129,35 @@ class Tries:
         asking.join(within)
         if found:
             return found[0]
-        if self.another(error):
-            return Kill("the Airflow task was killed, and Airflow cannot be asked why", reattaches=True)
-        return Kill("the Airflow task was killed, Airflow cannot be asked why, and there is no later try")
+        return self._ended_by_infrastructure("the Airflow task was killed, and Airflow cannot be asked why", error)
 
     def _ask_why_killed(self, error: BaseException) -> Kill:
+        if self._is_in("restarting"):
+            return Kill("the Airflow task was cleared", wanted=True)
+        if self._is_in(*OVER):
+            return Kill("the Airflow task was set to a final state", wanted=True)
+        if self._is_in("deferred"):
+            # The process has a few things left to do after Airflow has taken the deferral.
+            return Kill("the Airflow task has deferred", continued_by="the triggerer waits for it")
+        if not self._is_in():
+            return Kill("the task instance was deleted in Airflow", wanted=True)
         # Another try has another identity, and Airflow then shows this one nothing any more.
-        if self._store.get(KEY) is None:
-            if self._count(["restarting"]):
-                return Kill("the Airflow task was cleared")
-            return Kill("Airflow considered this try dead and started another one", reattaches=True)
-        if self._count(OVER):
-            return Kill("the Airflow task was set to a final state")
+        if self.remembered and self._store.get(KEY) is None:
+            return Kill("Airflow considered this try dead and started another one", continued_by=NEXT_TRY)
         ended = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
-        if self.another(error):
-            return Kill(ended, reattaches=True)
-        return Kill(f"{ended}; no later try can reattach to the run (see retries and retry_policy)")
+        return self._ended_by_infrastructure(ended, error)
 
-    def _count(self, states: Sequence[str]) -> int:
-        """Return whether the task instance is in one of some states, as 1 or 0."""
+    def _ended_by_infrastructure(self, reason: str, error: BaseException) -> Kill:
+        if self.another(error):
+            return Kill(reason, continued_by=NEXT_TRY)
+        return Kill(f"{reason}; no later try can reattach to the run (see retries, retry_policy and reattach)")
+
+    def _is_in(self, *states: str) -> bool:
+        """Return whether the task instance is in one of some states; without any, whether it exists."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ti = self.ti
-        return RuntimeTaskInstance.get_ti_count(
-            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states)
+        found = RuntimeTaskInstance.get_ti_count(
+            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states) or None
         )
+        return found > 0

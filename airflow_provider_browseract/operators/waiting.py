@@ -6,8 +6,8 @@ import random
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cached_property
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
+from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
     in_dag_test,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import LiveViewLink
@@ -35,7 +38,7 @@ from airflow_provider_browseract.operators.pauses import (
     required_action_url,
     tell_pause,
 )
-from airflow_provider_browseract.operators.tries import Kill, Tries
+from airflow_provider_browseract.operators.tries import NEXT_TRY, Kill, Tries
 from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_seconds
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
@@ -46,7 +49,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.report import describe, log_url
+from airflow_provider_browseract.runs.report import describe, log_url, not_stopped
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     CALLBACK_GRACE,
@@ -72,8 +75,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.models import Task
 
+HAD_ENDED = "The run had already ended."
+
 KILL_GRACE = 4.0
 """Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
+
+
+class _EndedBeforeKill(RunError):
+    """The infrastructure has ended a try whose run had ended before, so that only its result is left to read."""
 
 
 class WaitingOperator(BaseOperator):
@@ -136,8 +145,8 @@ class WaitingOperator(BaseOperator):
             return self._end_with_airflow(
                 context, self._started_task_id(context), f"the trigger cannot be understood: {error}"
             )
-        with self._accounting_for(told.browseract_task_id):
-            return self._resume(context, told, told.wait(waited), resumed_at)
+        task_id = told.browseract_task_id
+        return self._account_for(context, task_id, lambda: self._resume(context, told, told.wait(waited), resumed_at))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after the deferral, also when Airflow ended it: then the run must not be left running unseen."""
@@ -161,7 +170,8 @@ class WaitingOperator(BaseOperator):
             return
         # Airflow calls this while it handles the exception of the timeout. It then sets no time limit for the stop.
         overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
-        self._end_killed(Kill("execution_timeout ended the Airflow task") if overdue else None, hurried=not overdue)
+        kill = Kill("execution_timeout ended the Airflow task", wanted=True) if overdue else None
+        self._end_killed(kill, hurried=not overdue)
 
     def _end_killed(self, kill: Kill | None = None, *, hurried: bool = True) -> None:
         """Stop the run of a try that is being killed, unless another try reattaches to it; and prepare the error.
@@ -181,25 +191,34 @@ class WaitingOperator(BaseOperator):
                 )
             return
         began = time.monotonic()
-        if kill is None:
-            kill = Kill("the Airflow task was killed")
-            if self.cancel_on_kill and self._tries:
-                left = RunLostError(f"BrowserAct task {task_id} keeps running.")
-                kill = self._tries.why_killed(left, within=KILL_GRACE / 2)
+        if kill is None and self._tries:
+            left = RunLostError(f"BrowserAct task {task_id} keeps running.")
+            kill = self._tries.why_killed(left, within=KILL_GRACE / 2)
+        kill = kill or Kill("the Airflow task was killed")
         said = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}."
-        if kill.reattaches:
+        if kill.continued_by is not None:
             self._browseract_task_id = None
-            self._kill_error = RunLostError(f"{said}\nThe run keeps running, and the next try reattaches to it.")
+            self._kill_error = RunLostError(f"{said}\n{self._keeps_running(kill.continued_by)}")
+        elif not self.cancel_on_kill:
+            self._browseract_task_id = None
+            self._kill_error = RunLostError(f"{said}\n{self._stop(task_id, wanted=False, unwanted='cancel_on_kill')}")
         else:
             within = KILL_GRACE - (time.monotonic() - began) if hurried else None
-            stopped = self._stop(task_id, wanted=self.cancel_on_kill, unwanted="cancel_on_kill", within=within)
-            self._kill_error = RunCanceledError(f"{said}\n{stopped}")
+            stopped = self._stop(task_id, within=within)
+            if stopped == HAD_ENDED and not kill.wanted:
+                self._kill_error = _EndedBeforeKill(f"{said}\n{stopped} Its result is read.")
+            else:
+                self._kill_error = RunCanceledError(f"{said}\n{stopped}")
         self.log.warning("%s", self._kill_error)
 
     def _raise_if_killed(self) -> None:
         """End what Airflow lets continue after its signal handler."""
         if self._killed:
             raise self._kill_error or RunCanceledError("Killed before a run was started.")
+
+    def _keeps_running(self, continued_by: str) -> str:
+        """Return a sentence that the run keeps running, and who continues to wait for it."""
+        return f"The run keeps running, and {continued_by}{f' ({self._url})' if self._url else ''}."
 
     def _leave_to_next_try(self, error: BaseException) -> str | None:
         """Return a sentence that the next try reattaches to the run, if one will; None if the run is to be stopped.
@@ -209,7 +228,7 @@ class WaitingOperator(BaseOperator):
         if self._tries is None or not self._tries.another(error):
             return None
         self._browseract_task_id = None
-        return "The run keeps running, and the next try reattaches to it."
+        return self._keeps_running(NEXT_TRY)
 
     def _check_pauses(self) -> None:
         asks = read_choice("on_paused", self.on_paused, OnPaused) is OnPaused.ASK
@@ -285,7 +304,7 @@ class WaitingOperator(BaseOperator):
                 "polls the run every %g seconds.",
                 poll_interval,
             )
-        self._show_wait(context, wait, {"waits_for": waits_for.value, "poll_interval": poll_interval})
+        self._show_wait(context, callback_token_sha256, {"waits_for": waits_for.value, "poll_interval": poll_interval})
         now = time.time()
         wait = replace(wait, first_poll_at=now + grace)
         self.defer(
@@ -321,22 +340,18 @@ class WaitingOperator(BaseOperator):
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
     ) -> Any:
-        self._raise_if_killed()
         poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
-        over = follow(
-            wait_for_end(
-                wait,
-                poll_interval=poll_interval,
-                first_poll_at=min(time.time() + poll_interval, wait.deadline),
-                clock=time.time,
-                chance=random.random,
-                tell_pauses_from=(tell_pauses_from or time.time()) if self._tells_pauses else None,
-                pause_told=pause_told,
-            ),
-            self.hook.client,
-            self.log,
-            check=self._raise_if_killed,
+        steps = wait_for_end(
+            wait,
+            poll_interval=poll_interval,
+            first_poll_at=min(time.time() + poll_interval, wait.deadline),
+            clock=time.time,
+            chance=random.random,
+            tell_pauses_from=(tell_pauses_from or time.time()) if self._tells_pauses else None,
+            pause_told=pause_told,
         )
+        self._raise_if_killed()
+        over = follow(steps, self.hook.client, self.log, check=self._raise_if_killed)
         # After a kill during the last request, raise the error of the kill, which names the reason.
         self._raise_if_killed()
         if over.end is End.ENDED and over.task is not None:
@@ -352,6 +367,8 @@ class WaitingOperator(BaseOperator):
             seen = self.hook.get_task(task_id)
         except BrowserActError as error:
             seen = error
+        except AirflowNotFoundException as error:
+            seen = unreadable(self.browseract_conn_id, error)
         else:
             self._url = log_url(seen)
         then = next_after(told, seen, time.time())
@@ -470,16 +487,27 @@ class WaitingOperator(BaseOperator):
         if told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None:
             no_callback = " No callback had resumed it."
         self.log.info("Woken by a %s%s.%s", told.woken_by, after, no_callback)
-        self._show_wait(context, wait, shown)
+        self._show_wait(context, wait.callback_token_sha256, shown)
 
-    def _show_wait(self, context: Context, wait: RunWait | None, shown: dict[str, Any]) -> None:
-        """Let the XComs of the task instance show how it waits, or what woke it."""
+    def _show_wait(self, context: Context, callback_token_sha256: str | None, shown: dict[str, Any]) -> bool:
+        """Push the XCom that shows how the task waits or what woke it, and by which the route knows the token.
+
+        :param callback_token_sha256: digest of the token; None without callbacks.
+        :param shown: what it shows.
+        :returns: whether it could be stored.
+        """
+        token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}
         try:
-            context["ti"].xcom_push(key=WAIT_XCOM, value=wait_xcom(wait.callback_token_sha256 if wait else None, shown))
+            context["ti"].xcom_push(key=WAIT_XCOM, value={**shown, **token})
         except Exception as error:  # noqa: BLE001 - what is only shown must not end a run
             self.log.warning("The XCom 'wait' could not be stored (%s: %s).", type(error).__name__, error)
+            return False
+        return True
 
     def _conclude(self, context: Context, task: Task) -> Any:
+        if task.status is TaskStatus.CANCELED and isinstance(self._kill_error, RunCanceledError):
+            # It names who stopped the run and why.
+            raise self._kill_error
         self._browseract_task_id = None
         self._url = log_url(task)
         self._conclusion = Conclusion(
@@ -554,36 +582,39 @@ class WaitingOperator(BaseOperator):
         :param unwanted: the argument whose ``False`` makes the stop unwanted.
         :param within: seconds that it may take; None for the patience of the connection.
         """
-        where = f" ({self._url})" if self._url else ""
         if not wanted:
             self._browseract_task_id = None
+            where = f" ({self._url})" if self._url else ""
             return f"The run keeps running and using credits because {unwanted}=False{where}."
         try:
             # Whoever ends this, such as execution_timeout, calls on_kill, which then stops the run.
             stopped = self.hook.stop_task(browseract_task_id, within=within)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left running unsaid
-            said = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
             self._browseract_task_id = None
-            return (
-                f"The run could not be stopped ({said.rstrip('.')}). It may keep running and using credits until you "
-                f"stop it in the BrowserAct dashboard{where}."
-            )
+            return f"The run {not_stopped(error, self._url)}"
         self._browseract_task_id = None
         if within is None and self._tries is not None:
             with suppress(Exception):
                 LiveViewLink().push(self._tries.ti, LiveViewLink.OVER)
-        return "The run was stopped." if stopped else "The run had already ended."
+        return "The run was stopped." if stopped else HAD_ENDED
 
-    @contextmanager
-    def _accounting_for(self, browseract_task_id: str) -> Iterator[None]:
-        """Let nothing leave a started run behind unsaid: it is left to a later try or, if there is none, stopped."""
+    def _account_for(self, context: Context, browseract_task_id: str, see_through: Callable[[], Any]) -> Any:
+        """Do what is left to do for a started run, and let nothing end it unsaid.
+
+        Whatever goes wrong, the run is left to a later try or, if there is none, stopped.
+
+        :param see_through: waits for the run and returns its result.
+        """
         try:
-            yield
+            try:
+                return see_through()
+            except _EndedBeforeKill:
+                return self._conclude(context, self.hook.get_task(browseract_task_id))
         except (RunError, AirflowFailException):
             raise
         except KeyboardInterrupt:
             # As in dag.test(), where no one calls on_kill.
-            self._end_killed(Kill("interrupted (Ctrl-C)"))
+            self._end_killed(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
         except Exception as error:  # noqa: BLE001 - it becomes one that says what becomes of the run
             said = (
@@ -599,12 +630,3 @@ class WaitingOperator(BaseOperator):
         ti = context["ti"]
         found = ti.xcom_pull(task_ids=self.task_id, key="task_id", map_indexes=ti.map_index)
         return found if isinstance(found, str) else None
-
-
-def wait_xcom(callback_token_sha256: str | None, shown: dict[str, Any]) -> dict[str, Any]:
-    """Return the XCom that shows how a task waits, and by which the callback route knows the token.
-
-    :param callback_token_sha256: digest of the token; None without callbacks.
-    :param shown: what it shows.
-    """
-    return {**shown, **({TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {})}

@@ -23,7 +23,6 @@ from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
     BrowserActError,
     ConcurrencyLimitError,
-    NotTheApiError,
     RateLimitError,
     RunStartUnknownError,
     TaskNotFoundError,
@@ -389,8 +388,7 @@ def _start(
         try:
             created: CreatedTask = yield wanted.call
         except BrowserActError as error:
-            # A web page where the API should be: no run was asked for from whoever answered.
-            if error.not_processed or isinstance(error, NotTheApiError):
+            if error.started_nothing:
                 yield Write(before, over=True)
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
                     return NoSlot(error)

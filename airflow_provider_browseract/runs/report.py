@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 
 GOAL_LENGTH = 200
@@ -17,6 +18,19 @@ TABLE_STEPS = 50
 def describe(task: Task) -> str:
     """Name a task in the words of every message."""
     return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
+
+
+def not_stopped(error: Exception, url: str | None) -> str:
+    """Return the end of a sentence about a run whose stop failed.
+
+    :param error: what the stop failed with.
+    :param url: address of the run's page, if it is known.
+    """
+    said = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+    return (
+        f"could not be stopped ({said.rstrip('.')}). It may keep running and using credits until you stop it in the "
+        f"BrowserAct dashboard{f' ({url})' if url else ''}."
+    )
 
 
 def log_url(task: Task) -> str | None:

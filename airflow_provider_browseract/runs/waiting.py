@@ -63,7 +63,7 @@ RESUME_GRACE = 30.0
 """Seconds for which BrowserAct may still show a run as paused after it was resumed."""
 
 UNKNOWN_POLLS = 30
-"""How many times in a row BrowserAct may say ``unknown`` before the wait is given up."""
+"""How many times in a row, and over :data:`PATIENCE` seconds, a run has to be ``unknown`` to end the wait."""
 
 BACKSTOP = 600.0
 """Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
@@ -340,7 +340,7 @@ def wait_for_end(
     task_id, deadline = wait.browseract_task_id, wait.deadline
     task: Task | None = None
     failures = unknowns = 0
-    failing_since = 0.0
+    failing_since = unknown_since = 0.0
     poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
         # Not even a deadline brings the first poll forward.
@@ -365,6 +365,7 @@ def wait_for_end(
             yield Say(f"Poll of BrowserAct task {task_id} failed, {failures} in a row: {error.brief}", logging.WARNING)
             continue
         failures, status = 0, task.status
+        unknown_since = unknown_since if unknowns else clock()
         unknowns = unknowns + 1 if status is TaskStatus.UNKNOWN else 0
         lines, wait = wait.news(task)
         for line in lines:
@@ -380,7 +381,7 @@ def wait_for_end(
             return WaitOver(End.PAUSED, wait, task)
         if clock() >= deadline:
             return WaitOver(End.DEADLINE, wait, task)
-        if unknowns >= UNKNOWN_POLLS:
+        if unknowns >= UNKNOWN_POLLS and clock() - unknown_since >= PATIENCE:
             return WaitOver(End.GIVEN_UP, wait, task)
 
 

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.errors import AuthenticationError, BrowserA
 from airflow_provider_browseract.compat import (
     TRIGGERS_START_TASKS,
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -23,11 +24,13 @@ from airflow_provider_browseract.compat import (
     is_unmapped,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
+from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.telling import show_run
 from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
-from airflow_provider_browseract.runs.inputs import read_choice, read_flag, read_id
+from airflow_provider_browseract.runs import waiting
+from airflow_provider_browseract.runs.inputs import InputError, check_rendered, read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
@@ -45,10 +48,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
-
-
-REFUSED_FOR = 600.0
-"""Seconds for which a sensor keeps poking while BrowserAct refuses its API key, so that a key can be rotated."""
 
 
 def _for_triggerer(value: Any) -> str | None:
@@ -117,6 +116,8 @@ class TaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._asked = False
         self._refused_since: float | None = None
+        # Rendering may turn it into nothing.
+        self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
             self._check_constants()
             read_flag("start_from_trigger", start_from_trigger)
@@ -204,7 +205,7 @@ class TaskSensor(BaseSensorOperator):
                 "seconds.\nThe run keeps running.\nRaise timeout if it needs longer."
             )
         if isinstance(seen, BrowserActError) and is_hopeless(seen):
-            raise AirflowFailException(str(seen)) from seen
+            raise AirflowFailException(str(seen)) from None
         why = str(seen) if isinstance(seen, BrowserActError) else told.reason or "it stayed unknown"
         raise RunLostError(f"The status of BrowserAct task {told.browseract_task_id} could not be learned: {why}")
 
@@ -242,29 +243,36 @@ class TaskSensor(BaseSensorOperator):
     def _check_arguments(self) -> None:
         with failing_for_good(self.browseract_conn_id):
             self._check_constants()
+            for name, given in self._given.items():
+                check_rendered(name, given, getattr(self, name))
             read_id("browseract_task_id", self.browseract_task_id)
 
     def _check_store(self) -> None:
-        """Try the store: better now than when the run has ended."""
+        """Try the connection and the store: better now than when the run has ended."""
         with failing_for_good(self.browseract_conn_id):
+            _ = self.hook.settings
             # A sensor that is rescheduled begins anew each time.
             if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
                 store.check()
 
     def _read(self, browseract_task_id: str) -> Task | BrowserActError:
-        with failing_for_good(self.browseract_conn_id):
-            try:
-                return self.hook.get_task(browseract_task_id)
-            except BrowserActError as error:
-                return error
+        """Read the run, or return why it cannot be read."""
+        try:
+            return self.hook.get_task(browseract_task_id)
+        except BrowserActError as error:
+            return error
+        except InputError as error:
+            raise AirflowFailException(str(error)) from None
+        except AirflowNotFoundException as error:
+            return unreadable(self.browseract_conn_id, error)
 
     def _look(self, context: Context) -> Task | None:
         seen = self._read(self.browseract_task_id)
         first, self._asked = not self._asked, True
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, first, context):
-                raise AirflowFailException(str(seen)) from seen
-            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen)
+                raise AirflowFailException(str(seen)) from None
+            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since = None
         show_run(context["ti"], seen, self.log)
@@ -287,7 +295,7 @@ class TaskSensor(BaseSensorOperator):
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since = now
-        return first or now - self._refused_since >= REFUSED_FOR
+        return first or now - self._refused_since >= waiting.PATIENCE
 
     def _defer(self, browseract_task_id: str, seen: Task | None, deadline: float) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
@@ -326,4 +334,4 @@ class TaskSensor(BaseSensorOperator):
         except ResultError:
             raise
         except RunError as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None

@@ -19,11 +19,12 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEven
 from asgiref.sync import sync_to_async
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError, ConnectionFailedError
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.following import follow_async, outlasting, uninterrupted
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms, names_of, why_unstorable
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
@@ -32,7 +33,7 @@ from airflow_provider_browseract.runs import waiting
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, read_output
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
-from airflow_provider_browseract.runs.report import end_lines, status_line
+from airflow_provider_browseract.runs.report import end_lines, not_stopped, status_line
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     Answer,
@@ -115,9 +116,7 @@ class _PatientClient:
             try:
                 self._client = await self._open.enter_async_context(opening)
             except Exception as error:
-                raise ConnectionFailedError(
-                    f"Airflow connection {self._conn_id!r} cannot be read ({type(error).__name__}: {error})"
-                ) from error
+                raise unreadable(self._conn_id, error) from error
         return await self._client.send(call)
 
     async def aclose(self) -> None:
@@ -343,12 +342,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         try:
             stopped = await BrowserActHook(self.browseract_conn_id).astop_task(task_id, within=CALL_LIMIT)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left unsaid
-            self.log.error(
-                "Interrupted (Ctrl-C). BrowserAct task %s could not be stopped (%s). It may keep running and using "
-                "credits until you stop it in the BrowserAct dashboard.",
-                task_id,
-                error.brief if isinstance(error, BrowserActError) else error,
-            )
+            self.log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
         else:
             what = "was stopped" if stopped else "had already ended"
             self.log.warning("Interrupted (Ctrl-C). BrowserAct task %s %s.", task_id, what)
@@ -410,13 +404,7 @@ class TaskTrigger(_Stored, BaseTrigger):
             # Of a task that was cleared, Airflow has deleted the link.
             with suppress(Exception):
                 where = await self._xcom(BrowserActTaskLink().xcom_key)
-            self.log.error(
-                "BrowserAct task %s could not be stopped (%s): it may go on, and cost credits, until someone stops it "
-                "in the BrowserAct dashboard%s.",
-                task_id,
-                error,
-                f" ({where})" if where else "",
-            )
+            self.log.error("BrowserAct task %s %s", task_id, not_stopped(error, where))
             return
         self.log.info("BrowserAct task %s was stopped, since nobody waits for it any more.", task_id)
 
@@ -534,7 +522,8 @@ class TaskSensorTrigger(TaskTrigger):
     async def _look(self) -> None:
         """Show the run while it goes on, as a worker does; if that fails, the wait tells why."""
         try:
-            task = await BrowserActHook(self.browseract_conn_id).aget_task(self.browseract_task_id)
+            async with aclosing(_PatientClient(self.browseract_conn_id)) as client:
+                task = await client.send(calls.get_task(self.browseract_task_id))
             if not task.status.ended:
                 self.log.info("%s", status_line(task))
                 self.last_seen, self.steps_told = task.status.value, len(task.steps)

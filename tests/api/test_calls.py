@@ -152,6 +152,13 @@ class TestAnswers:
         assert len(caught.value.msg) == 1000
         assert caught.value.trace_id == "a b"
 
+    @pytest.mark.parametrize("body", [{"msg": "task service timeout"}, {"code": 0, "msg": "x", "traceId": "t"}])
+    def test_a_refusal_without_a_code_never_proves_that_nothing_was_carried_out(self, body):
+        with pytest.raises(errors.UnknownRefusalError) as caught:
+            calls.run_task("70").read_answer(answer(409, body))
+        assert caught.value.started_nothing is False
+        assert caught.value.msg == body["msg"]
+
     def test_an_error_with_status_200_is_still_an_error(self):
         with pytest.raises(errors.TaskNotFoundError):
             calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))

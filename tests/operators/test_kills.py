@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostEr
 from tests.operators.conftest import asked
 
 PENS = {"keyword": "pens", "max_items": 2}
-REATTACHES = "The run keeps running, and the next try reattaches to it."
+REATTACHES = "The run keeps running, and the next try reattaches to it ("
 
 
 class Airflow:
@@ -28,7 +28,7 @@ class Airflow:
     """
 
     def __init__(self, store) -> None:
-        self.state = "running"
+        self.state: str | None = "running"
         self.superseded = False
         self.answers: Callable[[], None] = lambda: None
         self._get = store.get
@@ -41,7 +41,7 @@ class Airflow:
     def count(self, dag_id, *, map_index, task_ids, run_ids, states):
         self.answers()
         assert (dag_id, map_index, task_ids, run_ids) == ("shop", -1, ["run"], ["manual__1"])
-        return int(self.state in states)
+        return int(self.state is not None and (states is None or self.state in states))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ class TestSigtermThatNobodyAskedFor:
         error = killed(tries())
         [task] = emulator.tasks
         assert isinstance(error, RunLostError)
-        assert str(error) == (
+        assert str(error).startswith(
             f"Killed while waiting for BrowserAct task {task.id}: the process of the Airflow task received SIGTERM, "
             f"although nobody marked or cleared the task.\n{REATTACHES}"
         )
@@ -123,13 +123,13 @@ class TestSigtermThatNobodyAskedFor:
         error = killed(tries(max_tries=0))
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
-            "no later try can reattach to the run (see retries and retry_policy).\nThe run was stopped."
+            "no later try can reattach to the run (see retries, retry_policy and reattach).\nThe run was stopped."
         )
         assert emulator.tasks[0].status == "canceled"
 
     def test_where_airflow_keeps_nothing_for_the_next_try_stops_the_run(self, tries, killed, emulator):
         error = killed(tries(store=None))
-        assert "no later try could reattach to it.\nThe run was stopped." in str(error)
+        assert "no later try can reattach to the run" in str(error)
         assert emulator.tasks[0].status == "canceled"
 
     def test_with_reattach_false_stops_the_run(self, tries, killed, emulator):
@@ -145,6 +145,39 @@ class TestSigtermThatNobodyAskedFor:
         killed(tries(max_tries=0), times=2)
         assert asked(emulator, "stop-task") == 1
         assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
+
+    @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
+    def test_right_after_the_deferral_leaves_the_run_to_the_triggerer(
+        self, tries, airflow, emulator, store, keeps, capfd
+    ):
+        attempt = tries(deferrable=True, max_tries=0, store=store if keeps else None)
+        operator = attempt.operator()
+        with pytest.raises(TaskDeferred):
+            operator.execute(attempt.context)
+        airflow.state = "deferred"
+        operator.on_kill()
+        assert emulator.tasks[0].status == "running"
+        assert "The run keeps running, and the triggerer waits for it (" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("arguments", [{"store": None}, {"max_tries": 0}, {"reattach": False}])
+    def test_after_the_end_of_the_run_still_returns_its_result(self, tries, airflow, emulator, arguments, monkeypatch):
+        emulator.next_run(SEARCH.id, duration=0.2)
+        attempt = tries(poll_interval=60, **arguments)
+        operator = attempt.operator()
+        before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+
+        def send() -> None:
+            emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            assert len(operator.execute(attempt.context)) == 2
+        finally:
+            sending.join()
+            signal.signal(signal.SIGTERM, before)
+        assert [task.status for task in emulator.tasks] == ["finished"]
 
     def test_before_a_start_is_sent_starts_nothing(self, tries, emulator, monkeypatch):
         attempt = tries()
@@ -202,11 +235,13 @@ class TestAPersonWho:
         assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
-    def clear(self, airflow) -> None:
-        airflow.state, airflow.superseded = "restarting", True
+    def clear(self, airflow, superseded: bool = True) -> None:
+        airflow.state, airflow.superseded = "restarting", superseded
 
-    def test_clears_the_task_stops_the_run(self, tries, killed, airflow, emulator):
-        error = killed(tries(), happens=lambda: self.clear(airflow))
+    @pytest.mark.parametrize("superseded", [True, False], ids=["Airflow 3.3", "Airflow 3.4"])
+    def test_clears_the_task_stops_the_run(self, tries, killed, airflow, emulator, superseded):
+        # Before Airflow 3.4, the task instance has another identity by then.
+        error = killed(tries(), happens=lambda: self.clear(airflow, superseded))
         assert str(error).endswith("the Airflow task was cleared.\nThe run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
@@ -261,6 +296,32 @@ class TestAPersonWho:
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
 
+    def test_deletes_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
+        def delete() -> None:
+            airflow.state, airflow.superseded = None, True
+
+        error = killed(tries(), happens=delete)
+        assert "the task instance was deleted in Airflow.\nThe run was stopped." in str(error)
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_marks_the_task_while_its_result_is_asked_for_is_named_as_who_stopped_the_run(
+        self, tries, airflow, emulator, monkeypatch
+    ):
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def marked_meanwhile(call):
+            if call.name == "get-task":
+                monkeypatch.setattr(operator.hook.client, "send", send)
+                airflow.state = "failed"
+                operator.on_kill()
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", marked_meanwhile)
+        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
+            operator.execute(attempt.context)
+
     def test_does_nothing_lets_the_task_defer(self, tries, emulator):
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
@@ -290,7 +351,8 @@ class TestAirflowThatCannotBeAsked:
 
     def test_stops_the_run_if_there_is_no_next_try(self, tries, killed, airflow, emulator):
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", self.away))
-        assert "and there is no later try.\nThe run was stopped." in str(error)
+        assert "Airflow cannot be asked why; no later try can reattach to the run" in str(error)
+        assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
     def test_is_waited_for_only_as_long_as_airflow_lets_the_process_live(

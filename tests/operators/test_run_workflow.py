@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from datetime import timedelta
@@ -453,7 +454,6 @@ class TestBadInput:
             ({"profile_id": "404"}, "refused run-task"),
             ({"profile_id": [1]}, r"profile_id is \[1\]"),
             ({"input_parameters": {"keyword": None}}, r"input_parameters\['keyword'\] is None"),
-            ({"save_browser_data": "False"}, "save_browser_data is 'False'"),
             ({"browseract_conn_id": "nowhere"}, "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
         ],
     )
@@ -527,7 +527,7 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
 def test_a_wrong_constant_of_a_mapped_task_fails_without_retries(worker, emulator, arguments):
     # Airflow makes the operator in the worker, so there is no import error.
     with DAG("mapped", schedule=None):
-        mapped = RunWorkflowOperator.partial(task_id="run", **arguments).expand(workflow_id=[ORDERS.id]).operator
+        mapped = RunWorkflowOperator.partial(task_id="run", **arguments).expand(workflow_id=[ORDERS.id])
     operator = mapped.unmap({"workflow_id": ORDERS.id})
     with pytest.raises(AirflowFailException, match=f"{next(iter(arguments))} is '"):
         operator.execute(worker().context)
@@ -574,6 +574,46 @@ class TestAConnectionThatChanges:
         with pytest.raises(RunLostError, match=r"(?s)There is no connection.*The run keeps running, and the next try"):
             again.run()
         assert emulator.tasks[0].status == "running"
+
+    def test_that_stays_missing_leaves_a_start_that_may_have_made_a_run_to_the_next_try(
+        self, worker, emulator, store, monkeypatch
+    ):
+        class Crash(BaseException):
+            """Stands for a SIGKILL."""
+
+        first = worker(workflow_id=ORDERS.id, store=store).operator()
+        send = first.hook.client.send
+
+        def die(call):
+            answer = send(call)
+            if call.starts_run:
+                raise Crash
+            return answer
+
+        monkeypatch.setattr(first.hook.client, "send", die)
+        with pytest.raises(Crash):
+            first.execute(worker(store=store).context)
+        connection = os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
+        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        with pytest.raises(AirflowNotFoundException):
+            worker(workflow_id=ORDERS.id, store=store).run()
+        with pytest.raises(AirflowFailException, match="An earlier try may have started a run"):
+            worker(workflow_id=ORDERS.id, profile_id="", store=store).run()
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", connection)
+        assert worker(workflow_id=ORDERS.id, store=store).run() is not None
+        assert len(emulator.tasks) == 1
+
+    def test_that_cannot_be_read_after_the_deferral_defers_again(self, worker, emulator, monkeypatch):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            run.operator().execute(run.context)
+        event = run.wait_in_triggerer(deferred.value)
+        with monkeypatch.context() as gone:
+            gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+            with pytest.raises(TaskDeferred) as again:
+                run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
+        assert run.resume(again.value) is not None
+        assert len(emulator.tasks) == 1
 
     def test_to_a_key_that_stays_refused_is_final_after_a_few_looks(self, worker, emulator):
         emulator.rotate_key("app-new")

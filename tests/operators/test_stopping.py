@@ -120,6 +120,7 @@ def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
         ({"reattach": None}, "reattach is None. Give True or False"),
         ({"validate_inputs": "yes"}, "validate_inputs is 'yes'. Give True or False"),
         ({"deferrable": "yes"}, "deferrable is 'yes'. Give True or False"),
+        ({"save_browser_data": "False"}, "save_browser_data is 'False'. Give True or False"),
         ({"wait_for_completion": 0}, "wait_for_completion is 0. Give True or False"),
         ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
         ({"poll_interval": 0}, "poll_interval is 0. Give a positive number of seconds"),

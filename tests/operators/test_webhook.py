@@ -275,6 +275,40 @@ class TestACallback:
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in "".join(capfd.readouterr())
 
+    def test_whose_token_cannot_be_stored_is_not_expected_and_the_task_polls(
+        self, worker, emulator, webhooks, monkeypatch, capfd
+    ):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        push = run.ti.xcom_push
+
+        def refuse(key, value):
+            if key == "wait":
+                raise OSError("S3: SlowDown")
+            push(key, value)
+
+        monkeypatch.setattr(run.ti, "xcom_push", refuse)
+        assert arguments_of(deferred(run))[TOKEN_KEY] is None
+        assert emulator.tasks[0].callback_url is None
+        assert "so it polls" in "".join(capfd.readouterr())
+
+    def test_whose_token_cannot_be_stored_again_does_not_stop_the_run_of_an_earlier_try(
+        self, worker, emulator, webhooks, store, monkeypatch
+    ):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        first = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
+        deferred(first)
+        last = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
+        push = last.ti.xcom_push
+
+        def refuse(key, value):
+            if key == "wait":
+                raise OSError("S3: SlowDown")
+            push(key, value)
+
+        monkeypatch.setattr(last.ti, "xcom_push", refuse)
+        deferred(last)
+        assert [task.status for task in emulator.tasks] == ["running"]
+
     def test_costs_no_result_where_the_xcom_cannot_be_written(self, worker, emulator, webhooks, monkeypatch):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = deferred(run)

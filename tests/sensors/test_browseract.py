@@ -215,6 +215,26 @@ def test_a_run_that_the_triggerer_could_not_poll_is_waited_for_without_a_worker_
     assert deferred.value.trigger.deadline == deadline
 
 
+def test_a_connection_that_cannot_be_read_after_the_deferral_is_waited_for(emulator, monkeypatch):
+    task_id = started(emulator)
+    emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+    monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
+    event = WaitEvent(task_id, End.ENDED, time.time() + 3600).payload()
+    with pytest.raises(TaskDeferred):
+        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+
+
+@BOTH_WAYS
+def test_an_output_path_that_is_rendered_to_none_is_an_error(emulator, deferrable):
+    sensor = TaskSensor(
+        task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}", deferrable=deferrable
+    )
+    sensor.output_path = None
+    with pytest.raises(AirflowFailException, match="output_path was given, but Airflow rendered it to None"):
+        sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+
+
 def test_a_run_that_the_triggerer_could_not_poll_until_its_deadline_is_a_timeout(emulator):
     task_id = started(emulator, duration=60.0)
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
@@ -248,7 +268,6 @@ class TestARefusedKey:
         assert wait(task_id)["logged_in"] is False
 
     def test_that_stays_refused_fails_the_task(self, monkeypatch):
-        monkeypatch.setattr(sensors, "REFUSED_FOR", 0.3)
         task_id = started(self.emulator, duration=60.0)
         self.refuse(None, skip=1)
         with pytest.raises(AirflowFailException, match="Invalid API key"):

@@ -109,6 +109,14 @@ def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
     assert "HTTP 503" in event.reason
 
 
+def test_a_large_output_is_left_to_the_worker_that_resumes(emulator, monkeypatch):
+    monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
+    emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
+    made = trigger(start())
+    assert wait(made).end is End.ENDED
+    assert made._seen is None
+
+
 def test_a_connection_that_cannot_be_read_is_told_and_does_not_raise(emulator):
     event = wait(
         TaskTrigger(
@@ -349,7 +357,7 @@ class TestAKill:
         asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
         assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped (BrowserAct failed" in said
-        assert f"until someone stops it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
+        assert f"until you stop it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
     def test_whose_stop_hangs_does_not_hold_the_triggerer(self, emulator, waiting, monkeypatch, capfd):
         monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
@@ -359,7 +367,7 @@ class TestAKill:
         assert time.monotonic() - began < 5
         assert "could not be stopped (" in "".join(capfd.readouterr())
 
-    def test_ends_in_time_even_if_airflow_does_not_answer(self, emulator, waiting, airflow, monkeypatch):
+    def test_ends_in_time_even_if_airflow_does_not_answer(self, emulator, waiting, airflow, monkeypatch, capfd):
         async def never(**_):
             await asyncio.sleep(3600)
 
@@ -369,6 +377,7 @@ class TestAKill:
         asyncio.run(waiting.on_kill())
         assert time.monotonic() - began < 5
         assert emulator.tasks[0].status == "running"
+        assert "was not stopped within 0.2 seconds. The triggerer keeps trying" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("bounded", [False, True], ids=["as it is", "with Airflow's time limit around it"])
     def test_is_not_cut_off_by_airflows_repeated_cancels(self, emulator, waiting, bounded):

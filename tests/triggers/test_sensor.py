@@ -175,6 +175,11 @@ class TestTheResult:
         assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)
         assert supervisor.xcoms["return_value"] == text
 
+    def test_that_is_large_is_left_to_a_worker(self, emulator, supervisor, monkeypatch):
+        monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
+        assert not isinstance(run(started(emulator, "x" * 20_000)), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
+
     def test_with_multiple_outputs_is_left_to_a_worker_which_pushes_each_of_them(self, emulator, supervisor):
         assert not isinstance(run(started(emulator), multiple_outputs=True), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
