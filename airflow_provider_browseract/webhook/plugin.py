@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from airflow_provider_browseract.compat import AirflowPlugin
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
 log = logging.getLogger(__name__)
+
+_TOKEN = re.compile(r"(?<=/)[A-Za-z0-9_-]{43}(?=/|$)")
+"""A part of a path that has the form of a token."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,9 +58,11 @@ class CallbackApp:
 def _hide_token(scope: Scope) -> None:
     """Take the token out of the path that the server and its middlewares write into their logs afterwards."""
     before, route, _ = scope["path"].partition(f"{URL_PREFIX}{CALLBACK_PATH}/")
-    if route:
-        scope["path"] = f"{before}{route}hidden"
-        scope["raw_path"] = scope["path"].encode()
+    # A path that misses the route by a slash may have a token all the same.
+    path = f"{before}{route}hidden" if route else _TOKEN.sub("hidden", scope["path"])
+    if path != scope["path"]:
+        scope["path"] = path
+        scope["raw_path"] = path.encode()
 
 
 async def _unavailable(send: Callable[[Message], Awaitable[None]]) -> None:

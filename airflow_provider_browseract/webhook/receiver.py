@@ -18,6 +18,7 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.webhook import CALLBACK_PATH, OVER_PATH
 from airflow_provider_browseract.webhook.callback import Outcome, WaitingTask, digest, is_token
+from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,11 @@ BODY_TIMEOUT = 20.0
 """Seconds that a body may take to arrive; BrowserAct itself waits 30 for an answer."""
 
 THREADS = 4
-"""How many callbacks are worked on at once: as many threads and database connections they take at most."""
+"""How many requests are looked up at once, and how many callbacks resume their task at once: as many threads and
+database connections each of the two takes at most, so that strangers' requests do not hold up what is genuine."""
+
+WAITING = 64
+"""How many requests wait to be looked up at most. Beyond that the oldest gets 503, and BrowserAct sends it again."""
 
 _STATUS = {Outcome.TOO_EARLY: 202}
 
@@ -48,18 +53,19 @@ step.</p>
 def create_app() -> FastAPI:
     """Make the application that the plugin mounts: the route, a page, and nothing that describes them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    limiter = anyio.CapacityLimiter(THREADS)
+    desk = _Desk()
+    rare_log = RareLog(log)
 
     @app.post(CALLBACK_PATH + "/{run}/{token}")
     async def callback(run: str, token: str, request: Request) -> JSONResponse:
         try:
-            return await _receive(run, token, request, limiter)
-        except ClientDisconnect:
-            log.debug("A callback for %r was broken off", run)
-            return _answer("broken off", 400)
-        except Exception:  # noqa: BLE001 - logged without its variables, and sent again
-            # As text, since Airflow's logs may show the variables of a traceback, and one of them is the token.
-            log.error("A callback for %r could not be worked on:\n%s", run, traceback.format_exc())
+            return await _receive(run, token, request, desk)
+        except BusyError:
+            return _answer("busy", 503)
+        except Exception as error:  # noqa: BLE001 - BrowserAct sends the callback again
+            # Without a traceback: Airflow's logs may show its variables, and one of them is the token.
+            rare_log.error("A callback could not be handled, so the poll of its trigger ends the wait", error)
+            log.debug("The callback for %r:\n%s", run, traceback.format_exc())
             # BrowserAct sends a callback again after an answer of 5xx, and after no other.
             return _answer("unavailable", 503)
 
@@ -75,9 +81,16 @@ def create_app() -> FastAPI:
     return app
 
 
-async def _receive(run: str, token: str, request: Request, limiter: anyio.CapacityLimiter) -> JSONResponse:
-    if not _is_json(request.headers.get("content-type")):
-        return _answer("content type not supported", 415)
+class _Desk:
+    """Where requests wait: all of them to be looked up, and then those with the right token to resume a task."""
+
+    def __init__(self) -> None:
+        self.looks = NewestFirst(THREADS, WAITING)
+        self.look_threads = anyio.CapacityLimiter(THREADS)
+        self.resume_threads = anyio.CapacityLimiter(THREADS)
+
+
+async def _receive(run: str, token: str, request: Request, desk: _Desk) -> JSONResponse:
     try:
         waiting = WaitingTask.decode(run)
     except ValueError:
@@ -87,7 +100,8 @@ async def _receive(run: str, token: str, request: Request, limiter: anyio.Capaci
     # Here, not above: this module is also imported where there is no database.
     from airflow_provider_browseract.webhook.resume import Wait, look, resume
 
-    found = await anyio.to_thread.run_sync(look, waiting, digest(token), limiter=limiter)
+    async with desk.looks.turn():
+        found = await anyio.to_thread.run_sync(look, waiting, digest(token), limiter=desk.look_threads)
     if found is Outcome.UNKNOWN:
         log.debug("Callback for %s: %s", waiting, found)
         return _answer(found, 404)
@@ -96,7 +110,7 @@ async def _receive(run: str, token: str, request: Request, limiter: anyio.Capaci
     if body is not None and says_that_the_run_goes_on(body):
         outcome = Outcome.RUN_GOES_ON
     elif isinstance(found, Wait):
-        outcome = await anyio.to_thread.run_sync(resume, found, limiter=limiter)
+        outcome = await anyio.to_thread.run_sync(resume, found, limiter=desk.resume_threads)
     else:
         outcome = found
     log.info("Callback for %s: %s", waiting, outcome)
@@ -104,24 +118,24 @@ async def _receive(run: str, token: str, request: Request, limiter: anyio.Capaci
     return _answer(outcome, refusal or _STATUS.get(outcome, 200))
 
 
-def _is_json(content_type: str | None) -> bool:
-    # The vendor documents no header; only one that says something else is refused.
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
-    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
-
-
 async def _read(request: Request) -> tuple[bytes | None, int | None]:
-    """Read a body; or give the status that says why it was not read to its end."""
+    """Read a body of whatever content type, or return the status that says why it was not read to its end.
+
+    A sender that has hung up, perhaps because it waited too long for an answer, still hints at the end of the run.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
         return None, 413
     body = bytearray()
-    with anyio.move_on_after(BODY_TIMEOUT):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return None, 413
-        return bytes(body), None
+    try:
+        with anyio.move_on_after(BODY_TIMEOUT):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    return None, 413
+            return bytes(body), None
+    except ClientDisconnect:
+        return None, None
     return None, 408
 
 

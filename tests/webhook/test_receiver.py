@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -122,8 +123,18 @@ class TestACallbackForATaskThatWaits:
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
 
-    @pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8", "application/problem+json"])
-    async def test_may_name_its_json_in_several_ways(self, client, deferred, content_type):
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            None,
+            "application/json; charset=utf-8",
+            "application/problem+json",
+            # As senders that do not set it have by default.
+            "text/plain;charset=UTF-8",
+            "application/x-www-form-urlencoded",
+        ],
+    )
+    async def test_may_have_any_content_type(self, client, deferred, content_type):
         headers = {} if content_type is None else {"Content-Type": content_type}
         assert (await client.post(deferred.path, content=b"{}", headers=headers)).status_code == 200
 
@@ -300,13 +311,6 @@ class TestARequestThatIsNoCallback:
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.method_not_allowed"]
 
-    @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
-    async def test_with_another_content_type_gets_415(self, client, deferred, counted, content_type):
-        answer = await client.post(deferred.path, content=b"{}", headers={"Content-Type": content_type})
-        assert (answer.status_code, answer.json()) == (415, {"outcome": "content type not supported"})
-        assert deferred.state == "deferred"
-        assert counted == ["browseract.callback.content_type_not_supported"]
-
 
 class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
@@ -375,12 +379,11 @@ class TestTheBodyOfACallback:
         assert (sent.status, sent.outcome) == (408, "resumed")
         assert deferred.state == "scheduled"
 
-    async def test_that_is_broken_off_changes_nothing(self, deferred, counted, caplog):
+    async def test_of_a_sender_that_has_hung_up_still_hints_at_the_end(self, deferred, counted):
         sent = await Asgi(deferred.path, broken_off).send()
-        assert sent.status == 400
-        assert deferred.state == "deferred"
-        assert counted == ["browseract.callback.broken_off"]
-        assert not [record for record in caplog.records if record.levelno > logging.DEBUG and "callback" in record.name]
+        assert (sent.status, sent.outcome) == (200, "resumed")
+        assert deferred.state == "scheduled"
+        assert counted == ["browseract.callback.resumed"]
 
     @pytest.mark.parametrize("body", [endless, stalled])
     async def test_is_not_read_where_the_token_is_wrong(self, deferred, body):
@@ -421,6 +424,22 @@ class TestAnythingUnexpected:
         # What Airflow's logs may show besides the text are the variables of a traceback.
         assert not [record for record in caplog.records if record.exc_info]
         assert deferred.token not in caplog.text
+
+    async def test_is_logged_in_a_line_a_minute_however_often_it_happens(self, deferred, monkeypatch, caplog):
+        def away(*args, **kwargs):
+            raise ConnectionError("the database is away\nSELECT * FROM task_instance")
+
+        monkeypatch.setattr(resume, "create_session", away)
+        # Another route than that of other tests, which may have logged such a line within the minute.
+        transport = httpx.ASGITransport(app=CallbackApp())
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
+            for _ in range(100):
+                assert await call(sender, deferred.path.removeprefix("/browseract")) == (503, "unavailable")
+        said = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
+        assert said == [
+            "A callback could not be handled, so the poll of its trigger ends the wait (ConnectionError: the database "
+            "is away)."
+        ]
 
     async def test_in_making_the_route_gets_503_too(self, client, deferred, monkeypatch, caplog):
         def broken():
@@ -464,6 +483,56 @@ class TestTheServersLogs:
         assert scope["path"] == f"{root_path}/browseract/callback/hidden"
         assert scope["raw_path"] == scope["path"].encode()
         assert deferred.state == "scheduled"
+
+    @pytest.mark.parametrize(
+        "path", ["//browseract/callback/{}/{}", "/browseract//callback/{}/{}", "/callback/{}/{}/x"]
+    )
+    async def test_see_no_token_in_a_path_that_misses_the_route(self, deferred, path):
+        async def send(message):
+            pass
+
+        async def receive():
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        path = path.format(deferred.waiting.encode(), deferred.token)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "headers": [],
+            "query_string": b"",
+            "root_path": "",
+        }
+        await CallbackApp()(scope, receive, send)
+        assert deferred.token not in scope["path"]
+        assert scope["raw_path"] == scope["path"].encode()
+
+
+class TestAFlood:
+    async def test_of_forged_requests_does_not_delay_a_callback_behind_it(self, client, deferred, monkeypatch):
+        looks = []
+        look = resume.look
+
+        def slow_look(waiting, token_sha256):
+            time.sleep(0.01)
+            looks.append(token_sha256)
+            return look(waiting, token_sha256)
+
+        monkeypatch.setattr(resume, "look", slow_look)
+        forged = deferred.path.replace(deferred.token, "{}")
+        async with anyio.create_task_group() as group:
+            answers: list[int] = []
+
+            async def forge() -> None:
+                answers.append((await client.post(forged.format(new_token()), json=ENDED)).status_code)
+
+            for _ in range(300):
+                group.start_soon(forge)
+            await anyio.sleep(0.02)
+            assert await call(client, deferred.path) == (200, "resumed")
+        assert looks.index(digest(deferred.token)) < 3 * receiver.THREADS
+        assert set(answers) == {404, 503}
 
 
 class TestManyAtOnce:

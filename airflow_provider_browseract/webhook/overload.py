@@ -1,0 +1,93 @@
+"""What keeps a flood of requests from delaying callbacks or filling the log of the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class BusyError(Exception):
+    """Too many newer requests have come meanwhile."""
+
+
+class NewestFirst:
+    """Lets a few through at once. Of those that wait the newest is next, and the oldest is sent away if there are many.
+
+    A burst of forged requests then delays the ones before it and not a genuine callback behind it.
+
+    :param at_once: how many are let through at once.
+    :param waiting: how many may wait.
+    """
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._free = at_once
+        self._most = waiting
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn.
+
+        :raises BusyError: there is none.
+        """
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait()
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self) -> None:
+        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        if len(self._waiting) > self._most:
+            self._waiting.popleft().set_result(False)
+        try:
+            if not await mine:
+                raise BusyError
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled() and mine.result():
+                self._pass_on()
+            elif mine in self._waiting:
+                self._waiting.remove(mine)
+            raise
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.pop().set_result(True)
+        else:
+            self._free += 1
+
+
+class RareLog:
+    """Logs one line of an error that may come many times a second, once a minute, with how often it came.
+
+    :param log: where to.
+    :param every: seconds between two lines.
+    """
+
+    def __init__(self, log: logging.Logger, every: float = 60.0) -> None:
+        self._log = log
+        self._every = every
+        self._next = 0.0
+        self._unsaid = 0
+
+    def error(self, what: str, error: Exception) -> None:
+        """Log an error without its traceback, whose variables may be secret.
+
+        :param what: what failed.
+        :param error: why.
+        """
+        if time.monotonic() < self._next:
+            self._unsaid += 1
+            return
+        more = f" {self._unsaid} more since the last such line." if self._unsaid else ""
+        why = str(error).partition("\n")[0]
+        self._log.error("%s (%s: %s).%s", what, type(error).__name__, why, more)
+        self._next, self._unsaid = time.monotonic() + self._every, 0
