@@ -90,7 +90,7 @@ def test_airflow_shows_the_connection_form_with_every_field():
         shown = form.extra_fields[field.name]
         assert shown["description"] == field.description
         assert shown["schema"]["title"] == field.label
-        assert set(shown["schema"]["type"]) == {"integer" if field.is_time else "string", "null"}
+        assert set(shown["schema"]["type"]) == {"string" if field.kind == "text" else "integer", "null"}
 
 
 @pytest.mark.parametrize("point", ["airflow.plugins", "apache_airflow_provider", "pytest11"])

@@ -250,7 +250,14 @@ def get_task_status(task_id: str) -> Call[TaskStatus]:
 
 def get_task(task_id: str) -> Call[Task]:
     """Read everything about a task (``GET /v2/workflow/get-task``)."""
-    return Call("GET", "/v2/workflow/get-task", Task.read, {"task_id": task_id})
+
+    def read(data: Any) -> Task:
+        task = Task.read(data)
+        if task.id != task_id:
+            raise UnexpectedAnswerError("it is about another task")
+        return task
+
+    return Call("GET", "/v2/workflow/get-task", read, {"task_id": task_id})
 
 
 def list_tasks(

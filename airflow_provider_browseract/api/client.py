@@ -75,6 +75,8 @@ class ClientSettings:
     :param retries: how a call is tried again.
     :param user_agent: who is calling.
     :param connection: id of the Airflow connection that the settings come from, for error messages.
+    :param max_file_size: bytes of a file of a run at most. Default: 50 MiB, BrowserAct's own limit.
+    :param max_run_size: bytes of all files of a run at most. Default: 100 files of that size, its limit, too.
     """
 
     api_key: str = field(repr=False)
@@ -84,6 +86,8 @@ class ClientSettings:
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = f"airflow-provider-browseract/{__version__}"
     connection: str | None = None
+    max_file_size: int = 50 * 1024 * 1024
+    max_run_size: int = 100 * 50 * 1024 * 1024
 
     @property
     def longest_call(self) -> float:

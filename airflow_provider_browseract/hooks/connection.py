@@ -34,20 +34,20 @@ HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
 class ExtraField:
     """A field of the connection's extra.
 
-    :param is_time: it is a number of seconds, whole or fractional; text otherwise.
+    :param kind: ``seconds``, whole or fractional; ``bytes``, a whole number; or ``text``.
     """
 
     name: str
     label: str
     description: str
-    is_time: bool = True
+    kind: str = "seconds"
 
 
 WEBHOOK_BASE_URL = ExtraField(
     "webhook_base_url",
     "Webhook base URL",
     "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
-    is_time=False,
+    kind="text",
 )
 EXTRA_FIELDS = (
     WEBHOOK_BASE_URL,
@@ -57,6 +57,15 @@ EXTRA_FIELDS = (
         "retry_budget",
         "Retry budget",
         "Seconds during which a call that failed for a moment is tried again. Default: 60.",
+    ),
+    ExtraField(
+        "max_file_size", "Largest file", "Bytes of each file of a run at most. Default: 52428800 (50 MiB).", "bytes"
+    ),
+    ExtraField(
+        "max_run_size",
+        "Largest run",
+        "Bytes of all files of a run at most. Default: 5242880000 (100 files of 50 MiB).",
+        "bytes",
     ),
 )
 HIDDEN_FIELDS = ["login", "schema"]
@@ -104,7 +113,9 @@ def connection_type() -> dict[str, Any]:
                 "label": field.label,
                 "description": field.description,
                 "schema": (
-                    {"type": ["integer", "null"], "minimum": 1} if field.is_time else {"type": ["string", "null"]}
+                    {"type": ["string", "null"]}
+                    if field.kind == "text"
+                    else {"type": ["integer", "null"], "minimum": 1}
                 ),
             }
             for field in EXTRA_FIELDS
@@ -124,7 +135,7 @@ def form_widgets() -> dict[str, Any]:
     from wtforms.validators import Optional
 
     return {
-        field.name: (IntegerField if field.is_time else StringField)(
+        field.name: (StringField if field.kind == "text" else IntegerField)(
             field.label, validators=[Optional()], description=field.description
         )
         for field in EXTRA_FIELDS
@@ -167,10 +178,12 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     if warning and (connection.conn_id, warning) not in _warned:
         _warned.add((connection.conn_id, warning))
         log.warning("Connection %r: %s", connection.conn_id, warning)
+    given = {field: extra[field.name] for field in EXTRA_FIELDS if extra.get(field.name) not in (None, "")}
     timeouts = {
-        field.name: _seconds(connection, field.name, extra[field.name])
-        for field in EXTRA_FIELDS
-        if field.is_time and extra.get(field.name) not in (None, "")
+        field.name: _seconds(connection, field.name, value) for field, value in given.items() if field.kind == "seconds"
+    }
+    limits = {
+        field.name: _bytes(connection, field.name, value) for field, value in given.items() if field.kind == "bytes"
     }
     budget = timeouts.pop("retry_budget", None)
     client = ClientSettings(
@@ -179,7 +192,8 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
         user_agent=user_agent,
         retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
         connection=connection.conn_id,
-        **timeouts,
+        **timeouts,  # type: ignore[arg-type]
+        **limits,
     )
     return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)), warning)
 
@@ -215,6 +229,18 @@ def _seconds(connection: Connection, name: str, value: Any) -> float:
         raise ConnectionFieldError(
             f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Give a positive number of seconds."
         ) from None
+
+
+def _bytes(connection: Connection, name: str, value: Any) -> int:
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if type(number) is not int or number <= 0:
+        raise ConnectionFieldError(
+            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Give a positive whole number of bytes."
+        )
+    return number
 
 
 def _api_key(connection: Connection) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import socket
 import threading
 import time
 import uuid
@@ -20,17 +19,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-import requests
 import tenacity
 from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.runs.inputs import InputError, is_private
+from airflow_provider_browseract.hooks.fetching import (
+    AT_ONCE,
+    Allowance,
+    FileError,
+    FileSession,
+    Interrupted,
+    chunks_of,
+    no_addresses_in_debug_logs,
+)
+from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,
     FormatError,
@@ -39,6 +45,7 @@ from airflow_provider_browseract.runs.outputs import (
     files_of,
     format_of,
     media_type_of,
+    safe_name,
 )
 from airflow_provider_browseract.runs.report import facts
 
@@ -46,12 +53,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Output, Task
     from airflow_provider_browseract.hooks.following import Log
-
-AT_ONCE = 4
-"""How many files are fetched at once."""
-
-CHUNK = 256 * 1024
-"""Bytes that are read and written at a time. Larger pieces are slower: each is new memory from the system."""
 
 BLOCK = 5 * 1024 * 1024
 """Bytes that a store's client may collect before it sends them: the least that S3 takes as a part of a file."""
@@ -61,9 +62,6 @@ ATTEMPTS = 3
 
 PAUSE = 2.0
 """Seconds before the second attempt; the third waits longer."""
-
-REDIRECTS = 5
-"""How many redirects of a file's address are followed."""
 
 PREPARING = 600.0
 """Seconds that files are waited for which BrowserAct still prepares; a worker is held meanwhile."""
@@ -80,48 +78,12 @@ LEFT_AFTER = timedelta(hours=1)
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of what is not whole yet."""
 
-EXPIRED = frozenset({401, 403, 404, 410})
-"""What hosts answer to a link that was valid once."""
-
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "wasbs", "r2", "oss"})
 """Stores without folders, where making one would at most make a bucket."""
 
 
 class StorageError(Exception):
     """The store cannot be used; the message names it and says why."""
-
-
-class FileError(Exception):
-    """A file could not be fetched or written; the message says why, without its address.
-
-    :param expired: its link may not be valid any more.
-    :param temporary: the same may work a little later.
-    """
-
-    def __init__(self, why: str, *, expired: bool = False, temporary: bool = False) -> None:
-        super().__init__(why)
-        self.expired = expired
-        self.temporary = temporary
-
-
-class FileSession(requests.Session):
-    """A session for the hosts of files, which are not BrowserAct's API: it knows no key, and follows no redirect."""
-
-    def __init__(self, user_agent: str) -> None:
-        super().__init__()
-        # Encoded, a file's size would not be the announced one.
-        self.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
-        # Nor is anything for them in ~/.netrc.
-        self.auth = _no_auth
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=AT_ONCE))
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Find no redirect: requests would read the whole body that comes with one, however long."""
-
-
-class Interrupted(Exception):
-    """The fetching of files was broken off from outside."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +145,8 @@ class ResultStore:
         self._settings = settings
         self._log = log
         self._stop = threading.Event()
+        self._allowance = Allowance(settings.max_run_size)
+        self._sources: dict[str, str] = {}
 
     @cached_property
     def _root(self) -> ObjectStoragePath:
@@ -238,6 +202,8 @@ class ResultStore:
         :returns: what was kept and what was not.
         :raises StorageError: the store does not take even the text or the facts.
         """
+        if safe_name(task.id) != task.id:
+            raise StorageError(f"{task.id!r}, the id of the BrowserAct task, is no name for a folder.")
         results = Results(f"{self.output_path}/{task.id}")
         with _blaming_the_store(results.path):
             folder = f"{self._base}/{task.id}"
@@ -245,18 +211,28 @@ class ResultStore:
             self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task.output, output_format, folder, results)
+            self._sources = self._read_sources(f"{folder}/task.json")
         outcomes = self._save_files(task, folder, results, read_again)
         results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
         steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
-        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
+        sources = {kept.name: self._sources[kept.name] for kept in results.files if kept.name in self._sources}
+        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing, "sources": sources}
         with _blaming_the_store(results.path), self._writing(f"{folder}/task.json") as write:
             write(json.dumps(written, indent=1).encode())
         if not results.missing:
             self._tidy(folder)
         return results
+
+    def _read_sources(self, path: str) -> dict[str, str]:
+        """Read which of the files that an earlier try has written is which, by their names."""
+        try:
+            sources = json.loads(self._fs.cat_file(path))["sources"]
+            return {str(name): str(source) for name, source in sources.items()}
+        except Exception:  # noqa: BLE001 - without, files whose names are ambiguous are fetched again
+            return {}
 
     @property
     def _base(self) -> str:
@@ -329,7 +305,7 @@ class ResultStore:
             return {}
         self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
         pool = ThreadPoolExecutor(AT_ONCE, "browseract-file")
-        with closing(FileSession(self._settings.user_agent)) as session, _no_addresses_in_debug_logs():
+        with closing(FileSession(self._settings)) as session, no_addresses_in_debug_logs():
             try:
                 outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
                 return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
@@ -350,8 +326,10 @@ class ResultStore:
         )
         try:
             size = self._size_of(target)
-            if size is None or file.size not in (None, size):
+            surely_the_same = not file.ambiguous or self._sources.get(file.name) == file.source
+            if size is None or file.size not in (None, size) or not surely_the_same:
                 size = retrying(self._fetch_once, session, file, target)
+                self._sources[file.name] = file.source
             return self._kept(file.name, size, results)
         except FileError as error:
             return error
@@ -364,56 +342,23 @@ class ResultStore:
         """Fetch a file and give its size."""
         if self._stop.is_set():
             raise Interrupted
-        with self._opened(session, file) as (response, announced):
+        limit = self._settings.max_file_size
+        with session.opened(file) as (response, announced):
+            if announced is not None and announced > limit:
+                raise FileError(f"it has {announced} bytes, more than max_file_size={limit}")
             received = 0
             with self._writing(target) as write:
-                for chunk in response.iter_content(CHUNK):
-                    if self._stop.is_set():
-                        raise Interrupted
+                for chunk in chunks_of(response, self._stop):
                     received += len(chunk)
                     if announced is not None and received > announced:
                         raise FileError(f"it is larger than the {announced} bytes that were announced")
+                    if received > limit:
+                        raise FileError(f"it has more than max_file_size={limit} bytes")
+                    self._allowance.take(len(chunk))
                     write(chunk)
                 if announced is not None and received < announced:
                     raise FileError(f"only {received} of its {announced} bytes came", temporary=True)
             return received
-
-    @contextmanager
-    def _opened(self, session: FileSession, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
-        """Ask for a file, and give the answer and the size that was announced."""
-        url = file.url or ""
-        try:
-            for _ in range(REDIRECTS + 1):
-                self._check_host(url)
-                response = session.get(
-                    url,
-                    stream=True,
-                    allow_redirects=False,
-                    timeout=(self._settings.connect_timeout, self._settings.read_timeout),
-                )
-                with closing(response):
-                    if response.is_redirect:
-                        url = urljoin(url, response.headers["location"])
-                        continue
-                    yield response, _announced(file, response)
-                    return
-        except requests.RequestException as error:
-            # Its text has the address, which is as good as a key.
-            why = f"its host cannot be reached, or broke off ({type(error).__name__})"
-            raise FileError(why, temporary=True) from None
-        raise FileError(f"its address was redirected more than {REDIRECTS} times")
-
-    def _check_host(self, url: str) -> None:
-        try:
-            scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
-        except ValueError:
-            scheme, host = "", None
-        if scheme not in ("http", "https") or not host:
-            raise FileError("its address is not one of http or https")
-        if is_private(urlsplit(self._settings.base_url).hostname or ""):
-            return
-        if any(map(is_private, [host, *_addresses_of(host)])):
-            raise FileError(f"its address leads to the private host {host}")
 
     def _size_of(self, path: str) -> int | None:
         """Give the size of what is in the store already, or None."""
@@ -440,6 +385,9 @@ class ResultStore:
     def _name(self, temporary: str, path: str) -> None:
         """Give what is whole its own name."""
         if isinstance(self._fs, LocalFileSystem):
+            if self._fs.isdir(path):
+                # It would be moved into that folder.
+                raise IsADirectoryError(path)
             self._fs.mv(temporary, path)
             return
         # Not mv, which would take brackets in a name for a pattern.
@@ -476,58 +424,6 @@ def _blaming_the_store(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(f"{where}: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _no_addresses_in_debug_logs() -> Iterator[None]:
-    """Keep urllib3 from logging the addresses that it asks, each of which is as good as a key."""
-    logger = logging.getLogger("urllib3.connectionpool")
-    before = logger.level
-    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _addresses_of(host: str) -> list[str]:
-    """Look up the addresses of a host; none where that cannot be done here, as behind a proxy."""
-    try:
-        return [str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(host, None)]
-    except (OSError, UnicodeError):
-        return []
-
-
-def _announced(file: RunFile, response: requests.Response) -> int | None:
-    """Give the size of what is about to come, if it is said and surely that of the file."""
-    if response.status_code != 200:
-        raise FileError(
-            f"its host answered HTTP {response.status_code}",
-            expired=response.status_code in EXPIRED,
-            temporary=response.status_code >= 500 or response.status_code in (408, 429),
-        )
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        # What is announced is what comes through the network, and not what is in it.
-        return None
-    length = response.headers.get("content-length", "")
-    announced = int(length) if length.isdecimal() else None
-    is_right_size = announced is not None and announced == file.size
-    if _is_page(response) and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
-        raise FileError("its host answered with a web page", expired=True)
-    if None not in (announced, file.size) and announced != file.size:
-        raise FileError(f"its host has {announced} bytes of it, and BrowserAct announced {file.size}")
-    return file.size if announced is None else announced
-
-
-def _is_page(response: requests.Response) -> bool:
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower() in (
-        "text/html",
-        "application/xhtml+xml",
-    )
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _without_urls(text: str) -> str:

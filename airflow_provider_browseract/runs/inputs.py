@@ -25,6 +25,9 @@ E = TypeVar("E", bound=Enum)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that stand for the IPv4 address in their last four bytes."""
 
+NEAR_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")))
+"""IPv6 addresses that stand for an IPv4 address which a gateway nearby chooses, or that are deprecated."""
+
 LONGEST = 366 * 24 * 3600.0
 """The longest length of time that an argument can have, in seconds."""
 
@@ -347,6 +350,9 @@ def is_private(host: str) -> bool:
             address = ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, ValueError):
             return "." not in name or name.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
-    if isinstance(address, ipaddress.IPv6Address) and address in NAT64:
-        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return not address.is_global
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        elif any(address in network for network in NEAR_IPV6):
+            return True
+    return not address.is_global or address.is_multicast

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
 import math
 import mimetypes
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from airflow_provider_browseract.api.models import Output, Task, Word
 
@@ -246,6 +248,13 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
         csv.field_size_limit(before)
 
 
+SIGNATURE = re.compile(
+    "x-(amz|goog|oss)-.*|.*(signature|accesskeyid|accessid)|key-pair-id|policy|expires?|token|sig|s[eprtv]|spr|sk[a-z]+",
+    re.IGNORECASE,
+)
+"""Parts of a query that sign the address of a file, for S3, CloudFront, Google, Azure and OSS, and change each time."""
+
+
 @dataclass(frozen=True)
 class RunFile:
     """A file of a run.
@@ -254,12 +263,17 @@ class RunFile:
     :param url: where it can be fetched, for a while and by anyone: kept out of ``repr``. None while it is prepared.
     :param size: its size in bytes, if that was announced.
     :param broken: why it will not come any more, if so.
+    :param source: digest of what its address names, without what only signs the address.
+    :param ambiguous: another file of the run has the same name by itself, so that the next time the two may change
+        places in BrowserAct's lists, and with that their names.
     """
 
     name: str
     url: str | None = field(repr=False)
     size: int | None = None
     broken: str | None = None
+    source: str = ""
+    ambiguous: bool = False
 
     @property
     def pending(self) -> bool:
@@ -283,14 +297,31 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
         state = file.status or ""
         broken = file.error_message or (f"BrowserAct says {state}" if state.lower() in BROKEN_STATES else None)
         url = file.download_url or None
-        found.append(RunFile(_free_name(name, taken), url, file.file_size, None if url else broken))
-    urls = {file.download_url for file, _ in downloads}
-    same = {(_without_query(file.download_url or ""), name) for file, name in downloads}
-    for url in dict.fromkeys(task.output.files if task.output else ()):
-        name = safe_name(_name_in(url))
-        if url not in urls and (_without_query(url), name) not in same:
-            found.append(RunFile(_free_name(name, taken), url))
+        free = _free_name(name, taken)
+        ambiguous = not file.guid and often[name.lower()] > 1
+        found.append(
+            RunFile(free, url, file.file_size, None if url else broken, source_of(url or ""), ambiguous or free != name)
+        )
+    known = {source_of(file.download_url or "") for file, _ in downloads}
+    put_out = {source_of(url): (url, safe_name(_name_in(url))) for url in (task.output.files if task.output else ())}
+    often.update(name.lower() for source, (_, name) in put_out.items() if source not in known)
+    for source, (url, name) in put_out.items():
+        if source not in known:
+            found.append(RunFile(_free_name(name, taken), url, source=source, ambiguous=often[name.lower()] > 1))
     return tuple(found)
+
+
+def source_of(url: str) -> str:
+    """Return a short digest of what an address names, which stays the same when the address is signed anew.
+
+    :param url: the address of a file.
+    """
+    try:
+        parts = urlsplit(url)
+        named = [pair for pair in parse_qsl(parts.query) if not SIGNATURE.fullmatch(pair[0])]
+    except ValueError:
+        return ""
+    return hashlib.sha256(repr((parts.hostname, parts.path, sorted(named))).encode()).hexdigest()[:16]
 
 
 def media_type_of(name: str) -> str:
@@ -319,10 +350,6 @@ def _name_in(url: str) -> str:
         return unquote(urlsplit(url).path.rpartition("/")[2])
     except ValueError:
         return ""
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -159,6 +159,10 @@ class TestAnswers:
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
 
+    def test_an_answer_about_another_task_is_an_error(self):
+        with pytest.raises(errors.UnexpectedAnswerError, match="it is about another task"):
+            calls.get_task("7").read_answer(answer(200, {"id": "8", "status": "finished"}))
+
     def test_an_error_with_status_200_is_still_an_error(self):
         with pytest.raises(errors.TaskNotFoundError):
             calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))

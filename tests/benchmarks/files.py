@@ -48,7 +48,7 @@ def files() -> None:
 
 
 def _curl(urls: list[str], folder: Path) -> float:
-    from airflow_provider_browseract.hooks.results import AT_ONCE
+    from airflow_provider_browseract.hooks.fetching import AT_ONCE
 
     folder.mkdir()
     outputs = [part for number, url in enumerate(urls) for part in ("-o", str(folder / str(number)), url)]

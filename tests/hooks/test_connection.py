@@ -111,12 +111,31 @@ def logged(caplog):
 
 
 @pytest.mark.usefixtures("fresh_process")
+class TestLimitsOfSizes:
+    def test_are_browseracts_own_by_default(self):
+        client = read()
+        assert (client.max_file_size, client.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
+
+    @pytest.mark.parametrize("value", [1000, "1000"])
+    def test_are_numbers_of_bytes(self, value):
+        client = read(extra={"max_file_size": value, "max_run_size": value})
+        assert (client.max_file_size, client.max_run_size) == (1000, 1000)
+
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1e3", "50 MB"])
+    def test_that_are_none_are_named(self, value):
+        with pytest.raises(ConnectionFieldError, match=r"extra 'max_file_size' is .* positive whole number of bytes"):
+            read(extra={"max_file_size": value})
+
+
 class TestUnknownKeysOfTheExtra:
     def test_are_named_with_the_key_that_was_meant_and_all_known_keys(self, caplog):
         warning = read_all(extra={"webhook_url": "https://airflow.example.com"}).warning
         assert warning is not None
         assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
-        assert "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget." in warning
+        assert (
+            "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget, max_file_size, max_run_size."
+            in warning
+        )
         assert logged(caplog) == [f"Connection 'browseract_default': {warning}"]
 
     def test_without_a_resemblance_are_named_alone(self):
@@ -131,7 +150,7 @@ class TestUnknownKeysOfTheExtra:
         assert "hunter2" not in read_all(extra={"token": "hunter2"}).warning + caplog.text
 
     def test_are_not_warned_of_where_there_are_none(self, caplog):
-        assert read_all(extra={field.name: 1 for field in EXTRA_FIELDS if field.is_time}).warning is None
+        assert read_all(extra={field.name: 1 for field in EXTRA_FIELDS if field.kind != "text"}).warning is None
         assert read_all().warning is None
         assert logged(caplog) == []
 

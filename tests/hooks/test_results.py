@@ -14,6 +14,7 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
-from airflow_provider_browseract.hooks import results
+from airflow_provider_browseract.hooks import fetching, results
 from airflow_provider_browseract.hooks.results import ResultStore, StorageError
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -70,6 +71,8 @@ class Host:
         if kind == "flood":
             headers = {"Location": f"/plain/{path.partition('/')[2]}"}
             return StreamingResponse(_pieces(10**9), 302, headers)
+        if kind == "named":
+            return Response(path.split("/")[1].encode())
         if kind == "large":
             return StreamingResponse(_pieces(50 * 1024 * 1024))
         if kind == "endless":
@@ -255,7 +258,7 @@ class TestAgain:
         assert (store.folder / "a").read_bytes() == CONTENT
 
     def test_what_was_broken_off_leaves_no_half_file(self, store, host, monkeypatch):
-        monkeypatch.setattr(results, "CHUNK", 1000)
+        monkeypatch.setattr(fetching, "CHUNK", 1000)
         threads: list[threading.Thread] = []
 
         def interrupted(function, files):
@@ -275,8 +278,55 @@ class TestAgain:
 
 
 def _until_interrupted(function, file) -> None:
-    with suppress(results.Interrupted):
+    with suppress(fetching.Interrupted):
         function(file)
+
+    def test_files_of_one_name_that_have_changed_places_are_not_taken_for_each_other(self, store, host, monkeypatch):
+        first, second = store.url("named/one/a.csv"), store.url("named/two/a.csv")
+        host.failures["named"] = 0
+        again = store.save(task(urls=(first, second)))
+        assert [kept.name for kept in again.files] == ["a.csv", "a (2).csv"]
+        assert (store.folder / "a.csv").read_bytes() == b"one"
+        swapped = store.save(task(urls=(second, first)))
+        assert [kept.name for kept in swapped.files] == ["a.csv", "a (2).csv"]
+        assert ((store.folder / "a.csv").read_bytes(), (store.folder / "a (2).csv").read_bytes()) == (b"two", b"one")
+        host.requests.clear()
+        store.save(task(urls=(second, first)))
+        assert host.requests == []
+
+
+class TestLimits:
+    def test_of_a_file_end_it_without_the_others(self, store):
+        settings = replace(store.settings, max_file_size=len(CONTENT))
+        files = [download("bad", store.url("endless/a"), file_size=None), download("good", store.url("plain/b"))]
+        kept = store.save(task(*files), settings=settings)
+        assert kept.missing == {"bad": f"it has more than max_file_size={len(CONTENT)} bytes"}
+        assert kept.lost
+
+    def test_of_a_file_are_held_against_what_is_announced(self, store, host):
+        settings = replace(store.settings, max_file_size=len(CONTENT) - 1)
+        kept = store.save(task(download("bad", store.url("plain/a"))), settings=settings)
+        assert kept.missing == {"bad": f"it has {len(CONTENT)} bytes, more than max_file_size={len(CONTENT) - 1}"}
+
+    def test_of_a_run_are_for_all_of_its_files(self, store):
+        settings = replace(store.settings, max_run_size=len(CONTENT) + 1)
+        kept = store.save(task(*[download(name, store.url("plain/a")) for name in "ab"]), settings=settings)
+        assert len(kept.missing) == 1
+        assert "max_run_size" in next(iter(kept.missing.values()))
+
+
+@pytest.mark.parametrize("task_id", ["../../escaped", "a/b", "..", ".hidden", "a\\b"])
+def test_an_id_that_is_no_name_of_a_folder_writes_nothing(store, task_id):
+    with pytest.raises(StorageError, match="is no name for a folder"):
+        store.save(replace(task(text="x"), id=task_id))
+    assert not list(store.root.parent.rglob("task.json"))
+
+
+def test_a_folder_that_has_the_name_of_a_file_is_not_filled(store):
+    (store.folder / "a").mkdir(parents=True)
+    kept = store.save(task(download("a", store.url("plain/a"))))
+    assert "IsADirectoryError" in kept.missing["a"]
+    assert list((store.folder / "a").iterdir()) == []
 
 
 class TestAFileThatCannotBeFetched:
@@ -302,7 +352,7 @@ class TestAFileThatCannotBeFetched:
 
     def test_since_its_host_has_a_private_address_is_not_asked_for(self, store, monkeypatch):
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         kept = store.save(task(download("bad", "https://files.example/x")), settings=ClientSettings("app-secret"))
         assert kept.missing == {"bad": "its address leads to the private host files.example"}
 
@@ -317,7 +367,7 @@ class TestAFileThatCannotBeFetched:
 
     def test_since_it_is_redirected_to_a_private_address_is_not_asked_for_there(self, store, host, monkeypatch):
         # The test's own host is private too, so here alone it counts as public.
-        monkeypatch.setattr(results, "is_private", lambda name: name.startswith("169.254."))
+        monkeypatch.setattr(fetching, "is_private", lambda name: name.startswith("169.254."))
         kept = store.save(task(download("bad", store.url("private/a"))))
         assert kept.missing == {"bad": "its address leads to the private host 169.254.169.254"}
 

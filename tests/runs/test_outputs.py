@@ -21,6 +21,7 @@ from airflow_provider_browseract.runs.outputs import (
     format_of,
     read_output,
     safe_name,
+    source_of,
 )
 
 AUTO, JSON, CSV, TEXT = OutputFormat.AUTO, OutputFormat.JSON, OutputFormat.CSV, OutputFormat.TEXT
@@ -316,3 +317,42 @@ class TestFilesOfARun:
 def test_a_value_goes_through_json_unchanged():
     value = [{"a": [1, 2.5, None, "\u00fc"]}]
     assert read(json.dumps(value), JSON).value == value
+
+
+class TestTheSourceOfAFile:
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "X-Amz-Signature=1&X-Amz-Date=2&X-Amz-Expires=3",
+            "X-Goog-Signature=1&X-Goog-Credential=2",
+            "Expires=1&Signature=2&Key-Pair-Id=3&Policy=4",
+            "sv=1&se=2&sr=b&sp=r&sig=3&spr=https&skoid=4",
+            "OSSAccessKeyId=1&Expires=2&Signature=3",
+            "token=1&expires=2",
+        ],
+        ids=["S3", "Google", "CloudFront", "Azure", "OSS", "a token"],
+    )
+    def test_stays_the_same_when_its_address_is_signed_anew(self, query):
+        assert source_of(f"https://f/a?{query}") == source_of("https://f/a")
+
+    def test_differs_with_what_the_query_asks_for(self):
+        assert source_of("https://f/a?id=1&token=x") != source_of("https://f/a?id=2&token=x")
+
+    def test_does_not_show_the_address(self):
+        assert "secret" not in source_of("https://f/secret")
+
+
+class TestFilesOfOneName:
+    def test_that_differ_in_what_their_addresses_ask_for_are_both_kept(self):
+        run = task(
+            download("export.csv", download_url="https://f/export.csv?id=1"), files=("https://f/export.csv?id=2",)
+        )
+        assert [file.name for file in files_of(run)] == ["export.csv", "export (2).csv"]
+
+    def test_are_ambiguous_since_they_may_change_places(self):
+        run = task(files=("https://f/1/a.csv", "https://f/2/a.csv", "https://f/b.csv"))
+        assert [(file.name, file.ambiguous) for file in files_of(run)] == [
+            ("a.csv", True),
+            ("a (2).csv", True),
+            ("b.csv", False),
+        ]

@@ -1,0 +1,347 @@
+"""Fetching the files of a run from hosts that are not BrowserAct's API.
+
+Their addresses come from answers and redirects, so nothing of them is trusted: a request goes only to an address that
+was checked, and what comes is read in small pieces, with a limit for its size and for the time that it takes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import parse_url
+
+from airflow_provider_browseract.runs.inputs import is_private
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import ClientSettings
+    from airflow_provider_browseract.runs.outputs import RunFile
+
+AT_ONCE = 4
+"""How many files are fetched at once."""
+
+CHUNK = 256 * 1024
+"""Bytes that are read and written at a time. Larger pieces are slower: each is new memory from the system."""
+
+REDIRECTS = 5
+"""How many redirects of a file's address are followed."""
+
+FILE_TIME = 1800.0
+"""Seconds that one file may take. A host that sends a byte now and then would otherwise hold the worker for ever."""
+
+EXPIRED = frozenset({401, 403, 404, 410})
+"""What hosts answer to a link that was valid once."""
+
+CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""Content codings that some stores send although none is asked for, and what zlib calls them."""
+
+
+class FileError(Exception):
+    """A file could not be fetched or written; the message says why, without its address.
+
+    :param expired: its link may not be valid any more.
+    :param temporary: the same may work a little later.
+    """
+
+    def __init__(self, why: str, *, expired: bool = False, temporary: bool = False) -> None:
+        super().__init__(why)
+        self.expired = expired
+        self.temporary = temporary
+
+
+class Interrupted(Exception):
+    """The fetching of files was broken off from outside."""
+
+
+class Allowance:
+    """How many bytes a run may still have written.
+
+    :param limit: bytes of all files of the run together.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._left = limit
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Use some of it.
+
+        :raises FileError: less than that is left.
+        """
+        with self._lock:
+            self._left -= size
+            if self._left < 0:
+                raise FileError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
+
+
+class FileSession(requests.Session):
+    """A session for the hosts of files: it knows no key, follows no redirect, and connects to no private address.
+
+    :param settings: patience with the hosts, and the address of the API, whose host alone may be a private one.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._own_host = parse_url(settings.base_url).host
+        # With a coding, a file's size would not be the announced one.
+        self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
+        # Nor is anything for them in ~/.netrc.
+        self.auth = _no_auth
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(self._check_address))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find no redirect: requests would read the whole body that comes with one, however long."""
+
+    @contextmanager
+    def opened(self, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
+        """Ask for a file, and give the answer and the size that was announced.
+
+        :raises FileError: it cannot be had, or not from there.
+        """
+        url = file.url or ""
+        try:
+            for _ in range(REDIRECTS + 1):
+                request = self._prepare(url)
+                response = self.send(
+                    request,
+                    allow_redirects=False,
+                    timeout=(self._settings.connect_timeout, self._settings.read_timeout),
+                    **self.merge_environment_settings(request.url, {}, True, None, None),
+                )
+                with closing(response):
+                    if response.is_redirect:
+                        before, url = url, _joined(request.url or "", response.headers["location"])
+                        if before.startswith("https:") and not url.startswith("https:"):
+                            raise FileError("its address was redirected from https to another scheme")
+                        continue
+                    yield response, _announced(file, response)
+                    return
+        except (requests.RequestException, HTTPError) as error:
+            # Its text has the address, which is as good as a key.
+            why = f"its host cannot be reached, or broke off ({type(error).__name__})"
+            raise FileError(why, temporary=True) from None
+        raise FileError(f"its address was redirected more than {REDIRECTS} times")
+
+    def _prepare(self, url: str) -> requests.PreparedRequest:
+        """Make the request, and check the address as it will be used."""
+        if "\\" in url or not url.isprintable() or any(char.isspace() for char in url):
+            raise FileError("its address has characters that no address has")
+        try:
+            request = self.prepare_request(requests.Request("GET", url))
+            parts = parse_url(request.url or "")
+        except (requests.RequestException, LocationParseError, ValueError):
+            raise FileError("its address is not one of http or https") from None
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise FileError("its address is not one of http or https")
+        if parts.auth is not None:
+            raise FileError("its address has a user name or a password")
+        if parts.host != self._own_host and is_private(parts.host.strip("[]")):
+            raise FileError(f"its address leads to the private host {parts.host}")
+        if self._uses_proxy(request.url or ""):
+            # The proxy resolves the name, and may come to another result than this machine.
+            for address in _addresses_of(parts.host, parts.port):
+                self._check_address(parts.host, address)
+        return request
+
+    def _uses_proxy(self, url: str) -> bool:
+        return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
+
+    def _check_address(self, host: str, address: str) -> None:
+        """Check an address that a host's name leads to, before anything is sent there."""
+        if host != self._own_host and is_private(address):
+            raise FileError(f"its address leads to the private host {host}")
+
+
+class _Adapter(HTTPAdapter):
+    """Connects to addresses that were checked. A proxy resolves names by itself.
+
+    :param check: called with host and IP address before a connection is made; what it raises ends the request.
+    """
+
+    def __init__(self, check: Callable[[str, str], None]) -> None:
+        self._pools = _checked_pools(check)
+        super().__init__(pool_maxsize=AT_ONCE)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, with checked connections."""
+        super().init_poolmanager(*args, **kwargs)
+        manager: urllib3.PoolManager = self.poolmanager
+        manager.pool_classes_by_scheme = self._pools
+
+
+def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
+    """Return pools of connections that resolve a host, check each of its addresses, and connect to what was checked."""
+
+    class Checked(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            host = self._dns_host
+            addresses = _addresses_of(host, self.port)
+            for address in addresses:
+                check(host, address)
+            try:
+                # Where the name cannot be resolved, urllib3 says so in its own way.
+                for address in addresses[:-1]:
+                    self._dns_host = address
+                    try:
+                        return super()._new_conn()
+                    except HTTPError:
+                        continue
+                self._dns_host = addresses[-1] if addresses else host
+                return super()._new_conn()
+            finally:
+                # TLS asks for the name.
+                self._dns_host = host
+
+    class CheckedTLS(Checked, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Checked
+
+    class TLSPool(HTTPSConnectionPool):
+        ConnectionCls = CheckedTLS
+
+    return {"http": Pool, "https": TLSPool}
+
+
+def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[bytes]:
+    """Read an answer in pieces of at most :data:`CHUNK` bytes, without a content coding that it may have.
+
+    :param response: the answer.
+    :param stop: ends the reading when it is set.
+    :raises FileError: it takes too long, breaks off, or has a coding that cannot be read.
+    :raises Interrupted: ``stop`` was set.
+    """
+    coding = _coding(response)
+    decode = _decoder(coding) if coding else _as_it_is
+    until = time.monotonic() + FILE_TIME
+    try:
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
+            if stop.is_set():
+                raise Interrupted
+            if time.monotonic() > until:
+                raise FileError(f"it took longer than {FILE_TIME:g} seconds", temporary=True)
+            yield from decode(chunk)
+        yield from decode(b"")
+    except HTTPError as error:
+        why = f"its host cannot be reached, or broke off ({type(error).__name__})"
+        raise FileError(why, temporary=True) from None
+    except zlib.error:
+        raise FileError(f"it is not the {coding} that its host announced") from None
+
+
+def _as_it_is(chunk: bytes) -> Iterator[bytes]:
+    if chunk:
+        yield chunk
+
+
+def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
+    """Return a function that takes the pieces of a coded content and gives those of the content; b"" is the end."""
+    inflating = zlib.decompressobj(CODINGS[coding])
+
+    def decode(chunk: bytes) -> Iterator[bytes]:
+        nonlocal inflating
+        if not chunk and not inflating.eof:
+            raise FileError("its host broke off", temporary=True)
+        while chunk:
+            if inflating.eof:
+                # Several contents, one after the other, are one.
+                inflating = zlib.decompressobj(CODINGS[coding])
+            # Never more at once: a few bytes can stand for very many.
+            yield inflating.decompress(chunk, CHUNK)
+            chunk = inflating.unconsumed_tail or inflating.unused_data
+
+    return decode
+
+
+@contextmanager
+def no_addresses_in_debug_logs() -> Iterator[None]:
+    """Keep urllib3 from logging the addresses that it asks, each of which is as good as a key."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    before = logger.level
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _addresses_of(host: str, port: int | None) -> list[str]:
+    """Look up the IP addresses of a host; none where that cannot be done here."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    addresses = dict.fromkeys(str(each[4][0]) for each in found)
+    return [address for address in addresses if _is_address(address.partition("%")[0])]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise FileError("its address was redirected to something that is none") from None
+
+
+def _coding(response: requests.Response) -> str | None:
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return None
+    if coding not in CODINGS:
+        raise FileError(f"its host sent it with the content coding {coding[:20]!r}, which nobody asked for")
+    return coding
+
+
+def _announced(file: RunFile, response: requests.Response) -> int | None:
+    """Give the size of what is about to come, if it is said and surely that of the file."""
+    if response.status_code != 200:
+        raise FileError(
+            f"its host answered HTTP {response.status_code}",
+            expired=response.status_code in EXPIRED,
+            temporary=response.status_code >= 500 or response.status_code in (408, 429),
+        )
+    length = response.headers.get("content-length", "")
+    # With a coding, it is the size of what comes through the network, and not of what is in it.
+    announced = int(length) if length.isdecimal() and not _coding(response) else None
+    is_right_size = announced is not None and announced == file.size
+    if _is_page(response) and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
+        raise FileError("its host answered with a web page", expired=True)
+    if None not in (announced, file.size) and announced != file.size:
+        raise FileError(f"its host has {announced} bytes of it, and BrowserAct announced {file.size}")
+    return file.size if announced is None else announced
+
+
+def _is_page(response: requests.Response) -> bool:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower() in (
+        "text/html",
+        "application/xhtml+xml",
+    )
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
