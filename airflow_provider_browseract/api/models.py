@@ -193,8 +193,8 @@ class Task:
             failure=_readable(fields.get("task_failure_info"), Failure.read),
             profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
             credit=_int(fields.get("credit")),
-            live_url=_text(live.get("live_url")) if isinstance(live, Mapping) else _text(fields.get("live_url")),
-            log_detail_url=_text(fields.get("log_detail_url")),
+            live_url=_link((live if isinstance(live, Mapping) else fields).get("live_url")),
+            log_detail_url=_link(fields.get("log_detail_url")),
             input_parameters=_text(fields.get("input_parameters")),
             download_files=_readable_items(fields.get("download_files"), DownloadFile.read),
             files_expires_at=_int(fields.get("files_expires_at")),
@@ -354,6 +354,14 @@ def _id(value: Json) -> str | None:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _link(value: Json) -> str | None:
+    """Read an address that people are shown as a link: one of http or https, in one piece."""
+    url = _text(value)
+    if url is None or not url.lower().startswith(("http://", "https://")):
+        return None
+    return None if any(char.isspace() or not char.isprintable() for char in url) else url
 
 
 def _int(value: Json) -> int | None:

@@ -7,8 +7,10 @@ early for that, the trigger finds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 from uuid import UUID
 
 from airflow_provider_browseract.api.models import Task
@@ -103,14 +105,24 @@ def _read_options(options: Any) -> Answer:
     return chosen[0]
 
 
+LINK_CHARACTERS = ":/?#[]@!$&'*+,;=%~"
+"""What a link in Markdown may have besides letters, digits and ``_.-``; not the parentheses that would end it."""
+
+
+def _escaped(text: str) -> str:
+    """Return a text as Markdown that shows just that text, without links, pictures and HTML."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
+
+
 def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
     Airflow keeps the first text of a task instance for all its later questions, so this one says what it is about.
     """
-    last = f" Its last step so far is {name_step(task.steps[-1])}" if task.steps else ""
+    # What a step is to do was written by a page, or by what has read the page.
+    last = f" Its last step so far is {_escaped(name_step(task.steps[-1]))}" if task.steps else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
-    shown = [f"[{name}]({url})" for name, url in links.items() if url]
+    shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     without = [] if limit is None else [f"Without an answer within {limit:g} seconds, **{default.option}** is chosen."]
     return "\n\n".join(
         [

@@ -23,6 +23,7 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
+    count_in_task,
     in_dag_test,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -483,10 +484,18 @@ class WaitingOperator(BaseOperator):
             # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
             shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
             after = f", {seconds:g} seconds after the end of the run"
-        no_callback = ""
-        if told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None:
-            no_callback = " No callback had resumed it."
-        self.log.info("Woken by a %s%s.%s", told.woken_by, after, no_callback)
+        missed = told.woken_by is WokenBy.POLL and told.callback_token_sha256 is not None
+        # A callback that comes right after the deferral is turned away.
+        if missed and (task.finished_at is None or task.finished_at.timestamp() > wait.first_poll_at):
+            count_in_task("browseract.callbacks_missed")
+            self.log.warning(
+                "Woken by a poll%s, and by no callback.\nIf that happens often, test connection %r: the test says "
+                "whether webhook_base_url leads to the callback route. API servers log callbacks that they cannot handle.",
+                after,
+                self.browseract_conn_id,
+            )
+        else:
+            self.log.info("Woken by a %s%s.", told.woken_by, after)
         self._show_wait(context, wait.callback_token_sha256, shown)
 
     def _show_wait(self, context: Context, callback_token_sha256: str | None, shown: dict[str, Any]) -> bool:

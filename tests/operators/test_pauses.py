@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseNotifier
 
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
+from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators import waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
+from airflow_provider_browseract.runs.waiting import RESUMES, Answer, End, WaitEvent
 from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -65,6 +67,16 @@ class TestAsking:
         assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
         assert "Without an answer" not in question["body"]
+
+    def test_shows_text_of_a_page_as_text_and_its_links_as_they_are(self):
+        step = Step(1, "running", "![x](https://evil.example/t.png) [Sign in](https://evil.example) <b>", None, None)
+        body = required_action._what_to_do(
+            Task("7", TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
+            Answer.STOP,
+            None,
+        )
+        assert r"\!\[x\]\(https\:\/\/evil\.example\/t\.png\) \[Sign in\]" in body
+        assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in body
 
     def test_says_what_is_chosen_without_an_answer_and_when(self, worker, emulator, people):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume"))

@@ -207,12 +207,22 @@ class TestTheSafetyNet:
         assert arguments_of(deferral.value)["first_poll_at"] >= before + CORE_RACE_GRACE + CALLBACK_GRACE
 
     def test_finishes_a_run_whose_callback_is_lost_and_says_so(self, worker, emulator, webhooks, capfd):
+        emulator.next_run(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() is not None
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
-        assert "No callback had resumed it." in log
+        assert "and by no callback.\nIf that happens often, test connection 'browseract_default'" in log
+
+    def test_does_not_complain_of_a_run_that_had_ended_before_a_callback_could_resume_the_task(
+        self, worker, emulator, webhooks, monkeypatch, capfd
+    ):
+        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.CALLBACK_GRACE", 1.0)
+        worker(workflow_id=ORDERS.id, deferrable=True).run()
+        log = "".join(capfd.readouterr())
+        assert "Woken by a poll" in log
+        assert "no callback" not in log
 
     def test_does_not_complain_of_callbacks_where_none_were_asked_for(self, worker, emulator, connect, capfd):
         worker(workflow_id=ORDERS.id, deferrable=True).run()
