@@ -490,7 +490,8 @@ class WaitingOperator(BaseOperator):
             count_in_task("browseract.callbacks_missed")
             self.log.warning(
                 "Woken by a poll%s, and by no callback.\nIf that happens often, test connection %r: the test says "
-                "whether webhook_base_url leads to the callback route. API servers log callbacks that they cannot handle.",
+                "whether webhook_base_url leads to the callback route. API servers log callbacks that they could not "
+                "handle.",
                 after,
                 self.browseract_conn_id,
             )

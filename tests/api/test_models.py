@@ -169,3 +169,11 @@ def test_a_signed_download_address_is_not_in_its_repr():
     file = DownloadFile.read({"guid": "g", "downloadUrl": "https://signed/secret"})
     assert file.download_url == "https://signed/secret"
     assert "secret" not in repr(file)
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "//x.example", "https://x.example/a b", "https://x\n", 7, ""]
+)
+def test_an_address_that_is_no_link_is_none(url):
+    task = Task.read({"id": "7", "status": "paused", "live_url": url, "log_detail_url": url})
+    assert (task.live_url, task.log_detail_url) == (None, None)
