@@ -141,6 +141,10 @@ class Runs:
             if delivery.task_id == task_id and "/browseract/" in delivery.url and delivery.status == "finished"
         ]
 
+    def triggerers_said(self, what: str) -> int:
+        """Return how often the triggerers' own logs have a text."""
+        return sum(file.read_text(errors="replace").count(what) for file in self.airflow.home.glob("triggerer*.out"))
+
     def check(self) -> collections.Counter:
         """Check that each ended once and well and was started once; give the ways in which they were woken."""
         woken: collections.Counter = collections.Counter()
@@ -326,6 +330,7 @@ def test_a_forged_flood_resumes_nothing_and_a_real_callback_is_served_meanwhile(
 @pytest.mark.skipif(not HAS_ON_KILL, reason="before Airflow 3.3 the core tells no trigger")
 @pytest.mark.parametrize("action", ["failed", "success", "clear"])
 def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
+    not_found = runs.triggerers_said("XCom not found")
     runs.start((600, 600), [None])
     runs.wait_until_all_are("deferred", timeout=60)
     # The trigger has to run before it can be told.
@@ -338,6 +343,9 @@ def test_a_person_who_ends_the_wait_stops_the_run(runs, action):
         path = f"dags/callbacks/dagRuns/{runs.run_id}/taskInstances/search/0"
         runs.airflow.api("PATCH", path, json={"new_state": action})
     runs.emulator.wait_until(lambda: runs.tasks[0].status == "canceled", timeout=60)
+    if action != "clear":
+        # Airflow logs an error for each XCom that is asked for and does not exist.
+        assert runs.triggerers_said("XCom not found") == not_found
     if action == "clear":
         runs.wait_until_all_are("success", timeout=120)
         assert [task.status for task in runs.tasks] == ["canceled", "finished"]
