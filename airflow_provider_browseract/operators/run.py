@@ -280,6 +280,10 @@ class RunOperator(WaitingOperator):
         """Push what later tasks need of a run, and wait for it if that is wanted."""
         wait = RunWait(begun.task_id, begun.entry.deadline, begun.entry.callback_token_sha256)
         self._hand_on(context, begun)
+        if self._killed:
+            # The signal came during a call, before the run was known. Airflow lets the code continue after it.
+            self._end_killed()
+            self._raise_if_killed()
         task, wait = self._look_once(context, begun, wait)
         if not self.wait_for_completion:
             self._browseract_task_id = None
@@ -404,10 +408,6 @@ class RunOperator(WaitingOperator):
             self.log.info("Started BrowserAct task %s of %s.", begun.task_id, self._what)
         else:
             self.log.info("Reattaching to BrowserAct task %s, which an earlier try has started.", begun.task_id)
-        if self._killed:
-            # The signal came during a call, before the run was known. Airflow lets the code continue after it.
-            self._end_killed()
-            self._raise_if_killed()
         return begun
 
     def _fail_to_begin(self, tries: Tries, error: Exception, entry: Entry | None) -> NoReturn:

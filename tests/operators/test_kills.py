@@ -179,6 +179,24 @@ class TestSigtermThatNobodyAskedFor:
             signal.signal(signal.SIGTERM, before)
         assert [task.status for task in emulator.tasks] == ["finished"]
 
+    def test_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator, monkeypatch):
+        emulator.next_run(SEARCH.id, duration=0.0)
+        attempt = tries(store=None)
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def killed_meanwhile(call):
+            if call.starts_run:
+                operator.on_kill()
+            answer = send(call)
+            if call.starts_run:
+                emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+            return answer
+
+        monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+        assert len(operator.execute(attempt.context)) == 2
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
+
     def test_before_a_start_is_sent_starts_nothing(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
