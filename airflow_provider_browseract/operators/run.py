@@ -280,10 +280,10 @@ class RunOperator(WaitingOperator):
         """Push what later tasks need of a run, and wait for it if that is wanted."""
         wait = RunWait(begun.task_id, begun.entry.deadline, begun.entry.callback_token_sha256)
         self._hand_on(context, begun)
-        if self._killed:
+        if self._killed and self._kill_error is None:
             # The signal came during a call, before the run was known. Airflow lets the code continue after it.
             self._end_killed()
-            self._raise_if_killed()
+        self._raise_if_killed()
         task, wait = self._look_once(context, begun, wait)
         if not self.wait_for_completion:
             self._browseract_task_id = None
