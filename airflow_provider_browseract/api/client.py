@@ -7,6 +7,7 @@ used; proxy variables of the environment are.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class BrowserActClient:
     @cached_property
     def _session(self) -> requests.Session:
         session = requests.Session()
+        session.verify = trusted_certificates() or True
         session.mount("https://", _Adapter())
         session.headers.update(self.settings.headers)
         return session
@@ -369,7 +371,23 @@ def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
 def _ssl_context() -> ssl.SSLContext:
     # Reading the certificates blocks for long enough to be felt by other triggers, and a copy takes some 500 KiB:
     # so once a process, in a thread.
-    return httpx.create_ssl_context()
+    certificates = trusted_certificates()
+    if certificates is None:
+        return httpx.create_ssl_context()
+    is_folder = os.path.isdir(certificates)
+    return ssl.create_default_context(
+        cafile=None if is_folder else certificates, capath=certificates if is_folder else None
+    )
+
+
+def trusted_certificates() -> str | None:
+    """Return the file or folder of certificates that the environment names, or None for those of certifi.
+
+    requests knows two of the variables and httpx the other two, so that a worker and a triggerer with the same
+    environment would trust different hosts.
+    """
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    return next((path for path in map(os.environ.get, names) if path), None)
 
 
 class _RequestsBearer(AuthBase):

@@ -225,8 +225,8 @@ class UntrustedCertificateError(ConnectionFailedError):
 
     remedy = (
         f"Check the host of {THE_CONNECTION} (field API address). If a private authority issued the certificate, set "
-        "both REQUESTS_CA_BUNDLE and SSL_CERT_FILE to a file with the certificates to trust, for workers, triggerers "
-        "and API servers."
+        "SSL_CERT_FILE or REQUESTS_CA_BUNDLE to a file with the certificates to trust, for workers, triggerers and API "
+        "servers."
     )
     temporary = False
 

@@ -96,6 +96,8 @@ class FileSession(requests.Session):
     """
 
     def __init__(self, settings: ClientSettings) -> None:
+        from airflow_provider_browseract.api.client import trusted_certificates
+
         super().__init__()
         self._settings = settings
         self._own_host = parse_url(settings.base_url).host
@@ -103,6 +105,7 @@ class FileSession(requests.Session):
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Nor is anything for them in ~/.netrc.
         self.auth = _no_auth
+        self.verify = trusted_certificates() or True
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(self._check_address))
 
@@ -123,7 +126,7 @@ class FileSession(requests.Session):
                     request,
                     allow_redirects=False,
                     timeout=(self._settings.connect_timeout, self._settings.read_timeout),
-                    **self.merge_environment_settings(request.url, {}, True, None, None),
+                    **self.merge_environment_settings(request.url, {}, True, self.verify, None),
                 )
                 with closing(response):
                     if response.is_redirect:

@@ -320,6 +320,7 @@ class WaitingOperator(BaseOperator):
                 last_seen=wait.last_seen,
                 steps_told=wait.steps_told,
                 pauses=wait.pauses,
+                hints_in_vain=wait.hints_in_vain,
                 on_paused=self.on_paused,
                 tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
                 pause_told=pause_told,
@@ -414,6 +415,8 @@ class WaitingOperator(BaseOperator):
             told.end,
             told.woken_by,
         )
+        if told.woken_by is WokenBy.CALLBACK:
+            wait = replace(wait, hints_in_vain=wait.hints_in_vain + 1)
         self._defer(context, wait)
 
     def _log_news(self, wait: RunWait, task: Task) -> RunWait:

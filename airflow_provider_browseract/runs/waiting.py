@@ -62,6 +62,9 @@ RESUMES = 3
 RESUME_GRACE = 30.0
 """Seconds for which BrowserAct may still show a run as paused after it was resumed."""
 
+HINTS = 5
+"""Callbacks in vain after which none resumes the task: whoever has the address could start workers for ever."""
+
 UNKNOWN_POLLS = 30
 """How many times in a row, and over :data:`PATIENCE` seconds, a run has to be ``unknown`` to end the wait."""
 
@@ -152,6 +155,7 @@ class RunWait:
     :param last_seen: the status that the log has reported last; None before the first.
     :param steps_told: how many steps of the run the log has reported.
     :param first_poll_at: moment of the trigger's first poll, which tells the waits of a run apart.
+    :param hints_in_vain: how many callbacks have resumed the task although the run had not ended; see :data:`HINTS`.
     """
 
     browseract_task_id: str
@@ -163,6 +167,7 @@ class RunWait:
     last_seen: str | None = None
     steps_told: int = 0
     first_poll_at: float = 0.0
+    hints_in_vain: int = 0
 
     def unasked(self) -> RunWait:
         """Return the same wait without a question to a person."""

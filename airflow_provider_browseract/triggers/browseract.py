@@ -141,6 +141,7 @@ class TaskTrigger(_Stored, BaseTrigger):
     :param last_seen: the status that the log has already told.
     :param steps_told: how many steps the log has already told.
     :param pauses: how many pauses of the run have ended a wait; the event repeats it.
+    :param hints_in_vain: see :class:`~airflow_provider_browseract.runs.waiting.RunWait`; the callback route reads it.
     :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
     :param tell_pauses_from: moment from which on a pause of the run ends the wait; None if no pause does.
     :param pause_told: the pause that the run is in has been told already.
@@ -164,6 +165,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         last_seen: str | None = None,
         steps_told: int = 0,
         pauses: int = 0,
+        hints_in_vain: int = 0,
         on_paused: str = OnPaused.WAIT.value,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
@@ -183,6 +185,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         self.last_seen = last_seen
         self.steps_told = steps_told
         self.pauses = pauses
+        self.hints_in_vain = hints_in_vain
         self.on_paused = on_paused
         self.tell_pauses_from = tell_pauses_from
         self.pause_told = pause_told

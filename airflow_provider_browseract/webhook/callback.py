@@ -60,6 +60,9 @@ class Outcome(Word):
     NOT_WAITING = "not waiting"
     """The task went on without this callback, or is over."""
 
+    IGNORED = "ignored"
+    """Several callbacks for the wait were no end of the run, so that this one does not resume the task either."""
+
     RUN_GOES_ON = "run goes on"
     """The callback told of a change that is not the end of the run."""
 

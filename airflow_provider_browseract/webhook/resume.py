@@ -22,7 +22,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import update
 from sqlalchemy.orm import lazyload
 
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     WAIT_XCOM,
@@ -79,6 +79,8 @@ def look(waiting: WaitingTask, token_sha256: str) -> Wait | Outcome:
         arguments: dict[str, Any] = trigger.kwargs
         if not _matches(arguments, token_sha256):
             return Outcome.UNKNOWN
+        if arguments.get("hints_in_vain", 0) >= HINTS:
+            return Outcome.IGNORED
         if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=CORE_RACE_GRACE):
             return Outcome.TOO_EARLY
         return Wait(waiting, ti.id, trigger.id, arguments)

@@ -48,11 +48,15 @@ def certificate(tmp_path_factory):
     return pem
 
 
-@pytest.fixture
-def trusted(certificate, monkeypatch) -> Iterator[None]:
-    """Both clients trust the certificate."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
+
+
+@pytest.fixture(params=CERTIFICATES)
+def trusted(request, certificate, monkeypatch) -> Iterator[None]:
+    """Both clients trust the certificate, whichever of the variables names it."""
+    for name in (*CERTIFICATES, "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(request.param, str(certificate))
     client._ssl_context.cache_clear()
     yield
     client._ssl_context.cache_clear()

@@ -252,6 +252,7 @@ class TestACallback:
             run.operator().execute_complete(run.context, callback_event(first))
         kept = ("browseract_task_id", "deadline", "poll_interval", TOKEN_KEY)
         assert [arguments_of(again.value)[name] for name in kept] == [arguments_of(first)[name] for name in kept]
+        assert (arguments_of(first)["hints_in_vain"], arguments_of(again.value)["hints_in_vain"]) == (0, 1)
         assert "is running, and not ended as a callback reported" in "".join(capfd.readouterr())
         assert len(emulator.tasks) == 1
 

@@ -19,7 +19,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
@@ -154,6 +154,13 @@ class TestACallbackForATaskThatWaits:
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.too_early"]
+
+    async def test_is_ignored_after_several_that_were_no_end_of_the_run(self, client, deferred, counted):
+        deferred.defer(hints_in_vain=HINTS - 1)
+        assert await call(client, deferred.path) == (200, "resumed")
+        deferred.defer(hints_in_vain=HINTS)
+        assert await call(client, deferred.path) == (200, "ignored")
+        assert deferred.state == "deferred"
 
     async def test_resumes_it_once_the_grace_is_over(self, client, deferred):
         deferred.defer(ago=CORE_RACE_GRACE + 0.1)
