@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError
-from airflow_provider_browseract.runs.inputs import InputError, read_seconds
+from airflow_provider_browseract.runs.inputs import InputError, is_private, read_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,7 +163,7 @@ class ConnectionSettings:
 def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
     """Read a connection, wherever it came from.
 
-    Log a warning if its extra has unknown keys, once per process and connection.
+    Log a warning of unknown keys in its extra, and of a public address without TLS, once per process and connection.
 
     :param connection: password is the API key; host (with scheme, or with the scheme in ``schema``, and a port)
         overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, numbers also as text.
@@ -174,7 +174,8 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     from airflow_provider_browseract.api.retries import RetryPolicy
 
     extra = connection.extra_dejson
-    warning = _unknown_keys(extra)
+    base_url = _base_url(connection)
+    warning = " ".join(filter(None, (_unknown_keys(extra), _unencrypted(base_url)))) or None
     if warning and (connection.conn_id, warning) not in _warned:
         _warned.add((connection.conn_id, warning))
         log.warning("Connection %r: %s", connection.conn_id, warning)
@@ -188,7 +189,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     budget = timeouts.pop("retry_budget", None)
     client = ClientSettings(
         api_key=_api_key(connection),
-        base_url=_base_url(connection),
+        base_url=base_url,
         user_agent=user_agent,
         retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
         connection=connection.conn_id,
@@ -209,6 +210,14 @@ def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
         nearest = get_close_matches(key, known, n=1)
         named.append(f"{key!r} (did you mean {nearest[0]!r}?)" if nearest else repr(key))
     return f"The extra has unknown keys, which are ignored: {', '.join(named)}. Known keys: {', '.join(known)}."
+
+
+def _unencrypted(base_url: str) -> str | None:
+    """Return a warning where the API key would travel through the internet in clear text."""
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or is_private(parts.hostname or ""):
+        return None
+    return "The API address begins with http://, so the API key is sent unencrypted. Use https://."
 
 
 def _webhook_base_url(connection: Connection, value: Any) -> str | None:

@@ -314,12 +314,20 @@ class TestServing:
 
     def test_no_web_framework_is_imported_until_something_is_served(self) -> None:
         code = (
-            f"import sys, {PACKAGE}, {PACKAGE}.pytest_plugin\n"
+            f"import sys, {PACKAGE}, airflow_provider_browseract.pytest_plugin\n"
             "heavy = {'airflow', 'fastapi', 'httpx', 'starlette', 'uvicorn', 'requests'}\n"
             "print(sorted(heavy & set(sys.modules)))"
         )
         answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
         assert answer.stdout.strip() == "[]"
+
+    def test_the_pytest_plugin_imports_nothing_of_it_before_a_test_uses_it(self) -> None:
+        code = (
+            "import sys, airflow_provider_browseract.pytest_plugin\n"
+            "print(sorted(name for name in sys.modules if name.startswith('airflow')))"
+        )
+        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert answer.stdout.strip() == "['airflow_provider_browseract', 'airflow_provider_browseract.pytest_plugin']"
 
 
 class TestTheCommand:

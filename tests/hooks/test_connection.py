@@ -127,6 +127,20 @@ class TestLimitsOfSizes:
             read(extra={"max_file_size": value})
 
 
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [
+        ("http://api.browseract.com", True),
+        ("https://api.browseract.com", False),
+        ("http://127.0.0.1:8010", False),
+        ("http://gateway.internal", False),
+    ],
+)
+def test_a_public_address_without_tls_is_warned_of(host, warned):
+    warning = read_all(host=host).warning
+    assert ("sent unencrypted" in (warning or "")) is warned
+
+
 class TestUnknownKeysOfTheExtra:
     def test_are_named_with_the_key_that_was_meant_and_all_known_keys(self, caplog):
         warning = read_all(extra={"webhook_url": "https://airflow.example.com"}).warning

@@ -72,3 +72,10 @@ def test_a_canceled_run_is_an_error_even_with_an_output():
 def test_a_run_that_has_not_ended_has_no_result(status):
     with pytest.raises(RunLostError, match=f"has the status {status}"):
         check_finished(task(status, output=Output(string="[]")))
+
+
+def test_a_picture_whose_address_may_be_signed_is_not_shown():
+    steps = (Step(1, "failed", "read", None, "https://shots.example/1.png?X-Amz-Signature=secret"),)
+    with pytest.raises(RunFailedError) as caught:
+        check_finished(task(TaskStatus.FAILED, steps=steps))
+    assert "shots.example" not in str(caught.value)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
     """Serve an emulator during a test, with ``browseract_default`` set to lead to it."""
-    # pytest loads this module in every run, also where nothing of it is used.
+    # pytest loads this module in every run of every project of the environment, so it imports nothing before.
     from airflow_provider_browseract.emulator import Emulator
 
     with Emulator().serve() as running:
