@@ -38,6 +38,7 @@ from airflow_provider_browseract.runs.inputs import (
 from airflow_provider_browseract.webhook import callback
 
 if TYPE_CHECKING:
+    import requests
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
@@ -578,10 +579,7 @@ class BrowserActHook(BaseHook):
             )
         if (answer.status_code, answer.content) == (404, callback.UNKNOWN_ANSWER):
             return True, f"Callbacks arrive at {base_url}."
-        return False, (
-            f"But {base_url} does not lead to the callback route: it answered HTTP {answer.status_code}. Check its "
-            "path; where a login stands in front of the API server, callbacks need a relay."
-        )
+        return False, _why_callbacks_do_not_arrive(base_url, answer)
 
     def _read(self, connection: Connection) -> form.ConnectionSettings:
         from airflow import __version__ as airflow_version
@@ -702,6 +700,26 @@ class BrowserActHook(BaseHook):
             # Such as Airflow's task timeout, which interrupts wherever the code is.
             self.log.error("Interrupted during %s: a run may go on, and cost credits, without its id known.", call.name)
             raise
+
+
+def _why_callbacks_do_not_arrive(base_url: str, answer: requests.Response) -> str:
+    """Return what is wrong where the callback route did not answer as it does to an unknown token."""
+    said = f"HTTP {answer.status_code}"
+    if answer.status_code == 503 and answer.content.startswith(b'{"outcome":'):
+        return (
+            f"But the callback route at {base_url} cannot handle callbacks now ({said}): Airflow's database does not "
+            "answer, or this version of the provider does not know this Airflow. See the log of the API server."
+        )
+    is_page = "html" in answer.headers.get("content-type", "").lower()
+    if answer.is_redirect or answer.status_code in (401, 403) or (is_page and answer.ok):
+        return (
+            f"But a login, or another gateway, answers at {base_url} ({said}) in place of the callback route. "
+            "Callbacks need a relay there."
+        )
+    return (
+        f"But {base_url} does not lead to the callback route: it answered {said}. Check its path, and that the "
+        "provider is installed where the API server runs."
+    )
 
 
 @contextmanager

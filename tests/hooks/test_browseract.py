@@ -5,6 +5,7 @@ import json
 from datetime import datetime
 
 import pytest
+from fastapi import FastAPI, Response
 
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
@@ -513,6 +514,30 @@ class TestTestingTheConnection:
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert "does not lead to the callback route: it answered HTTP 404" in message
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (Response('{"outcome":"unavailable"}', 503), "cannot handle callbacks now (HTTP 503): Airflow's database"),
+            (
+                Response("<html>", 503, media_type="text/html"),
+                "does not lead to the callback route: it answered HTTP 503",
+            ),
+            (Response(status_code=302, headers={"location": "/login"}), "a login, or another gateway, answers at"),
+            (Response(status_code=401), "(HTTP 401) in place of the callback route. Callbacks need a relay"),
+            (Response("<html>log in", media_type="text/html"), "a login, or another gateway, answers at"),
+            (Response("{}", 404), "Check its path, and that the provider is installed"),
+        ],
+        ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
+    )
+    def test_callbacks_that_do_not_arrive_are_told_apart_by_the_answer(self, emulator, connect, answer, message):
+        app = FastAPI()
+        app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
+        with served(app) as port:
+            connect(extra={"webhook_base_url": f"http://127.0.0.1:{port}"})
+            good, said = BrowserActHook().test_connection()
+        assert good is False
+        assert message in said
 
     def test_callbacks_that_cannot_be_tried_from_here_are_no_fault(self, emulator, connect):
         connect(extra={"webhook_base_url": "http://127.0.0.1:9"})
