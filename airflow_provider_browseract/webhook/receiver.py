@@ -32,8 +32,9 @@ THREADS = 4
 """How many requests are looked up at once, and how many callbacks resume their task at once: as many threads and
 database connections each of the two takes at most, so that strangers' requests do not hold up what is genuine."""
 
-WAITING = 64
-"""How many requests wait to be looked up at most. Beyond that the oldest gets 503, and BrowserAct sends it again."""
+WAITING = 2000
+"""How many requests wait to be looked up at most: some seconds' worth, so that many runs may end at the same moment.
+Beyond that the oldest gets 503, and BrowserAct sends it again."""
 
 _STATUS = {Outcome.TOO_EARLY: 202}
 
