@@ -100,7 +100,7 @@ class FileSession(requests.Session):
 
         super().__init__()
         self._settings = settings
-        self._own_host = parse_url(settings.base_url).host
+        self._own_host = (parse_url(settings.base_url).host or "").strip("[]")
         # With a coding, a file's size would not be the announced one.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Nor is anything for them in ~/.netrc.
@@ -155,8 +155,7 @@ class FileSession(requests.Session):
             raise FileError("its address is not one of http or https")
         if parts.auth is not None:
             raise FileError("its address has a user name or a password")
-        if parts.host != self._own_host and is_private(parts.host.strip("[]")):
-            raise FileError(f"its address leads to the private host {parts.host}")
+        self._check_address(parts.host, parts.host)
         if self._uses_proxy(request.url or ""):
             # The proxy resolves the name, and may come to another result than this machine.
             for address in _addresses_of(parts.host, parts.port):
@@ -167,8 +166,8 @@ class FileSession(requests.Session):
         return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
 
     def _check_address(self, host: str, address: str) -> None:
-        """Check an address that a host's name leads to, before anything is sent there."""
-        if host != self._own_host and is_private(address):
+        """Check a host's name, or an IP address that it leads to, before anything is sent there."""
+        if host.strip("[]") != self._own_host and is_private(address.strip("[]")):
             raise FileError(f"its address leads to the private host {host}")
 
 
