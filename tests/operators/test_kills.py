@@ -54,7 +54,7 @@ def airflow(store, monkeypatch) -> Airflow:
 @pytest.fixture
 def tries(worker, store, airflow, set_extra, emulator):
     """Makes the tries of one task instance that waits in its worker for a run of a minute."""
-    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=0.5)
+    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=2)
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
     def make(*, max_tries: int = 1, try_number: int = 1, **arguments):

@@ -23,7 +23,7 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=0.5, webhook_base_url="http://127.0.0.1:1")
+    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=2, webhook_base_url="http://127.0.0.1:1")
 
 
 @pytest.fixture
