@@ -10,6 +10,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.catalogue import results_for
+from tests.e2e.local_airflow import wait_for
 
 from .round import Outcome, Round, world
 
@@ -50,7 +51,10 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
     # The first request for a run follows its start, and the second one is a poll.
     polled = lambda: [request.endpoint for request in emulator.requests].count("get-task") >= 2  # noqa: E731
     emulator.wait_until(polled, timeout=120)
-    [(worker, _)] = airflow.busy_workers()
+    # A worker of the task before may still be ending.
+    [(worker, _)] = wait_for(
+        "The only busy worker", lambda: found if len(found := airflow.busy_workers()) == 1 else None, timeout=60
+    )
     worker.terminate()
     assert airflow.wait_for_run("faults", run_id) == "success"
     with capsys.disabled():
