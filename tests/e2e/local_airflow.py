@@ -248,11 +248,13 @@ class LocalAirflow:
 
     def busy_workers(self) -> list[tuple[psutil.Process, psutil.Process]]:
         """Give each worker of the LocalExecutor that has a task, and the process of that task."""
-        return [
-            (worker, children[0])
-            for worker in sorted(self.processes("scheduler"), key=lambda process: process.pid)
-            if "airflow worker" in " ".join(worker.cmdline()) and (children := worker.children())
-        ]
+        busy = []
+        for worker in sorted(self.processes("scheduler"), key=lambda process: process.pid):
+            # One that has just ended is none.
+            with suppress(psutil.Error):
+                if "airflow worker" in " ".join(worker.cmdline()) and (children := worker.children()):
+                    busy.append((worker, children[0]))
+        return busy
 
     @contextmanager
     def frozen(self, component: str) -> Iterator[None]:
