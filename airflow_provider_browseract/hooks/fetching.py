@@ -137,9 +137,7 @@ class FileSession(requests.Session):
                     yield response, _announced(file, response)
                     return
         except (requests.RequestException, HTTPError) as error:
-            # Its text has the address, which is as good as a key.
-            why = f"its host cannot be reached, or broke off ({type(error).__name__})"
-            raise FileError(why, temporary=True) from None
+            raise _broken_off(error) from None
         raise FileError(f"its address was redirected more than {REDIRECTS} times")
 
     def _prepare(self, url: str) -> requests.PreparedRequest:
@@ -243,10 +241,14 @@ def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[by
             yield from decode(chunk)
         yield from decode(b"")
     except HTTPError as error:
-        why = f"its host cannot be reached, or broke off ({type(error).__name__})"
-        raise FileError(why, temporary=True) from None
+        raise _broken_off(error) from None
     except zlib.error:
         raise FileError(f"it is not the {coding} that its host announced") from None
+
+
+def _broken_off(error: Exception) -> FileError:
+    # Its text has the address, which is as good as a key.
+    return FileError(f"its host cannot be reached, or broke off ({type(error).__name__})", temporary=True)
 
 
 def _as_it_is(chunk: bytes) -> Iterator[bytes]:

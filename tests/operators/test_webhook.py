@@ -67,6 +67,18 @@ def callback_event(deferral: TaskDeferred) -> dict:
     ).payload()
 
 
+def refuse_the_xcom_wait(ti, monkeypatch) -> None:
+    """Let the XCom backend of a task instance refuse to store how it waits."""
+    push = ti.xcom_push
+
+    def refuse(key, value):
+        if key == "wait":
+            raise OSError("S3: SlowDown")
+        push(key, value)
+
+    monkeypatch.setattr(ti, "xcom_push", refuse)
+
+
 class TestTheCallbackAddress:
     def test_names_the_task_instance_and_carries_a_token_of_which_only_the_digest_is_kept(
         self, worker, emulator, webhooks
@@ -290,14 +302,7 @@ class TestACallback:
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        push = run.ti.xcom_push
-
-        def refuse(key, value):
-            if key == "wait":
-                raise OSError("S3: SlowDown")
-            push(key, value)
-
-        monkeypatch.setattr(run.ti, "xcom_push", refuse)
+        refuse_the_xcom_wait(run.ti, monkeypatch)
         assert arguments_of(deferred(run))[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
         assert "so it polls" in "".join(capfd.readouterr())
@@ -309,14 +314,7 @@ class TestACallback:
         first = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
         deferred(first)
         last = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
-        push = last.ti.xcom_push
-
-        def refuse(key, value):
-            if key == "wait":
-                raise OSError("S3: SlowDown")
-            push(key, value)
-
-        monkeypatch.setattr(last.ti, "xcom_push", refuse)
+        refuse_the_xcom_wait(last.ti, monkeypatch)
         deferred(last)
         assert [task.status for task in emulator.tasks] == ["running"]
 
@@ -324,14 +322,7 @@ class TestACallback:
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        push = run.ti.xcom_push
-
-        def refuse(key, value):
-            if key == "wait":
-                raise RuntimeError("the API server is away")
-            push(key, value)
-
-        monkeypatch.setattr(run.ti, "xcom_push", refuse)
+        refuse_the_xcom_wait(run.ti, monkeypatch)
         assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
 
 
