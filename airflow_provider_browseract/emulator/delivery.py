@@ -14,6 +14,9 @@ from airflow_provider_browseract.emulator.service import Transition
 #: How often a callback is tried; only an answer of 5xx leads to another attempt.
 ATTEMPTS = 3
 
+#: Ends a request as soon as it is sent.
+HANG_UP = httpx.Timeout(None, read=0.0)
+
 
 class CallbackSender:
     """Sends the callbacks of status changes, each task's in order.
@@ -86,10 +89,17 @@ class CallbackSender:
             try:
                 # The limit is on the whole answer; the client's own counts from packet to packet.
                 answer = await asyncio.wait_for(
-                    self._client.post(url, content=body, headers={"Content-Type": "application/json"}),
+                    self._client.post(
+                        url,
+                        content=body,
+                        headers={"Content-Type": "application/json"},
+                        timeout=HANG_UP if fault == "hung_up" else httpx.USE_CLIENT_DEFAULT,
+                    ),
                     self._emulator.callback_timeout,
                 )
                 http_status = answer.status_code
+            except httpx.ReadTimeout:
+                error = "hung up"
             except asyncio.TimeoutError:
                 error = f"no answer within {self._emulator.callback_timeout:g} s"
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_answer", "reset", "refused"]
-CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order"]
+CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order", "hung_up"]
 
 #: The endpoint name for faults of every endpoint of the API (files are not part of it).
 EVERY_ENDPOINT = "*"
@@ -133,6 +133,11 @@ class CallbackFault:
         """
         return cls("out_of_order")
 
+    @classmethod
+    def hung_up(cls) -> CallbackFault:
+        """Deliver it, but close the connection without waiting for the answer."""
+        return cls("hung_up")
+
 
 Fault = TypeVar("Fault", RequestFault, CallbackFault)
 
@@ -208,6 +213,7 @@ _CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
     "late": CallbackFault.late,
     "doubled": CallbackFault.doubled,
     "out_of_order": CallbackFault.out_of_order,
+    "hung_up": CallbackFault.hung_up,
 }
 
 

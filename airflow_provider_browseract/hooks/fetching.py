@@ -88,6 +88,11 @@ class Allowance:
             if self._left < 0:
                 raise FileError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
 
+    def give_back(self, size: int) -> None:
+        """Have as much of it again, since what was written was deleted."""
+        with self._lock:
+            self._left += size
+
 
 class FileSession(requests.Session):
     """A session for the hosts of files: it knows no key, follows no redirect, and connects to no private address.

@@ -347,17 +347,22 @@ class ResultStore:
             if announced is not None and announced > limit:
                 raise FileError(f"it has {announced} bytes, more than max_file_size={limit}")
             received = 0
-            with self._writing(target) as write:
-                for chunk in chunks_of(response, self._stop):
-                    received += len(chunk)
-                    if announced is not None and received > announced:
-                        raise FileError(f"it is larger than the {announced} bytes that were announced")
-                    if received > limit:
-                        raise FileError(f"it has more than max_file_size={limit} bytes")
-                    self._allowance.take(len(chunk))
-                    write(chunk)
-                if announced is not None and received < announced:
-                    raise FileError(f"only {received} of its {announced} bytes came", temporary=True)
+            try:
+                with self._writing(target) as write:
+                    for chunk in chunks_of(response, self._stop):
+                        received += len(chunk)
+                        self._allowance.take(len(chunk))
+                        if announced is not None and received > announced:
+                            raise FileError(f"it is larger than the {announced} bytes that were announced")
+                        if received > limit:
+                            raise FileError(f"it has more than max_file_size={limit} bytes")
+                        write(chunk)
+                    if announced is not None and received < announced:
+                        raise FileError(f"only {received} of its {announced} bytes came", temporary=True)
+            except FileError:
+                # What was written is deleted.
+                self._allowance.give_back(received)
+                raise
             return received
 
     def _size_of(self, path: str) -> int | None:

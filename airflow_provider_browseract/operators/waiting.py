@@ -298,7 +298,8 @@ class WaitingOperator(BaseOperator):
             poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
             self.log.info("Waiting in the triggerer, which polls the run every %g seconds.", poll_interval)
         else:
-            safety = DEFAULT_POLL_INTERVAL if self._tells_pauses else SAFETY_POLL_INTERVAL
+            only_polls_tell = self._tells_pauses or wait.callback_missed
+            safety = DEFAULT_POLL_INTERVAL if only_polls_tell else SAFETY_POLL_INTERVAL
             poll_interval, grace = self._poll_interval(safety), CORE_RACE_GRACE + CALLBACK_GRACE
             self.log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
@@ -383,6 +384,8 @@ class WaitingOperator(BaseOperator):
             wait = self._log_news(wait, seen)
         if told.end is End.WENT_ON:
             wait = wait.unasked()
+        if told.end is End.ENDED and told.woken_by is WokenBy.POLL:
+            wait = replace(wait, callback_missed=True)
         if then is Next.PAUSE and told.answer is not None:
             if wait.question is None:
                 # Airflow shows a question that is still open in later tries too.

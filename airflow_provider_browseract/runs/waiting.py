@@ -156,6 +156,8 @@ class RunWait:
     :param steps_told: how many steps of the run the log has reported.
     :param first_poll_at: moment of the trigger's first poll, which tells the waits of a run apart.
     :param hints_in_vain: how many callbacks have resumed the task although the run had not ended; see :data:`HINTS`.
+    :param callback_missed: a poll found the end of the run and no callback reported it, so the next wait polls at the
+        interval that runs without a callback have.
     """
 
     browseract_task_id: str
@@ -168,6 +170,7 @@ class RunWait:
     steps_told: int = 0
     first_poll_at: float = 0.0
     hints_in_vain: int = 0
+    callback_missed: bool = False
 
     def unasked(self) -> RunWait:
         """Return the same wait without a question to a person."""

@@ -19,7 +19,7 @@ from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 TRIGGERS = "airflow_provider_browseract.triggers."
 """Module path of our triggers."""
+
+LOCK_TIMEOUT = 5.0
+"""Seconds to wait for the row of a task instance that another transaction has locked. PostgreSQL alone would wait for
+ever, and four such callbacks would hold up all others. Then the callback gets 503, and BrowserAct sends it again."""
 
 AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XComModel.set).parameters else {}
 """Keyword that makes Airflow store an XCom as workers do. Without it (before Airflow 3.2) JSON text is stored."""
@@ -154,6 +158,8 @@ def _claim(session: Session, wait: Wait, now: datetime) -> bool:
     An update that matches nothing changes nothing, and one that matches keeps the row until the transaction ends: on
     every database, and without a lock for callbacks that do not get this far.
     """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}"))
     claim = (
         update(TaskInstance)
         .where(

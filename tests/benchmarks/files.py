@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 FILES = 10
@@ -47,6 +49,26 @@ def files() -> None:
     )
 
 
+def inflated() -> None:
+    """Memory of a process that stores a file of 50 MiB whose host sends it with gzip and does not say its size."""
+    command = [sys.executable, "-m", "tests.benchmarks.files"]
+    with tempfile.TemporaryDirectory() as folder:
+        with subprocess.Popen([*command, "serve_gzip"], stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout
+                url = server.stdout.readline().strip()
+                done = subprocess.run(
+                    [*command, "fetch_gzip", url, folder], stdout=subprocess.PIPE, check=True, text=True
+                )
+            finally:
+                server.terminate()
+        sent, more = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"a file of {SIZE >> 20} MiB, sent with gzip as {sent >> 10} KiB and without a length: {more / 2**20:.1f} MiB "
+        f"more memory (limit 64 MiB), urllib3 {version('urllib3')}"
+    )
+
+
 def _curl(urls: list[str], folder: Path) -> float:
     from airflow_provider_browseract.hooks.fetching import AT_ONCE
 
@@ -79,6 +101,48 @@ def _fetch(task: dict[str, str], folder: str) -> None:
     print(json.dumps([took, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 
 
+def _fetch_gzip(url: str, folder: str) -> None:
+    from airflow_provider_browseract.api.client import ClientSettings
+    from airflow_provider_browseract.api.models import Output, Task, TaskStatus
+    from airflow_provider_browseract.hooks.results import ResultStore
+    from airflow_provider_browseract.runs.outputs import OutputFormat
+
+    # The file is on the host of the API, which alone may be a private one.
+    store = ResultStore(f"file://{folder}", ClientSettings("app-emulator", url), logging.getLogger())
+    store.check()
+    run = Task("7", TaskStatus.FINISHED, output=Output(None, (url,)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results = store.save(run, OutputFormat.AUTO, lambda: run)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert [kept.size for kept in results.files] == [SIZE], results.missing
+    print(json.dumps([len(_zeros()), 1024 * (after - before)]))
+
+
+def _zeros() -> bytes:
+    return gzip.compress(bytes(SIZE))
+
+
+def _serve_gzip() -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    content = _zeros()
+
+    class Host(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            # The end of the connection is the end of the file.
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Host) as server:
+        print(f"http://127.0.0.1:{server.server_port}/export.csv", flush=True)
+        server.serve_forever()
+
+
 def _serve() -> None:
     import signal
 
@@ -102,5 +166,9 @@ def _serve() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         _serve()
-    else:
+    elif sys.argv[1] == "fetch":
         _fetch(json.loads(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1] == "serve_gzip":
+        _serve_gzip()
+    else:
+        _fetch_gzip(*sys.argv[2:])

@@ -212,9 +212,11 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "imports": imports,
     "triggers": triggers,
     "route": webhook.route,
+    "strangers": webhook.strangers,
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
     "files": files.files,
+    "inflated": files.inflated,
 }
 
 

@@ -6,19 +6,25 @@ import asyncio
 import collections
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
+from airflow_provider_browseract.webhook.callback import WaitingTask, digest, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
-from tests.e2e.postgres import postgres
+from tests.e2e.postgres import Database, postgres
 
 DAGS = Path(__file__).parent / "dags"
 ROOT = Path(__file__).parents[2]
@@ -34,6 +40,17 @@ SPACING = 4.0
 CALLBACKS_PER_SECOND = 100
 SECONDS = 30
 
+FLOOD = 1500
+"""How many forged callbacks a genuine one is behind, each of :data:`FLOODS` times."""
+
+FLOODS = 5
+HUNG_UP = 100
+OUTAGE = 1000
+TASK = "callback"
+FIRST_INDEX = 1000
+"""Map index of the first task instance that is made by hand."""
+
+BODY = b'{"id": "7", "status": "finished"}'
 
 WAYS = {
     "callback": "the callback resumes the task",
@@ -96,35 +113,154 @@ def _taken(airflow: LocalAirflow, run_id: str, way: str, ended: dict[str, float]
 
 def route() -> None:
     """How fast the route answers, and whether it keeps up with a stream of callbacks that each resume a task."""
+    with _only_the_route() as (airflow, _, run_id):
+        print(_in_a_process_of_its_own("stream", airflow, run_id))
+
+
+def strangers() -> None:
+    """What forged callbacks and senders that hang up do to genuine callbacks, and forged ones to the server's log."""
+    with _only_the_route() as (airflow, database, run_id):
+        print(_in_a_process_of_its_own("behind_a_flood", airflow, run_id))
+        print(_in_a_process_of_its_own("hung_up", airflow, run_id))
+        log = airflow.home / "api-server.out"
+        database.stop()
+        try:
+            before = len(log.read_text(errors="replace").splitlines())
+            answers = asyncio.run(_post_all(_forged(airflow, run_id, OUTAGE)))
+            lines = log.read_text(errors="replace").splitlines()[before:]
+        finally:
+            database.start()
+        # The API server's own access log has a line for each request that it gets.
+        others = [line for line in lines if "/browseract/callback/" not in line]
+        print(
+            f"{OUTAGE} forged callbacks while the database is away: {dict(answers)}, {len(others)} lines in the log of "
+            f"the API server (limit 20), beside {len(lines) - len(others)} of its access log"
+        )
+
+
+@contextmanager
+def _only_the_route() -> Iterator[tuple[LocalAirflow, Database, str]]:
+    """Run an Airflow whose task instances nobody but the route touches; give its database and a DAG run too."""
     with tempfile.TemporaryDirectory() as folder, postgres() as database:
         airflow = LocalAirflow(Path(folder, "airflow"), DAGS, {"PYTHONPATH": str(ROOT)}, database=database.url)
         with airflow.running():
             run_id = airflow.trigger("wakeup")
             wait_for("Task instances", lambda: airflow.task_instances("wakeup", run_id), timeout=60)
-            # From here on nobody but the route touches them.
             airflow.stop("scheduler", "triggerer", "dag-processor")
-            # In a process of its own: Airflow's models read their settings when they are imported.
-            sender = [sys.executable, "-m", "tests.benchmarks.webhook", airflow.url, run_id]
-            done = subprocess.run(sender, env=airflow.variables, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(done.stderr)
-            print(done.stdout.strip().splitlines()[-1])
+            yield airflow, database, run_id
 
 
-def send(url: str, run_id: str) -> None:
-    """Make deferred task instances by hand, send a callback for each, and tell what became of them."""
-    # A client that leaves the machine to the server; it comes with the http provider.
-    import aiohttp
+def _in_a_process_of_its_own(what: str, airflow: LocalAirflow, run_id: str) -> str:
+    """Return the figures of a function of this module: Airflow's models read their settings when they are imported."""
+    done = subprocess.run(
+        _command(what, airflow, run_id), env=airflow.variables, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _command(what: str, airflow: LocalAirflow, run_id: str) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks.webhook", what, str(airflow.port), run_id]
+
+
+def stream(airflow: LocalAirflow, run_id: str) -> None:
+    """Send a stream of callbacks, each for a task instance of its own."""
+    number = CALLBACKS_PER_SECOND * SECONDS
+    urls = _defer(airflow, run_id, number)
+    latencies: list[float] = []
+
+    async def send() -> tuple[collections.Counter[int], float]:
+        statuses: collections.Counter[int] = collections.Counter()
+        async with _client() as client:
+
+            async def post(url: str) -> None:
+                status, seconds = await _post(client, url)
+                statuses[status] += 1
+                latencies.append(seconds * 1000)
+
+            began = time.perf_counter()
+            under_way = []
+            for index, url in enumerate(urls):
+                # By the clock, whether or not the earlier ones were answered.
+                await asyncio.sleep(max(0.0, began + index / CALLBACKS_PER_SECOND - time.perf_counter()))
+                under_way.append(asyncio.create_task(post(url)))
+            await asyncio.gather(*under_way)
+            return statuses, time.perf_counter() - began
+
+    statuses, took = asyncio.run(send())
+    percentiles = statistics.quantiles(latencies, n=100)
+    print(
+        f"route: {number} callbacks at {CALLBACKS_PER_SECOND} a second, answered in {took:.1f} s: {dict(statuses)}, "
+        f"{_resumed()} tasks resumed; median {percentiles[49]:.0f} ms (limit 30), 99th percentile "
+        f"{percentiles[98]:.0f} ms"
+    )
+
+
+def behind_a_flood(airflow: LocalAirflow, run_id: str) -> None:
+    """Send genuine callbacks, each behind many forged ones that come all at once."""
+    genuine = _defer(airflow, run_id, 2 * FLOODS)
+    alone, behind, statuses = [], [], collections.Counter[str]()
+    with requests.Session() as session:
+
+        def send(url: str) -> float:
+            began = time.perf_counter()
+            session.post(url, data=BODY, timeout=60)
+            return time.perf_counter() - began
+
+        for number in range(FLOODS):
+            alone.append(send(genuine[number]))
+            # From a process of its own, since it keeps its sender busy too.
+            with subprocess.Popen(_command("flood", airflow, run_id), stdout=subprocess.PIPE, text=True) as flood:
+                assert flood.stdout
+                # The forged ones are under way when the genuine one comes.
+                flood.stdout.readline()
+                behind.append(send(genuine[FLOODS + number]))
+                statuses.update(json.loads(flood.stdout.readline()))
+    print(
+        f"a genuine callback behind {FLOOD} forged ones ({dict(statuses)}), {FLOODS} times: "
+        f"{statistics.median(behind):.2f} s at the median, {max(behind):.2f} s at most (limit 1); alone "
+        f"{statistics.median(alone):.3f} s; {_resumed()} of {2 * FLOODS} tasks resumed"
+    )
+
+
+def flood(airflow: LocalAirflow, run_id: str) -> None:
+    """Send forged callbacks all at once; print a line once the first is answered, and in the end what was answered."""
+
+    async def send() -> collections.Counter[int]:
+        async with _client() as client:
+            posts = [asyncio.create_task(_post(client, url)) for url in _forged(airflow, run_id, FLOOD)]
+            await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+            print("under way", flush=True)
+            return collections.Counter(status for status, _ in await asyncio.gather(*posts))
+
+    print(json.dumps(asyncio.run(send())))
+
+
+def hung_up(airflow: LocalAirflow, run_id: str) -> None:
+    """Send genuine callbacks, and wait for no answer."""
+    before = _resumed()
+    for url in _defer(airflow, run_id, HUNG_UP):
+        host, _, path = url.removeprefix("http://").partition("/")
+        name, _, port = host.partition(":")
+        with socket.create_connection((name, int(port))) as sender:
+            head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+            sender.sendall(head.encode() + BODY)
+    with suppress(TimeoutError):
+        wait_for("Resumed tasks", lambda: _resumed() - before == HUNG_UP, timeout=60)
+    lost = HUNG_UP - (_resumed() - before)
+    print(f"{HUNG_UP} genuine callbacks whose sender hangs up: {lost} lost (limit 0)")
+
+
+def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
+    """Make deferred task instances by hand, and return the addresses of their callbacks."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.utils.session import create_session
     from sqlalchemy import func, insert, select
 
     from airflow_provider_browseract.triggers.browseract import TaskTrigger
-    from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
-    from airflow_provider_browseract.webhook.callback import WaitingTask, digest, new_token
 
-    number, first = CALLBACKS_PER_SECOND * SECONDS, 1000
     tokens = [new_token() for _ in range(number)]
     with create_session() as session:
         triggers = []
@@ -144,8 +280,10 @@ def send(url: str, run_id: str) -> None:
         session.add_all(triggers)
         session.flush()
         table = TaskInstance.__table__
-        like = session.execute(select(table).where(table.c.run_id == run_id, table.c.task_id == "callback")).first()
+        of_the_task = (table.c.run_id == run_id, table.c.task_id == TASK)
+        like = session.execute(select(table).where(*of_the_task)).first()
         assert like is not None
+        first = max(FIRST_INDEX, 1 + (session.scalar(select(func.max(table.c.map_index)).where(*of_the_task)) or 0))
         rows = [
             {
                 **like._mapping,
@@ -158,41 +296,55 @@ def send(url: str, run_id: str) -> None:
             for index, trigger in enumerate(triggers)
         ]
         session.execute(insert(table), rows)
+    waiting = [WaitingTask("wakeup", run_id, TASK, first + index) for index in range(number)]
+    return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
 
-    statuses: collections.Counter[int] = collections.Counter()
-    latencies: list[float] = []
 
-    async def post(client: aiohttp.ClientSession, index: int) -> None:
-        path = f"{URL_PREFIX}{CALLBACK_PATH}/{WaitingTask('wakeup', run_id, 'callback', first + index).encode()}"
-        began = time.perf_counter()
-        async with client.post(f"{url}{path}/{tokens[index]}", json={"id": "7", "status": "finished"}) as answer:
-            await answer.read()
-        latencies.append(1000 * (time.perf_counter() - began))
-        statuses[answer.status] += 1
+def _resumed() -> int:
+    """Return how many of the task instances that were made by hand have been resumed."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
 
-    async def stream() -> float:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
-            began = time.perf_counter()
-            under_way = []
-            for index in range(number):
-                # By the clock, whether or not the earlier ones were answered.
-                await asyncio.sleep(max(0.0, began + index / CALLBACKS_PER_SECOND - time.perf_counter()))
-                under_way.append(asyncio.create_task(post(client, index)))
-            await asyncio.gather(*under_way)
-            return time.perf_counter() - began
-
-    took = asyncio.run(stream())
     with create_session() as session:
-        resumed = session.scalar(
-            select(func.count()).where(TaskInstance.map_index >= first, TaskInstance.state == "scheduled")
-        )
-    percentiles = statistics.quantiles(latencies, n=100)
-    print(
-        f"route: {number} callbacks at {CALLBACKS_PER_SECOND} a second, answered in {took:.1f} s: {dict(statuses)}, "
-        f"{resumed} tasks resumed; median {percentiles[49]:.0f} ms (limit 30), 99th percentile "
-        f"{percentiles[98]:.0f} ms"
-    )
+        found = select(func.count()).where(TaskInstance.map_index >= FIRST_INDEX, TaskInstance.state == "scheduled")
+        return session.scalar(found) or 0
+
+
+def _forged(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
+    """Return addresses of callbacks for a task instance that waits, with wrong tokens."""
+    waiting = WaitingTask("wakeup", run_id, TASK, FIRST_INDEX)
+    return [airflow.callback_address(waiting, new_token()) for _ in range(number)]
+
+
+def _client() -> Any:
+    # One that leaves the machine to the server; it comes with the http provider.
+    import aiohttp
+
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+
+async def _post(client: Any, url: str) -> tuple[int, float]:
+    """Send a callback; return the HTTP status of the answer and the seconds that it took."""
+    began = time.perf_counter()
+    async with client.post(url, data=BODY) as answer:
+        await answer.read()
+    return answer.status, time.perf_counter() - began
+
+
+async def _post_all(urls: list[str]) -> collections.Counter[int]:
+    async with _client() as client:
+        answers = await asyncio.gather(*(_post(client, url) for url in urls))
+    return collections.Counter(status for status, _ in answers)
+
+
+def main() -> None:
+    """Take one figure: its name, the port of the API server and the DAG run are the arguments."""
+    what, port, run_id = sys.argv[1:]
+    # Only its address is asked for.
+    airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
+    {"stream": stream, "behind_a_flood": behind_a_flood, "flood": flood, "hung_up": hung_up}[what](airflow, run_id)
 
 
 if __name__ == "__main__":
-    send(*sys.argv[1:])
+    main()

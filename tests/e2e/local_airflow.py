@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import psutil
 import requests
 
+from airflow_provider_browseract.webhook.callback import WaitingTask, address
+
 from .balancer import balancing
 
 T = TypeVar("T")
@@ -331,6 +333,10 @@ class LocalAirflow:
         response = self._http.request(method, f"{self.url}/api/v2/{path}", timeout=60, **keywords)
         response.raise_for_status()
         return response.json()
+
+    def callback_address(self, waiting: WaitingTask, token: str) -> str:
+        """Return the address of a callback for a task instance; without the token of its run it is a forged one."""
+        return address(self.url, waiting, token, conn_id="browseract_default", api_base_url=self.url)
 
     def set_connection(self, conn_id: str, **fields: Any) -> None:
         """Add a connection to the database, or change the fields of the one that is there.

@@ -14,11 +14,18 @@ class Database:
     """An empty database of a running server.
 
     :param url: its address, as SQLAlchemy takes it.
-    :param restart: stops the server, all connections with it, and starts it again.
+    :param stop: stops the server, and all connections with it.
+    :param start: starts it again.
     """
 
     url: str
-    restart: Callable[[], None]
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+    def restart(self) -> None:
+        """Stop the server, and start it again."""
+        self.stop()
+        self.start()
 
     def lock(self, table: str, seconds: float, *, reads: bool = False) -> None:
         """Make everybody who writes to a table wait, as behind a long migration or a slow disk.
@@ -48,11 +55,8 @@ def postgres() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(prefix="browseract-pg-") as folder:
         server = get_server(folder, cleanup_mode=None)
 
-        def restart() -> None:
-            server.stop()
-            server.ensure_postgres_running()
-
+        url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
         try:
-            yield Database(server.get_uri().replace("postgresql://", "postgresql+psycopg2://"), restart)
+            yield Database(url, server.stop, server.ensure_postgres_running)
         finally:
             server.stop()

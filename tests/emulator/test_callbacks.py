@@ -150,6 +150,17 @@ def test_the_last_callback_cannot_be_out_of_order(client: Any, receiver: Any) ->
     assert receiver.statuses == ["finished"]
 
 
+def test_hung_up_callback_arrives_and_its_answer_is_not_waited_for(client: Any, receiver: Any) -> None:
+    receiver.hold.clear()
+    client.emulator.callback_fault(CallbackFault.hung_up())
+    start(client, receiver, PLAIN_TEXT, "callback_url")
+    assert delivered(client, 1) == [("finished", 1, None)]
+    assert client.emulator.deliveries[0].error == "hung up"
+    receiver.hold.set()
+    client.emulator.wait_until(lambda: receiver.statuses)
+    assert receiver.statuses == ["finished"]
+
+
 def test_a_fault_can_concern_one_workflow_or_one_run(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.lost(), workflow_id=SEARCH.id)
     client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.doubled())

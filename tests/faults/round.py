@@ -32,6 +32,7 @@ import requests
 
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault, RunningEmulator
 from airflow_provider_browseract.emulator.catalogue import results_for
+from airflow_provider_browseract.webhook.callback import WaitingTask, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.e2e.postgres import Database, postgres
 
@@ -82,7 +83,19 @@ OUTAGES = (
 TABLES = ("task_instance", "xcom", "trigger", "connection")
 """Tables of Airflow's that are locked to slow the database down."""
 
-CALLBACK_FAULTS = (None, CallbackFault.lost(), CallbackFault.doubled(3), CallbackFault.late(4.0))
+CALLBACK_FAULTS = (
+    None,
+    CallbackFault.lost(),
+    CallbackFault.doubled(3),
+    CallbackFault.late(4.0),
+    CallbackFault.hung_up(),
+)
+
+FORGERS = 4
+"""How many senders of forged callbacks there are in a flood of them."""
+
+FORGED_EVERY = 0.05
+"""Seconds between two forged callbacks of a sender. More often, and the machine would do nothing else."""
 
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "12",
@@ -208,6 +221,7 @@ class Round:
             "API away": (1, lambda: self.api.away(lambda: self.over.wait(self.chance.uniform(0.0, 4.0)))),
             "API behind a gateway that refuses": (0, self._put_a_gateway_before_the_api),
             "API key rotated": (1, self._rotate_the_key),
+            "forged flood": (2, self._forge_callbacks),
         }
         names = list(faults)
         first = self.chance.sample(names, len(names))
@@ -297,6 +311,24 @@ class Round:
         steps[0]()
         self.over.wait(seconds)
         steps[1]()
+
+    def _forge_callbacks(self) -> None:
+        """Send callbacks with wrong tokens for the task instances of the round, while genuine ones arrive."""
+        end = time.monotonic() + self.chance.uniform(5.0, 20.0)
+        most = self.outcome.runs // 2
+
+        def forge() -> None:
+            with requests.Session() as session:
+                while time.monotonic() < end and not self.over.wait(FORGED_EVERY):
+                    waiting = WaitingTask("faults", self.run_id, random.choice(KINDS), random.randrange(most))
+                    # The API server may be away.
+                    with suppress(requests.RequestException):
+                        url = self.airflow.callback_address(waiting, new_token())
+                        session.post(url, json={"status": "finished"}, timeout=10)
+
+        for _ in range(FORGERS):
+            self.aside.append(threading.Thread(target=forge, daemon=True))
+            self.aside[-1].start()
 
     def _change_the_connection(self, key: str) -> None:
         def changed() -> bool:

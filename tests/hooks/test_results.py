@@ -314,6 +314,13 @@ class TestLimits:
         assert len(kept.missing) == 1
         assert "max_run_size" in next(iter(kept.missing.values()))
 
+    def test_of_a_run_do_not_count_what_was_deleted_again(self, store):
+        settings = replace(store.settings, max_run_size=len(CONTENT) * 3 // 2)
+        files = [download(name, store.url(f"{kind}/{name}")) for kind, name in [("truncated", "a"), ("plain", "b")]]
+        kept = store.save(task(*files), settings=settings)
+        assert [file.name for file in kept.files] == ["b"]
+        assert "max_run_size" not in str(kept.missing)
+
 
 @pytest.mark.parametrize("task_id", ["../../escaped", "a/b", "..", ".hidden", "a\\b"])
 def test_an_id_that_is_no_name_of_a_folder_writes_nothing(store, task_id):

@@ -227,6 +227,18 @@ class TestTheSafetyNet:
         assert "Woken by a poll" in log
         assert "and by no callback.\nIf that happens often, test connection 'browseract_default'" in log
 
+    def test_polls_at_the_normal_interval_after_a_poll_has_found_the_end(self, worker, emulator, webhooks):
+        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+        first = arguments_of(deferred(run))
+        event = WaitEvent(
+            first["browseract_task_id"], End.ENDED, first["deadline"], callback_token_sha256=first[TOKEN_KEY]
+        )
+        emulator.fault("get-task", RequestFault.status(503))
+        with pytest.raises(TaskDeferred) as again:
+            run.operator().execute_complete(run.context, event.payload())
+        assert first["poll_interval"] == SAFETY_POLL_INTERVAL
+        assert arguments_of(again.value)["poll_interval"] == DEFAULT_POLL_INTERVAL
+
     def test_does_not_complain_of_a_run_that_had_ended_before_a_callback_could_resume_the_task(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
