@@ -18,7 +18,44 @@ os.environ.update(
     }
 )
 
+import hypothesis
 import pytest
+
+IN_CI = bool(os.environ.get("BROWSERACT_CI"))
+"""Set by ``.ci/run``: nothing is left to chance, and a test that is skipped for want of something has failed."""
+
+hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI)
+hypothesis.settings.load_profile("browseract")
+
+OTHER_AIRFLOWS = ("before Airflow 3.3", "from Airflow 3.3 on")
+"""How the reasons begin for which tests are skipped on one Airflow and run on the other."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _failed_if_skipped((yield))
+
+
+def _failed_if_skipped(report):
+    """Make a failure of a skip for a reason that does not hold in CI."""
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        if not reason.removeprefix("Skipped: ").startswith(OTHER_AIRFLOWS):
+            report.outcome, report.longrepr = "failed", f"{report.nodeid}: may not be skipped in CI ({reason})"
+    return report
+
+
+def pytest_collection_modifyitems(items):
+    """Let one process run all tests that use Airflow's database: making it takes longer than most of them."""
+    for item in items:
+        if {"airflow_database", "api_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("database"))
+
 
 EXAMPLES = Path(__file__).parent.parent / "example_dags"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.conftest import EXAMPLES
-from tests.e2e.local_airflow import free_port
+from tests.e2e.local_airflow import free_port, wait_for
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -26,14 +28,14 @@ def run(run_dag, browseract_emulator):
     return run_dag
 
 
-def test_the_search_hands_its_output_to_a_task(run, browseract_emulator):
+def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
     result = run("example_browseract_search")
     assert result.state == "success"
     assert len(result.xcom("search")) == 3
     assert result.xcom("cheapest") == min(result.xcom("search"), key=lambda row: row["price"])
 
 
-def test_two_runs_reuse_the_profile_of_the_log_in(run, browseract_emulator):
+def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulator):
     result = run("example_browseract_profile")
     assert result.state == "success"
     profile = result.xcom("log_in", "profile_id")
@@ -43,25 +45,25 @@ def test_two_runs_reuse_the_profile_of_the_log_in(run, browseract_emulator):
     assert {order["customer"] for order in result.xcom("orders")} == {"ada"}
 
 
-def test_each_keyword_has_a_run_of_its_own(run, browseract_emulator):
+def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
     result = run("example_browseract_keywords")
     assert result.state == "success"
     assert len(browseract_emulator.emulator.tasks) == 3
     assert len(result.xcom("titles")) == 6
 
 
-def test_a_template_runs(run, browseract_emulator):
+def test_template_example_returns_three_rows(run, browseract_emulator):
     browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
     assert len(run("example_browseract_template").xcom("search")) == 3
 
 
-def test_a_function_makes_the_inputs_of_each_run(run, browseract_emulator):
+def test_decorated_example_gets_inputs_of_each_run_from_function(run, browseract_emulator):
     result = run("example_browseract_decorated")
     assert result.state == "success"
     assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [2, 2]
 
 
-def test_a_run_is_started_in_one_task_and_waited_for_in_another(run, browseract_emulator):
+def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, browseract_emulator):
     result = run("example_browseract_elsewhere")
     assert result.state == "success"
     [task] = browseract_emulator.emulator.tasks
@@ -69,20 +71,29 @@ def test_a_run_is_started_in_one_task_and_waited_for_in_another(run, browseract_
     assert result.xcom("stop") == {task.id: "ended"}
 
 
-def test_a_person_is_told_and_asked_where_there_is_a_ui(run, browseract_emulator, caplog):
-    browseract_emulator.emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=9.0)
-    result = run("example_browseract_person")
+def test_person_example_notifies_with_links_and_succeeds_after_resume(run, browseract_emulator, caplog):
+    emulator = browseract_emulator.emulator
+    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+
+    def help_the_run() -> None:
+        wait_for("The notification", lambda: "Help at" in caplog.text, timeout=120)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+
+    with ThreadPoolExecutor(1) as person:
+        helping = person.submit(help_the_run)
+        result = run("example_browseract_person")
+        helping.result()
     assert result.state == "success"
     # The log of the Airflow UI makes a link of everything up to the next space.
     assert re.search(rf"Help at http://\S+/live/{browseract_emulator.emulator.tasks[0].id} and answer at ", caplog.text)
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
-def test_every_task_of_an_example_has_retries_so_that_a_later_try_can_reattach(parse, file):
+def test_every_task_of_example_dag_has_two_retries(parse, file):
     assert {task.retries for task in parse(file)[file.stem].tasks} == {2}
 
 
-def test_a_dag_waits_for_runs_that_airflow_did_not_start(parse):
+def test_outside_example_is_scheduled_by_watcher_of_finished_tasks(parse):
     dag = parse(EXAMPLES / "example_browseract_outside.py")["example_browseract_outside"]
     [orders] = dag.schedule
     [watcher] = orders.watchers
@@ -92,7 +103,7 @@ def test_a_dag_waits_for_runs_that_airflow_did_not_start(parse):
 @pytest.fixture(scope="module")
 def s3_server():
     """A server that speaks S3, with a bucket; one for all tests, since Airflow keeps what it has connected to."""
-    pytest.importorskip("s3fs")
+    pytest.importorskip("s3fs", reason="before Airflow 3.3 s3fs is not installed for the tests")
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -117,7 +128,7 @@ def s3(s3_server, monkeypatch):
     return client
 
 
-class TestAnExport:
+class TestExportExample:
     @pytest.fixture
     def run_export(self, run):
         """Run it, and check what holds wherever its results go."""
@@ -134,18 +145,18 @@ class TestAnExport:
 
         return run_
 
-    def test_lies_in_a_folder_and_each_file_is_loaded(self, run_export, tmp_path):
+    def test_export_example_writes_to_folder_and_loads_each_file(self, run_export, tmp_path):
         _, file = run_export(f"file://{tmp_path}/results")
         assert Path(file["path"].removeprefix("file://")).stat().st_size == file["size"]
 
-    def test_lies_in_s3_whatever_a_file_is_called(self, run, s3, browseract_emulator):
+    def test_export_example_loads_files_with_unusual_names_from_s3(self, run, s3, browseract_emulator):
         files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
         browseract_emulator.emulator.set_workflow(EXPORT.id, files=files)
         result = run("example_browseract_export", {"store": "s3://local_s3@results/browseract"})
         assert result.state == "success"
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
 
-    def test_lies_in_s3_and_each_file_is_loaded(self, run_export, s3, capsys):
+    def test_export_example_writes_to_s3_and_loads_each_file(self, run_export, s3, capsys):
         manifest, file = run_export("s3://local_s3@results/browseract")
         folder = manifest["path"].removeprefix("s3://local_s3@results/")
         listed = s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]
@@ -155,7 +166,7 @@ class TestAnExport:
         with capsys.disabled():
             print("\nManifest of a run whose results lie in S3:", json.dumps(manifest, indent=2))
 
-    def test_is_not_begun_where_there_is_no_such_bucket(self, run, s3, browseract_emulator):
+    def test_export_example_with_missing_s3_bucket_fails_without_starting_a_run(self, run, s3, browseract_emulator):
         result = run("example_browseract_export", {"store": "s3://local_s3@nowhere/browseract"})
         assert result.state == "failed"
         assert browseract_emulator.emulator.tasks == []

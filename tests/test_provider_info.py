@@ -20,17 +20,17 @@ from airflow_provider_browseract.links.browseract import PushedLink
 NAME = "airflow-provider-browseract"
 
 
-def test_the_info_passes_airflows_own_schema():
+def test_provider_info_is_valid_for_airflow_schema():
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
 
 
-def test_name_and_version_are_those_of_the_distribution():
+def test_provider_info_name_and_version_match_the_distribution():
     info = get_provider_info()
     assert (info["package-name"], info["versions"]) == (NAME, [distribution(NAME).version]) == (NAME, [__version__])
 
 
-def test_every_module_and_class_that_the_info_names_is_there():
+def test_provider_info_names_only_existing_modules_and_classes():
     info = get_provider_info()
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for module in info[kind][0]["python-modules"]:
@@ -41,7 +41,7 @@ def test_every_module_and_class_that_the_info_names_is_there():
         assert hasattr(importlib.import_module(module), name)
 
 
-def test_every_part_of_the_package_is_named():
+def test_provider_info_names_every_part_of_the_package():
     info = get_provider_info()
     package = Path(airflow_provider_browseract.__file__).parent
     kinds = {path.parent.name for path in package.glob("*/browseract.py")} - {"links", "decorators"}
@@ -51,14 +51,14 @@ def test_every_part_of_the_package_is_named():
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
 
 
-def test_the_plugin_is_named_by_its_entry_point_alone():
+def test_plugin_is_registered_only_by_its_entry_point():
     # Airflow loads what the info names only with lazy_discover_providers=False, and then calls the second one an error.
     assert "plugins" not in get_provider_info()
     [entry] = [entry for entry in distribution(NAME).entry_points if entry.group == "airflow.plugins"]
     assert entry.load().name == "browseract"
 
 
-def test_airflow_finds_provider_hook_and_link():
+def test_airflow_discovers_provider_hook_and_link():
     manager = ProvidersManager()
     assert NAME in manager.providers
     hook = manager.hooks["browseract"]
@@ -68,7 +68,7 @@ def test_airflow_finds_provider_hook_and_link():
     assert any(link.endswith("BrowserActTaskLink") for link in manager.extra_links_class_names)
 
 
-def test_airflow_shows_the_connection_form_with_every_field():
+def test_airflow_connection_form_shows_every_field():
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
     form = next(meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "browseract")
@@ -94,7 +94,39 @@ def test_airflow_shows_the_connection_form_with_every_field():
 
 
 @pytest.mark.parametrize("point", ["airflow.plugins", "apache_airflow_provider", "pytest11"])
-def test_each_entry_point_can_be_loaded(point):
+def test_entry_point_can_be_loaded(point):
     found = [entry for entry in distribution(NAME).entry_points if entry.group == point]
     assert len(found) == 1
     assert found[0].load() is not None
+
+
+@pytest.fixture
+def cli(airflow_database, capsys):
+    """Run an ``airflow`` command in this process, and give what it printed."""
+    from airflow.cli.cli_parser import get_parser
+
+    def run(*words: str) -> str:
+        args = get_parser().parse_args([*words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_airflow_cli_lists_provider_with_all_its_parts(cli):
+    assert NAME in cli("providers", "list")
+    assert "browseract" in cli("providers", "hooks")
+    assert "browseract" in cli("plugins")
+    listed = cli("providers", "get", NAME, "--full", "--output", "json")
+    [provider] = json.loads(listed[listed.index("[{") :])
+    for part in ("hooks", "operators", "sensors", "triggers", "task-decorators", "extra-links"):
+        assert "airflow_provider_browseract." in str(provider[part])
+
+
+def test_airflow_cli_adds_browseract_connection(cli):
+    cli("connections", "add", "second", "--conn-type", "browseract", "--conn-password", "app-two")
+    try:
+        shown = cli("connections", "get", "second", "--output", "json")
+        assert json.loads(shown[shown.index("[") :])[0]["conn_type"] == "browseract"
+    finally:
+        cli("connections", "delete", "second")

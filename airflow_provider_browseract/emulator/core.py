@@ -293,7 +293,7 @@ class Emulator:
             self._request_faults.clear()
             self._callback_faults.clear()
 
-    def wait_until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+    def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
         """Wait until a condition holds; it is looked at again after every change.
 
         :param timeout: seconds to wait at most

@@ -169,7 +169,12 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
         dags, dag_id, limit = ROOT / "example_dags", "example_browseract_profile", TIME_LIMIT
         console.print(f"BrowserAct: the emulator, at {running.url}; it calls Airflow back when a run ends")
 
-    airflow = LocalAirflow(HOME, dags, {"AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection)}, port=port)
+    environment = {
+        "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
+        # With KEEP=1 someone may change an example and look what becomes of it.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+    }
+    airflow = LocalAirflow(HOME, dags, environment, port=port)
     with console.status("Starting Airflow: database, API server, scheduler, DAG processor, triggerer ..."):
         stack.enter_context(airflow.running())
         airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})

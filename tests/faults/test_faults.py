@@ -69,7 +69,7 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
     assert airflow.xcom("faults", run_id, "in_the_worker", "return_value", map_index=0) == results_for("evicted")
 
 
-def test_nothing_is_lost_doubled_left_running_stuck_or_wrong(parts, capsys):
+def test_round_of_faults_loses_duplicates_and_leaves_no_run(parts, capsys):
     outcome = Outcome(SEED, RUNS)
     Round(parts.airflow, parts.api, parts.database, outcome).play(limit=300)
     with capsys.disabled():

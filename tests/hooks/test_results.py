@@ -10,10 +10,11 @@ import os
 import re
 import socket
 import stat
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +140,20 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-class TestWhatIsWritten:
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Be a user to whom something may be forbidden."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+class TestWrittenResults:
     @pytest.mark.parametrize(
         ("text", "output_format", "name"),
         [
@@ -151,14 +165,15 @@ class TestWhatIsWritten:
             ('{"a": 1}', OutputFormat.TEXT, "output.txt"),
             ("\u00fc" * 2_000_000, AUTO, "output.txt"),
         ],
+        ids=["JSON", "text", "quoted text", "quoted text as JSON", "CSV", "JSON as text", "large text"],
     )
-    def test_is_the_text_as_it_came_under_the_name_of_its_format(self, store, text, output_format, name):
+    def test_output_text_is_written_unchanged_to_file_named_by_its_format(self, store, text, output_format, name):
         kept = store.save(task(text=text), output_format)
         assert (store.folder / name).read_text(encoding="utf-8") == text
         assert kept.output is not None
         assert (kept.output.path, kept.output.size) == (str(store.folder / name), len(text.encode()))
 
-    def test_are_files_with_path_size_and_media_type(self, store, host):
+    def test_manifest_lists_saved_files_with_path_size_and_media_type(self, store, host):
         kept = store.save(task(download("a.pdf", store.url("plain/a")), urls=(store.url("plain/b.csv"),)))
         assert kept.manifest() == {
             "path": str(store.folder),
@@ -177,7 +192,7 @@ class TestWhatIsWritten:
         assert written(store.folder).keys() == {"a.pdf", "b.csv", "task.json"}
         assert (store.folder / "a.pdf").read_bytes() == CONTENT
 
-    def test_is_what_is_known_of_the_run_without_addresses_and_inputs(self, store, host):
+    def test_task_json_contains_run_facts_without_signed_urls_and_inputs(self, store, host):
         run = task(
             download("a", store.url("plain/a?signature=x")),
             text="[1]",
@@ -193,13 +208,11 @@ class TestWhatIsWritten:
         assert facts["missing"] == {}
         assert not any(secret in text for secret in ("signature", "hunter2"))
 
-    def test_is_nothing_but_the_facts_of_a_run_without_output(self, store):
+    def test_run_without_output_writes_only_task_json(self, store):
         assert store.save(Task("7", TaskStatus.FINISHED)).output is None
         assert written(store.folder).keys() == {"task.json"}
 
-    def test_carries_no_api_key_and_no_credentials_of_netrc_to_the_host_of_a_file(
-        self, store, host, tmp_path, monkeypatch
-    ):
+    def test_file_request_sends_neither_api_key_nor_netrc_credentials(self, store, host, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login ada password hunter2")
         monkeypatch.setenv("NETRC", str(netrc))
@@ -207,7 +220,7 @@ class TestWhatIsWritten:
         assert [path for path, _ in host.requests] == ["redirect/a", "plain/a"]
         assert not any("authorization" in headers for _, headers in host.requests)
 
-    def test_leads_out_of_no_folder_whatever_a_file_is_called(self, store, host):
+    def test_files_with_hostile_names_are_written_inside_the_run_folder(self, store, host):
         names = ["../../out", "/etc/passwd", "a\x00b", "x" * 300, "task.json", ".."]
         kept = store.save(task(*(download(name, store.url("plain/a")) for name in names)))
         assert len(kept.files) == len(names)
@@ -216,7 +229,7 @@ class TestWhatIsWritten:
         assert json.loads((store.folder / "task.json").read_text())["status"] == "finished"
 
 
-def test_a_large_file_is_never_in_memory_as_a_whole(store, host):
+def test_large_file_is_saved_without_loading_it_whole_into_memory(store, host):
     size = 50 * 1024 * 1024
     tracemalloc.start()
     try:
@@ -228,36 +241,36 @@ def test_a_large_file_is_never_in_memory_as_a_whole(store, host):
     assert peak < 16 * 1024 * 1024
 
 
-class TestTextThatIsNotWhatWasDeclared:
-    def test_is_kept_as_text_and_told(self, store):
+class TestUnexpectedOutputText:
+    def test_output_that_is_not_the_declared_json_is_kept_as_text_and_reported(self, store):
         kept = store.save(task(text='{"broken": '), OutputFormat.JSON)
         assert kept.format_error is not None
         assert (store.folder / "output.txt").read_text() == '{"broken": '
 
-    def test_that_is_empty_leaves_nothing_to_keep(self, store):
+    def test_empty_csv_output_reports_format_error_and_saves_no_output(self, store):
         kept = store.save(task(text=""), OutputFormat.CSV)
         assert (kept.format_error, kept.output) == ("the output is empty", None)
 
-    def test_and_cannot_be_utf_8_is_kept_as_far_as_it_can(self, store):
+    def test_output_text_not_encodable_as_utf_8_is_saved_with_replacement(self, store):
         store.save(task(text="a\ud800b"))
         assert (store.folder / "output.txt").read_bytes() == b"a?b"
 
 
-class TestAgain:
-    def test_a_file_that_is_whole_is_not_fetched_once_more(self, store, host):
+class TestRepeatedSave:
+    def test_complete_file_is_not_downloaded_again_by_next_save(self, store, host):
         run = task(download("a", store.url("plain/a")), urls=(store.url("plain/b"),))
         first = store.save(run)
         host.requests.clear()
         assert store.save(run).manifest() == first.manifest()
         assert host.requests == []
 
-    def test_a_file_of_another_size_is_fetched_anew(self, store, host):
+    def test_existing_file_of_another_size_is_downloaded_again(self, store, host):
         store.folder.mkdir(parents=True)
         (store.folder / "a").write_bytes(b"something else")
         store.save(task(download("a", store.url("plain/a"))))
         assert (store.folder / "a").read_bytes() == CONTENT
 
-    def test_what_was_broken_off_leaves_no_half_file(self, store, host, monkeypatch):
+    def test_interrupted_save_leaves_no_partial_file(self, store, host, monkeypatch):
         monkeypatch.setattr(fetching, "CHUNK", 1000)
         threads: list[threading.Thread] = []
 
@@ -281,7 +294,7 @@ def _until_interrupted(function, file) -> None:
     with suppress(fetching.Interrupted):
         function(file)
 
-    def test_files_of_one_name_that_have_changed_places_are_not_taken_for_each_other(self, store, host, monkeypatch):
+    def test_same_named_files_in_swapped_order_are_saved_with_right_content(self, store, host, monkeypatch):
         first, second = store.url("named/one/a.csv"), store.url("named/two/a.csv")
         host.failures["named"] = 0
         again = store.save(task(urls=(first, second)))
@@ -295,26 +308,26 @@ def _until_interrupted(function, file) -> None:
         assert host.requests == []
 
 
-class TestLimits:
-    def test_of_a_file_end_it_without_the_others(self, store):
+class TestSizeLimits:
+    def test_file_over_max_file_size_is_missing_while_others_are_kept(self, store):
         settings = replace(store.settings, max_file_size=len(CONTENT))
         files = [download("bad", store.url("endless/a"), file_size=None), download("good", store.url("plain/b"))]
         kept = store.save(task(*files), settings=settings)
         assert kept.missing == {"bad": f"it has more than max_file_size={len(CONTENT)} bytes"}
         assert kept.lost
 
-    def test_of_a_file_are_held_against_what_is_announced(self, store, host):
+    def test_max_file_size_is_compared_with_the_announced_size(self, store, host):
         settings = replace(store.settings, max_file_size=len(CONTENT) - 1)
         kept = store.save(task(download("bad", store.url("plain/a"))), settings=settings)
         assert kept.missing == {"bad": f"it has {len(CONTENT)} bytes, more than max_file_size={len(CONTENT) - 1}"}
 
-    def test_of_a_run_are_for_all_of_its_files(self, store):
+    def test_max_run_size_is_shared_by_all_files_of_a_run(self, store):
         settings = replace(store.settings, max_run_size=len(CONTENT) + 1)
         kept = store.save(task(*[download(name, store.url("plain/a")) for name in "ab"]), settings=settings)
         assert len(kept.missing) == 1
         assert "max_run_size" in next(iter(kept.missing.values()))
 
-    def test_of_a_run_do_not_count_what_was_deleted_again(self, store):
+    def test_max_run_size_does_not_count_deleted_partial_file(self, store):
         settings = replace(store.settings, max_run_size=len(CONTENT) * 3 // 2)
         files = [download(name, store.url(f"{kind}/{name}")) for kind, name in [("truncated", "a"), ("plain", "b")]]
         kept = store.save(task(*files), settings=settings)
@@ -323,20 +336,20 @@ class TestLimits:
 
 
 @pytest.mark.parametrize("task_id", ["../../escaped", "a/b", "..", ".hidden", "a\\b"])
-def test_an_id_that_is_no_name_of_a_folder_writes_nothing(store, task_id):
+def test_task_id_invalid_as_folder_name_raises_and_writes_nothing(store, task_id):
     with pytest.raises(StorageError, match="is no name for a folder"):
         store.save(replace(task(text="x"), id=task_id))
     assert not list(store.root.parent.rglob("task.json"))
 
 
-def test_a_folder_that_has_the_name_of_a_file_is_not_filled(store):
+def test_folder_with_the_name_of_a_file_is_reported_and_left_empty(store):
     (store.folder / "a").mkdir(parents=True)
     kept = store.save(task(download("a", store.url("plain/a"))))
     assert "IsADirectoryError" in kept.missing["a"]
     assert list((store.folder / "a").iterdir()) == []
 
 
-class TestAFileThatCannotBeFetched:
+class TestFileDownload:
     @pytest.mark.parametrize(
         ("path", "fields", "why"),
         [
@@ -348,8 +361,17 @@ class TestAFileThatCannotBeFetched:
             ("around/a", {}, "redirected more than 5 times"),
             ("expired/a", {}, "its host answered HTTP 403"),
         ],
+        ids=[
+            "web page",
+            "web page of unknown size",
+            "truncated",
+            "size differs",
+            "longer than announced",
+            "redirect loop",
+            "HTTP 403",
+        ],
     )
-    def test_is_named_with_the_reason_while_the_others_are_kept(self, store, host, path, fields, why):
+    def test_unfetchable_file_is_reported_with_reason_while_others_are_kept(self, store, host, path, fields, why):
         files = [download("bad", store.url(path), **fields), download("good", store.url("plain/b"))]
         kept = store.save(task(*files, text="[1]"))
         assert list(kept.missing) == ["bad"]
@@ -357,7 +379,7 @@ class TestAFileThatCannotBeFetched:
         assert json.loads((store.folder / "task.json").read_text())["missing"] == kept.missing
         assert re.search(why, kept.missing["bad"])
 
-    def test_since_its_host_has_a_private_address_is_not_asked_for(self, store, monkeypatch):
+    def test_file_host_resolving_to_private_address_is_refused(self, store, monkeypatch):
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         kept = store.save(task(download("bad", "https://files.example/x")), settings=ClientSettings("app-secret"))
@@ -366,56 +388,56 @@ class TestAFileThatCannotBeFetched:
     @pytest.mark.parametrize(
         "url", ["http://169.254.169.254/x", "http://localhost:1/x", "ftp://example.com/x", "http://["]
     )
-    def test_since_its_address_leads_astray_is_not_asked_for(self, store, url):
+    def test_file_with_private_or_invalid_url_is_reported_as_lost(self, store, url):
         public = ClientSettings("app-secret")
         kept = store.save(task(download("bad", url)), settings=public)
         assert "its address" in kept.missing["bad"]
         assert kept.lost
 
-    def test_since_it_is_redirected_to_a_private_address_is_not_asked_for_there(self, store, host, monkeypatch):
+    def test_file_redirected_to_private_address_is_refused(self, store, host, monkeypatch):
         # The test's own host is private too, so here alone it counts as public.
         monkeypatch.setattr(fetching, "is_private", lambda name: name.startswith("169.254."))
         kept = store.save(task(download("bad", store.url("private/a"))))
         assert kept.missing == {"bad": "its address leads to the private host 169.254.169.254"}
 
-    def test_for_a_moment_is_tried_again(self, store, host):
+    def test_file_host_failing_twice_is_retried_until_it_succeeds(self, store, host):
         host.failures["plain"] = 2
         assert not store.save(task(download("a", store.url("plain/a")))).missing
         assert len(host.requests) == 3
 
-    def test_for_longer_is_missing_and_may_come_later(self, store, host):
+    def test_file_host_that_keeps_failing_leaves_file_missing_but_not_lost(self, store, host):
         host.failures["plain"] = 99
         kept = store.save(task(download("a", store.url("plain/a"))))
         assert kept.missing == {"a": "its host answered HTTP 503"}
         assert not kept.lost
 
-    def test_and_comes_in_another_coding_than_asked_for_is_kept(self, store, host):
+    def test_gzip_encoded_file_is_saved_decoded(self, store, host):
         store.save(task(download("a", store.url("gzip/a"))))
         assert (store.folder / "a").read_bytes() == CONTENT
 
-    def test_is_not_even_read_where_it_comes_with_a_redirect(self, store, host):
+    def test_file_behind_redirect_with_huge_body_is_saved(self, store, host):
         store.save(task(download("a", store.url("flood/a"))))
         assert (store.folder / "a").read_bytes() == CONTENT
 
-    def test_may_be_a_web_page_of_the_announced_size(self, store, host):
+    def test_web_page_of_the_announced_size_is_saved_as_file(self, store, host):
         page = len(b"<html>log in</html>")
         kept = store.save(task(download("a", store.url("page/a"), file_size=page)))
         assert [file.size for file in kept.files] == [page]
 
-    def test_is_in_no_debug_log_of_the_http_library(self, store, host, caplog):
+    def test_signed_file_url_is_not_in_debug_log_of_urllib3(self, store, host, caplog):
         with caplog.at_level(logging.DEBUG, logger="urllib3.connectionpool"):
             store.save(task(download("a", store.url("redirect/a?signature=x"))))
             assert logging.getLogger("urllib3.connectionpool").isEnabledFor(logging.DEBUG)
         assert "signature=x" not in caplog.text
 
-    def test_says_nothing_of_its_address(self, store):
+    def test_reason_for_unreachable_file_does_not_contain_its_url(self, store):
         kept = store.save(task(download("a", "http://127.0.0.1:1/secret-signature")))
         assert "its host cannot be reached" in kept.missing["a"]
         assert "secret-signature" not in kept.missing["a"]
 
 
-class TestALinkThatHasExpired:
-    def test_is_read_anew_once(self, store, host):
+class TestExpiredLink:
+    def test_expired_file_link_is_refreshed_and_file_is_saved(self, store, host):
         good = download("good", store.url("plain/b"))
         run = task(download("a", store.url("expired/a")), good)
         anew = task(download("a", store.url("plain/a")), good)
@@ -423,7 +445,7 @@ class TestALinkThatHasExpired:
         assert [file.name for file in kept.files] == ["a", "good"]
         assert sorted(path for path, _ in host.requests) == ["expired/a", "plain/a", "plain/b"]
 
-    def test_and_cannot_be_read_anew_is_missing_while_the_others_are_kept(self, store, host):
+    def test_expired_file_link_that_cannot_be_refreshed_leaves_only_that_file_missing(self, store, host):
         def away() -> Task:
             raise ServerError("down", http_status=503)
 
@@ -432,19 +454,19 @@ class TestALinkThatHasExpired:
         assert kept.missing == {"a": "its host answered HTTP 403"}
         assert written(store.folder).keys() == {"good", "task.json"}
 
-    def test_twice_is_missing(self, store, host):
+    def test_file_link_still_expired_after_refresh_leaves_file_missing(self, store, host):
         kept = store.save(task(download("a", store.url("expired/a"))))
         assert kept.missing == {"a": "its host answered HTTP 403"}
         assert len(host.requests) == 2
 
 
-class TestAFileThatIsStillPrepared:
-    def test_is_waited_for(self, store, host):
+class TestFileInPreparation:
+    def test_file_in_preparation_is_waited_for_and_saved(self, store, host):
         pending = task(download("a", None, status="uploading"))
         kept = store.save(pending, again=[pending, pending, task(download("a", store.url("plain/a")))])
         assert [file.name for file in kept.files] == ["a"]
 
-    def test_does_not_hold_up_the_others(self, store, host):
+    def test_file_in_preparation_does_not_delay_other_files(self, store, host):
         seen: list[set[str]] = []
 
         def look() -> Task:
@@ -456,7 +478,7 @@ class TestAFileThatIsStillPrepared:
         assert seen == [{"good"}]
         assert len(kept.files) == 2
 
-    def test_is_waited_for_though_a_look_fails(self, store, host):
+    def test_failed_poll_does_not_end_wait_for_file_in_preparation(self, store, host):
         looks: Iterator[Any] = iter([ServerError("down", http_status=503), task(download("a", store.url("plain/a")))])
 
         def look() -> Task:
@@ -468,25 +490,25 @@ class TestAFileThatIsStillPrepared:
 
         assert not store.make().save(task(download("a", None)), AUTO, look).missing
 
-    def test_is_missing_after_a_while_and_may_come_later(self, store, monkeypatch):
+    def test_file_not_ready_in_time_is_missing_but_not_lost(self, store, monkeypatch):
         monkeypatch.setattr(results, "PREPARING", 0.05)
         kept = store.save(task(download("a", None, status="uploading")))
         assert "did not have it ready within 0.05 seconds" in kept.missing["a"]
         assert not kept.lost
 
-    def test_and_is_not_listed_any_more_is_missing(self, store, host):
+    def test_file_in_preparation_no_longer_listed_is_missing_but_not_lost(self, store, host):
         kept = store.save(task(download("a", None)), again=[task()])
         assert kept.missing == {"a": "BrowserAct does not list it any more"}
         assert not kept.lost
 
-    def test_and_never_comes_is_missing_for_good(self, store):
+    def test_file_whose_upload_failed_is_lost_and_reason_hides_its_url(self, store):
         said = "404 at https://shop.example/a?signature=x"
         kept = store.save(task(download("a", None, status="failed", error_message=said)))
         assert (kept.missing, kept.lost) == ({"a": "404 at (an address)"}, True)
 
 
-class TestTheLookBeforeTheStart:
-    def test_leaves_nothing_behind(self, store):
+class TestCheckBeforeStart:
+    def test_store_check_leaves_nothing_behind(self, store):
         store.make().check()
         assert list(store.root.iterdir()) == []
 
@@ -496,23 +518,25 @@ class TestTheLookBeforeTheStart:
             ("nostore://bucket/x", "the filesystem for nostore cannot be used here"),
         ],
     )
-    def test_refuses_what_is_no_store(self, store, path, message):
+    def test_store_check_with_unknown_filesystem_raises_input_error(self, store, path, message):
         with pytest.raises(InputError, match=message):
             store.make(path).check()
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-    def test_refuses_a_folder_that_may_not_be_written_to(self, store, tmp_path):
-        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-        with pytest.raises(InputError, match="cannot be written to"):
-            store.make().check()
+    def test_store_check_with_read_only_folder_raises_input_error(self, store):
+        # Not below pytest's own folder, which nobody but its owner may enter.
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
+            made = store.make(f"file://{folder}/results")
+            with not_root(), pytest.raises(InputError, match="cannot be written to"):
+                made.check()
 
-    def test_refuses_a_file_in_place_of_a_folder(self, store):
+    def test_store_check_with_file_in_place_of_folder_raises_input_error(self, store):
         store.root.write_text("a file")
         with pytest.raises(InputError, match="cannot be written to"):
             store.make().check()
 
     @pytest.mark.parametrize("forbidden", ["info", "mv", "rm_file"])
-    def test_refuses_a_store_that_allows_only_a_part_of_what_is_needed(self, store, monkeypatch, forbidden):
+    def test_store_check_with_missing_permission_raises_input_error(self, store, monkeypatch, forbidden):
         def denied(*_, **__):
             raise PermissionError("Access Denied")
 
@@ -521,7 +545,7 @@ class TestTheLookBeforeTheStart:
         with pytest.raises(InputError, match="cannot be written to, looked at and deleted from"):
             made.check()
 
-    def test_does_not_blame_the_user_for_a_store_that_fails(self, store, monkeypatch):
+    def test_store_check_on_full_store_raises_storage_error(self, store, monkeypatch):
         made = store.make()
         monkeypatch.setattr(made._fs, "open", _fails)
         with pytest.raises(StorageError, match="no space left"):
@@ -532,14 +556,14 @@ def _fails(*_, **__):
     raise OSError("no space left")
 
 
-def test_a_store_that_takes_nothing_is_an_error_that_names_it(store, monkeypatch):
+def test_save_to_full_store_raises_storage_error_naming_the_folder(store, monkeypatch):
     made = store.make()
     monkeypatch.setattr(made._fs, "open", _fails)
     with pytest.raises(StorageError, match=r"results/7: OSError: no space left"):
         made.save(task(text="[1]"), AUTO, lambda: task())
 
 
-def test_what_interrupted_tries_have_left_is_tidied_up(store, host):
+def test_save_removes_only_old_partial_files_of_interrupted_tries(store, host):
     store.folder.mkdir(parents=True)
     for name in (".a.0123abcd", ".a.4567abcd", "output.txt", ".keep", "b.csv"):
         (store.folder / name).write_text("left")
@@ -558,7 +582,7 @@ def test_what_interrupted_tries_have_left_is_tidied_up(store, host):
     }
 
 
-def test_a_store_that_copies_after_it_has_answered_is_waited_for(store, monkeypatch):
+def test_save_waits_for_store_that_completes_its_copy_late(store, monkeypatch):
     class Late(MemoryFileSystem):  # type: ignore[misc,unused-ignore]
         """A store that gives a copy its content at the second look."""
 
@@ -580,7 +604,7 @@ def test_a_store_that_copies_after_it_has_answered_is_waited_for(store, monkeypa
     assert [path for path in made._fs.find(str(store.root)) if "/." in path] == []
 
 
-def test_a_store_that_fails_at_one_file_keeps_the_others(store, host, monkeypatch):
+def test_store_error_for_one_file_leaves_the_other_files_saved(store, host, monkeypatch):
     made = store.make()
     mv = made._fs.mv
     monkeypatch.setattr(made._fs, "mv", lambda a, b: _fails() if b.endswith("/bad") else mv(a, b))

@@ -19,6 +19,7 @@ with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}
     RunWorkflowOperator.partial(
         task_id="search",
         workflow_id=SEARCH.id,
+        browseract_conn_id="callbacks",
         deferrable=True,
         webhook=True,
     ).expand_kwargs(wanted())

@@ -7,12 +7,29 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
+from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
 with DAG("blocked", schedule=None):
     RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
+
+# The next four have what no other DAG runs, so that their runs can be given a length of their own.
+with DAG("long", schedule=None):
+    RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT.id, deferrable=True)
+
+with DAG("marked", schedule=None):
+    RunTemplateOperator(task_id="read", workflow_template_id=TEMPLATE_TEXT.id, deferrable=True)
+
+with DAG("limits", schedule=None):
+    endless: dict[str, Any] = {"workflow_template_id": TEMPLATE_TEXT.id, "deferrable": True}
+    RunTemplateOperator(task_id="overdue", timeout=20, poll_interval=5, **endless)
+    RunTemplateOperator(task_id="kept", cancel_on_kill=False, **endless)
+
+with DAG("long_in_the_worker", schedule=None):
+    RunTemplateOperator.partial(
+        task_id="read", workflow_template_id=TEMPLATE_TEXT.id, poll_interval=2, deferrable=False
+    ).expand(input_parameters=[{"topic": "marked"}, {"topic": "cleared"}])
 
 with DAG("mistaken", schedule=None):
     RunWorkflowOperator(task_id="mistaken", workflow_id="404", retries=3, retry_delay=timedelta(seconds=1))

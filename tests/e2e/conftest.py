@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.api.calls import resume_task
+from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
+from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
+from airflow_provider_browseract.emulator.service import TaskRecord
+
+from .local_airflow import LocalAirflow, free_port
+from .postgres import postgres
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
+NEWEST = TRIGGERS_START_TASKS
+
+
+HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
+"""Settings of a run that goes on until :meth:`World.release`, however slow the machine is."""
+
+
+@dataclass
+class World:
+    """A real Airflow, and an emulator that it uses.
+
+    :param url: address of the emulator.
+    :param key: its API key.
+    :param lineage: file into which OpenLineage writes.
+    """
+
+    airflow: LocalAirflow
+    emulator: Emulator
+    url: str
+    key: str
+    lineage: Path
+
+    @property
+    def triggerers(self) -> list[str]:
+        """The names of all triggerers."""
+        return [name for name in self.airflow.names if name.startswith("triggerer")]
+
+    def task(self, task_id: str) -> TaskRecord:
+        """Find the record that the emulator has of a BrowserAct task."""
+        [found] = [task for task in self.emulator.tasks if task.id == task_id]
+        return found
+
+    def release(self, task_id: str) -> None:
+        """Let a run that is :data:`HELD` end."""
+        with BrowserActClient(ClientSettings(api_key=self.key, base_url=self.url)) as client:
+            client.send(resume_task(task_id))
+
+    def polls(self, task_id: str) -> int:
+        """Return how often a BrowserAct task was asked for."""
+        requests = self.emulator.requests
+        return sum(request.endpoint == "get-task" and task_id in request.query for request in requests)
+
+
+@contextmanager
+def make_world(folder: Path, *, copies: int, database: str | None = None, path: str = "") -> Iterator[World]:
+    """Run an Airflow and an emulator, with connections to it: one with callbacks and one without.
+
+    :param folder: folder for all that they write.
+    :param copies: how many API servers and triggerers there are.
+    :param database: see :class:`LocalAirflow`; likewise ``path``.
+    """
+    dags = folder / "dags"
+    dags.mkdir()
+    for source in (EXAMPLES, Path(__file__).parent / "more_dags"):
+        for file in source.glob("*.py"):
+            (dags / file.name).write_text(file.read_text())
+    lineage = folder / "lineage.jsonl"
+    emulator = Emulator(concurrency=200)
+    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
+        emulator.set_workflow(workflow.id, duration=4.0)
+    # A person has the time to answer, and the run is still running when the trigger polls after the answer.
+    emulator.set_workflow(HUMAN.id, duration=30.0, pause_at=1 / 30, pause_limit=600.0)
+    with emulator.serve() as running:
+        port = free_port()
+        extra: dict[str, Any] = {"retry_budget": 20}
+        with_callbacks = {**extra, "webhook_base_url": f"http://127.0.0.1:{port}{path}"}
+        airflow = LocalAirflow(
+            folder / "airflow",
+            dags,
+            {
+                "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps({**running.connection, "extra": extra}),
+                "AIRFLOW_CONN_CALLBACKS": json.dumps({**running.connection, "extra": with_callbacks}),
+                "AIRFLOW__CORE__PARALLELISM": "12",
+                # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
+                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+                # A triggerer that is only slow, on a busy machine, must not be taken for dead where nothing is kept for
+                # the next one: it would report again what it has reported.
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15" if NEWEST else "60",
+                # Without its provider, Airflow does not know these.
+                "AIRFLOW__OPENLINEAGE__DISABLED": "False",
+                "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                    {"type": "file", "log_file_path": str(lineage), "append": True}
+                ),
+            },
+            database=database,
+            copies=copies,
+            path=path,
+            port=port,
+        )
+        with airflow.running():
+            yield World(airflow, emulator, running.url, running.api_key, lineage)
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An Airflow with one process of each kind on SQLite; before Airflow 3.3 the same as ``callback_world``."""
+    with ExitStack() as stack:
+        if NEWEST:
+            yield stack.enter_context(make_world(tmp_path_factory.mktemp("world"), copies=1))
+        else:
+            yield request.getfixturevalue("callback_world")
+
+
+@pytest.fixture(scope="session")
+def callback_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An Airflow with two API servers behind one address and two triggerers, on PostgreSQL."""
+    folder = tmp_path_factory.mktemp("callbacks")
+    with postgres() as database, make_world(folder, copies=2, database=database.url, path="/team-a") as made:
+        yield made
