@@ -3,6 +3,8 @@
 #   make test [AIRFLOW=3.1.1]       every test
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
+#   make coverage                   which statements and branches of the package no test enters
+#   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
 
 AIRFLOW ?= 3.3.2
@@ -13,6 +15,7 @@ PYTEST_ARGS ?=
 KEEP ?=
 SEED ?= 1
 RUNS ?= 300
+MUTANTS ?=
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
@@ -25,7 +28,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench faults clean
+.PHONY: env demo test check format bench coverage mutants faults clean
 
 env: $(READY)
 
@@ -38,9 +41,9 @@ $(READY): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group dev \
 		"apache-airflow==$(AIRFLOW)" $(if $(WHEEL),,--editable .)
 ifneq ($(WHEEL),)
-	@rm -rf dist && $(VENV)/bin/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@rm -rf $(VENV)/dist && $(VENV)/bin/python -m build --wheel --no-isolation --outdir $(VENV)/dist . >/dev/null
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --reinstall-package \
-		airflow-provider-browseract dist/*.whl
+		airflow-provider-browseract $(VENV)/dist/*.whl
 endif
 	@touch $@
 
@@ -51,10 +54,10 @@ $(STORES): $(READY)
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
-# Most tests wait most of the time, so four of them run side by side; those that start an Airflow want the machine for themselves.
+# Most tests wait most of the time, so several run side by side; those that start an Airflow want the machine for themselves.
 test: $(READY) $(STORES)
 ifeq ($(PYTEST_ARGS),)
-	@$(RUN) pytest --numprocesses=4 --ignore=tests/e2e --ignore=tests/faults
+	@$(RUN) pytest --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 	@$(RUN) pytest tests/e2e tests/faults
 else
 	@$(RUN) pytest $(PYTEST_ARGS)
@@ -77,5 +80,17 @@ bench: $(READY)
 faults: $(READY)
 	@$(RUN) python -m tests.faults.round --runs $(RUNS) --seed $(SEED)
 
+# Of the tests that start no Airflow.
+coverage: $(READY) $(STORES)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
+	@rm -f .coverage .coverage.*
+	@$(RUN) coverage run -m pytest --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults --quiet
+	@$(RUN) coverage combine --quiet
+	@$(RUN) coverage report
+
+mutants: $(READY) $(STORES)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
+	@$(RUN) python -m tests.mutants $(MUTANTS)
+
 clean:
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
