@@ -43,19 +43,19 @@ def named(text: str) -> str:
         "outside",
     ],
 )
-def test_each_dag_can_be_parsed(dag_id, tmp_path, parse):
+def test_readme_dag_can_be_parsed(dag_id, tmp_path, parse):
     file = tmp_path / f"{dag_id}.py"
     file.write_text(named(f'DAG("{dag_id}"'))
     assert parse(file)[dag_id].tasks
 
 
-def test_the_first_dag_has_ten_lines_besides_its_imports():
+def test_first_readme_dag_has_ten_lines_besides_imports():
     lines = [line for line in named('DAG("prices"').splitlines() if line.strip(" )") and "import" not in line]
     assert len(lines) == 10
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_the_profile_of_a_login_reaches_another_dag_through_a_variable(
+def test_readme_dag_passes_login_profile_to_another_dag_through_variable(
     browseract_emulator, tmp_path, parse, add_dag_bundle, monkeypatch
 ):
     from airflow_provider_browseract.operators import waiting
@@ -85,7 +85,7 @@ def added_connections():
     return [get_parser().parse_args(shlex.split(command.replace("\\\n", " "))) for command in commands]
 
 
-def test_each_connection_that_is_added_by_command_can_be_read():
+def test_readme_connections_added_by_command_can_be_read():
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.hooks.connection import read_settings
@@ -106,7 +106,7 @@ def test_each_connection_that_is_added_by_command_can_be_read():
         assert settings.client.base_url == (each.conn_host or "https://api.browseract.com")
 
 
-def test_the_steps_without_an_account_lead_to_the_emulator_as_it_is_started_by_hand(monkeypatch):
+def test_readme_emulator_connection_matches_emulator_defaults(monkeypatch):
     from airflow_provider_browseract.emulator import Emulator, __main__
 
     asked = []
@@ -123,13 +123,13 @@ def test_the_steps_without_an_account_lead_to_the_emulator_as_it_is_started_by_h
     assert to_emulator.conn_password == key
 
 
-def test_the_ids_are_those_of_the_emulators_workflows():
+def test_readme_workflow_ids_are_those_of_the_emulator():
     shown = set(re.findall(r'workflow(?:_template)?_id="(\d{17})"|run_task\("(\d{17})"', README))
     known = {each.id for each in (EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH)}
     assert {one or other for one, other in shown} == known
 
 
-def test_the_manifest_that_is_shown_is_one():
+def test_readme_manifest_has_the_fields_of_a_real_manifest():
     from airflow_provider_browseract.hooks.results import Kept, Results
 
     [text] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
@@ -138,7 +138,7 @@ def test_the_manifest_that_is_shown_is_one():
     assert Results(shown["path"], files=files).manifest() == shown
 
 
-def test_the_hook_does_what_is_shown(browseract_emulator, tmp_path, capsys):
+def test_readme_hook_example_runs_and_prints_expected_text(browseract_emulator, tmp_path, capsys):
     file = tmp_path / "hook.py"
     file.write_text(named("hook = BrowserActHook()"))
     runpy.run_path(str(file))
@@ -147,7 +147,7 @@ def test_the_hook_does_what_is_shown(browseract_emulator, tmp_path, capsys):
     assert "canceled" in printed
 
 
-def test_the_emulators_test_passes_as_it_stands(run_pytest):
+def test_readme_emulator_test_passes_unchanged(run_pytest):
     run_pytest(named("def test_what_my_dag_does"))
 
 
@@ -165,7 +165,7 @@ def run_pytest(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert "1 passed" in done.stdout, done.stdout + done.stderr
@@ -173,7 +173,7 @@ def run_pytest(tmp_path):
     return run
 
 
-def test_every_argument_is_described_and_none_besides():
+def test_readme_table_describes_every_operator_argument_and_no_other():
     own = [
         name
         for operator in (RunWorkflowOperator, RunOperator)
@@ -186,13 +186,13 @@ def test_every_argument_is_described_and_none_besides():
     assert {name for name, star in rows if star} == set(RunWorkflowOperator.template_fields)
 
 
-def test_every_field_of_the_connection_is_described():
+def test_readme_describes_every_extra_field_of_the_connection():
     assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", README, re.MULTILINE) == [
         (field.name, field.description.replace(" to BrowserAct", "")) for field in EXTRA_FIELDS
     ]
 
 
-def test_each_connection_that_is_shown_can_be_read(monkeypatch):
+def test_readme_connection_variables_can_be_read(monkeypatch):
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.hooks.connection import read_settings
@@ -204,14 +204,14 @@ def test_each_connection_that_is_shown_can_be_read(monkeypatch):
         assert read_settings(Connection.get("browseract_default"), user_agent="").client.api_key == "app-..."
 
 
-def test_every_link_within_leads_somewhere():
+def test_readme_internal_links_lead_to_existing_headings_and_files():
     headings = {re.sub(r"[^a-z -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^###? (.*)$", README, re.M)}
     assert set(re.findall(r"\(#([a-z-]+)\)", README)) <= headings
     for path in re.findall(r"(?:/(?:tree|blob)/main/|!\[[\w ]+\]\()([\w./]+)\)", README):
         assert (ROOT / path).exists()
 
 
-def test_the_changelog_knows_the_version():
+def test_changelog_has_entry_for_current_version():
     from airflow_provider_browseract import __version__
 
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()

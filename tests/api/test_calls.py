@@ -48,49 +48,71 @@ def answer(status: int, data: object = None, **headers: str) -> Answer:
     return Answer(status, {**JSON, **headers}, json.dumps(data).encode())
 
 
-@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items())
-def test_each_endpoint_has_a_call_with_its_name(name, call):
+@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
+def test_each_call_has_the_path_and_name_of_its_endpoint(name, call):
     assert call.path == f"/v2/workflow/{name}"
     assert call.name == name
 
 
-def test_only_the_two_that_start_a_run_are_said_to():
+def test_only_run_task_and_run_task_by_template_start_a_run():
     assert {name for name, call in EVERY_CALL.items() if call.starts_run} == {"run-task", "run-task-by-template"}
 
 
-def test_what_was_not_given_is_not_sent():
+def test_optional_fields_not_given_are_not_sent_with_a_start():
     assert calls.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
 
 
-def test_lists_always_say_how_many_since_the_apis_default_is_one():
+def test_list_calls_always_send_an_explicit_limit():
     lists = ("list-tasks", "list-workflows", "list-official-workflow-templates")
     assert {EVERY_CALL[name].params["limit"] for name in lists} == {500}
 
 
-def test_times_are_sent_as_utc_and_need_a_time_zone():
+def test_times_are_sent_in_utc_and_refused_without_a_time_zone():
     params = EVERY_CALL["list-tasks"].params
     assert (params["created_at_from"], params["created_at_to"]) == ("2026-01-02T03:04:05Z", "2026-01-02T01:04:05Z")
     with pytest.raises(ValueError, match="has no time zone"):
         calls.list_tasks(created_at_from=datetime(2026, 1, 1))
 
 
-def test_inputs_are_not_in_the_repr():
+def test_input_values_are_not_in_the_repr_of_a_call():
     assert "hunter2" not in repr(calls.run_task("70", input_parameters=[{"name": "password", "value": "hunter2"}]))
 
 
+CODES: dict[int, type[errors.BrowserActError]] = {
+    401: errors.AuthenticationError,
+    10013: errors.RegionNotFoundError,
+    10020: errors.WorkflowNotPublishedError,
+    10021: errors.InvalidRequestError,
+    10111: errors.WorkflowNotFoundError,
+    10112: errors.TaskNotFoundError,
+    10118: errors.ConcurrencyLimitError,
+    10121: errors.TaskEndedError,
+    10127: errors.TaskNotPausedError,
+    10142: errors.MissingInputError,
+    10143: errors.MissingInputError,
+    10176: errors.TemplateNotFoundError,
+    99001: errors.InvalidRequestError,
+    99002: errors.PermissionDeniedError,
+}
+"""What the vendor's documents say that each code means, written down apart from the code that is tested."""
+
+
 class TestAnswers:
-    def test_a_good_answer_becomes_a_model(self):
+    def test_successful_answer_is_read_into_a_model(self):
         assert calls.run_task("70").read_answer(answer(200, {"id": "7"})).id == "7"
 
-    def test_an_empty_answer_is_fine_where_the_api_has_none(self):
+    def test_empty_answer_to_a_stop_is_accepted(self):
         assert calls.stop_task("7").read_answer(Answer(200, {}, b"")) is None
 
-    def test_an_empty_answer_is_refused_where_the_api_has_one(self):
+    def test_empty_answer_is_refused_when_a_body_is_expected(self):
         with pytest.raises(errors.UnexpectedAnswerError, match="answer to get-task is not usable"):
             calls.get_task("7").read_answer(Answer(200, {}, b""))
 
-    @pytest.mark.parametrize(("code", "kind"), errors.BY_CODE.items())
-    def test_each_code_has_its_error_whatever_the_http_status(self, code, kind):
+    def test_known_error_codes_are_exactly_the_documented_ones(self):
+        assert errors.BY_CODE.keys() == CODES.keys()
+
+    @pytest.mark.parametrize(("code", "kind"), CODES.items(), ids=lambda value: getattr(value, "__name__", value))
+    def test_error_code_decides_the_error_class_whatever_the_http_status(self, code, kind):
         for status in (400, 401, 500):
             with pytest.raises(kind) as caught:
                 calls.get_task("7").read_answer(answer(status, {"code": code, "msg": "words", "traceId": "abc"}))
@@ -116,13 +138,13 @@ class TestAnswers:
             (503, errors.ServerError),
         ],
     )
-    def test_an_unknown_code_is_judged_by_the_http_status(self, status, kind):
+    def test_undocumented_error_code_is_classified_by_the_http_status(self, status, kind):
         with pytest.raises(kind):
             calls.get_task("7").read_answer(answer(status, {"code": 4711, "msg": "new"}))
 
     @pytest.mark.parametrize("code", [4711, "4711", "QUOTA_EXCEEDED"])
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500])
-    def test_an_undocumented_code_never_proves_that_nothing_was_carried_out(self, status, code):
+    def test_undocumented_error_code_does_not_prove_that_a_start_was_not_processed(self, status, code):
         with pytest.raises(errors.BrowserActError) as caught:
             calls.run_task("70").read_answer(answer(status, {"code": code, "msg": "new"}))
         assert caught.value.not_processed is False
@@ -130,19 +152,19 @@ class TestAnswers:
         assert caught.value.temporary is (status == 500)
         assert str(code) in caught.value.brief
 
-    def test_http_429_says_by_itself_that_nothing_was_carried_out(self):
+    def test_http_429_alone_proves_that_a_start_was_not_processed(self):
         with pytest.raises(errors.RateLimitError) as caught:
             calls.run_task("70").read_answer(answer(429, {"code": 4711, "msg": "new"}))
         assert caught.value.not_processed is True
 
-    @pytest.mark.parametrize("call", [calls.run_task("70"), calls.get_workflow("70")])
-    def test_a_workflow_that_is_not_found_is_named_in_the_remedy(self, call):
+    @pytest.mark.parametrize("call", [calls.run_task("70"), calls.get_workflow("70")], ids=["run-task", "get-workflow"])
+    def test_workflow_not_found_error_names_the_workflow_in_its_remedy(self, call):
         with pytest.raises(errors.WorkflowNotFoundError) as caught:
             call.read_answer(answer(400, {"code": 10111, "msg": "not visible"}))
         assert "Check workflow_id '70' (dashboard" in str(caught.value)
         assert "RunTemplateOperator" in str(caught.value)
 
-    def test_words_of_the_api_become_one_bounded_line(self):
+    def test_error_message_of_the_api_becomes_one_line_of_bounded_length(self):
         with pytest.raises(errors.InvalidRequestError) as caught:
             calls.get_task("7").read_answer(
                 answer(400, {"code": 99001, "msg": "first\nsecond\x1b[31m\u2028" + "x" * 5000, "traceId": "a\nb"})
@@ -152,45 +174,51 @@ class TestAnswers:
         assert len(caught.value.msg) == 1000
         assert caught.value.trace_id == "a b"
 
-    @pytest.mark.parametrize("body", [{"msg": "task service timeout"}, {"code": 0, "msg": "x", "traceId": "t"}])
-    def test_a_refusal_without_a_code_never_proves_that_nothing_was_carried_out(self, body):
+    @pytest.mark.parametrize(
+        "body", [{"msg": "task service timeout"}, {"code": 0, "msg": "x", "traceId": "t"}], ids=["no code", "code 0"]
+    )
+    def test_refusal_without_a_code_does_not_prove_that_a_start_was_not_processed(self, body):
         with pytest.raises(errors.UnknownRefusalError) as caught:
             calls.run_task("70").read_answer(answer(409, body))
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
 
-    def test_an_answer_about_another_task_is_an_error(self):
+    def test_answer_about_another_task_raises(self):
         with pytest.raises(errors.UnexpectedAnswerError, match="it is about another task"):
             calls.get_task("7").read_answer(answer(200, {"id": "8", "status": "finished"}))
 
-    def test_an_error_with_status_200_is_still_an_error(self):
+    def test_error_code_with_http_200_still_raises(self):
         with pytest.raises(errors.TaskNotFoundError):
             calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))
 
     @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
-    def test_a_page_or_a_redirect_means_that_the_host_is_not_the_api(self, status, body):
+    def test_web_page_or_redirect_raises_that_the_host_is_not_the_api(self, status, body):
         with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection") as caught:
             calls.get_task("7").read_answer(Answer(status, {"content-type": "text/html"}, body))
         assert str(caught.value).count(f"HTTP {status}") == 1
 
-    def test_json_of_another_api_means_that_the_host_is_not_the_api(self):
+    def test_json_of_another_api_raises_that_the_host_is_not_the_api(self):
         with pytest.raises(errors.NotTheApiError, match="is not from BrowserAct's API"):
             calls.get_task("7").read_answer(answer(404, {"message": "Not Found"}))
 
-    def test_json_that_breaks_off_is_not_taken_for_a_wrong_host(self):
+    def test_truncated_json_is_an_unexpected_answer_and_not_a_wrong_host(self):
         with pytest.raises(errors.UnexpectedAnswerError, match="not whole JSON") as caught:
             calls.run_task("70").read_answer(Answer(200, JSON, b'{"id": "123", "profile'))
         assert not isinstance(caught.value, errors.NotTheApiError)
 
-    def test_a_code_that_comes_as_text_counts(self):
+    def test_error_code_given_as_text_is_recognized(self):
         with pytest.raises(errors.ConcurrencyLimitError):
             calls.run_task("70").read_answer(answer(400, {"code": "10118", "msg": "full"}))
 
-    def test_a_gateways_page_with_5xx_is_a_server_error(self):
+    def test_gateway_page_with_http_502_is_a_server_error(self):
         with pytest.raises(errors.ServerError):
             calls.get_task("7").read_answer(Answer(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
 
-    @pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None)])
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None)],
+        ids=["seconds", "fraction", "negative", "not a number"],
+    )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:
             calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": value}))
@@ -207,22 +235,22 @@ class TestPages:
     CALL = calls.Call("GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 2})
     TWO = (Region("US"), Region("UK"))
 
-    def test_the_next_page_is_asked_for_until_the_total_is_reached(self):
+    def test_next_page_is_requested_until_the_total_is_reached(self):
         following = next_page(self.CALL, Page(self.TWO, number=1, total_pages=2))
         assert following is not None
         assert following.params == {"page": 2, "limit": 2}
         assert next_page(following, Page(self.TWO, number=2, total_pages=2)) is None
 
-    def test_without_a_total_a_page_that_is_not_full_is_the_last(self):
+    def test_page_that_is_not_full_is_the_last_when_no_total_is_given(self):
         assert next_page(self.CALL, Page(self.TWO, number=1)) is not None
         assert next_page(self.CALL, Page(self.TWO[:1], number=1)) is None
 
-    def test_an_answer_that_does_not_say_its_number_leads_on_all_the_same(self):
+    def test_next_page_follows_the_requested_page_and_not_the_reported_number(self):
         second = next_page(self.CALL, Page(self.TWO, number=1))
         assert second is not None
         third = next_page(second, Page(self.TWO, number=1))
         assert third is not None
         assert third.params["page"] == 3
 
-    def test_an_empty_page_is_the_last_whatever_the_total_says(self):
+    def test_empty_page_is_the_last_whatever_the_total_is(self):
         assert next_page(self.CALL, Page((), number=1, total_pages=9)) is None

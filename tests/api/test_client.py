@@ -37,14 +37,20 @@ def emulator(running) -> Emulator:
 
 @pytest.fixture
 def client(kind, running):
-    return kind(ClientSettings("app-emulator", running.url, connect_timeout=1, read_timeout=0.5, retries=QUICK))
+    return kind(ClientSettings("app-emulator", running.url, retries=QUICK))
+
+
+@pytest.fixture
+def impatient(kind, running):
+    """A client for servers that hang."""
+    return kind(ClientSettings("app-emulator", running.url, read_timeout=1.0, retries=QUICK))
 
 
 def count(emulator: Emulator, endpoint: str) -> int:
     return len([request for request in emulator.requests if request.endpoint == endpoint])
 
 
-def test_a_run_is_started_read_and_stopped(client, emulator):
+def test_client_starts_reads_and_stops_a_run(client, emulator):
     created = client.send(calls.run_task(ORDERS.id, save_browser_data=True))
     assert created.profile_id
     assert client.send(calls.get_task(created.id)).id == created.id
@@ -56,7 +62,7 @@ def test_a_run_is_started_read_and_stopped(client, emulator):
         client.send(calls.resume_task(created.id))
 
 
-def test_every_list_is_read_to_its_end(client, emulator):
+def test_client_reads_lists_to_their_last_page(client, emulator):
     workflows = client.items(calls.list_workflows(limit=3))
     assert {workflow.id for workflow in workflows} == set(emulator.workflows)
     assert len(workflows) == len(emulator.workflows)
@@ -69,7 +75,7 @@ def test_every_list_is_read_to_its_end(client, emulator):
     )
 
 
-def test_workflow_template_and_regions_are_read(client, emulator):
+def test_client_reads_a_workflow_a_template_and_regions(client, emulator):
     inputs = client.send(calls.get_workflow(SEARCH.id)).input_parameters
     assert [entry.name for entry in inputs] == ["keyword", "max_items"]
     template_id = next(iter(emulator.templates))
@@ -77,10 +83,10 @@ def test_workflow_template_and_regions_are_read(client, emulator):
     assert "US" in {region.code for region in client.send(calls.get_region_list())}
 
 
-def test_a_read_is_tried_again_after_a_gateway_error_a_reset_and_a_lost_answer(client, emulator):
+def test_read_is_sent_again_after_gateway_error_reset_lost_answer_and_hang(impatient, emulator):
     for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
         emulator.fault("get-region-list", fault, times=1)
-    assert client.send(calls.get_region_list())
+    assert impatient.send(calls.get_region_list())
     assert count(emulator, "get-region-list") == 5
 
 
@@ -89,15 +95,15 @@ def test_a_read_is_tried_again_after_a_gateway_error_a_reset_and_a_lost_answer(c
     [RequestFault.reset(), RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung()],
     ids=["reset", "lost answer", "502 after creating", "hung"],
 )
-def test_a_start_whose_fate_is_not_known_is_never_sent_again(client, emulator, fault):
+def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, fault):
     emulator.fault("run-task", fault, times=None)
     with pytest.raises((errors.AnswerLostError, errors.ServerError)) as caught:
-        client.send(calls.run_task(ORDERS.id))
+        impatient.send(calls.run_task(ORDERS.id))
     assert caught.value.not_processed is False
     assert count(emulator, "run-task") == 1
 
 
-def test_a_start_that_was_not_carried_out_is_sent_again(client, emulator):
+def test_start_refused_with_http_429_is_sent_again_and_creates_one_run(client, emulator):
     before = len(emulator.tasks)
     emulator.fault("run-task", RequestFault.status(429), times=2)
     client.send(calls.run_task(ORDERS.id))
@@ -105,14 +111,14 @@ def test_a_start_that_was_not_carried_out_is_sent_again(client, emulator):
     assert len(emulator.tasks) == before + 1
 
 
-def test_retry_after_is_waited_for(client, emulator):
+def test_client_waits_as_long_as_retry_after_requests(client, emulator):
     emulator.fault("get-region-list", RequestFault.status(429, retry_after=1), times=1)
     began = time.monotonic()
     client.send(calls.get_region_list())
     assert time.monotonic() - began >= 1
 
 
-def test_a_hung_server_fails_in_bounded_time(kind, running, emulator):
+def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     emulator.fault("get-region-list", RequestFault.hung(), times=None)
     settings = ClientSettings("app-emulator", running.url, read_timeout=0.2, retries=RetryPolicy(budget=1))
     began = time.monotonic()
@@ -121,19 +127,19 @@ def test_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     assert time.monotonic() - began < 5
 
 
-def test_a_refused_connection_is_known_not_to_have_arrived(kind):
+def test_refused_connection_raises_a_connection_error_with_the_url(kind):
     settings = ClientSettings("app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1))
     with pytest.raises(errors.ConnectionFailedError, match=r"No connection to http://127\.0\.0\.1:9"):
         kind(settings).send(calls.run_task("70"))
 
 
-def test_a_name_that_is_not_found_is_known_not_to_have_arrived(kind):
+def test_unknown_host_name_raises_a_connection_error(kind):
     settings = ClientSettings("app-key", "http://nowhere.invalid", retries=RetryPolicy(budget=0.1))
     with pytest.raises(errors.ConnectionFailedError):
         kind(settings).send(calls.run_task("70"))
 
 
-def test_a_wrong_key_is_said_at_once_and_not_repeated(kind, running, emulator):
+def test_wrong_api_key_raises_at_once_and_is_not_shown_in_the_error(kind, running, emulator):
     with pytest.raises(errors.AuthenticationError, match="Invalid authorization") as caught:
         kind(ClientSettings("app-wrong", running.url)).send(calls.get_region_list())
     assert "app-wrong" not in str(caught.value)
@@ -147,13 +153,13 @@ class TestARefusedKey:
         emulator.rotate_key("app-new")
         return ClientSettings("app-emulator", running.url, retries=QUICK, connection="browseract_prod")
 
-    def test_is_replaced_and_a_start_is_sent_once_more_so_that_one_run_exists(self, kind, emulator, settings):
+    def test_refused_api_key_is_renewed_and_the_start_creates_exactly_one_run(self, kind, emulator, settings):
         client = kind(settings, renew=lambda: replace(settings, api_key="app-new"))
         created = client.send(calls.run_task(ORDERS.id))
         assert [task.id for task in emulator.tasks] == [created.id]
         assert [request.status for request in emulator.requests] == [401, 200]
 
-    def test_is_replaced_for_all_later_calls(self, kind, emulator, settings):
+    def test_refused_api_key_is_renewed_once_for_all_later_calls(self, kind, emulator, settings):
         asked = []
 
         def renew():
@@ -165,18 +171,18 @@ class TestARefusedKey:
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200]
 
     @pytest.mark.parametrize("key", ["app-emulator", None], ids=["the same key", "no settings"])
-    def test_that_nothing_replaces_is_an_error_at_once(self, kind, emulator, settings, key):
+    def test_refused_api_key_without_a_new_key_raises_at_once(self, kind, emulator, settings, key):
         renew = lambda: None if key is None else replace(settings, api_key=key)  # noqa: E731
         with pytest.raises(errors.AuthenticationError, match="connection 'browseract_prod'"):
             kind(settings, renew).send(calls.get_region_list())
         assert count(emulator, "get-region-list") == 1
 
-    def test_that_another_refused_key_replaces_is_an_error_after_one_more_request(self, kind, emulator, settings):
+    def test_refused_new_api_key_raises_after_one_more_request(self, kind, emulator, settings):
         with pytest.raises(errors.AuthenticationError):
             kind(settings, lambda: replace(settings, api_key="app-wrong")).send(calls.get_region_list())
         assert count(emulator, "get-region-list") == 2
 
-    def test_leads_to_no_second_start_when_the_refusal_has_an_undocumented_code(self, kind, emulator, settings):
+    def test_start_refused_with_401_and_an_undocumented_code_is_not_sent_again(self, kind, emulator, settings):
         emulator.fault("run-task", RequestFault.refused(4711, http_status=401))
         asked = []
         with pytest.raises(errors.AuthenticationError):
@@ -184,7 +190,7 @@ class TestARefusedKey:
         assert count(emulator, "run-task") == 1
         assert asked == []
 
-    def test_that_another_call_has_replaced_meanwhile_is_not_looked_up_again(self, emulator, settings, monkeypatch):
+    def test_api_key_replaced_meanwhile_is_used_without_another_renewal(self, emulator, settings, monkeypatch):
         arrived, replaced = threading.Event(), threading.Event()
         accepts_key = emulator.accepts_key
 
@@ -209,7 +215,7 @@ class TestARefusedKey:
         assert [request.status for request in emulator.requests] == [401, 200]
 
 
-def test_an_error_names_the_connection_of_the_settings(kind):
+def test_client_error_names_the_connection_of_the_settings(kind):
     settings = ClientSettings(
         "app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1), connection="browseract_prod"
     )
@@ -217,7 +223,7 @@ def test_an_error_names_the_connection_of_the_settings(kind):
         kind(settings).send(calls.get_region_list())
 
 
-def test_a_web_page_is_not_taken_for_an_answer(client, emulator):
+def test_web_page_instead_of_an_answer_raises_that_the_host_is_not_the_api(client, emulator):
     emulator.fault("get-region-list", RequestFault.html())
     with pytest.raises(errors.NotTheApiError, match="a web page"):
         client.send(calls.get_region_list())
@@ -266,7 +272,7 @@ def one_answer():
         server.close()
 
 
-def test_a_redirect_is_not_followed_so_the_key_does_not_travel(kind, one_answer):
+def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one_answer):
     elsewhere = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
     server = one_answer(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n".encode())
     with pytest.raises(errors.NotTheApiError):
@@ -274,7 +280,7 @@ def test_a_redirect_is_not_followed_so_the_key_does_not_travel(kind, one_answer)
     assert elsewhere.received == []
 
 
-def test_a_proxy_that_breaks_off_after_it_read_a_start_does_not_get_it_again(kind, one_answer, monkeypatch):
+def test_start_is_not_sent_again_when_a_proxy_closes_without_an_answer(kind, one_answer, monkeypatch):
     proxy = one_answer(b"")
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -283,20 +289,20 @@ def test_a_proxy_that_breaks_off_after_it_read_a_start_does_not_get_it_again(kin
     assert len(proxy.received) == 1
 
 
-def test_a_stop_is_sent_again_after_a_gateway_error(client, emulator):
+def test_stop_is_sent_again_after_a_gateway_error(client, emulator):
     created = client.send(calls.run_task(ORDERS.id))
     emulator.fault("stop-task", RequestFault.status(502), times=1)
     client.send(calls.stop_task(created.id))
     assert emulator.tasks[0].status == "canceled"
 
 
-def test_an_answer_that_breaks_off_is_a_lost_answer(kind, one_answer):
+def test_truncated_answer_to_a_start_is_a_lost_answer(kind, one_answer):
     server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
     with pytest.raises(errors.AnswerLostError):
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
 
 
-def test_each_request_says_who_calls_and_carries_the_key_whatever_netrc_says(kind, one_answer, monkeypatch, tmp_path):
+def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_answer, monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
@@ -307,7 +313,7 @@ def test_each_request_says_who_calls_and_carries_the_key_whatever_netrc_says(kin
     assert "user-agent: airflow-provider-browseract/1 apache-airflow/2" in request
 
 
-def test_one_client_keeps_to_one_connection(kind, one_answer):
+def test_client_sends_consecutive_calls_over_one_connection(kind, one_answer):
     server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", keep_alive=True)
     kind(ClientSettings("app-key", server.url)).send(*[calls.get_region_list()] * 5)
     assert len(server.received) == 5
@@ -322,7 +328,7 @@ REGIONS = b'[{"code": "US"}]'
 
 
 class TestTheAsynchronousClient:
-    def test_opens_one_pool_for_calls_that_begin_together(self, running, monkeypatch):
+    def test_async_client_opens_one_pool_for_concurrent_calls(self, running, monkeypatch):
         made = []
 
         class Counted(httpx.AsyncClient):
@@ -341,7 +347,7 @@ class TestTheAsynchronousClient:
         assert asyncio.run(go()) == [True]
 
     @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE_BODY, True), (LARGE_BODY + 1, False)])
-    def test_reads_a_large_answer_in_another_thread(self, one_answer, size, on_the_loop):
+    def test_async_client_reads_a_large_answer_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))
         threads = []
         call: calls.Call[Any] = calls.get_region_list()
@@ -355,7 +361,7 @@ class TestTheAsynchronousClient:
         assert (threads == [threading.get_ident()]) is on_the_loop
 
     @pytest.mark.parametrize("size", [LARGE_BODY + 1, 100])
-    def test_raises_what_the_reader_of_an_answer_raises(self, one_answer, size):
+    def test_async_client_raises_the_error_of_the_answer_reader(self, one_answer, size):
         server = one_answer(answering(b"{}".ljust(size)))
         with pytest.raises(errors.UnexpectedAnswerError, match="should be a list"):
             self.send(server, size)
@@ -367,10 +373,10 @@ class TestTheAsynchronousClient:
 
         return asyncio.run(go())
 
-    def test_takes_an_answer_that_is_as_large_as_accepted(self, one_answer):
+    def test_async_client_accepts_an_answer_of_the_maximum_size(self, one_answer):
         assert self.send(one_answer(answering(REGIONS)), len(REGIONS))[0].code == "US"
 
-    def test_refuses_a_larger_answer_and_asks_no_second_time(self, one_answer):
+    def test_async_client_refuses_a_larger_answer_and_sends_no_second_request(self, one_answer):
         server = one_answer(answering(REGIONS))
         with pytest.raises(errors.AnswerTooLargeError, match="get-region-list is larger than 15 bytes") as caught:
             self.send(server, len(REGIONS) - 1)
@@ -378,13 +384,13 @@ class TestTheAsynchronousClient:
         assert caught.value.not_processed is False
         assert len(server.received) == 1
 
-    def test_does_not_wait_for_the_rest_of_an_answer_that_is_too_large(self, one_answer):
+    def test_async_client_does_not_wait_for_the_rest_of_a_too_large_answer(self, one_answer):
         # The server promises more than it ever sends: reading to the end would be a lost answer, after 30 seconds.
         server = one_answer(answering(REGIONS).replace(b"16", b"17"), keep_alive=True)
         with pytest.raises(errors.AnswerTooLargeError):
             self.send(server, len(REGIONS) - 1)
 
-    def test_counts_the_bytes_of_an_answer_after_decompression(self, one_answer):
+    def test_async_client_measures_the_answer_size_after_decompression(self, one_answer):
         body = gzip.compress(REGIONS.ljust(100_000))
         headers = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
         assert len(body) < 1000
@@ -393,11 +399,11 @@ class TestTheAsynchronousClient:
         assert self.send(one_answer(headers + body), 100_000)[0].code == "US"
 
 
-def test_the_key_is_in_no_repr():
+def test_api_key_is_not_in_the_repr_of_client_settings():
     assert "app-key" not in repr(ClientSettings("app-key"))
 
 
-def test_api_and_runs_are_usable_without_airflow():
+def test_api_and_runs_modules_can_be_imported_without_airflow():
     code = (
         "import sys; sys.modules['airflow'] = None\n"
         "import airflow_provider_browseract.api.client, airflow_provider_browseract.runs.waiting\n"
@@ -406,7 +412,7 @@ def test_api_and_runs_are_usable_without_airflow():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_calls_and_runs_import_no_http_library():
+def test_calls_and_runs_modules_import_no_http_library():
     code = (
         "import sys\n"
         "import airflow_provider_browseract.api.calls, airflow_provider_browseract.runs.waiting\n"

@@ -33,13 +33,13 @@ def operation(document, call):
     return document["paths"][call.path][call.method.lower()]
 
 
-def test_there_is_a_call_for_each_operation_and_no_other(document):
+def test_calls_cover_exactly_the_operations_of_the_vendors_document(document):
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert {(call.method, call.path) for call in EVERY_CALL.values()} == documented
 
 
 @pytest.mark.parametrize("name", EVERY_CALL)
-def test_body_and_parameters_are_valid_and_known(document, name):
+def test_call_body_and_parameters_are_valid_by_the_vendors_document(document, name):
     call = EVERY_CALL[name]
     described = operation(document, call)
     parameters = {parameter["name"]: parameter for parameter in described.get("parameters", [])}
@@ -56,5 +56,5 @@ def test_body_and_parameters_are_valid_and_known(document, name):
     assert set(call.body) <= set(properties)
 
 
-def test_the_statuses_are_those_of_the_document(document):
+def test_task_statuses_are_exactly_those_of_the_vendors_document(document):
     assert {status.value for status in TaskStatus} == set(document["components"]["schemas"]["TaskStatus"]["enum"])

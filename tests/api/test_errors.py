@@ -17,7 +17,7 @@ def refused_key(**facts) -> errors.AuthenticationError:
     return errors.AuthenticationError("BrowserAct refused run-task: Invalid authorization", **facts)
 
 
-def test_the_text_has_reason_remedy_and_codes_on_a_line_each():
+def test_error_text_has_reason_remedy_and_codes_on_separate_lines():
     assert str(refused_key()).splitlines() == [
         "BrowserAct refused run-task: Invalid authorization.",
         "Put a valid API key (BrowserAct dashboard: Integrations, Manage API Keys) into the API key (password) field "
@@ -26,27 +26,27 @@ def test_the_text_has_reason_remedy_and_codes_on_a_line_each():
     ]
 
 
-def test_the_remedy_names_the_connection_where_it_is_known():
+def test_error_remedy_names_the_connection_when_it_is_known():
     error = refused_key(connection="browseract_prod")
     assert "field of the Airflow connection 'browseract_prod'." in str(error)
     error.connection = "browseract_test"
     assert "field of the Airflow connection 'browseract_test'." in str(error)
 
 
-def test_the_brief_text_is_one_line_without_remedy_and_full_stop():
+def test_brief_error_text_is_one_line_without_remedy_and_full_stop():
     assert refused_key().brief == (
         "BrowserAct refused run-task: Invalid authorization (code 401, HTTP 401, traceId abc)"
     )
     assert errors.AnswerLostError("No whole\nanswer.").brief == "No whole answer"
 
 
-def test_parts_that_are_missing_leave_no_empty_line():
+def test_missing_parts_of_an_error_text_leave_no_empty_line():
     assert str(errors.AnswerLostError("No whole\nanswer.")) == "No whole answer."
     assert str(errors.ServerError("Failed", http_status=503)) == "Failed.\nHTTP 503"
     assert str(errors.InvalidRequestError("Really?")).splitlines()[0] == "Really?"
 
 
-def test_a_remedy_that_is_given_takes_the_place_of_that_of_the_class():
+def test_explicit_remedy_replaces_the_remedy_of_the_error_class():
     assert str(errors.ConnectionFailedError("Refused", remedy="Wait.")) == "Refused.\nWait."
 
 
@@ -59,11 +59,11 @@ def test_every_error_survives_pickling(kind):
 
 
 @pytest.mark.parametrize("kind", EVERY_CLASS)
-def test_no_remedy_speaks_of_a_form_field_that_the_form_does_not_have(kind):
+def test_no_remedy_names_the_password_field_by_another_label(kind):
     assert "password field" not in kind.remedy.replace("API key (password) field", "")
 
 
-def test_no_documented_code_means_an_unknown_refusal():
+def test_unknown_refusal_is_mapped_to_no_documented_error_code():
     assert errors.UnknownRefusalError not in errors.BY_CODE.values()
     assert errors.UnknownRefusalError.not_processed is False
     assert errors.UnknownRefusalError.temporary is False

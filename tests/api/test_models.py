@@ -49,7 +49,7 @@ WHOLE = {
 }
 
 
-def test_a_whole_task_is_read():
+def test_complete_task_is_read_from_an_api_answer():
     task = Task.read(WHOLE)
     assert task.status is TaskStatus.FAILED
     assert task.created_at == datetime(2026, 10, 8, 10, 17, 54, tzinfo=timezone.utc)
@@ -61,17 +61,17 @@ def test_a_whole_task_is_read():
     assert task.download_files[0].file_name == "a.csv"
 
 
-def test_a_task_needs_only_its_id_and_status():
+def test_task_with_only_id_and_status_is_read():
     assert Task.read({"id": "7", "status": "running"}) == Task(id="7", status=TaskStatus.RUNNING)
 
 
-def test_null_members_and_unknown_fields_do_no_harm():
+def test_null_and_unknown_fields_of_a_task_are_ignored():
     everything_null = dict.fromkeys(WHOLE) | {"id": "7", "status": "running", "brand_new": [1]}
     assert Task.read(everything_null) == Task(id="7", status=TaskStatus.RUNNING)
     assert Task.read({"id": "7", "status": "running", "output": {"string": None, "files": None}}).output == Output()
 
 
-def test_a_part_that_only_informs_may_be_unreadable():
+def test_unreadable_informational_parts_of_a_task_are_left_out():
     task = Task.read(
         {
             "id": "7",
@@ -84,29 +84,35 @@ def test_a_part_that_only_informs_may_be_unreadable():
     assert ([step.number for step in task.steps], task.failure, task.download_files) == ([2], None, ())
 
 
-@pytest.mark.parametrize("output", ["text", ["text"], {"files": 5}, {"files": "https://x"}, {"files": [{"url": "x"}]}])
-def test_an_output_that_cannot_be_read_is_an_error_and_not_lost(output):
+@pytest.mark.parametrize(
+    "output",
+    ["text", ["text"], {"files": 5}, {"files": "https://x"}, {"files": [{"url": "x"}]}],
+    ids=["text", "list", "number as files", "text as files", "objects as files"],
+)
+def test_unreadable_output_of_a_finished_task_raises(output):
     with pytest.raises(UnexpectedAnswerError):
         Task.read({"id": "7", "status": "finished", "output": output})
 
 
-@pytest.mark.parametrize("output", ["text", {"files": 5}])
-def test_an_output_of_a_run_that_goes_on_is_not_needed_and_does_no_harm(output):
+@pytest.mark.parametrize("output", ["text", {"files": 5}], ids=["text", "number as files"])
+def test_unreadable_output_of_a_running_task_is_ignored(output):
     assert Task.read({"id": "7", "status": "running", "output": output}).output is None
 
 
-def test_an_output_that_is_json_and_not_text_is_kept_as_text():
+def test_output_given_as_a_json_object_is_kept_as_text():
     task = Task.read({"id": "7", "status": "finished", "output": {"string": {"a": [1]}}})
     assert task.output == Output('{"a": [1]}')
 
 
 @pytest.mark.parametrize("text", ["yesterday", "24:00", "P1Y", "2026-01-01/2026-01-02", "2026-13-45", "\ud800", "", 5])
-def test_a_time_that_cannot_be_read_is_left_out(text):
+def test_unreadable_creation_time_of_a_task_is_left_out(text):
     assert Task.read({"id": "7", "status": "running", "created_at": text}).created_at is None
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OverflowError("x"), TypeError("x")])
-def test_whatever_the_parser_of_times_raises_does_not_fail_the_call(monkeypatch, error):
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OverflowError("x"), TypeError("x")], ids=["ValueError", "OverflowError", "TypeError"]
+)
+def test_error_of_the_time_parser_does_not_fail_reading_a_task(monkeypatch, error):
     def fail(text):
         raise error
 
@@ -114,46 +120,52 @@ def test_whatever_the_parser_of_times_raises_does_not_fail_the_call(monkeypatch,
     assert Task.read({"id": "7", "status": "running", "created_at": "2026-10-08T10:17:54Z"}).created_at is None
 
 
-def test_the_older_live_url_is_read_where_the_newer_is_missing():
+def test_older_live_url_field_is_read_when_the_newer_one_is_missing():
     assert Task.read({"id": "7", "status": "running", "live_url": "https://old"}).live_url == "https://old"
 
 
-def test_ids_that_come_as_numbers_become_strings_without_loss():
+def test_numeric_id_becomes_a_string_without_loss_of_digits():
     assert Task.read({"id": 16429034742537847, "status": "running"}).id == "16429034742537847"
 
 
-@pytest.mark.parametrize("data", [None, [], "task", {}, {"status": "running"}, {"id": "", "status": "running"}])
-def test_an_answer_without_what_it_is_for_is_refused(data):
+@pytest.mark.parametrize(
+    "data",
+    [None, [], "task", {}, {"status": "running"}, {"id": "", "status": "running"}],
+    ids=["null", "list", "text", "empty object", "no id", "empty id"],
+)
+def test_answer_that_is_not_a_task_is_refused(data):
     with pytest.raises(UnexpectedAnswerError, match="the answer should be a task"):
         Task.read(data)
 
 
-@pytest.mark.parametrize("word", ["queued", "Finished", "", None, 3])
-def test_a_status_that_is_not_documented_is_refused(word):
+@pytest.mark.parametrize(
+    "word", ["queued", "Finished", "", None, 3], ids=["unknown word", "wrong case", "empty", "null", "number"]
+)
+def test_undocumented_task_status_is_refused(word):
     with pytest.raises(UnexpectedAnswerError, match="is not a task status"):
         read_status({"status": word})
 
 
-def test_only_three_statuses_are_ends():
+def test_only_finished_failed_and_canceled_are_end_statuses():
     assert {status for status in TaskStatus if status.ended} == {"finished", "failed", "canceled"}
 
 
-def test_the_profile_is_read_under_both_of_its_names():
+def test_profile_id_is_read_under_both_of_its_field_names():
     assert CreatedTask.read({"id": "7", "profile_id": "5"}).profile_id == "5"
     assert CreatedTask.read({"id": "7", "profileId": "5"}).profile_id == "5"
     assert CreatedTask.read({"id": "7"}).profile_id is None
 
 
-def test_templates_are_read_from_the_list_and_alone():
+def test_template_id_is_read_from_list_and_single_answers():
     assert Template.read({"templateId": "t", "name": "n"}).id == Template.read({"id": "t", "name": "n"}).id == "t"
 
 
-def test_a_workflow_tells_its_inputs():
+def test_input_parameters_of_a_workflow_are_read():
     workflow = Workflow.read({"id": "w", "input_parameters": [{"name": "keyword", "default_enabled": False}]})
     assert (workflow.input_parameters[0].name, workflow.input_parameters[0].default_enabled) == ("keyword", False)
 
 
-def test_pages_and_lists_are_read_and_anything_else_refused():
+def test_pages_and_lists_are_read_and_other_answers_refused():
     page = read_page(Region.read)(
         {"page": 2, "limit": 1, "items": [{"code": "US"}], "total_pages": 3, "total_count": 3}
     )
@@ -165,7 +177,7 @@ def test_pages_and_lists_are_read_and_anything_else_refused():
         read_list(Region.read)({"items": []})
 
 
-def test_a_signed_download_address_is_not_in_its_repr():
+def test_signed_download_url_is_not_in_the_repr_of_a_file():
     file = DownloadFile.read({"guid": "g", "downloadUrl": "https://signed/secret"})
     assert file.download_url == "https://signed/secret"
     assert "secret" not in repr(file)
@@ -174,6 +186,6 @@ def test_a_signed_download_address_is_not_in_its_repr():
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", "//x.example", "https://x.example/a b", "https://x\n", 7, ""]
 )
-def test_an_address_that_is_no_link_is_none(url):
+def test_invalid_live_and_log_urls_are_read_as_none(url):
     task = Task.read({"id": "7", "status": "paused", "live_url": url, "log_detail_url": url})
     assert (task.live_url, task.log_detail_url) == (None, None)

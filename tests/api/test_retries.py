@@ -24,28 +24,28 @@ HOPELESS = [
 
 @pytest.mark.parametrize("call", [READ, STOP], ids=["a read", "a stop"])
 @pytest.mark.parametrize("kind", [*NEVER_ARRIVED, *NOBODY_KNOWS])
-def test_a_call_that_starts_no_run_is_sent_again_after_anything_temporary(call, kind):
+def test_call_that_starts_no_run_is_sent_again_after_a_temporary_error(call, kind):
     assert may_send_again(call, kind("x"))
 
 
 @pytest.mark.parametrize("call", [START, calls.run_task_by_template("80")], ids=["workflow", "template"])
-def test_a_start_is_sent_again_only_if_it_surely_was_not_carried_out(call):
+def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
     arrived_for_sure_not = [kind for kind in NEVER_ARRIVED if kind is not errors.ConcurrencyLimitError]
     assert all(may_send_again(call, kind("x")) for kind in arrived_for_sure_not)
     assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)
 
 
-def test_a_start_for_which_there_is_no_room_is_left_to_those_who_know_how_to_wait_for_some():
+def test_start_refused_without_a_free_slot_is_not_sent_again_by_the_policy():
     assert not may_send_again(START, errors.ConcurrencyLimitError("x"))
 
 
-@pytest.mark.parametrize("call", [READ, START, STOP])
+@pytest.mark.parametrize("call", [READ, START, STOP], ids=["read", "start", "stop"])
 @pytest.mark.parametrize("kind", HOPELESS)
-def test_nothing_is_sent_again_where_time_will_not_help(call, kind):
+def test_no_call_is_sent_again_after_a_permanent_error(call, kind):
     assert not may_send_again(call, kind("x"))
 
 
-def test_other_exceptions_are_not_for_the_policy():
+def test_call_is_not_sent_again_after_an_unrelated_exception():
     assert not may_send_again(READ, KeyError("x"))
 
 
@@ -77,7 +77,7 @@ class Tries:
         return "done"
 
 
-def test_pauses_grow_with_full_jitter_up_to_the_longest():
+def test_pauses_between_attempts_grow_with_full_jitter_up_to_the_longest():
     policy = RetryPolicy(budget=1000, first_pause=1, longest_pause=8)
     many = [Tries(policy, READ, errors.ServerError("x")).pauses for _ in range(20)]
     for position, bound in enumerate([1, 2, 4, 8, 8, 8]):
@@ -87,12 +87,12 @@ def test_pauses_grow_with_full_jitter_up_to_the_longest():
         assert min(seen) < bound / 2
 
 
-def test_retry_after_is_honoured():
+def test_retry_after_decides_the_pause_between_attempts():
     told = Tries(RetryPolicy(budget=100), READ, errors.RateLimitError("x", retry_after=40.0))
     assert told.pauses == [40.0, 40.0]
 
 
-def test_the_budget_bounds_all_tries_together_and_the_last_error_is_raised():
+def test_budget_bounds_all_attempts_and_the_last_error_is_raised():
     error = errors.ServerError("x")
     tries = Tries(RetryPolicy(budget=20), READ, error)
     assert tries.raised is error
@@ -100,6 +100,6 @@ def test_the_budget_bounds_all_tries_together_and_the_last_error_is_raised():
     assert tries.count == len(tries.pauses) + 1
 
 
-def test_a_retry_after_beyond_the_budget_ends_the_tries_at_once():
+def test_retry_after_beyond_the_budget_ends_the_attempts_at_once():
     tries = Tries(RetryPolicy(budget=20), READ, errors.RateLimitError("x", retry_after=21.0))
     assert (tries.count, tries.pauses) == (1, [])

@@ -140,7 +140,7 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-class TestAHandshakeThatFailsHasSentNothing:
+class TestFailedHandshake:
     def close_at_once(self, connection: socket.socket) -> None:
         connection.recv(65536)
 
@@ -157,15 +157,15 @@ class TestAHandshakeThatFailsHasSentNothing:
             pass
 
     @pytest.mark.parametrize("handle", ["close_at_once", "reset_at_once", "send_an_alert", "say_nothing"])
-    def test_is_a_failed_connection_whatever_the_server_does(self, listen, start, handle):
+    def test_failed_tls_handshake_is_a_connection_error_with_nothing_processed(self, listen, start, handle):
         error = start(listen(getattr(self, handle)))
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed is True
 
-    def test_and_the_error_says_that_it_was_the_handshake(self, listen, start):
+    def test_failed_tls_handshake_is_named_in_the_error(self, listen, start):
         assert "the TLS handshake failed (" in start(listen(self.send_an_alert)).brief
 
-    def test_and_a_certificate_that_is_not_trusted_is_named_and_not_tried_again(self, tls, start):
+    def test_untrusted_certificate_is_a_permanent_error_that_names_the_remedy(self, tls, start):
         received = []
         error = start(tls(lambda secured: received.append(whole_request(secured))))
         assert isinstance(error, errors.UntrustedCertificateError)
@@ -176,12 +176,12 @@ class TestAHandshakeThatFailsHasSentNothing:
         assert not any(received)
 
     @pytest.mark.usefixtures("trusted")
-    def test_and_a_certificate_for_another_host_is_named(self, kind, tls):
+    def test_certificate_for_another_host_is_reported_with_the_host_name(self, kind, tls):
         settings = ClientSettings("app-key", f"https://localhost:{tls(lambda secured: None)}")
         with pytest.raises(errors.UntrustedCertificateError, match="not valid for 'localhost'"):
             kind(settings).send(START)
 
-    def test_and_a_host_that_speaks_plain_http_is_reported_with_the_remedy(self, start):
+    def test_host_that_answers_in_plain_http_is_reported_with_the_remedy(self, start):
         with Emulator().serve() as running:
             error = start(int(running.url.rpartition(":")[2]))
             assert running.emulator.requests == []
@@ -192,7 +192,7 @@ class TestAHandshakeThatFailsHasSentNothing:
 
 
 @pytest.mark.usefixtures("trusted")
-class TestAnErrorAfterTheHandshakeIsALostAnswer:
+class TestErrorAfterHandshake:
     def close_without_an_answer(self, secured: ssl.SSLSocket) -> None:
         whole_request(secured)
 
@@ -227,12 +227,12 @@ class TestAnErrorAfterTheHandshakeIsALostAnswer:
             "send_an_alert",
         ],
     )
-    def test_whatever_the_server_does(self, tls, start, handle):
+    def test_error_after_the_tls_handshake_is_a_lost_answer(self, tls, start, handle):
         error = start(tls(getattr(self, handle)))
         assert type(error) is errors.AnswerLostError
         assert error.not_processed is False
 
-    def test_and_a_whole_answer_is_none(self, kind, tls):
+    def test_complete_answer_after_the_tls_handshake_is_read(self, kind, tls):
         def answer(secured: ssl.SSLSocket) -> None:
             whole_request(secured)
             secured.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "7"}')
@@ -290,16 +290,16 @@ class TestBehindAProxy:
             target.shutdown(socket.SHUT_WR)
 
     @pytest.mark.parametrize("handle", ["close_at_once", "reset_at_once", "refuse", "answer_in_part", "talk_nonsense"])
-    def test_a_tunnel_that_is_not_opened_has_sent_nothing(self, behind, handle):
+    def test_start_is_not_processed_when_the_proxy_opens_no_tunnel(self, behind, handle):
         error = behind(getattr(self, handle))
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed is True
 
-    def test_a_handshake_that_fails_in_the_tunnel_has_sent_nothing(self, behind, listen):
+    def test_failed_tls_handshake_in_a_proxy_tunnel_is_a_connection_error(self, behind, listen):
         error = behind(self.tunnel, listen(lambda connection: connection.recv(65536) and None))
         assert type(error) is errors.ConnectionFailedError
 
-    def test_an_answer_that_is_lost_in_the_tunnel_is_a_lost_answer(self, behind, tls):
+    def test_answer_lost_in_a_proxy_tunnel_raises_and_the_start_is_sent_once(self, behind, tls):
         received = []
         error = behind(self.tunnel, tls(lambda secured: received.append(whole_request(secured))))
         assert type(error) is errors.AnswerLostError

@@ -18,7 +18,7 @@ __all__ = ["emulator", "set_extra", "store", "worker"]
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=1)
+    set_extra(retry_budget=0.2, read_timeout=10)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def decorated(worker):
     return make
 
 
-def test_airflow_knows_it_as_a_task_decorator():
+def test_task_browseract_decorator_creates_the_decorated_operator():
     with DAG("decorated") as dag:
 
         @task.browseract(workflow_id=SEARCH.id, deferrable=True)
@@ -48,7 +48,7 @@ def test_airflow_knows_it_as_a_task_decorator():
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-def test_what_the_function_returns_are_the_inputs(decorated, emulator, deferrable):
+def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator, deferrable):
     def search(keyword, ti=None):
         return {"keyword": f"{keyword} of {ti.task_id}", "max_items": 2}
 
@@ -57,12 +57,12 @@ def test_what_the_function_returns_are_the_inputs(decorated, emulator, deferrabl
     assert dict(emulator.tasks[0].inputs) == {"keyword": "pens of run", "max_items": "2"}
 
 
-def test_what_it_returns_is_not_taken_for_a_template(decorated, emulator):
+def test_return_value_of_the_function_is_not_rendered_as_a_template(decorated, emulator):
     decorated(lambda: {"keyword": "{{ conn.shop.password }}"}).run()
     assert dict(emulator.tasks[0].inputs)["keyword"] == "{{ conn.shop.password }}"
 
 
-def test_it_is_called_again_after_a_wait_for_room(decorated, worker, emulator):
+def test_function_is_called_again_after_a_wait_for_a_slot(decorated, worker, emulator):
     emulator.concurrency = 1
     emulator.next_run(SEARCH.id, duration=0.7)
     worker(workflow_id=SEARCH.id, input_parameters={"keyword": "ink"}, wait_for_completion=False).run()
@@ -77,7 +77,7 @@ def test_it_is_called_again_after_a_wait_for_room(decorated, worker, emulator):
     assert [dict(run.inputs)["keyword"] for run in emulator.tasks] == ["ink", "pens"]
 
 
-def test_a_later_try_takes_the_run_up(decorated, emulator, store):
+def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emulator, store):
     for _ in range(2):
         run = decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False)
         assert run.run() == emulator.tasks[0].id
@@ -92,14 +92,15 @@ def test_a_later_try_takes_the_run_up(decorated, emulator, store):
         ({}, "lacks 'keyword'"),
         (None, "The function returned None"),
     ],
+    ids=["text", "number", "wrong case input", "empty dict", "returns None"],
 )
-def test_what_cannot_be_inputs_is_said_before_anything_is_started(decorated, emulator, returned, message):
+def test_invalid_return_value_of_the_function_fails_before_any_start(decorated, emulator, returned, message):
     with pytest.raises(AirflowFailException, match=message):
         decorated(lambda: returned).run()
     assert emulator.tasks == []
 
 
-def test_an_error_of_the_function_leaves_no_run_of_an_earlier_try_unsaid(decorated, emulator, store):
+def test_error_of_the_function_stops_and_names_the_run_of_an_earlier_try(decorated, emulator, store):
     emulator.set_workflow(SEARCH.id, duration=60.0)
     decorated(lambda: {"keyword": "pens"}, store=store, wait_for_completion=False).run()
 
@@ -113,7 +114,7 @@ def test_an_error_of_the_function_leaves_no_run_of_an_earlier_try_unsaid(decorat
     assert emulator.tasks[0].status == "canceled"
 
 
-def test_an_error_of_the_function_is_its_own(decorated, emulator):
+def test_error_of_the_function_is_raised_and_starts_no_run(decorated, emulator):
     def search():
         raise KeyError("keyword")
 
@@ -122,7 +123,7 @@ def test_an_error_of_the_function_is_its_own(decorated, emulator):
     assert emulator.tasks == []
 
 
-def test_inputs_are_given_by_the_function_alone():
+def test_decorated_operator_refuses_the_input_parameters_argument():
     with pytest.raises(TypeError, match="input_parameters"):
         BrowserActDecoratedOperator(
             task_id="x", workflow_id="7", python_callable=lambda: {}, input_parameters={"keyword": "pens"}

@@ -20,7 +20,7 @@ def delivered(client: Any, count: int) -> list[Any]:
     return [(record.status, record.attempt, record.http_status) for record in client.emulator.deliveries]
 
 
-def test_every_change_of_status_is_told(client: Any, receiver: Any) -> None:
+def test_every_status_change_of_a_run_sends_a_callback(client: Any, receiver: Any) -> None:
     task_id = start(client, receiver, HUMAN)
     client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
     client.call("PUT", "resume-task", params={"task_id": task_id})
@@ -29,20 +29,22 @@ def test_every_change_of_status_is_told(client: Any, receiver: Any) -> None:
     assert {body["id"] for body in receiver.bodies} == {task_id}
 
 
-@pytest.mark.parametrize(("workflow", "end"), [(PLAIN_TEXT, "finished"), (FAILING, "failed")])
-def test_the_end_is_told_once(client: Any, receiver: Any, workflow: Any, end: str) -> None:
+@pytest.mark.parametrize(
+    ("workflow", "end"), [(PLAIN_TEXT, "finished"), (FAILING, "failed")], ids=["finished", "failed"]
+)
+def test_callback_url_receives_the_end_of_a_run_once(client: Any, receiver: Any, workflow: Any, end: str) -> None:
     start(client, receiver, workflow, "callback_url")
     assert delivered(client, 1) == [(end, 1, 200)]
     assert receiver.statuses == [end]
 
 
-def test_a_cancellation_is_an_end(client: Any, receiver: Any) -> None:
+def test_callback_url_receives_the_cancellation_of_a_run(client: Any, receiver: Any) -> None:
     task_id = start(client, receiver, HUMAN, "callback_url")
     client.call("PUT", "stop-task", params={"task_id": task_id})
     assert delivered(client, 1) == [("canceled", 1, 200)]
 
 
-def test_both_urls_are_told_of_the_end(client: Any, receiver: Any) -> None:
+def test_both_callback_urls_receive_the_end_of_a_run(client: Any, receiver: Any) -> None:
     start(client, receiver, PLAIN_TEXT, callback_url=f"{receiver.url}/callback_url")
     delivered(client, 3)
     told = sorted(zip(receiver.paths, receiver.statuses, strict=True))
@@ -55,7 +57,7 @@ def test_both_urls_are_told_of_the_end(client: Any, receiver: Any) -> None:
     assert kinds == {(kind, f"{receiver.url}/{kind}") for kind in ("callback_url", "status_change_callback_url")}
 
 
-def test_a_callback_says_what_get_task_says(client: Any, receiver: Any) -> None:
+def test_callback_body_equals_the_answer_to_get_task(client: Any, receiver: Any) -> None:
     answer = client.start(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
     delivered(client, 1)
     assert receiver.bodies == [client.task(answer.json()["id"])]
@@ -64,7 +66,7 @@ def test_a_callback_says_what_get_task_says(client: Any, receiver: Any) -> None:
     assert "Authorization" not in receiver.headers[0]
 
 
-def test_a_server_error_is_tried_again_up_to_three_times(client: Any, receiver: Any) -> None:
+def test_callback_answered_with_a_server_error_is_sent_up_to_three_times(client: Any, receiver: Any) -> None:
     receiver.answers = [500, 503]
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert delivered(client, 3) == [("finished", 1, 500), ("finished", 2, 503), ("finished", 3, 200)]
@@ -77,14 +79,16 @@ def test_a_server_error_is_tried_again_up_to_three_times(client: Any, receiver: 
 
 
 @pytest.mark.parametrize("answer", [301, 307, 400, 404, 410, 429])
-def test_no_other_answer_is_tried_again_or_followed(client: Any, receiver: Any, answer: int) -> None:
+def test_callback_answered_with_another_error_or_a_redirect_is_sent_once(
+    client: Any, receiver: Any, answer: int
+) -> None:
     receiver.answers = [answer]
     start(client, receiver, PLAIN_TEXT)
     assert delivered(client, 2) == [("running", 1, answer), ("finished", 1, 200)]
     assert "/elsewhere" not in receiver.paths
 
 
-def test_a_receiver_that_is_not_there_is_not_tried_again(client: Any, receiver: Any) -> None:
+def test_callback_to_an_unreachable_receiver_is_not_sent_again(client: Any, receiver: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     client.start(PLAIN_TEXT, status_change_callback_url=f"http://127.0.0.1:{port}/")
@@ -92,7 +96,7 @@ def test_a_receiver_that_is_not_there_is_not_tried_again(client: Any, receiver: 
     assert "ConnectError" in client.emulator.deliveries[0].error
 
 
-def test_a_receiver_that_takes_too_long_is_given_up(serve: Any, receiver: Any) -> None:
+def test_callback_to_a_receiver_that_is_too_slow_is_given_up(serve: Any, receiver: Any) -> None:
     client = serve(callback_timeout=0.2)
     receiver.hold.clear()
     start(client, receiver, PLAIN_TEXT, "callback_url")
@@ -100,7 +104,7 @@ def test_a_receiver_that_takes_too_long_is_given_up(serve: Any, receiver: Any) -
     assert client.emulator.deliveries[0].error == "no answer within 0.2 s"
 
 
-def test_a_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver: Any) -> None:
+def test_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver: Any) -> None:
     receiver.hold.clear()
     start(client, receiver, PLAIN_TEXT)
     client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished" and receiver.bodies)
@@ -110,7 +114,7 @@ def test_a_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver
     assert receiver.statuses == ["running", "finished"]
 
 
-def test_a_lost_callback_never_arrives(client: Any, receiver: Any) -> None:
+def test_callback_with_the_lost_fault_never_arrives(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.lost(), times=1)
     start(client, receiver, PLAIN_TEXT)
     assert delivered(client, 2) == [("running", 1, None), ("finished", 1, 200)]
@@ -118,14 +122,14 @@ def test_a_lost_callback_never_arrives(client: Any, receiver: Any) -> None:
     assert [record.fault for record in client.emulator.deliveries] == ["lost", None]
 
 
-def test_a_doubled_callback_arrives_several_times(client: Any, receiver: Any) -> None:
+def test_callback_with_the_doubled_fault_arrives_several_times(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.doubled(3), status="finished")
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 4)
     assert receiver.statuses == ["running", "finished", "finished", "finished"]
 
 
-def test_a_late_callback_is_overtaken(client: Any, receiver: Any) -> None:
+def test_late_callback_arrives_after_the_following_one(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.late(0.6), times=1)
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 2)
@@ -134,7 +138,7 @@ def test_a_late_callback_is_overtaken(client: Any, receiver: Any) -> None:
     assert (second.at - first.at).total_seconds() > 0.1
 
 
-def test_callbacks_out_of_order_change_places(client: Any, receiver: Any) -> None:
+def test_callback_out_of_order_changes_places_with_the_next_one(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.out_of_order(), status="running")
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 2)
@@ -143,7 +147,7 @@ def test_callbacks_out_of_order_change_places(client: Any, receiver: Any) -> Non
     assert "output" not in receiver.bodies[1]
 
 
-def test_the_last_callback_cannot_be_out_of_order(client: Any, receiver: Any) -> None:
+def test_last_callback_of_a_run_arrives_despite_the_out_of_order_fault(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.out_of_order())
     start(client, receiver, PLAIN_TEXT, "callback_url")
     delivered(client, 1)
@@ -161,7 +165,7 @@ def test_hung_up_callback_arrives_and_its_answer_is_not_waited_for(client: Any, 
     assert receiver.statuses == ["finished"]
 
 
-def test_a_fault_can_concern_one_workflow_or_one_run(client: Any, receiver: Any) -> None:
+def test_callback_fault_can_apply_to_one_workflow_or_one_run(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.lost(), workflow_id=SEARCH.id)
     client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.doubled())
     ids = [start(client, receiver, PLAIN_TEXT, "callback_url") for _ in range(2)]
@@ -181,19 +185,19 @@ def test_callback_faults_can_be_cleared(client: Any, receiver: Any) -> None:
     assert delivered(client, 1) == [("finished", 1, 200)]
 
 
-def test_a_fault_for_a_workflow_that_does_not_exist_is_refused(client: Any) -> None:
+def test_callback_fault_for_an_unknown_workflow_is_refused(client: Any) -> None:
     with pytest.raises(KeyError, match="12345"):
         client.emulator.callback_fault(CallbackFault.lost(), workflow_id="12345")
 
 
-def test_a_status_that_nobody_knows_is_told_too(client: Any, receiver: Any) -> None:
+def test_callback_reports_an_undocumented_status_as_it_is(client: Any, receiver: Any) -> None:
     client.emulator.next_run(PLAIN_TEXT.id, status="dreaming")
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 2)
     assert receiver.statuses == ["dreaming", "dreaming"]
 
 
-def test_private_callback_urls_are_refused_when_asked_for(serve: Any, receiver: Any) -> None:
+def test_private_callback_url_is_refused_when_the_emulator_is_set_to_refuse(serve: Any, receiver: Any) -> None:
     client = serve(allow_private_callbacks=False)
     answer = client.start(PLAIN_TEXT, callback_url=receiver.url)
     assert (answer.status_code, answer.json()["code"]) == (400, 99001)

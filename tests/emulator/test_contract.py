@@ -74,7 +74,7 @@ def validate(running: RunningEmulator, case: Any) -> Any:
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-def test_whatever_is_asked_is_answered_as_the_document_says(case: Any, running: RunningEmulator) -> None:
+def test_answers_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
     validate(running, case)
 
 
@@ -93,7 +93,9 @@ class TestSuccess:
         answer = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
         return str(answer.json()["id"])
 
-    def test_tasks_in_every_state(self, running: RunningEmulator) -> None:
+    def test_answers_about_tasks_in_every_status_conform_to_the_vendors_document(
+        self, running: RunningEmulator
+    ) -> None:
         emulator = running.emulator
         emulator.set_workflow(HUMAN.id, pause_limit=None)
         emulator.next_run(PLAIN_TEXT.id, queued=1e9)
@@ -124,7 +126,7 @@ class TestSuccess:
         assert task["download_files"]
         self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
 
-    def test_everything_else(self, running: RunningEmulator) -> None:
+    def test_answers_of_all_other_endpoints_conform_to_the_vendors_document(self, running: RunningEmulator) -> None:
         self.start(running, LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
         body = {
             "workflow_template_id": TEMPLATE_SEARCH.id,

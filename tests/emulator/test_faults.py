@@ -18,31 +18,31 @@ from airflow_provider_browseract.emulator import (
 )
 
 
-def test_a_fault_strikes_as_often_as_asked_after_those_it_skips(client: Any) -> None:
+def test_fault_applies_as_often_as_set_after_the_skipped_requests(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(503), times=2, skip=1)
     assert [client.regions().status_code for _ in range(5)] == [200, 503, 503, 200, 200]
 
 
-def test_a_fault_without_end_strikes_until_it_is_cleared(client: Any) -> None:
+def test_fault_without_a_count_applies_until_it_is_cleared(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(500))
     assert {client.regions().status_code for _ in range(4)} == {500}
     client.emulator.clear_faults()
     assert client.regions().status_code == 200
 
 
-def test_faults_strike_in_the_order_in_which_they_were_armed(client: Any) -> None:
+def test_faults_apply_in_the_order_in_which_they_were_armed(client: Any) -> None:
     for status in (500, 502, 429):
         client.emulator.fault("get-region-list", RequestFault.status(status), times=1)
     assert [client.regions().status_code for _ in range(4)] == [500, 502, 429, 200]
 
 
-def test_a_fault_strikes_its_endpoint_only(client: Any) -> None:
+def test_fault_applies_to_its_endpoint_only(client: Any) -> None:
     client.emulator.fault("get-task", RequestFault.status(500))
     assert client.regions().status_code == 200
     assert client.call("GET", "get-task", params={"task_id": "1"}).status_code == 500
 
 
-def test_a_fault_of_every_endpoint_spares_files_and_the_control(client: Any) -> None:
+def test_fault_for_every_endpoint_spares_file_downloads_and_the_control_api(client: Any) -> None:
     created = client.start(EXPORT, {"keyword": "paper"}).json()
     client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished")
     (link,) = client.task(created["id"])["output"]["files"]
@@ -53,7 +53,7 @@ def test_a_fault_of_every_endpoint_spares_files_and_the_control(client: Any) -> 
     assert client.http.get("/_emulator/record").status_code == 200
 
 
-def test_downloads_can_go_wrong_too(client: Any) -> None:
+def test_download_fault_applies_to_a_file_download(client: Any) -> None:
     created = client.start(EXPORT, {"keyword": "paper"}).json()
     client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished")
     (link,) = client.task(created["id"])["output"]["files"]
@@ -61,7 +61,7 @@ def test_downloads_can_go_wrong_too(client: Any) -> None:
     assert [client.http.get(link).status_code for _ in range(2)] == [503, 200]
 
 
-def test_an_endpoint_that_does_not_exist_cannot_have_faults() -> None:
+def test_fault_for_an_unknown_endpoint_is_refused() -> None:
     with pytest.raises(ValueError, match="get-tasks"):
         Emulator().fault("get-tasks", RequestFault.status(500))
 
@@ -80,13 +80,25 @@ def test_an_endpoint_that_does_not_exist_cannot_have_faults() -> None:
         lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
         lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1),
     ],
+    ids=[
+        "status 200",
+        "negative delay",
+        "code 0",
+        "lost answer with status 200",
+        "gateway with status 302",
+        "redirect with status 200",
+        "doubled once",
+        "negative lateness",
+        "zero times",
+        "negative skip",
+    ],
 )
-def test_faults_that_make_no_sense_are_refused(make: Any) -> None:
+def test_fault_with_invalid_settings_is_refused(make: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words differ
         make()
 
 
-def test_a_slow_answer_comes_late_but_takes_effect_at_once(client: Any) -> None:
+def test_slow_request_takes_effect_at_once_and_is_answered_late(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
     answers: list[Any] = []
     began = time.monotonic()
@@ -99,7 +111,7 @@ def test_a_slow_answer_comes_late_but_takes_effect_at_once(client: Any) -> None:
     assert answers[0].json() == {"id": client.emulator.tasks[0].id}
 
 
-def test_a_hung_request_is_never_answered_and_has_no_effect(client: Any) -> None:
+def test_hung_request_is_not_answered_and_has_no_effect(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.hung(), times=1)
     with pytest.raises(httpx.ReadTimeout):
         client.call("POST", "run-task", json={"workflow_id": PLAIN_TEXT.id}, timeout=0.1)
@@ -107,14 +119,14 @@ def test_a_hung_request_is_never_answered_and_has_no_effect(client: Any) -> None
     assert client.regions().status_code == 200
 
 
-def test_a_hung_request_can_have_taken_effect(client: Any) -> None:
+def test_hung_request_can_be_set_to_take_effect(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.hung(processed=True), times=1)
     with pytest.raises(httpx.ReadTimeout):
         client.call("POST", "run-task", json={"workflow_id": PLAIN_TEXT.id}, timeout=0.2)
     client.emulator.wait_until(lambda: len(client.emulator.tasks) == 1)
 
 
-def test_hung_requests_do_not_keep_the_emulator_from_stopping() -> None:
+def test_hung_requests_do_not_prevent_the_emulator_from_stopping() -> None:
     emulator = Emulator()
     emulator.fault("get-region-list", RequestFault.hung())
     emulator.fault("get-task", RequestFault.slow(60))
@@ -141,8 +153,10 @@ def test_hung_requests_do_not_keep_the_emulator_from_stopping() -> None:
     assert [type(problem) for problem in problems] == [requests.ConnectionError]
 
 
-@pytest.mark.parametrize("retry_after", [None, 2, "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_too_many_requests_may_say_when_to_come_again(client: Any, retry_after: Any) -> None:
+@pytest.mark.parametrize(
+    "retry_after", [None, 2, "Wed, 21 Oct 2026 07:28:00 GMT"], ids=["no header", "seconds", "date"]
+)
+def test_http_429_fault_can_send_a_retry_after_header(client: Any, retry_after: Any) -> None:
     client.emulator.fault("run-task", RequestFault.status(429, retry_after=retry_after), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 429
@@ -151,7 +165,7 @@ def test_too_many_requests_may_say_when_to_come_again(client: Any, retry_after: 
     assert client.emulator.tasks == []
 
 
-def test_a_server_error_comes_with_the_envelope_or_as_a_page(client: Any) -> None:
+def test_server_error_fault_answers_with_the_error_envelope_or_a_web_page(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(503), times=1)
     client.emulator.fault("get-region-list", RequestFault.html(503), times=1)
     envelope, page = client.regions(), client.regions()
@@ -161,7 +175,7 @@ def test_a_server_error_comes_with_the_envelope_or_as_a_page(client: Any) -> Non
     assert "<html>" in page.text
 
 
-def test_another_host_answers_200_with_a_page(client: Any) -> None:
+def test_html_fault_answers_200_with_a_web_page_and_starts_nothing(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.html(), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 200
@@ -169,7 +183,7 @@ def test_another_host_answers_200_with_a_page(client: Any) -> None:
     assert client.emulator.tasks == []
 
 
-def test_gateway_answers_with_json_that_has_no_code_of_browseract(client: Any) -> None:
+def test_gateway_fault_answers_with_json_without_a_browseract_code(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.gateway(403), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 403
@@ -177,14 +191,14 @@ def test_gateway_answers_with_json_that_has_no_code_of_browseract(client: Any) -
     assert client.emulator.tasks == []
 
 
-def test_redirect_leads_to_another_page(client: Any) -> None:
+def test_redirect_fault_answers_with_the_given_location(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.redirect("https://login.example.com/"), times=1)
     answer = client.start(PLAIN_TEXT)
     assert (answer.status_code, answer.headers["Location"]) == (302, "https://login.example.com/")
     assert client.emulator.tasks == []
 
 
-def test_outage_strikes_every_request_until_it_is_over_and_leaves_other_faults_armed(client: Any) -> None:
+def test_outage_applies_to_every_request_and_leaves_other_faults_armed(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(500), times=1, skip=2)
     with client.emulator.outage("*", RequestFault.html(403)):
         assert [client.regions().status_code for _ in range(2)] == [403, 403]
@@ -192,12 +206,12 @@ def test_outage_strikes_every_request_until_it_is_over_and_leaves_other_faults_a
     assert [client.regions().status_code for _ in range(2)] == [500, 200]
 
 
-def test_outage_of_an_endpoint_that_does_not_exist_is_refused() -> None:
+def test_outage_of_an_unknown_endpoint_is_refused() -> None:
     with pytest.raises(ValueError, match="get-tasks"), Emulator().outage("get-tasks", RequestFault.html()):
         pass
 
 
-def test_a_lost_answer_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
+def test_lost_answer_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.lost_answer(), times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.start(SEARCH, {"keyword": "paper"})
@@ -206,7 +220,7 @@ def test_a_lost_answer_breaks_the_connection_after_the_task_was_created(client: 
     assert client.emulator.requests[0].status is None
 
 
-def test_a_lost_answer_can_be_a_gateways(client: Any) -> None:
+def test_lost_answer_can_be_replaced_by_a_gateway_error_page(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 502
@@ -214,7 +228,7 @@ def test_a_lost_answer_can_be_a_gateways(client: Any) -> None:
     assert len(client.emulator.tasks) == 1
 
 
-def test_a_reset_breaks_the_connection_before_anything_happened(client: Any) -> None:
+def test_reset_breaks_the_connection_before_anything_is_processed(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.reset(), times=1)
     with pytest.raises(httpx.ReadError, match="reset by peer"):
         client.start(PLAIN_TEXT)
@@ -222,7 +236,7 @@ def test_a_reset_breaks_the_connection_before_anything_happened(client: Any) -> 
     assert client.start(PLAIN_TEXT).status_code == 200
 
 
-def test_requests_sees_a_reset_and_a_lost_answer_as_connection_errors(client: Any) -> None:
+def test_requests_library_sees_reset_and_lost_answer_as_connection_errors(client: Any) -> None:
     url = f"{client.running.url}/v2/workflow/get-region-list"
     for fault, words in ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_answer(), "without response")):
         client.emulator.fault("get-region-list", fault, times=1)
@@ -230,7 +244,7 @@ def test_requests_sees_a_reset_and_a_lost_answer_as_connection_errors(client: An
             requests.get(url, timeout=10)
 
 
-def test_the_server_does_not_complain_of_cut_connections(client: Any, caplog: Any) -> None:
+def test_server_logs_nothing_about_cut_connections(client: Any, caplog: Any) -> None:
     for fault in (RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
         client.emulator.fault("get-region-list", fault, times=1)
         with pytest.raises(httpx.TransportError):
@@ -239,7 +253,7 @@ def test_the_server_does_not_complain_of_cut_connections(client: Any, caplog: An
     assert caplog.records == []
 
 
-def test_any_error_code_can_be_answered(client: Any) -> None:
+def test_refused_fault_answers_with_a_known_or_made_up_error_code(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.refused(10118), times=1)
     client.emulator.fault("run-task", RequestFault.refused(10999, "No credits", http_status=402), times=1)
     known, made_up = client.start(PLAIN_TEXT), client.start(PLAIN_TEXT)
@@ -250,7 +264,7 @@ def test_any_error_code_can_be_answered(client: Any) -> None:
     assert client.emulator.tasks == []
 
 
-def test_the_record_tells_which_requests_went_wrong(client: Any) -> None:
+def test_request_record_shows_which_requests_met_a_fault(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(503), times=1)
     client.regions()
     client.regions()

@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 from fastapi import FastAPI, Response
 
+from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
     AnswerTooLargeError,
@@ -42,17 +43,23 @@ def connect(browseract_emulator, monkeypatch):
     """Change the connection."""
 
     def change(**fields):
-        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.5, "read_timeout": 0.5}, **fields}
+        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.5}, **fields}
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
 
     return change
 
 
-def test_a_hook_can_be_made_without_a_connection():
+def test_hook_for_missing_connection_can_be_created():
     assert BrowserActHook("nowhere").browseract_conn_id == "nowhere"
 
 
-def test_each_thing_that_an_author_does_has_a_method(emulator):
+def test_get_conn_returns_a_working_client(emulator):
+    hook = BrowserActHook()
+    assert hook.get_conn() is hook.client
+    assert {region.code for region in hook.get_conn().send(calls.get_region_list())} >= {"US"}
+
+
+def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator):
     hook = BrowserActHook()
     created = hook.run_task(SEARCH.id, {"keyword": "pens", "max_items": 2})
     assert hook.get_task_status(created.id) in ("created", "running")
@@ -69,7 +76,7 @@ def test_each_thing_that_an_author_does_has_a_method(emulator):
     assert from_template.id in {task.id for task in emulator.tasks}
 
 
-def test_a_paused_task_can_be_resumed(emulator):
+def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
     emulator.set_workflow(HUMAN.id, pause_at=0.1, duration=0.5)
     hook = BrowserActHook()
     created = hook.run_task(HUMAN.id)
@@ -80,7 +87,7 @@ def test_a_paused_task_can_be_resumed(emulator):
         hook.resume_task(created.id)
 
 
-def test_lists_go_over_all_pages_with_full_pages(emulator):
+def test_iter_workflows_sends_one_request_for_less_than_a_full_page(emulator):
     list(BrowserActHook().iter_workflows())
     assert len([request for request in emulator.requests if request.endpoint == "list-workflows"]) == 1
 
@@ -105,8 +112,29 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "options"), BAD_ARGUMENTS)
-async def test_bad_arguments_are_refused_before_anything_is_sent(emulator, name, arguments, options):
+@pytest.mark.parametrize(
+    ("name", "arguments", "options"),
+    BAD_ARGUMENTS,
+    ids=[
+        "run_task with empty workflow id",
+        "run_task with inputs as text",
+        "run_task with ftp callback_url",
+        "run_task_by_template with template id None",
+        "run_task_by_template with empty region",
+        "run_task_by_template with ftp status callback",
+        "get_task with empty id",
+        "get_task_status with id 'None'",
+        "iter_tasks with empty workflow id",
+        "iter_tasks with unknown status",
+        "iter_tasks from naive datetime",
+        "iter_tasks to naive datetime",
+        "stop_task with empty id",
+        "resume_task with empty id",
+        "get_workflow with empty id",
+        "get_official_workflow_template with empty id",
+    ],
+)
+async def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
     hook = BrowserActHook()
     with pytest.raises(InputError):
         getattr(hook, name)(*arguments, **options)
@@ -121,10 +149,11 @@ STARTS = [
     lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
     lambda hook: asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id)),
 ]
+START_IDS = ["run_task", "arun_task", "run_task_by_template", "arun_task_by_template"]
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_start_without_a_usable_answer_says_that_a_run_may_go_on(emulator, connect, start):
+@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
+def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emulator, connect, start):
     connect()
     emulator.fault("*", RequestFault.lost_answer(), times=1)
     with pytest.raises(RunStartUnknownError, match=r"(?s)not known whether.*iter_tasks") as caught:
@@ -133,22 +162,22 @@ def test_a_start_without_a_usable_answer_says_that_a_run_may_go_on(emulator, con
     assert len(emulator.tasks) == 1
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_start_that_is_refused_says_so_as_it_is(emulator, start):
+@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
+def test_start_at_concurrency_limit_raises_concurrency_limit_error(emulator, start):
     emulator.service.concurrency = 1
     BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
     with pytest.raises(ConcurrencyLimitError):
         start(BrowserActHook())
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_start_that_is_refused_with_an_undocumented_code_may_have_made_a_run(emulator, start):
+@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
+def test_start_refused_with_undocumented_code_raises_run_start_unknown_error(emulator, start):
     emulator.fault("*", RequestFault.refused(4711), times=1)
     with pytest.raises(RunStartUnknownError, match="code 4711"):
         start(BrowserActHook())
 
 
-class TestAChangedApiKey:
+class TestRotatedApiKey:
     """The key of the connection is replaced while a hook is in use, as when someone rotates keys."""
 
     @pytest.fixture
@@ -167,12 +196,12 @@ class TestAChangedApiKey:
             monkeypatch.setattr(hook.log, level, lambda message, *values: lines.append(message % values))
         return lines
 
-    @pytest.mark.parametrize("start", STARTS)
-    def test_is_used_for_a_start_that_then_makes_one_run(self, emulator, hook, start):
+    @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
+    def test_start_with_rotated_api_key_creates_exactly_one_run(self, emulator, hook, start):
         created = start(hook)
         assert [task.id for task in emulator.tasks] == [created.id]
 
-    def test_is_read_once_and_reported_once_without_any_key(self, emulator, hook, logged):
+    def test_rotated_api_key_is_read_once_and_logged_once_without_any_key(self, emulator, hook, logged):
         for _ in range(2):
             hook.get_region_list()
             asyncio.run(hook.aget_region_list())
@@ -182,7 +211,7 @@ class TestAChangedApiKey:
             "which is used from here on."
         ]
 
-    def test_is_used_by_calls_with_a_time_limit_of_their_own(self, emulator, hook):
+    def test_stop_with_time_limit_uses_api_key_that_the_hook_read_earlier(self, emulator, hook):
         created = asyncio.run(hook.arun_task(ORDERS.id))
         emulator.rotate_key("app-emulator")
         assert hook.settings.client.api_key == "app-new"
@@ -194,21 +223,26 @@ class TestAChangedApiKey:
     @pytest.mark.parametrize(
         "stop",
         [lambda hook: hook.stop_task("7", within=5), lambda hook: asyncio.run(hook.astop_task("7", within=5))],
+        ids=["stop_task", "astop_task"],
     )
-    def test_is_read_by_calls_with_a_time_limit_of_their_own(self, emulator, hook, stop):
+    def test_stop_with_time_limit_reads_rotated_api_key_after_refusal(self, emulator, hook, stop):
         assert stop(hook) is False
         assert [request.status for request in emulator.requests] == [401, 400]
 
-    async def test_is_used_by_an_open_client_and_by_the_hook_afterwards(self, emulator, hook):
+    async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as client:
             await hook.aget_region_list()
             assert client.settings.api_key == "app-new"
         assert hook.settings.client.api_key == "app-new"
 
     @pytest.mark.parametrize(
-        "call", [lambda hook: hook.get_region_list(), lambda hook: asyncio.run(hook.aget_region_list())]
+        "call",
+        [lambda hook: hook.get_region_list(), lambda hook: asyncio.run(hook.aget_region_list())],
+        ids=["get_region_list", "aget_region_list"],
     )
-    def test_that_cannot_be_read_leaves_the_error_as_it_is(self, emulator, hook, logged, monkeypatch, call):
+    def test_refused_api_key_with_unreadable_connection_raises_authentication_error(
+        self, emulator, hook, logged, monkeypatch, call
+    ):
         monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         with pytest.raises(AuthenticationError):
             call(hook)
@@ -216,14 +250,14 @@ class TestAChangedApiKey:
         assert logged[0].startswith("BrowserAct refused the API key of connection 'browseract_default', and the conn")
         assert "app-" not in logged[0]
 
-    def test_that_is_refused_as_well_is_an_error(self, emulator, hook, connect):
+    def test_rotated_api_key_that_is_also_refused_raises_authentication_error(self, emulator, hook, connect):
         connect(password="app-wrong")
         with pytest.raises(AuthenticationError):
             hook.get_region_list()
         assert [request.status for request in emulator.requests] == [401, 401]
 
 
-async def test_a_start_that_is_broken_off_says_in_the_log_that_a_run_may_go_on(emulator, monkeypatch):
+async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(emulator, monkeypatch):
     emulator.fault("run-task", RequestFault.hung())
     hook, said = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: said.append(message % values))
@@ -235,7 +269,7 @@ async def test_a_start_that_is_broken_off_says_in_the_log_that_a_run_may_go_on(e
     assert said == ["Interrupted during run-task: a run may go on, and cost credits, without its id known."]
 
 
-def test_a_run_of_a_template_calls_back_where_it_is_told_to(emulator, browseract_emulator):
+def test_template_run_is_created_with_both_callback_urls(emulator, browseract_emulator):
     end, change = f"{browseract_emulator.url}/end", f"{browseract_emulator.url}/change"
     hook = BrowserActHook()
     hook.run_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change)
@@ -244,14 +278,14 @@ def test_a_run_of_a_template_calls_back_where_it_is_told_to(emulator, browseract
     assert len(emulator.tasks) == 2
 
 
-def test_a_task_is_stopped_with_a_number_for_statistics(emulator):
+def test_stop_task_sends_biz_code(emulator):
     hook = BrowserActHook()
     assert hook.stop_task(hook.run_task(ORDERS.id).id, biz_code=7, within=5) is True
     assert asyncio.run(hook.astop_task(hook.run_task(ORDERS.id).id, biz_code=8)) is True
     assert [task.biz_code for task in emulator.tasks] == [7, 8]
 
 
-def test_a_task_that_has_ended_or_is_not_known_needs_no_stop(emulator):
+def test_stop_task_for_ended_or_unknown_task_returns_false(emulator):
     emulator.next_run(ORDERS.id, duration=0)
     hook = BrowserActHook()
     for task_id in (hook.run_task(ORDERS.id).id, "12345678901234567"):
@@ -259,15 +293,15 @@ def test_a_task_that_has_ended_or_is_not_known_needs_no_stop(emulator):
         assert asyncio.run(hook.astop_task(task_id)) is False
 
 
-@pytest.mark.parametrize("status", [TaskStatus.FINISHED, "finished"])
-def test_tasks_are_listed_by_a_status_or_its_word(emulator, status):
+@pytest.mark.parametrize("status", [TaskStatus.FINISHED, "finished"], ids=["enum", "text"])
+def test_iter_tasks_filters_by_status_enum_or_text(emulator, status):
     emulator.next_run(ORDERS.id, duration=0)
     hook = BrowserActHook()
     finished, _ = hook.run_task(ORDERS.id), hook.run_task(ORDERS.id)
     assert [task.id for task in hook.iter_tasks(status=status)] == [finished.id]
 
 
-class TestAsynchronousCalls:
+class TestAsyncCalls:
     @pytest.fixture
     def clients(self, monkeypatch):
         """The client that carried each call, in turn."""
@@ -281,14 +315,14 @@ class TestAsynchronousCalls:
         monkeypatch.setattr(AsyncBrowserActClient, "send", recorded)
         return carried
 
-    async def test_open_a_client_each_and_close_it(self, emulator, clients):
+    async def test_async_call_without_open_client_opens_and_closes_its_own(self, emulator, clients):
         hook = BrowserActHook()
         await hook.aget_region_list()
         [one async for one in hook.aiter_workflows()]
         assert len(set(clients)) == 2
         assert all(client._opened is None for client in clients)
 
-    async def test_share_the_client_that_is_open_around_them(self, emulator, clients):
+    async def test_async_calls_share_the_enclosing_open_client(self, emulator, clients):
         hook = BrowserActHook()
         async with hook.async_client() as client:
             await hook.aget_region_list()
@@ -302,7 +336,7 @@ class TestAsynchronousCalls:
         assert clients[-1] is not client
         assert client._opened is None
 
-    async def test_use_the_innermost_of_several_clients(self, emulator, clients):
+    async def test_async_call_uses_innermost_of_nested_clients(self, emulator, clients):
         hook = BrowserActHook()
         async with hook.async_client() as outer:
             async with hook.async_client(within=5) as inner:
@@ -310,32 +344,32 @@ class TestAsynchronousCalls:
             await hook.aget_region_list()
         assert clients == [inner, outer]
 
-    async def test_read_no_more_of_an_answer_than_the_client_around_them_accepts(self, emulator):
+    async def test_async_call_obeys_response_size_limit_of_enclosing_client(self, emulator):
         hook = BrowserActHook()
         async with hook.async_client(max_answer=10):
             with pytest.raises(AnswerTooLargeError, match="larger than 10 bytes"):
                 await hook.aget_region_list()
         assert await hook.aget_region_list()
 
-    async def test_that_are_in_a_hurry_open_a_client_of_their_own(self, emulator, clients):
+    async def test_async_call_with_own_time_limit_opens_its_own_client(self, emulator, clients):
         hook = BrowserActHook()
         async with hook.async_client() as client:
             await hook.astop_task("12345678901234567", within=5)
             assert clients[0] is not client
             assert clients[0].settings.read_timeout < client.settings.read_timeout
 
-    async def test_do_not_use_the_client_of_another_hook(self, emulator, clients):
+    async def test_async_call_ignores_client_of_another_hook(self, emulator, clients):
         async with BrowserActHook().async_client() as client:
             await BrowserActHook().aget_region_list()
         assert clients[0] is not client
 
-    async def test_do_not_use_the_client_of_another_event_loop(self, emulator, clients):
+    async def test_async_call_ignores_client_of_another_event_loop(self, emulator, clients):
         hook = BrowserActHook()
         async with hook.async_client() as client:
             await asyncio.to_thread(lambda: asyncio.run(hook.aget_region_list()))
         assert clients[0] is not client
 
-    async def test_do_not_use_the_client_of_a_neighbour(self, emulator, clients):
+    async def test_concurrent_coroutines_each_use_their_own_client(self, emulator, clients):
         hook, closed = BrowserActHook(), asyncio.Event()
 
         async def first():
@@ -352,7 +386,7 @@ class TestAsynchronousCalls:
 
         assert clients == list(await asyncio.gather(first(), second()))
 
-    async def test_that_outlast_the_client_around_them_open_one(self, emulator, clients):
+    async def test_async_call_after_enclosing_client_was_closed_opens_a_new_one(self, emulator, clients):
         hook, closed = BrowserActHook(), asyncio.Event()
 
         async def later():
@@ -366,7 +400,7 @@ class TestAsynchronousCalls:
         assert clients[0] is not client
         assert clients[0]._opened is None
 
-    async def test_do_not_use_a_client_that_was_closed_from_elsewhere(self, emulator, clients):
+    async def test_async_call_ignores_client_closed_by_another_asyncio_task(self, emulator, clients):
         hook = BrowserActHook()
 
         async def opened():
@@ -379,7 +413,7 @@ class TestAsynchronousCalls:
         await hook.aget_region_list()
         assert clients[0] is not client
 
-    async def test_that_iterate_close_their_client_when_the_iteration_is_closed(self, emulator, clients):
+    async def test_async_iterator_closed_early_closes_its_client(self, emulator, clients):
         iteration = BrowserActHook().aiter_workflows()
         assert await anext(iteration)
         assert clients[0]._opened is not None
@@ -387,7 +421,7 @@ class TestAsynchronousCalls:
         assert clients[0]._opened is None
 
 
-class TestTheConnectionInATask:
+class TestConnectionInTask:
     @pytest.fixture
     def supervisor(self, browseract_emulator, monkeypatch):
         """What a task asks for connections; on Airflow 3.1, and under ``dag.test()``, in the blocking way alone."""
@@ -413,21 +447,21 @@ class TestTheConnectionInATask:
             yield
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
-    async def test_is_found_where_it_can_be_asked_for_in_the_blocking_way_alone(self, emulator):
+    async def test_async_call_in_task_reads_connection_through_blocking_supervisor(self, emulator):
         assert await BrowserActHook("stored").aget_region_list()
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
-    async def test_is_said_to_be_missing_if_it_is(self):
+    async def test_async_call_in_task_with_missing_connection_raises_not_found(self):
         with pytest.raises(AirflowNotFoundException):
             await BrowserActHook("nowhere").aget_region_list()
 
     @pytest.mark.usefixtures("supervisor")
-    async def test_is_not_asked_for_in_the_blocking_way_in_a_trigger(self):
+    async def test_async_call_outside_task_does_not_use_blocking_supervisor(self):
         with pytest.raises(AirflowNotFoundException):
             await BrowserActHook("stored").aget_region_list()
 
 
-def test_the_connection_is_read_once_and_not_blocking_in_a_trigger(emulator, monkeypatch):
+def test_async_client_used_twice_reads_connection_once_without_blocking(emulator, monkeypatch):
     from airflow_provider_browseract.api import calls
 
     def blocking(hook, conn_id):
@@ -453,7 +487,7 @@ def test_the_connection_is_read_once_and_not_blocking_in_a_trigger(emulator, mon
     assert looked_up == ["browseract_default"]
 
 
-def test_requests_name_the_versions_of_provider_and_airflow(emulator):
+def test_user_agent_contains_provider_and_airflow_versions(emulator):
     from airflow import __version__ as airflow_version
 
     from airflow_provider_browseract import __version__
@@ -462,8 +496,8 @@ def test_requests_name_the_versions_of_provider_and_airflow(emulator):
     assert agent == f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
 
 
-class TestTestingTheConnection:
-    def test_a_good_one_says_what_was_found_and_starts_nothing(self, emulator):
+class TestConnectionTest:
+    def test_connection_test_with_valid_key_reports_workflows_and_starts_no_run(self, emulator):
         good, message = BrowserActHook().test_connection()
         assert good is True
         assert f"{len(emulator.workflows)} workflows are visible" in message
@@ -479,37 +513,42 @@ class TestTestingTheConnection:
             ({"host": "http://127.0.0.1:9"}, "The network or the host is wrong: No connection"),
             ({"host": "http://nowhere.invalid"}, "The network or the host is wrong: No connection"),
         ],
+        ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
-    def test_a_bad_one_says_which_of_key_host_or_network_is_wrong(self, emulator, connect, change, blamed):
+    def test_connection_test_reports_which_of_key_host_or_network_is_wrong(self, emulator, connect, change, blamed):
         connect(**change)
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert blamed in message
         assert "app-wrong" not in message
 
-    def test_a_web_page_is_a_wrong_host(self, emulator):
+    def test_connection_test_with_html_response_reports_wrong_host(self, emulator):
         emulator.fault("list-workflows", RequestFault.html())
         assert BrowserActHook().test_connection()[1].startswith("The host is wrong")
 
-    def test_a_hung_service_is_said_after_a_bounded_time(self, emulator, connect):
-        connect()
+    def test_connection_test_with_hung_service_ends_and_reports_network_or_host(self, emulator, connect):
+        connect(extra={"retry_budget": 0.5, "read_timeout": 0.5})
         emulator.fault("list-workflows", RequestFault.hung())
         assert BrowserActHook().test_connection()[1].startswith("The network or the host is wrong")
 
-    def test_airflow_finds_it_through_the_connection(self, emulator):
+    def test_connection_test_can_be_called_through_airflow_connection_object(self, emulator):
         from airflow.models.connection import Connection
 
         good, message = Connection.get_connection_from_secrets("browseract_default").test_connection()
         assert good is True, message
 
-    def test_callbacks_that_lead_to_the_route_are_said_to_arrive(self, emulator, connect, api_server):
+    def test_connection_test_with_reachable_callback_route_reports_callbacks_arrive(
+        self, emulator, connect, api_server
+    ):
         with served(api_server) as port:
             connect(extra={"webhook_base_url": f"http://127.0.0.1:{port}/"})
             good, message = BrowserActHook().test_connection()
         assert good is True, message
         assert f"Callbacks arrive at http://127.0.0.1:{port}/." in message
 
-    def test_callbacks_that_lead_elsewhere_are_a_fault_of_the_connection(self, emulator, connect, browseract_emulator):
+    def test_connection_test_fails_when_webhook_base_url_leads_to_another_server(
+        self, emulator, connect, browseract_emulator
+    ):
         connect(extra={"webhook_base_url": browseract_emulator.url})
         good, message = BrowserActHook().test_connection()
         assert good is False
@@ -530,7 +569,7 @@ class TestTestingTheConnection:
         ],
         ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
     )
-    def test_callbacks_that_do_not_arrive_are_told_apart_by_the_answer(self, emulator, connect, answer, message):
+    def test_connection_test_reports_cause_when_callback_url_answers_wrongly(self, emulator, connect, answer, message):
         app = FastAPI()
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:
@@ -539,24 +578,24 @@ class TestTestingTheConnection:
         assert good is False
         assert message in said
 
-    def test_callbacks_that_cannot_be_tried_from_here_are_no_fault(self, emulator, connect):
+    def test_connection_test_passes_when_callback_url_is_unreachable_from_here(self, emulator, connect):
         connect(extra={"webhook_base_url": "http://127.0.0.1:9"})
         good, message = BrowserActHook().test_connection()
         assert good is True
         assert "cannot be reached from here (ConnectionError)" in message
 
-    def test_callbacks_to_an_impossible_address_are_a_fault(self, emulator, connect):
+    def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
         connect(extra={"webhook_base_url": "ftp://airflow.example.com"})
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert "webhook_base_url of connection 'browseract_default' is not an http or https address" in message
 
-    def test_without_callbacks_polling_is_said(self, emulator, connect):
+    def test_connection_test_without_callbacks_reports_polling(self, emulator, connect):
         connect()
         assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]
 
 
-def test_what_the_api_refuses_comes_with_its_words(emulator):
+def test_start_with_unknown_input_raises_api_message_with_trace_id(emulator):
     with pytest.raises(InvalidRequestError, match="nonsense") as caught:
         BrowserActHook().run_task(SEARCH.id, {"max_items": 2, "keyword": "x", "nonsense": 1})
     assert caught.value.trace_id

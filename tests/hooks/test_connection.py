@@ -32,7 +32,7 @@ def read(**fields):
     return read_all(**fields).client
 
 
-def test_a_key_alone_is_enough():
+def test_connection_with_only_api_key_uses_default_host_and_timeouts():
     settings = read()
     assert (settings.api_key, settings.base_url) == ("app-key", "https://api.browseract.com")
     assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (10, 30, 60)
@@ -56,8 +56,21 @@ def test_a_key_alone_is_enough():
         ({"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
         ({"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
     ],
+    ids=[
+        "host",
+        "trailing slash",
+        "host without schema",
+        "host with port",
+        "separate host, port and schema",
+        "host with path, and port",
+        "default port",
+        "port 0",
+        "other port",
+        "port in host before port 443",
+        "http with port 80",
+    ],
 )
-def test_the_host_overrides_the_address(fields, url):
+def test_host_port_and_schema_fields_set_the_api_address(fields, url):
     assert read(**fields).base_url == url
 
 
@@ -73,28 +86,30 @@ def test_the_host_overrides_the_address(fields, url):
         "http://x:port",
     ],
 )
-def test_a_host_that_is_no_address_is_refused(host):
+def test_invalid_host_raises_error_naming_the_host_field(host):
     with pytest.raises(
         ConnectionFieldError, match=r"(?s)the host is not an http or https address.*API address \(host\) field"
     ):
         read(host=host)
 
 
-@pytest.mark.parametrize("password", [None, "", "  "])
-def test_a_missing_key_is_refused_with_the_place_to_get_one(password):
+@pytest.mark.parametrize("password", [None, "", "  "], ids=["no password", "empty", "spaces"])
+def test_missing_api_key_raises_error_saying_where_to_create_one(password):
     expected = r"(?s)'browseract_default' has no API key.*Manage API Keys\) into its API key \(password\) field"
     with pytest.raises(ConnectionFieldError, match=expected):
         read(password=password)
 
 
-@pytest.mark.parametrize("password", ["Bearer app-key", "app\nkey", "schlüssel"])
-def test_a_password_that_cannot_be_a_key_is_refused_without_being_repeated(password):
+@pytest.mark.parametrize(
+    "password", ["Bearer app-key", "app\nkey", "schlüssel"], ids=["Bearer prefix", "line break", "non-ASCII"]
+)
+def test_malformed_api_key_is_refused_and_not_repeated_in_the_error(password):
     with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field holds no API key") as caught:
         read(password=password)
     assert password not in str(caught.value)
 
 
-def test_a_missing_connection_is_reported_with_the_name_of_the_key_field_in_the_form():
+def test_missing_connection_message_names_the_api_key_form_field():
     assert "'nowhere'.\nAdd one of type BrowserAct with the API key in its API key (password) field" in no_connection(
         "nowhere"
     )
@@ -111,18 +126,18 @@ def logged(caplog):
 
 
 @pytest.mark.usefixtures("fresh_process")
-class TestLimitsOfSizes:
-    def test_are_browseracts_own_by_default(self):
+class TestSizeLimits:
+    def test_size_limits_default_to_those_of_browseract(self):
         client = read()
         assert (client.max_file_size, client.max_run_size) == (50 * 1024 * 1024, 100 * 50 * 1024 * 1024)
 
-    @pytest.mark.parametrize("value", [1000, "1000"])
-    def test_are_numbers_of_bytes(self, value):
+    @pytest.mark.parametrize("value", [1000, "1000"], ids=["number", "text"])
+    def test_size_limits_in_bytes_are_read_from_number_or_text(self, value):
         client = read(extra={"max_file_size": value, "max_run_size": value})
         assert (client.max_file_size, client.max_run_size) == (1000, 1000)
 
     @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1e3", "50 MB"])
-    def test_that_are_none_are_named(self, value):
+    def test_invalid_max_file_size_raises_error_naming_the_extra_field(self, value):
         with pytest.raises(ConnectionFieldError, match=r"extra 'max_file_size' is .* positive whole number of bytes"):
             read(extra={"max_file_size": value})
 
@@ -136,13 +151,13 @@ class TestLimitsOfSizes:
         ("http://gateway.internal", False),
     ],
 )
-def test_a_public_address_without_tls_is_warned_of(host, warned):
+def test_only_public_host_without_tls_gives_unencrypted_warning(host, warned):
     warning = read_all(host=host).warning
     assert ("sent unencrypted" in (warning or "")) is warned
 
 
-class TestUnknownKeysOfTheExtra:
-    def test_are_named_with_the_key_that_was_meant_and_all_known_keys(self, caplog):
+class TestUnknownExtraKeys:
+    def test_unknown_extra_key_warning_suggests_similar_key_and_lists_known_keys(self, caplog):
         warning = read_all(extra={"webhook_url": "https://airflow.example.com"}).warning
         assert warning is not None
         assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
@@ -152,62 +167,66 @@ class TestUnknownKeysOfTheExtra:
         )
         assert logged(caplog) == [f"Connection 'browseract_default': {warning}"]
 
-    def test_without_a_resemblance_are_named_alone(self):
+    def test_unknown_extra_keys_without_similar_key_are_listed_without_suggestion(self):
         assert "unknown keys, which are ignored: 'colour', 'x'. Known" in read_all(extra={"colour": 1, "x": 2}).warning
 
-    def test_are_logged_once_per_process_and_connection(self, caplog):
+    def test_unknown_extra_key_warning_is_logged_once_per_connection(self, caplog):
         for conn_id in ("one", "one", "two"):
             read_all(conn_id=conn_id, extra={"webhook_url": "x"})
         assert [message.partition(":")[0] for message in logged(caplog)] == ["Connection 'one'", "Connection 'two'"]
 
-    def test_do_not_appear_with_their_values(self, caplog):
+    def test_value_of_unknown_extra_key_is_neither_in_warning_nor_in_log(self, caplog):
         assert "hunter2" not in read_all(extra={"token": "hunter2"}).warning + caplog.text
 
-    def test_are_not_warned_of_where_there_are_none(self, caplog):
+    def test_extra_without_unknown_keys_gives_no_warning(self, caplog):
         assert read_all(extra={field.name: 1 for field in EXTRA_FIELDS if field.kind != "text"}).warning is None
         assert read_all().warning is None
         assert logged(caplog) == []
 
 
-@pytest.mark.parametrize("none", [None, {}, {"webhook_base_url": None}, {"webhook_base_url": ""}])
-def test_without_a_webhook_base_url_there_are_no_callbacks(none):
+@pytest.mark.parametrize(
+    "none",
+    [None, {}, {"webhook_base_url": None}, {"webhook_base_url": ""}],
+    ids=["no extra", "empty extra", "null", "empty text"],
+)
+def test_missing_or_empty_webhook_base_url_is_read_as_none(none):
     assert read_all(extra=none).webhook_base_url is None
 
 
-def test_the_webhook_base_url_is_read_as_it_stands():
+def test_webhook_base_url_is_read_unchanged_except_for_outer_spaces():
     extra = {"webhook_base_url": " https://airflow.example.com/team-a/ "}
     assert read_all(extra=extra).webhook_base_url == "https://airflow.example.com/team-a/"
 
 
-def test_a_webhook_base_url_that_is_no_text_is_refused():
+def test_webhook_base_url_that_is_not_text_raises_connection_field_error():
     with pytest.raises(ConnectionFieldError, match="'webhook_base_url' is 8080"):
         read_all(extra={"webhook_base_url": 8080})
 
 
-def test_space_around_a_pasted_key_does_no_harm():
+def test_whitespace_around_api_key_is_removed():
     assert read(password=" app-key\n").api_key == "app-key"
 
 
-def test_timeouts_are_read_as_numbers_and_as_text():
+def test_timeouts_are_read_from_number_and_text():
     settings = read(extra={"connect_timeout": 3, "read_timeout": "4.5", "retry_budget": None})
     assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (3, 4.5, 60)
 
 
-@pytest.mark.parametrize("value", [0, -1, "soon", True, [1]])
-def test_a_timeout_that_is_none_is_refused_by_its_name(value):
+@pytest.mark.parametrize("value", [0, -1, "soon", True, [1]], ids=str)
+def test_invalid_read_timeout_raises_error_naming_the_extra_field(value):
     with pytest.raises(ConnectionFieldError, match="extra 'read_timeout' is"):
         read(extra={"read_timeout": value})
 
 
-def test_the_client_knows_the_id_of_its_connection_for_error_messages():
+def test_client_settings_contain_the_connection_id():
     assert read(conn_id="browseract_prod").connection == "browseract_prod"
 
 
-def test_the_key_is_not_in_the_repr():
+def test_api_key_is_not_in_repr_of_client_settings():
     assert "app-key" not in repr(read())
 
 
-def test_a_secrets_backend_gives_the_connection(tmp_path):
+def test_hook_reads_connection_from_secrets_backend(tmp_path):
     (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
     code = (
         "from airflow_provider_browseract.hooks.browseract import BrowserActHook\n"
@@ -218,7 +237,7 @@ def test_a_secrets_backend_gives_the_connection(tmp_path):
         "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(tmp_path / "connections.json")}),
     }
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +251,16 @@ def test_a_secrets_backend_gives_the_connection(tmp_path):
         '{"conn_type": "browseract", "password": "app-key", "host": "http://127.0.0.1:8010", '
         '"extra": {"read_timeout": 4}}',
     ],
+    ids=[
+        "URI",
+        "URI with timeout",
+        "URI with host and timeout",
+        "URI with encoded host",
+        "JSON",
+        "JSON with host and timeout",
+    ],
 )
-def test_uri_and_json_mean_the_same_in_a_worker_and_in_the_api_server(text, monkeypatch):
+def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", text)
     in_worker = read_settings(Connection.get("browseract_default"), user_agent="test")
     in_server = read_settings(

@@ -59,7 +59,7 @@ def run(test: doctest.DocTest, names) -> str:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_example_gives_what_it_shows(names, name, monkeypatch):
+def test_hook_docstring_example_prints_what_it_shows(names, name, monkeypatch):
     if name in (*ASYNC, "async_client"):
 
         def blocking(*args, **kwargs):
@@ -71,19 +71,19 @@ def test_each_example_gives_what_it_shows(names, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SYNC + ASYNC)
-def test_each_method_for_an_endpoint_has_an_example_that_calls_it_and_shows_what_comes_of_it(name):
+def test_hook_method_has_docstring_example_that_calls_it_and_shows_a_result(name):
     assert name in EXAMPLES
     examples = EXAMPLES[name].examples
     assert any(f"hook.{name}(" in example.source for example in examples)
     assert examples[-1].want
 
 
-def test_an_example_that_is_wrong_is_found(names):
+def test_docstring_example_with_wrong_output_is_detected(names):
     wrong = doctest.DocTestParser().get_doctest(">>> print(hook.get_task_status(task_id))\nfailed\n", {}, "it", None, 0)
     assert "Expected:\n    failed\nGot:\n    running\n" in run(wrong, names)
 
 
-def test_the_functions_for_calls_are_those_of_the_endpoints():
+def test_call_functions_match_the_api_endpoints():
     functions = [
         name
         for name, function in inspect.getmembers(calls, inspect.isfunction)
@@ -93,7 +93,7 @@ def test_the_functions_for_calls_are_those_of_the_endpoints():
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_each_argument_of_an_endpoint_can_be_given_to_both_of_its_methods(endpoint):
+def test_sync_and_async_hook_methods_accept_every_endpoint_argument(endpoint):
     function = inspect.signature(getattr(calls, endpoint.replace("-", "_")))
     blocking, other = (
         inspect.signature(getattr(BrowserActHook, name)) for name in (method(endpoint), "a" + method(endpoint))
@@ -106,7 +106,7 @@ def test_each_argument_of_an_endpoint_can_be_given_to_both_of_its_methods(endpoi
 
 
 @pytest.mark.parametrize("name", SYNC)
-def test_each_method_for_an_endpoint_names_it_and_describes_its_arguments(name):
+def test_hook_method_docstring_names_its_endpoint_and_describes_all_arguments(name):
     function = getattr(BrowserActHook, name)
     described = inspect.getdoc(function) or ""
     assert [endpoint for endpoint in ENDPOINTS if method(endpoint) == name and f"(``{endpoint}``)" in described]

@@ -199,41 +199,41 @@ def fetch(world, url: str, name: str = "a") -> bytes:
         return b"".join(chunks_of(response, threading.Event()))
 
 
-class TestAnAddress:
+class TestFileUrl:
     @pytest.mark.parametrize("url", NEAR)
-    def test_that_leads_to_what_is_near_is_not_asked(self, world, url):
+    def test_private_or_invalid_file_url_is_never_requested(self, world, url):
         with pytest.raises(FileError):
             fetch(world, url.format(port=world.port))
         assert world.host.reached == []
 
     # A redirect to "http:///secret" is one within the same host.
     @pytest.mark.parametrize("url", [url for url in NEAR if url.isprintable() and url not in ("", "http:///secret")])
-    def test_that_is_redirected_to_what_is_near_is_not_asked_there(self, world, url):
+    def test_redirect_to_private_or_invalid_file_url_is_not_followed(self, world, url):
         world.host.location = url.format(port=world.port)
         with pytest.raises(FileError):
             fetch(world, f"http://api.example:{world.port}/redirect")
         assert set(world.host.reached) == {"redirect"}
 
-    def test_of_the_api_itself_may_be_near(self, world):
+    def test_file_on_private_host_of_the_api_itself_is_fetched(self, world):
         assert fetch(world, f"http://api.example:{world.port}/file") == b"content"
 
-    def test_of_another_near_host_is_not_asked_although_the_api_is_near(self, world):
+    def test_file_on_other_private_host_is_refused_although_api_host_is_private(self, world):
         world.answers["other.example"] = [["127.0.0.1"]]
         with pytest.raises(FileError, match=r"leads to the private host other\.example"):
             fetch(world, f"http://other.example:{world.port}/secret")
 
-    def test_is_resolved_once_and_connected_to_as_it_was_checked(self, world, monkeypatch):
+    def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, world, monkeypatch):
         world.answers["files.example"] = [["127.0.0.1"], [PUBLIC]]
         monkeypatch.setattr(fetching, "is_private", lambda host: host != "127.0.0.1" and "example" not in host)
         assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
         assert len(world.answers["files.example"]) == 1
 
-    def test_is_connected_to_at_its_next_ip_address_if_the_first_does_not_answer(self, world, monkeypatch):
+    def test_file_host_whose_first_ip_address_fails_is_reached_at_the_next(self, world, monkeypatch):
         world.answers["files.example"] = [["127.0.0.3", "127.0.0.1"]]
         monkeypatch.setattr(fetching, "is_private", lambda host: False)
         assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
 
-    def test_that_falls_from_https_to_http_is_not_asked(self, world, monkeypatch):
+    def test_file_redirect_from_https_to_http_is_refused(self, world, monkeypatch):
         send = world.session.send
 
         def redirected(request, **arguments):
@@ -246,22 +246,22 @@ class TestAnAddress:
             fetch(world, f"https://api.example:{world.port}/redirect")
 
     @pytest.mark.parametrize("url", ["http://10.0.0.7/secret", "http://near.example/secret"])
-    def test_that_leads_to_what_is_near_is_not_asked_of_a_proxy_either(self, world, monkeypatch, url):
+    def test_private_file_url_is_not_sent_to_the_proxy(self, world, monkeypatch, url):
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{world.port}")
         with pytest.raises(FileError, match="leads to the private host"):
             fetch(world, url)
         assert world.host.reached == []
 
-    def test_that_only_the_proxy_can_resolve_is_left_to_it(self, world, monkeypatch):
+    def test_file_host_that_only_the_proxy_can_resolve_is_fetched_through_it(self, world, monkeypatch):
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{world.port}")
         assert fetch(world, "http://files.example/file") == b"content"
 
 
-class TestWhatComes:
+class TestFileResponse:
     def url(self, world, path: str) -> str:
         return f"http://api.example:{world.port}/{path}"
 
-    def test_byte_by_byte_is_given_up_in_time(self, world, monkeypatch):
+    def test_slow_file_response_is_aborted_at_the_time_limit(self, world, monkeypatch):
         monkeypatch.setattr(fetching, "FILE_TIME", 0.3)
         began = time.monotonic()
         with pytest.raises(FileError, match=r"took longer than 0\.3 seconds") as caught:
@@ -269,7 +269,7 @@ class TestWhatComes:
         assert caught.value.temporary
         assert time.monotonic() - began < 10
 
-    def test_with_gzip_is_read_in_small_pieces_however_much_a_few_bytes_stand_for(self, world):
+    def test_gzip_file_response_is_decompressed_in_bounded_chunks_and_memory(self, world):
         largest = size = 0
         tracemalloc.start()
         with world.session.opened(RunFile("a", self.url(world, "gzip"))) as (response, _):
@@ -282,8 +282,10 @@ class TestWhatComes:
         # The server of this process has its part in it, too.
         assert peak < 64 * MIB
 
-    @pytest.mark.parametrize(("path", "content"), [("twice", b"one, two"), ("deflate", b"deflated")])
-    def test_with_a_coding_that_nobody_asked_for_is_what_is_in_it(self, world, path, content):
+    @pytest.mark.parametrize(
+        ("path", "content"), [("twice", b"one, two"), ("deflate", b"deflated")], ids=["x-gzip", "deflate"]
+    )
+    def test_file_response_in_x_gzip_or_deflate_is_decoded(self, world, path, content):
         assert fetch(world, self.url(world, path)) == content
 
     @pytest.mark.parametrize(
@@ -293,13 +295,14 @@ class TestWhatComes:
             ("no-gzip", "it is not the gzip that its host announced"),
             ("br", "content coding 'br', which nobody asked for"),
         ],
+        ids=["truncated gzip", "no gzip", "br"],
     )
-    def test_with_a_coding_that_cannot_be_read_is_an_error(self, world, path, why):
+    def test_undecodable_file_response_raises_file_error(self, world, path, why):
         with pytest.raises(FileError, match=why):
             fetch(world, self.url(world, path))
 
 
-def test_the_allowance_of_a_run_is_for_all_of_its_files_together():
+def test_max_run_size_allowance_is_shared_by_all_files():
     allowance = Allowance(10)
     allowance.take(6)
     allowance.take(4)

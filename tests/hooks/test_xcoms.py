@@ -28,9 +28,9 @@ from airflow_provider_browseract.runs.outputs import DEEPEST
         {"__version__": 1, "__data__": 2, "__var": 3},
         json.loads("[" * DEEPEST + "]" * DEEPEST),
     ],
-    ids=str,
+    ids=["null", "text", "list", "nested", "__type without __var", "__data__ without __classname__", "deepest"],
 )
-def test_plain_json_values_can_be_stored(value):
+def test_plain_json_value_can_be_stored_as_xcom(value):
     assert why_unstorable(value) is None
 
 
@@ -42,41 +42,44 @@ def test_plain_json_values_can_be_stored(value):
         ({"__type": "dict", "__var": {"a": 1}}, "__type"),
         ({"a": {"__type": "airflow.sdk.Asset", "__var": {}, "b": 1}}, "__type"),
     ],
+    ids=["__id__", "__classname__", "__type", "nested __type"],
 )
-def test_a_key_that_airflow_reserves_cannot_be_stored(value, key):
+def test_value_with_key_reserved_by_airflow_is_reported_as_unstorable(value, key):
     assert why_unstorable(value) == f"it has the key {key}, which Airflow reserves"
 
 
-@pytest.mark.parametrize("value", [[{"__id__": "a1"}], {"__classname__": "builtins.tuple"}])
-def test_airflow_refuses_these_keys_when_an_xcom_is_pushed(value):
+@pytest.mark.parametrize(
+    "value", [[{"__id__": "a1"}], {"__classname__": "builtins.tuple"}], ids=["__id__", "__classname__"]
+)
+def test_airflow_refuses_reserved_keys_in_xcom_value(value):
     with pytest.raises(AttributeError, match="reserved key"):
         bases_xcom.BaseXCom.serialize_value(value)
 
 
-def test_a_web_page_does_not_choose_which_class_is_imported_to_find_out(monkeypatch):
+def test_check_of_xcom_value_imports_no_class_named_in_it(monkeypatch):
     serde = xcom_serde()
     monkeypatch.setattr(serde, "import_string", lambda name: pytest.fail(f"{name} was imported"))
     assert why_unstorable({"rows": [{"__type": "airflow.sdk.Asset", "__var": {"name": "a"}}]})
 
 
-def test_what_airflow_does_not_take_is_refused_without_quoting_it(monkeypatch):
+def test_too_deeply_nested_xcom_value_is_unstorable_and_not_quoted_in_reason(monkeypatch):
     value = json.loads("[" * 400 + '"secret"' + "]" * 400)
     with pytest.raises(ValueError, match="recursion"):
         SetXCom(key="a", value=value, dag_id="", run_id="", task_id="")
     assert why_unstorable(value) == "Airflow refuses it with ValidationError"
 
 
-def test_what_airflow_would_read_back_as_another_value_cannot_be_stored(monkeypatch):
+def test_xcom_value_that_airflow_reads_back_changed_is_unstorable(monkeypatch):
     monkeypatch.setattr(xcom_serde(), "deserialize", lambda value: {"something": "else"})
     assert why_unstorable({"a": 1}) == "Airflow reads it back as another value"
 
 
-def test_a_release_of_airflow_that_the_provider_does_not_know_costs_no_result(monkeypatch):
+def test_unknown_airflow_serializer_makes_value_unstorable_without_raising(monkeypatch):
     monkeypatch.setattr(xcoms, "xcom_serde", lambda: SimpleNamespace())
     assert why_unstorable([1]) == "Airflow refuses it with AttributeError"
 
 
-def test_no_xcom_backend_takes_part(monkeypatch):
+def test_check_of_xcom_value_does_not_call_the_xcom_backend(monkeypatch):
     class Backend(bases_xcom.BaseXCom):
         @staticmethod
         def serialize_value(*_, **__):
@@ -86,7 +89,7 @@ def test_no_xcom_backend_takes_part(monkeypatch):
     assert why_unstorable([{"a": 1}]) is None
 
 
-def test_only_xcoms_that_exist_are_deleted_since_a_backend_may_fail_to_purge_others(monkeypatch):
+def test_delete_xcoms_deletes_only_existing_xcoms(monkeypatch):
     stored = {"a": 1, "b": 2, "c": 3}
     of = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": -1}
 

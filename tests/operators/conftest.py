@@ -14,6 +14,9 @@ from airflow_provider_browseract.runs import ledger, queueing
 from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.triggers import browseract as triggers
 
+ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
+"""What the emulator's workflow ORDERS returns without a profile."""
+
 
 class FakeTaskInstance:
     """The part of a task instance that the operator uses: XComs, which last over a deferral."""

@@ -16,14 +16,14 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=1, webhook_base_url="http://127.0.0.1:1")
+    set_extra(retry_budget=0.2, read_timeout=10, webhook_base_url="http://127.0.0.1:1")
 
 
 def endpoints(emulator) -> list[str | None]:
     return [request.endpoint for request in emulator.requests]
 
 
-class TestNamesOfInputs:
+class TestInputNames:
     @pytest.mark.parametrize(
         ("inputs", "message"),
         [
@@ -33,19 +33,18 @@ class TestNamesOfInputs:
             ({"max_items": 2}, "lacks 'keyword', which has to be given"),
             ({}, r"takes: keyword \(required\), max_items"),
         ],
+        ids=["misspelled", "wrong case", "unknown", "required missing", "no inputs"],
     )
-    def test_that_are_wrong_are_told_with_the_right_ones_before_anything_is_started(
-        self, worker, emulator, inputs, message
-    ):
+    def test_wrong_or_missing_input_name_fails_with_a_hint_before_any_start(self, worker, emulator, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
             worker(workflow_id=SEARCH.id, input_parameters=inputs).run()
         assert endpoints(emulator) == ["get-workflow"]
 
-    def test_cost_one_request(self, worker, emulator):
+    def test_check_of_input_names_costs_one_request(self, worker, emulator):
         worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
         assert endpoints(emulator).count("get-workflow") == 1
 
-    def test_are_not_looked_at_again_while_the_task_waits_for_room(self, worker, emulator):
+    def test_input_names_are_not_checked_again_while_waiting_for_a_slot(self, worker, emulator):
         emulator.concurrency = 1
         emulator.set_workflow(ORDERS.id, duration=1.0)
         worker(workflow_id=ORDERS.id, wait_for_completion=False).run()
@@ -53,35 +52,35 @@ class TestNamesOfInputs:
         assert endpoints(emulator).count("run-task") > 2
         assert endpoints(emulator).count("get-workflow") == 2
 
-    def test_are_not_looked_at_where_a_run_is_taken_up(self, worker, emulator, store):
+    def test_reattach_succeeds_without_a_check_of_input_names(self, worker, emulator, store):
         arguments = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
         worker(**arguments, wait_for_completion=False).run()
         emulator.fault("get-workflow", RequestFault.refused(10111), times=None)
         assert len(worker(**arguments).run()) == 2
 
-    def test_are_not_looked_at_with_validate_inputs_false(self, worker, emulator):
+    def test_input_names_are_not_checked_with_validate_inputs_false(self, worker, emulator):
         worker(workflow_id=SEARCH.id, input_parameters=PENS, validate_inputs=False).run()
         assert "get-workflow" not in endpoints(emulator)
 
-    def test_that_cannot_be_read_cost_a_warning_and_not_the_run(self, worker, emulator, capfd):
+    def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
         emulator.fault("get-workflow", RequestFault.status(500), times=None)
         assert len(worker(workflow_id=SEARCH.id, input_parameters=PENS).run()) == 2
         assert "The names of the inputs were not checked: BrowserAct failed" in "".join(capfd.readouterr())
 
-    def test_of_a_workflow_that_lists_none_cost_a_warning(self, worker, emulator, capfd):
+    def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, capfd):
         emulator.set_workflow(SEARCH.id, inputs=())
         with pytest.raises(AirflowFailException, match="refused run-task"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert "BrowserAct lists none for workflow" in "".join(capfd.readouterr())
 
-    def test_of_a_workflow_that_there_is_not_are_not_asked_for_twice(self, worker, emulator):
+    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator):
         with pytest.raises(AirflowFailException, match="Check workflow_id"):
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
 
 
-class TestAKillDuringTheLook:
-    def test_keeps_the_start_from_being_sent(self, worker, emulator, monkeypatch):
+class TestKillDuringInputCheck:
+    def test_kill_during_the_check_of_input_names_prevents_the_start(self, worker, emulator, monkeypatch):
         operator = worker(workflow_id=SEARCH.id, input_parameters=PENS).operator()
         is_killed_at_each_call(operator, monkeypatch)
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
@@ -89,13 +88,13 @@ class TestAKillDuringTheLook:
         assert emulator.tasks == []
 
 
-class TestADryRun:
-    def test_starts_nothing_and_ends_as_skipped(self, worker, emulator):
+class TestDryRun:
+    def test_dry_run_starts_no_run_and_ends_as_skipped(self, worker, emulator):
         with pytest.raises(AirflowSkipException, match=f"no run of workflow {SEARCH.id} was started"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True).run()
         assert endpoints(emulator) == ["get-workflow"]
 
-    def test_shows_the_request_and_no_secret(self, worker, emulator, capfd):
+    def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, capfd):
         inputs = {"username": "ada", "password": "hunter2"}
         receiver = "http://127.0.0.1/t0ken"
         with pytest.raises(AirflowSkipException):
@@ -113,8 +112,11 @@ class TestADryRun:
             ({"output_path": "nostore://x"}, "the filesystem for nostore cannot be used here"),
             ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
         ],
+        ids=["missing input", "unusable output_path", "missing connection"],
     )
-    def test_finds_what_a_run_would_fail_for(self, worker, emulator, arguments, message):
+    def test_dry_run_fails_on_missing_input_unusable_path_or_missing_connection(
+        self, worker, emulator, arguments, message
+    ):
         given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
         with pytest.raises(AirflowFailException, match=message):
             worker(**given).run()
@@ -128,19 +130,20 @@ class TestADryRun:
             ({"webhook": True}, "webhook=True needs deferrable=True"),
             ({"dry_run": "yes"}, "dry_run is 'yes'"),
         ],
+        ids=["timeout", "on_orphan", "webhook", "webhook not deferred", "dry_run"],
     )
-    def test_is_not_needed_for_constant_arguments_which_fail_while_the_dag_is_parsed(self, arguments, message):
+    def test_invalid_constant_argument_fails_at_dag_parse_even_with_dry_run(self, arguments, message):
         given = {"workflow_id": SEARCH.id, "input_parameters": PENS, "dry_run": True, **arguments}
         with pytest.raises(InputError, match=message):
             RunWorkflowOperator(task_id="run", **given)
 
-    def test_keeps_nothing_of_a_callback(self, worker, emulator):
+    def test_dry_run_leaves_the_task_instance_without_xcoms(self, worker, emulator):
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True)
         with pytest.raises(AirflowSkipException):
             run.run()
         assert run.ti.xcoms == {}
 
-    def test_shows_no_secret_at_any_depth(self, worker, emulator, capfd):
+    def test_dry_run_logs_no_secret_from_nested_inputs(self, worker, emulator, capfd):
         emulator.set_workflow(LOG_IN.id, inputs=())
         inputs = {"accounts": [{"name": "ada", "password": "hunter2"}]}
         with pytest.raises(AirflowSkipException):
@@ -149,5 +152,5 @@ class TestADryRun:
         assert "ada" in said
         assert "hunter2" not in said
 
-    def test_leaves_airflows_method_of_that_name_alone(self, worker):
+    def test_dry_run_argument_keeps_the_operator_method_dry_run_callable(self, worker):
         assert callable(worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run)

@@ -59,7 +59,7 @@ def interrupt_while_it_waits(emulator) -> threading.Thread:
     """Press Ctrl-C once the run has been polled twice: after the start, and in the wait."""
 
     def press() -> None:
-        emulator.wait_until(lambda: sum(each.endpoint == "get-task" for each in emulator.requests) > 1)
+        emulator.wait_until(lambda: sum(each.endpoint == "get-task" for each in emulator.requests) > 1, timeout=120)
         os.kill(os.getpid(), signal.SIGINT)
 
     pressing = threading.Thread(target=press)
@@ -69,7 +69,7 @@ def interrupt_while_it_waits(emulator) -> threading.Thread:
 
 class TestCtrlC:
     @BOTH_WAYS
-    def test_stops_the_run_and_says_so(self, tried, emulator, deferrable, caplog, capfd):
+    def test_ctrl_c_in_dag_test_stops_the_run_and_logs_it(self, tried, emulator, deferrable, caplog, capfd):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         pressing = interrupt_while_it_waits(emulator)
         # Airflow fails the task with it in a worker, and passes it on from a trigger.
@@ -84,7 +84,9 @@ class TestCtrlC:
         assert "was stopped" in said
 
     @BOTH_WAYS
-    def test_leaves_the_run_with_cancel_on_kill_false_and_says_so(self, tried, emulator, deferrable, caplog, capfd):
+    def test_run_keeps_running_after_ctrl_c_in_dag_test_with_cancel_on_kill_false(
+        self, tried, emulator, deferrable, caplog, capfd
+    ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         pressing = interrupt_while_it_waits(emulator)
         with suppress(KeyboardInterrupt):
@@ -94,7 +96,9 @@ class TestCtrlC:
         said = caplog.text + "".join(capfd.readouterr())
         assert "keeps running and using credits because cancel_on_kill=False" in said
 
-    def test_whose_stop_fails_says_that_the_run_may_keep_running(self, tried, emulator, caplog, capfd):
+    def test_ctrl_c_in_dag_test_logs_that_the_run_may_keep_running_when_the_stop_fails(
+        self, tried, emulator, caplog, capfd
+    ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("stop-task", RequestFault.refused(10127), times=None)
         pressing = interrupt_while_it_waits(emulator)
@@ -107,7 +111,7 @@ class TestCtrlC:
 
 
 @BOTH_WAYS
-def test_a_full_plan_only_makes_it_take_longer(tried, emulator, deferrable, monkeypatch):
+def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, deferrable, monkeypatch):
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
     emulator.fault("run-task", RequestFault.refused(10118), times=2)
     result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=deferrable)
@@ -115,7 +119,7 @@ def test_a_full_plan_only_makes_it_take_longer(tried, emulator, deferrable, monk
     assert len(emulator.tasks) == 1
 
 
-def test_queue_timeout_bounds_the_wait_for_a_slot(tried, emulator, monkeypatch):
+def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emulator, monkeypatch):
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
@@ -124,7 +128,7 @@ def test_queue_timeout_bounds_the_wait_for_a_slot(tried, emulator, monkeypatch):
     assert emulator.tasks == []
 
 
-def test_a_pause_is_resumed_three_times_at_most(tried, emulator, monkeypatch):
+def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, emulator, monkeypatch):
     monkeypatch.setattr(waiting, "RESUME_GRACE", 0.1)
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
@@ -134,7 +138,7 @@ def test_a_pause_is_resumed_three_times_at_most(tried, emulator, monkeypatch):
 
 
 @BOTH_WAYS
-def test_a_connection_in_the_database_is_found_without_a_traceback(
+def test_dag_test_finds_a_connection_in_the_database_without_a_traceback(
     tried, browseract_emulator, emulator, deferrable, monkeypatch, caplog, capfd
 ):
     from airflow.models import Connection
@@ -155,7 +159,7 @@ def test_a_connection_in_the_database_is_found_without_a_traceback(
     assert "cannot be read" not in said
 
 
-def test_the_log_has_each_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
+def test_dag_test_logs_the_first_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
     emulator.set_workflow(SEARCH.id, duration=1.0)
     assert tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).state == "success"
     said = caplog.text + "".join(capfd.readouterr())

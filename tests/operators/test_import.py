@@ -18,5 +18,5 @@ assert "airflow_provider_browseract.triggers.browseract" not in sys.modules
 """
 
 
-def test_no_http_library_no_client_and_no_trigger_is_imported_with_it():
-    subprocess.run([sys.executable, "-c", CODE], check=True, timeout=120)
+def test_import_of_the_operator_loads_no_http_library_client_or_trigger():
+    subprocess.run([sys.executable, "-c", CODE], check=True, timeout=300)

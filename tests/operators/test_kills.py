@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
@@ -11,10 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
-from airflow_provider_browseract.compat import AirflowTaskTimeout, TaskDeferred
+from airflow_provider_browseract.compat import AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators import waiting
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
+from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
 from tests.operators.conftest import asked
 
 PENS = {"keyword": "pens", "max_items": 2}
@@ -54,7 +59,7 @@ def airflow(store, monkeypatch) -> Airflow:
 @pytest.fixture
 def tries(worker, store, airflow, set_extra, emulator):
     """Makes the tries of one task instance that waits in its worker for a run of a minute."""
-    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=2)
+    set_extra(retry_budget=0.2, read_timeout=10)
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
     def make(*, max_tries: int = 1, try_number: int = 1, **arguments):
@@ -97,10 +102,10 @@ def killed(emulator) -> Iterator[Callable[..., BaseException]]:
     signal.signal(signal.SIGTERM, before)
 
 
-class TestSigtermThatNobodyAskedFor:
+class TestUnexpectedSigterm:
     """As of an evicted pod, a drained node or a stopped worker: the task instance is running, as before."""
 
-    def test_leaves_the_run_to_the_next_try_which_reattaches(self, tries, killed, emulator):
+    def test_unexpected_sigterm_keeps_the_run_and_the_next_try_reattaches(self, tries, killed, emulator):
         emulator.next_run(SEARCH.id, duration=3.0)
         error = killed(tries())
         [task] = emulator.tasks
@@ -113,13 +118,13 @@ class TestSigtermThatNobodyAskedFor:
         assert len(tries(try_number=2).run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_while_the_next_try_reattaches_leaves_the_run_to_the_one_after_that(self, tries, killed, emulator):
+    def test_unexpected_sigterm_in_a_reattached_try_keeps_the_run_running(self, tries, killed, emulator):
         killed(tries(max_tries=2))
         killed(tries(max_tries=2, try_number=2))
         [task] = emulator.tasks
         assert task.status == "running"
 
-    def test_in_the_last_try_stops_the_run(self, tries, killed, emulator):
+    def test_unexpected_sigterm_in_the_last_try_stops_the_run(self, tries, killed, emulator):
         error = killed(tries(max_tries=0))
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
@@ -127,27 +132,27 @@ class TestSigtermThatNobodyAskedFor:
         )
         assert emulator.tasks[0].status == "canceled"
 
-    def test_where_airflow_keeps_nothing_for_the_next_try_stops_the_run(self, tries, killed, emulator):
+    def test_unexpected_sigterm_without_airflow_task_state_stops_the_run(self, tries, killed, emulator):
         error = killed(tries(store=None))
         assert "no later try can reattach to the run" in str(error)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_with_reattach_false_stops_the_run(self, tries, killed, emulator):
+    def test_unexpected_sigterm_with_reattach_false_stops_the_run(self, tries, killed, emulator):
         killed(tries(reattach=False))
         assert emulator.tasks[0].status == "canceled"
 
-    def test_ends_a_long_sleep_between_two_polls(self, tries, killed):
+    def test_unexpected_sigterm_interrupts_a_long_sleep_between_two_polls(self, tries, killed):
         began = time.monotonic()
         killed(tries(poll_interval=60), polls=1)
         assert time.monotonic() - began < 20
 
-    def test_twice_asks_and_logs_once(self, tries, killed, emulator, capfd):
+    def test_two_sigterms_send_one_stop_request_and_one_log_message(self, tries, killed, emulator, capfd):
         killed(tries(max_tries=0), times=2)
         assert asked(emulator, "stop-task") == 1
         assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
 
     @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
-    def test_right_after_the_deferral_leaves_the_run_to_the_triggerer(
+    def test_kill_right_after_the_deferral_keeps_the_run_for_the_triggerer(
         self, tries, airflow, emulator, store, keeps, capfd
     ):
         attempt = tries(deferrable=True, max_tries=0, store=store if keeps else None)
@@ -159,8 +164,14 @@ class TestSigtermThatNobodyAskedFor:
         assert emulator.tasks[0].status == "running"
         assert "The run keeps running, and the triggerer waits for it (" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("arguments", [{"store": None}, {"max_tries": 0}, {"reattach": False}])
-    def test_after_the_end_of_the_run_still_returns_its_result(self, tries, airflow, emulator, arguments, monkeypatch):
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"store": None}, {"max_tries": 0}, {"reattach": False}],
+        ids=["no task state", "last try", "reattach=False"],
+    )
+    def test_sigterm_after_the_run_has_ended_still_returns_its_result(
+        self, tries, airflow, emulator, arguments, monkeypatch
+    ):
         emulator.next_run(SEARCH.id, duration=0.2)
         attempt = tries(poll_interval=60, **arguments)
         operator = attempt.operator()
@@ -179,7 +190,9 @@ class TestSigtermThatNobodyAskedFor:
             signal.signal(signal.SIGTERM, before)
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-    def test_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(self, tries, emulator, monkeypatch):
+    def test_kill_during_the_start_of_a_run_that_ends_at_once_still_returns_its_result(
+        self, tries, emulator, monkeypatch
+    ):
         emulator.next_run(SEARCH.id, duration=0.0)
         attempt = tries(store=None)
         operator = attempt.operator()
@@ -197,7 +210,7 @@ class TestSigtermThatNobodyAskedFor:
         assert len(operator.execute(attempt.context)) == 2
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
-    def test_before_a_start_is_sent_starts_nothing(self, tries, emulator, monkeypatch):
+    def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
         monkeypatch.setattr(operator, "_look_before_start", lambda call: operator.on_kill())
@@ -206,11 +219,11 @@ class TestSigtermThatNobodyAskedFor:
         assert emulator.tasks == []
 
 
-class TestARetryPolicy:
+class TestRetryPolicy:
     """``retry_policy`` of Airflow 3.3 decides after the error whether there is a next try."""
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running"), ("default", "running")])
-    def test_decides_what_becomes_of_the_run(self, tries, killed, emulator, action, status):
+    def test_retry_policy_decides_whether_a_killed_try_stops_its_run(self, tries, killed, emulator, action, status):
         asked_with = []
 
         def evaluate(**arguments):
@@ -224,15 +237,15 @@ class TestARetryPolicy:
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
         assert isinstance(asked_with[0]["exception"], RunLostError)
 
-    def test_that_raises_is_none_as_for_airflow(self, tries, killed, emulator):
+    def test_retry_policy_that_raises_is_ignored_and_the_run_keeps_running(self, tries, killed, emulator):
         attempt = tries()
         attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=None))
         killed(attempt)
         assert emulator.tasks[0].status == "running"
 
-    def test_is_asked_as_airflow_defines_it(self):
+    def test_retry_policy_rules_of_airflow_decide_whether_another_try_follows(self):
         retry_policy = pytest.importorskip(
-            "airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 and later has retry policies"
+            "airflow.sdk.definitions.retry_policy", reason="before Airflow 3.3 there are no retry policies"
         )
         from airflow_provider_browseract.operators.tries import Tries
 
@@ -245,9 +258,9 @@ class TestARetryPolicy:
         assert Tries(known, reattach=True).another(RunCanceledError("x"))
 
 
-class TestAPersonWho:
+class TestUserActionInAirflow:
     @pytest.mark.parametrize("state", ["failed", "success", "skipped"])
-    def test_marks_the_task_stops_the_run(self, tries, killed, airflow, emulator, state):
+    def test_setting_the_task_instance_to_a_final_state_stops_the_run(self, tries, killed, airflow, emulator, state):
         error = killed(tries(), happens=lambda: setattr(airflow, "state", state))
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
@@ -257,30 +270,34 @@ class TestAPersonWho:
         airflow.state, airflow.superseded = "restarting", superseded
 
     @pytest.mark.parametrize("superseded", [True, False], ids=["Airflow 3.3", "Airflow 3.4"])
-    def test_clears_the_task_stops_the_run(self, tries, killed, airflow, emulator, superseded):
+    def test_clearing_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator, superseded):
         # Before Airflow 3.4, the task instance has another identity by then.
         error = killed(tries(), happens=lambda: self.clear(airflow, superseded))
         assert str(error).endswith("the Airflow task was cleared.\nThe run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
-    def test_clears_the_task_while_it_reattaches_stops_that_run(self, tries, killed, airflow, emulator):
+    def test_clearing_a_reattached_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
         killed(tries(max_tries=2))
         killed(tries(max_tries=2, try_number=2), happens=lambda: self.clear(airflow))
         [task] = emulator.tasks
         assert task.status == "canceled"
 
-    def test_marks_the_task_keeps_the_run_with_cancel_on_kill_false(self, tries, killed, airflow, emulator):
+    def test_marking_the_task_instance_failed_with_cancel_on_kill_false_keeps_the_run_running(
+        self, tries, killed, airflow, emulator
+    ):
         error = killed(tries(cancel_on_kill=False), happens=lambda: setattr(airflow, "state", "failed"))
         assert "The run keeps running and using credits because cancel_on_kill=False (" in str(error)
         assert emulator.tasks[0].status == "running"
 
-    def test_marks_the_task_while_its_run_cannot_be_stopped_is_told_so(self, tries, killed, airflow, emulator):
+    def test_marking_the_task_instance_failed_reports_a_run_that_cannot_be_stopped(
+        self, tries, killed, airflow, emulator
+    ):
         emulator.fault("stop-task", RequestFault.status(503), times=None)
         error = killed(tries(), happens=lambda: setattr(airflow, "state", "failed"))
         assert "The run could not be stopped (" in str(error)
         assert "It may keep running and using credits" in str(error)
 
-    def test_marks_the_task_while_its_run_is_being_started_is_told_that_one_may_be_running(
+    def test_marking_the_task_instance_failed_during_the_start_stops_the_run_and_logs_a_warning(
         self, tries, airflow, emulator, monkeypatch, capfd
     ):
         attempt = tries()
@@ -299,7 +316,7 @@ class TestAPersonWho:
         assert emulator.tasks[0].status == "canceled"
         assert "a run may be running and using credits" in "".join(capfd.readouterr())
 
-    def test_marks_the_task_just_before_it_defers_stops_the_run_since_airflow_would_not_tell(
+    def test_marking_the_task_instance_failed_just_before_the_deferral_stops_the_run(
         self, tries, airflow, emulator, monkeypatch
     ):
         attempt = tries(deferrable=True)
@@ -314,7 +331,7 @@ class TestAPersonWho:
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_deletes_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
+    def test_deleting_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
         def delete() -> None:
             airflow.state, airflow.superseded = None, True
 
@@ -322,7 +339,7 @@ class TestAPersonWho:
         assert "the task instance was deleted in Airflow.\nThe run was stopped." in str(error)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_marks_the_task_while_its_result_is_asked_for_is_named_as_who_stopped_the_run(
+    def test_marking_the_task_instance_failed_during_a_poll_is_reported_as_the_reason(
         self, tries, airflow, emulator, monkeypatch
     ):
         attempt = tries()
@@ -340,13 +357,13 @@ class TestAPersonWho:
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
 
-    def test_does_nothing_lets_the_task_defer(self, tries, emulator):
+    def test_task_instance_defers_without_any_user_action(self, tries, emulator):
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
 
 
-def test_a_worker_that_airflow_took_for_dead_leaves_the_run_to_the_try_in_its_place(tries, killed, airflow, emulator):
+def test_worker_considered_dead_by_airflow_keeps_the_run_for_the_try_that_replaced_it(tries, killed, airflow, emulator):
     def superseded() -> None:
         airflow.superseded = True
 
@@ -355,32 +372,62 @@ def test_a_worker_that_airflow_took_for_dead_leaves_the_run_to_the_try_in_its_pl
     assert emulator.tasks[0].status == "running"
 
 
-class TestAirflowThatCannotBeAsked:
+class TestUnreachableAirflow:
     def away(self) -> None:
         raise RuntimeError("no API server")
 
     def hang(self) -> None:
         threading.Event().wait(30)
 
-    def test_leaves_the_run_to_the_next_try(self, tries, killed, airflow, emulator):
+    def test_kill_while_airflow_is_unreachable_keeps_the_run_for_the_next_try(self, tries, killed, airflow, emulator):
         error = killed(tries(), happens=lambda: setattr(airflow, "answers", self.away))
         assert f"Airflow cannot be asked why.\n{REATTACHES}" in str(error)
         assert emulator.tasks[0].status == "running"
 
-    def test_stops_the_run_if_there_is_no_next_try(self, tries, killed, airflow, emulator):
+    def test_kill_while_airflow_is_unreachable_in_the_last_try_stops_the_run(self, tries, killed, airflow, emulator):
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", self.away))
         assert "Airflow cannot be asked why; no later try can reattach to the run" in str(error)
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
 
-    def test_is_waited_for_only_as_long_as_airflow_lets_the_process_live(
-        self, tries, killed, airflow, emulator, monkeypatch
+    def test_kill_waits_half_of_the_grace_for_airflow_and_leaves_the_rest_for_the_stop(
+        self, tries, killed, airflow, monkeypatch
     ):
-        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.KILL_GRACE", 0.4)
-        began = time.monotonic()
-        killed(tries(), happens=lambda: setattr(airflow, "answers", self.hang))
-        assert time.monotonic() - began < 15
-        assert emulator.tasks[0].status == "running"
+        moments, stops = [], []
+        stop = BrowserActHook.stop_task
+
+        def hang() -> None:
+            moments.append(time.monotonic())
+            self.hang()
+
+        def noted(hook, task_id, *, within):
+            moments.append(time.monotonic())
+            stops.append(within)
+            return stop(hook, task_id, within=within)
+
+        monkeypatch.setattr(BrowserActHook, "stop_task", noted)
+        error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
+        assert "Airflow cannot be asked why" in str(error)
+        assert moments[1] - moments[0] >= waiting.KILL_GRACE / 2 - 0.1
+        assert 0 < stops[0] <= waiting.KILL_GRACE / 2
+
+    def test_kill_waits_for_a_slow_answer_of_airflow_and_stops_the_run(self, tries, killed, airflow, emulator):
+        def marked() -> None:
+            airflow.state = "failed"
+            airflow.answers = lambda: time.sleep(0.3)
+
+        error = killed(tries(), happens=marked)
+        assert "the Airflow task was set to a final state" in str(error)
+        assert emulator.tasks[0].status == "canceled"
+
+
+def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
+    kill = inspect.signature(WatchedSubprocess.kill)
+    assert kill.parameters["escalation_delay"].default > waiting.KILL_GRACE
+
+
+def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
+    assert conf.getint("scheduler", "scheduler_heartbeat_sec") < CORE_RACE_GRACE
 
 
 class TestExecutionTimeout:
@@ -401,13 +448,13 @@ class TestExecutionTimeout:
             operator.on_kill()
         return operator
 
-    def test_stops_the_run_although_there_is_a_next_try(self, tries, emulator, monkeypatch, capfd):
+    def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, monkeypatch, capfd):
         self.timed_out(tries(), emulator, monkeypatch)
         assert emulator.tasks[0].status == "canceled"
         said = "".join(capfd.readouterr())
         assert "execution_timeout ended the Airflow task.\nThe run was stopped." in said.replace("\\n", "\n")
 
-    def test_while_the_run_is_being_stopped_does_not_cut_that_off(self, tries, emulator, monkeypatch):
+    def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)
         operator = attempt.operator()
         stop = operator.hook.stop_task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators import waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
-from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.waiting import RESUMES, Answer, End, WaitEvent
 from tests.operators.conftest import asked
 
+CONFIRMED = {"confirmed": True}
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 
@@ -57,9 +59,9 @@ def resume(run, deferred, event):
         return run.resume(again)
 
 
-class TestAsking:
+class TestRequiredAction:
     @BOTH_WAYS
-    def test_shows_where_the_browser_is_and_why_the_run_waits(self, worker, emulator, people, deferrable):
+    def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
         question = people.question
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
@@ -68,7 +70,7 @@ class TestAsking:
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
         assert "Without an answer" not in question["body"]
 
-    def test_shows_text_of_a_page_as_text_and_its_links_as_they_are(self):
+    def test_required_action_escapes_page_text_and_keeps_the_live_view_link(self):
         step = Step(1, "running", "![x](https://evil.example/t.png) [Sign in](https://evil.example) <b>", None, None)
         body = required_action._what_to_do(
             Task("7", TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
@@ -78,21 +80,26 @@ class TestAsking:
         assert r"\!\[x\]\(https\:\/\/evil\.example\/t\.png\) \[Sign in\]" in body
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in body
 
-    def test_says_what_is_chosen_without_an_answer_and_when(self, worker, emulator, people):
-        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume"))
+    def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
+        before, grace = time.time(), 0.1
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume")
+        trigger = until_asked(run).trigger
         assert "Without an answer within 600 seconds, **Resume** is chosen." in people.question["body"]
+        assert before + 600 <= trigger.answer_by <= time.time() + 600
+        # No sooner may the task be resumed: the scheduler could take that for a crash.
+        assert trigger.first_poll_at >= trigger.deferred_at + grace
 
     @BOTH_WAYS
-    def test_and_the_answer_resume_lets_the_run_go_on_to_its_result(self, worker, emulator, people, deferrable, capfd):
+    def test_answer_resume_resumes_the_run_and_returns_its_result(self, worker, emulator, people, deferrable, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable)
         deferred = until_asked(run)
         people.answer("Resume")
-        assert run.resume(deferred) is not None
+        assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert asked(emulator, "resume-task") == 1
         assert "is to go on: ada has chosen Resume" in "".join(capfd.readouterr())
 
-    def test_and_the_answer_stop_ends_the_run_and_no_retry_pays_for_another(self, worker, emulator, people):
+    def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         people.answer("Stop")
@@ -103,12 +110,12 @@ class TestAsking:
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_takes_the_answer_from_airflow_itself_too(self, worker, emulator, people, option):
+    def test_answer_passed_in_the_event_by_airflow_resumes_or_stops_the_run(self, worker, emulator, people, option):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         answer = people.answer(option)
         if option == "Resume":
-            assert resume(run, deferred, answer) is not None
+            assert resume(run, deferred, answer) == CONFIRMED
             assert emulator.tasks[0].status == "finished"
         else:
             with pytest.raises(AirflowFailException, match="ada has chosen Stop"):
@@ -116,17 +123,17 @@ class TestAsking:
             assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_and_an_answer_after_the_run_has_ended_changes_nothing(self, worker, emulator, people, option, capfd):
+    def test_answer_after_the_run_has_ended_is_ignored_and_logged(self, worker, emulator, people, option, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        assert resume(run, deferred, people.answer(option)) is not None
+        assert resume(run, deferred, people.answer(option)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert asked(emulator, "stop-task") == 0
         assert f"so the answer {option} has no effect" in "".join(capfd.readouterr())
 
-    def test_and_an_answer_resume_after_someone_else_was_faster_goes_on(self, worker, emulator, people):
+    def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         emulator.fault("resume-task", RequestFault.refused(10127), times=1)
@@ -135,7 +142,7 @@ class TestAsking:
             go_on(run, deferred, answer)
         assert going_on.value.trigger.question is None
 
-    def test_again_where_the_run_could_not_be_resumed(self, worker, emulator, people, set_extra):
+    def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, set_extra):
         set_extra(retry_budget=0.1)
         emulator.fault("resume-task", RequestFault.status(500), times=None)
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=20)
@@ -151,13 +158,13 @@ class TestAsking:
         assert people.asked == 2
         assert people.question["chosen"] is None
 
-    def test_is_over_when_the_run_has_ended_without_an_answer(self, worker, emulator, people):
+    def test_run_resumed_elsewhere_returns_its_result_without_an_answer(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
         BrowserActHook().resume_task(emulator.tasks[0].id)
-        assert run.resume(deferred) is not None
+        assert run.resume(deferred) == CONFIRMED
 
-    def test_is_gone_on_with_where_the_wait_ended_for_another_reason(self, worker, emulator, people):
+    def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, worker, emulator, people):
         told: list[Any] = []
         arguments = {"on_paused_timeout": 60, "on_paused_callback": told.append}
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
@@ -171,10 +178,12 @@ class TestAsking:
         assert next_one.pause_told
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
-        assert run.resume(again.value) is not None
+        assert run.resume(again.value) == CONFIRMED
 
-    @pytest.mark.parametrize("end", [End.WENT_ON, End.GIVEN_UP], ids=["went on", "answered in other words"])
-    def test_is_over_when_the_run_went_on_and_done_anew_if_it_is_paused(self, worker, emulator, people, end):
+    @pytest.mark.parametrize("end", [End.WENT_ON, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
+    def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(
+        self, worker, emulator, people, end
+    ):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
         deferred = until_asked(run)
         event = WaitEvent(emulator.tasks[0].id, end, deferred.trigger.deadline, reason="?").payload()
@@ -187,7 +196,7 @@ class TestAsking:
         assert asked_anew.value.trigger.question
         assert people.asked == 2
 
-    def test_of_an_earlier_try_does_not_concern_the_run_of_a_later_one(self, worker, emulator, people, capfd):
+    def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, capfd):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
@@ -199,45 +208,50 @@ class TestAsking:
         assert emulator.tasks[0].status != "canceled"
         assert "The answer Stop was to an earlier question" in "".join(capfd.readouterr())
 
-    def test_is_not_possible_in_dag_test_which_waits(self, worker, emulator, people, monkeypatch, capfd):
+    def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
+        self, worker, emulator, people, monkeypatch, capfd
+    ):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
         monkeypatch.setattr(waiting, "in_dag_test", lambda: True)
-        assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() is not None
+        # The pause ends by itself.
+        assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": False}
         assert people.asked == 0
         assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())
 
-    def test_stops_the_run_at_its_deadline_like_any_other(self, worker, emulator, people):
+    def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             run.resume(until_asked(run))
 
-    def test_refuses_an_answer_that_cannot_be_understood(self, worker, emulator, people):
+    def test_unknown_answer_to_a_required_action_raises_an_error(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
-        with pytest.raises(Exception, match=r"cannot be understood: the answer is \['Perhaps'\]"):
+        with pytest.raises(RunLostError, match=r"cannot be understood: the answer is \['Perhaps'\]"):
             resume(run, deferred, people.answer("Perhaps"))
 
 
-class TestWhereNobodyAnswersInTime:
-    def test_the_run_is_stopped(self, worker, emulator, people):
+class TestAnswerTimeout:
+    def test_no_answer_before_on_paused_timeout_stops_the_run(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=0.2, deferrable=True)
         with pytest.raises(RunPausedError, match=r"nobody answered within 0\.2 seconds\.\nThe run was stopped"):
             run.resume(until_asked(run))
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
 
-    def test_the_run_goes_on_where_that_is_the_default(self, worker, emulator, people):
+    def test_no_answer_before_on_paused_timeout_resumes_the_run_if_that_is_the_default(self, worker, emulator, people):
         arguments = {"on_paused_timeout": 0.2, "on_paused_default": "resume"}
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
-        assert run.resume(until_asked(run)) is not None
+        assert run.resume(until_asked(run)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert people.question["defaults"] == ["Resume"]
 
 
-class TestTelling:
+class TestPauseNotification:
     @BOTH_WAYS
     @pytest.mark.parametrize("on_paused", ["wait", "resume", "fail", "ask"])
-    def test_calls_with_the_live_view_and_where_to_answer(self, worker, emulator, people, deferrable, on_paused):
+    def test_on_paused_callback_gets_the_live_view_and_the_required_action_url(
+        self, worker, emulator, people, deferrable, on_paused
+    ):
         told: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=deferrable, on_paused_callback=told.append)
         if on_paused == "ask":
@@ -257,7 +271,7 @@ class TestTelling:
         where = "http://airflow.example/dags/shop/runs/manual__1/tasks/run/required_actions"
         assert context["required_action_url"] == where
 
-    def test_takes_any_notifier_of_airflow_with_templates_in_its_message(self, worker, emulator, people):
+    def test_on_paused_callback_accepts_an_airflow_notifier_with_a_templated_message(self, worker, emulator, people):
         sent = []
 
         class Chat(BaseNotifier):
@@ -277,7 +291,7 @@ class TestTelling:
         assert message.startswith(f"{task_id} waits: http")
         assert message.endswith(f"/live/{task_id}")
 
-    def test_comes_after_the_question_so_that_it_can_be_answered_at_once(self, worker, people):
+    def test_on_paused_callback_runs_after_the_required_action_is_created(self, worker, people):
         asked_before = []
 
         def look(context):
@@ -287,7 +301,9 @@ class TestTelling:
         assert asked_before == [1]
 
     @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
-    def test_that_fails_keeps_neither_the_others_nor_the_run(self, worker, emulator, capfd, error):
+    def test_failing_on_paused_callback_stops_neither_the_other_callbacks_nor_the_run(
+        self, worker, emulator, capfd, error
+    ):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=0.5)
         told: list[Any] = []
 
@@ -299,7 +315,7 @@ class TestTelling:
         assert "failed when it was told of the pause: the chat is away" in "".join(capfd.readouterr())
 
     @BOTH_WAYS
-    def test_resumes_no_more_often_than_without(self, worker, emulator, deferrable):
+    def test_on_paused_callback_does_not_increase_the_number_of_resume_attempts(self, worker, emulator, deferrable):
         emulator.fault("resume-task", RequestFault.refused(10112), times=None)
         told: list[Any] = []
         arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
@@ -322,16 +338,25 @@ class TestTelling:
         ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Give a notifier or a function"),
         ({"on_paused_callback": [print, None]}, "Give a notifier or a function, or a list of them"),
     ],
+    ids=[
+        "timeout without ask",
+        "default without ask",
+        "ask without wait",
+        "callback without wait",
+        "async callback",
+        "zero timeout",
+        "unknown default",
+        "callback is text",
+        "callback list with None",
+    ],
 )
-def test_an_argument_that_cannot_be_used_is_an_error_when_the_dag_is_parsed(arguments, message):
+def test_invalid_on_paused_argument_fails_at_dag_parse(arguments, message):
     with pytest.raises(InputError, match=message):
         RunWorkflowOperator(task_id="run", workflow_id=HUMAN.id, **arguments)
 
 
 @pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])
-def test_while_a_callback_is_expected_a_pause_is_looked_for_more_often_where_someone_is_told(
-    worker, set_extra, on_paused, seconds
-):
+def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, set_extra, on_paused, seconds):
     set_extra(webhook_base_url="https://airflow.example")
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
     with pytest.raises(TaskDeferred) as deferral:

@@ -11,7 +11,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.ledger import KEY
-from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
 from tests.operators.conftest import is_killed_at_each_call
 
@@ -23,7 +23,7 @@ NO_ROOM = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.05, read_timeout=1)
+    set_extra(retry_budget=0.05, read_timeout=10)
 
 
 def search(worker, **arguments):
@@ -32,7 +32,7 @@ def search(worker, **arguments):
 
 @BOTH_WAYS
 @NO_ROOM
-def test_it_waits_and_tries_again_within_the_same_try(worker, emulator, store, fault, deferrable, capfd):
+def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emulator, store, fault, deferrable, capfd):
     emulator.fault("run-task", fault, times=3)
     run = search(worker, deferrable=deferrable, store=store)
     assert len(run.run()) == 2
@@ -42,7 +42,7 @@ def test_it_waits_and_tries_again_within_the_same_try(worker, emulator, store, f
 
 
 @BOTH_WAYS
-def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
+def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferrable):
     emulator.concurrency = 1
     emulator.next_run(SEARCH.id, duration=0.5)
     search(worker, wait_for_completion=False).run()
@@ -52,7 +52,7 @@ def test_a_full_plan_only_makes_it_take_longer(worker, emulator, deferrable):
 
 
 @BOTH_WAYS
-def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator, store, deferrable, monkeypatch):
+def test_no_slot_before_queue_timeout_raises_and_starts_no_run(worker, emulator, store, deferrable, monkeypatch):
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     said = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
@@ -62,13 +62,13 @@ def test_queue_timeout_bounds_the_wait_and_nothing_was_started(worker, emulator,
     assert store.values == {}
 
 
-def test_the_wait_is_bounded_by_timeout_where_queue_timeout_is_not_given(worker, emulator):
+def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     with pytest.raises(NoSlotError, match=r"within 0.3 seconds"):
         search(worker, timeout=0.3).run()
 
 
-def test_the_deferral_holds_no_secret_and_nothing_resumes_it_before_the_grace(worker, emulator, monkeypatch):
+def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", CORE_RACE_GRACE)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     run = search(worker, deferrable=True, queue_timeout=1)
@@ -81,7 +81,7 @@ def test_the_deferral_holds_no_secret_and_nothing_resumes_it_before_the_grace(wo
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
 
 
-def test_retry_after_is_kept_to(worker, emulator, monkeypatch):
+def test_retry_after_sets_the_pause_of_the_slot_wait_trigger(worker, emulator, monkeypatch):
     emulator.fault("run-task", RequestFault.status(429, retry_after=77), times=None)
     run = search(worker, deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
@@ -89,7 +89,7 @@ def test_retry_after_is_kept_to(worker, emulator, monkeypatch):
     assert deferral.value.trigger.pause == 77
 
 
-def test_a_deferral_that_airflow_ends_is_said_to_have_started_nothing(worker, emulator):
+def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     run = search(worker, deferrable=True)
     with pytest.raises(TaskDeferred):
@@ -98,7 +98,7 @@ def test_a_deferral_that_airflow_ends_is_said_to_have_started_nothing(worker, em
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
 
 
-def test_a_connection_that_cannot_be_read_in_the_triggerer_ends_the_wait(worker, emulator, monkeypatch):
+def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, emulator, monkeypatch):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker, deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
@@ -109,7 +109,7 @@ def test_a_connection_that_cannot_be_read_in_the_triggerer_ends_the_wait(worker,
     assert (event["waited_for"], event["refusals"]) == ("slot", 1)
 
 
-def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypatch):
+def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator, monkeypatch):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker)
     operator = run.operator()
@@ -120,16 +120,16 @@ def test_a_kill_while_there_is_no_room_starts_nothing(worker, emulator, monkeypa
 
 
 @pytest.mark.parametrize("queue_timeout", [0, -1, "soon", True])
-def test_a_queue_timeout_that_is_none_is_an_error_when_the_dag_is_parsed(queue_timeout):
+def test_invalid_queue_timeout_fails_at_dag_parse(queue_timeout):
     with pytest.raises(InputError, match="queue_timeout is"):
         RunWorkflowOperator(task_id="run", workflow_id=SEARCH.id, queue_timeout=queue_timeout)
 
 
-def test_the_error_of_a_deferral_is_not_mistaken_for_one_of_the_wait_for_room(worker, emulator, store):
+def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(worker, emulator, store):
     run = search(worker, deferrable=True, store=store)
     with pytest.raises(TaskDeferred):
         run.operator().execute(run.context)
     assert KEY in store.values
-    with pytest.raises(Exception, match="was given up: Airflow ended the deferral") as given_up:
+    with pytest.raises(RunLostError, match="was given up: Airflow ended the deferral") as given_up:
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
     assert not isinstance(given_up.value, TaskDeferralError)

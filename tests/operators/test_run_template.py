@@ -17,7 +17,7 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra, emulator):
-    set_extra(retry_budget=0.2, read_timeout=1, webhook_base_url="http://127.0.0.1:1")
+    set_extra(retry_budget=0.2, read_timeout=10, webhook_base_url="http://127.0.0.1:1")
     for template_id in emulator.templates:
         emulator.set_workflow(template_id, duration=0.2)
 
@@ -34,7 +34,7 @@ def template(worker):
 
 
 @BOTH_WAYS
-def test_a_template_is_run_and_its_output_comes_back(template, emulator, deferrable):
+def test_template_runs_with_its_region_and_returns_its_output(template, emulator, deferrable):
     run = template(region="DE", deferrable=deferrable)
     assert len(run.run()) == 2
     [task] = emulator.tasks
@@ -45,7 +45,7 @@ def test_a_template_is_run_and_its_output_comes_back(template, emulator, deferra
         assert task.callback_url is not None
 
 
-def test_results_are_written_as_those_of_a_workflow(template, emulator, tmp_path):
+def test_template_results_are_written_to_output_path(template, emulator, tmp_path):
     manifest = template(workflow_template_id=TEMPLATE_EXPORT.id, output_path=str(tmp_path)).run()
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
@@ -61,14 +61,23 @@ def test_results_are_written_as_those_of_a_workflow(template, emulator, tmp_path
         ({"profile_id": "7"}, "profile_id is '7', but official templates have no browser profiles"),
         ({"save_browser_data": True}, "save_browser_data is True, but official templates have no browser profiles"),
     ],
+    ids=[
+        "empty id",
+        "unknown id",
+        "unknown region",
+        "empty region",
+        "wrong case input",
+        "profile_id",
+        "save_browser_data",
+    ],
 )
-def test_what_cannot_be_is_said_before_anything_is_started(template, emulator, arguments, message):
+def test_invalid_template_argument_fails_before_any_start(template, emulator, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         template(**arguments).run()
     assert emulator.tasks == []
 
 
-def test_regions_that_cannot_be_read_cost_a_warning_and_not_the_run(template, emulator, capfd):
+def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(template, emulator, capfd):
     emulator.fault("get-region-list", RequestFault.status(500), times=None)
     assert len(template(region="DE").run()) == 2
     assert "The region was not checked" in "".join(capfd.readouterr())
@@ -76,7 +85,7 @@ def test_regions_that_cannot_be_read_cost_a_warning_and_not_the_run(template, em
         template(region="DE", input_parameters={"Keyword": "pens"}).run()
 
 
-def test_a_later_try_takes_the_run_up(template, emulator, store):
+def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store):
     emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.6)
     first = template(store=store, deferrable=True)
     with pytest.raises(TaskDeferred):
@@ -85,13 +94,13 @@ def test_a_later_try_takes_the_run_up(template, emulator, store):
     assert len(emulator.tasks) == 1
 
 
-class TestAStartWhoseAnswerWasLost:
-    def test_leads_to_the_run_if_the_api_shows_it_under_the_template(self, template, emulator, store):
+class TestLostStartResponse:
+    def test_template_run_is_found_after_its_start_response_was_lost(self, template, emulator, store):
         emulator.fault("run-task-by-template", RequestFault.lost_answer(), times=1)
         assert len(template(store=store).run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_and_that_the_api_shows_under_another_workflow_is_named_and_not_doubled(
+    def test_lost_template_start_fails_and_names_a_similar_run_of_a_workflow(
         self, template, worker, emulator, monkeypatch
     ):
         # A run that was not started by us, of a workflow with the same inputs.
@@ -102,7 +111,7 @@ class TestAStartWhoseAnswerWasLost:
         assert len(emulator.tasks) == 1
 
 
-def test_an_entry_says_that_it_is_of_a_template(template, emulator, store):
+def test_stored_entry_of_a_template_run_is_marked_as_template(template, emulator, store):
     template(store=store, wait_for_completion=False).run()
     entry = json.loads(store.values[KEY])
     assert (entry["workflow_id"], entry["is_template"]) == (TEMPLATE_SEARCH.id, True)

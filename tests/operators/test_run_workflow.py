@@ -38,6 +38,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.runs.waiting import BACKSTOP, CORE_RACE_GRACE
+from tests.operators.conftest import ORDERS_RESULT, asked
 
 KEY = "app-emulator"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -46,16 +47,12 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
     """Let calls give up soon, as a connection with a small retry budget does."""
-    set_extra(retry_budget=1, read_timeout=1)
+    set_extra(retry_budget=1, read_timeout=10)
 
 
-def asked(emulator, endpoint):
-    return [request for request in emulator.requests if request.endpoint == endpoint]
-
-
-class TestAResult:
+class TestResult:
     @BOTH_WAYS
-    def test_json_text_comes_back_parsed(self, worker, emulator, deferrable):
+    def test_json_output_is_returned_as_parsed_value(self, worker, emulator, deferrable):
         run = worker(workflow_id=SEARCH.id, input_parameters={"keyword": "pens", "max_items": 2}, deferrable=deferrable)
         rows = run.run()
         assert len(rows) == 2
@@ -63,18 +60,27 @@ class TestAResult:
         assert emulator.tasks[0].inputs == [("keyword", "pens"), ("max_items", "2")]
 
     @BOTH_WAYS
-    def test_other_text_comes_back_as_text(self, worker, emulator, deferrable):
+    def test_plain_text_output_is_returned_as_text(self, worker, emulator, deferrable):
         emulator.set_workflow(PLAIN_TEXT.id, output="All is well.")
         assert worker(workflow_id=PLAIN_TEXT.id, deferrable=deferrable).run() == "All is well."
 
     @BOTH_WAYS
-    def test_files_come_alongside(self, worker, emulator, deferrable):
+    def test_files_are_returned_together_with_the_output(self, worker, emulator, deferrable):
         inputs = {"keyword": "pens"}
         result = worker(workflow_id=EXPORT.id, input_parameters=inputs, deferrable=deferrable).run()
         assert set(result) == {"output", "files"}
         assert result["files"]
 
-    def test_the_result_is_asked_of_the_api_and_not_taken_from_the_event(self, worker, emulator):
+    def test_result_is_read_from_the_api_and_not_from_the_trigger_event(self, worker, emulator):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        event = run.wait_in_triggerer(deferral.value)
+        before = asked(emulator, "get-task")
+        assert run.operator().execute_complete(run.context, {**event, "last_seen": "failed"}) == ORDERS_RESULT
+        assert asked(emulator, "get-task") == before + 1
+
+    def test_trigger_event_has_only_the_expected_fields(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.run()
         assert set(run.events[0]) == {
@@ -91,13 +97,13 @@ class TestAResult:
             "steps_told",
         }
 
-    def test_a_run_that_is_over_at_once_is_not_deferred(self, worker, emulator):
+    def test_run_that_ends_at_once_is_not_deferred(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        assert run.run() is not None
+        assert run.run() == ORDERS_RESULT
         assert run.deferrals == []
 
-    def test_without_waiting_the_id_of_the_task_comes_back_at_once(self, worker, emulator):
+    def test_wait_for_completion_false_returns_the_browseract_task_id_at_once(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, wait_for_completion=False)
         assert run.run() == run.ti.xcoms["task_id"] == emulator.tasks[0].id
@@ -105,8 +111,8 @@ class TestAResult:
         assert not emulator.tasks[0].finished_at
 
 
-class TestWhatIsHandedOn:
-    def test_task_and_link_are_there_before_the_wait(self, worker, emulator):
+class TestXComs:
+    def test_browseract_task_id_and_link_are_pushed_before_the_wait(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(TaskDeferred):
@@ -114,7 +120,7 @@ class TestWhatIsHandedOn:
         assert run.ti.xcoms["task_id"] == emulator.tasks[0].id
         assert emulator.tasks[0].id in str(run.ti.xcoms["_link_BrowserActTaskLink"])
 
-    def test_a_saved_profile_is_handed_on_and_logs_the_next_run_in(self, worker, emulator):
+    def test_saved_profile_is_pushed_and_logs_in_the_next_run(self, worker, emulator):
         log_in = worker(
             workflow_id=LOG_IN.id, input_parameters={"username": "ada", "password": "x"}, save_browser_data=True
         )
@@ -126,9 +132,7 @@ class TestWhatIsHandedOn:
         assert with_profile.ti.xcoms["profile_id"] == profile_id
         assert worker(workflow_id=ORDERS.id).run()["logged_in"] is False
 
-    def test_without_a_saved_profile_the_xcom_is_empty_so_that_the_next_task_fails_with_a_clear_message(
-        self, worker, emulator
-    ):
+    def test_run_without_a_saved_profile_pushes_an_empty_profile_id_that_fails_the_next_task(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id)
         run.run()
         assert run.ti.xcoms["profile_id"] == ""
@@ -139,7 +143,7 @@ class TestWhatIsHandedOn:
             worker(workflow_id=ORDERS.id, profile_id=run.ti.xcoms["profile_id"]).run()
         assert len(emulator.tasks) == 1
 
-    def test_a_profile_that_only_get_task_tells_is_handed_on(self, worker, emulator, monkeypatch):
+    def test_profile_id_that_only_get_task_returns_is_pushed(self, worker, emulator, monkeypatch):
         from airflow_provider_browseract.api.models import CreatedTask
 
         read = CreatedTask.read
@@ -149,13 +153,13 @@ class TestWhatIsHandedOn:
         assert run.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id
 
 
-class TestTheDeferral:
+class TestDeferral:
     def deferred(self, run) -> TaskDeferred:
         with pytest.raises(TaskDeferred) as caught:
             run.operator().execute(run.context)
         return caught.value
 
-    def test_the_triggers_arguments_are_plain_values_and_hold_no_secret(self, worker, emulator):
+    def test_trigger_arguments_are_plain_values_without_secrets(self, worker, emulator):
         run = worker(
             workflow_id=LOG_IN.id,
             input_parameters={"username": "ada", "password": "hunter2"},
@@ -167,7 +171,7 @@ class TestTheDeferral:
         assert all(value is None or isinstance(value, str | int | float) for value in arguments.values())
         assert not any(secret in text for secret in (KEY, "hunter2", "t0ken"))
 
-    def test_nothing_resumes_the_task_before_the_grace_and_airflows_timeout_stands_behind_ours(
+    def test_first_poll_comes_after_the_grace_and_deferral_timeout_after_the_deadline(
         self, worker, emulator, browseract_emulator, monkeypatch
     ):
         monkeypatch.undo()
@@ -179,7 +183,7 @@ class TestTheDeferral:
         assert before + 600 <= arguments["deadline"] <= time.time() + 600
         assert deferral.timeout.total_seconds() == pytest.approx(600 + BACKSTOP, abs=5)
 
-    def test_a_poll_is_one_request(self, worker, emulator):
+    def test_triggerer_sends_only_get_task_requests_while_it_waits(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=0.8)
         deferral = self.deferred(run)
@@ -189,7 +193,7 @@ class TestTheDeferral:
         assert {request.endpoint for request in polls} == {"get-task"}
         assert len(polls) <= 4
 
-    def test_an_end_that_the_api_takes_back_defers_again_on_the_same_run(self, worker, emulator):
+    def test_event_with_end_of_a_running_run_defers_again_with_the_same_deadline(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.6)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = self.deferred(run)
@@ -205,10 +209,10 @@ class TestTheDeferral:
             run.operator().execute_complete(run.context, event)
         second = again.value.trigger.serialize()[1]
         assert second["deadline"] == arguments["deadline"]
-        assert run.resume(again.value) is not None
+        assert run.resume(again.value) == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
-    def test_a_result_that_cannot_be_read_yet_is_waited_for_and_not_lost(self, worker, emulator):
+    def test_unreadable_result_defers_again_and_is_returned_later(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = self.deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
@@ -218,14 +222,15 @@ class TestTheDeferral:
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, event)
         emulator.clear_faults()
-        assert run.resume(again.value) is not None
+        assert run.resume(again.value) == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
     @pytest.mark.parametrize(
         "event",
         [None, "ended", {}, {"browseract_task_id": "7"}, {"browseract_task_id": "", "end": "ended", "deadline": 1.0}],
+        ids=["missing", "text", "empty dict", "id only", "empty id"],
     )
-    def test_an_event_that_is_not_ours_is_an_error_and_the_run_is_stopped(self, worker, emulator, event):
+    def test_invalid_trigger_event_raises_and_stops_the_run(self, worker, emulator, event):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
@@ -234,7 +239,7 @@ class TestTheDeferral:
         assert "The run was stopped." in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_an_unknown_end_is_an_error_and_never_a_success(self, worker, emulator):
+    def test_unknown_end_in_the_trigger_event_raises_an_error(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
@@ -243,7 +248,7 @@ class TestTheDeferral:
             run.operator().execute_complete(run.context, event)
 
     @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
-    def test_a_deferral_that_airflow_ends_stops_the_run(self, worker, emulator, error):
+    def test_deferral_ended_by_airflow_stops_the_run(self, worker, emulator, error):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
@@ -253,9 +258,9 @@ class TestTheDeferral:
         assert emulator.tasks[0].status == "canceled"
 
 
-class TestARunThatDoesNotSucceed:
+class TestUnsuccessfulRun:
     @BOTH_WAYS
-    def test_a_failed_run_says_what_happened_where_and_what_to_do(self, worker, emulator, deferrable):
+    def test_failed_run_error_names_the_cause_the_step_and_what_to_do(self, worker, emulator, deferrable):
         with pytest.raises(RunFailedError) as caught:
             worker(workflow_id=FAILING.id, deferrable=deferrable).run()
         task = emulator.tasks[0]
@@ -263,19 +268,19 @@ class TestARunThatDoesNotSucceed:
             assert part in str(caught.value)
 
     @BOTH_WAYS
-    def test_a_canceled_run_fails_the_task(self, worker, emulator, deferrable):
+    def test_canceled_run_fails_the_task_instance(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, outcome="canceled")
         with pytest.raises(RunCanceledError, match="was canceled"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
 
     @BOTH_WAYS
-    def test_a_status_that_is_not_documented_never_counts_as_success(self, worker, emulator, deferrable):
+    def test_undocumented_status_raises_an_error(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, status="transcended")
         with pytest.raises(RunLostError, match="'transcended' is not a task status"):
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
 
     @BOTH_WAYS
-    def test_at_the_deadline_the_run_is_stopped_and_the_error_says_so(self, worker, emulator, deferrable):
+    def test_run_is_stopped_at_the_deadline_and_the_error_reports_it(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         with pytest.raises(
             RunTimedOutError,
@@ -285,37 +290,40 @@ class TestARunThatDoesNotSucceed:
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
-    def test_a_run_that_cannot_be_stopped_is_said_to_go_on(self, worker, emulator, deferrable):
+    def test_run_that_cannot_be_stopped_is_reported_as_possibly_still_running(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("stop-task", RequestFault.status(500), times=None)
         with pytest.raises(RunTimedOutError, match=r"could not be stopped.*may keep running and using credits"):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
 
     @BOTH_WAYS
-    def test_the_poll_interval_may_be_a_timedelta(self, worker, emulator, deferrable):
+    def test_poll_interval_accepts_a_timedelta(self, worker, emulator, deferrable):
         interval = timedelta(seconds=0.05)
-        assert worker(workflow_id=ORDERS.id, poll_interval=interval, deferrable=deferrable).run() is not None
+        assert worker(workflow_id=ORDERS.id, poll_interval=interval, deferrable=deferrable).run() == ORDERS_RESULT
 
     @BOTH_WAYS
-    def test_a_few_failed_polls_do_no_harm(self, worker, emulator, deferrable):
+    def test_temporary_poll_failures_do_not_fail_the_task_instance(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=0.5)
         emulator.fault("get-task", RequestFault.status(503), times=4)
-        assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run() is not None
+        assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run() == ORDERS_RESULT
+        assert asked(emulator, "get-task") > 4
 
     @BOTH_WAYS
-    def test_a_key_that_stays_refused_ends_the_wait(self, worker, emulator, deferrable):
+    def test_api_key_that_stays_refused_ends_the_wait_and_stops_the_run(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
-        with pytest.raises(RunLostError, match=r"its status could not be learned.*code 401"):
+        with pytest.raises(RunLostError, match=r"its status could not be learned.*code 401") as caught:
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
+        assert f"BrowserAct task {emulator.tasks[0].id} was given up" in str(caught.value)
+        assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
-    def test_a_paused_run_is_waited_for_and_its_live_view_logged(self, worker, emulator, deferrable, capfd):
+    def test_paused_run_is_waited_for_and_its_live_view_is_logged(self, worker, emulator, deferrable, capfd):
         emulator.set_workflow(HUMAN.id, pause_at=0.5, pause_limit=0.5)
         worker(workflow_id=HUMAN.id, deferrable=deferrable).run()
         assert "It waits for a person: http" in "".join(capfd.readouterr())
 
-    def test_an_error_of_airflow_after_the_start_stops_the_run_and_names_it(self, worker, emulator):
+    def test_airflow_error_after_the_start_stops_the_run_and_names_it(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id)
 
@@ -328,7 +336,7 @@ class TestARunThatDoesNotSucceed:
         assert emulator.tasks[0].id in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_a_kill_stops_the_run(self, worker, emulator):
+    def test_kill_of_a_task_instance_without_later_tries_stops_the_run(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         operator = run.operator()
@@ -337,7 +345,7 @@ class TestARunThatDoesNotSucceed:
         operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
 
-    def test_a_kill_during_the_start_stops_the_run_as_soon_as_it_is_known(self, worker, emulator, monkeypatch):
+    def test_kill_during_the_start_stops_the_run_once_it_is_known(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         operator = worker(workflow_id=ORDERS.id).operator()
         send = operator.hook.client.send
@@ -352,7 +360,7 @@ class TestARunThatDoesNotSucceed:
             operator.execute(worker(workflow_id=ORDERS.id).context)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_an_execution_timeout_during_the_start_is_not_tried_again(self, worker, emulator, monkeypatch):
+    def test_execution_timeout_during_the_start_fails_without_a_retry(self, worker, emulator, monkeypatch):
         from airflow_provider_browseract.api.client import BrowserActClient
 
         send = BrowserActClient._send_once
@@ -366,7 +374,7 @@ class TestARunThatDoesNotSucceed:
         with pytest.raises(AirflowFailException, match=r"(?s)execution_timeout ended the start.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
 
-    def test_an_execution_timeout_before_the_start_is_nothing_but_that(self, worker, emulator, monkeypatch):
+    def test_execution_timeout_before_the_start_is_raised_unchanged(self, worker, emulator, monkeypatch):
         from airflow_provider_browseract.api.client import BrowserActClient
 
         def timed_out(client, call):
@@ -376,7 +384,7 @@ class TestARunThatDoesNotSucceed:
         with pytest.raises(AirflowTaskTimeout, match=r"^Timeout$"):
             worker(workflow_id=ORDERS.id).run()
 
-    def test_ctrl_c_stops_the_run(self, worker, emulator, monkeypatch):
+    def test_keyboard_interrupt_during_the_wait_stops_the_run(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)
 
         def interrupt(*args, **kwargs):
@@ -387,7 +395,7 @@ class TestARunThatDoesNotSucceed:
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks[0].status == "canceled"
 
-    def test_a_run_that_the_triggerer_could_not_follow_is_followed_here(self, worker, emulator, monkeypatch):
+    def test_run_that_the_triggerer_cannot_poll_still_returns_its_result(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=0.6)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
@@ -396,12 +404,10 @@ class TestARunThatDoesNotSucceed:
             "airflow_provider_browseract.hooks.browseract.BrowserActHook.aget_connection",
             lambda *args: (_ for _ in ()).throw(OSError("no secrets here")),
         )
-        assert run.resume(deferral.value) is not None
+        assert run.resume(deferral.value) == ORDERS_RESULT
         assert run.events[0]["end"] == "given_up"
 
-    def test_a_connection_that_is_gone_at_the_end_leaves_an_error_that_names_the_run(
-        self, worker, emulator, monkeypatch
-    ):
+    def test_missing_connection_at_the_deadline_raises_an_error_that_names_the_run(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, timeout=0.3, deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
@@ -412,7 +418,7 @@ class TestARunThatDoesNotSucceed:
             run.operator().execute_complete(run.context, run.events[0])
         assert emulator.tasks[0].id in str(caught.value)
 
-    def test_a_link_that_cannot_be_kept_does_not_cost_the_result(self, worker, emulator):
+    def test_failed_xcom_push_after_the_wait_does_not_lose_the_result(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
@@ -421,14 +427,14 @@ class TestARunThatDoesNotSucceed:
             raise OSError("no API server")
 
         run.ti.xcom_push = broken
-        assert run.resume(deferral.value) is not None
+        assert run.resume(deferral.value) == ORDERS_RESULT
 
-    def test_a_kill_before_the_start_does_nothing(self, worker, emulator):
+    def test_kill_before_the_start_sends_no_stop_request(self, worker, emulator):
         worker(workflow_id=ORDERS.id).operator().on_kill()
-        assert asked(emulator, "stop-task") == []
+        assert asked(emulator, "stop-task") == 0
 
 
-class TestBadInput:
+class TestInvalidInput:
     """Each ends at once, without a run and without Airflow's retries."""
 
     @pytest.mark.parametrize(
@@ -456,20 +462,40 @@ class TestBadInput:
             ({"input_parameters": {"keyword": None}}, r"input_parameters\['keyword'\] is None"),
             ({"browseract_conn_id": "nowhere"}, "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
         ],
+        ids=[
+            "empty workflow_id",
+            "missing workflow_id",
+            "unknown workflow",
+            "unpublished workflow",
+            "inputs as text",
+            "input without value",
+            "input twice",
+            "input not JSON",
+            "required input missing",
+            "required input missing, not validated",
+            "callback_url too long",
+            "callback_url with ftp",
+            "empty profile_id",
+            "profile_id None as text",
+            "unknown profile_id",
+            "profile_id as list",
+            "input is None",
+            "missing connection",
+        ],
     )
-    def test_arguments(self, worker, emulator, arguments, message):
+    def test_invalid_argument_fails_without_a_retry_and_starts_no_run(self, worker, emulator, arguments, message):
         complete = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}, **arguments}
         with pytest.raises(AirflowFailException, match=message):
             worker(**complete).run()
         assert emulator.tasks == []
 
-    def test_a_private_callback_address_is_refused_unless_the_api_is_private(self, worker, emulator, monkeypatch):
+    def test_private_callback_url_is_refused_unless_the_api_is_private(self, worker, emulator, monkeypatch):
         arguments = {"workflow_id": ORDERS.id, "callback_url": "http://10.0.0.1/t0ken"}
         monkeypatch.setenv("AIRFLOW_CONN_PUBLIC", '{"conn_type": "browseract", "password": "app-key"}')
         with pytest.raises(AirflowFailException, match="which BrowserAct cannot reach") as caught:
             worker(browseract_conn_id="public", **arguments).run()
         assert "t0ken" not in str(caught.value)
-        assert worker(**arguments).run() is not None
+        assert worker(**arguments).run() == ORDERS_RESULT
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -479,8 +505,11 @@ class TestBadInput:
             ({"host": "gopher://x"}, "the host is not an http or https address"),
             ({"extra": {"read_timeout": "soon"}}, "extra 'read_timeout' is 'soon'"),
         ],
+        ids=["no API key", "wrong API key", "invalid host", "invalid extra"],
     )
-    def test_connections(self, worker, emulator, browseract_emulator, monkeypatch, change, message):
+    def test_invalid_connection_fails_without_a_retry_and_starts_no_run(
+        self, worker, emulator, browseract_emulator, monkeypatch, change, message
+    ):
         connection = {**browseract_emulator.connection, **change}
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
         with pytest.raises(AirflowFailException, match=message) as caught:
@@ -488,22 +517,22 @@ class TestBadInput:
         assert "app-wrong" not in str(caught.value)
         assert emulator.tasks == []
 
-    def test_a_host_that_answers_with_a_web_page(self, worker, emulator):
+    def test_host_that_answers_with_a_web_page_raises_and_starts_no_run(self, worker, emulator):
         emulator.fault("run-task", RequestFault.html(), times=None)
         # It may be a maintenance page, so Airflow's retries apply.
         with pytest.raises(NotTheApiError, match="host of the Airflow connection 'browseract_default'"):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks == []
 
-    def test_a_run_whose_start_is_not_known_and_cannot_be_looked_up_is_not_tried_again(self, worker, emulator):
+    def test_unknown_start_that_cannot_be_checked_fails_without_a_second_start(self, worker, emulator):
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         with pytest.raises(AirflowFailException, match=r"(?s)not known whether BrowserAct started a run.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
-        assert len(asked(emulator, "run-task")) == 1
+        assert asked(emulator, "run-task") == 1
 
 
-def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emulator, monkeypatch, capfd):
+def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monkeypatch, capfd):
     from airflow_provider_browseract.api.client import BrowserActClient
 
     class Timeout(BaseException):
@@ -523,8 +552,12 @@ def test_an_interruption_of_the_start_is_said_with_what_it_may_mean(worker, emul
     assert "It is not known whether a run was started. A run may be running and using credits. Look at the" in said
 
 
-@pytest.mark.parametrize("arguments", [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}])
-def test_a_wrong_constant_of_a_mapped_task_fails_without_retries(worker, emulator, arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}],
+    ids=["on_paused", "timeout", "save_browser_data"],
+)
+def test_invalid_constant_of_a_mapped_task_fails_without_a_retry(worker, emulator, arguments):
     # Airflow makes the operator in the worker, so there is no import error.
     with DAG("mapped", schedule=None):
         mapped = RunWorkflowOperator.partial(task_id="run", **arguments).expand(workflow_id=[ORDERS.id])
@@ -534,24 +567,22 @@ def test_a_wrong_constant_of_a_mapped_task_fails_without_retries(worker, emulato
     assert emulator.tasks == []
 
 
-class TestAConnectionThatChanges:
-    def test_whose_key_is_rotated_in_browseract_first_costs_no_try(
+class TestChangingConnection:
+    def test_api_key_rotated_before_the_connection_changes_does_not_fail_the_try(
         self, worker, emulator, set_extra, monkeypatch, capfd
     ):
         monkeypatch.setattr(run_operators, "RECHECK_AFTER", (0.5,))
         emulator.rotate_key("app-new")
         changing = threading.Timer(0.2, set_extra)
         changing.start()
-        assert worker(workflow_id=ORDERS.id).run() is not None
+        assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         changing.join()
         assert len(emulator.tasks) == 1
         assert "Trying again in 0.5 seconds, in case the connection is just being changed" in "".join(
             capfd.readouterr()
         )
 
-    def test_is_asked_for_again_since_airflow_takes_one_that_it_cannot_read_for_a_missing_one(
-        self, worker, emulator, monkeypatch
-    ):
+    def test_connection_reported_as_missing_once_is_read_again(self, worker, emulator, monkeypatch):
         get_connection = BrowserActHook.get_connection
         answers = [AirflowNotFoundException("The conn_id isn't defined")]
 
@@ -561,9 +592,9 @@ class TestAConnectionThatChanges:
             return get_connection(conn_id)
 
         monkeypatch.setattr(BrowserActHook, "get_connection", staticmethod(now_and_then))
-        assert worker(workflow_id=ORDERS.id).run() is not None
+        assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
 
-    def test_that_stays_missing_leaves_the_run_of_an_earlier_try_to_the_next_one(
+    def test_missing_connection_keeps_the_run_of_an_earlier_try_for_the_next_try(
         self, worker, emulator, store, monkeypatch
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
@@ -575,12 +606,14 @@ class TestAConnectionThatChanges:
             again.run()
         assert emulator.tasks[0].status == "running"
 
-    def test_that_stays_missing_leaves_a_start_that_may_have_made_a_run_to_the_next_try(
-        self, worker, emulator, store, monkeypatch
+    def test_missing_connection_leaves_an_unconfirmed_start_to_the_next_try(
+        self, worker, emulator, store, set_extra, monkeypatch
     ):
         class Crash(BaseException):
             """Stands for a SIGKILL."""
 
+        # The last try looks for the run for as long as the start could have taken.
+        set_extra(retry_budget=1, connect_timeout=0.5, read_timeout=2)
         first = worker(workflow_id=ORDERS.id, store=store).operator()
         send = first.hook.client.send
 
@@ -600,10 +633,10 @@ class TestAConnectionThatChanges:
         with pytest.raises(AirflowFailException, match="An earlier try may have started a run"):
             worker(workflow_id=ORDERS.id, profile_id="", store=store).run()
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", connection)
-        assert worker(workflow_id=ORDERS.id, store=store).run() is not None
+        assert worker(workflow_id=ORDERS.id, store=store).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
-    def test_that_cannot_be_read_after_the_deferral_defers_again(self, worker, emulator, monkeypatch):
+    def test_unreadable_connection_after_the_deferral_defers_again(self, worker, emulator, monkeypatch):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
             run.operator().execute(run.context)
@@ -612,23 +645,25 @@ class TestAConnectionThatChanges:
             gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
             with pytest.raises(TaskDeferred) as again:
                 run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
-        assert run.resume(again.value) is not None
+        assert run.resume(again.value) == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
-    def test_to_a_key_that_stays_refused_is_final_after_a_few_looks(self, worker, emulator):
+    def test_api_key_that_stays_refused_fails_without_a_retry_and_starts_no_run(self, worker, emulator):
         emulator.rotate_key("app-new")
         with pytest.raises(AirflowFailException, match="Put a valid API key"):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks == []
 
 
-class TestAPollThatFailsForLong:
+class TestPollOutage:
     @pytest.mark.parametrize(
         "fault",
         [RequestFault.html(403), RequestFault.gateway(404), RequestFault.redirect(), RequestFault.refused(401)],
         ids=["a firewall", "a gateway", "a redirect", "a refused key"],
     )
-    def test_defers_again_once_a_worker_can_read_the_run(self, worker, emulator, fault, capfd):
+    def test_poll_outage_in_the_triggerer_defers_again_if_the_worker_can_read_the_run(
+        self, worker, emulator, fault, capfd
+    ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
@@ -642,7 +677,7 @@ class TestAPollThatFailsForLong:
         assert emulator.tasks[0].status == "running"
         assert "The triggerer could not poll the run (" in "".join(capfd.readouterr())
 
-    def test_leaves_the_run_to_the_next_try_if_a_worker_cannot_read_it_either(self, worker, emulator, store):
+    def test_poll_outage_in_triggerer_and_worker_keeps_the_run_for_the_next_try(self, worker, emulator, store):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True, store=store)
         run.ti.max_tries = 1
@@ -651,7 +686,7 @@ class TestAPollThatFailsForLong:
             run.run()
         assert emulator.tasks[0].status == "running"
 
-    def test_logs_what_happened_in_the_meantime(self, worker, emulator, capfd):
+    def test_pause_during_a_poll_outage_is_logged_afterwards(self, worker, emulator, capfd):
         emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
         run = worker(workflow_id=HUMAN.id, deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
@@ -669,8 +704,8 @@ class TestAPollThatFailsForLong:
         assert again.value.trigger.last_seen == "paused"
 
 
-class TestWhatARetryCanMend:
-    def test_no_connection_is_an_ordinary_error(self, worker, emulator, monkeypatch):
+class TestRetriableErrors:
+    def test_unreachable_host_raises_a_connection_failed_error(self, worker, emulator, monkeypatch):
         connection = {
             "conn_type": "browseract",
             "host": "http://127.0.0.1:9",
@@ -681,15 +716,17 @@ class TestWhatARetryCanMend:
         with pytest.raises(ConnectionFailedError, match="Check the host"):
             worker(workflow_id=ORDERS.id).run()
 
-    def test_a_start_that_was_surely_not_carried_out_is_sent_again(self, worker, emulator):
+    def test_start_refused_with_429_is_sent_again_and_starts_one_run(self, worker, emulator):
         emulator.fault("run-task", RequestFault.status(429, retry_after=0.1), times=1)
-        assert worker(workflow_id=ORDERS.id).run() is not None
+        assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
 
 class TestSecrets:
     @BOTH_WAYS
-    def test_neither_key_nor_inputs_nor_callback_token_is_in_any_log(self, worker, emulator, deferrable, caplog, capfd):
+    def test_logs_contain_no_api_key_password_input_or_callback_token(
+        self, worker, emulator, deferrable, caplog, capfd
+    ):
         with caplog.at_level(logging.DEBUG):
             worker(
                 workflow_id=LOG_IN.id,
@@ -702,7 +739,7 @@ class TestSecrets:
         assert not any(secret in logged for secret in (KEY, "hunter2", "t0ken"))
 
 
-def test_everything_that_comes_from_a_template_is_a_template_field():
+def test_run_workflow_operator_has_exactly_the_expected_template_fields():
     assert set(RunWorkflowOperator.template_fields) == {
         "workflow_id",
         "input_parameters",

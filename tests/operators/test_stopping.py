@@ -18,35 +18,35 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=0.5)
+    set_extra(retry_budget=0.2, read_timeout=10)
 
 
-class TestARunThatPausesForAPerson:
+class TestPausedRun:
     @pytest.fixture(autouse=True)
     def _paused_for_ever(self, emulator):
         emulator.set_workflow(HUMAN.id, duration=0.6, pause_limit=600.0)
 
     @BOTH_WAYS
-    def test_is_stopped_where_on_paused_says_fail(self, worker, emulator, deferrable):
+    def test_paused_run_is_stopped_with_on_paused_fail(self, worker, emulator, deferrable):
         with pytest.raises(RunPausedError, match=r"paused for a person.*\nThe run was stopped"):
             worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
-    def test_goes_on_where_on_paused_says_resume(self, worker, emulator, deferrable, capfd):
+    def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, capfd):
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
         said = "".join(capfd.readouterr())
         assert f"Resuming BrowserAct task {emulator.tasks[0].id}, 1 of {RESUMES} times." in said
         assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in said
 
-    def test_that_cannot_be_resumed_is_asked_a_few_times_and_then_waited_for(self, worker, emulator, capfd):
+    def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator, capfd):
         emulator.fault("resume-task", RequestFault.refused(10127), times=None)
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, on_paused="resume", timeout=2).run()
         assert asked(emulator, "resume-task") == RESUMES
 
-    def test_and_goes_on_meanwhile_is_waited_for(self, worker, emulator):
+    def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(self, worker, emulator):
         run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
@@ -63,7 +63,7 @@ class TestARunThatPausesForAPerson:
 
 class TestCancelOnTimeout:
     @BOTH_WAYS
-    def test_false_leaves_the_run_going_at_the_deadline_and_says_so(self, worker, emulator, deferrable):
+    def test_cancel_on_timeout_false_keeps_the_run_running_at_the_deadline(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         with pytest.raises(
             RunTimedOutError, match=r"keeps running and using credits because cancel_on_timeout=False \(http"
@@ -71,7 +71,7 @@ class TestCancelOnTimeout:
             worker(workflow_id=ORDERS.id, timeout=0.3, cancel_on_timeout=False, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "running"
 
-    def test_false_leaves_the_run_going_when_polling_is_given_up(self, worker, emulator):
+    def test_cancel_on_timeout_false_keeps_the_run_running_when_polls_keep_failing(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task", RequestFault.status(503), times=None, skip=1)
         with pytest.raises(RunLostError, match="keeps running and using credits because cancel_on_timeout=False"):
@@ -81,7 +81,9 @@ class TestCancelOnTimeout:
 
 class TestCancelOnKill:
     @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
-    def test_decides_what_becomes_of_the_run_of_a_killed_worker(self, worker, emulator, cancel_on_kill, status):
+    def test_cancel_on_kill_decides_whether_a_killed_worker_stops_the_run(
+        self, worker, emulator, cancel_on_kill, status
+    ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True, cancel_on_kill=cancel_on_kill)
         operator = run.operator()
@@ -92,7 +94,7 @@ class TestCancelOnKill:
         assert deferral.value.trigger.cancel_on_kill is cancel_on_kill
 
 
-def test_a_stop_that_fails_is_said_with_the_link_of_the_task(worker, emulator):
+def test_failed_stop_is_reported_with_the_link_to_the_browseract_task(worker, emulator):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     emulator.fault("stop-task", RequestFault.status(500), times=None)
     run = worker(workflow_id=ORDERS.id, timeout=0.3)
@@ -103,7 +105,7 @@ def test_a_stop_that_fails_is_said_with_the_link_of_the_task(worker, emulator):
 
 
 @pytest.mark.parametrize("code", [10121, 10112], ids=["has ended", "is not known"])
-def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
+def test_stop_refused_for_an_ended_or_unknown_run_is_reported_as_already_ended(worker, emulator, code):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     emulator.fault("stop-task", RequestFault.refused(code), times=None)
     with pytest.raises(RunTimedOutError, match="The run had already ended"):
@@ -132,7 +134,27 @@ def test_a_run_that_cannot_go_on_counts_as_stopped(worker, emulator, code):
         ({"webhook": True}, "webhook=True needs deferrable=True and wait_for_completion=True"),
         ({"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     ],
+    ids=[
+        "on_paused",
+        "on_orphan",
+        "cancel_on_kill",
+        "cancel_on_timeout",
+        "reattach",
+        "validate_inputs",
+        "deferrable",
+        "save_browser_data",
+        "wait_for_completion",
+        "output_format",
+        "poll_interval",
+        "queue_timeout",
+        "timeout too long",
+        "timeout negative",
+        "timeout as text",
+        "webhook",
+        "webhook not deferred",
+        "output_path without wait",
+    ],
 )
-def test_an_impossible_constant_is_an_error_when_the_dag_is_parsed(arguments, message):
+def test_invalid_constant_argument_fails_at_dag_parse(arguments, message):
     with pytest.raises(InputError, match=message):
         RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **arguments)

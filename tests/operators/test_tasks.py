@@ -13,7 +13,7 @@ from airflow_provider_browseract.runs.outcome import RunError
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=1)
+    set_extra(retry_budget=0.2, read_timeout=10)
 
 
 def started(emulator, workflow=ORDERS, duration: float = 60.0) -> str:
@@ -29,30 +29,30 @@ def resume(task_id, **arguments):
     return ResumeTaskOperator(task_id="resume", browseract_task_id=task_id, **arguments).execute({})
 
 
-class TestStopping:
-    def test_one_task(self, emulator):
+class TestStopTask:
+    def test_stop_cancels_one_browseract_task(self, emulator):
         task_id = started(emulator)
         assert stop(task_id) == {task_id: "stopped"}
         assert emulator.tasks[0].status == "canceled"
 
-    def test_several_tasks_each_once(self, emulator):
+    def test_stop_of_several_browseract_tasks_reports_each_as_stopped(self, emulator):
         ids = [started(emulator), started(emulator)]
         assert stop([*ids, ids[0]]) == dict.fromkeys(ids, "stopped")
 
-    @pytest.mark.parametrize("ok", [False, True], ids=["told as 10121", "told as 200"])
-    def test_again_does_no_harm(self, emulator, ok):
+    @pytest.mark.parametrize("ok", [False, True], ids=["code 10121", "status 200"])
+    def test_second_stop_of_the_same_browseract_task_succeeds(self, emulator, ok):
         emulator.service.stop_ended_is_ok = ok
         task_id = started(emulator)
         stop(task_id)
         assert stop(task_id) == {task_id: "stopped" if ok else "ended"}
 
-    def test_one_that_there_is_not_is_an_error_and_the_others_are_stopped(self, emulator):
+    def test_stop_of_an_unknown_browseract_task_fails_but_the_others_are_stopped(self, emulator):
         task_id = started(emulator)
         with pytest.raises(AirflowFailException, match=r"^BrowserAct task 404: "):
             stop(["404", task_id])
         assert emulator.tasks[0].status == "canceled"
 
-    def test_that_fails_for_a_moment_can_be_tried_again(self, emulator):
+    def test_stop_that_fails_temporarily_raises_and_succeeds_on_a_second_call(self, emulator):
         task_id = started(emulator)
         emulator.fault("stop-task", RequestFault.status(503), times=None)
         with pytest.raises(RunError, match=f"BrowserAct task {task_id}: BrowserAct failed at stop-task"):
@@ -61,8 +61,8 @@ class TestStopping:
         assert stop(task_id) == {task_id: "stopped"}
 
 
-class TestResuming:
-    def test_a_paused_task(self, emulator):
+class TestResumeTask:
+    def test_resume_lets_a_paused_browseract_task_finish(self, emulator):
         emulator.set_workflow(HUMAN.id, pause_at=0.5)
         task_id = started(emulator, HUMAN, duration=0.2)
         emulator.wait_until(lambda: emulator.tasks[0].status == "paused")
@@ -70,25 +70,25 @@ class TestResuming:
         emulator.wait_until(lambda: emulator.tasks[0].status == "finished")
         assert emulator.tasks[0].output == '{"confirmed": true}'
 
-    def test_one_that_goes_on_changes_nothing(self, emulator):
+    def test_resume_of_a_running_browseract_task_reports_it_as_running(self, emulator):
         task_id = started(emulator)
         emulator.wait_until(lambda: emulator.tasks[0].status == "running")
         assert resume(task_id) == {task_id: "running"}
 
-    def test_one_that_is_about_to_pause_can_be_tried_again(self, emulator):
+    def test_resume_of_a_pausing_browseract_task_raises_an_error(self, emulator):
         task_id = started(emulator)
         emulator.set_workflow(ORDERS.id, status="pausing")
         task_id = started(emulator)
         with pytest.raises(RunError, match="it is about to pause"):
             resume(task_id)
 
-    def test_one_that_was_stopped_is_an_error(self, emulator):
+    def test_resume_of_a_stopped_browseract_task_fails_without_a_retry(self, emulator):
         task_id = started(emulator)
         stop(task_id)
         with pytest.raises(AirflowFailException, match="it has ended as canceled, and cannot be resumed"):
             resume(task_id)
 
-    def test_one_that_there_is_not_is_an_error(self, emulator):
+    def test_resume_of_an_unknown_browseract_task_fails_without_a_retry(self, emulator):
         with pytest.raises(AirflowFailException, match="BrowserAct task 404"):
             resume("404")
 
@@ -103,8 +103,9 @@ class TestResuming:
         ("None", {}, "browseract_task_id is 'None'"),
         ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     ],
+    ids=["empty list", "empty id", "None in list", "None as text", "missing connection"],
 )
-def test_bad_input_is_an_error_without_retries_and_changes_nothing(emulator, act, given, arguments, message):
+def test_invalid_stop_or_resume_argument_fails_and_sends_no_request(emulator, act, given, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         act(given, **arguments)
     assert emulator.requests == []

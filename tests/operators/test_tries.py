@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from airflow_provider_browseract.api.errors import RunStartUnknownError
+from airflow_provider_browseract.api.errors import AnswerLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
-from airflow_provider_browseract.runs.outcome import RunFailedError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 from tests.operators.conftest import asked
 
@@ -23,7 +23,8 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 @pytest.fixture(autouse=True)
 def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=2, webhook_base_url="http://127.0.0.1:1")
+    # A later try looks for the run of a lost start for as long as the start could have taken.
+    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=3, webhook_base_url="http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -62,9 +63,9 @@ def a_try_dies(tries, monkeypatch, when="after the answer to the start", *, deat
         operator.execute(attempt.context)
 
 
-class TestAfterAWorkerThatDied:
+class TestAfterWorkerDeath:
     @BOTH_WAYS
-    def test_a_run_that_still_goes_is_taken_up_and_none_is_started(
+    def test_worker_killed_after_the_start_reattaches_on_retry_and_starts_no_run(
         self, tries, emulator, monkeypatch, deferrable, capfd
     ):
         a_try_dies(tries, monkeypatch, "after the call behind the start", deferrable=deferrable)
@@ -74,7 +75,7 @@ class TestAfterAWorkerThatDied:
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
         assert f"Reattaching to BrowserAct task {emulator.tasks[0].id}" in "".join(capfd.readouterr())
 
-    def test_the_taken_up_run_keeps_its_deadline_and_its_callback(self, tries, emulator):
+    def test_reattached_run_keeps_its_deadline_and_callback_token(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         arguments = []
         for _ in range(2):
@@ -86,14 +87,14 @@ class TestAfterAWorkerThatDied:
         for name in ("browseract_task_id", "deadline", TOKEN_KEY):
             assert arguments[0][name] == arguments[1][name]
 
-    def test_the_taken_up_run_has_as_much_time_as_the_later_try_gives_it(self, tries, emulator):
+    def test_reattached_run_gets_the_timeout_of_the_later_try(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=1.5)
         with pytest.raises(RunTimedOutError, match="keeps running and using credits because cancel_on_timeout=False"):
             tries(timeout=0.3, cancel_on_timeout=False).run()
         assert len(tries(timeout=30).run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_a_run_that_has_finished_meanwhile_gives_its_result(self, tries, emulator):
+    def test_run_that_finished_between_tries_returns_its_result_on_retry(self, tries, emulator):
         first = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             first.operator().execute(first.context)
@@ -103,7 +104,7 @@ class TestAfterAWorkerThatDied:
         assert second.deferrals == []
         assert len(emulator.tasks) == 1
 
-    def test_a_profile_is_handed_on_by_the_try_that_takes_the_run_up(self, tries, emulator):
+    def test_profile_id_is_pushed_by_the_try_that_reattaches(self, tries, emulator):
         inputs = {"username": "ada", "password": "secret"}
         arguments = {"workflow_id": LOG_IN.id, "input_parameters": inputs, "save_browser_data": True}
         first, second = tries(**arguments, deferrable=True), tries(**arguments)
@@ -112,39 +113,39 @@ class TestAfterAWorkerThatDied:
         second.run()
         assert second.ti.xcoms["profile_id"] == first.ti.xcoms["profile_id"] == emulator.tasks[0].profile_id
 
-    @pytest.mark.parametrize("outcome", ["failed", "canceled"])
-    def test_a_run_that_came_to_nothing_is_followed_by_a_new_one(self, tries, emulator, outcome, capfd):
+    @pytest.mark.parametrize(("outcome", "error"), [("failed", RunFailedError), ("canceled", RunCanceledError)])
+    def test_retry_after_a_failed_or_canceled_run_starts_a_new_run(self, tries, emulator, outcome, error, capfd):
         emulator.next_run(SEARCH.id, duration=0.1, outcome=outcome)
-        with pytest.raises(Exception, match=outcome):
+        with pytest.raises(error, match=outcome):
             tries().run()
         assert len(tries().run()) == 2
         assert [task.status for task in emulator.tasks] == [outcome, "finished"]
         assert f"has ended as {outcome}. Starting a new run." in "".join(capfd.readouterr())
 
-    def test_without_waiting_the_id_of_the_same_run_comes_back(self, tries, emulator):
+    def test_retry_without_waiting_returns_the_same_browseract_task_id(self, tries, emulator):
         ids = {tries(wait_for_completion=False).run() for _ in range(2)}
         assert ids == {emulator.tasks[0].id}
 
-    def test_a_run_that_was_stopped_at_its_deadline_is_followed_by_a_new_one(self, tries, emulator):
+    def test_retry_after_a_run_stopped_at_its_deadline_starts_a_new_run(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=60.0)
         with pytest.raises(RunTimedOutError):
             tries(timeout=0.3).run()
         assert len(tries(timeout=30).run()) == 2
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
 
-    def test_reattach_false_starts_a_new_run_and_writes_nothing_down(self, tries, emulator, store):
+    def test_reattach_false_starts_a_new_run_and_stores_nothing(self, tries, emulator, store):
         for _ in range(2):
             tries(reattach=False, wait_for_completion=False).run()
         assert len(emulator.tasks) == 2
         assert store.values == {}
 
-    def test_an_airflow_without_task_state_starts_a_new_run(self, worker, emulator):
+    def test_airflow_without_task_state_starts_a_new_run_on_retry(self, worker, emulator):
         for _ in range(2):
             worker(workflow_id=ORDERS.id, wait_for_completion=False).run()
         assert len(emulator.tasks) == 2
 
 
-class TestAfterAnErrorOfAirflow:
+class TestAfterAirflowError:
     @pytest.fixture
     def without_airflow(self, tries, emulator):
         """Makes a try in which the API server is away right after the start."""
@@ -163,7 +164,9 @@ class TestAfterAnErrorOfAirflow:
 
         return make
 
-    def test_the_run_goes_on_and_is_taken_up(self, without_airflow, tries, emulator):
+    def test_airflow_error_after_the_start_keeps_the_run_and_the_next_try_reattaches(
+        self, without_airflow, tries, emulator
+    ):
         emulator.next_run(SEARCH.id, duration=1.0)
         with pytest.raises(
             RunLostError, match=r"no API server\)\.\nThe run keeps running, and the next try reattaches to it\."
@@ -172,7 +175,7 @@ class TestAfterAnErrorOfAirflow:
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_the_run_is_stopped_if_no_other_try_is_to_come(self, without_airflow, emulator):
+    def test_airflow_error_after_the_start_in_the_last_try_stops_the_run(self, without_airflow, emulator):
         with pytest.raises(RunLostError, match=r"no API server\)\.\nThe run was stopped\."):
             without_airflow(2).run()
         assert emulator.tasks[0].status == "canceled"
@@ -180,7 +183,7 @@ class TestAfterAnErrorOfAirflow:
     @pytest.mark.parametrize(
         ("error", "status"), [("Trigger failure", "running"), ("Trigger timeout", "canceled")], ids=str
     )
-    def test_of_a_deferral_that_airflow_ended_only_an_overdue_run_is_stopped(self, tries, emulator, error, status):
+    def test_deferral_ended_by_airflow_stops_the_run_only_on_trigger_timeout(self, tries, emulator, error, status):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
@@ -191,14 +194,14 @@ class TestAfterAnErrorOfAirflow:
         assert emulator.tasks[0].status == status
 
     @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
-    def test_of_a_deferral_that_airflow_ended_the_result_of_a_run_that_has_ended_is_taken(self, tries, emulator, error):
+    def test_deferral_ended_by_airflow_still_returns_the_result_of_an_ended_run(self, tries, emulator, error):
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
 
-    def test_an_event_that_is_not_ours_stops_no_run(self, tries, emulator):
+    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
@@ -209,13 +212,13 @@ class TestAfterAnErrorOfAirflow:
         assert emulator.tasks[0].status == "running"
 
 
-class TestARunThatCannotBeTakenUp:
+class TestFailedReattach:
     @pytest.fixture(autouse=True)
     def _going(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
 
-    def test_since_the_api_fails_goes_on_if_another_try_is_to_come(self, tries, emulator):
+    def test_reattach_that_fails_in_the_api_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.fault("get-task", RequestFault.status(503), times=None)
         attempt = tries()
         attempt.ti.max_tries = 1
@@ -224,27 +227,27 @@ class TestARunThatCannotBeTakenUp:
             attempt.run()
         assert emulator.tasks[0].status == "running"
 
-    def test_since_the_api_fails_is_stopped_in_the_last_try(self, tries, emulator):
+    def test_reattach_that_fails_in_the_api_in_the_last_try_stops_the_run(self, tries, emulator):
         emulator.fault("get-task", RequestFault.status(503), times=None)
         with pytest.raises(RunLostError, match=r"of an earlier try: The run was stopped\."):
             tries().run()
         assert emulator.tasks[0].status == "canceled"
 
-    def test_since_an_argument_is_wrong_now_is_stopped(self, tries, emulator):
+    def test_invalid_argument_in_a_later_try_stops_the_run_of_the_earlier_try(self, tries, emulator):
         with pytest.raises(
             AirflowFailException, match=r"(?s)profile_id is ''.*of an earlier try: The run was stopped\."
         ):
             tries(profile_id="").run()
         assert emulator.tasks[0].status == "canceled"
 
-    def test_since_the_key_is_refused_now_is_said_to_go_on(self, tries, emulator):
+    def test_refused_api_key_in_a_later_try_reports_that_the_run_may_keep_running(self, tries, emulator):
         emulator.fault("*", RequestFault.refused(401, http_status=401), times=None)
         with pytest.raises(RunLostError, match=f"task {emulator.tasks[0].id} of an earlier try.* may keep running"):
             tries().run()
 
 
-class TestATaskThatWasCleared:
-    def test_while_it_waited_deferred_gets_a_new_run_and_the_old_one_is_stopped(self, tries, emulator, capfd):
+class TestClearedTaskInstance:
+    def test_task_instance_cleared_while_deferred_stops_the_run_and_starts_a_new_one(self, tries, emulator, capfd):
         emulator.next_run(SEARCH.id, duration=60.0)
         waiting = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
@@ -255,7 +258,7 @@ class TestATaskThatWasCleared:
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
         assert "was stopped, since the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
 
-    def test_when_the_run_had_finished_takes_its_result(self, tries, emulator):
+    def test_task_instance_cleared_after_the_run_finished_returns_its_result(self, tries, emulator):
         waiting = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             waiting.operator().execute(waiting.context)
@@ -265,7 +268,7 @@ class TestATaskThatWasCleared:
         assert len(cleared.run()) == 2
         assert len(emulator.tasks) == 1
 
-    def test_after_its_worker_was_lost_takes_up_the_run(self, tries, emulator, monkeypatch):
+    def test_task_instance_cleared_after_worker_death_reattaches(self, tries, emulator, monkeypatch):
         a_try_dies(tries, monkeypatch, "after the call behind the start")
         cleared = tries()
         cleared.ti.max_tries = 1
@@ -273,8 +276,8 @@ class TestATaskThatWasCleared:
         assert len(emulator.tasks) == 1
 
 
-class TestAfterASuccess:
-    def test_a_cleared_task_gets_a_new_run(self, tries, emulator, store):
+class TestAfterSuccess:
+    def test_task_instance_cleared_after_success_starts_a_new_run(self, tries, emulator, store):
         first = tries()
         operator = first.operator()
         operator.execute(first.context)
@@ -285,7 +288,7 @@ class TestAfterASuccess:
         tries().run()
         assert len(emulator.tasks) == 2
 
-    def test_the_users_own_callback_is_called_too_and_cannot_keep_the_entry(self, tries):
+    def test_on_success_callback_of_the_user_is_placed_after_forget_run(self, tries):
         def mine(context):
             """The user's."""
 
@@ -293,39 +296,39 @@ class TestAfterASuccess:
         assert tries(on_success_callback=[mine]).operator().on_success_callback == [forget_run, mine]
         assert tries().operator().on_success_callback == [forget_run]
 
-    def test_an_airflow_without_task_state_has_nothing_to_forget(self, worker):
+    def test_forget_run_does_not_raise_in_airflow_without_task_state(self, worker):
         forget_run(worker(workflow_id=ORDERS.id).context)
 
 
-class TestWhenSomethingElseIsWantedThanBefore:
+class TestChangedArguments:
     @pytest.mark.parametrize(
         "change",
         [{"input_parameters": {"keyword": "ink"}}, {"workflow_id": ORDERS.id, "input_parameters": None}],
         ids=["other inputs", "another workflow"],
     )
-    def test_the_old_run_is_stopped_and_a_new_one_started(self, tries, emulator, change, capfd):
+    def test_changed_inputs_or_workflow_stop_the_old_run_and_start_a_new_one(self, tries, emulator, change, capfd):
         emulator.next_run(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         tries(**change).run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
         assert f"{emulator.tasks[0].id} was stopped, since an earlier try had another" in "".join(capfd.readouterr())
 
-    def test_an_old_run_that_has_ended_is_left_alone(self, tries, emulator):
+    def test_changed_inputs_send_no_stop_to_a_run_that_has_ended(self, tries, emulator):
         tries().run()
         tries(input_parameters={"keyword": "ink"}).run()
         assert [task.status for task in emulator.tasks] == ["finished", "finished"]
         assert asked(emulator, "stop-task") == 0
 
-    def test_nothing_is_started_while_the_old_run_cannot_be_stopped(self, tries, emulator):
+    def test_changed_inputs_start_no_run_while_the_old_run_cannot_be_stopped(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         emulator.fault("stop-task", RequestFault.status(503), times=None)
-        with pytest.raises(Exception, match="503"):
+        with pytest.raises(RunLostError, match="503"):
             tries(input_parameters={"keyword": "ink"}).run()
         assert len(emulator.tasks) == 1
 
 
-class TestAStartWhoseAnswerWasLost:
+class TestLostStartResponse:
     FAULTS = pytest.mark.parametrize(
         "fault",
         [RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung(processed=True)],
@@ -333,7 +336,7 @@ class TestAStartWhoseAnswerWasLost:
     )
 
     @FAULTS
-    def test_is_looked_up_and_its_run_taken(self, tries, emulator, fault):
+    def test_lost_start_response_leads_to_the_run_that_was_created(self, tries, emulator, fault):
         emulator.fault("run-task", fault, times=1)
         attempt = tries()
         assert len(attempt.run()) == 2
@@ -345,14 +348,16 @@ class TestAStartWhoseAnswerWasLost:
         [RequestFault.reset(), RequestFault.status(500), RequestFault.status(502), RequestFault.hung()],
         ids=["reset before it was read", "500", "502", "hung"],
     )
-    def test_is_sent_again_once_it_is_sure_that_there_is_no_run(self, tries, emulator, fault, capfd):
+    def test_failed_start_is_sent_again_once_it_is_certain_that_no_run_exists(self, tries, emulator, fault, capfd):
         emulator.fault("run-task", fault, times=1)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
         assert asked(emulator, "list-tasks") > 1
         assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
 
-    def test_is_sent_again_at_once_if_the_connection_was_refused(self, tries, emulator, set_extra, monkeypatch):
+    def test_start_with_refused_connection_is_sent_again_without_listing_tasks(
+        self, tries, emulator, set_extra, monkeypatch
+    ):
         set_extra(retry_budget=20)
         attempt = tries()
         operator = attempt.operator()
@@ -373,14 +378,14 @@ class TestAStartWhoseAnswerWasLost:
         assert len(refusals) == len(emulator.tasks) == 1
         assert asked(emulator, "list-tasks") == 0
 
-    def test_is_not_sent_for_ever(self, tries, emulator, store):
+    def test_start_that_keeps_failing_is_sent_a_limited_number_of_times(self, tries, emulator, store):
         emulator.fault("run-task", RequestFault.reset(), times=None)
-        with pytest.raises(Exception, match="no whole answer"):
+        with pytest.raises(AnswerLostError, match="no whole answer"):
             tries().run()
         assert asked(emulator, "run-task") == STARTS
         assert store.values == {}
 
-    def test_is_not_mixed_up_with_runs_of_other_inputs(self, tries, emulator):
+    def test_lost_start_response_does_not_match_a_run_with_other_inputs(self, tries, emulator):
         tries(input_parameters={"keyword": "ink"}, wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         attempt = tries()
@@ -388,7 +393,7 @@ class TestAStartWhoseAnswerWasLost:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
         assert len(emulator.tasks) == 2
 
-    def test_is_not_mixed_up_with_runs_that_mapped_siblings_wait_for(self, tries, emulator):
+    def test_lost_start_response_does_not_match_a_run_of_a_mapped_sibling(self, tries, emulator):
         sibling = tries(wait_for_completion=False, store=None)
         sibling.run()
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
@@ -397,7 +402,7 @@ class TestAStartWhoseAnswerWasLost:
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
 
-    def test_is_not_mixed_up_with_earlier_runs_of_the_same_task(self, tries, emulator):
+    def test_lost_start_response_does_not_match_an_earlier_run_of_the_task_instance(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.1, outcome="failed")
         with pytest.raises(RunFailedError):
             tries().run()
@@ -406,7 +411,7 @@ class TestAStartWhoseAnswerWasLost:
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
 
-    def test_fails_with_the_ids_where_several_runs_may_be_the_one(self, tries, emulator):
+    def test_lost_start_response_fails_with_the_ids_of_several_possible_runs(self, tries, emulator):
         tries(wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         with pytest.raises(AirflowFailException, match="may have made one of these BrowserAct tasks") as failed:
@@ -414,7 +419,7 @@ class TestAStartWhoseAnswerWasLost:
         assert all(task.id in str(failed.value) for task in emulator.tasks)
         assert len(emulator.tasks) == 2
 
-    def test_is_not_mixed_up_with_a_run_that_had_ended_before(self, tries, emulator):
+    def test_lost_start_response_fails_with_the_id_of_a_run_that_had_ended_before(self, tries, emulator):
         tries(store=None).run()
         made = emulator.tasks[0]
         emulator.wait_until(lambda: time.time() > made.created_at.timestamp() + RESOLUTION + 1, timeout=5)
@@ -422,7 +427,7 @@ class TestAStartWhoseAnswerWasLost:
         with pytest.raises(AirflowFailException, match=f"may have made one of these BrowserAct tasks: {made.id}"):
             tries().run()
 
-    def test_is_not_mixed_up_with_a_run_with_another_profile(self, tries, emulator):
+    def test_lost_start_response_does_not_match_a_run_with_another_profile(self, tries, emulator):
         profiles = []
         for user in ("ada", "bob"):
             inputs = {"username": user, "password": "x"}
@@ -437,9 +442,7 @@ class TestAStartWhoseAnswerWasLost:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
         assert emulator.tasks[-1].profile_id == profiles[1]
 
-    def test_that_airflow_hinders_from_being_looked_up_is_not_tried_again_where_no_later_try_would_know(
-        self, tries, emulator
-    ):
+    def test_airflow_error_after_a_lost_start_response_fails_without_a_retry_if_not_remembered(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         attempt = tries(store=None)
 
@@ -450,13 +453,13 @@ class TestAStartWhoseAnswerWasLost:
         with pytest.raises(AirflowFailException, match=r"no API server\.\nLook at the newest tasks"):
             attempt.run()
 
-    def test_that_cannot_be_looked_up_is_tried_again_if_on_orphan_says_so(self, tries, emulator):
+    def test_lost_start_that_cannot_be_checked_is_sent_again_with_on_orphan_start(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         tries(on_orphan="start").run()
         assert len(emulator.tasks) == 2
 
-    def test_that_cannot_be_looked_up_leaves_it_to_the_next_try(self, tries, emulator):
+    def test_lost_start_that_cannot_be_checked_is_left_to_the_next_try(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         with pytest.raises(RunStartUnknownError, match="looking for it failed"):
@@ -466,30 +469,32 @@ class TestAStartWhoseAnswerWasLost:
         assert len(emulator.tasks) == 1
 
 
-class TestAnEntryWithoutAnId:
+class TestEntryWithoutId:
     """A worker died, or was timed out, between writing down that it starts a run and learning of the run."""
 
     @pytest.mark.parametrize("death", [Crash, AirflowTaskTimeout], ids=["killed", "execution_timeout"])
-    def test_leads_to_the_run_if_there_is_one(self, tries, emulator, monkeypatch, death):
+    def test_try_ended_before_start_response_reattaches_on_retry(self, tries, emulator, monkeypatch, death):
         a_try_dies(tries, monkeypatch, death=death)
         second = tries()
         second.run()
         assert len(emulator.tasks) == 1
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
 
-    def test_leads_to_a_new_run_if_there_is_none(self, tries, emulator, monkeypatch, capfd):
+    def test_worker_killed_before_the_start_was_sent_starts_a_run_on_retry(self, tries, emulator, monkeypatch, capfd):
         a_try_dies(tries, monkeypatch, "before the start")
         tries().run()
         assert len(emulator.tasks) == 1
         assert "It had started none" in "".join(capfd.readouterr())
 
-    def test_and_other_inputs_now_fails_as_long_as_a_run_may_be_the_old_one(self, tries, emulator, monkeypatch):
+    def test_changed_inputs_after_an_unconfirmed_start_fail_and_name_the_possible_run(
+        self, tries, emulator, monkeypatch
+    ):
         a_try_dies(tries, monkeypatch)
         with pytest.raises(AirflowFailException, match=emulator.tasks[0].id):
             tries(input_parameters={"keyword": "ink"}).run()
         assert len(emulator.tasks) == 1
 
-    def test_and_other_inputs_now_stops_no_run_that_may_be_someone_elses(self, tries, emulator, monkeypatch):
+    def test_changed_inputs_after_an_unconfirmed_start_stop_no_run_of_someone_else(self, tries, emulator, monkeypatch):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         a_try_dies(tries, monkeypatch, "before the start")
         tries(store=None, input_parameters={"keyword": "another's"}, wait_for_completion=False).run()
@@ -498,25 +503,34 @@ class TestAnEntryWithoutAnId:
         assert [task.status for task in emulator.tasks] == ["running"]
 
     @pytest.mark.parametrize("on_orphan", ["fail", "adopt", "start"])
-    def test_and_one_run_that_surely_is_the_one_leads_to_that_one(self, tries, emulator, monkeypatch, on_orphan):
+    def test_single_possible_orphan_causes_no_second_run_with_any_on_orphan_value(
+        self, tries, emulator, monkeypatch, on_orphan
+    ):
         a_try_dies(tries, monkeypatch)
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == 1
 
     @pytest.mark.parametrize(
-        ("on_orphan", "runs", "said"), [("adopt", 2, "the newest is taken"), ("start", 3, "may be the run, and go on")]
+        ("on_orphan", "runs", "said"),
+        [("adopt", 2, "the newest is taken"), ("start", 3, "may be the run, and go on")],
+        ids=["adopt", "start"],
     )
-    def test_and_several_runs_is_decided_by_on_orphan(self, tries, emulator, monkeypatch, on_orphan, runs, said, capfd):
+    def test_on_orphan_decides_what_happens_with_several_possible_orphans(
+        self, tries, emulator, monkeypatch, on_orphan, runs, said, capfd
+    ):
         tries(wait_for_completion=False, store=None).run()
         a_try_dies(tries, monkeypatch)
-        tries(on_orphan=on_orphan).run()
+        attempt = tries(on_orphan=on_orphan)
+        attempt.run()
         assert len(emulator.tasks) == runs
+        # The newest of those that may be the run, or the new one.
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
         log = "".join(capfd.readouterr())
         assert said in log
         assert all(task.id in log for task in emulator.tasks[:2])
 
 
-class TestWhatCannotBeUsed:
+class TestInvalidEntry:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -529,8 +543,18 @@ class TestWhatCannotBeUsed:
             ({"workflow_id": "1"}, "of workflow 1, and BrowserAct says that it is of workflow"),
             ({"task_id": "1"}, "it names BrowserAct task 1, and BrowserAct says"),
         ],
+        ids=[
+            "unknown version",
+            "missing version",
+            "task_id",
+            "deadline",
+            "written_at",
+            "earlier",
+            "other workflow",
+            "unknown BrowserAct task",
+        ],
     )
-    def test_is_an_error_that_starts_and_stops_nothing(self, tries, emulator, store, change, message):
+    def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), **change})
@@ -539,7 +563,7 @@ class TestWhatCannotBeUsed:
         assert [task.status for task in emulator.tasks] == ["running"]
 
     @pytest.mark.parametrize("on_orphan", ["adopt", "start"])
-    def test_but_names_a_run_that_is_gone_leads_to_a_new_one_if_on_orphan_says_so(
+    def test_stored_entry_of_a_missing_run_starts_a_new_run_with_on_orphan_adopt_or_start(
         self, tries, emulator, store, on_orphan
     ):
         tries(wait_for_completion=False).run()
@@ -547,15 +571,15 @@ class TestWhatCannotBeUsed:
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == 2
 
-    def test_may_be_something_else_altogether(self, tries, emulator, store):
+    def test_stored_entry_of_the_wrong_type_fails_and_starts_no_run(self, tries, emulator, store):
         store.values[KEY] = '"7"'
         with pytest.raises(AirflowFailException, match="it is of type str"):
             tries().run()
         assert emulator.tasks == []
 
 
-class TestATaskStateThatFails:
-    def test_before_the_start_lets_nothing_be_started(self, tries, emulator, store, monkeypatch):
+class TestFailingTaskState:
+    def test_failed_write_of_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch):
         def away(*args, **kwargs):
             raise RuntimeError("the API server is away")
 
@@ -564,7 +588,9 @@ class TestATaskStateThatFails:
             tries().run()
         assert emulator.tasks == []
 
-    def test_after_the_start_costs_no_result(self, tries, emulator, store, monkeypatch, capfd):
+    def test_failed_write_of_task_state_after_the_start_is_logged_and_keeps_the_result(
+        self, tries, emulator, store, monkeypatch, capfd
+    ):
         keep = store.set
 
         def away(key, value, *, retention):
@@ -576,7 +602,7 @@ class TestATaskStateThatFails:
         assert len(tries().run()) == 2
         assert "could not be written down for later tries" in "".join(capfd.readouterr())
 
-    def test_that_cannot_be_read_lets_nothing_be_started(self, tries, emulator, store, monkeypatch):
+    def test_failed_read_of_task_state_starts_no_run(self, tries, emulator, store, monkeypatch):
         def away(key):
             raise RuntimeError("the API server is away")
 
@@ -586,7 +612,7 @@ class TestATaskStateThatFails:
         assert emulator.tasks == []
 
 
-def test_what_is_written_down_holds_no_input(tries, emulator, store):
+def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
     tries(input_parameters={"keyword": "s3cret-words"}, wait_for_completion=False).run()
     assert "s3cret" not in store.values[KEY]
     assert "app-emulator" not in store.values[KEY]

@@ -11,6 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.waiting import (
     CALLBACK_GRACE,
     CORE_RACE_GRACE,
@@ -21,6 +22,7 @@ from airflow_provider_browseract.runs.waiting import (
     WokenBy,
 )
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, WaitingTask, digest
+from tests.operators.conftest import ORDERS_RESULT
 
 WAITING = WaitingTask("shop", "manual__1", "run", -1)
 MINE = "http://127.0.0.1:1/mine"
@@ -31,7 +33,7 @@ def connect(browseract_emulator, monkeypatch):
     """Set extras of the connection."""
 
     def connect(**extra) -> None:
-        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 1, "read_timeout": 1, **extra}}
+        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 1, "read_timeout": 10, **extra}}
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
 
     connect()
@@ -79,10 +81,8 @@ def refuse_the_xcom_wait(ti, monkeypatch) -> None:
     monkeypatch.setattr(ti, "xcom_push", refuse)
 
 
-class TestTheCallbackAddress:
-    def test_names_the_task_instance_and_carries_a_token_of_which_only_the_digest_is_kept(
-        self, worker, emulator, webhooks
-    ):
+class TestCallbackUrl:
+    def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         arguments = arguments_of(deferred(run))
         url = emulator.tasks[0].callback_url
@@ -93,7 +93,7 @@ class TestTheCallbackAddress:
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
 
-    def test_of_a_mapped_task_has_its_index(self, worker, emulator, webhooks):
+    def test_callback_url_of_a_mapped_task_instance_contains_its_map_index(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.ti.map_index = 3
         deferred(run)
@@ -101,14 +101,16 @@ class TestTheCallbackAddress:
         assert WaitingTask.decode(encoded).map_index == 3
 
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
-    def test_leaves_the_users_own_receiver_its_place(self, worker, emulator, webhooks, mine):
+    def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, worker, emulator, webhooks, mine):
         deferred(worker(workflow_id=ORDERS.id, deferrable=True, **{mine: MINE}))
         [task] = emulator.tasks
         other = {"callback_url", "status_change_callback_url"} - {mine}
         assert getattr(task, mine) == MINE
         assert getattr(task, other.pop()).startswith(webhooks)
 
-    def test_gives_way_to_two_receivers_of_the_user_and_the_log_says_so(self, worker, emulator, webhooks, capfd):
+    def test_two_callback_urls_of_the_user_switch_to_polling_and_this_is_logged(
+        self, worker, emulator, webhooks, capfd
+    ):
         run = worker(
             workflow_id=ORDERS.id,
             deferrable=True,
@@ -124,7 +126,7 @@ class TestTheCallbackAddress:
     @pytest.mark.parametrize(
         ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
     )
-    def test_of_names_that_fit_into_none_leaves_the_task_to_its_polls(
+    def test_dag_and_run_ids_that_do_not_fit_into_a_callback_url_switch_to_polling(
         self, worker, emulator, webhooks, capfd, name, why
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
@@ -134,7 +136,7 @@ class TestTheCallbackAddress:
         assert why in said
         assert "This task polls." in said
 
-    def test_is_in_no_field_that_airflow_shows(self, worker, emulator, webhooks):
+    def test_callback_url_is_not_in_any_template_field(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         operator = run.operator()
         with pytest.raises(TaskDeferred):
@@ -142,16 +144,16 @@ class TestTheCallbackAddress:
         shown = [getattr(operator, name) for name in operator.template_fields]
         assert not any("browseract/callback" in str(value) for value in shown)
 
-    def test_and_its_token_are_in_no_log(self, worker, emulator, webhooks, capfd, caplog):
+    def test_callback_token_is_not_logged(self, worker, emulator, webhooks, capfd, caplog):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.run()
         token = emulator.tasks[0].callback_url.rpartition("/")[2]
         assert token not in "".join(capfd.readouterr()) + caplog.text
 
-    def test_is_known_before_the_run_is_started(self, worker, emulator, webhooks):
+    def test_callback_token_digest_is_pushed_before_the_start(self, worker, emulator, webhooks):
         emulator.fault("run-task", RequestFault.refused(99001), times=None)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        with pytest.raises(Exception, match="99001"):
+        with pytest.raises(AirflowFailException, match="99001"):
             run.run()
         assert TOKEN_KEY in run.ti.xcoms[WAIT_XCOM]
 
@@ -166,19 +168,23 @@ class TestWithoutCallbacks:
         ],
         ids=["switched off", "waiting in the worker", "not waiting"],
     )
-    def test_no_address_is_given_though_the_connection_has_one(self, worker, emulator, webhooks, arguments):
+    def test_no_callback_url_is_sent_if_webhook_is_off_or_nothing_is_deferred(
+        self, worker, emulator, webhooks, arguments
+    ):
         run = worker(workflow_id=ORDERS.id, **arguments)
         run.run()
         assert emulator.tasks[0].callback_url is None
         assert TOKEN_KEY not in json.dumps(run.ti.xcoms)
 
-    def test_a_connection_without_an_address_means_polling_without_a_word(self, worker, emulator, connect, capfd):
+    def test_connection_without_webhook_base_url_polls_and_logs_nothing_about_callbacks(
+        self, worker, emulator, connect, capfd
+    ):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
         assert arguments_of(deferred(run))["poll_interval"] == DEFAULT_POLL_INTERVAL
         assert "callback" not in "".join(capfd.readouterr())
         assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": DEFAULT_POLL_INTERVAL}
 
-    def test_the_first_poll_comes_right_after_the_grace(self, emulator, connect):
+    def test_first_poll_without_callbacks_comes_right_after_the_grace(self, emulator, connect):
         operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
         before = time.time()
         with pytest.raises(TaskDeferred) as deferral:
@@ -195,8 +201,8 @@ class _Silent:
         pass
 
 
-class TestTheSafetyNet:
-    def test_asks_every_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
+class TestSafetyPolls:
+    def test_safety_poll_interval_is_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
         deferral = deferred(run)
         assert arguments_of(deferral)["poll_interval"] == SAFETY_POLL_INTERVAL
@@ -207,27 +213,27 @@ class TestTheSafetyNet:
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", SAFETY_POLL_INTERVAL)
         assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
 
-    def test_asks_as_often_as_the_user_says(self, worker, emulator, webhooks):
+    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks):
         deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
         assert arguments_of(deferral)["poll_interval"] == 33
 
-    def test_asks_first_when_no_callback_is_turned_away_any_more(self, emulator, webhooks):
+    def test_first_safety_poll_comes_after_the_callback_grace(self, emulator, webhooks):
         operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
         before = time.time()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
         assert arguments_of(deferral.value)["first_poll_at"] >= before + CORE_RACE_GRACE + CALLBACK_GRACE
 
-    def test_finishes_a_run_whose_callback_is_lost_and_says_so(self, worker, emulator, webhooks, capfd):
+    def test_safety_poll_returns_the_result_after_a_lost_callback_and_logs_it(self, worker, emulator, webhooks, capfd):
         emulator.next_run(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        assert run.run() is not None
+        assert run.run() == ORDERS_RESULT
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
         assert "and by no callback.\nIf that happens often, test connection 'browseract_default'" in log
 
-    def test_polls_at_the_normal_interval_after_a_poll_has_found_the_end(self, worker, emulator, webhooks):
+    def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
         first = arguments_of(deferred(run))
         event = WaitEvent(
@@ -239,7 +245,7 @@ class TestTheSafetyNet:
         assert first["poll_interval"] == SAFETY_POLL_INTERVAL
         assert arguments_of(again.value)["poll_interval"] == DEFAULT_POLL_INTERVAL
 
-    def test_does_not_complain_of_a_run_that_had_ended_before_a_callback_could_resume_the_task(
+    def test_no_missing_callback_is_logged_for_a_run_that_ended_within_the_callback_grace(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         monkeypatch.setattr("airflow_provider_browseract.operators.waiting.CALLBACK_GRACE", 1.0)
@@ -248,19 +254,21 @@ class TestTheSafetyNet:
         assert "Woken by a poll" in log
         assert "no callback" not in log
 
-    def test_does_not_complain_of_callbacks_where_none_were_asked_for(self, worker, emulator, connect, capfd):
+    def test_no_missing_callback_is_logged_if_none_was_requested(self, worker, emulator, connect, capfd):
         worker(workflow_id=ORDERS.id, deferrable=True).run()
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
         assert "callback" not in log.replace("callback_", "")
 
 
-class TestACallback:
-    def test_hands_the_result_on_and_the_log_and_an_xcom_say_what_woke_it(self, worker, emulator, webhooks, capfd):
+class TestCallback:
+    def test_callback_returns_the_result_and_is_recorded_in_the_log_and_an_xcom(
+        self, worker, emulator, webhooks, capfd
+    ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
+        assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
         assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
@@ -268,7 +276,7 @@ class TestACallback:
         log = "".join(capfd.readouterr())
         assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in log
 
-    def test_before_the_end_of_the_run_makes_the_task_wait_on_for_the_same_run(self, worker, emulator, webhooks, capfd):
+    def test_callback_before_the_end_of_the_run_defers_again_on_the_same_run(self, worker, emulator, webhooks, capfd):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         first = deferred(run)
@@ -280,7 +288,7 @@ class TestACallback:
         assert "is running, and not ended as a callback reported" in "".join(capfd.readouterr())
         assert len(emulator.tasks) == 1
 
-    def test_whose_result_cannot_be_read_yet_makes_the_task_wait_on(self, worker, emulator, webhooks):
+    def test_callback_with_an_unreadable_result_defers_again(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         first = deferred(run)
         emulator.fault("get-task", RequestFault.status(503))
@@ -288,15 +296,17 @@ class TestACallback:
             run.operator().execute_complete(run.context, callback_event(first))
         assert arguments_of(again.value)[TOKEN_KEY] == arguments_of(first)[TOKEN_KEY]
 
-    def test_of_a_failed_run_fails_the_task(self, worker, emulator, webhooks):
+    def test_callback_of_a_failed_run_fails_the_task_instance(self, worker, emulator, webhooks):
         emulator.set_workflow(ORDERS.id, duration=0.2, outcome="failed", failure=(1011, "captcha"))
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].status == "failed")
-        with pytest.raises(Exception, match="captcha"):
+        with pytest.raises(RunFailedError, match="captcha"):
             run.operator().execute_complete(run.context, callback_event(deferral))
 
-    def test_of_a_run_that_tells_no_end_is_not_given_a_time(self, worker, emulator, webhooks, monkeypatch, capfd):
+    def test_callback_of_a_run_without_an_end_time_reports_no_delay(
+        self, worker, emulator, webhooks, monkeypatch, capfd
+    ):
         from dataclasses import replace
 
         run = worker(workflow_id=ORDERS.id, deferrable=True)
@@ -310,7 +320,7 @@ class TestACallback:
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
         assert "Woken by a callback." in "".join(capfd.readouterr())
 
-    def test_whose_token_cannot_be_stored_is_not_expected_and_the_task_polls(
+    def test_callback_token_that_cannot_be_stored_switches_to_polling(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
@@ -319,7 +329,7 @@ class TestACallback:
         assert emulator.tasks[0].callback_url is None
         assert "so it polls" in "".join(capfd.readouterr())
 
-    def test_whose_token_cannot_be_stored_again_does_not_stop_the_run_of_an_earlier_try(
+    def test_callback_token_that_cannot_be_stored_in_a_later_try_keeps_the_run_running(
         self, worker, emulator, webhooks, store, monkeypatch
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
@@ -330,12 +340,14 @@ class TestACallback:
         deferred(last)
         assert [task.status for task in emulator.tasks] == ["running"]
 
-    def test_costs_no_result_where_the_xcom_cannot_be_written(self, worker, emulator, webhooks, monkeypatch):
+    def test_callback_returns_the_result_even_if_the_xcom_cannot_be_pushed(
+        self, worker, emulator, webhooks, monkeypatch
+    ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         refuse_the_xcom_wait(run.ti, monkeypatch)
-        assert run.operator().execute_complete(run.context, callback_event(deferral)) is not None
+        assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
 
 
 class TestWebhookTrue:
@@ -346,41 +358,42 @@ class TestWebhookTrue:
             ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
             ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
         ],
+        ids=["not deferred", "not waiting", "not a bool"],
     )
-    def test_is_an_error_while_the_dag_is_parsed_where_nothing_waits_for_a_callback(self, arguments, message):
+    def test_invalid_webhook_argument_fails_at_dag_parse(self, arguments, message):
         with pytest.raises(InputError, match=message):
             RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, **{"webhook": True, **arguments})
 
-    def test_is_an_error_where_the_user_has_taken_both_callbacks(self, worker, emulator, webhooks):
+    def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, worker, emulator, webhooks):
         mine = {"callback_url": MINE, "status_change_callback_url": MINE}
         with pytest.raises(AirflowFailException, match="leave webhook=True out"):
             worker(workflow_id=ORDERS.id, deferrable=True, webhook=True, **mine).run()
         assert emulator.tasks == []
 
-    def test_needs_an_address_in_the_connection(self, worker, emulator, connect):
+    def test_webhook_true_without_webhook_base_url_fails_and_starts_no_run(self, worker, emulator, connect):
         with pytest.raises(AirflowFailException, match="webhook_base_url in the extra of connection 'browseract_def"):
             worker(workflow_id=ORDERS.id, deferrable=True, webhook=True).run()
         assert emulator.tasks == []
 
-    def test_is_content_where_there_is_one(self, worker, emulator, webhooks):
+    def test_webhook_true_with_webhook_base_url_expects_a_callback(self, worker, emulator, webhooks):
         arguments = arguments_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
         assert arguments[TOKEN_KEY]
 
 
-class TestAnAddressInTheConnection:
+class TestWebhookBaseUrl:
     @pytest.mark.parametrize("base_url", ["ftp://airflow.example.com", "airflow.example.com", "https://a.example?b=1"])
-    def test_that_is_of_no_use_is_an_error_before_the_start(self, worker, emulator, connect, base_url):
+    def test_invalid_webhook_base_url_fails_before_the_start(self, worker, emulator, connect, base_url):
         connect(webhook_base_url=base_url)
         with pytest.raises(AirflowFailException, match="webhook_base_url of connection 'browseract_default'"):
             worker(workflow_id=ORDERS.id, deferrable=True).run()
         assert emulator.tasks == []
 
-    def test_that_is_private_is_an_error_where_the_api_is_public(self, worker, emulator, monkeypatch):
+    def test_private_webhook_base_url_fails_if_the_api_is_public(self, worker, emulator, monkeypatch):
         connection = {"conn_type": "browseract", "password": "k", "extra": {"webhook_base_url": "http://10.0.0.7"}}
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
         with pytest.raises(AirflowFailException, match=r"10\.0\.0\.7, which BrowserAct cannot reach"):
             worker(workflow_id=ORDERS.id, deferrable=True).run()
 
-    def test_does_not_matter_to_tasks_that_poll(self, worker, emulator, connect):
+    def test_invalid_webhook_base_url_is_ignored_with_webhook_false(self, worker, emulator, connect):
         connect(webhook_base_url="ftp://airflow.example.com")
-        assert worker(workflow_id=ORDERS.id, deferrable=True, webhook=False).run() is not None
+        assert worker(workflow_id=ORDERS.id, deferrable=True, webhook=False).run() == ORDERS_RESULT

@@ -51,19 +51,23 @@ def pairs(**inputs: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
 
-def wanted(keyword: str = "pens", max_tries: int = 3) -> Wanted:
-    inputs = pairs(keyword=keyword)
-    call = calls.run_task("70", input_parameters=inputs, callback_url=f"https://x.example/{keyword}")
-    return Wanted(call, timeout=3600.0, callback_token_sha256=None, max_tries=max_tries, deferred=True)
+def wanted(keyword: str = "pens", max_tries: int = 3, kind: str = "deferred") -> Wanted:
+    given: dict[str, Any] = {"input_parameters": pairs(keyword=keyword), "callback_url": f"https://x.example/{keyword}"}
+    if kind == "template":
+        call = calls.run_task_by_template("70", **given)
+    else:
+        call = calls.run_task("70", **given, profile_id="9" if kind == "with a profile" else None)
+    deferred = kind != "in the worker"
+    return Wanted(call, timeout=3600.0, callback_token_sha256=None, max_tries=max_tries, deferred=deferred)
 
 
 class TestAnEntry:
-    def test_comes_back_from_json_as_it_was(self):
+    def test_ledger_entry_survives_a_json_round_trip(self):
         assert Entry.read(json.loads(json.dumps(ENTRY.value()))) == ENTRY
 
     @pytest.mark.parametrize("name", sorted(ENTRY.value()))
-    @pytest.mark.parametrize("wrong", [[], {"a": 1}, True, ""])
-    def test_that_was_tampered_with_is_refused_with_the_field_named(self, name, wrong):
+    @pytest.mark.parametrize("wrong", [[], {"a": 1}, True, ""], ids=["list", "dict", "boolean", "empty string"])
+    def test_ledger_entry_with_an_invalid_field_is_refused_by_field_name(self, name, wrong):
         if name == "earlier" and wrong == []:
             return
         if name in ("version", "is_template") and wrong is True:
@@ -71,13 +75,22 @@ class TestAnEntry:
         with pytest.raises(LedgerError, match=name):
             Entry.read({**ENTRY.value(), name: wrong})
 
-    def test_of_a_newer_version_is_refused(self):
+    @pytest.mark.parametrize("name", ["written_at", "deadline"])
+    @pytest.mark.parametrize("moment", [-1.0, float("nan"), float("inf"), 1e12], ids=str)
+    def test_ledger_entry_with_an_impossible_timestamp_is_refused(self, name, moment):
+        with pytest.raises(LedgerError, match=name):
+            Entry.read({**ENTRY.value(), name: moment})
+
+    def test_ledger_entry_with_an_unknown_field_is_read_without_that_field(self):
+        assert Entry.read({**ENTRY.value(), "new": 1}) == ENTRY
+
+    def test_ledger_entry_of_a_newer_version_is_refused(self):
         with pytest.raises(LedgerError, match="its version is 2, and this provider knows 1"):
             Entry.read({**ENTRY.value(), "version": 2})
 
 
 class TestAFingerprint:
-    def test_is_the_same_for_the_same_run_whatever_its_callback_addresses_are(self):
+    def test_fingerprint_is_the_same_for_different_callback_urls(self):
         first, second = (
             calls.run_task("70", input_parameters=pairs(a="1"), callback_url=f"https://x.example/{token}")
             for token in ("one", "two")
@@ -92,7 +105,7 @@ class TestAFingerprint:
         ],
         ids=["inputs", "keys in the JSON of one"],
     )
-    def test_does_not_depend_on_an_order_that_means_nothing(self, first, second):
+    def test_fingerprint_ignores_the_order_of_inputs_and_of_json_keys(self, first, second):
         first, second = (calls.run_task("70", input_parameters=inputs) for inputs in (first, second))
         assert fingerprint(first) == fingerprint(second)
 
@@ -107,12 +120,13 @@ class TestAFingerprint:
             calls.run_task("70", input_parameters=pairs(a="1"), profile_id="9"),
             calls.run_task("70", input_parameters=pairs(a="1"), save_browser_data=True),
         ],
+        ids=["other workflow", "other input", "list", "reversed list", "broken JSON", "profile", "saved browser data"],
     )
-    def test_tells_apart_whatever_makes_another_run(self, other):
+    def test_fingerprint_differs_for_another_workflow_input_or_profile_setting(self, other):
         assert fingerprint(calls.run_task("70", input_parameters=pairs(a="1"))) != fingerprint(other)
 
 
-class TestInputsAsTheApiTellsThem:
+class TestInputsListedByTheApi:
     @pytest.mark.parametrize(
         ("text", "match"),
         [
@@ -131,18 +145,34 @@ class TestInputsAsTheApiTellsThem:
             ("a=***; b=two words", None),
             ("a=1; b=tw...", None),
         ],
+        ids=[
+            "same order",
+            "other order",
+            "other separators",
+            "other whitespace",
+            "other value",
+            "longer value",
+            "other value with one missing",
+            "one missing",
+            "one more",
+            "empty",
+            "JSON pairs",
+            "unknown name only",
+            "masked value",
+            "value cut short",
+        ],
     )
-    def test_match_only_if_all_are_there_and_differ_if_one_is_another(self, text, match):
+    def test_inputs_listed_by_the_api_match_differ_or_remain_undecided(self, text, match):
         assert inputs_match(text, pairs(a="1", b="two words")) is match
 
-    def test_may_be_cut_short_where_they_are_long(self):
+    def test_truncated_input_is_undecided_or_differs_by_its_prefix(self):
         assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
 
-    def test_may_have_in_their_values_what_separates_them(self):
+    def test_inputs_with_separators_in_their_values_still_match(self):
         assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True
 
-    def test_may_be_none_at_all(self):
+    def test_run_without_inputs_matches_only_an_empty_listing(self):
         assert inputs_match("", []) is True
         assert inputs_match("a=1", []) is None
 
@@ -209,9 +239,14 @@ class Service:
 class TriesOfATask(RuleBasedStateMachine):
     """One Airflow task instance, whose tries die at any step, and whose starts meet any fate."""
 
-    @initialize(lag=st.sampled_from([0.0, SETTLE - 1.0]), others=st.booleans())
-    def begin_with_nothing(self, lag: float, others: bool) -> None:
+    @initialize(
+        lag=st.sampled_from([0.0, SETTLE - 1.0]),
+        others=st.booleans(),
+        kind=st.sampled_from(["deferred", "in the worker", "template", "with a profile"]),
+    )
+    def begin_with_nothing(self, lag: float, others: bool, kind: str) -> None:
         self.service = Service(lag=lag)
+        self.kind = kind
         if others:
             # Runs that somebody else's tasks wait for, or that were going before anything was started here.
             self.service.others = [
@@ -242,10 +277,7 @@ class TriesOfATask(RuleBasedStateMachine):
                 step = self.steps.send(self.reply)
         except StopIteration as stop:
             self.steps = None
-            if isinstance(stop.value, Begun):
-                self.followed = stop.value.task_id
-                entry = Entry.read(json.loads(self.stored or "null"))
-                assert entry.task_id == self.followed
+            self._take_outcome(stop.value)
             return None
         except (BrowserActError, OrphanError):
             # The try fails; another may come. There is never more than one run that may be the one.
@@ -256,6 +288,18 @@ class TriesOfATask(RuleBasedStateMachine):
             self.decided_at = self.service.now
         return step
 
+    def _take_outcome(self, outcome: object) -> None:
+        """Look at what the beginning came to, beside what is written down."""
+        assert isinstance(outcome, Begun | NoSlot)
+        if isinstance(outcome, Begun):
+            self.followed = outcome.task_id
+            entry = Entry.read(json.loads(self.stored or "null"))
+            assert entry.task_id == self.followed
+            assert self.followed in self.service.runs
+            assert entry.is_template == (self.kind == "template")
+            # An entry of an earlier try keeps what was written down then.
+            assert (entry.max_tries is None) == (self.kind == "in the worker")
+
     @precondition(lambda self: self.steps is None)
     @rule()
     def a_try_begins(self) -> None:
@@ -263,7 +307,7 @@ class TriesOfATask(RuleBasedStateMachine):
         entry = None if self.stored is None else Entry.read(json.loads(self.stored))
         self.reply = None
         self.steps = begin(
-            wanted(self.keyword, self.max_tries),
+            wanted(self.keyword, self.max_tries, self.kind),
             entry,
             patience=PATIENCE,
             on_orphan=OnOrphan.FAIL,
@@ -363,11 +407,6 @@ class TriesOfATask(RuleBasedStateMachine):
         self.max_tries += 1
         self.service.cleared = True
 
-    @precondition(lambda self: self.followed is not None)
-    @rule()
-    def the_followed_run_is_asked_for(self) -> None:
-        assert self.followed in self.service.runs
-
     @invariant()
     def at_most_one_run_goes_on(self) -> None:
         assert len(getattr(self, "service", Service()).going) <= 1, self.service.runs
@@ -379,7 +418,7 @@ TestAnyInterleaving.settings = settings(
 )
 
 
-def test_no_room_is_told_and_leaves_nothing_written_down():
+def test_start_without_a_free_slot_returns_no_slot_and_clears_the_entry():
     written = []
     steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
     step = next(steps)
@@ -399,7 +438,7 @@ def test_no_room_is_told_and_leaves_nothing_written_down():
     assert written[1:] == [None]
 
 
-def test_a_look_up_that_fails_keeps_what_was_written_down():
+def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
     assert isinstance(next(steps), BeforeStart)
     assert isinstance(steps.send(None), Write)
@@ -415,7 +454,7 @@ def test_a_look_up_that_fails_keeps_what_was_written_down():
 
 
 @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
-def test_a_start_refused_with_an_undocumented_code_is_looked_up_before_anything_is_started_again(code):
+def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(code):
     call = wanted().call
     with pytest.raises(BrowserActError) as refused:
         call.read_answer(calls.Answer(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
@@ -429,7 +468,7 @@ def test_a_start_refused_with_an_undocumented_code_is_looked_up_before_anything_
     assert step.name == "list-tasks"
 
 
-def test_checks_that_take_long_do_not_hide_the_run_from_a_later_try():
+def test_ledger_entry_is_dated_after_slow_checks_before_the_start():
     now = 10_000.0
     steps = begin(wanted(), None, patience=PATIENCE, on_orphan=OnOrphan.FAIL, clock=lambda: now)
     assert isinstance(next(steps), BeforeStart)

@@ -15,11 +15,11 @@ def task(status: TaskStatus, **fields) -> Task:
     return Task(id="7", status=status, workflow_id="70", log_detail_url="https://log.example/7", **fields)
 
 
-def test_a_finished_run_has_come_to_a_result():
+def test_finished_run_passes_the_outcome_check():
     check_finished(task(TaskStatus.FINISHED, output=Output(string='{"a": 1}')))
 
 
-def test_a_failed_run_says_reason_code_step_evaluation_picture_log_and_remedy():
+def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
     steps = (
         Step(1, "succeed", "open the page", None, None),
         Step(2, "failed", "solve the captcha", "the page was open", "https://shots.example/2.png"),
@@ -41,40 +41,40 @@ def test_a_failed_run_says_reason_code_step_evaluation_picture_log_and_remedy():
         assert part in said
 
 
-def test_a_failing_step_that_was_not_judged_is_told_with_what_was_before_it():
+def test_failed_run_error_shows_the_previous_evaluation_for_an_unjudged_step():
     steps = (Step(1, "failed", "read the rows", "the page was open", None),)
     with pytest.raises(RunFailedError, match="Before it: the page was open"):
         check_finished(task(TaskStatus.FAILED, steps=steps))
 
 
-def test_a_failure_whose_code_nobody_documents_has_the_general_remedy_alone():
+def test_failed_run_with_an_undocumented_code_gets_the_general_remedy():
     with pytest.raises(RunFailedError, match=r"gone \(code 9\)\.\nLog: .*\nMend the workflow or its inputs"):
         check_finished(task(TaskStatus.FAILED, failure=Failure(9, "gone")))
 
 
-def test_a_failed_run_without_a_failing_step_names_the_last_one():
+def test_failed_run_error_names_the_last_step_when_no_step_failed():
     steps = (Step(1, "succeed", "open the page", None, None), Step(2, "succeed", "read", None, None))
     with pytest.raises(RunFailedError, match="At step 2: read"):
         check_finished(task(TaskStatus.FAILED, steps=steps))
 
 
-def test_a_failed_run_without_a_reason_says_so():
+def test_failed_run_error_states_when_browseract_gave_no_reason():
     with pytest.raises(RunFailedError, match="BrowserAct gave no reason"):
         check_finished(task(TaskStatus.FAILED))
 
 
-def test_a_canceled_run_is_an_error_even_with_an_output():
+def test_canceled_run_raises_even_when_it_has_an_output():
     with pytest.raises(RunCanceledError, match="was canceled"):
         check_finished(task(TaskStatus.CANCELED, output=Output(string="[]")))
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
-def test_a_run_that_has_not_ended_has_no_result(status):
+def test_run_that_has_not_ended_raises_even_when_it_has_an_output(status):
     with pytest.raises(RunLostError, match=f"has the status {status}"):
         check_finished(task(status, output=Output(string="[]")))
 
 
-def test_a_picture_whose_address_may_be_signed_is_not_shown():
+def test_failed_run_error_does_not_show_a_signed_screenshot_url():
     steps = (Step(1, "failed", "read", None, "https://shots.example/1.png?X-Amz-Signature=secret"),)
     with pytest.raises(RunFailedError) as caught:
         check_finished(task(TaskStatus.FAILED, steps=steps))

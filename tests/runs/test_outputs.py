@@ -44,7 +44,7 @@ def nested(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
-class TestTextThatMayBeAnything:
+class TestAutoFormat:
     @pytest.mark.parametrize(
         ("text", "value"),
         [
@@ -70,18 +70,55 @@ class TestTextThatMayBeAnything:
             ("", None),
             (None, None),
         ],
+        ids=[
+            "JSON list",
+            "JSON object with BOM",
+            "JSON number",
+            "plain text",
+            "plain text with BOM",
+            "CSV",
+            "broken JSON",
+            "NaN",
+            "float overflow",
+            "integer too large",
+            "64-bit limits",
+            "surrogate escape",
+            "surrogate",
+            "other characters",
+            "Infinity",
+            "100000 open brackets",
+            "600 levels",
+            "null escape",
+            "null character",
+            "empty",
+            "missing",
+        ],
     )
-    def test_is_the_value_of_json_and_otherwise_itself(self, text, value):
+    def test_output_in_auto_format_is_parsed_as_json_or_kept_as_text(self, text, value):
         assert read(text).value == value
 
-    @pytest.mark.parametrize("text", ["plain words", '{"broken": ', "NaN", "1" * 30, "1e999", r'"\u0000"', "", None])
-    def test_is_no_text_in_place_of_a_value_where_nobody_expects_one(self, text):
+    @pytest.mark.parametrize(
+        "text",
+        ["plain words", '{"broken": ', "NaN", "1" * 30, "1e999", r'"\u0000"', "", None],
+        ids=[
+            "plain text",
+            "broken JSON",
+            "NaN",
+            "integer too large",
+            "float overflow",
+            "null escape",
+            "empty",
+            "missing",
+        ],
+    )
+    def test_text_output_in_auto_format_is_not_reported_as_kept_as_text(self, text):
         assert read(text).kept_as_text is None
 
 
 UNSTORABLE = [
     ('{"a": 1e999}', "a number that is too large"),
-    ("[123456789012345678901234567890]", "an integer of more than 64 bits"),
+    ("[9223372036854775808]", "an integer of more than 64 bits"),
+    ("[-9223372036854775809]", "an integer of more than 64 bits"),
     ("[" + "1" * 5000 + "]", "too many digits for Python|more than 64 bits"),
     (r'["\ud800"]', "a character that a database cannot store"),
     (r'{"\u0000": 1}', "a character that a database cannot store"),
@@ -91,18 +128,18 @@ UNSTORABLE = [
 ]
 
 
-class TestAValueThatAirflowCannotStore:
+class TestUnstorableValue:
     """The text is returned in its place: the run has been paid for."""
 
     @pytest.mark.parametrize("output_format", [AUTO, JSON])
     @pytest.mark.parametrize(("text", "why"), UNSTORABLE, ids=[why for _, why in UNSTORABLE])
-    def test_json_is_returned_as_its_text_with_the_reason(self, text, why, output_format):
+    def test_unstorable_json_output_is_returned_as_text_with_the_reason(self, text, why, output_format):
         returned = read(text, output_format)
         assert returned.value == text
         assert re.search(why, str(returned.kept_as_text))
 
     @pytest.mark.parametrize("output_format", [AUTO, JSON])
-    def test_what_airflow_itself_refuses_is_returned_as_its_text(self, output_format):
+    def test_json_output_refused_by_airflow_is_returned_as_text_with_the_reason(self, output_format):
         asked = []
 
         def refuse(value: object) -> str:
@@ -112,31 +149,31 @@ class TestAValueThatAirflowCannotStore:
         assert read('{"a": 1}', output_format, refuse) == ReturnValue('{"a": 1}', "Airflow refuses it")
         assert asked == [{"a": 1}]
 
-    def test_csv_is_returned_as_its_text_with_the_reason(self):
+    def test_unstorable_csv_output_is_returned_as_text_with_the_reason(self):
         assert read("__id__\n1\n", CSV, lambda value: "no") == ReturnValue("__id__\n1\n", "no")
 
-    def test_csv_of_which_a_database_takes_the_characters_only_replaced_is_its_rows(self):
+    def test_csv_output_with_null_characters_is_parsed_with_them_replaced(self):
         assert read("a\n\0\n", CSV) == ReturnValue([{"a": "\ufffd"}])
 
-    def test_comes_with_its_files_all_the_same(self):
+    def test_unstorable_output_is_returned_together_with_its_files(self):
         returned = read("[1]", JSON, lambda value: "no", files=("u",))
         assert returned == ReturnValue({"output": "[1]", "files": ["u"]}, "no")
 
-    def test_at_the_limit_of_the_depth_is_still_a_value(self):
+    def test_json_output_at_the_depth_limit_is_still_parsed(self):
         assert json.dumps(read(nested(DEEPEST), JSON).value) == nested(DEEPEST)
 
-    def test_is_logged_with_the_reason_and_both_ways_out(self):
+    def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
         line = as_text_line("it has the key __id__, which Airflow reserves")
         assert "cannot store the value that it describes: it has the key __id__" in line
         assert "json.loads" in line
         assert "output_path" in line
 
-    def test_is_written_to_a_store_as_the_json_that_it_is(self):
+    def test_json_output_nested_too_deep_to_parse_keeps_the_json_format(self):
         assert format_of(nested(100_000), JSON) is JSON
 
 
-class TestTextThatIsDeclaredToBeJson:
-    def test_is_the_value_that_it_describes(self):
+class TestJsonFormat:
+    def test_output_declared_as_json_is_parsed_despite_a_bom(self):
         assert read('\ufeff[{"a": 1}]', JSON).value == [{"a": 1}]
 
     @pytest.mark.parametrize(
@@ -147,34 +184,35 @@ class TestTextThatIsDeclaredToBeJson:
             (None, "the output is empty"),
             ('{"a": Infinity}', "Infinity is no JSON value"),
         ],
+        ids=["broken off", "empty", "missing", "Infinity"],
     )
-    def test_and_is_not_is_an_error_that_says_why_and_where(self, text, why):
+    def test_invalid_output_declared_as_json_raises_with_the_reason(self, text, why):
         with pytest.raises(FormatError, match=why):
             read(text, JSON)
 
-    def test_may_be_missing_where_the_output_went_into_a_file(self):
+    def test_empty_output_declared_as_json_is_accepted_when_there_are_files(self):
         assert read("", JSON, files=("u",)).value == {"output": None, "files": ["u"]}
 
 
-class TestTextThatIsDeclaredToBeCsv:
+class TestCsvFormat:
     @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["without BOM", "with BOM"])
-    def test_is_its_rows_as_dicts(self, mark):
+    def test_output_declared_as_csv_is_parsed_into_one_dict_per_row(self, mark):
         text = f'{mark}name,price\r\n"pen, red",1.50\r\n\r\nink,"two\nlines"\r\n'
         assert read(text, CSV).value == [
             {"name": "pen, red", "price": "1.50"},
             {"name": "ink", "price": "two\nlines"},
         ]
 
-    def test_with_one_column_may_have_empty_values(self):
+    def test_csv_output_with_one_column_can_contain_empty_values(self):
         assert read("a\n1\n\n2\n", CSV).value == [{"a": "1"}, {"a": None}, {"a": "2"}]
 
-    def test_without_rows_is_an_empty_list(self):
+    def test_csv_output_with_only_a_header_becomes_an_empty_list(self):
         assert read("name,price\n", CSV).value == []
 
-    def test_with_a_row_that_is_too_short_has_nothing_where_values_are_missing(self):
+    def test_csv_row_that_is_too_short_is_filled_with_none(self):
         assert read("a,b\n1\n", CSV).value == [{"a": "1", "b": None}]
 
-    def test_may_have_values_of_any_length(self):
+    def test_csv_value_of_a_million_characters_is_accepted(self):
         assert read(f"a\n{'x' * 1_000_000}\n", CSV).value == [{"a": "x" * 1_000_000}]
 
     @pytest.mark.parametrize(
@@ -186,29 +224,30 @@ class TestTextThatIsDeclaredToBeCsv:
             ("a,\n1,2\n", "an empty name, or one twice"),
             ('a,b\n"1,2\n', "unexpected end of data at line 2"),
         ],
+        ids=["empty", "row too long", "duplicate name", "empty name", "open quote"],
     )
-    def test_and_is_not_is_an_error_that_says_why_and_where(self, text, why):
+    def test_invalid_output_declared_as_csv_raises_with_the_reason(self, text, why):
         with pytest.raises(FormatError, match=why):
             read(text, CSV)
 
 
-def test_text_that_is_declared_to_be_text_stays_as_it_is():
+def test_output_declared_as_text_is_unchanged_and_none_when_empty():
     assert read('{"a": 1}', TEXT).value == '{"a": 1}'
     assert read("", TEXT).value is None
 
 
-def test_files_come_alongside():
+def test_output_with_files_is_returned_together_with_their_urls():
     assert read('["row"]', files=("https://files.example/1",)).value == {
         "output": ["row"],
         "files": ["https://files.example/1"],
     }
 
 
-def test_files_whose_addresses_no_database_stores_come_with_them_replaced():
+def test_unstorable_characters_in_file_urls_are_replaced():
     assert read(None, files=("https://files.example/\ud800\0",)).value["files"] == ["https://files.example/?\ufffd"]
 
 
-def test_no_output_is_none():
+def test_missing_output_is_returned_as_none():
     assert read_output(None, AUTO, stores_everything) == ReturnValue(None)
 
 
@@ -234,12 +273,31 @@ class TestNamesOfFiles:
             ("\U0001f600" * 100, "\U0001f600" * 50),
             ("a." + "x" * 300, "a." + "x" * (NAME_BYTES - 2)),
         ],
+        ids=[
+            "plain name",
+            "relative path",
+            "absolute path",
+            "backslash path",
+            "drive letter",
+            "parent folder",
+            "hidden file",
+            "empty",
+            "slash only",
+            "control characters",
+            "direction override",
+            "reserved characters",
+            "trailing dot and space",
+            "decomposed accent",
+            "long name",
+            "long emoji name",
+            "long extension",
+        ],
     )
-    def test_lead_out_of_no_folder_and_suit_every_store(self, given, safe):
+    def test_file_name_is_made_safe_for_folders_and_stores(self, given, safe):
         assert safe_name(given) == safe
 
     @given(st.text(max_size=400))
-    def test_are_safe_whatever_is_given(self, name):
+    def test_file_name_is_safe_for_any_given_text(self, name):
         safe = safe_name(name)
         assert safe
         assert len(safe.encode()) <= NAME_BYTES
@@ -258,39 +316,39 @@ def task(*downloads: DownloadFile, files: tuple[str, ...] = ()) -> Task:
 
 
 class TestFilesOfARun:
-    def test_are_those_downloaded_and_then_those_put_out(self):
+    def test_files_of_a_run_are_its_downloads_followed_by_its_output_files(self):
         found = files_of(task(download("a.pdf"), files=("https://g/x/b%20c.csv?s=1",)))
         assert [(file.name, file.size) for file in found] == [("a.pdf", 3), ("b c.csv", None)]
 
-    def test_count_once_if_they_are_in_both_lists(self):
+    def test_file_listed_as_download_and_as_output_counts_once(self):
         [file] = files_of(task(download("a.pdf"), files=("https://f/a.pdf?signed anew",)))
         assert file.size == 3
 
-    def test_are_not_taken_for_one_since_only_what_their_addresses_ask_for_differs(self):
+    def test_files_whose_urls_differ_only_in_their_query_are_kept_apart(self):
         urls = ("https://g/get?id=1", "https://g/get?id=2", "https://g/get?id=2")
         found = files_of(task(download("a.pdf", download_url="https://g/get?id=1"), files=urls))
         assert [(file.name, file.url) for file in found] == [("a.pdf", urls[0]), ("get", urls[1])]
 
-    def test_of_one_name_keep_theirs_in_whatever_order_they_are_listed(self):
+    def test_files_of_equal_name_get_the_same_names_in_any_listing_order(self):
         first, second = download("a.csv", guid="g1"), download("x/A.csv", guid="g2")
         names = {file.url: file.name for file in files_of(task(first, second))}
         assert names == {file.url: file.name for file in files_of(task(second, first))}
         assert sorted(names.values()) == ["A (g2).csv", "a (g1).csv"]
 
-    def test_get_names_that_no_other_has_even_where_capitals_do_not_count(self):
+    def test_file_names_are_unique_even_when_case_is_ignored(self):
         names = [file.name for file in files_of(task(download("a.pdf"), download("A.pdf"), download("x/a.pdf")))]
         assert names == ["a.pdf", "A (2).pdf", "a (3).pdf"]
 
-    def test_do_not_take_the_names_of_what_is_written_beside_them(self):
+    def test_file_names_never_equal_a_reserved_name(self):
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
         assert not set(names) & set(RESERVED_NAMES)
 
-    @pytest.mark.parametrize("url", [None, ""])
-    def test_are_pending_without_an_address(self, url):
+    @pytest.mark.parametrize("url", [None, ""], ids=["missing url", "empty url"])
+    def test_file_without_a_download_url_is_pending(self, url):
         [file] = files_of(task(download("a", download_url=url, status="uploading")))
         assert file.pending
 
-    def test_are_tried_if_they_have_an_address_whatever_is_said_of_them(self):
+    def test_file_with_a_url_is_not_broken_despite_an_error_status(self):
         [file] = files_of(task(download("a", status="expired", error_message="?")))
         assert file.url
         assert file.broken is None
@@ -298,23 +356,24 @@ class TestFilesOfARun:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [({"error_message": "too large"}, "too large"), ({"status": "Failed"}, "BrowserAct says Failed")],
+        ids=["error message", "failed status"],
     )
-    def test_are_broken_if_browseract_says_so_and_gives_no_address(self, fields, why):
+    def test_file_without_a_url_is_broken_when_browseract_reports_a_failure(self, fields, why):
         [file] = files_of(task(download("a", download_url=None, **fields)))
         assert (file.broken, file.pending, file.url) == (why, False, None)
 
-    def test_do_not_show_their_addresses(self):
+    def test_repr_of_files_does_not_show_their_urls(self):
         assert "signed" not in repr(files_of(task(download("a"))))
 
-    def test_without_a_name_are_called_as_in_their_address(self):
+    def test_file_without_a_name_is_named_after_its_url(self):
         [file] = files_of(task(download(None, download_url="https://f/x%2Fy.csv?s")))
         assert file.name == "y.csv"
 
-    def test_survive_an_address_that_is_none(self):
+    def test_file_with_an_invalid_url_gets_a_default_name(self):
         assert files_of(task(files=("http://[",)))[0].name == "file"
 
 
-def test_a_value_goes_through_json_unchanged():
+def test_value_written_as_json_output_is_read_back_unchanged():
     value = [{"a": [1, 2.5, None, "\u00fc"]}]
     assert read(json.dumps(value), JSON).value == value
 
@@ -332,24 +391,24 @@ class TestTheSourceOfAFile:
         ],
         ids=["S3", "Google", "CloudFront", "Azure", "OSS", "a token"],
     )
-    def test_stays_the_same_when_its_address_is_signed_anew(self, query):
+    def test_file_source_ignores_the_signature_in_the_url(self, query):
         assert source_of(f"https://f/a?{query}") == source_of("https://f/a")
 
-    def test_differs_with_what_the_query_asks_for(self):
+    def test_file_source_differs_when_the_query_requests_another_file(self):
         assert source_of("https://f/a?id=1&token=x") != source_of("https://f/a?id=2&token=x")
 
-    def test_does_not_show_the_address(self):
+    def test_file_source_does_not_show_the_url(self):
         assert "secret" not in source_of("https://f/secret")
 
 
-class TestFilesOfOneName:
-    def test_that_differ_in_what_their_addresses_ask_for_are_both_kept(self):
+class TestFilesOfEqualName:
+    def test_files_of_equal_name_with_different_queries_are_both_kept(self):
         run = task(
             download("export.csv", download_url="https://f/export.csv?id=1"), files=("https://f/export.csv?id=2",)
         )
         assert [file.name for file in files_of(run)] == ["export.csv", "export (2).csv"]
 
-    def test_are_ambiguous_since_they_may_change_places(self):
+    def test_output_files_of_equal_name_are_marked_as_ambiguous(self):
         run = task(files=("https://f/1/a.csv", "https://f/2/a.csv", "https://f/b.csv"))
         assert [(file.name, file.ambiguous) for file in files_of(run)] == [
             ("a.csv", True),

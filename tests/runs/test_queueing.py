@@ -56,51 +56,51 @@ def play(clock, slots, going, *, capacity=10, pause=FIRST_PAUSE, until=10_000.0)
 
 
 class TestThePauseAfterARefusal:
-    def test_grows_up_to_a_limit(self):
+    def test_pause_after_refused_starts_grows_up_to_a_limit(self):
         pauses = [pause_after(refusals, lambda: 0.0) for refusals in range(1, 20)]
         assert pauses[0] == FIRST_PAUSE
         assert pauses == sorted(pauses)
         assert pauses[-1] == LONGEST_PAUSE
 
-    def test_is_spread(self):
+    def test_pause_after_a_refused_start_has_random_jitter(self):
         assert pause_after(1, lambda: 1.0) == FIRST_PAUSE * (1 + SPREAD)
 
 
-class TestAWaitForRoom:
-    def test_ends_when_fewer_runs_go_on_than_there_is_room_for(self):
+class TestWaitForSlot:
+    def test_slot_wait_ends_when_fewer_runs_than_slots_keep_running(self):
         took, _ = play(Clock(), Slots(), lambda now: 10 if now < 1040 else 9)
         assert 40 <= took <= 40 + FIRST_PAUSE
 
-    def test_does_not_look_before_its_pause(self):
+    def test_slot_wait_does_not_poll_before_its_pause_is_over(self):
         took, calls = play(Clock(), Slots(), lambda now: 0, pause=33.0)
         assert (took, calls) == (33.0, 2)
 
-    def test_ends_with_its_time(self):
+    def test_slot_wait_ends_at_its_deadline(self):
         took, _ = play(Clock(), Slots(), lambda now: 10, until=1060.0)
         assert took == 60
 
-    def test_ends_after_a_while_though_the_count_shows_no_room(self):
+    def test_slot_wait_ends_after_a_limit_even_when_no_slot_is_free(self):
         assert play(Clock(), Slots(), lambda now: 10)[0] == LONGEST_LOOK
 
-    def test_ends_after_its_pause_where_nothing_can_be_counted(self):
+    def test_slot_wait_ends_after_its_pause_when_runs_cannot_be_counted(self):
         assert play(Clock(), Slots(), lambda now: None)[0] == FIRST_PAUSE
 
-    def test_goes_on_while_the_api_fails_since_a_start_would_fail_too(self):
+    def test_slot_wait_continues_while_the_api_fails(self):
         took, _ = play(Clock(), Slots(), lambda now: ServerError("x") if now < 1040 else 9)
         assert 40 <= took <= 40 + FIRST_PAUSE
 
-    def test_ends_after_its_pause_where_the_room_is_not_known(self):
+    def test_slot_wait_ends_after_its_pause_when_the_capacity_is_unknown(self):
         assert play(Clock(), Slots(), lambda now: 0, capacity=None) == (FIRST_PAUSE, 0)
 
 
-class TestTasksThatWaitTogether:
-    def test_count_once_for_all_of_them(self):
+class TestTasksWaitingTogether:
+    def test_tasks_waiting_for_a_slot_share_one_count_of_runs(self):
         clock, slots = Clock(), Slots()
         slots.count(9, clock.now + FIRST_PAUSE)
         took, calls = play(clock, slots, lambda now: 9)
         assert (took, calls) == (FIRST_PAUSE, 0)
 
-    def test_count_once_also_while_the_answer_is_not_there_yet(self):
+    def test_only_one_waiting_task_counts_runs_at_a_time(self):
         clock, slots = Clock(), Slots()
         waiting = [
             wait_for_slot(slots, capacity=10, pause=0.0, until=9e9, clock=clock, chance=lambda: 0.5) for _ in range(3)
@@ -112,19 +112,19 @@ class TestTasksThatWaitTogether:
         waiting[0].close()
         assert isinstance(waiting[2].send(None), Call)
 
-    def test_are_woken_one_for_each_free_slot(self):
+    def test_one_waiting_task_is_woken_for_each_free_slot(self):
         slots = Slots()
         slots.count(8, 0.0)
         assert [slots.take(10, 0.0) for _ in range(4)] == [True, True, False, False]
 
-    def test_take_a_slot_again_once_the_one_that_was_woken_shows_in_the_count_or_never_came(self):
+    def test_slot_taken_by_a_woken_task_becomes_free_again_after_a_while(self):
         slots = Slots()
         slots.count(9, 0.0)
         assert slots.take(10, 0.0)
         assert not slots.take(10, ON_THEIR_WAY - 1)
         assert slots.take(10, ON_THEIR_WAY)
 
-    def test_believe_the_largest_number_of_runs_that_any_of_them_has_seen(self):
+    def test_largest_capacity_seen_by_any_waiting_task_is_used(self):
         slots = Slots()
         slots.count(9, 0.0)
         assert not slots.take(9, 0.0)
@@ -132,7 +132,7 @@ class TestTasksThatWaitTogether:
         assert not slots.take(9, ON_THEIR_WAY - 1)
         assert slots.take(9, ON_THEIR_WAY)
 
-    def test_count_anew_when_the_count_is_old(self):
+    def test_shared_count_of_runs_expires_after_a_while(self):
         slots = Slots()
         assert not slots.is_fresh(0.0)
         slots.count(3, 0.0)

@@ -30,7 +30,7 @@ def task(status: TaskStatus = TaskStatus.FINISHED, **fields) -> Task:
     return Task("7", status, workflow_id="70", **{**times, **fields})
 
 
-def test_the_end_is_told_with_what_it_took_and_each_step():
+def test_end_of_a_run_is_reported_with_duration_credits_and_each_step():
     lines = end_lines(task(credit=10, steps=(step(1, goal="Open the page"), step(2, "failed", "Read the rows"))))
     assert list(lines) == [
         "BrowserAct task 7 ended as finished after 23 s, 10 credits used, 2 steps:",
@@ -39,7 +39,7 @@ def test_the_end_is_told_with_what_it_took_and_each_step():
     ]
 
 
-def test_what_is_not_known_of_the_end_is_left_out():
+def test_end_of_a_run_is_reported_without_unknown_values():
     assert list(end_lines(Task("7", TaskStatus.CANCELED))) == ["BrowserAct task 7 ended as canceled."]
     assert list(end_lines(Task("7", TaskStatus.FAILED, credit=5, steps=(step(None, None, None),)))) == [
         "BrowserAct task 7 ended as failed, 5 credits used, 1 step:",
@@ -47,14 +47,14 @@ def test_what_is_not_known_of_the_end_is_left_out():
     ]
 
 
-def test_the_table_of_a_long_run_has_its_first_and_last_steps():
+def test_step_table_of_a_long_run_keeps_the_first_and_last_steps():
     lines = list(end_lines(task(steps=tuple(map(step, range(1, 201))))))
     assert len(lines) == TABLE_STEPS + 2
     assert lines[1 + TABLE_STEPS // 2] == f"  ... {200 - TABLE_STEPS} more"
     assert lines[-1] == "  succeed  step 200: read"
 
 
-def test_a_goal_takes_one_line():
+def test_step_goal_is_shortened_to_one_line():
     line = step_line("7", step(3, goal="Open\nthe  page " + "x" * 500))
     assert line.startswith("BrowserAct task 7, step 3: Open the page xxx")
     assert "\n" not in line
@@ -69,11 +69,11 @@ def test_a_goal_takes_one_line():
         (TaskStatus.FINISHED, "BrowserAct task 7 is finished."),
     ],
 )
-def test_the_status_is_told_with_the_live_view_while_there_is_one(status, line):
+def test_status_line_has_the_live_view_until_the_run_ends(status, line):
     assert status_line(task(status, live_url="https://live")) == line
 
 
-def test_the_facts_are_plain_json_and_hold_nothing_of_what_went_in_or_came_out():
+def test_run_facts_are_plain_json_without_inputs_and_outputs():
     full = task(
         credit=5,
         steps=(step(1),),
@@ -98,13 +98,13 @@ def test_the_facts_are_plain_json_and_hold_nothing_of_what_went_in_or_came_out()
     }
 
 
-def test_the_facts_of_a_run_that_goes_on_have_its_live_view_and_no_end():
+def test_run_facts_have_the_live_view_and_no_end_while_the_run_keeps_running():
     # BrowserAct may give a time of the end before there is one.
     found = facts(task(TaskStatus.RUNNING, live_url="https://live"))
     assert (found["links"]["live"], found["finished_at"], found["seconds"]) == ("https://live", None, None)
     assert duration_of(task(TaskStatus.RUNNING)) is None
 
 
-def test_the_log_is_where_the_live_view_is_until_there_is_one():
+def test_log_url_is_the_live_view_until_a_log_exists():
     assert log_url(task(live_url="https://live")) == "https://live"
     assert log_url(task(live_url="https://live", log_detail_url="https://log")) == "https://log"

@@ -102,20 +102,20 @@ R, P, F = TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 DOWN = ServerError("down", http_status=503)
 
 
-def test_the_first_question_waits_for_the_grace_and_the_next_for_the_interval():
+def test_first_poll_waits_for_the_grace_and_later_polls_for_the_interval():
     world = World(R, R, F, chance=0.0)
     assert world.sleeps == [8.0, 8.0, 8.0]
     world = World(R, R, F, chance=1.0)
     assert world.sleeps == [10.0, 12.0, 12.0]
 
 
-def test_pauses_are_spread_around_the_interval():
+def test_poll_interval_has_random_jitter_in_both_directions():
     low, high = (World(R, R, F, chance=chance).sleeps[1] for chance in (0.0, 1.0))
     assert (low, high) == (10.0 * (1 - JITTER), 10.0 * (1 + JITTER))
 
 
 @pytest.mark.parametrize("status", [TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED])
-def test_each_ended_status_ends_the_wait_with_the_whole_task(status):
+def test_wait_ends_with_the_whole_task_on_each_end_status(status):
     world = World(R, status)
     assert world.over.end is End.ENDED
     assert world.over.task is not None
@@ -123,20 +123,20 @@ def test_each_ended_status_ends_the_wait_with_the_whole_task(status):
 
 
 @pytest.mark.parametrize("status", [s for s in TaskStatus if not s.ended])
-def test_no_other_status_ends_the_wait_before_the_deadline(status):
+def test_wait_lasts_until_the_deadline_without_an_end_status(status):
     world = World(status, deadline=START + 100.0)
     assert world.over.end is End.DEADLINE
     assert world.now == START + 100.0
 
 
-def test_each_question_is_one_request():
+def test_each_poll_sends_exactly_one_request():
     assert World(R, R, P, F).asked == ["get-task"] * 4
 
 
 FIRST, SECOND = Step(1, "running", "Open the page", None, None), Step(2, "running", "Read the rows", None, None)
 
 
-def test_each_step_is_said_once_with_its_goal_and_status_when_it_is_first_seen():
+def test_each_new_step_is_logged_once_with_its_goal_and_status():
     world = World(R, R, R, F, steps=[(), (FIRST,), (FIRST, SECOND)])
     assert world.texts == [
         "BrowserAct task 7 is running. Live view: https://live.example/7",
@@ -146,12 +146,12 @@ def test_each_step_is_said_once_with_its_goal_and_status_when_it_is_first_seen()
     ]
 
 
-def test_a_step_that_the_log_already_told_is_not_told_again():
+def test_step_that_was_already_logged_is_not_logged_again():
     world = World(R, F, last_seen=R.value, steps=[(FIRST,), (FIRST, SECOND)], steps_told=1)
     assert world.texts == ["BrowserAct task 7, step 2: Read the rows (running)", "BrowserAct task 7 is finished."]
 
 
-def test_each_change_is_said_once_with_the_live_view_while_there_is_one():
+def test_each_status_change_is_logged_once_with_the_live_view_until_the_end():
     assert World(R, R, P, R, F).texts == [
         "BrowserAct task 7 is running. Live view: https://live.example/7",
         "BrowserAct task 7 is paused. It waits for a person: https://live.example/7",
@@ -160,7 +160,7 @@ def test_each_change_is_said_once_with_the_live_view_while_there_is_one():
     ]
 
 
-def test_a_status_that_the_log_already_told_is_not_told_again():
+def test_status_that_was_already_logged_is_not_logged_again():
     assert World(R, F, last_seen=R.value).texts == ["BrowserAct task 7 is finished."]
 
 
@@ -175,7 +175,7 @@ NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = pytest.mark.parametrize(
 
 
 @NOT_BROWSERACTS_WORD_ABOUT_THE_TASK
-def test_polls_that_fail_for_less_than_ten_minutes_do_not_end_the_wait(error):
+def test_polls_failing_for_under_ten_minutes_are_logged_and_do_not_end_the_wait(error):
     world = World(*[error] * 50, R, *[error] * 50, F)
     assert world.over.end is End.ENDED
     warnings = [say for say in world.said if say.level == logging.WARNING]
@@ -185,7 +185,7 @@ def test_polls_that_fail_for_less_than_ten_minutes_do_not_end_the_wait(error):
 
 
 @NOT_BROWSERACTS_WORD_ABOUT_THE_TASK
-def test_polls_that_fail_for_ten_minutes_give_the_wait_up_with_the_last_error(error):
+def test_polls_failing_for_ten_minutes_give_up_the_wait_with_the_last_error(error):
     world = World(R, error)
     assert world.over.end is End.GIVEN_UP
     assert world.over.error is error
@@ -193,40 +193,40 @@ def test_polls_that_fail_for_ten_minutes_give_the_wait_up_with_the_last_error(er
     assert world.now - START < 18.0 + PATIENCE + 15.0
 
 
-def test_a_few_failed_polls_do_not_give_the_wait_up_however_long_they_take():
+def test_few_failed_polls_do_not_give_up_the_wait_however_long_they_take():
     world = World(R, *[DOWN] * (FAILED_POLLS - 1), F, poll_interval=900.0, deadline=START + 36_000.0)
     assert world.over.end is End.ENDED
     assert World(R, *[DOWN] * FAILED_POLLS, F, poll_interval=900.0, deadline=START + 36_000.0).over.end is End.GIVEN_UP
 
 
-def test_a_status_that_the_api_does_not_document_gives_up_and_never_succeeds():
+def test_undocumented_status_gives_up_the_wait():
     world = World(R, UnexpectedAnswerError("'teleported' is not a task status"))
     assert world.over.end is End.GIVEN_UP
 
 
-def test_browseracts_own_word_that_there_is_no_such_task_gives_the_wait_up_at_once():
+def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
     world = World(R, TaskNotFoundError("gone", code=10112), F)
     assert world.over.end is End.GIVEN_UP
     assert len(world.asked) == 2
 
 
-def test_a_404_of_a_gateway_is_a_failed_poll_like_any_other():
+def test_404_from_a_gateway_does_not_end_the_wait():
     assert World(R, TaskNotFoundError("no route", http_status=404), F).over.end is End.ENDED
 
 
-def test_an_answer_too_large_for_a_triggerer_ends_the_wait_by_its_status_alone():
+def test_answer_too_large_for_the_triggerer_lets_the_wait_end_by_status_alone():
     large = AnswerTooLargeError("more than 4 MiB")
     world = World(R, large, large, statuses=[R, F])
     assert (world.over.end, world.over.task) == (End.ENDED, None)
     assert world.asked == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
 
 
-def test_the_wait_that_is_over_knows_what_the_log_has():
+def test_ended_wait_returns_the_last_logged_status_and_step_count():
     world = World(R, R, P, tell_pauses_from=START, steps=[(), (FIRST, SECOND)])
     assert (world.over.wait.last_seen, world.over.wait.steps_told) == ("paused", 2)
 
 
-def test_unknown_is_waited_out_only_so_long():
+def test_unknown_status_gives_up_the_wait_after_enough_polls_and_time():
     patient = World(*[TaskStatus.UNKNOWN] * (UNKNOWN_POLLS - 1), F)
     assert patient.over.end is End.ENDED
     endless = World(TaskStatus.UNKNOWN)
@@ -239,59 +239,59 @@ def test_unknown_is_waited_out_only_so_long():
     assert len(fast.asked) == UNKNOWN_POLLS
 
 
-def test_the_deadline_is_a_moment_and_not_a_length_so_a_restart_does_not_move_it():
+def test_wait_begun_anew_after_a_restart_keeps_its_deadline():
     # The wait begins anew 90 s after the start, as after a restart of the triggerer.
     world = World(R, first_poll_at=START - 90.0, deadline=START + 10.0)
     assert world.over.end is End.DEADLINE
     assert world.now == START + 10.0
 
 
-def test_a_deadline_that_passed_meanwhile_still_asks_once_and_takes_a_result():
+def test_wait_begun_after_the_deadline_polls_once_and_takes_the_result():
     world = World(F, first_poll_at=START - 60.0, deadline=START - 5.0)
     assert world.over.end is End.ENDED
     assert world.sleeps == [0.0]
 
 
-def test_not_even_a_deadline_brings_the_first_question_forward():
+def test_first_poll_is_not_moved_forward_by_an_earlier_deadline():
     world = World(R, first_poll_at=START + 8.0, deadline=START + 1.0)
     assert world.over.end is End.DEADLINE
     assert world.now == START + 8.0
 
 
-def test_failures_at_the_deadline_end_as_the_deadline():
+def test_polls_failing_at_the_deadline_end_the_wait_as_deadline_with_the_error():
     world = World(R, DOWN, deadline=START + 12.0)
     assert world.over.end is End.DEADLINE
     assert world.over.error is DOWN
 
 
-def test_a_slow_poll_does_not_spread_the_first_question_by_more_than_moments():
+def test_long_poll_interval_adds_only_a_short_jitter_to_the_first_poll():
     world = World(F, chance=1.0, poll_interval=120.0, first_poll_at=START + 10.0)
     assert world.sleeps == [10.0 + FIRST_JITTER]
 
 
 class TestAPause:
-    def test_ends_no_wait_where_nobody_wants_to_be_told(self):
+    def test_pause_does_not_end_the_wait_when_pauses_are_not_reported(self):
         assert World(R, P, F).over.end is End.ENDED
 
-    def test_is_told_once(self):
+    def test_pause_ends_the_wait_once_and_is_not_reported_again(self):
         world = World(R, P, F, tell_pauses_from=START)
         assert (world.over.end, world.over.task and world.over.task.status) == (End.PAUSED, P)
         assert World(P, P, F, tell_pauses_from=START, pause_told=True).over.end is End.ENDED
 
-    def test_is_told_again_after_the_run_went_on(self):
+    def test_new_pause_is_reported_after_the_run_has_resumed(self):
         world = World(P, R, P, F, tell_pauses_from=START, pause_told=True)
         assert (world.over.end, world.asked) == (End.PAUSED, ["get-task"] * 3)
 
-    def test_of_which_a_person_is_asked_ends_the_wait_when_it_is_over(self):
+    def test_pause_with_a_required_action_ends_the_wait_when_the_run_resumes(self):
         world = World(P, R, P, F, tell_pauses_from=START, pause_told=True, question="q")
         assert (world.over.end, world.asked) == (End.WENT_ON, ["get-task"] * 2)
         assert World(P, F, tell_pauses_from=START, pause_told=True, question="q").over.end is End.ENDED
 
-    def test_is_the_same_one_after_an_answer_that_says_nothing(self):
+    def test_pause_after_an_unknown_status_is_not_a_new_pause(self):
         world = World(P, TaskStatus.UNKNOWN, P, F, tell_pauses_from=START, pause_told=True, question="q")
         assert world.over.end is End.ENDED
 
-    def test_that_is_still_shown_for_a_moment_after_a_resume_is_no_new_one(self):
+    def test_pause_still_shown_shortly_after_a_resume_is_not_a_new_pause(self):
         assert World(P, P, R, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.ENDED
         assert World(P, P, P, P, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.PAUSED
 
@@ -299,7 +299,7 @@ class TestAPause:
 EVENT = WaitEvent("7", End.ENDED, 9.5, WokenBy.CALLBACK, "0" * 64)
 
 
-def test_an_event_is_plain_json_and_comes_out_as_it_went_in():
+def test_wait_event_survives_a_json_round_trip():
     answered = WaitEvent(
         "7",
         End.ANSWERED,
@@ -341,33 +341,57 @@ def test_an_event_is_plain_json_and_comes_out_as_it_went_in():
         {"end": "answered"},
         {"end": "answered", "answer": "perhaps"},
     ],
+    ids=[
+        "null",
+        "list",
+        "numeric task id",
+        "empty task id",
+        "no deadline",
+        "boolean deadline",
+        "text deadline",
+        "no end",
+        "unknown end",
+        "no waker",
+        "unknown waker",
+        "numeric token hash",
+        "numeric reason",
+        "negative pauses",
+        "boolean pauses",
+        "text steps",
+        "numeric status",
+        "unknown status",
+        "numeric answerer",
+        "answer without an answered end",
+        "answered end without an answer",
+        "unknown answer",
+    ],
 )
-def test_an_event_that_is_not_whole_is_refused(change):
+def test_incomplete_or_invalid_wait_event_is_refused(change):
     payload = {**EVENT.payload(), **change} if isinstance(change, dict) else change
     with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
         WaitEvent.read(payload)
 
 
-def test_an_event_continues_the_wait_that_it_ended():
+def test_wait_event_continues_the_wait_that_it_ended():
     before = RunWait("7", 9.5, "0" * 64, pauses=1, question="q", last_seen="created", steps_told=2)
     event = WaitEvent("7", End.PAUSED, 9.5, pauses=1, last_seen="paused", steps_told=4)
     assert event.wait(before) == RunWait("7", 9.5, "0" * 64, 1, "q", last_seen="paused", steps_told=4)
     assert EVENT.wait(before) == before
 
 
-def test_an_event_alone_is_enough_in_dag_test_which_keeps_nothing_else():
+def test_wait_event_alone_restores_the_wait_when_nothing_was_stored():
     event = WaitEvent("7", End.PAUSED, 9.5, pauses=3, last_seen="paused", steps_told=4)
     assert event.wait(None) == RunWait("7", 9.5, pauses=3, last_seen="paused", steps_told=4)
 
 
-class TestWhatFollowsAnEvent:
+class TestNextAfterWaitEvent:
     @pytest.mark.parametrize("end", End)
     @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
-    def test_a_run_that_has_ended_is_concluded_whatever_was_told(self, end, status):
+    def test_ended_run_is_concluded_whatever_the_wait_event_reports(self, end, status):
         assert next_after(WaitEvent("7", end, START), Task("7", status), START + 1.0) is Next.CONCLUDE
 
     @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
-    def test_an_end_that_the_api_knows_nothing_of_is_waited_for_again(self, status):
+    def test_reported_end_not_confirmed_by_the_api_defers_again(self, status):
         assert next_after(WaitEvent("7", End.ENDED, START), Task("7", status), START + 1.0) is Next.DEFER
 
     @pytest.mark.parametrize(
@@ -385,7 +409,7 @@ class TestWhatFollowsAnEvent:
             (End.GIVEN_UP, TaskStatus.UNKNOWN, False, Next.END),
         ],
     )
-    def test_another_end_holds_as_far_as_the_api_confirms_it(self, end, status, late, then):
+    def test_other_wait_ends_are_checked_against_the_status_and_the_deadline(self, end, status, late, then):
         now = START + 1.0 if late else START - 1.0
         assert next_after(WaitEvent("7", end, START), Task("7", status), now) is then
 
@@ -404,8 +428,21 @@ class TestWhatFollowsAnEvent:
             (End.WENT_ON, DOWN, 0.0, Next.DEFER),
             (End.ANSWERED, DOWN, -60.0, Next.PAUSE),
         ],
+        ids=[
+            "ended, API down",
+            "ended, API down too long",
+            "ended, key refused",
+            "ended, task not found",
+            "deadline, API down",
+            "given up, API down",
+            "paused, API down",
+            "paused, API down past the deadline",
+            "paused, task not found",
+            "resumed, API down",
+            "answered, API down",
+        ],
     )
-    def test_a_result_that_cannot_be_read_is_waited_for_as_long_as_there_is_hope(self, end, error, after, then):
+    def test_failed_poll_after_a_wait_event_defers_again_or_ends(self, end, error, after, then):
         assert next_after(WaitEvent("7", end, START), error, START + after) is then
 
 

@@ -41,50 +41,50 @@ def ids(ended) -> list[str]:
 
 
 class TestAWindow:
-    def test_begins_early_enough_for_all_that_ended_lately(self):
+    def test_new_window_begins_early_enough_for_all_recent_ends(self):
         assert begins(Window(NOW)) == -(LOOK_BACK + LONGEST_RUN)
 
-    def test_lists_little_once_it_knows(self):
+    def test_window_lists_only_the_overlap_after_the_first_listing(self):
         window = Window(NOW)
         window.add([task("1")], NOW)
         assert begins(window) == -OVERLAP
 
-    def test_lists_from_the_oldest_task_that_still_goes(self):
+    def test_window_begins_at_the_oldest_task_that_has_not_ended(self):
         window = Window(NOW)
         window.add([task("1", TaskStatus.RUNNING, created=-7000), task("2", TaskStatus.PAUSED, created=-3000)], NOW)
         assert begins(window) == -7000
 
-    def test_does_not_grow_for_ever_with_a_task_that_never_ends(self):
+    def test_window_stays_bounded_when_a_task_never_ends(self):
         window = Window(NOW)
         window.add([task("1", TaskStatus.UNKNOWN, created=-2 * LOOK_BACK)], NOW)
         assert begins(window) == -LOOK_BACK
 
-    def test_still_has_what_a_later_list_does_not_show(self):
+    def test_window_keeps_ended_tasks_missing_from_a_later_listing(self):
         window = Window(NOW)
         assert ids(window.add([task("1")], NOW)) == ["1"]
         assert ids(window.add([task("2")], NOW + 60)) == ["1", "2"]
 
-    def test_forgets_what_ended_long_ago(self):
+    def test_window_forgets_tasks_that_ended_long_ago(self):
         window = Window(NOW)
         window.add([task("1")], NOW)
         assert window.add([], NOW + LOOK_BACK + OVERLAP + 1) == ()
 
     @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
-    def test_takes_no_task_for_ended_by_its_time_alone(self, status):
+    def test_window_does_not_take_an_end_time_alone_as_an_end(self, status):
         running = Task("1", status, created_at=moment(-60), finished_at=moment(0))
         assert Window(NOW).add([running], NOW) == ()
 
-    def test_gives_an_end_without_a_time_the_moment_at_which_it_was_seen(self):
+    def test_window_dates_an_end_without_time_at_the_moment_it_was_seen(self):
         window = Window(NOW)
         window.add([task("1", TaskStatus.RUNNING, created=-5000)], NOW)
         [ended] = window.add([task("1", TaskStatus.CANCELED, created=-5000, finished=None)], NOW + 60)
         assert ended.moment == NOW + 60
 
-    def test_takes_an_end_without_a_time_for_an_old_one_if_it_was_not_seen_before(self):
+    def test_window_dates_an_unseen_end_without_time_at_its_creation_time(self):
         [ended] = Window(NOW).add([task("1", TaskStatus.CANCELED, created=-5000, finished=None)], NOW)
         assert ended.moment == NOW - 5000
 
-    def test_is_not_hidden_by_a_task_that_cannot_be_understood(self):
+    def test_window_lists_readable_tasks_despite_unreadable_ones(self):
         window = Window(NOW)
         good = {"id": "1", "status": "finished", "created_at": moment(-60).isoformat(), "output": "?"}
         others = [{**good, "id": "2", "status": "teleported"}, {**good, "id": None}, {**good, "id": [3]}, "?", None]
@@ -102,66 +102,67 @@ def ended(task_id: str, at: float = 0.0, **what) -> EndedTask:
 
 
 class TestACursor:
-    def test_begins_with_what_has_ended_before(self):
+    def test_new_cursor_does_not_report_tasks_that_had_already_ended(self):
         old = [ended("1", -30), ended("2", -9000)]
         cursor = Cursor.beginning(old, NOW)
         assert cursor.news([*old, ended("3", 10)]) == [ended("3", 10)]
 
-    def test_tells_each_end_once_and_the_earliest_first(self):
+    def test_cursor_reports_each_end_once_and_the_earliest_first(self):
         cursor = Cursor.beginning([], NOW)
         news = cursor.news([ended("2", 20), ended("1", 10)])
         assert ids(news) == ["1", "2"]
         cursor.tell(news, NOW + 30)
         assert cursor.news([ended("1", 10), ended("2", 20)]) == []
 
-    def test_tells_tasks_without_a_time_of_their_creation_too(self):
+    def test_cursor_reports_ended_tasks_without_a_creation_time(self):
         cursor = Cursor.beginning([], NOW)
         undated = EndedTask(Task("2", TaskStatus.FINISHED, finished_at=moment(10)), NOW + 10)
         assert set(ids(cursor.news([ended("1", 10), undated]))) == {"1", "2"}
 
-    def test_tells_an_end_that_shows_late(self):
+    def test_cursor_reports_an_end_that_is_listed_late(self):
         cursor = Cursor.beginning([], NOW)
         cursor.tell([ended("2", 5000)], NOW + 5000)
         assert ids(cursor.news([ended("1", 5000 - OVERLAP + 1)])) == ["1"]
 
-    def test_goes_on_where_it_was_after_a_restart(self):
+    def test_cursor_restored_after_a_restart_reports_only_new_ends(self):
         cursor = Cursor.beginning([], NOW)
         cursor.tell([ended("1", 10)], NOW + 20)
         again = Cursor.read(json.loads(json.dumps(cursor.value())), NOW + 7000)
         assert ids(again.news([ended("1", 10), ended("2", 3000)])) == ["2"]
 
-    def test_stays_small(self):
+    def test_cursor_size_stays_bounded_over_many_ends(self):
         cursor = Cursor.beginning([], NOW)
         for number in range(1000):
             cursor.tell([ended(str(number), number * 60.0)], NOW + number * 60.0)
         assert len(cursor.told) <= OVERLAP / 60 + 1
 
-    def test_is_not_led_ahead_by_an_end_in_the_future(self):
+    def test_cursor_is_not_moved_ahead_by_an_end_in_the_future(self):
         cursor = Cursor.beginning([], NOW)
         cursor.tell([ended("1", 90_000)], NOW)
         assert ids(cursor.news([ended("1", 90_000), ended("2", 10)])) == ["2"]
 
-    def test_from_the_future_is_refused(self):
+    def test_cursor_from_the_future_is_refused(self):
         with pytest.raises(ValueError, match="from the future"):
             Cursor.read({"floor": NOW + 1, "told": {}}, NOW)
 
     @pytest.mark.parametrize(
         "value",
         [None, [], {}, {"floor": "1", "told": {}}, {"floor": True, "told": {}}, {"floor": 1, "told": {"1": None}}],
+        ids=["null", "list", "empty object", "text floor", "boolean floor", "null time"],
     )
-    def test_that_is_none_is_refused(self, value):
+    def test_stored_cursor_with_invalid_content_is_refused(self, value):
         with pytest.raises(ValueError, match="cannot be understood"):
             Cursor.read(value, NOW)
 
 
-def test_tasks_are_picked_by_workflow_and_by_how_they_ended():
+def test_ended_tasks_are_filtered_by_workflow_and_end_status():
     tasks = [ended("1"), ended("2", status=TaskStatus.FAILED), ended("3", workflow="other")]
     assert ids(matching(tasks, None, ENDED)) == ["1", "2", "3"]
     assert ids(matching(tasks, "w", ENDED)) == ["1", "2"]
     assert ids(matching(tasks, "w", [TaskStatus.FAILED])) == ["2"]
 
 
-def test_an_event_tells_the_task_as_plain_json_and_no_more_than_the_list_knows():
+def test_ended_task_event_is_plain_json_with_only_listed_facts():
     told = ended("1").facts()
     assert json.loads(json.dumps(told)) == told
     assert set(told) == {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -42,7 +45,7 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 1}}
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 10}}
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(sensors, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
@@ -81,7 +84,7 @@ def in_the_triggerer(deferred: TaskDeferred) -> Any:
 
 
 @BOTH_WAYS
-def test_it_returns_the_output_of_the_run(emulator, deferrable):
+def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, deferrable):
     ti = FakeTaskInstance()
     task_id = started(emulator)
     assert wait(task_id, ti, deferrable=deferrable)["logged_in"] is False
@@ -89,62 +92,64 @@ def test_it_returns_the_output_of_the_run(emulator, deferrable):
     assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
 
 
-def test_a_run_that_has_ended_already_is_not_deferred_for(emulator):
+def test_sensor_for_ended_run_returns_output_without_deferring(emulator):
     task_id = started(emulator, duration=0.0)
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    assert sensor.execute({"ti": FakeTaskInstance()}) is not None  # type: ignore[typeddict-item]
+    assert sensor.execute({"ti": FakeTaskInstance()})["logged_in"] is False  # type: ignore[typeddict-item]
 
 
 @BOTH_WAYS
-def test_its_results_can_be_written(emulator, deferrable, tmp_path):
+def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, deferrable, tmp_path):
     manifest = wait(started(emulator, EXPORT), deferrable=deferrable, output_path=str(tmp_path))
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
-def test_results_that_cannot_be_written_are_left_to_a_retry(emulator, tmp_path):
+def test_sensor_raises_result_error_when_files_cannot_be_downloaded(emulator, tmp_path):
     emulator.fault("download-file", RequestFault.status(404), times=None)
     with pytest.raises(ResultError):
         wait(started(emulator, EXPORT), output_path=str(tmp_path))
 
 
 @BOTH_WAYS
-def test_its_text_is_read_as_declared(emulator, deferrable):
+def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
     assert wait(task_id, output_format="csv", deferrable=deferrable) == [{"a": "1", "b": "2"}]
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    ("workflow", "settings", "said"), [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")]
+    ("workflow", "settings", "said"),
+    [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")],
+    ids=["failed", "canceled"],
 )
-def test_a_run_that_came_to_nothing_fails_it_for_good(emulator, deferrable, workflow, settings, said):
+def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, said):
     with pytest.raises(AirflowFailException, match=said):
         wait(started(emulator, workflow, **settings), deferrable=deferrable)
 
 
 @BOTH_WAYS
-def test_at_the_timeout_the_run_goes_on(emulator, deferrable):
+def test_sensor_raises_at_its_timeout_and_run_keeps_running(emulator, deferrable):
     with pytest.raises(AirflowSensorTimeout):
         wait(started(emulator, duration=60.0), timeout=0.4, deferrable=deferrable)
     assert emulator.tasks[0].status == "running"
 
 
 @BOTH_WAYS
-def test_a_service_that_is_away_for_a_moment_does_no_harm(emulator, deferrable):
+def test_sensor_tolerates_short_service_outage(emulator, deferrable):
     task_id = started(emulator)
     emulator.fault("get-task", RequestFault.status(503), times=3)
-    assert wait(task_id, deferrable=deferrable) is not None
+    assert wait(task_id, deferrable=deferrable)["logged_in"] is False
 
 
-def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
+def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(emulator):
     task_id = started(emulator)
     emulator.fault("get-task", RequestFault.status(503), times=None)
     with pytest.raises(RunLostError, match=r"could not be learned: BrowserAct failed at get-task"):
         wait(task_id, deferrable=True)
 
 
-def test_nobody_who_ends_the_wait_stops_the_run(emulator):
+def test_killed_sensor_does_not_stop_the_run(emulator):
     task_id = started(emulator, duration=60.0)
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
     with pytest.raises(TaskDeferred) as deferred:
@@ -155,9 +160,9 @@ def test_nobody_who_ends_the_wait_stops_the_run(emulator):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("ended", [False, True], ids=["goes on at first", "has ended already"])
+@pytest.mark.parametrize("ended", [False, True], ids=["still running", "already ended"])
 @pytest.mark.parametrize("leniency", ["soft_fail", "never_fail"])
-def test_a_lenient_one_skips_as_with_every_sensor(emulator, deferrable, ended, leniency):
+def test_sensor_with_soft_fail_or_never_fail_skips_when_run_failed(emulator, deferrable, ended, leniency):
     task_id = started(emulator, FAILING)
     if ended:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
@@ -166,14 +171,14 @@ def test_a_lenient_one_skips_as_with_every_sensor(emulator, deferrable, ended, l
 
 
 @BOTH_WAYS
-def test_never_fail_skips_whatever_the_sensor_fails_with(emulator, deferrable, tmp_path):
+def test_never_fail_sensor_skips_when_files_cannot_be_downloaded(emulator, deferrable, tmp_path):
     emulator.fault("download-file", RequestFault.status(404), times=None)
     with pytest.raises(AirflowSkipException):
         wait(started(emulator, EXPORT), deferrable=deferrable, never_fail=True, output_path=str(tmp_path))
 
 
 @BOTH_WAYS
-def test_soft_fail_leaves_to_a_retry_what_a_retry_can_mend(emulator, deferrable, tmp_path):
+def test_soft_fail_sensor_raises_when_files_cannot_be_downloaded(emulator, deferrable, tmp_path):
     emulator.fault("download-file", RequestFault.status(404), times=None)
     with pytest.raises(ResultError):
         wait(started(emulator, EXPORT), deferrable=deferrable, soft_fail=True, output_path=str(tmp_path))
@@ -183,15 +188,20 @@ def test_soft_fail_leaves_to_a_retry_what_a_retry_can_mend(emulator, deferrable,
     ("leniency", "deferrable"),
     # At the timeout of a sensor that pokes, Airflow does not look at never_fail.
     [("soft_fail", False), ("soft_fail", True), ("never_fail", True)],
+    ids=["soft_fail in the worker", "soft_fail deferred", "never_fail deferred"],
 )
-def test_a_lenient_sensor_skips_at_its_timeout(emulator, deferrable, leniency):
+def test_sensor_with_soft_fail_or_never_fail_skips_at_its_timeout(emulator, deferrable, leniency):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowSkipException):
         wait(task_id, None, timeout=0.4, deferrable=deferrable, **{leniency: True})
 
 
-@pytest.mark.parametrize("error", [TaskDeferralTimeout("no trigger ran"), TaskDeferralError("the trigger crashed")])
-def test_never_fail_skips_a_deferral_that_airflow_ended(emulator, error, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [TaskDeferralTimeout("no trigger ran"), TaskDeferralError("the trigger crashed")],
+    ids=["timeout", "trigger error"],
+)
+def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error, monkeypatch):
     def fail(*_):
         raise error
 
@@ -206,7 +216,7 @@ def given_up(task_id: str, deadline: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_run_that_the_triggerer_could_not_poll_is_waited_for_without_a_worker_again(emulator, mode):
+def test_sensor_defers_again_with_same_deadline_when_triggerer_could_not_poll(emulator, mode):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, mode=mode)
@@ -215,7 +225,35 @@ def test_a_run_that_the_triggerer_could_not_poll_is_waited_for_without_a_worker_
     assert deferred.value.trigger.deadline == deadline
 
 
-def test_a_connection_that_cannot_be_read_after_the_deferral_is_waited_for(emulator, monkeypatch):
+def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator):
+    task_id = started(emulator, duration=60.0)
+    deadline = time.time() + 3600
+    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
+    event = WaitEvent(task_id, End.ENDED, deadline).payload()
+    with pytest.raises(TaskDeferred) as again:
+        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+    assert again.value.trigger.browseract_task_id == task_id
+    assert again.value.trigger.deadline == deadline
+
+
+@pytest.mark.parametrize("default", ["True", "False"])
+def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default):
+    code = (
+        "from airflow_provider_browseract.operators.browseract import RunWorkflowOperator\n"
+        "from airflow_provider_browseract.sensors.browseract import TaskSensor\n"
+        "operator = RunWorkflowOperator(task_id='run', workflow_id='7')\n"
+        "sensor = TaskSensor(task_id='wait', browseract_task_id='7')\n"
+        "print(operator.deferrable, sensor.deferrable)"
+    )
+    # Airflow reads the default when the class is defined.
+    environment = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": default}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.split()[-2:] == [default, default]
+
+
+def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, monkeypatch):
     task_id = started(emulator)
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
@@ -226,7 +264,7 @@ def test_a_connection_that_cannot_be_read_after_the_deferral_is_waited_for(emula
 
 
 @BOTH_WAYS
-def test_an_output_path_that_is_rendered_to_none_is_an_error(emulator, deferrable):
+def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator, deferrable):
     sensor = TaskSensor(
         task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}", deferrable=deferrable
     )
@@ -235,14 +273,14 @@ def test_an_output_path_that_is_rendered_to_none_is_an_error(emulator, deferrabl
         sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
-def test_a_run_that_the_triggerer_could_not_poll_until_its_deadline_is_a_timeout(emulator):
+def test_sensor_times_out_when_triggerer_could_not_poll_until_deadline(emulator):
     task_id = started(emulator, duration=60.0)
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
     with pytest.raises(AirflowSensorTimeout, match="keeps running"):
         sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, time.time()))  # type: ignore[typeddict-item]
 
 
-class TestARefusedKey:
+class TestRefusedApiKey:
     """BrowserAct answers 401 with its own code."""
 
     @pytest.fixture(autouse=True)
@@ -255,28 +293,30 @@ class TestARefusedKey:
         )
 
     @BOTH_WAYS
-    def test_at_the_first_request_fails_the_task_at_once(self, deferrable):
+    def test_sensor_fails_at_once_when_first_request_refuses_the_api_key(self, deferrable):
         task_id = started(self.emulator, duration=60.0)
         self.refuse(None)
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id, deferrable=deferrable)
         assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
 
-    def test_later_is_tolerated_while_a_key_is_rotated(self):
+    def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self):
         task_id = started(self.emulator, duration=0.5)
         self.refuse(2, skip=1)
         assert wait(task_id)["logged_in"] is False
 
-    def test_that_stays_refused_fails_the_task(self, monkeypatch):
+    def test_sensor_fails_when_api_key_stays_refused(self, monkeypatch):
         task_id = started(self.emulator, duration=60.0)
         self.refuse(None, skip=1)
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id)
 
     @pytest.mark.parametrize(
-        ("poke", "expected"), [("first", AirflowFailException), ("later", AirflowRescheduleException)]
+        ("poke", "expected"),
+        [("first", AirflowFailException), ("later", AirflowRescheduleException)],
+        ids=["first poke", "later poke"],
     )
-    def test_of_a_rescheduled_sensor_is_tolerated_from_the_second_poke_on(self, poke, expected):
+    def test_rescheduled_sensor_tolerates_refused_api_key_only_after_first_poke(self, poke, expected):
         ti = FakeTaskInstance()
         earlier = None if poke == "first" else datetime.now(timezone.utc)
         ti.get_first_reschedule_date = lambda context: earlier  # type: ignore[attr-defined]
@@ -287,7 +327,7 @@ class TestARefusedKey:
 
 
 @BOTH_WAYS
-def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable):
+def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, deferrable):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowFailException, match="cannot be written to"):
         wait(task_id, deferrable=deferrable, output_path="/proc/no/such")
@@ -303,8 +343,9 @@ def test_a_store_that_cannot_be_written_to_is_told_at_once(emulator, deferrable)
         ("1", {"output_path": "here"}, "Give a whole path"),
         ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     ],
+    ids=["unknown task id", "empty task id", "output_path 'None'", "relative output_path", "unknown connection"],
 )
-def test_bad_input_fails_it_for_good(emulator, deferrable, task_id, arguments, message):
+def test_sensor_with_invalid_argument_fails_without_retry(emulator, deferrable, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         wait(task_id, deferrable=deferrable, **arguments)
 
@@ -316,8 +357,9 @@ def test_bad_input_fails_it_for_good(emulator, deferrable, task_id, arguments, m
         ({"deferrable": "yes"}, "deferrable is 'yes'"),
         ({"start_from_trigger": None}, "start_from_trigger is None"),
     ],
+    ids=["output_format", "deferrable", "start_from_trigger"],
 )
-def test_a_wrong_constant_is_an_error_while_the_dag_is_parsed(arguments, message):
+def test_sensor_with_invalid_constant_argument_raises_at_dag_parsing(arguments, message):
     with pytest.raises(InputError, match=message):
         TaskSensor(task_id="wait", browseract_task_id="1", **arguments)
 
@@ -325,7 +367,7 @@ def test_a_wrong_constant_is_an_error_while_the_dag_is_parsed(arguments, message
 needs_3_3 = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
 
 
-class TestWithoutAnyWorker:
+class TestStartFromTrigger:
     """The scheduler starts the trigger, and that ends the task."""
 
     @pytest.fixture(autouse=True)
@@ -363,7 +405,7 @@ class TestWithoutAnyWorker:
         return event, ti.xcoms
 
     @needs_3_3
-    def test_a_run_that_finishes_ends_the_task_with_its_output(self, emulator):
+    def test_sensor_started_from_trigger_succeeds_and_pushes_output_and_links(self, emulator):
         task_id = started(emulator)
         event, pushed = self.run(task_id)
         assert isinstance(event, TaskSuccessEvent)
@@ -373,20 +415,20 @@ class TestWithoutAnyWorker:
         assert pushed["_link_LiveViewLink"] == LiveViewLink.OVER
 
     @needs_3_3
-    def test_an_output_that_is_none_is_no_xcom(self, emulator):
+    def test_sensor_started_from_trigger_pushes_no_return_value_for_empty_output(self, emulator):
         task_id = started(emulator, PLAIN_TEXT, behaviour=lambda run: Output(""))
         event, pushed = self.run(task_id)
         assert isinstance(event, TaskSuccessEvent)
         assert "return_value" not in pushed
 
     @needs_3_3
-    def test_an_output_that_is_not_to_be_pushed_is_no_xcom(self, emulator):
+    def test_sensor_started_from_trigger_pushes_no_output_when_do_xcom_push_is_false(self, emulator):
         event, pushed = self.run(started(emulator), do_xcom_push=False)
         assert isinstance(event, TaskSuccessEvent)
         assert "return_value" not in pushed
 
     @needs_3_3
-    def test_an_output_that_others_are_mapped_over_is_left_to_a_worker(self, emulator):
+    def test_sensor_started_from_trigger_leaves_output_for_mapped_tasks_to_worker(self, emulator):
         event, pushed = self.run(started(emulator), mapped_over=True)
         assert not isinstance(event, TaskSuccessEvent)
         assert "return_value" not in pushed
@@ -400,7 +442,7 @@ class TestWithoutAnyWorker:
         ],
         ids=["a failed run", "another format"],
     )
-    def test_all_else_is_left_to_a_worker_which_has_the_right_error_for_it(
+    def test_sensor_started_from_trigger_leaves_failure_to_worker_which_raises_it(
         self, emulator, workflow, arguments, failure
     ):
         task_id = started(emulator, workflow)
@@ -411,14 +453,14 @@ class TestWithoutAnyWorker:
             sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
 
     @needs_3_3
-    def test_a_task_that_does_not_exist_fails_without_retries(self, emulator):
+    def test_sensor_started_from_trigger_fails_without_retry_for_unknown_task(self, emulator):
         event, _ = self.run("404")
         sensor = TaskSensor(task_id="wait", browseract_task_id="404", deferrable=True)
         with pytest.raises(AirflowFailException, match="Task is not exist"):
             sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
 
     @needs_3_3
-    def test_the_deadline_is_airflows_own_so_no_restart_moves_it(self, emulator):
+    def test_sensor_started_from_trigger_times_out_and_run_keeps_running(self, emulator):
         event, _ = self.run(started(emulator, duration=60.0), timeout=0.5)
         sensor = TaskSensor(task_id="wait", browseract_task_id=emulator.tasks[0].id, deferrable=True)
         with pytest.raises(AirflowSensorTimeout):
@@ -426,7 +468,7 @@ class TestWithoutAnyWorker:
         assert emulator.tasks[0].status == "running"
 
     @needs_3_3
-    def test_an_xcom_is_handed_to_the_triggerer_as_its_template(self):
+    def test_sensor_started_from_trigger_gets_xcom_argument_as_template(self):
         with DAG("elsewhere", schedule=None):
             begin = RunWorkflowOperator(task_id="begin", workflow_id="7", wait_for_completion=False)
             sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
@@ -454,16 +496,16 @@ class TestWithoutAnyWorker:
         ],
         ids=lambda arguments: ", ".join(arguments),
     )
-    def test_what_needs_a_worker_begins_in_one(self, arguments):
+    def test_sensor_with_option_that_needs_a_worker_does_not_start_from_trigger(self, arguments):
         given = {"browseract_task_id": "7", "deferrable": True, **arguments}
         assert not TaskSensor(task_id="wait", **given).start_from_trigger
 
-    def test_an_xcom_of_a_mapped_task_needs_a_worker(self):
+    def test_sensor_with_xcom_of_mapped_task_does_not_start_from_trigger(self):
         with DAG("elsewhere", schedule=None):
             begin = RunWorkflowOperator.partial(task_id="begin", wait_for_completion=False).expand(workflow_id=["7"])
             sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
         assert not sensor.start_from_trigger
 
-    @pytest.mark.skipif(TRIGGERS_START_TASKS, reason="Airflow 3.3 and later can do without a worker")
-    def test_before_airflow_3_3_each_sensor_begins_in_a_worker(self):
+    @pytest.mark.skipif(TRIGGERS_START_TASKS, reason="from Airflow 3.3 on no worker is needed")
+    def test_sensor_does_not_start_from_trigger_before_airflow_3_3(self):
         assert not TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True).start_from_trigger

@@ -10,6 +10,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
+from airflow_provider_browseract.hooks import following
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import waiting as waiting_for_runs
 from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
@@ -66,20 +67,20 @@ def start_short(emulator) -> str:
     return task_id
 
 
-def test_it_tells_once_that_the_run_has_ended(emulator):
+def test_task_trigger_fires_one_event_when_run_has_ended(emulator):
     task_id = start()
     event = wait(trigger(task_id))
     assert (event.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
 
 
-def test_made_anew_from_its_stored_arguments_it_is_the_same(emulator):
+def test_task_trigger_recreated_from_its_arguments_serializes_identically(emulator):
     original = trigger("7", first_poll_at=5.5, deadline=9.5)
     path, arguments = original.serialize()
     assert path == "airflow_provider_browseract.triggers.browseract.TaskTrigger"
     assert TaskTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
 
 
-def test_it_asks_nothing_before_its_first_moment(emulator):
+def test_task_trigger_does_not_poll_before_its_first_poll_time(emulator):
     task_id = start()
     first = time.time() + 0.4
     wait(trigger(task_id, first_poll_at=first))
@@ -87,20 +88,20 @@ def test_it_asks_nothing_before_its_first_moment(emulator):
     assert polls[0].at.timestamp() >= first
 
 
-def test_a_deadline_of_the_past_still_tells_a_run_that_ended(emulator):
+def test_task_trigger_with_past_deadline_still_reports_ended_run(emulator):
     task_id = start()
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     assert wait(trigger(task_id, deadline=time.time() - 60)).end is End.ENDED
 
 
-def test_the_deadline_is_told_and_the_run_left_to_the_operator(emulator):
+def test_task_trigger_reports_deadline_and_run_keeps_running(emulator):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     event = wait(trigger(start(), deadline=time.time() + 0.3))
     assert event.end is End.DEADLINE
     assert emulator.tasks[0].status == "running"
 
 
-def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
+def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
     task_id = start()
     emulator.fault("get-task", RequestFault.status(503), times=None)
     event = wait(trigger(task_id))
@@ -109,7 +110,7 @@ def test_a_service_that_stays_away_is_told_with_its_reason(emulator):
     assert "HTTP 503" in event.reason
 
 
-def test_a_large_output_is_left_to_the_worker_that_resumes(emulator, monkeypatch):
+def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
     monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
     emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
     made = trigger(start())
@@ -117,7 +118,7 @@ def test_a_large_output_is_left_to_the_worker_that_resumes(emulator, monkeypatch
     assert made._seen is None
 
 
-def test_a_connection_that_cannot_be_read_is_told_and_does_not_raise(emulator):
+def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
     event = wait(
         TaskTrigger(
             browseract_task_id="7",
@@ -133,7 +134,7 @@ def test_a_connection_that_cannot_be_read_is_told_and_does_not_raise(emulator):
 
 
 @pytest.mark.parametrize("end", ["cleanup", "cancel"])
-def test_the_end_of_the_triggerer_stops_no_run(emulator, end):
+def test_triggerer_shutdown_does_not_stop_the_run(emulator, end):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     task_id = start()
 
@@ -153,7 +154,7 @@ def test_the_end_of_the_triggerer_stops_no_run(emulator, end):
     assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
 
 
-class TestAQuestionToAPerson:
+class TestRequiredAction:
     @pytest.fixture
     def asked(self, emulator, people, monkeypatch):
         """A trigger whose run has paused, and of which a person has been asked."""
@@ -167,46 +168,46 @@ class TestAQuestionToAPerson:
         )
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
-    def test_that_is_answered_ends_the_wait_with_the_answer(self, people, asked, option):
+    def test_answered_required_action_ends_the_wait_with_the_answer(self, people, asked, option):
         people.answer(option)
         event = wait(asked())
         assert (event.end, event.woken_by, event.answered_by) == (End.ANSWERED, WokenBy.PERSON, "ada")
         assert event.answer is not None
         assert event.answer.option == option
 
-    def test_that_was_answered_too_early_ends_no_wait_before_its_first_moment(self, people, asked):
+    def test_required_action_answered_early_ends_the_wait_only_at_first_poll_time(self, people, asked):
         people.answer("Resume")
         first = time.time() + 0.4
         wait(asked(first_poll_at=first))
         assert time.time() >= first
 
     @pytest.mark.parametrize("default", ["resume", "stop"])
-    def test_that_nobody_answers_in_time_is_decided_and_closed(self, people, asked, default):
+    def test_unanswered_required_action_gets_default_answer_and_is_closed(self, people, asked, default):
         by = time.time() + 0.3
         event = wait(asked(answer_by=by, answer_default=default))
         assert time.time() >= by
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, default, None)
         assert people.question["chosen"] == [default.capitalize()]
 
-    def test_is_taken_back_when_someone_lets_the_run_go_on_in_browseract(self, emulator, people, asked):
+    def test_required_action_is_closed_when_run_is_resumed_in_browseract(self, emulator, people, asked):
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.set_workflow(HUMAN.id, duration=60.0)
         assert wait(asked()).end in (End.WENT_ON, End.ENDED)
         assert (people.question["chosen"], people.question["by"]) == (["Resume"], None)
 
-    def test_that_airflow_cannot_be_asked_about_goes_on_being_looked_after(self, people, asked, capfd):
+    def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, asked, capfd):
         people.away = RuntimeError("the API server is away")
         event = wait(asked(answer_by=time.time(), deadline=time.time() + 0.3))
         assert event.end is End.DEADLINE
         assert "could not be looked for: the API server is away" in "".join(capfd.readouterr())
 
-    def test_that_cannot_be_closed_does_no_harm(self, emulator, people, asked, capfd):
+    def test_run_end_is_reported_although_required_action_cannot_be_closed(self, emulator, people, asked, capfd):
         BrowserActHook().stop_task(emulator.tasks[0].id)
         people.away = RuntimeError("the API server is away")
         assert wait(asked()).end is End.ENDED
         assert "could not be closed: the API server is away" in "".join(capfd.readouterr())
 
-    def test_that_a_person_answered_while_it_was_closed_has_that_answer(self, emulator, people, asked, monkeypatch):
+    def test_answer_given_while_required_action_is_being_closed_is_reported(self, emulator, people, asked, monkeypatch):
         close = people._update
 
         def answered_meanwhile(**what):
@@ -217,7 +218,7 @@ class TestAQuestionToAPerson:
         event = wait(asked(deadline=time.time() + 0.3))
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
 
-    def test_is_waited_for_also_where_the_run_cannot_be_followed(self, people, asked, monkeypatch):
+    def test_required_action_is_handled_although_the_run_cannot_be_polled(self, people, asked, monkeypatch):
         async def away(*_):
             raise OSError("no secrets here")
 
@@ -226,13 +227,15 @@ class TestAQuestionToAPerson:
         people._ask("019ab3d5-0000-7000-8000-000000000001")
         assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
 
-    def test_with_an_answer_that_it_did_not_offer_is_told_as_a_failure(self, people, asked):
+    def test_required_action_answered_with_unknown_option_makes_trigger_give_up(self, people, asked):
         people.answer("Perhaps")
         event = wait(asked())
         assert event.end is End.GIVEN_UP
         assert "the answer is ['Perhaps']" in (event.reason or "")
 
-    def test_that_was_closed_by_another_trigger_was_answered_by_nobody(self, emulator, people, asked):
+    def test_required_action_closed_by_another_trigger_is_not_reported_as_answer_of_person(
+        self, emulator, people, asked
+    ):
         people.answer("Resume", by=None)
         assert wait(asked()).end is End.WENT_ON
         arguments = {"answer_by": time.time() + 60, "answer_default": "resume"}
@@ -242,8 +245,8 @@ class TestAQuestionToAPerson:
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.RESUME, None)
         assert wait(asked(answer_by=time.time() - 60, answer_default="stop")).end is End.WENT_ON
 
-    @pytest.mark.parametrize(("try_number", "closed"), [(1, False), (2, True)])
-    def test_that_an_earlier_try_left_open_is_closed(self, emulator, people, try_number, closed):
+    @pytest.mark.parametrize(("try_number", "closed"), [(1, False), (2, True)], ids=["first try", "retry"])
+    def test_required_action_left_open_by_earlier_try_is_closed_on_retry(self, emulator, people, try_number, closed):
         people._ask("019ab3d5-0000-7000-8000-000000000001")
         made = trigger(start_short(emulator), on_paused="ask")
         [question] = people.questions
@@ -251,16 +254,16 @@ class TestAQuestionToAPerson:
         assert wait(made).end is End.ENDED
         assert (people.question["chosen"] is not None) == closed
 
-    def test_is_closed_when_the_run_ends_so_that_it_is_not_asked_of_a_later_try(self, emulator, people, asked):
+    def test_required_action_is_closed_when_the_run_ends(self, emulator, people, asked):
         BrowserActHook().stop_task(emulator.tasks[0].id)
         assert wait(asked()).end is End.ENDED
         assert people.question["chosen"] == ["Stop"]
 
-    def test_is_closed_at_the_deadline(self, people, asked):
+    def test_required_action_is_closed_at_the_deadline(self, people, asked):
         assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
         assert people.question["chosen"] == ["Stop"]
 
-    def test_that_airflow_is_slow_to_tell_of_is_never_left_unheard(self, emulator, people, asked):
+    def test_slow_read_of_required_action_is_completed_and_not_cancelled(self, emulator, people, asked):
         # Before Airflow 3.3, the triggerer takes an answer that nobody waits for as that to its next question.
         people.delay = 0.5
         BrowserActHook().stop_task(emulator.tasks[0].id)
@@ -273,14 +276,15 @@ class TestAQuestionToAPerson:
         asyncio.run(asyncio.wait_for(story(), 20))
         assert people.looks[:2] == ["begun", "ended"]
 
-    def test_leaves_nothing_running_when_the_triggerer_ends(self, asked):
+    def test_cancelled_trigger_with_required_action_leaves_no_stray_asyncio_task(self, asked):
         async def die() -> None:
             pending = asyncio.ensure_future(asked().run().__anext__())
             await asyncio.sleep(0.2)
             pending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await pending
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+            # A question to Airflow that is under way comes to its end, as it should.
+            assert asyncio.all_tasks() - following._UNDER_WAY == {asyncio.current_task()}
 
         asyncio.run(die())
 
@@ -322,19 +326,25 @@ def waiting(emulator, airflow):
 
 
 @tells_of_kills
-class TestAKill:
+class TestKill:
     @pytest.mark.parametrize("state", ["failed", "success"])
-    def test_by_a_person_who_marked_the_waiting_task_stops_the_run(self, emulator, waiting, airflow, state):
+    def test_kill_of_task_instance_marked_failed_or_success_stops_the_run(self, emulator, waiting, airflow, state):
         airflow.state = state
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
-    def test_by_a_person_who_cleared_the_waiting_task_stops_the_run(self, emulator, waiting, airflow):
+    def test_kill_of_cleared_task_instance_stops_the_run(self, emulator, waiting, airflow):
         airflow.state, airflow.xcoms["task_id"] = "deferred", "the run of the next try"
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
-    def test_after_the_end_of_the_run_stops_nothing_and_says_so(self, emulator, waiting, capfd):
+    def test_kill_with_cancel_on_kill_false_does_not_stop_the_run(self, emulator, waiting, capfd):
+        waiting.cancel_on_kill = False
+        asyncio.run(waiting.on_kill())
+        assert emulator.tasks[0].status == "running"
+        assert f"{waiting.browseract_task_id} goes on, as it was asked for." in "".join(capfd.readouterr())
+
+    def test_kill_after_run_ended_sends_no_stop_and_logs_it(self, emulator, waiting, capfd):
         waiting.browseract_task_id = start_short(emulator)
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[1].status == "finished"
@@ -342,16 +352,14 @@ class TestAKill:
         said = "".join(capfd.readouterr())
         assert f"{waiting.browseract_task_id} is not stopped: it had already ended as finished." in said
 
-    def test_stops_the_run_even_if_it_cannot_be_learned_whether_it_still_goes(self, emulator, waiting, monkeypatch):
+    def test_kill_stops_the_run_although_its_status_cannot_be_read(self, emulator, waiting, monkeypatch):
         monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
         emulator.fault("get-task-status", RequestFault.status(500), times=None)
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("link", ["https://www.browseract.com/x", None], ids=["marked", "cleared"])
-    def test_whose_stop_fails_says_so_loudly_with_the_link_if_there_still_is_one(
-        self, emulator, waiting, airflow, capfd, link
-    ):
+    def test_kill_whose_stop_fails_logs_it_with_the_task_link_if_known(self, emulator, waiting, airflow, capfd, link):
         airflow.xcoms["_link_BrowserActTaskLink"] = link
         emulator.fault("stop-task", RequestFault.status(500), times=None)
         asyncio.run(waiting.on_kill())
@@ -359,7 +367,7 @@ class TestAKill:
         assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped (BrowserAct failed" in said
         assert f"until you stop it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
-    def test_whose_stop_hangs_does_not_hold_the_triggerer(self, emulator, waiting, monkeypatch, capfd):
+    def test_kill_whose_stop_hangs_returns_in_time_and_logs_it(self, emulator, waiting, monkeypatch, capfd):
         monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
         emulator.fault("stop-task", RequestFault.hung())
         began = time.monotonic()
@@ -367,7 +375,9 @@ class TestAKill:
         assert time.monotonic() - began < 5
         assert "could not be stopped (" in "".join(capfd.readouterr())
 
-    def test_ends_in_time_even_if_airflow_does_not_answer(self, emulator, waiting, airflow, monkeypatch, capfd):
+    def test_kill_returns_in_time_and_logs_when_airflow_does_not_respond(
+        self, emulator, waiting, airflow, monkeypatch, capfd
+    ):
         async def never(**_):
             await asyncio.sleep(3600)
 
@@ -379,8 +389,8 @@ class TestAKill:
         assert emulator.tasks[0].status == "running"
         assert "was not stopped within 0.2 seconds. The triggerer keeps trying" in "".join(capfd.readouterr())
 
-    @pytest.mark.parametrize("bounded", [False, True], ids=["as it is", "with Airflow's time limit around it"])
-    def test_is_not_cut_off_by_airflows_repeated_cancels(self, emulator, waiting, bounded):
+    @pytest.mark.parametrize("bounded", [False, True], ids=["no time limit", "Airflow's time limit"])
+    def test_kill_stops_the_run_despite_repeated_cancels_by_airflow(self, emulator, waiting, bounded):
         async def kill() -> None:
             on_kill = waiting.on_kill()
             under_way = asyncio.ensure_future(asyncio.wait_for(on_kill, 30) if bounded else on_kill)
@@ -394,23 +404,23 @@ class TestAKill:
 
 
 @tells_of_kills
-class TestAKillThatIsNone:
+class TestKillOfResumedTask:
     """Airflow calls the end of a trigger a kill also where the task is still waited for."""
 
-    def test_leaves_the_run_alone_if_a_callback_had_ended_this_very_wait(self, emulator, waiting, airflow, capfd):
+    def test_kill_does_not_stop_run_when_callback_ended_this_wait(self, emulator, waiting, airflow, capfd):
         airflow.state = "scheduled"
         airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert "a callback has resumed the Airflow task" in "".join(capfd.readouterr())
 
-    def test_stops_the_run_if_the_note_is_about_an_earlier_wait(self, emulator, waiting, airflow):
+    def test_kill_stops_run_when_callback_ended_an_earlier_wait(self, emulator, waiting, airflow):
         airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at - 60}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
-    @pytest.mark.parametrize("own", [True, False], ids=["to its question", "to one of an earlier try"])
-    def test_leaves_the_run_alone_if_the_answer_of_a_person_has_resumed_the_task(
+    @pytest.mark.parametrize("own", [True, False], ids=["own Required Action", "Required Action of earlier try"])
+    def test_kill_does_not_stop_run_when_answer_resumed_the_task_instance(
         self, emulator, waiting, airflow, people, capfd, own
     ):
         airflow.state = "scheduled"
@@ -423,7 +433,9 @@ class TestAKillThatIsNone:
         assert "the answer of a person has resumed the Airflow task" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("what", ["marked", "cleared", "answered before"])
-    def test_stops_the_run_if_nobody_has_answered(self, emulator, waiting, airflow, people, what):
+    def test_kill_stops_run_when_required_action_was_not_answered_in_this_wait(
+        self, emulator, waiting, airflow, people, what
+    ):
         people._ask(waiting.task_instance.id)
         if what == "answered before":
             people.answer("Resume")
@@ -434,15 +446,13 @@ class TestAKillThatIsNone:
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize("state", ["deferred", "running"])
-    def test_leaves_the_run_alone_if_another_triggerer_or_a_worker_waits_for_it(
-        self, emulator, waiting, airflow, state, capfd
-    ):
+    def test_kill_does_not_stop_run_when_task_instance_waits_elsewhere(self, emulator, waiting, airflow, state, capfd):
         airflow.state = state
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert "the Airflow task waits for it elsewhere" in "".join(capfd.readouterr())
 
-    def test_stops_no_run_on_a_guess_and_says_so(self, emulator, waiting, airflow, capfd):
+    def test_kill_does_not_stop_run_and_logs_it_when_airflow_is_unreachable(self, emulator, waiting, airflow, capfd):
         airflow.fails = RuntimeError("the API server is away")
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"

@@ -73,7 +73,7 @@ def supervisor(monkeypatch) -> Supervisor:
 
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 1}}
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 10}}
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
     return browseract_emulator.emulator
@@ -118,34 +118,34 @@ def run(task_id: str, *, try_number: int = 1, output_format: str = "auto", **tas
     return event
 
 
-class TestXComsOfAnEarlierRun:
+class TestXComsOfEarlierRun:
     """Someone has cleared the task, and Airflow deletes the XComs only of a task that it starts in a worker."""
 
-    def test_are_deleted_so_that_no_result_of_another_browseract_task_is_passed_on(self, emulator, supervisor):
+    def test_stale_xcoms_are_deleted_when_cleared_sensor_succeeds(self, emulator, supervisor):
         supervisor.xcoms.update(STALE)
         event = run(started(emulator, ""), try_number=2)
         assert isinstance(event, TaskSuccessEvent)
         assert not {"return_value", "output_text", "output_files"} & supervisor.xcoms.keys()
         assert supervisor.xcoms["task"]["status"] == "finished"
 
-    def test_are_deleted_before_the_wait_so_that_not_even_a_failed_task_has_them(self, emulator, supervisor):
+    def test_stale_return_value_is_deleted_even_when_cleared_sensor_fails(self, emulator, supervisor):
         supervisor.xcoms.update(STALE)
         emulator.set_workflow(ORDERS.id, outcome="failed")
         assert not isinstance(run(started(emulator), try_number=2), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 
-    def test_are_not_looked_for_at_the_first_try_which_has_none(self, emulator, supervisor):
+    def test_first_try_of_sensor_does_not_search_for_stale_xcoms(self, emulator, supervisor):
         run(started(emulator))
         assert supervisor.looked_for == []
         assert supervisor.xcoms["return_value"]["logged_in"] is False
 
-    def test_that_cannot_be_deleted_at_first_are_deleted_before_the_task_succeeds(self, emulator, supervisor):
+    def test_stale_xcoms_not_deletable_at_first_are_deleted_before_success(self, emulator, supervisor):
         supervisor.xcoms.update(STALE)
         supervisor.fail = {DeleteXCom: 1}
         assert isinstance(run(started(emulator, ""), try_number=2), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 
-    def test_that_cannot_be_deleted_at_all_leave_the_end_to_a_worker(self, emulator, supervisor):
+    def test_stale_xcoms_that_trigger_cannot_delete_are_deleted_by_worker(self, emulator, supervisor):
         supervisor.xcoms.update(STALE)
         supervisor.fail = {DeleteXCom: 1000}
         task_id = started(emulator, "")
@@ -160,7 +160,7 @@ class TestXComsOfAnEarlierRun:
         assert sensor.resume_execution("execute_complete", {"event": event.payload}, context) is None
         assert "return_value" not in supervisor.xcoms
 
-    def test_stay_where_a_worker_began_the_task_and_has_pushed_them_itself(self, emulator, supervisor):
+    def test_resumed_sensor_that_started_in_worker_does_not_search_for_stale_xcoms(self, emulator, supervisor):
         sensor = TaskSensor(
             task_id="wait", browseract_task_id=started(emulator), deferrable=True, start_from_trigger=False
         )
@@ -169,31 +169,31 @@ class TestXComsOfAnEarlierRun:
         assert supervisor.looked_for == []
 
 
-class TestTheResult:
-    def test_that_airflow_cannot_store_is_passed_on_as_text(self, emulator, supervisor):
+class TestSensorResult:
+    def test_result_that_airflow_cannot_store_is_pushed_as_text(self, emulator, supervisor):
         text = '[{"__id__": "a1"}]'
         assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)
         assert supervisor.xcoms["return_value"] == text
 
-    def test_that_is_large_is_left_to_a_worker(self, emulator, supervisor, monkeypatch):
+    def test_large_result_is_left_to_worker(self, emulator, supervisor, monkeypatch):
         monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
         assert not isinstance(run(started(emulator, "x" * 20_000)), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 
-    def test_with_multiple_outputs_is_left_to_a_worker_which_pushes_each_of_them(self, emulator, supervisor):
+    def test_result_with_multiple_outputs_is_left_to_worker(self, emulator, supervisor):
         assert not isinstance(run(started(emulator), multiple_outputs=True), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 
-    def test_that_cannot_be_pushed_is_left_to_a_worker(self, emulator, supervisor):
+    def test_result_that_cannot_be_pushed_is_left_to_worker(self, emulator, supervisor):
         supervisor.refused_keys = {"return_value"}
         assert not isinstance(run(started(emulator)), TaskSuccessEvent)
 
-    def test_is_passed_on_although_links_and_facts_cannot_be_stored(self, emulator, supervisor):
+    def test_result_is_pushed_although_links_and_facts_cannot_be_stored(self, emulator, supervisor):
         supervisor.refused_keys = {"task", "_link_BrowserActTaskLink", "_link_LiveViewLink"}
         assert isinstance(run(started(emulator)), TaskSuccessEvent)
         assert list(supervisor.xcoms) == ["return_value"]
 
-    def test_of_the_wrong_format_is_left_to_a_worker_which_keeps_the_text(self, emulator, supervisor):
+    def test_result_in_wrong_format_is_left_to_worker_which_keeps_the_text(self, emulator, supervisor):
         task_id = started(emulator, "{")
         event = run(task_id, output_format="json")
         sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, output_format="json")
@@ -202,7 +202,7 @@ class TestTheResult:
             sensor.resume_execution("execute_complete", {"event": event.payload}, {"ti": ti})
         assert ti.xcoms["output_text"] == "{"
 
-    def test_that_a_slow_backend_stores_does_not_hold_up_other_triggers(self, emulator, supervisor, monkeypatch):
+    def test_slow_push_of_result_does_not_block_other_triggers(self, emulator, supervisor, monkeypatch):
         storing, others_went_on = threading.Event(), threading.Event()
         send = supervisor.send
 

@@ -21,7 +21,7 @@ from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 @pytest.fixture
 def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.1, "read_timeout": 0.5}}
+    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.1, "read_timeout": 10}}
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(triggers, "PERSIST_GRACE", 0.05)
     monkeypatch.setattr(triggers, "SHORTEST_INTERVAL", 0.01)
@@ -125,7 +125,7 @@ def run(story) -> None:
     asyncio.run(asyncio.wait_for(story, 30))
 
 
-def test_each_task_that_ends_is_told_once_whoever_started_it(emulator):
+def test_watcher_reports_each_ended_task_once(emulator):
     async def story():
         end(emulator)
         async with Watch(emulator).watching() as watch:
@@ -142,7 +142,7 @@ def test_each_task_that_ends_is_told_once_whoever_started_it(emulator):
     run(story())
 
 
-def test_what_ended_since_the_last_look_is_told_in_one_event_since_airflow_can_miss_a_second_one(emulator):
+def test_restarted_watcher_reports_all_tasks_ended_meanwhile_in_one_event(emulator):
     async def story():
         state = State()
         async with Watch(emulator, state).watching():
@@ -156,7 +156,7 @@ def test_what_ended_since_the_last_look_is_told_in_one_event_since_airflow_can_m
     run(story())
 
 
-def test_only_the_wanted_workflow_and_ends_are_told(emulator):
+def test_watcher_reports_only_matching_workflow_and_status(emulator):
     async def story():
         async with (
             Watch(emulator, workflow_id=ORDERS.id).watching() as orders,
@@ -170,7 +170,7 @@ def test_only_the_wanted_workflow_and_ends_are_told(emulator):
     run(story())
 
 
-def test_alone_as_before_airflow_3_3_it_does_the_same(emulator):
+def test_watcher_without_shared_stream_reports_ended_task(emulator):
     async def story():
         events: Any = TaskFinishedTrigger(poll_interval=0.05).run()
         first = asyncio.ensure_future(anext(events))
@@ -182,7 +182,7 @@ def test_alone_as_before_airflow_3_3_it_does_the_same(emulator):
     run(story())
 
 
-def test_a_run_that_was_going_before_is_told_when_it_ends(emulator):
+def test_watcher_reports_end_of_run_started_before_the_watcher(emulator):
     async def story():
         emulator.set_workflow(ORDERS.id, duration=60.0)
         task_id = BrowserActHook().run_task(ORDERS.id).id
@@ -194,8 +194,8 @@ def test_a_run_that_was_going_before_is_told_when_it_ends(emulator):
     run(story())
 
 
-class TestAfterARestart:
-    def test_what_ended_meanwhile_is_told_and_nothing_twice(self, emulator):
+class TestWatcherRestart:
+    def test_restarted_watcher_reports_task_ended_meanwhile_and_none_twice(self, emulator):
         async def story():
             state = State()
             async with Watch(emulator, state).watching() as watch:
@@ -210,7 +210,7 @@ class TestAfterARestart:
 
         run(story())
 
-    def test_an_end_whose_event_airflow_may_not_have_is_told_again(self, emulator, monkeypatch):
+    def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, emulator, monkeypatch):
         async def story():
             state = State()
             monkeypatch.setattr(triggers, "PERSIST_GRACE", 3600.0)
@@ -223,7 +223,7 @@ class TestAfterARestart:
 
         run(story())
 
-    def test_without_a_state_as_before_airflow_3_3_only_what_ends_from_then_on_is_told(self, emulator):
+    def test_restarted_watcher_without_stored_state_reports_only_later_ends(self, emulator):
         async def story():
             async with Watch(emulator).watching():
                 pass
@@ -238,8 +238,9 @@ class TestAfterARestart:
     @pytest.mark.parametrize(
         ("kept", "why"),
         [({"floor": 1e12, "told": {}}, "it is from the future"), ("nonsense", "it cannot be understood")],
+        ids=["from the future", "unreadable"],
     )
-    def test_with_a_cursor_from_the_future_or_none_it_begins_anew_and_says_so(self, emulator, kept, why, capfd):
+    def test_watcher_with_invalid_cursor_starts_anew_and_logs_it(self, emulator, kept, why, capfd):
         async def story():
             state = State()
             watch = Watch(emulator, state)
@@ -254,7 +255,7 @@ class TestAfterARestart:
         run(story())
         assert f"What was told before cannot be used: {why}" in "".join(capfd.readouterr())
 
-    def test_a_state_that_cannot_be_read_for_a_moment_is_asked_again(self, emulator):
+    def test_restarted_watcher_retries_reading_its_state(self, emulator):
         async def story():
             state = State()
             async with Watch(emulator, state).watching():
@@ -267,7 +268,7 @@ class TestAfterARestart:
 
         run(story())
 
-    def test_who_watches_for_something_else_begins_anew(self, emulator):
+    def test_restarted_watcher_with_other_status_filter_starts_anew(self, emulator):
         async def story():
             state = State()
             async with Watch(emulator, state, status="finished").watching():
@@ -280,7 +281,7 @@ class TestAfterARestart:
         run(story())
 
 
-def test_a_state_that_cannot_be_written_ends_nothing(emulator, capfd):
+def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(emulator, capfd):
     async def story():
         state = State()
         async with Watch(emulator, state).watching() as watch:
@@ -297,7 +298,7 @@ def test_a_state_that_cannot_be_written_ends_nothing(emulator, capfd):
     )
 
 
-def test_a_service_that_is_away_is_asked_again_and_again(emulator, caplog):
+def test_watcher_keeps_polling_while_service_is_down_and_reports_ended_task(emulator, caplog):
     async def story():
         async with Watch(emulator).watching() as watch:
             emulator.fault("list-tasks", RequestFault.status(503), times=None)
@@ -311,9 +312,7 @@ def test_a_service_that_is_away_is_asked_again_and_again(emulator, caplog):
     run(story())
 
 
-def test_a_key_that_was_changed_in_the_connection_is_used_after_the_first_refusal(
-    emulator, browseract_emulator, monkeypatch
-):
+def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator, browseract_emulator, monkeypatch):
     async def story():
         wrong = {**browseract_emulator.connection, "password": "app-wrong"}
         right = json.dumps(browseract_emulator.connection)
@@ -329,7 +328,7 @@ def test_a_key_that_was_changed_in_the_connection_is_used_after_the_first_refusa
     run(story())
 
 
-def test_fifty_watchers_of_one_connection_ask_once_per_interval(emulator):
+def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
     """With Airflow's own distribution of shared streams (3.3 and later)."""
     streams = pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 nothing is shared")
 
@@ -360,21 +359,21 @@ def test_fifty_watchers_of_one_connection_ask_once_per_interval(emulator):
     run(story())
 
 
-def test_watchers_share_their_questions_only_with_the_same_connection_and_interval():
+def test_watchers_share_polls_only_with_same_connection_and_interval():
     key = TaskFinishedTrigger().shared_stream_key()
     assert TaskFinishedTrigger(workflow_id="7", status="failed").shared_stream_key() == key
     assert TaskFinishedTrigger(browseract_conn_id="other").shared_stream_key() != key
     assert TaskFinishedTrigger(poll_interval=15).shared_stream_key() != key
 
 
-def test_made_anew_from_its_stored_arguments_it_is_the_same():
+def test_watcher_trigger_recreated_from_its_arguments_serializes_identically():
     original = TaskFinishedTrigger(workflow_id="7", status=["failed", "finished"], poll_interval=30)
     path, arguments = original.serialize()
     assert path == "airflow_provider_browseract.triggers.browseract.TaskFinishedTrigger"
     assert TaskFinishedTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
 
 
-def test_it_is_taken_by_an_asset_watcher():
+def test_asset_watcher_accepts_task_finished_trigger():
     asset = Asset("orders", watchers=[AssetWatcher(name="browseract", trigger=TaskFinishedTrigger())])
     assert asset.watchers[0].trigger.serialize()[1]["status"] == ["finished", "canceled", "failed"]
 
@@ -389,7 +388,8 @@ def test_it_is_taken_by_an_asset_watcher():
         # Airflow can miss an event that follows another within moments.
         ({"poll_interval": 9}, "poll_interval is 9. Give 10 seconds at least"),
     ],
+    ids=["status running", "no status", "empty workflow id", "poll_interval 0", "poll_interval 9"],
 )
-def test_an_argument_that_cannot_be_used_is_refused_when_the_dag_is_parsed(arguments, message):
+def test_watcher_with_invalid_argument_raises_input_error(arguments, message):
     with pytest.raises(InputError, match=message):
         TaskFinishedTrigger(**arguments)

@@ -37,7 +37,7 @@ def arranged(base_url="https://airflow.example.com", waiting=WAITING, api_base_u
     )
 
 
-class TestATaskInstanceInAnAddress:
+class TestTaskInstanceInUrl:
     @pytest.mark.parametrize(
         "waiting",
         [
@@ -45,8 +45,9 @@ class TestATaskInstanceInAnAddress:
             WaitingTask("täglich", "manual / 100 % ?#", "発注", -1),
             WaitingTask("d" * 250, "r" * 250, "t" * 250, 1023),
         ],
+        ids=["plain", "non-ASCII", "longest"],
     )
-    def test_comes_out_as_it_went_in(self, waiting):
+    def test_task_instance_encoded_in_callback_url_is_decoded_unchanged(self, waiting):
         part = waiting.encode()
         assert WaitingTask.decode(part) == waiting
         assert part.isascii()
@@ -79,34 +80,63 @@ class TestATaskInstanceInAnAddress:
             base64.urlsafe_b64encode(b"\xff\xfe").decode(),
             base64.urlsafe_b64encode(b"1" * 5000).decode(),
         ],
+        ids=[
+            "empty",
+            "one character",
+            "percent",
+            "non-ASCII",
+            "path",
+            "null",
+            "object",
+            "three items",
+            "map index as text",
+            "map index as bool",
+            "map index as float",
+            "task id null",
+            "null character",
+            "surrogate",
+            "emoji",
+            "task id too long",
+            "map index -2",
+            "map index 2**31",
+            "map index 10**30",
+            "five items",
+            "deep nesting",
+            "not UTF-8",
+            "5000 digits",
+        ],
     )
-    def test_anything_else_is_refused(self, part):
+    def test_invalid_task_instance_in_callback_url_is_refused(self, part):
         with pytest.raises(ValueError):  # noqa: PT011 - the words come from several libraries
             WaitingTask.decode(part)
 
-    def test_has_one_spelling_only(self):
+    def test_task_instance_encoded_with_other_json_spacing_is_refused(self):
         spaced = base64.urlsafe_b64encode(b'["shop", "run", "task", 1]').decode().rstrip("=")
         with pytest.raises(ValueError, match="no task instance"):
             WaitingTask.decode(spaced)
         assert WaitingTask.decode(WAITING.encode()).encode() == WAITING.encode()
 
 
-class TestATokenIs:
-    def test_of_256_bits_and_never_the_same(self):
+class TestCallbackToken:
+    def test_callback_token_has_256_bits_and_does_not_repeat(self):
         tokens = {new_token() for _ in range(100)}
         assert len(tokens) == 100
         assert all(is_token(token) and len(base64.urlsafe_b64decode(token + "=")) == 32 for token in tokens)
 
-    @pytest.mark.parametrize("text", ["", "short", "x" * 42, "x" * 44, "x" * 42 + "/", "x" * 43 + "\n"])
-    def test_told_from_other_text_by_its_form(self, text):
+    @pytest.mark.parametrize(
+        "text",
+        ["", "short", "x" * 42, "x" * 44, "x" * 42 + "/", "x" * 43 + "\n"],
+        ids=["empty", "short", "42 characters", "44 characters", "slash", "line break"],
+    )
+    def test_text_of_another_form_is_not_a_callback_token(self, text):
         assert not is_token(text)
 
-    def test_stored_as_its_digest(self):
+    def test_digest_of_callback_token_is_sha256(self):
         assert digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-class TestAnAddress:
-    def test_leads_to_the_route_below_the_path_of_the_base_url(self):
+class TestCallbackUrl:
+    def test_callback_url_is_route_below_the_path_of_webhook_base_url(self):
         for base_url in ("https://airflow.example.com/team-a", "https://airflow.example.com/team-a/"):
             callback = arranged(base_url)
             assert callback.callback_url == (
@@ -114,14 +144,14 @@ class TestAnAddress:
             )
             assert callback.token_sha256 == digest(callback.token)
 
-    def test_is_new_for_each_run(self):
+    def test_each_arranged_callback_url_is_different(self):
         assert arranged().callback_url != arranged().callback_url
 
-    def test_keeps_its_token_out_of_its_description(self):
+    def test_callback_token_is_not_in_repr(self):
         callback = arranged()
         assert callback.token not in repr(callback)
 
-    def test_goes_where_the_user_has_no_receiver(self):
+    def test_callback_url_is_put_where_the_user_has_set_no_url(self):
         free = arranged()
         assert (free.callback_url[:8], free.status_change_callback_url) == ("https://", None)
         mine = "https://mine.example.com/end"
@@ -132,7 +162,7 @@ class TestAnAddress:
         assert callback.callback_url.endswith(callback.token)
         assert callback.status_change_callback_url == mine
 
-    def test_is_not_made_where_both_places_are_taken(self):
+    def test_callback_urls_both_set_by_user_raise_no_callback_error(self):
         mine = "https://mine.example.com/end"
         with pytest.raises(NoCallbackError, match="both in use"):
             arranged(callback_url=mine, status_change_callback_url=mine)
@@ -150,30 +180,31 @@ class TestAnAddress:
             ("http://localhost:8080", "localhost, which BrowserAct cannot reach"),
             ("https://airflow.example.com/" + "x" * 2000, "BrowserAct takes at most 2048"),
         ],
+        ids=["ftp", "no schema", "no host", "query", "fragment", "login", "private address", "localhost", "too long"],
     )
-    def test_that_browseract_would_not_take_is_refused_with_its_source_named(self, base_url, problem):
+    def test_invalid_webhook_base_url_is_refused_naming_its_connection_field(self, base_url, problem):
         with pytest.raises(InputError, match=problem) as refused:
             arranged(base_url)
         assert "webhook_base_url of connection 'browseract_default'" in str(refused.value)
         assert "secret" not in str(refused.value)
 
-    def test_may_be_private_where_the_api_is(self):
+    def test_private_callback_url_is_accepted_when_api_is_private(self):
         callback = arranged("http://127.0.0.1:8080", api_base_url="http://127.0.0.1:9000")
         assert callback.callback_url.startswith("http://127.0.0.1:8080/browseract/")
 
-    def test_is_not_made_of_names_that_are_too_long_for_one(self):
+    def test_task_instance_names_too_long_for_callback_url_raise_no_callback_error(self):
         with pytest.raises(NoCallbackError, match=r"The callback address made from webhook_base_url .* 2048"):
             arranged(waiting=WaitingTask("発" * 250, "発" * 250, "発" * 250, -1))
 
-    def test_is_not_made_of_names_that_some_database_cannot_be_asked_for(self):
+    def test_task_instance_name_with_emoji_raises_no_callback_error(self):
         with pytest.raises(NoCallbackError, match="do not fit into a callback address"):
             arranged(waiting=WaitingTask("shop", "run", "🛒", -1))
 
 
-class TestTheXComOfAWait:
+class TestWaitXCom:
     ARGUMENTS: dict[str, Any] = {"first_poll_at": 1795647413.0294871, TOKEN_KEY: "0" * 64, "deadline": 1.0}
 
-    def test_that_a_callback_ended_names_that_wait_and_the_digest(self):
+    def test_wait_xcom_of_callback_names_its_wait_and_token_digest(self):
         wait = resumed_wait(self.ARGUMENTS)
         assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", "0" * 64)
         assert is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
@@ -190,9 +221,19 @@ class TestTheXComOfAWait:
             {"woken_by": "callback", "first_poll_at": 1795647412.0294871},
             {"woken_by": "poll", "first_poll_at": 1795647413.0294871},
         ],
+        ids=[
+            "no XCom",
+            "text",
+            "empty",
+            "still waiting",
+            "no first poll",
+            "first poll null",
+            "another wait",
+            "ended by poll",
+        ],
     )
-    def test_of_another_wait_or_another_end_does_not_name_it(self, wait):
+    def test_wait_xcom_of_another_wait_or_without_callback_does_not_match(self, wait):
         assert not is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
 
-    def test_names_the_wait_in_a_database_that_rounds(self):
+    def test_wait_xcom_matches_its_wait_after_database_rounds_the_time(self):
         assert is_resumed_wait({"woken_by": "callback", "first_poll_at": 1795647413.02949}, 1795647413.0294871)

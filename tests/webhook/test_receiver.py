@@ -64,25 +64,25 @@ async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) ->
     return answer.status_code, answer.json()["outcome"]
 
 
-class TestACallbackForATaskThatWaits:
-    async def test_resumes_it(self, client, deferred, counted):
+class TestCallbackForWaitingTask:
+    async def test_callback_resumes_deferred_task_instance(self, client, deferred, counted):
         assert await call(client, deferred.path) == (200, "resumed")
         assert deferred.state == "scheduled"
         assert counted == ["browseract.callback.resumed"]
 
-    async def test_hands_on_what_the_operator_needs_and_nothing_of_its_body(self, client, deferred):
+    async def test_resume_event_of_callback_takes_nothing_from_its_body(self, client, deferred):
         await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0})
         assert WaitEvent.read(deferred.resumed_with) == WaitEvent(
             "7", End.ENDED, deferred.deadline, WokenBy.CALLBACK, digest(deferred.token)
         )
 
-    async def test_marks_the_wait_as_ended_so_that_the_cancelled_trigger_does_not_stop_the_run(self, client, deferred):
+    async def test_callback_marks_its_wait_as_ended_in_wait_xcom(self, client, deferred):
         await call(client, deferred.path)
         wait = deferred.xcoms[WAIT_XCOM]
         assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", digest(deferred.token))
         assert is_resumed_wait(wait, deferred.first_poll_at)
 
-    async def test_marks_only_the_wait_that_it_ended(self, client, deferred):
+    async def test_callback_marks_only_the_wait_that_it_ended(self, client, deferred):
         earlier, ids = deferred.first_poll_at, []
         for _ in range(2):
             # Airflow uses the ids of triggers again.
@@ -94,7 +94,7 @@ class TestACallbackForATaskThatWaits:
         assert is_resumed_wait(wait, deferred.first_poll_at)
         assert not is_resumed_wait(wait, earlier)
 
-    async def test_finds_the_current_of_several_tries(self, client, deferred):
+    async def test_callback_resumes_the_current_try(self, client, deferred):
         for _ in range(2):
             deferred.next_try()
             deferred.defer()
@@ -118,8 +118,22 @@ class TestACallbackForATaskThatWaits:
             b'{"status": "exploded"}',
             b'{"data": {"status": "canceled"}}',
         ],
+        ids=[
+            "empty",
+            "cut off",
+            "null",
+            "list",
+            "not UTF-8",
+            "unclosed text",
+            "deep nesting",
+            "status null",
+            "status list",
+            "status unknown",
+            "status exploded",
+            "only data",
+        ],
     )
-    async def test_needs_no_body_that_can_be_understood(self, client, deferred, body):
+    async def test_callback_with_unusual_body_resumes_task_instance(self, client, deferred, body):
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
 
@@ -133,14 +147,17 @@ class TestACallbackForATaskThatWaits:
             "text/plain;charset=UTF-8",
             "application/x-www-form-urlencoded",
         ],
+        ids=["no content type", "JSON with charset", "problem JSON", "plain text", "form"],
     )
-    async def test_may_have_any_content_type(self, client, deferred, content_type):
+    async def test_callback_with_any_content_type_is_accepted(self, client, deferred, content_type):
         headers = {} if content_type is None else {"Content-Type": content_type}
         assert (await client.post(deferred.path, content=b"{}", headers=headers)).status_code == 200
 
     @pytest.mark.parametrize("status", ["created", "running", "pausing", "paused"])
     @pytest.mark.parametrize("wrapped", [False, True], ids=["as the task", "in the envelope"])
-    async def test_is_ignored_if_it_says_that_the_run_goes_on(self, client, deferred, counted, status, wrapped):
+    async def test_callback_with_status_of_unfinished_run_leaves_task_instance_deferred(
+        self, client, deferred, counted, status, wrapped
+    ):
         body = {"id": "7", "status": status}
         assert await call(client, deferred.path, {"code": 0, "data": body} if wrapped else body) == (
             200,
@@ -149,26 +166,26 @@ class TestACallbackForATaskThatWaits:
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.run_goes_on"]
 
-    async def test_is_turned_away_within_the_grace_after_the_deferral(self, client, deferred, counted):
+    async def test_callback_within_grace_after_deferral_is_answered_202_too_early(self, client, deferred, counted):
         deferred.defer(ago=CORE_RACE_GRACE - 2)
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.too_early"]
 
-    async def test_is_ignored_after_several_that_were_no_end_of_the_run(self, client, deferred, counted):
+    async def test_callback_is_ignored_when_limit_of_callbacks_in_vain_is_reached(self, client, deferred, counted):
         deferred.defer(hints_in_vain=HINTS - 1)
         assert await call(client, deferred.path) == (200, "resumed")
         deferred.defer(hints_in_vain=HINTS)
         assert await call(client, deferred.path) == (200, "ignored")
         assert deferred.state == "deferred"
 
-    async def test_resumes_it_once_the_grace_is_over(self, client, deferred):
+    async def test_callback_after_grace_resumes_task_instance(self, client, deferred):
         deferred.defer(ago=CORE_RACE_GRACE + 0.1)
         assert await call(client, deferred.path) == (200, "resumed")
 
 
-class TestACallbackForATaskThatDoesNotWait:
-    async def test_comes_a_second_time(self, client, deferred, counted):
+class TestCallbackWithoutWaitingTask:
+    async def test_second_callback_is_answered_already_resumed_and_changes_nothing(self, client, deferred, counted):
         await call(client, deferred.path)
         event = deferred.resumed_with
         assert await call(client, deferred.path) == (200, "already resumed")
@@ -178,36 +195,42 @@ class TestACallbackForATaskThatDoesNotWait:
         assert deferred.resumed_with == event
         assert counted[1:] == ["browseract.callback.already_resumed"] * 2
 
-    async def test_comes_a_second_time_after_the_worker_has_described_what_ended_the_wait(self, client, deferred):
+    async def test_second_callback_after_worker_updated_wait_xcom_is_answered_already_resumed(self, client, deferred):
         await call(client, deferred.path)
         deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
         deferred.describe_wait(woken_by="callback", seconds_after_end=1.0)
         assert await call(client, deferred.path) == (200, "already resumed")
 
-    async def test_comes_after_the_worker_has_described_that_a_poll_ended_the_wait(self, client, deferred):
+    async def test_callback_after_poll_was_recorded_in_wait_xcom_is_answered_not_waiting(self, client, deferred):
         deferred.change(lambda ti: setattr(ti, "trigger_id", None))
         deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
         deferred.describe_wait(woken_by="poll", seconds_after_end=1.0)
         assert await call(client, deferred.path) == (200, "not waiting")
 
-    @pytest.mark.parametrize("wait", [None, "text", "{", ["x"], {}, {TOKEN_KEY: None}, {TOKEN_KEY: 7}])
-    async def test_finds_no_wait_described(self, client, deferred, wait):
+    @pytest.mark.parametrize(
+        "wait",
+        [None, "text", "{", ["x"], {}, {TOKEN_KEY: None}, {TOKEN_KEY: 7}],
+        ids=["no XCom", "text", "cut off", "list", "empty", "token null", "token number"],
+    )
+    async def test_callback_for_task_instance_with_invalid_wait_xcom_is_answered_404(self, client, deferred, wait):
         deferred.start()
         deferred.push(WAIT_XCOM, wait)
         assert await call(client, deferred.path) == (404, "unknown")
 
-    async def test_finds_the_description_stored_as_json_text(self, client, deferred):
+    async def test_callback_finds_wait_xcom_stored_as_json_text(self, client, deferred):
         deferred.start()
         deferred.push(WAIT_XCOM, {TOKEN_KEY: digest(deferred.token)}, as_text=True)
         assert await call(client, deferred.path) == (202, "too early")
 
-    async def test_comes_while_the_run_is_being_started(self, client, deferred):
+    async def test_callback_during_start_is_answered_too_early(self, client, deferred):
         deferred.start()
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "running"
 
     @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "success", "failed", "up_for_retry"])
-    async def test_comes_after_a_poll_had_resumed_it(self, client, deferred, counted, state):
+    async def test_callback_after_poll_resumed_task_instance_is_answered_not_waiting(
+        self, client, deferred, counted, state
+    ):
         def resumed_by_its_trigger(ti):
             ti.trigger_id, ti.state = None, TaskInstanceState(state)
 
@@ -216,7 +239,7 @@ class TestACallbackForATaskThatDoesNotWait:
         assert deferred.state == state
         assert counted == ["browseract.callback.not_waiting"]
 
-    async def test_finds_it_waiting_for_the_trigger_of_another_provider(self, client, deferred):
+    async def test_callback_does_not_resume_trigger_of_another_provider(self, client, deferred):
         from airflow.utils.session import create_session
 
         trigger_id = deferred.defer()
@@ -227,7 +250,7 @@ class TestACallbackForATaskThatDoesNotWait:
         assert await call(client, deferred.path) == (200, "not waiting")
         assert deferred.state == "deferred"
 
-    async def test_loses_the_race_against_the_trigger(self, client, deferred, monkeypatch):
+    async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
         claim = resume._claim
 
         def after_the_trigger(session, wait, now):
@@ -242,7 +265,7 @@ class TestACallbackForATaskThatDoesNotWait:
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
 
 
-class TestACallbackThatIsNotFromBrowserAct:
+class TestForgedCallback:
     @pytest.fixture
     def forged(self, deferred) -> SimpleNamespace:
         elsewhere = deferred.waiting._replace(task_id="elsewhere")
@@ -281,7 +304,7 @@ class TestACallbackThatIsNotFromBrowserAct:
             "root",
         ],
     )
-    async def test_gets_one_and_the_same_404(self, client, deferred, forged, kind):
+    async def test_forged_callback_is_always_answered_with_the_same_404(self, client, deferred, forged, kind):
         answer = await client.post(getattr(forged, kind), json=ENDED)
         reference = await client.post(forged.wrong_token, json=ENDED)
         assert (answer.status_code, answer.content, dict(answer.headers)) == (
@@ -292,27 +315,29 @@ class TestACallbackThatIsNotFromBrowserAct:
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize("state", ["running", "success"])
-    async def test_learns_nothing_of_tasks_that_do_not_wait(self, client, deferred, forged, state):
+    async def test_callback_with_wrong_token_for_task_not_waiting_is_answered_404(
+        self, client, deferred, forged, state
+    ):
         def elsewhere(ti):
             ti.trigger_id, ti.state = None, state
 
         deferred.change(elsewhere)
         assert await call(client, forged.wrong_token) == (404, "unknown")
 
-    async def test_is_not_let_in_by_a_trigger_that_expects_no_callback(self, client, deferred, forged):
+    async def test_trigger_without_callback_token_is_not_resumed_by_callback(self, client, deferred, forged):
         deferred.defer(callback_token_sha256=None)
         assert await call(client, forged.wrong_token) == (404, "unknown")
         assert await call(client, deferred.path) == (200, "not waiting")
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize("path", ["/browseract/docs", "/browseract/redoc", "/browseract/openapi.json"])
-    async def test_finds_no_description_of_the_route(self, client, path):
+    async def test_callback_route_serves_no_api_documentation(self, client, path):
         assert (await client.get(path)).status_code == 404
 
 
-class TestARequestThatIsNoCallback:
+class TestRequestWithOtherMethod:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
-    async def test_with_another_method_gets_405(self, client, deferred, counted, method):
+    async def test_callback_with_another_http_method_is_answered_405(self, client, deferred, counted, method):
         answer = await client.request(method, deferred.path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert deferred.state == "deferred"
@@ -360,47 +385,49 @@ async def broken_off() -> dict[str, Any]:
     return {"type": "http.disconnect"}
 
 
-class TestTheBodyOfACallback:
-    async def test_over_one_mebibyte_gets_413_and_is_read_no_further(self, deferred):
+class TestCallbackBody:
+    async def test_callback_body_over_one_mebibyte_is_answered_413_and_read_no_further(self, deferred):
         sent = await Asgi(deferred.path, endless).send()
         assert (sent.status, sent.chunks_read) == (413, 1024 * 1024 // 65536 + 1)
 
-    async def test_that_is_announced_as_larger_is_not_read_at_all(self, client, deferred):
+    async def test_callback_body_announced_as_too_large_is_answered_413_unread(self, client, deferred):
         length = {"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)}
         answer = await client.post(deferred.path, content=b'{"status": "running"}', headers=length)
         assert (answer.status_code, answer.json()) == (413, {"outcome": "resumed"})
 
-    async def test_that_is_too_large_still_hints_at_the_end_of_the_run(self, client, deferred):
+    async def test_callback_with_too_large_body_still_resumes_task_instance(self, client, deferred):
         body = {**ENDED, "output": {"string": "x" * 1024 * 1024}}
         assert await call(client, deferred.path, body) == (413, "resumed")
         assert deferred.state == "scheduled"
 
-    async def test_of_exactly_the_limit_is_read(self, client, deferred):
+    async def test_callback_body_of_exactly_one_mebibyte_is_read(self, client, deferred):
         body = json.dumps({"status": "running"}).encode().ljust(1024 * 1024)
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()) == (200, {"outcome": "run goes on"})
 
-    async def test_that_does_not_arrive_gets_408_and_still_hints_at_the_end(self, deferred, monkeypatch):
+    async def test_callback_body_that_times_out_is_answered_408_and_resumes_task_instance(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
         sent = await Asgi(deferred.path, stalled).send()
         assert (sent.status, sent.outcome) == (408, "resumed")
         assert deferred.state == "scheduled"
 
-    async def test_of_a_sender_that_has_hung_up_still_hints_at_the_end(self, deferred, counted):
+    async def test_callback_of_disconnected_sender_still_resumes_task_instance(self, deferred, counted):
         sent = await Asgi(deferred.path, broken_off).send()
         assert (sent.status, sent.outcome) == (200, "resumed")
         assert deferred.state == "scheduled"
         assert counted == ["browseract.callback.resumed"]
 
     @pytest.mark.parametrize("body", [endless, stalled])
-    async def test_is_not_read_where_the_token_is_wrong(self, deferred, body):
+    async def test_callback_body_is_not_read_when_token_is_wrong(self, deferred, body):
         sent = await Asgi(deferred.path.replace(deferred.token, new_token()), body).send()
         assert (sent.status, sent.outcome, sent.chunks_read) == (404, "unknown", 0)
         assert deferred.state == "deferred"
 
 
-class TestAnythingUnexpected:
-    async def test_gets_503_so_that_browseract_sends_it_again(self, client, deferred, monkeypatch, counted):
+class TestUnexpectedError:
+    async def test_callback_is_answered_503_while_database_fails_and_resumes_afterwards(
+        self, client, deferred, monkeypatch, counted
+    ):
         def away(*args, **kwargs):
             raise ConnectionError("the database is away")
 
@@ -410,7 +437,7 @@ class TestAnythingUnexpected:
         assert await call(client, deferred.path) == (200, "resumed")
         assert counted == ["browseract.callback.unavailable", "browseract.callback.resumed"]
 
-    async def test_leaves_nothing_half_done(self, client, deferred, monkeypatch):
+    async def test_callback_failing_halfway_leaves_state_and_xcoms_unchanged(self, client, deferred, monkeypatch):
         def broken(*args, **kwargs):
             raise RuntimeError("the core has changed")
 
@@ -420,7 +447,7 @@ class TestAnythingUnexpected:
         assert deferred.state == "deferred"
         assert deferred.xcoms == before
 
-    async def test_is_logged_without_the_token(self, client, deferred, monkeypatch, caplog):
+    async def test_callback_error_is_logged_without_token_and_traceback(self, client, deferred, monkeypatch, caplog):
         def broken(*args, **kwargs):
             raise RuntimeError("the core has changed")
 
@@ -432,7 +459,7 @@ class TestAnythingUnexpected:
         assert not [record for record in caplog.records if record.exc_info]
         assert deferred.token not in caplog.text
 
-    async def test_is_logged_in_a_line_a_minute_however_often_it_happens(self, deferred, monkeypatch, caplog):
+    async def test_callback_error_repeated_100_times_is_logged_once(self, deferred, monkeypatch, caplog):
         def away(*args, **kwargs):
             raise ConnectionError("the database is away\nSELECT * FROM task_instance")
 
@@ -448,7 +475,7 @@ class TestAnythingUnexpected:
             "is away)."
         ]
 
-    async def test_in_making_the_route_gets_503_too(self, client, deferred, monkeypatch, caplog):
+    async def test_callback_is_answered_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
         def broken():
             raise ImportError("no such module")
 
@@ -459,7 +486,7 @@ class TestAnythingUnexpected:
             assert await call(sender, "/callback/x/y") == (503, "unavailable")
         assert "resumed by their polls" in caplog.text
 
-    async def test_in_counting_does_no_harm(self, client, deferred, monkeypatch):
+    async def test_callback_resumes_task_instance_when_metrics_fail(self, client, deferred, monkeypatch):
         def broken(*args, **kwargs):
             raise RuntimeError("no metrics")
 
@@ -467,9 +494,9 @@ class TestAnythingUnexpected:
         assert await call(client, deferred.path) == (200, "resumed")
 
 
-class TestTheServersLogs:
+class TestServerLogs:
     @pytest.mark.parametrize("root_path", ["", "/team-a"])
-    async def test_see_the_path_without_the_token(self, deferred, root_path):
+    async def test_callback_token_is_hidden_in_the_path_that_servers_log(self, deferred, root_path):
         async def send(message):
             pass
 
@@ -494,7 +521,7 @@ class TestTheServersLogs:
     @pytest.mark.parametrize(
         "path", ["//browseract/callback/{}/{}", "/browseract//callback/{}/{}", "/callback/{}/{}/x"]
     )
-    async def test_see_no_token_in_a_path_that_misses_the_route(self, deferred, path):
+    async def test_callback_token_is_hidden_in_a_path_that_misses_the_route(self, deferred, path):
         async def send(message):
             pass
 
@@ -516,8 +543,8 @@ class TestTheServersLogs:
         assert scope["raw_path"] == scope["path"].encode()
 
 
-class TestAFlood:
-    async def test_of_forged_requests_does_not_delay_a_callback_behind_it(self, deferred, monkeypatch):
+class TestFlood:
+    async def test_flood_of_forged_callbacks_does_not_delay_a_genuine_callback(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "WAITING", 64)
         looks = []
         look = resume.look
@@ -546,8 +573,8 @@ class TestAFlood:
         assert set(answers) == {404, 503}
 
 
-class TestManyAtOnce:
-    def test_resume_a_task_once(self, deferred):
+class TestConcurrentCallbacks:
+    def test_concurrent_callbacks_resume_task_instance_once(self, deferred):
         with ThreadPoolExecutor(8) as pool:
             outcomes = list(
                 pool.map(
@@ -570,14 +597,14 @@ def _resume_or_none(waiting: WaitingTask, token_sha256: str) -> Outcome | None:
         return None
 
 
-async def test_the_live_view_of_a_run_that_is_over_leads_to_a_page_that_says_so(client):
+async def test_live_view_page_for_ended_run_says_that_the_run_is_over(client):
     answer = await client.get(f"/{LiveViewLink.OVER}")
     assert answer.status_code == 200
     assert "The run is over" in answer.text
     assert "BrowserAct task" in answer.text
 
 
-def test_metrics_are_counted_through_airflow(monkeypatch):
+def test_count_increments_airflow_metric(monkeypatch):
     counted: list[str] = []
     monkeypatch.setattr(STATS, "incr", counted.append)
     compat.count("browseract.callback.resumed")

@@ -111,12 +111,12 @@ def connection_through(monkeypatch, browseract_emulator, base):
 
 
 class TestNginx:
-    def test_lets_a_callback_through(self, nginx, base, deferred):
+    def test_nginx_relay_forwards_callback(self, nginx, base, deferred):
         answer = requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
         assert (answer.status_code, answer.json()) == (200, {"outcome": "resumed"})
         assert deferred.state == "scheduled"
 
-    def test_lets_large_outputs_through_as_far_as_the_route_takes_them(self, nginx, base, deferred):
+    def test_nginx_relay_forwards_callback_with_three_megabyte_body(self, nginx, base, deferred):
         body = {**ENDED, "output": {"string": "x" * 3_000_000}}
         assert requests.post(f"{nginx}{base}{deferred.path}", json=body, timeout=10).status_code == 413
         assert deferred.state == "scheduled"
@@ -137,20 +137,20 @@ class TestNginx:
         ],
     )
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_lets_nothing_else_through(self, nginx, base, deferred, path, method):
+    def test_nginx_relay_blocks_every_other_path(self, nginx, base, deferred, path, method):
         assert raw(nginx, method, base + path)[0] in (403, 404, 405)
 
-    def test_hands_on_what_it_matched_and_not_the_way_in_which_it_was_written(self, nginx, base, deferred):
+    def test_nginx_relay_forwards_the_normalized_path(self, nginx, base, deferred):
         path = f"/api/v2/x/%2e%2e/%2e%2e/%2e%2e{base}{deferred.path}"
         assert raw(nginx, "POST", path) == (200, b'{"outcome":"resumed"}')
         assert raw(nginx, "GET", path)[0] == 403
 
-    def test_is_seen_by_the_test_of_the_connection(self, nginx, connection_through):
+    def test_connection_test_succeeds_through_nginx_relay(self, nginx, connection_through):
         good, message = connection_through(nginx).test_connection()
         assert good, message
         assert "Callbacks arrive" in message
 
-    def test_writes_no_token_into_its_logs(self, nginx, base, deferred, tmp_path):
+    def test_nginx_relay_logs_contain_no_callback_token(self, nginx, base, deferred, tmp_path):
         requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
         requests.get(f"{nginx}{base}{deferred.path}", timeout=10)
         requests.get(f"{nginx}{base}/elsewhere", timeout=10)
@@ -189,13 +189,13 @@ def event(path: str, method: str = "POST", body: str = '{"status": "finished"}',
     }
 
 
-class TestTheForwardingFunction:
-    def test_lets_a_callback_through(self, function, base, deferred):
+class TestForwardingFunction:
+    def test_forwarding_function_forwards_callback(self, function, base, deferred):
         answer = function(event(base + deferred.path), None)
         assert answer == {"statusCode": 200, "headers": JSON, "body": '{"outcome":"resumed"}'}
         assert deferred.state == "scheduled"
 
-    def test_hands_the_body_on_in_both_forms(self, function, base, deferred):
+    def test_forwarding_function_forwards_plain_and_base64_bodies(self, function, base, deferred):
         going, encoded = '{"status": "running"}', "eyJzdGF0dXMiOiAicnVubmluZyJ9"
         for sent in (
             event(base + deferred.path, body=going),
@@ -204,7 +204,7 @@ class TestTheForwardingFunction:
             assert function(sent, None)["body"] == '{"outcome":"run goes on"}'
         assert deferred.state == "deferred"
 
-    def test_is_seen_by_the_test_of_the_connection(self, function, base, connection_through):
+    def test_connection_test_succeeds_through_forwarding_function(self, function, base, connection_through):
         urls = FastAPI()
 
         @urls.post("/{path:path}")
@@ -218,7 +218,9 @@ class TestTheForwardingFunction:
         assert good, message
         assert "Callbacks arrive" in message
 
-    def test_adds_what_the_login_asks_for(self, function, base, deferred, api_server, monkeypatch):
+    def test_forwarding_function_sends_login_token_and_answers_redirect_with_503(
+        self, function, base, deferred, api_server, monkeypatch
+    ):
         seen: list[str | None] = []
 
         class Login(http.server.BaseHTTPRequestHandler):
@@ -250,10 +252,12 @@ class TestTheForwardingFunction:
             ("/browseract/callback/a/b", "GET"),
         ],
     )
-    def test_lends_its_token_to_nothing_else(self, function, base, path, method, monkeypatch):
+    def test_forwarding_function_answers_other_requests_404_without_forwarding(
+        self, function, base, path, method, monkeypatch
+    ):
         monkeypatch.setattr(http.client, "HTTPSConnection", None)
         assert function(event(base + path, method), None) == {"statusCode": 404}
 
-    def test_asks_for_the_callback_again_while_airflow_is_away(self, function, base, deferred, monkeypatch):
+    def test_forwarding_function_answers_503_while_airflow_is_down(self, function, base, deferred, monkeypatch):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
         assert function(event(base + deferred.path), None)["statusCode"] == 503
