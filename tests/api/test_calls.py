@@ -224,8 +224,10 @@ class TestAnswers:
             calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": value}))
         assert caught.value.retry_after == seconds
 
-    def test_retry_after_as_a_date_is_read(self):
-        moment = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    @pytest.mark.parametrize("zone", [" GMT", " -0000", ""], ids=["GMT", "zone unknown", "no zone"])
+    def test_retry_after_as_a_date_is_read(self, zone):
+        written = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+        moment = written.removesuffix(" GMT") + zone
         with pytest.raises(errors.RateLimitError) as caught:
             calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": moment}))
         assert caught.value.retry_after == pytest.approx(30, abs=2)

@@ -28,6 +28,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks import fetching, results
 from airflow_provider_browseract.hooks.results import ResultStore, StorageError
 from airflow_provider_browseract.runs.inputs import InputError
@@ -239,6 +240,24 @@ def test_large_file_is_saved_without_loading_it_whole_into_memory(store, host):
         tracemalloc.stop()
     assert kept.files[0].size == size
     assert peak < 16 * 1024 * 1024
+
+
+def test_file_with_fewer_bytes_than_browseract_announced_is_reported_as_missing(store):
+    # The host itself says no size.
+    settings = replace(store.settings, max_file_size=100 * 1024 * 1024)
+    kept = store.save(task(download("a", store.url("large/a"), file_size=50 * 1024 * 1024 + 1)), settings=settings)
+    assert kept.missing == {"a": "only 52428800 of its 52428801 bytes came"}
+    assert not kept.lost
+
+
+def test_output_path_with_a_missing_connection_is_an_input_error(store, monkeypatch):
+    def missing(_):
+        raise AirflowNotFoundException("The conn_id `nowhere` isn't defined")
+
+    # As the stores of Google and Azure look up theirs.
+    monkeypatch.setattr(ResultStore, "_fs", property(missing))
+    with pytest.raises(InputError, match=r"output_path is 'gs://nowhere@bucket/x': The conn_id `nowhere`"):
+        store.make("gs://nowhere@bucket/x").check()
 
 
 class TestUnexpectedOutputText:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_browseract.api.models import Task, TaskStatus
@@ -452,6 +452,26 @@ class TestRunReport:
             "path": manifest["path"],
             "files": [file["path"] for file in manifest["files"]],
         }
+
+    @pytest.mark.parametrize("events", [{}, None], ids=["unknown asset", "no events"])
+    def test_outlet_events_that_cannot_be_changed_do_not_cost_the_result(self, worker, emulator, capfd, events):
+        run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])
+        run.context["outlet_events"] = events
+        assert run.run()["logged_in"] is False
+        assert "The events of the outlets could not be told of the run" in "".join(capfd.readouterr())
+
+    def test_store_that_fails_leaves_the_results_to_a_later_try_or_names_their_log(
+        self, worker, emulator, folder, store, monkeypatch
+    ):
+        def fails(*_):
+            raise results.StorageError("no space left")
+
+        monkeypatch.setattr(results.ResultStore, "save", fails)
+        arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
+        with pytest.raises(ResultError, match="its results could not be written: no space left"):
+            worker(**arguments, store=store).run()
+        with pytest.raises(AirflowFailException, match=r"is in BrowserAct until that deletes it: http.*/logs/"):
+            worker(**arguments).run()
 
 
 class TestOpenLineage:

@@ -257,6 +257,42 @@ class TestDeferral:
         assert "The run was stopped." in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
+    def test_deferral_ended_by_airflow_while_the_api_is_down_gives_the_run_up(self, worker, emulator, capfd):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        self.deferred(run)
+        emulator.fault("get-task", RequestFault.status(503), times=None)
+        with pytest.raises(RunLostError, match="was given up: Airflow ended the deferral") as caught:
+            run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
+        assert "The run was stopped." in str(caught.value)
+        assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in "".join(capfd.readouterr())
+
+    def test_second_kill_of_a_worker_does_nothing(self, worker, emulator):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
+        operator = run.operator()
+        with pytest.raises(TaskDeferred):
+            operator.execute(run.context)
+        operator.on_kill()
+        operator.on_kill()
+        assert asked(emulator, "stop-task") == 1
+
+    def test_profile_xcom_that_cannot_be_stored_keeps_the_result_and_logs_the_profile(self, worker, emulator, capfd):
+        inputs = {"username": "ada", "password": "x"}
+        run = worker(workflow_id=LOG_IN.id, input_parameters=inputs, save_browser_data=True)
+        push = run.ti.xcom_push
+
+        def refuse(key, value):
+            if key == "profile_id":
+                raise OSError("no API server")
+            push(key, value)
+
+        run.ti.xcom_push = refuse
+        assert run.run()["logged_in"] is True
+        said = "".join(capfd.readouterr())
+        assert "The XCom profile_id could not be stored (OSError: no API server)" in said
+        assert f"The profile is {emulator.tasks[0].profile_id}." in said
+
 
 class TestUnsuccessfulRun:
     @BOTH_WAYS

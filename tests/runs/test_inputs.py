@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import pytest
 
@@ -58,6 +59,10 @@ class TestInputParameters:
                 return ["a", "b"][index]
 
         assert json.loads(read_input_parameters({"all": Lazy()})[0]["value"]) == ["a", "b"]
+
+    def test_mapping_that_is_no_dict_becomes_a_json_object(self):
+        value = [MappingProxyType({"a": MappingProxyType({"b": 1})})]
+        assert json.loads(read_input_parameters({"all": value})[0]["value"]) == [{"a": {"b": 1}}]
 
     def test_none_and_empty_dict_both_mean_no_input_parameters(self):
         assert read_input_parameters(None) == read_input_parameters({}) == []

@@ -118,6 +118,16 @@ def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(
     assert made._seen is None
 
 
+def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):
+    async def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(triggers, "follow_async", broken)
+    event = wait(trigger(start()))
+    assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
+    assert "Waiting for BrowserAct task" in "".join(capfd.readouterr())
+
+
 def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
     event = wait(
         TaskTrigger(
@@ -343,6 +353,13 @@ class TestKill:
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert f"{waiting.browseract_task_id} goes on, as it was asked for." in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("code", [10121, 10112], ids=["ended", "unknown"])
+    def test_kill_whose_stop_is_refused_since_the_run_has_ended_logs_it(self, emulator, waiting, capfd, code):
+        emulator.fault("stop-task", RequestFault.refused(code), times=None)
+        asyncio.run(waiting.on_kill())
+        said = "".join(capfd.readouterr())
+        assert f"BrowserAct task {waiting.browseract_task_id} is not stopped: it had already ended." in said
 
     def test_kill_after_run_ended_sends_no_stop_and_logs_it(self, emulator, waiting, capfd):
         waiting.browseract_task_id = start_short(emulator)
