@@ -316,7 +316,8 @@ class TestTaskWaitingInItsWorker:
 
 
 def test_run_started_outside_airflow_triggers_dag_once(world, killed):
-    assert killed.events == 1
+    # Two triggerers of Airflow 3.1 that start at the same moment may both run the watcher.
+    assert killed.events == 1 if TRIGGERS_START_TASKS else killed.events in (1, 2)
     assert json.loads(read_outside(world)[killed.first])["logged_in"] is False
 
 

@@ -59,7 +59,7 @@ def test_connection_with_only_api_key_uses_default_host_and_timeouts():
     ids=[
         "host",
         "trailing slash",
-        "host without schema",
+        "host without scheme",
         "host with port",
         "separate host, port and schema",
         "host with path, and port",
@@ -125,7 +125,6 @@ def logged(caplog):
     return [record.getMessage() for record in caplog.records if record.name == connection.__name__]
 
 
-@pytest.mark.usefixtures("fresh_process")
 class TestSizeLimits:
     def test_size_limits_default_to_those_of_browseract(self):
         client = read()
@@ -156,6 +155,7 @@ def test_only_public_host_without_tls_gives_unencrypted_warning(host, warned):
     assert ("sent unencrypted" in (warning or "")) is warned
 
 
+@pytest.mark.usefixtures("fresh_process")
 class TestUnknownExtraKeys:
     def test_unknown_extra_key_warning_suggests_similar_key_and_lists_known_keys(self, caplog):
         warning = read_all(extra={"webhook_url": "https://airflow.example.com"}).warning

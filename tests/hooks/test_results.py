@@ -308,11 +308,6 @@ class TestRepeatedSave:
         assert not threads[0].is_alive()
         assert written(store.folder) == {}
 
-
-def _until_interrupted(function, file) -> None:
-    with suppress(fetching.Interrupted):
-        function(file)
-
     def test_same_named_files_in_swapped_order_are_saved_with_right_content(self, store, host, monkeypatch):
         first, second = store.url("named/one/a.csv"), store.url("named/two/a.csv")
         host.failures["named"] = 0
@@ -325,6 +320,11 @@ def _until_interrupted(function, file) -> None:
         host.requests.clear()
         store.save(task(urls=(second, first)))
         assert host.requests == []
+
+
+def _until_interrupted(function, file) -> None:
+    with suppress(fetching.Interrupted):
+        function(file)
 
 
 class TestSizeLimits:

@@ -143,8 +143,7 @@ def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
     assert "nowhere" in event.reason
 
 
-@pytest.mark.parametrize("end", ["cleanup", "cancel"])
-def test_triggerer_shutdown_does_not_stop_the_run(emulator, end):
+def test_triggerer_shutdown_does_not_stop_the_run(emulator):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     task_id = start()
 

@@ -180,7 +180,7 @@ class TestCallbackUrl:
             ("http://localhost:8080", "localhost, which BrowserAct cannot reach"),
             ("https://airflow.example.com/" + "x" * 2000, "BrowserAct takes at most 2048"),
         ],
-        ids=["ftp", "no schema", "no host", "query", "fragment", "login", "private address", "localhost", "too long"],
+        ids=["ftp", "no scheme", "no host", "query", "fragment", "login", "private address", "localhost", "too long"],
     )
     def test_invalid_webhook_base_url_is_refused_naming_its_connection_field(self, base_url, problem):
         with pytest.raises(InputError, match=problem) as refused:
