@@ -224,7 +224,11 @@ class TestSafetyPolls:
             operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
         assert arguments_of(deferral.value)["first_poll_at"] >= before + CORE_RACE_GRACE + CALLBACK_GRACE
 
-    def test_safety_poll_returns_the_result_after_a_lost_callback_and_logs_it(self, worker, emulator, webhooks, capfd):
+    def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
+        self, worker, emulator, webhooks, monkeypatch, capfd
+    ):
+        counted: list[str] = []
+        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.count_in_task", counted.append)
         emulator.next_run(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() == ORDERS_RESULT
@@ -232,6 +236,7 @@ class TestSafetyPolls:
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
         assert "and by no callback.\nIf that happens often, test connection 'browseract_default'" in log
+        assert counted == ["browseract.callbacks_missed"]
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
