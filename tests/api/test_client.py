@@ -127,16 +127,18 @@ def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     assert time.monotonic() - began < 5
 
 
-def test_refused_connection_raises_a_connection_error_with_the_url(kind):
+def test_refused_connection_raises_an_error_with_the_url_that_proves_the_start_was_not_processed(kind):
     settings = ClientSettings("app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1))
-    with pytest.raises(errors.ConnectionFailedError, match=r"No connection to http://127\.0\.0\.1:9"):
+    with pytest.raises(errors.ConnectionFailedError, match=r"No connection to http://127\.0\.0\.1:9") as caught:
         kind(settings).send(calls.run_task("70"))
+    assert caught.value.not_processed
 
 
-def test_unknown_host_name_raises_a_connection_error(kind):
+def test_unknown_host_name_raises_an_error_that_proves_the_start_was_not_processed(kind):
     settings = ClientSettings("app-key", "http://nowhere.invalid", retries=RetryPolicy(budget=0.1))
-    with pytest.raises(errors.ConnectionFailedError):
+    with pytest.raises(errors.ConnectionFailedError) as caught:
         kind(settings).send(calls.run_task("70"))
+    assert caught.value.not_processed
 
 
 def test_wrong_api_key_raises_at_once_and_is_not_shown_in_the_error(kind, running, emulator):

@@ -295,9 +295,10 @@ class TestBehindAProxy:
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed is True
 
-    def test_failed_tls_handshake_in_a_proxy_tunnel_is_a_connection_error(self, behind, listen):
+    def test_failed_tls_handshake_in_a_proxy_tunnel_proves_the_start_was_not_processed(self, behind, listen):
         error = behind(self.tunnel, listen(lambda connection: connection.recv(65536) and None))
         assert type(error) is errors.ConnectionFailedError
+        assert error.not_processed
 
     def test_answer_lost_in_a_proxy_tunnel_raises_and_the_start_is_sent_once(self, behind, tls):
         received = []

@@ -175,12 +175,15 @@ class TestOutputPath:
         manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["name"] for file in manifest["files"]] == ["late.csv"]
 
-    def test_download_refused_with_403_succeeds_on_the_second_request(self, worker, emulator, folder):
+    def test_download_refused_with_403_is_repeated_with_the_link_of_a_new_answer(self, worker, emulator, folder):
         emulator.set_workflow(EXPORT.id, files=(EmulatedFile("a.csv", b"a,b"),))
         emulator.fault("download-file", RequestFault.status(403), times=1)
         manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["size"] for file in manifest["files"]] == [3]
         assert asked(emulator, "download-file") == 2
+        endpoints = [request.endpoint for request in emulator.requests]
+        first = endpoints.index("download-file")
+        assert "get-task" in endpoints[first : endpoints.index("download-file", first + 1)]
 
     @pytest.mark.parametrize(
         "fault",

@@ -9,6 +9,7 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
+from tests.operators.conftest import asked
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +36,10 @@ class TestStopTask:
         assert stop(task_id) == {task_id: "stopped"}
         assert emulator.tasks[0].status == "canceled"
 
-    def test_stop_of_several_browseract_tasks_reports_each_as_stopped(self, emulator):
+    def test_stop_of_several_browseract_tasks_stops_each_once(self, emulator):
         ids = [started(emulator), started(emulator)]
         assert stop([*ids, ids[0]]) == dict.fromkeys(ids, "stopped")
+        assert asked(emulator, "stop-task") == 2
 
     @pytest.mark.parametrize("ok", [False, True], ids=["code 10121", "status 200"])
     def test_second_stop_of_the_same_browseract_task_succeeds(self, emulator, ok):

@@ -507,8 +507,10 @@ class TestEntryWithoutId:
         self, tries, emulator, monkeypatch, on_orphan
     ):
         a_try_dies(tries, monkeypatch)
-        tries(on_orphan=on_orphan).run()
-        assert len(emulator.tasks) == 1
+        attempt = tries(on_orphan=on_orphan)
+        attempt.run()
+        [task] = emulator.tasks
+        assert attempt.ti.xcoms["task_id"] == task.id
 
     @pytest.mark.parametrize(
         ("on_orphan", "runs", "said"),

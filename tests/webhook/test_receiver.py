@@ -20,7 +20,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
-from airflow_provider_browseract.webhook import receiver, resume
+from airflow_provider_browseract.webhook import overload, receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     UNKNOWN_ANSWER,
@@ -459,7 +459,7 @@ class TestUnexpectedError:
         assert not [record for record in caplog.records if record.exc_info]
         assert deferred.token not in caplog.text
 
-    async def test_callback_error_repeated_100_times_is_logged_once(self, deferred, monkeypatch, caplog):
+    async def test_callback_error_repeated_100_times_is_logged_once_a_minute(self, deferred, monkeypatch, caplog):
         def away(*args, **kwargs):
             raise ConnectionError("the database is away\nSELECT * FROM task_instance")
 
@@ -469,11 +469,15 @@ class TestUnexpectedError:
         async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
             for _ in range(100):
                 assert await call(sender, deferred.path.removeprefix("/browseract")) == (503, "unavailable")
+            later = time.monotonic() + 61
+            monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: later))
+            await call(sender, deferred.path.removeprefix("/browseract"))
         said = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
-        assert said == [
+        line = (
             "A callback could not be handled, so the poll of its trigger ends the wait (ConnectionError: the database "
             "is away)."
-        ]
+        )
+        assert said == [line, f"{line} 99 more since the last such line."]
 
     async def test_callback_is_answered_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
         def broken():
