@@ -25,6 +25,9 @@ STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
 PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
+# The tests that start no Airflow. Most of them wait most of the time, so several run side by side.
+UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
+
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
@@ -54,10 +57,10 @@ $(STORES): $(READY)
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
-# Most tests wait most of the time, so several run side by side; those that start an Airflow want the machine for themselves.
+# The tests that start an Airflow want the machine for themselves.
 test: $(READY) $(STORES)
 ifeq ($(PYTEST_ARGS),)
-	@$(RUN) pytest --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
+	@$(RUN) pytest $(UNITS)
 	@$(RUN) pytest tests/e2e tests/faults
 else
 	@$(RUN) pytest $(PYTEST_ARGS)
@@ -84,7 +87,7 @@ faults: $(READY)
 coverage: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
 	@rm -f .coverage .coverage.*
-	@$(RUN) coverage run -m pytest --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults --quiet
+	@$(RUN) coverage run -m pytest $(UNITS) --quiet
 	@$(RUN) coverage combine --quiet
 	@$(RUN) coverage report
 
@@ -93,4 +96,4 @@ mutants: $(READY) $(STORES)
 	@$(RUN) python -m tests.mutants $(MUTANTS)
 
 clean:
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* mutants

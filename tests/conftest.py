@@ -53,7 +53,7 @@ def _failed_if_skipped(report):
 def pytest_collection_modifyitems(items):
     """Let one process run all tests that use Airflow's database: making it takes longer than most of them."""
     for item in items:
-        if {"airflow_database", "api_server"} & set(getattr(item, "fixturenames", ())):
+        if "airflow_database" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("database"))
 
 

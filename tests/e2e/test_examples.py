@@ -14,18 +14,16 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_browseract.api.calls import resume_task, run_task, stop_task
-from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.calls import run_task, stop_task
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import EXPORT, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
 from airflow_provider_browseract.links.browseract import LiveViewLink
 
-from .conftest import HELD, World
+from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
-tells_of_kills = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 the core tells no trigger")
 keeps_what_was_told = pytest.mark.skipif(
     not TRIGGERS_START_TASKS, reason="before Airflow 3.3 nothing is kept for the next triggerer"
 )
@@ -90,7 +88,7 @@ def started(world: World, store: Path) -> dict[str, str]:
 
 
 def ended(world: World, dag_id: str, run_id: str, expected: str = "success") -> str:
-    """Wait for the end of a DAG run, print the logs if that is not the expected one, and give the run again."""
+    """Wait for the end of a DAG run, print the logs if that is not the expected one, and return the run."""
     state = world.airflow.wait_for_run(dag_id, run_id)
     if state != expected:
         for ti in world.airflow.task_instances(dag_id, run_id):
@@ -107,12 +105,12 @@ def task_id_of(world: World, dag_id: str, run_id: str, task_id: str, map_index: 
 
 
 def deferred(world: World, dag_id: str, run_id: str) -> bool:
-    """Say whether a DAG run waits in the triggerer."""
+    """Return whether a DAG run waits in the triggerer."""
     return any(ti["state"] == "deferred" for ti in world.airflow.task_instances(dag_id, run_id))
 
 
 def asked(world: World, run_id: str, other_than: str | None = None) -> str | None:
-    """Give the BrowserAct task about which a person is asked, if one is.
+    """Return the BrowserAct task about which a person is asked, if one is.
 
     :param other_than: a BrowserAct task of an earlier try.
     """
@@ -129,21 +127,35 @@ def clear(world: World, dag_id: str, run_id: str, task_id: str, map_index: int |
     world.airflow.api("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
 
+def mark_failed(world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+    """Mark a task instance failed, as a person does in the UI."""
+    path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}{'' if map_index < 0 else f'/{map_index}'}"
+    world.airflow.api("PATCH", path, json={"new_state": "failed"})
+
+
+def polled_task(
+    world: World, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, more_than: int = 1
+) -> str:
+    """Wait until the run of a task instance was polled, and return its BrowserAct task.
+
+    :param more_than: polls that are not enough: the worker polls once itself before the trigger does.
+    """
+    started = partial(task_id_of, world, dag_id, run_id, task_id, map_index)
+    browseract_task_id: str = wait_for("The start", started, timeout=150)
+    wait_for("Polls", lambda: world.polls(browseract_task_id) > more_than, timeout=150)
+    return browseract_task_id
+
+
 def wait_for_poll(world: World, task_id: str) -> None:
     """Wait until the trigger has polled once more: earlier, the scheduler may take an answer for a crash."""
     before = world.polls(task_id)
     wait_for("A poll", lambda: world.polls(task_id) > before, timeout=150)
 
 
-def client(world: World) -> BrowserActClient:
-    """Somebody who uses BrowserAct without Airflow."""
-    return BrowserActClient(ClientSettings(api_key=world.key, base_url=world.url))
-
-
 def run_outside(world: World) -> str:
     """Have a run that Airflow did not start, which is over when this returns, and give its id."""
     world.emulator.next_run(ORDERS.id, duration=0.0)
-    task_id = client(world).send(run_task(ORDERS.id)).id
+    task_id = world.send(run_task(ORDERS.id)).id
     world.emulator.wait_until(lambda: world.task(task_id).finished_at, timeout=60)
     return task_id
 
@@ -164,7 +176,7 @@ def read_outside(world: World) -> dict[str, str]:
 
 
 def events_of(world: World, task_id: str) -> int:
-    """Return how many events of the asset tell of a BrowserAct task."""
+    """Return how many events of the asset name a BrowserAct task."""
     events = world.airflow.api("GET", "assets/events", params={"limit": 100})["asset_events"]
     payloads = [event["extra"]["payload"] for event in events if event["extra"].get("from_trigger")]
     return [task["task_id"] for payload in payloads for task in payload["tasks"]].count(task_id)
@@ -172,7 +184,7 @@ def events_of(world: World, task_id: str) -> int:
 
 @pytest.fixture(scope="module")
 def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
-    """Kill all triggerers while a run goes on, a person is asked, and a run ends outside; start them again.
+    """Kill all triggerers while a run is running and a person is asked; let a run end outside; start them again.
 
     What could be seen before is kept for the tests.
     """
@@ -186,12 +198,12 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     waiting = SimpleNamespace(
         facts=world.airflow.xcom("long", long, "read", "task"), links=world.airflow.extra_links("long", long, "read")
     )
-    questions = [wait_for("A question", partial(asked, world, run_id), timeout=150) for run_id in persons]
+    questions = [wait_for("A Required Action", partial(asked, world, run_id), timeout=150) for run_id in persons]
     wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     events, missed = events_of(world, first), None
     if TRIGGERS_START_TASKS:
         before = looks(world)
-        wait_for("One more look, so that it is kept what was told", lambda: looks(world) > before, timeout=150)
+        wait_for("One more look, which stores what was reported", lambda: looks(world) > before, timeout=150)
     world.airflow.stop(*world.triggerers, with_signal=signal.SIGKILL)
     if TRIGGERS_START_TASKS:
         missed = run_outside(world)
@@ -211,7 +223,7 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> SimpleNamespace:
-    """Answer one person's question, make another one unnecessary, and clear the task of the third.
+    """Answer one Required Action, make another one unnecessary, and clear the task of the third.
 
     A task that has ended well is cleared too.
     """
@@ -224,14 +236,14 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
     pending = world.airflow.api(
         "GET", f"dags/{PERSON}/dagRuns/{resumed}/hitlDetails", params={"response_received": "false"}
     )["hitl_details"]
-    # A question lasts over the end of the process that waits for the answer.
+    # A Required Action outlasts the process that waits for its answer.
     for task_id in killed.questions:
         wait_for_poll(world, task_id)
-    client(world).send(resume_task(unneeded_task))
+    world.release(unneeded_task)
     world.airflow.answer(PERSON, resumed, "solve", "Resume")
     if TRIGGERS_START_TASKS:
         clear(world, PERSON, stopped, "solve")
-        again = wait_for("A question of the next run", lambda: asked(world, stopped, stopped_task), timeout=200)
+        again = wait_for("A Required Action of the next run", lambda: asked(world, stopped, stopped_task), timeout=200)
         wait_for_poll(world, again)
     else:
         again = stopped_task
@@ -250,25 +262,21 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
 @tells_of_kills
 def test_marking_deferred_task_failed_stops_run(world, started):
     run_id = started["marked"]
-    wait_for("The deferral", lambda: deferred(world, "marked", run_id), timeout=150)
-    task_id = task_id_of(world, "marked", run_id, "read")
-    # The trigger has to run before it can be told; the worker asks once itself.
-    wait_for("A poll", lambda: world.polls(task_id) > 1, timeout=150)
-    world.airflow.api("PATCH", f"dags/marked/dagRuns/{run_id}/taskInstances/read", json={"new_state": "failed"})
+    task_id = polled_task(world, "marked", run_id, "read")
+    mark_failed(world, "marked", run_id, "read")
     world.emulator.wait_until(lambda: world.task(task_id).status == "canceled", timeout=150)
 
 
 @tells_of_kills
 def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(world, started):
     run_id = started["limits"]
-    task_id = wait_for("The start", partial(task_id_of, world, "limits", run_id, "kept"), timeout=150)
-    wait_for("A poll", lambda: world.polls(task_id) > 1, timeout=150)
-    world.airflow.api("PATCH", f"dags/limits/dagRuns/{run_id}/taskInstances/kept", json={"new_state": "failed"})
-    # The trigger writes this into the task's log when it is told.
+    task_id = polled_task(world, "limits", run_id, "kept")
+    mark_failed(world, "limits", run_id, "kept")
+    # The trigger writes this into the task's log when Airflow calls its on_kill.
     said = f"BrowserAct task {task_id} goes on, as it was asked for."
     wait_for("The trigger's line", lambda: said in "\n".join(world.airflow.log("limits", run_id, "kept")), timeout=150)
     assert world.task(task_id).status == "running"
-    client(world).send(stop_task(task_id))
+    world.send(stop_task(task_id))
 
 
 @once
@@ -283,24 +291,17 @@ def test_run_that_is_running_at_its_deadline_is_stopped_and_fails_task(world, st
 class TestTaskWaitingInItsWorker:
     dag_id = "long_in_the_worker"
 
-    def waiting_task(self, world: World, run_id: str, index: int) -> str:
-        """Wait until a task instance polls, and give its BrowserAct task."""
-        task_id = wait_for("The start", partial(task_id_of, world, self.dag_id, run_id, "read", index), timeout=150)
-        wait_for("Polls", lambda: world.polls(task_id) > 2, timeout=150)
-        return task_id
-
     @once
     def test_marking_task_failed_stops_run_of_waiting_worker(self, world, started):
         run_id, index = started[self.dag_id], 0
-        task_id = self.waiting_task(world, run_id, index)
-        path = f"dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/read/{index}"
-        world.airflow.api("PATCH", path, json={"new_state": "failed"})
+        task_id = polled_task(world, self.dag_id, run_id, "read", index, more_than=2)
+        mark_failed(world, self.dag_id, run_id, "read", index)
         world.emulator.wait_until(lambda: world.task(task_id).status == "canceled", timeout=150)
 
     @once
     def test_clearing_task_stops_run_of_waiting_worker_and_starts_new_run(self, world, started):
         run_id, index = started[self.dag_id], 1
-        task_id = self.waiting_task(world, run_id, index)
+        task_id = polled_task(world, self.dag_id, run_id, "read", index, more_than=2)
         world.emulator.next_run(TEMPLATE_TEXT.id, duration=1.0)
         clear(world, self.dag_id, run_id, "read", index)
         world.emulator.wait_until(lambda: world.task(task_id).status == "canceled", timeout=150)

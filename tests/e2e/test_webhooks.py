@@ -19,7 +19,7 @@ from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskReco
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.webhook.callback import WaitingTask, new_token
 
-from .conftest import HELD, World
+from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
 
 RUNS = 30 if TRIGGERS_START_TASKS else 12
@@ -30,12 +30,10 @@ API_SERVERS = ("api-server", "api-server 2")
 
 pytestmark = pytest.mark.timeout(900)
 
-tells_of_kills = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 the core tells no trigger")
-
 
 @pytest.fixture
 def runs(callback_world: World) -> Runs:
-    """Starts runs, and tells what became of them."""
+    """Start runs and check their results."""
     return Runs(callback_world)
 
 
@@ -125,7 +123,7 @@ class Runs:
         return "\n".join(self.airflow.log("callbacks", self.run_id, "search", map_index=map_index))
 
     def our_deliveries(self, task_id: str):
-        """The attempts to deliver our callbacks of a run that tell of its end."""
+        """The attempts to deliver our callbacks of a run that report its end."""
         return [
             delivery
             for delivery in self.emulator.deliveries
@@ -137,7 +135,7 @@ class Runs:
         return sum(file.read_text(errors="replace").count(what) for file in self.airflow.home.glob("triggerer*.out"))
 
     def check(self) -> collections.Counter:
-        """Check that each ended once and well and was started once; give the ways in which they were woken."""
+        """Check that each ended once and well and was started once; return the ways in which they were woken."""
         woken: collections.Counter = collections.Counter()
         after: dict[str, list[float]] = collections.defaultdict(list)
         started = {task.id: task for task in self.tasks}
@@ -371,7 +369,7 @@ def test_person_who_ends_wait_stops_run(endless_runs, index, action):
     runs = endless_runs
     not_found = runs.triggerers_said("XCom not found")
     task = runs.task(index)
-    # The trigger has to run before it can be told; the worker asks once itself.
+    # The trigger has to run before Airflow can call its on_kill; the worker polls once itself.
     wait_for("A poll", lambda: runs.world.polls(task.id) > 1, timeout=150)
     if action == "clear":
         runs.emulator.next_run(SEARCH.id, duration=1.0)

@@ -267,16 +267,6 @@ class TestDeferral:
         assert "The run was stopped." in str(caught.value)
         assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in "".join(capfd.readouterr())
 
-    def test_second_kill_of_a_worker_does_nothing(self, worker, emulator):
-        emulator.set_workflow(ORDERS.id, duration=60.0)
-        run = worker(workflow_id=ORDERS.id, deferrable=True)
-        operator = run.operator()
-        with pytest.raises(TaskDeferred):
-            operator.execute(run.context)
-        operator.on_kill()
-        operator.on_kill()
-        assert asked(emulator, "stop-task") == 1
-
     def test_profile_xcom_that_cannot_be_stored_keeps_the_result_and_logs_the_profile(self, worker, emulator, capfd):
         inputs = {"username": "ada", "password": "x"}
         run = worker(workflow_id=LOG_IN.id, input_parameters=inputs, save_browser_data=True)
@@ -372,7 +362,7 @@ class TestUnsuccessfulRun:
         assert emulator.tasks[0].id in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_kill_of_a_task_instance_without_later_tries_stops_the_run(self, worker, emulator):
+    def test_kill_of_a_task_instance_without_later_tries_stops_the_run_once(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         operator = run.operator()
@@ -380,6 +370,8 @@ class TestUnsuccessfulRun:
             operator.execute(run.context)
         operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
+        operator.on_kill()
+        assert asked(emulator, "stop-task") == 1
 
     def test_kill_during_the_start_stops_the_run_once_it_is_known(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)
