@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -418,22 +419,42 @@ class LocalAirflow:
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
         self.api("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
-    def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> list[str]:
-        """Read the lines of a task's log, those of the triggerer among them."""
-        content = self.api(
-            "GET",
-            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
-            params={"map_index": map_index, "full_content": "true"},
-            headers={"Accept": "application/json"},
-        )["content"]
-        lines = []
-        for entry in content:
-            if isinstance(entry, str):
-                lines.append(entry)
-                continue
-            details = [str(detail) for detail in entry.get("error_detail") or ()]
-            lines.append(" ".join([entry.get("timestamp") or "", entry["event"], *details]).strip())
+    def log(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> list[str]:
+        """Read the lines of a task's log, those of the triggerer among them, of all its tries."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        instance = self.api("GET", path if map_index < 0 else f"{path}/{map_index}")
+        lines: list[str] = []
+        for number in range(1, instance["try_number"] + 1):
+            lines += self._log_of_try(dag_id, run_id, task_id, number, map_index=map_index)
         return lines
+
+    def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, *, map_index: int = -1) -> list[str]:
+        """Read the lines of one try."""
+        response = self._http.get(
+            f"{self.url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}",
+            params={"map_index": str(map_index), "full_content": "true"},
+            headers={"Accept": "application/json"},
+            timeout=60,
+        )
+        if response.status_code == 404:
+            # A try that Airflow ended because it heard of the deferral after the trigger had fired is not recorded.
+            return self._log_files(dag_id, run_id, task_id, number, map_index)
+        response.raise_for_status()
+        return [_log_line(entry) for entry in response.json()["content"]]
+
+    def _log_files(self, dag_id: str, run_id: str, task_id: str, number: int, map_index: int) -> list[str]:
+        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+        if map_index >= 0:
+            folder /= f"map_index={map_index}"
+        files = sorted(folder.glob(f"attempt={number}.log*"))
+        return [_log_line(json.loads(line)) for file in files for line in file.read_text().splitlines()]
+
+
+def _log_line(entry: str | dict[str, Any]) -> str:
+    if isinstance(entry, str):
+        return entry
+    details = [str(detail) for detail in entry.get("error_detail") or ()]
+    return " ".join([entry.get("timestamp") or "", entry["event"], *details]).strip()
 
 
 def _is_running(process: psutil.Process) -> bool:

@@ -92,7 +92,7 @@ def ended(world: World, dag_id: str, run_id: str, expected: str = "success") -> 
     state = world.airflow.wait_for_run(dag_id, run_id)
     if state != expected:
         for ti in world.airflow.task_instances(dag_id, run_id):
-            print(f"--- {ti['task_id']} {ti['map_index']} {ti['state']}")
+            print(f"--- {ti['task_id']} {ti['map_index']} {ti['state']}, try {ti['try_number']}")
             print(*world.airflow.log(dag_id, run_id, ti["task_id"], map_index=ti["map_index"]), sep="\n")
     assert state == expected
     return run_id
