@@ -93,7 +93,7 @@ def test_every_task_of_example_dag_has_two_retries(parse, file):
     assert {task.retries for task in parse(file)[file.stem].tasks} == {2}
 
 
-def test_outside_example_is_scheduled_by_watcher_of_finished_tasks(parse):
+def test_outside_example_watches_for_runs_that_finished(parse):
     dag = parse(EXAMPLES / "example_browseract_outside.py")["example_browseract_outside"]
     [orders] = dag.schedule
     [watcher] = orders.watchers

@@ -445,7 +445,11 @@ class TestTheFixture:
         assert connection == browseract_emulator.connection
         assert httpx.get(browseract_emulator.url).status_code == 200
 
-    def test_emulator_fixture_starts_a_test_without_recorded_requests(
-        self, browseract_emulator: RunningEmulator
+    # Each of the two would see the request of the other if the emulator were shared.
+    @pytest.mark.parametrize("turn", ["first", "second"])
+    def test_emulator_fixture_starts_each_test_without_recorded_requests(
+        self, browseract_emulator: RunningEmulator, turn: str
     ) -> None:
         assert browseract_emulator.emulator.requests == []
+        httpx.get(f"{browseract_emulator.url}/v2/workflow/get-region-list")
+        assert len(browseract_emulator.emulator.requests) == 1

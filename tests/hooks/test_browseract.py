@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import datetime
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
     AnswerTooLargeError,
     AuthenticationError,
+    BrowserActError,
     ConcurrencyLimitError,
     InvalidRequestError,
     RunStartUnknownError,
@@ -88,8 +90,9 @@ def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
 
 
 def test_iter_workflows_sends_one_request_for_less_than_a_full_page(emulator):
-    list(BrowserActHook().iter_workflows())
-    assert len([request for request in emulator.requests if request.endpoint == "list-workflows"]) == 1
+    found = list(BrowserActHook().iter_workflows())
+    assert sorted(workflow.id for workflow in found) == sorted(emulator.workflows)
+    assert [request.endpoint for request in emulator.requests] == ["list-workflows"]
 
 
 BAD_ARGUMENTS = [
@@ -274,8 +277,7 @@ def test_template_run_is_created_with_both_callback_urls(emulator, browseract_em
     hook = BrowserActHook()
     hook.run_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change)
     asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change))
-    assert {(task.callback_url, task.status_change_callback_url) for task in emulator.tasks} == {(end, change)}
-    assert len(emulator.tasks) == 2
+    assert [(task.callback_url, task.status_change_callback_url) for task in emulator.tasks] == [(end, change)] * 2
 
 
 def test_stop_task_sends_biz_code(emulator):
@@ -487,13 +489,26 @@ def test_async_client_used_twice_reads_connection_once_without_blocking(emulator
     assert looked_up == ["browseract_default"]
 
 
-def test_user_agent_contains_provider_and_airflow_versions(emulator):
+def test_user_agent_of_requests_contains_provider_and_airflow_versions(emulator, connect):
     from airflow import __version__ as airflow_version
 
     from airflow_provider_browseract import __version__
 
-    agent = BrowserActHook().settings.client.user_agent
-    assert agent == f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
+    agents = []
+    app = FastAPI()
+
+    @app.get("/{path:path}", status_code=404)
+    def answer(request: Request) -> None:
+        agents.append(request.headers["User-Agent"])
+
+    with served(app) as port:
+        connect(host=f"http://127.0.0.1:{port}")
+        hook = BrowserActHook()
+        with pytest.raises(BrowserActError):
+            hook.get_task("7")
+        with pytest.raises(BrowserActError):
+            asyncio.run(hook.aget_task("7"))
+    assert agents == [f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"] * 2
 
 
 class TestConnectionTest:
@@ -529,7 +544,10 @@ class TestConnectionTest:
     def test_connection_test_with_hung_service_ends_and_reports_network_or_host(self, emulator, connect):
         connect(extra={"retry_budget": 0.5, "read_timeout": 0.5})
         emulator.fault("list-workflows", RequestFault.hung())
+        before = time.monotonic()
         assert BrowserActHook().test_connection()[1].startswith("The network or the host is wrong")
+        # Far below the 30 seconds that one answer may take by default.
+        assert time.monotonic() - before < 15
 
     def test_connection_test_can_be_called_through_airflow_connection_object(self, emulator):
         from airflow.models.connection import Connection

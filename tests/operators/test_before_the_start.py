@@ -152,5 +152,6 @@ class TestDryRun:
         assert "ada" in said
         assert "hunter2" not in said
 
-    def test_dry_run_argument_keeps_the_operator_method_dry_run_callable(self, worker):
-        assert callable(worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run)
+    def test_method_dry_run_of_airflow_renders_the_fields_although_an_argument_has_its_name(self, worker, capfd):
+        worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run()
+        assert "Rendering template for workflow_id" in "".join(capfd.readouterr())

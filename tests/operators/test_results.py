@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -238,10 +239,15 @@ class TestOutputPath:
         def broken(*_):
             raise MemoryError("too much")
 
-        monkeypatch.setattr("airflow_provider_browseract.operators.conclusion.read_output", broken)
+        run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         expected = ResultError if remembered else AirflowFailException
-        with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
-            worker(workflow_id=ORDERS.id, store=store if remembered else None).run()
+        with monkeypatch.context() as while_broken:
+            while_broken.setattr("airflow_provider_browseract.operators.conclusion.read_output", broken)
+            with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
+                run().run()
+        if remembered:
+            assert run().run()["logged_in"] is False
+        assert len(emulator.tasks) == 1
 
     def test_unreachable_output_path_after_a_failed_run_raises_and_starts_no_run(
         self, worker, emulator, folder, store, monkeypatch

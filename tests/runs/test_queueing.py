@@ -117,7 +117,7 @@ class TestTasksWaitingTogether:
         slots.count(8, 0.0)
         assert [slots.take(10, 0.0) for _ in range(4)] == [True, True, False, False]
 
-    def test_slot_taken_by_a_woken_task_becomes_free_again_after_a_while(self):
+    def test_slot_taken_for_a_woken_task_is_free_again_if_its_run_is_not_counted_meanwhile(self):
         slots = Slots()
         slots.count(9, 0.0)
         assert slots.take(10, 0.0)

@@ -199,9 +199,12 @@ def test_few_failed_polls_do_not_give_up_the_wait_however_long_they_take():
     assert World(R, *[DOWN] * FAILED_POLLS, F, poll_interval=900.0, deadline=START + 36_000.0).over.end is End.GIVEN_UP
 
 
-def test_undocumented_status_gives_up_the_wait():
-    world = World(R, UnexpectedAnswerError("'teleported' is not a task status"))
-    assert world.over.end is End.GIVEN_UP
+def test_answer_that_cannot_be_read_counts_as_a_failed_poll():
+    error = UnexpectedAnswerError("the id is missing")
+    assert World(R, error, F).over.end is End.ENDED
+    world = World(R, error, poll_interval=900.0, deadline=START + 36_000.0)
+    assert (world.over.end, world.over.error) == (End.GIVEN_UP, error)
+    assert len(world.asked) == 1 + FAILED_POLLS
 
 
 def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
@@ -211,7 +214,9 @@ def test_task_not_found_reported_by_browseract_gives_up_the_wait_at_once():
 
 
 def test_404_from_a_gateway_does_not_end_the_wait():
-    assert World(R, TaskNotFoundError("no route", http_status=404), F).over.end is End.ENDED
+    world = World(R, TaskNotFoundError("no route", http_status=404), F)
+    assert world.over.end is End.ENDED
+    assert len(world.asked) == 3
 
 
 def test_answer_too_large_for_the_triggerer_lets_the_wait_end_by_status_alone():

@@ -463,9 +463,10 @@ class TestStartFromTrigger:
     def test_sensor_started_from_trigger_times_out_and_run_keeps_running(self, emulator):
         event, _ = self.run(started(emulator, duration=60.0), timeout=0.5)
         sensor = TaskSensor(task_id="wait", browseract_task_id=emulator.tasks[0].id, deferrable=True)
-        with pytest.raises(AirflowSensorTimeout):
+        with pytest.raises(AirflowSensorTimeout, match=f"BrowserAct task {emulator.tasks[0].id} did not end within"):
             sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
         assert emulator.tasks[0].status == "running"
+        assert "stop-task" not in {request.endpoint for request in emulator.requests}
 
     @needs_3_3
     def test_sensor_started_from_trigger_gets_xcom_argument_as_template(self):

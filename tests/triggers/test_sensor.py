@@ -161,11 +161,12 @@ class TestXComsOfEarlierRun:
         assert "return_value" not in supervisor.xcoms
 
     def test_resumed_sensor_that_started_in_worker_does_not_search_for_stale_xcoms(self, emulator, supervisor):
-        sensor = TaskSensor(
-            task_id="wait", browseract_task_id=started(emulator), deferrable=True, start_from_trigger=False
-        )
-        with pytest.raises(ValueError, match="event"):
-            sensor.resume_execution("execute_complete", {"event": None}, {"ti": task_instance(2)})
+        task_id = started(emulator)
+        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, start_from_trigger=False)
+        context: Any = {"ti": task_instance(2)}
+        # An event that leaves the result to the worker, as one does after a deferral by a worker.
+        event = run(task_id, multiple_outputs=True).payload
+        assert sensor.resume_execution("execute_complete", {"event": event}, context)["logged_in"] is False
         assert supervisor.looked_for == []
 
 
@@ -181,8 +182,15 @@ class TestSensorResult:
         assert "return_value" not in supervisor.xcoms
 
     def test_result_with_multiple_outputs_is_left_to_worker(self, emulator, supervisor):
-        assert not isinstance(run(started(emulator), multiple_outputs=True), TaskSuccessEvent)
+        task_id = started(emulator)
+        event = run(task_id, multiple_outputs=True)
+        assert not isinstance(event, TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
+        # Airflow's worker stores the parts.
+        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, multiple_outputs=True)
+        context: Any = {"ti": task_instance(1)}
+        result = sensor.resume_execution("execute_complete", {"event": event.payload}, context)
+        assert result["logged_in"] is False
 
     def test_result_that_cannot_be_pushed_is_left_to_worker(self, emulator, supervisor):
         supervisor.refused_keys = {"return_value"}
