@@ -80,6 +80,17 @@ def api_server(airflow_database):
 
 
 @pytest.fixture
+def connect(browseract_emulator, monkeypatch):
+    """Set the connection ``browseract_default``: to the emulator, with an extra or with other fields."""
+
+    def set_connection(extra=None, **fields):
+        connection = {**browseract_emulator.connection, "extra": extra or {}, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+
+    return set_connection
+
+
+@pytest.fixture
 def people(monkeypatch):
     """Those who answer Required Actions."""
     from airflow.sdk.execution_time import hitl

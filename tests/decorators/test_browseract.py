@@ -11,14 +11,14 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
-from tests.operators.conftest import Worker, emulator, set_extra, store, worker
+from tests.operators.conftest import Worker, emulator, store, worker
 
-__all__ = ["emulator", "set_extra", "store", "worker"]
+__all__ = ["emulator", "store", "worker"]
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=10)
+def _short_patience(connect):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
 
 
 @pytest.fixture

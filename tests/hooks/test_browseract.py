@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from datetime import datetime
 
@@ -38,17 +37,6 @@ from tests.served import served
 @pytest.fixture
 def emulator(browseract_emulator):
     return browseract_emulator.emulator
-
-
-@pytest.fixture
-def connect(browseract_emulator, monkeypatch):
-    """Change the connection."""
-
-    def change(**fields):
-        connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.5}, **fields}
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
-
-    return change
 
 
 def test_hook_for_missing_connection_can_be_created():
@@ -156,8 +144,7 @@ START_IDS = ["run_task", "arun_task", "run_task_by_template", "arun_task_by_temp
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
-def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emulator, connect, start):
-    connect()
+def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emulator, start):
     emulator.fault("*", RequestFault.lost_answer(), times=1)
     with pytest.raises(RunStartUnknownError, match=r"(?s)not known whether.*iter_tasks") as caught:
         start(BrowserActHook())
@@ -185,7 +172,6 @@ class TestRotatedApiKey:
 
     @pytest.fixture
     def hook(self, emulator, connect):
-        connect()
         hook = BrowserActHook()
         assert hook.settings.client.api_key == "app-emulator"
         emulator.rotate_key("app-new")
@@ -531,7 +517,7 @@ class TestConnectionTest:
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
     def test_connection_test_reports_which_of_key_host_or_network_is_wrong(self, emulator, connect, change, blamed):
-        connect(**change)
+        connect({"retry_budget": 0.5}, **change)
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert blamed in message
@@ -542,7 +528,7 @@ class TestConnectionTest:
         assert BrowserActHook().test_connection()[1].startswith("The host is wrong")
 
     def test_connection_test_with_hung_service_ends_and_reports_network_or_host(self, emulator, connect):
-        connect(extra={"retry_budget": 0.5, "read_timeout": 0.5})
+        connect({"retry_budget": 0.5, "read_timeout": 0.5})
         emulator.fault("list-workflows", RequestFault.hung())
         before = time.monotonic()
         assert BrowserActHook().test_connection()[1].startswith("The network or the host is wrong")
@@ -559,7 +545,7 @@ class TestConnectionTest:
         self, emulator, connect, api_server
     ):
         with served(api_server) as port:
-            connect(extra={"webhook_base_url": f"http://127.0.0.1:{port}/"})
+            connect({"webhook_base_url": f"http://127.0.0.1:{port}/"})
             good, message = BrowserActHook().test_connection()
         assert good is True, message
         assert f"Callbacks arrive at http://127.0.0.1:{port}/." in message
@@ -567,7 +553,7 @@ class TestConnectionTest:
     def test_connection_test_fails_when_webhook_base_url_leads_to_another_server(
         self, emulator, connect, browseract_emulator
     ):
-        connect(extra={"webhook_base_url": browseract_emulator.url})
+        connect({"webhook_base_url": browseract_emulator.url})
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert "does not lead to the callback route: it answered HTTP 404" in message
@@ -591,25 +577,24 @@ class TestConnectionTest:
         app = FastAPI()
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:
-            connect(extra={"webhook_base_url": f"http://127.0.0.1:{port}"})
+            connect({"webhook_base_url": f"http://127.0.0.1:{port}"})
             good, said = BrowserActHook().test_connection()
         assert good is False
         assert message in said
 
     def test_connection_test_passes_when_callback_url_is_unreachable_from_here(self, emulator, connect):
-        connect(extra={"webhook_base_url": "http://127.0.0.1:9"})
+        connect({"webhook_base_url": "http://127.0.0.1:9"})
         good, message = BrowserActHook().test_connection()
         assert good is True
         assert "cannot be reached from here (ConnectionError)" in message
 
     def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
-        connect(extra={"webhook_base_url": "ftp://airflow.example.com"})
+        connect({"webhook_base_url": "ftp://airflow.example.com"})
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert "webhook_base_url of connection 'browseract_default' is not an http or https address" in message
 
-    def test_connection_test_without_callbacks_reports_polling(self, emulator, connect):
-        connect()
+    def test_connection_test_without_callbacks_reports_polling(self, emulator):
         assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]
 
 

@@ -125,17 +125,6 @@ def is_killed_at_each_call(operator, monkeypatch) -> None:
 
 
 @pytest.fixture
-def set_extra(monkeypatch, browseract_emulator):
-    """Gives the connection to the emulator an extra, such as less patience than usual."""
-
-    def set_(**extra):
-        connection = {**browseract_emulator.connection, "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
-
-    return set_
-
-
-@pytest.fixture
 def worker(monkeypatch):
     for module in (run, waiting):
         monkeypatch.setattr(module, "CORE_RACE_GRACE", 0.05)

@@ -57,9 +57,9 @@ def airflow(store, monkeypatch) -> Airflow:
 
 
 @pytest.fixture
-def tries(worker, store, airflow, set_extra, emulator):
+def tries(worker, store, airflow, connect, emulator):
     """Makes the tries of one task instance that waits in its worker for a run of a minute."""
-    set_extra(retry_budget=0.2, read_timeout=10)
+    connect({"retry_budget": 0.2, "read_timeout": 10})
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
     def make(*, max_tries: int = 1, try_number: int = 1, **arguments):

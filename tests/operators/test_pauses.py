@@ -142,8 +142,8 @@ class TestRequiredAction:
             go_on(run, deferred, answer)
         assert going_on.value.trigger.question is None
 
-    def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, set_extra):
-        set_extra(retry_budget=0.1)
+    def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, connect):
+        connect({"retry_budget": 0.1})
         emulator.fault("resume-task", RequestFault.status(500), times=None)
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=20)
         deferred = until_asked(run)
@@ -356,8 +356,8 @@ def test_invalid_on_paused_argument_fails_at_dag_parse(arguments, message):
 
 
 @pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])
-def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, set_extra, on_paused, seconds):
-    set_extra(webhook_base_url="https://airflow.example")
+def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, connect, on_paused, seconds):
+    connect({"webhook_base_url": "https://airflow.example"})
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)

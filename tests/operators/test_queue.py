@@ -22,8 +22,8 @@ NO_ROOM = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
-    set_extra(retry_budget=0.05, read_timeout=10)
+def _short_patience(connect):
+    connect({"retry_budget": 0.05, "read_timeout": 10})
 
 
 def search(worker, **arguments):

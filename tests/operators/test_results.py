@@ -35,8 +35,8 @@ LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra, monkeypatch):
-    set_extra(retry_budget=0.2, read_timeout=10)
+def _short_patience(connect, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
     monkeypatch.setattr(results, "PAUSE", 0.01)
     monkeypatch.setattr(results, "LOOK_PAUSE", 0.05)
 

@@ -16,8 +16,8 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra, emulator):
-    set_extra(retry_budget=0.2, read_timeout=10, webhook_base_url="http://127.0.0.1:1")
+def _short_patience(connect, emulator):
+    connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
     for template_id in emulator.templates:
         emulator.set_workflow(template_id, duration=0.2)
 

@@ -45,9 +45,9 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
+def _short_patience(connect):
     """Let calls give up soon, as a connection with a small retry budget does."""
-    set_extra(retry_budget=1, read_timeout=10)
+    connect({"retry_budget": 1, "read_timeout": 10})
 
 
 class TestResult:
@@ -536,10 +536,9 @@ class TestInvalidInput:
         ids=["no API key", "wrong API key", "invalid host", "invalid extra"],
     )
     def test_invalid_connection_fails_without_a_retry_and_starts_no_run(
-        self, worker, emulator, browseract_emulator, monkeypatch, change, message
+        self, worker, emulator, connect, change, message
     ):
-        connection = {**browseract_emulator.connection, **change}
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+        connect(**change)
         with pytest.raises(AirflowFailException, match=message) as caught:
             worker(workflow_id=ORDERS.id).run()
         assert "app-wrong" not in str(caught.value)
@@ -597,11 +596,11 @@ def test_invalid_constant_of_a_mapped_task_fails_without_a_retry(worker, emulato
 
 class TestChangingConnection:
     def test_api_key_rotated_before_the_connection_changes_does_not_fail_the_try(
-        self, worker, emulator, set_extra, monkeypatch, capfd
+        self, worker, emulator, connect, monkeypatch, capfd
     ):
         monkeypatch.setattr(run_operators, "RECHECK_AFTER", (0.5,))
         emulator.rotate_key("app-new")
-        changing = threading.Timer(0.2, set_extra)
+        changing = threading.Timer(0.2, connect)
         changing.start()
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         changing.join()
@@ -635,13 +634,13 @@ class TestChangingConnection:
         assert emulator.tasks[0].status == "running"
 
     def test_missing_connection_leaves_an_unconfirmed_start_to_the_next_try(
-        self, worker, emulator, store, set_extra, monkeypatch
+        self, worker, emulator, store, connect, monkeypatch
     ):
         class Crash(BaseException):
             """Stands for a SIGKILL."""
 
         # The last try looks for the run for as long as the start could have taken.
-        set_extra(retry_budget=1, connect_timeout=0.5, read_timeout=2)
+        connect({"retry_budget": 1, "connect_timeout": 0.5, "read_timeout": 2})
         first = worker(workflow_id=ORDERS.id, store=store).operator()
         send = first.hook.client.send
 
@@ -733,14 +732,8 @@ class TestPollOutage:
 
 
 class TestRetriableErrors:
-    def test_unreachable_host_raises_a_connection_failed_error(self, worker, emulator, monkeypatch):
-        connection = {
-            "conn_type": "browseract",
-            "host": "http://127.0.0.1:9",
-            "password": KEY,
-            "extra": {"retry_budget": 0.1},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    def test_unreachable_host_raises_a_connection_failed_error(self, worker, emulator, connect):
+        connect({"retry_budget": 0.1}, host="http://127.0.0.1:9")
         with pytest.raises(ConnectionFailedError, match="Check the host"):
             worker(workflow_id=ORDERS.id).run()
 

@@ -17,8 +17,8 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=10)
+def _short_patience(connect):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
 
 
 class TestPausedRun:

@@ -13,8 +13,8 @@ from tests.operators.conftest import asked
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
-    set_extra(retry_budget=0.2, read_timeout=10)
+def _short_patience(connect):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
 
 
 def started(emulator, workflow=ORDERS, duration: float = 60.0) -> str:

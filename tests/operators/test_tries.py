@@ -22,9 +22,9 @@ PENS = {"keyword": "pens", "max_items": 2}
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(set_extra):
+def _short_patience(connect):
     # A later try looks for the run of a lost start for as long as the start could have taken.
-    set_extra(retry_budget=0.2, connect_timeout=0.5, read_timeout=3, webhook_base_url="http://127.0.0.1:1")
+    connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"})
 
 
 @pytest.fixture
@@ -356,9 +356,9 @@ class TestLostStartResponse:
         assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
 
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(
-        self, tries, emulator, set_extra, monkeypatch
+        self, tries, emulator, connect, monkeypatch
     ):
-        set_extra(retry_budget=20)
+        connect({"retry_budget": 20})
         attempt = tries()
         operator = attempt.operator()
         session = operator.hook.client._session

@@ -44,9 +44,8 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture
-def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 10}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def emulator(browseract_emulator, connect, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
     monkeypatch.setattr(sensors, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
     return browseract_emulator.emulator

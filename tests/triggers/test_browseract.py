@@ -21,9 +21,8 @@ tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason=
 
 
 @pytest.fixture
-def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 3}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def emulator(browseract_emulator, connect, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 3})
     browseract_emulator.emulator.set_workflow(ORDERS.id, duration=0.3)
     monkeypatch.setattr(waiting_for_runs, "PATIENCE", 0.3)
     return browseract_emulator.emulator

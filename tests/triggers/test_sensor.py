@@ -72,9 +72,8 @@ def supervisor(monkeypatch) -> Supervisor:
 
 
 @pytest.fixture
-def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.2, "read_timeout": 10}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def emulator(browseract_emulator, connect, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
     monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
     return browseract_emulator.emulator
 

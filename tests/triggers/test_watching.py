@@ -20,9 +20,8 @@ from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 
 @pytest.fixture
-def emulator(browseract_emulator, monkeypatch):
-    connection = {**browseract_emulator.connection, "extra": {"retry_budget": 0.1, "read_timeout": 10}}
-    monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+def emulator(browseract_emulator, connect, monkeypatch):
+    connect({"retry_budget": 0.1, "read_timeout": 10})
     monkeypatch.setattr(triggers, "PERSIST_GRACE", 0.05)
     monkeypatch.setattr(triggers, "SHORTEST_INTERVAL", 0.01)
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
@@ -312,16 +311,14 @@ def test_watcher_keeps_polling_while_service_is_down_and_reports_ended_task(emul
     run(story())
 
 
-def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator, browseract_emulator, monkeypatch):
+def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator, connect):
     async def story():
-        wrong = {**browseract_emulator.connection, "password": "app-wrong"}
-        right = json.dumps(browseract_emulator.connection)
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(wrong))
+        connect(password="app-wrong")
         trigger = TaskFinishedTrigger(poll_interval=0.05)
         looks = trigger.open_shared_stream(trigger.serialize()[1])
         first = asyncio.ensure_future(anext(looks))
         await until(lambda: questions(emulator) >= 2)
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", right)
+        connect()
         assert await first == ()
         await looks.aclose()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import http.server
-import json
 import os
 import re
 import shutil
@@ -99,15 +98,14 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
 
 
 @pytest.fixture
-def connection_through(monkeypatch, browseract_emulator, base):
+def connection_through(connect, base):
     """Makes a hook whose connection has a relay's address."""
 
-    def connect(relay: str) -> BrowserActHook:
-        connection = {**browseract_emulator.connection, "extra": {"webhook_base_url": f"{relay}{base}"}}
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(connection))
+    def hook_through(relay: str) -> BrowserActHook:
+        connect({"webhook_base_url": f"{relay}{base}"})
         return BrowserActHook()
 
-    return connect
+    return hook_through
 
 
 class TestNginx:
