@@ -428,6 +428,15 @@ class LocalAirflow:
             lines += self._log_of_try(dag_id, run_id, task_id, number, map_index=map_index)
         return lines
 
+    def taken_for_dead(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> int:
+        """Return how many tries Airflow has ended because it heard of their deferral after the trigger had fired.
+
+        It does so where its scheduler is slower than the wait, which a busy machine may make it.
+        """
+        of = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": str(map_index)}
+        count: int = self.api("GET", "eventLogs", params={**of, "event": "state mismatch"})["total_entries"]
+        return count
+
     def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, *, map_index: int = -1) -> list[str]:
         """Read the lines of one try."""
         response = self._http.get(

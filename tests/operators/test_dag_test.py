@@ -68,6 +68,13 @@ def interrupt_while_it_waits(emulator) -> threading.Thread:
 
 
 class TestCtrlC:
+    @pytest.fixture(autouse=True)
+    def _is_interrupted_by_ctrl_c(self):
+        """Undo what a shell does to a process in the background: it ignores Ctrl-C."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @BOTH_WAYS
     def test_ctrl_c_in_dag_test_stops_the_run_and_logs_it(self, tried, emulator, deferrable, caplog, capfd):
         emulator.set_workflow(ORDERS.id, duration=60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
@@ -22,4 +23,6 @@ with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}
         browseract_conn_id="callbacks",
         deferrable=True,
         webhook=True,
+        retries=2,
+        retry_delay=timedelta(seconds=1),
     ).expand_kwargs(wanted())

@@ -11,11 +11,13 @@ from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, PLAIN_
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
+RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+
 with DAG("blocked", schedule=None):
     RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
 
 # The next four have what no other DAG runs, so that their runs can be given a length of their own.
-with DAG("long", schedule=None):
+with DAG("long", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT.id, deferrable=True)
 
 with DAG("marked", schedule=None):
@@ -32,9 +34,9 @@ with DAG("long_in_the_worker", schedule=None):
     ).expand(input_parameters=[{"topic": "marked"}, {"topic": "cleared"}])
 
 with DAG("mistaken", schedule=None):
-    RunWorkflowOperator(task_id="mistaken", workflow_id="404", retries=3, retry_delay=timedelta(seconds=1))
+    RunWorkflowOperator(task_id="mistaken", workflow_id="404", **RETRIES)
 
-with DAG("profiles", schedule=None):
+with DAG("profiles", schedule=None, default_args=RETRIES):
     log_in = RunWorkflowOperator.partial(
         task_id="log_in", workflow_id=LOG_IN.id, save_browser_data=True, deferrable=True
     ).expand(input_parameters=[{"username": name, "password": "x"} for name in ("ada", "grace")])
@@ -57,7 +59,7 @@ with DAG("in_the_worker", schedule=None):
 with DAG("elsewhere", schedule=None):
     begun = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS.id, wait_for_completion=False)
     failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING.id, wait_for_completion=False)
-    shared: dict[str, Any] = {"poke_interval": 2, "retries": 3, "retry_delay": timedelta(seconds=1)}
+    shared: dict[str, Any] = {"poke_interval": 2, **RETRIES}
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
     TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, start_from_trigger=False, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
