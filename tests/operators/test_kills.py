@@ -210,6 +210,44 @@ class TestUnexpectedSigterm:
         assert len(operator.execute(attempt.context)) == 2
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
+    def test_ctrl_c_during_the_start_logs_that_a_run_may_exist_and_the_next_try_reattaches(
+        self, tries, emulator, monkeypatch, capfd
+    ):
+        emulator.next_run(SEARCH.id, duration=1.0)
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def interrupted(call):
+            answer = send(call)
+            if call.starts_run:
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(operator.hook.client, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            operator.execute(attempt.context)
+        assert "Killed during the start of a run of workflow" in "".join(capfd.readouterr())
+        assert len(tries(try_number=2).run()) == 2
+        assert [task.status for task in emulator.tasks] == ["finished"]
+
+    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, monkeypatch):
+        killed(tries())
+        attempt = tries(try_number=2)
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def interrupted(call):
+            if call.name == "get-task":
+                monkeypatch.setattr(operator.hook.client, "send", send)
+                raise KeyboardInterrupt
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            operator.execute(attempt.context)
+        assert [task.status for task in emulator.tasks] == ["canceled"]
+
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
