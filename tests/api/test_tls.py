@@ -162,6 +162,14 @@ class TestFailedHandshake:
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed is True
 
+    def test_closed_port_is_a_connection_error_with_nothing_processed(self, listen, start):
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        error = start(port)
+        assert type(error) is errors.ConnectionFailedError
+        assert error.not_processed is True
+        assert "TLS" not in error.brief
+
     def test_failed_tls_handshake_is_named_in_the_error(self, listen, start):
         assert "the TLS handshake failed (" in start(listen(self.send_an_alert)).brief
 
@@ -174,6 +182,15 @@ class TestFailedHandshake:
         assert "connection 'browseract_prod'" in str(error)
         assert (error.not_processed, error.temporary) == (True, False)
         assert not any(received)
+
+    def test_certificates_of_certifi_are_used_where_no_variable_names_others(self, tls, start, monkeypatch):
+        for name in (*CERTIFICATES, "SSL_CERT_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        client._ssl_context.cache_clear()
+        try:
+            assert isinstance(start(tls(lambda secured: None)), errors.UntrustedCertificateError)
+        finally:
+            client._ssl_context.cache_clear()
 
     @pytest.mark.usefixtures("trusted")
     def test_certificate_for_another_host_is_reported_with_the_host_name(self, kind, tls):

@@ -235,6 +235,22 @@ class TestRequiredAction:
         people._ask("019ab3d5-0000-7000-8000-000000000001")
         assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
 
+    def test_answer_given_after_polling_was_given_up_is_reported(self, people, asked, monkeypatch):
+        async def away(*_):
+            raise OSError("no secrets here")
+
+        monkeypatch.setattr(BrowserActHook, "aget_connection", away)
+        monkeypatch.setattr(waiting_for_runs, "PATIENCE", 0.0)
+
+        async def story() -> WaitEvent:
+            waited_for = asyncio.ensure_future(anext(asked().run()))
+            await asyncio.sleep(0.5)
+            people.answer("Stop")
+            return WaitEvent.read((await waited_for).payload)
+
+        event = asyncio.run(asyncio.wait_for(story(), 60))
+        assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+
     def test_required_action_answered_with_unknown_option_makes_trigger_give_up(self, people, asked):
         people.answer("Perhaps")
         event = wait(asked())

@@ -14,7 +14,9 @@ from airflow_provider_browseract.sensors.browseract import TaskSensor
 RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1)}
 
 with DAG("blocked", schedule=None):
-    RunWorkflowOperator(task_id="blocked", workflow_id=FAILING.id, deferrable=True)
+    RunWorkflowOperator(
+        task_id="blocked", workflow_id=FAILING.id, deferrable=True, retries=1, retry_delay=timedelta(seconds=1)
+    )
 
 # The next four have what no other DAG runs, so that their runs can be given a length of their own.
 with DAG("long", schedule=None, default_args=RETRIES):
