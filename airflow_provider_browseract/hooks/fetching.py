@@ -22,7 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import parse_url
 
 from airflow_provider_browseract.runs.inputs import is_private
@@ -198,17 +198,19 @@ def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
         def _new_conn(self) -> socket.socket:
             host = self._dns_host
             addresses = _addresses_of(host, self.port)
+            if not addresses:
+                # urllib3 would resolve the name once more, and connect to what nobody has checked.
+                raise NewConnectionError(self, f"Failed to resolve '{host}'")
             for address in addresses:
                 check(host, address)
             try:
-                # Where the name cannot be resolved, urllib3 says so in its own way.
                 for address in addresses[:-1]:
                     self._dns_host = address
                     try:
                         return super()._new_conn()
                     except HTTPError:
                         continue
-                self._dns_host = addresses[-1] if addresses else host
+                self._dns_host = addresses[-1]
                 return super()._new_conn()
             finally:
                 # TLS asks for the name.

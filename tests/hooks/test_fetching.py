@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from airflow_provider_browseract.api.client import ClientSettings
+from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.hooks import fetching
 from airflow_provider_browseract.hooks.fetching import Allowance, FileError, FileSession, chunks_of
 from airflow_provider_browseract.runs.outputs import RunFile
@@ -176,6 +177,7 @@ def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
         "near.example": [["127.0.0.1"]],
         "near-too.example": [[PUBLIC, "127.0.0.1"]],
         "rebinding.example": [[PUBLIC], ["127.0.0.1"]],
+        "late.example": [[], ["127.0.0.1"]],
     }
     resolve = socket.getaddrinfo
 
@@ -186,6 +188,8 @@ def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
                 raise socket.gaierror(socket.EAI_NONAME, "no such name")
             return resolve(name, *arguments, **named)
         addresses = known.pop(0) if len(known) > 1 else known[0]
+        if not addresses:
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
         return [found for address in addresses for found in resolve(address, *arguments, **named)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -197,6 +201,21 @@ def world(served_host, monkeypatch) -> Iterator[SimpleNamespace]:
 def fetch(world, url: str, name: str = "a") -> bytes:
     with world.session.opened(RunFile(name, url)) as (response, _):
         return b"".join(chunks_of(response, threading.Event()))
+
+
+def test_host_that_could_not_be_resolved_for_the_check_is_not_resolved_again_to_connect(world):
+    with pytest.raises(FileError, match="its host cannot be reached"):
+        fetch(world, f"http://late.example:{world.port}/secret")
+    assert world.host.reached == []
+
+
+def test_address_that_this_python_cannot_name_is_not_connected_to(monkeypatch):
+    # What a Python without IPv6 returns for an IPv6 address.
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, b"\x00" * 20))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    settings = ClientSettings("app-secret", "https://api.example", retries=RetryPolicy(budget=0.1))
+    with closing(FileSession(settings)) as session, pytest.raises(FileError, match="its host cannot be reached"):
+        session.opened(RunFile("a", "https://files.example/a")).__enter__()
 
 
 class TestFileUrl:

@@ -16,6 +16,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -298,10 +299,12 @@ class TestRepeatedSave:
     def test_interrupted_save_leaves_no_partial_file(self, store, host, monkeypatch):
         monkeypatch.setattr(fetching, "CHUNK", 1000)
         threads: list[threading.Thread] = []
+        not_begun: list[Any] = []
 
         def interrupted(function, files):
             # Airflow's time limit strikes in the main thread while others fetch.
             threads.append(threading.Thread(target=_until_interrupted, args=(function, files[0]), daemon=True))
+            not_begun.append(partial(function, files[1]))
             threads[0].start()
             wait_for("The beginning of the file", lambda: any(store.folder.iterdir()), timeout=10, every=0.001)
             raise KeyboardInterrupt
@@ -309,9 +312,12 @@ class TestRepeatedSave:
         pool = SimpleNamespace(map=interrupted, shutdown=lambda **_: None)
         monkeypatch.setattr(results, "ThreadPoolExecutor", lambda *_: pool)
         with pytest.raises(KeyboardInterrupt):
-            store.save(task(download("a", store.url("endless/a"), file_size=None)))
+            store.save(task(download("a", store.url("endless/a"), file_size=None), download("b", store.url("plain/b"))))
         threads[0].join(10)
         assert not threads[0].is_alive()
+        with pytest.raises(fetching.Interrupted):
+            not_begun[0]()
+        assert [path for path, _ in host.requests] == ["endless/a"]
         assert written(store.folder) == {}
 
     def test_same_named_files_in_swapped_order_are_saved_with_right_content(self, store, host, monkeypatch):

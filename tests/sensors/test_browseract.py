@@ -252,6 +252,15 @@ def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default
     assert done.stdout.split()[-2:] == [default, default]
 
 
+def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
+    task_id = started(emulator)
+    connect({"read_timeout": "soon"})
+    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
+    event = WaitEvent(task_id, End.ENDED, time.time() + 3600).payload()
+    with pytest.raises(AirflowFailException, match="extra 'read_timeout' is 'soon'"):
+        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+
+
 def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, monkeypatch):
     task_id = started(emulator)
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)

@@ -16,6 +16,7 @@ from airflow_provider_browseract.runs import waiting as waiting_for_runs
 from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
+from tests.e2e.local_airflow import wait_for
 
 tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
@@ -282,6 +283,29 @@ class TestRequiredAction:
         BrowserActHook().stop_task(emulator.tasks[0].id)
         assert wait(asked()).end is End.ENDED
         assert people.question["chosen"] == ["Stop"]
+
+    def test_required_action_answered_before_the_run_ended_keeps_its_answer(self, emulator, people, asked, monkeypatch):
+        people.answer("Resume")
+        BrowserActHook().stop_task(emulator.tasks[0].id)
+        made, get = asked(), people._get
+
+        def get_late(**what):
+            # The run is seen to have ended while the answer is still being read.
+            wait_for("The end of the run", lambda: made._seen, timeout=60)
+            return get(**what)
+
+        monkeypatch.setattr("airflow.sdk.execution_time.hitl.get_hitl_detail_content_detail", get_late)
+        assert wait(made).end is End.ENDED
+        assert (people.question["chosen"], people.question["by"]) == (["Resume"], {"id": "1", "name": "ada"})
+
+    def test_required_action_answered_in_an_earlier_try_keeps_its_answer(self, emulator, people):
+        people._ask("019ab3d5-0000-7000-8000-000000000001")
+        people.answer("Resume")
+        made = trigger(start_short(emulator), on_paused="ask")
+        [question] = people.questions
+        made.task_instance = SimpleNamespace(id=question, try_number=2, task_id="run")  # type: ignore[assignment]
+        assert wait(made).end is End.ENDED
+        assert people.question["chosen"] == ["Resume"]
 
     def test_required_action_is_closed_at_the_deadline(self, people, asked):
         assert wait(asked(deadline=time.time() + 0.3)).end is End.DEADLINE
