@@ -18,6 +18,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ACCEPTED = Path(__file__).with_suffix(".json")
 PACKAGE = "airflow_provider_browseract."
@@ -69,6 +70,14 @@ def _mutmut(*words: str) -> str:
     if done.returncode:
         raise RuntimeError(f"mutmut {' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
     return done.stdout
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Run the quickest tests first: most mutants are noticed by one of them, and the first that notices is enough."""
+    stats = Path("mutmut-stats.json")
+    if stats.exists():
+        durations = json.loads(stats.read_text())["duration_by_test"]
+        items.sort(key=lambda item: durations.get(item.nodeid, 0.0))
 
 
 def main() -> int:
