@@ -7,7 +7,9 @@ A call is a plain value: it can be compared, logged and tested without a network
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -16,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from airflow_provider_browseract.api.errors import (
     BY_CODE,
     BrowserActError,
+    ConcurrencyLimitError,
     NotTheApiError,
     RateLimitError,
     ServerError,
@@ -41,6 +44,16 @@ T = TypeVar("T")
 U = TypeVar("U")
 PAGE_LIMIT = 500
 """The largest page that the API gives. It is always sent: without it a page holds one item."""
+
+SUCCESS = (None, 0, "0")
+"""What the ``code`` of a successful answer may be. Most answers have none."""
+
+NO_SLOT_WORDS = re.compile(r"running tasks|concurren|one active task", re.IGNORECASE)
+"""How BrowserAct refuses a start for want of a slot in answers whose code is not documented.
+
+Its own scripts look for words like these and not for a code, and no code is documented for the second run of a Standard
+Browser, which takes one at a time.
+"""
 
 Pair = Mapping[str, str]
 """An input as the API takes it: ``{"name": ..., "value": ...}``, both strings."""
@@ -93,27 +106,31 @@ class Call(Generic[T]):
             try:
                 data = _decode(answer)
                 # Errors never came with status 200 in any documented example; should one, it is still an error.
-                if isinstance(data, Mapping) and data.get("code") and "msg" in data:
+                if isinstance(data, Mapping) and data.get("code") not in SUCCESS:
                     raise self._error(answer, data)
-                return self.read(data)
+                return self.read(_unwrapped(data))
             except UnexpectedAnswerError as error:
                 raise type(error)(
                     f"BrowserAct's answer to {self.name} is not usable: {error.message}",
                     http_status=answer.status,
                 ) from None
+        is_page = False
         try:
             data = _decode(answer)
-        except UnexpectedAnswerError:
-            data = None
-        raise self._error(answer, data if isinstance(data, Mapping) else {})
+        except UnexpectedAnswerError as error:
+            data, is_page = None, isinstance(error, NotTheApiError)
+        raise self._error(answer, data if isinstance(data, Mapping) else {}, is_page=is_page)
 
-    def _error(self, answer: Answer, envelope: Mapping[str, Any]) -> BrowserActError:
+    def _error(self, answer: Answer, envelope: Mapping[str, Any], *, is_page: bool = False) -> BrowserActError:
         given = envelope.get("code")
         msg, trace_id = (_one_line(envelope.get(name)) for name in ("msg", "traceId"))
-        code = int(given) if isinstance(given, int) or (isinstance(given, str) and given.isdecimal()) else None
-        kind = error_class(answer.status, code, is_envelope=any((given, msg, trace_id)))
+        code = _code(given)
+        kind = error_class(answer.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page)
         if issubclass(kind, NotTheApiError):
             return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=answer.status)
+        no_slot = self.starts_run and code not in BY_CODE and NO_SLOT_WORDS.search(msg or "")
+        if no_slot:
+            kind = ConcurrencyLimitError
         verb = "failed at" if issubclass(kind, ServerError) else "refused"
         word = None if code is not None else _one_line(given)
         error = kind(
@@ -126,7 +143,7 @@ class Call(Generic[T]):
             remedy=self._remedy(kind),
         )
         # Nobody documented what an unknown code means. Only HTTP 429 says by itself that nothing was carried out.
-        if given and code not in BY_CODE and not isinstance(error, RateLimitError):
+        if given and code not in BY_CODE and not isinstance(error, RateLimitError) and not no_slot:
             error.not_processed = False
         return error
 
@@ -151,6 +168,19 @@ def _one_line(value: Any) -> str | None:
     return " ".join(printable.split())[:LONGEST_WORDS] or None
 
 
+def _code(given: Any) -> int | None:
+    """Read the code of an envelope, a number that may have come as text."""
+    if isinstance(given, str):
+        # Python refuses to read numbers of thousands of digits.
+        return int(given) if given.isdecimal() and len(given) < 20 else None
+    return int(given) if isinstance(given, int) else None
+
+
+def _unwrapped(data: Any) -> Any:
+    """Return what an answer is about: most come bare, and a few, by the document, in ``{"code": 0, "data": ...}``."""
+    return data["data"] if isinstance(data, Mapping) and data.keys() >= {"code", "data"} else data
+
+
 def _decode(answer: Answer) -> Any:
     if not answer.body.strip():
         return None
@@ -166,13 +196,12 @@ def _retry_after(value: str | None) -> float | None:
     """Read a ``Retry-After`` header, seconds or an HTTP date, as seconds from now."""
     if value is None:
         return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        # Not NaN, of which the maximum would depend on the order.
+        return max(0.0, float(value)) if value.strip().lower() != "nan" else None
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

@@ -126,7 +126,7 @@ class BrowserActClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session()
         session.verify = trusted_certificates() or True
         session.mount("https://", _Adapter())
         session.headers.update(self.settings.headers)
@@ -321,6 +321,13 @@ class _Progress:
 
 class _NotConnectedError(NewConnectionError):
     """A connection that ended while it was opened: in the handshake of TLS, or in the CONNECT of a proxy."""
+
+
+class _Session(requests.Session):
+    """A session that never looks where a redirect leads: requests would read the address even without following it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _HttpsConnection(HTTPSConnection):

@@ -253,7 +253,8 @@ class NotTheApiError(UnexpectedAnswerError):
     """The host answered, but with a page or a redirect: it is not BrowserAct's API."""
 
     remedy = (
-        f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API, or leave it empty."
+        f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API, or leave it empty. "
+        "If it is right, a proxy or a firewall between this machine and BrowserAct has answered."
     )
 
     @property
@@ -293,15 +294,20 @@ BY_CODE: dict[int, type[BrowserActError]] = {
 """Which exception a code of the error envelope means."""
 
 
-def error_class(http_status: int, code: int | None, *, is_envelope: bool) -> type[BrowserActError]:
+def error_class(
+    http_status: int, code: int | None, *, is_envelope: bool, is_page: bool = False
+) -> type[BrowserActError]:
     """Choose the exception for an answer: by BrowserAct's code if it is documented, else by the HTTP status.
 
     :param http_status: HTTP status of the answer.
     :param code: the code of the error envelope, where it is a number.
     :param is_envelope: whether the answer has anything of BrowserAct's error envelope, such as a code or a trace id.
+    :param is_page: whether the answer is a web page, as of a firewall that knows nothing of API keys.
     """
     if code in BY_CODE:
         return BY_CODE[code]
+    if http_status in (401, 403) and is_page:
+        return NotTheApiError
     if http_status == 401:
         return AuthenticationError
     if http_status == 403:

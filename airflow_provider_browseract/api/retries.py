@@ -33,7 +33,8 @@ class RetryPolicy:
 
     :param budget: seconds from the first try after which no further try is begun; a ``Retry-After`` beyond it ends
         the tries at once.
-    :param first_pause: upper bound in seconds of the first pause; it doubles from try to try.
+    :param first_pause: upper bound in seconds of the first pause; it doubles from try to try. A pause is random within
+        its bound, and at least as long as the service asks for.
     :param longest_pause: upper bound in seconds of any pause that the service did not ask for.
     """
 
@@ -45,19 +46,18 @@ class RetryPolicy:
         """Give the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that carry this policy."""
         return {
             "retry": retry_if_exception(lambda error: may_send_again(call, error)),
-            "wait": _PauseAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
+            "wait": _AtLeastAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
             "stop": stop_before_delay(self.budget),
             "reraise": True,
         }
 
 
-class _PauseAsTold(wait_base):
-    """The pause that the service asked for with ``Retry-After``, else one of full jitter."""
+class _AtLeastAsTold(wait_base):
+    """A pause of one's own, and no shorter one than the service asked for with ``Retry-After``."""
 
-    def __init__(self, otherwise: wait_base) -> None:
-        self.otherwise = otherwise
+    def __init__(self, own: wait_base) -> None:
+        self.own = own
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        told = getattr(error, "retry_after", None)
-        return self.otherwise(retry_state) if told is None else float(told)
+        return max(self.own(retry_state), getattr(error, "retry_after", None) or 0.0)

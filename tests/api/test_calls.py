@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api.calls import Answer, next_page
-from airflow_provider_browseract.api.models import Page, Region, TaskStatus, read_page
+from airflow_provider_browseract.api.models import CreatedTask, Page, Region, TaskStatus, read_page
 
 JSON = {"content-type": "application/json"}
 
@@ -187,9 +187,74 @@ class TestAnswers:
         with pytest.raises(errors.UnexpectedAnswerError, match="it is about another task"):
             calls.get_task("7").read_answer(answer(200, {"id": "8", "status": "finished"}))
 
-    def test_error_code_with_http_200_still_raises(self):
+    @pytest.mark.parametrize("words", [{"msg": "Task is not exist."}, {}], ids=["with msg", "without msg"])
+    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.run_task("70")], ids=["stop-task", "run-task"])
+    def test_error_code_with_http_200_still_raises(self, call, words):
         with pytest.raises(errors.TaskNotFoundError):
-            calls.stop_task("7").read_answer(answer(200, {"code": 10112, "msg": "Task is not exist."}))
+            call.read_answer(answer(200, {"code": 10112, "id": "5", **words}))
+
+    @pytest.mark.parametrize("code", ["E1", 1.5, True, [], -1], ids=repr)
+    def test_odd_code_with_http_200_is_an_unknown_refusal(self, code):
+        with pytest.raises(errors.UnknownRefusalError):
+            calls.run_task("70").read_answer(answer(200, {"code": code, "id": "5"}))
+
+    def test_code_of_thousands_of_digits_is_an_unknown_refusal(self):
+        with pytest.raises(errors.UnknownRefusalError):
+            calls.run_task("70").read_answer(answer(400, {"code": "9" * 5000, "msg": "x"}))
+
+    @pytest.mark.parametrize("code", [0, "0"], ids=repr)
+    def test_answer_wrapped_in_an_envelope_of_success_is_read(self, code):
+        wrapped = {"code": code, "msg": "success", "data": {"id": "5", "profile_id": "9"}}
+        assert calls.run_task("70").read_answer(answer(200, wrapped)) == CreatedTask("5", "9")
+
+    @pytest.mark.parametrize(
+        "body", [None, {}, {"code": 0}, {"code": 0, "msg": "success"}, {"code": 0, "data": None}], ids=json.dumps
+    )
+    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
+    def test_stop_and_resume_accept_an_empty_answer_and_code_0(self, call, body):
+        assert call.read_answer(answer(200, body)) is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [{"success": False}, {"status": 404, "error": "Not Found"}, [1], [], "Unauthorized", False, 0, {"msg": "no"}],
+        ids=json.dumps,
+    )
+    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
+    def test_stop_and_resume_take_no_other_answer_for_a_success(self, call, body):
+        with pytest.raises(errors.UnexpectedAnswerError, match="should be empty"):
+            call.read_answer(answer(200, body))
+
+    @pytest.mark.parametrize("code", [None, 4711], ids=["no code", "undocumented code"])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "Running tasks number exceeds.",
+            "Too many running tasks",
+            "The concurrent limit of your plan is reached",
+            "A Standard Browser takes one active task at a time",
+        ],
+    )
+    def test_start_refused_without_a_free_slot_is_recognized_by_its_words(self, words, code):
+        refused = answer(400, {"msg": words} if code is None else {"code": code, "msg": words})
+        with pytest.raises(errors.ConcurrencyLimitError) as caught:
+            calls.run_task("70").read_answer(refused)
+        assert caught.value.started_nothing
+        with pytest.raises(errors.UnknownRefusalError):
+            calls.get_task("7").read_answer(refused)
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_web_page_with_http_401_or_403_does_not_blame_the_key(self, status):
+        page = Answer(status, {"content-type": "text/html"}, b"<html>Request blocked</html>")
+        with pytest.raises(errors.NotTheApiError, match="a firewall") as caught:
+            calls.get_task("7").read_answer(page)
+        assert "API key" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(401, errors.AuthenticationError), (403, errors.PermissionDeniedError)]
+    )
+    def test_empty_answer_with_http_401_or_403_blames_the_key(self, status, kind):
+        with pytest.raises(kind):
+            calls.get_task("7").read_answer(Answer(status, {}, b""))
 
     @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
     def test_web_page_or_redirect_raises_that_the_host_is_not_the_api(self, status, body):
@@ -216,8 +281,16 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         ("value", "seconds"),
-        [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None)],
-        ids=["seconds", "fraction", "negative", "not a number"],
+        [
+            ("3", 3.0),
+            ("0.5", 0.5),
+            ("-1", 0.0),
+            ("soon", None),
+            ("nan", None),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+            ("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", None),
+        ],
+        ids=["seconds", "fraction", "negative", "not a number", "NaN", "past date", "impossible time zone"],
     )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:

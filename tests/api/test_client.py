@@ -282,6 +282,14 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
     assert elsewhere.received == []
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("location", [b"http://[", b"http://x/\xff"], ids=["invalid", "not UTF-8"])
+def test_redirect_to_an_unreadable_address_is_an_error_of_the_api(kind, one_answer, status, location):
+    server = one_answer(b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, location))
+    with pytest.raises(errors.NotTheApiError):
+        kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
+
+
 def test_start_is_not_sent_again_when_a_proxy_closes_without_an_answer(kind, one_answer, monkeypatch):
     proxy = one_answer(b"")
     monkeypatch.setenv("http_proxy", proxy.url)

@@ -92,6 +92,14 @@ def test_retry_after_decides_the_pause_between_attempts():
     assert told.pauses == [40.0, 40.0]
 
 
+@pytest.mark.parametrize("told", [0.0, -3.0, 0.01], ids=["zero", "negative", "short"])
+def test_retry_after_never_shortens_the_pause_between_attempts(told):
+    policy = RetryPolicy(budget=10, first_pause=1, longest_pause=8)
+    counts = [Tries(policy, READ, errors.RateLimitError("x", retry_after=told)).count for _ in range(20)]
+    # Without any pause, there would be no end.
+    assert max(counts) < 12
+
+
 def test_budget_bounds_all_attempts_and_the_last_error_is_raised():
     error = errors.ServerError("x")
     tries = Tries(RetryPolicy(budget=20), READ, error)
