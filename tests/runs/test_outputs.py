@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -230,6 +231,32 @@ class TestCsvFormat:
         with pytest.raises(FormatError, match=why):
             read(text, CSV)
 
+    def test_line_break_within_a_csv_field_is_unchanged(self):
+        assert read('a\n"x\r\ny"\n', CSV).value == [{"a": "x\r\ny"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "declared", "found"),
+    [
+        ("\ufeff[1]", AUTO, JSON),
+        ('"words"', AUTO, TEXT),
+        ("words", AUTO, TEXT),
+        ("a\n1\n", AUTO, TEXT),
+        ("a\n1\n", CSV, CSV),
+        ("\ufeff[1]", JSON, JSON),
+        ("[1]", TEXT, TEXT),
+    ],
+    ids=["JSON list with BOM", "JSON string", "words", "CSV undeclared", "CSV", "JSON declared", "JSON as text"],
+)
+def test_format_of_a_text_is_the_declared_one_or_found_by_its_content(text, declared, found):
+    assert format_of(text, declared) is found
+
+
+@pytest.mark.parametrize(("text", "declared"), [("{", JSON), ("a,b\n1,2,3\n", CSV)], ids=["JSON", "CSV"])
+def test_text_that_is_not_of_the_declared_format_raises(text, declared):
+    with pytest.raises(FormatError):
+        format_of(text, declared)
+
 
 def test_output_declared_as_text_is_unchanged_and_none_when_empty():
     assert read('{"a": 1}', TEXT).value == '{"a": 1}'
@@ -268,6 +295,11 @@ class TestNamesOfFiles:
             ("\u202egnp.exe", "gnp.exe"),
             ('a<b>:"|?*.txt', "a_b______.txt"),
             ("name. ", "name"),
+            ("X.pdf", "X.pdf"),
+            ("a.X", "a.X"),
+            ("a." + "x" * 300 + ".csv", "a." + "x" * (NAME_BYTES - 6) + ".csv"),
+            ("x" * 300 + "." + "e" * 20, "x" * (NAME_BYTES - 21) + "." + "e" * 20),
+            ("x" * 300 + "." + "e" * 21, "x" * NAME_BYTES),
             ("caf\u0065\u0301.txt", "caf\u00e9.txt"),
             ("x" * 300 + ".csv", "x" * (NAME_BYTES - 4) + ".csv"),
             ("\U0001f600" * 100, "\U0001f600" * 50),
@@ -287,6 +319,11 @@ class TestNamesOfFiles:
             "direction override",
             "reserved characters",
             "trailing dot and space",
+            "capital X",
+            "ending X",
+            "long middle",
+            "ending of 20",
+            "ending of 21",
             "decomposed accent",
             "long name",
             "long emoji name",
@@ -343,6 +380,21 @@ class TestFilesOfARun:
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
         assert not set(names) & set(RESERVED_NAMES)
 
+    def test_file_with_a_reserved_name_is_named_after_its_guid(self):
+        [file] = files_of(task(download("TASK.json", guid="g1")))
+        assert (file.name, file.ambiguous) == ("TASK (g1).json", False)
+
+    def test_number_of_an_equal_name_goes_before_its_last_ending(self):
+        found = files_of(task(*map(download, ["1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a"])))
+        assert [file.name for file in found] == ["a.tar.gz", "a", "a.tar (2).gz", "a (2)"]
+
+    def test_file_has_the_source_of_its_url(self):
+        found = files_of(task(download("a.pdf"), files=("https://g/b.csv",)))
+        assert [file.source for file in found] == [source_of("https://f/a.pdf"), source_of("https://g/b.csv")]
+
+    def test_run_without_output_has_its_downloads(self):
+        assert [file.name for file in files_of(replace(task(download("a.pdf")), output=None))] == ["a.pdf"]
+
     @pytest.mark.parametrize("url", [None, ""], ids=["missing url", "empty url"])
     def test_file_without_a_download_url_is_pending(self, url):
         [file] = files_of(task(download("a", download_url=url, status="uploading")))
@@ -372,6 +424,9 @@ class TestFilesOfARun:
     def test_file_with_an_invalid_url_gets_a_default_name(self):
         assert files_of(task(files=("http://[",)))[0].name == "file"
 
+    def test_file_without_a_name_and_a_url_gets_a_default_name(self):
+        assert files_of(task(download(None, download_url=None)))[0].name == "file"
+
 
 def test_value_written_as_json_output_is_read_back_unchanged():
     value = [{"a": [1, 2.5, None, "\u00fc"]}]
@@ -397,6 +452,9 @@ class TestTheSourceOfAFile:
     def test_file_source_differs_when_the_query_requests_another_file(self):
         assert source_of("https://f/a?id=1&token=x") != source_of("https://f/a?id=2&token=x")
 
+    def test_invalid_url_has_no_source(self):
+        assert source_of("http://[") == ""
+
     def test_file_source_does_not_show_the_url(self):
         assert "secret" not in source_of("https://f/secret")
 
@@ -407,6 +465,29 @@ class TestFilesOfEqualName:
             download("export.csv", download_url="https://f/export.csv?id=1"), files=("https://f/export.csv?id=2",)
         )
         assert [file.name for file in files_of(run)] == ["export.csv", "export (2).csv"]
+
+    def test_downloads_of_equal_name_are_ambiguous_unless_their_guid_tells_them_apart(self):
+        first, second = download("1/a.csv", guid="g1"), download("2/A.csv", guid="g2")
+        run = task(first, second, download("a.csv"), download("A.csv"), download("b.csv"))
+        assert [(file.name, file.ambiguous) for file in files_of(run)] == [
+            ("a (g1).csv", False),
+            ("A (g2).csv", False),
+            ("a.csv", True),
+            ("A (2).csv", True),
+            ("b.csv", False),
+        ]
+
+    def test_download_whose_free_name_is_another_one_is_ambiguous(self):
+        found = files_of(task(download("a (2).csv"), download("1/a.csv"), download("2/a.csv", guid=None)))
+        assert [(file.name, file.ambiguous) for file in found] == [
+            ("a (2).csv", False),
+            ("a.csv", True),
+            ("a (3).csv", True),
+        ]
+
+    def test_reserved_name_without_guid_is_ambiguous(self):
+        [file] = files_of(task(download("task.json")))
+        assert (file.name, file.ambiguous) == ("task (2).json", True)
 
     def test_output_files_of_equal_name_are_marked_as_ambiguous(self):
         run = task(files=("https://f/1/a.csv", "https://f/2/a.csv", "https://f/b.csv"))

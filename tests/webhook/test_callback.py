@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     NoCallbackError,
@@ -137,10 +137,10 @@ class TestCallbackToken:
 
 class TestCallbackUrl:
     def test_callback_url_is_route_below_the_path_of_webhook_base_url(self):
-        for base_url in ("https://airflow.example.com/team-a", "https://airflow.example.com/team-a/"):
+        for base_url in ("https://airflow.example.com/team-X", "https://airflow.example.com/team-X/"):
             callback = arranged(base_url)
             assert callback.callback_url == (
-                f"https://airflow.example.com/team-a/browseract/callback/{WAITING.encode()}/{callback.token}"
+                f"https://airflow.example.com/team-X/browseract/callback/{WAITING.encode()}/{callback.token}"
             )
             assert callback.token_sha256 == digest(callback.token)
 
@@ -158,8 +158,10 @@ class TestCallbackUrl:
         callback = arranged(callback_url=mine)
         assert callback.callback_url == mine
         assert callback.status_change_callback_url.endswith(callback.token)
+        assert callback.token_sha256 == digest(callback.token)
         callback = arranged(status_change_callback_url=mine)
         assert callback.callback_url.endswith(callback.token)
+        assert callback.token_sha256 == digest(callback.token)
         assert callback.status_change_callback_url == mine
 
     def test_callback_urls_both_set_by_user_raise_no_callback_error(self):
@@ -195,6 +197,13 @@ class TestCallbackUrl:
     def test_task_instance_names_too_long_for_callback_url_raise_no_callback_error(self):
         with pytest.raises(NoCallbackError, match=r"The callback address made from webhook_base_url .* 2048"):
             arranged(waiting=WaitingTask("発" * 250, "発" * 250, "発" * 250, -1))
+
+    def test_callback_url_may_have_as_many_characters_as_browseract_takes(self):
+        others = len(arranged("https://airflow.example.com/").callback_url)
+        base_url = "https://airflow.example.com/" + "x" * (URL_LENGTH - others - 1)
+        assert len(arranged(base_url).callback_url) == URL_LENGTH
+        with pytest.raises(NoCallbackError):
+            arranged(base_url + "x")
 
     def test_task_instance_name_with_emoji_raises_no_callback_error(self):
         with pytest.raises(NoCallbackError, match="do not fit into a callback address"):
