@@ -275,6 +275,25 @@ class TestRetryPolicy:
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
         assert isinstance(asked_with[0]["exception"], RunLostError)
 
+    def test_retry_policy_is_asked_about_the_error_also_when_airflow_is_unreachable(
+        self, tries, killed, airflow, emulator
+    ):
+        def away() -> None:
+            raise RuntimeError("no API server")
+
+        asked_with = []
+
+        def evaluate(exception, **_):
+            asked_with.append(exception)
+            return SimpleNamespace(action=SimpleNamespace(value="fail"))
+
+        attempt = tries()
+        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        error = killed(attempt, happens=lambda: setattr(airflow, "answers", away))
+        assert isinstance(asked_with[0], RunLostError)
+        assert str(error).endswith("The run was stopped.")
+        assert emulator.tasks[0].status == "canceled"
+
     def test_retry_policy_that_raises_is_ignored_and_the_run_keeps_running(self, tries, killed, emulator):
         attempt = tries()
         attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=None))
@@ -376,6 +395,25 @@ class TestUserActionInAirflow:
         error = killed(tries(), happens=delete)
         assert "the task instance was deleted in Airflow.\nThe run was stopped." in str(error)
         assert emulator.tasks[0].status == "canceled"
+
+    @pytest.mark.parametrize(
+        ("state", "superseded"),
+        [("failed", False), ("restarting", True), (None, True)],
+        ids=["marked failed", "cleared", "deleted"],
+    )
+    def test_result_of_a_run_that_had_ended_is_not_returned_when_a_person_ends_the_task_instance(
+        self, tries, killed, airflow, emulator, state, superseded
+    ):
+        def ended_by_a_person() -> None:
+            emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+            airflow.state, airflow.superseded = state, superseded
+
+        emulator.next_run(SEARCH.id, duration=0.3)
+        # Between its polls the worker does not see the end.
+        error = killed(tries(poll_interval=60), happens=ended_by_a_person, polls=1)
+        assert isinstance(error, RunCanceledError)
+        assert "The run had already ended." in str(error)
+        assert emulator.tasks[0].status == "finished"
 
     def test_marking_the_task_instance_failed_during_a_poll_is_reported_as_the_reason(
         self, tries, airflow, emulator, monkeypatch

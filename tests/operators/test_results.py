@@ -511,8 +511,12 @@ class TestOpenLineage:
         )
         run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder))
         operator = run.operator()
+        before = operator.get_openlineage_facets_on_complete(None)
+        assert (len(before.inputs), before.outputs, before.run_facets) == (1, [], {})
         operator.execute(run.context)
         lineage = operator.get_openlineage_facets_on_complete(None)
-        assert [dataset.name for dataset in lineage.inputs] == [f"workflow/{EXPORT.id}"]
+        [workflow] = lineage.inputs
+        assert workflow.name == f"workflow/{EXPORT.id}"
+        assert f"http://{workflow.namespace.removeprefix('browseract://')}" == operator.hook.settings.client.base_url
         assert [dataset.name for dataset in lineage.outputs] == [f"{folder}/{emulator.tasks[0].id}"]
         assert lineage.run_facets["browseract_task"].task["status"] == "finished"
