@@ -45,6 +45,9 @@ U = TypeVar("U")
 PAGE_LIMIT = 500
 """The largest page that the API gives. It is always sent: without it a page holds one item."""
 
+MOST_PAGES = 1000
+"""Pages of a list after which something must be wrong with it."""
+
 SUCCESS = (None, 0, "0")
 """What the ``code`` of a successful answer may be. Most answers have none."""
 
@@ -208,13 +211,82 @@ def _retry_after(value: str | None) -> float | None:
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
 
 
-def next_page(call: Call[Page[U]], page: Page[U]) -> Call[Page[U]] | None:
-    """Make the call for the page after ``page``, or None if that was the last one."""
-    # The number is taken from what was asked: an answer without one would else lead to the same page for ever.
-    number = int(call.params["page"])
-    full = len(page.items) >= int(call.params["limit"])
-    more = full if page.total_pages is None else number < page.total_pages
-    return replace(call, params={**call.params, "page": number + 1}) if more and page.items else None
+class Pages(Generic[U]):
+    """Walk through the pages of a list, to its end and no further.
+
+    The document requires none of the numbers that come with a page, so each of them may be missing, and a gateway may
+    answer every page with the first one. A list that contradicts itself is an error: taken for a short list, it would
+    hide a run that somebody pays for.
+
+    :param call: the call for the first page.
+    """
+
+    def __init__(self, call: Call[Page[U]]) -> None:
+        self.call: Call[Page[U]] | None = call
+        """The call for the next page; None after the last one."""
+
+        self.skipped: list[str] = []
+        """The items so far that could not be read, each with the reason."""
+
+        self._seen: set[Any] = set()
+        self._position = 0
+
+    def take(self, page: Page[U]) -> list[U]:
+        """Take the answer to :attr:`call`, and set :attr:`call` to the next one.
+
+        :returns: the items of the page, without those that an earlier page had already: they move to a later page
+            while new ones come in front of them.
+        :raises UnexpectedAnswerError: the numbers that come with the pages do not fit the items.
+        """
+        if self.call is None:
+            raise ValueError("the list has ended")
+        # The number is taken from what was asked: an answer may have none.
+        number, count, before = int(self.call.params["page"]), len(page.items) + len(page.skipped), self._position
+        new = {getattr(item, "id", item): item for item in page.items}
+        new = {key: item for key, item in new.items() if key not in self._seen}
+        self._position += count
+        self._seen |= new.keys()
+        self.skipped += page.skipped
+        if not new and not page.skipped:
+            if not self._may_end(page, number, before):
+                raise self._contradiction(number, page, "nothing new")
+            self.call = None
+            return []
+        if page.total_count is not None and self._position > page.total_count:
+            raise self._contradiction(number, page, f"item {self._position}")
+        if not self._goes_on(page, number, count):
+            self.call = None
+        elif number == MOST_PAGES:
+            raise self._contradiction(number, page, "more pages behind it")
+        else:
+            self.call = replace(self.call, params={**self.call.params, "page": number + 1})
+        return list(new.values())
+
+    def _may_end(self, page: Page[U], number: int, before: int) -> bool:
+        """Return whether a page with nothing new can be the one after the last."""
+        if page.total_count is not None:
+            return before >= page.total_count
+        if page.total_pages is not None:
+            return number > page.total_pages or number == 1
+        return not page.items
+
+    def _goes_on(self, page: Page[U], number: int, count: int) -> bool:
+        """Return whether another page may follow one that has brought something."""
+        more_pages = page.total_pages is not None and number < page.total_pages
+        if page.total_count is not None:
+            return more_pages or self._position < page.total_count
+        if page.total_pages is not None:
+            return more_pages
+        # A page may be smaller than was asked for, and only an answered limit says that it is not full.
+        return page.limit is None or count >= page.limit
+
+    def _contradiction(self, number: int, page: Page[U], what: str) -> UnexpectedAnswerError:
+        assert self.call is not None
+        numbers = f"total_count {page.total_count}, total_pages {page.total_pages}, limit {page.limit}"
+        return UnexpectedAnswerError(
+            f"BrowserAct's answers to {self.call.name} contradict each other: page {number} has {what}, after "
+            f"{self._position - len(page.items) - len(page.skipped)} items ({numbers})"
+        )
 
 
 def run_task(

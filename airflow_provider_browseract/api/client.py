@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.calls import Answer, Call, next_page
+from airflow_provider_browseract.api.calls import Answer, Call, Pages
 from airflow_provider_browseract.api.errors import (
     AnswerLostError,
     AnswerTooLargeError,
@@ -151,15 +151,14 @@ class BrowserActClient:
         return answer
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
-        """Give the items of a list call, page after page.
+        """Return the items of a list call, page after page, each once.
 
         :param call: the call for the first page.
+        :raises BrowserActError: as :meth:`send`; also where the pages contradict each other, which ends the list.
         """
-        following: Call[Page[T]] | None = call
-        while following is not None:
-            page = self.send(following)
-            yield from page.items
-            following = next_page(following, page)
+        pages = Pages(call)
+        while pages.call is not None:
+            yield from pages.take(self.send(pages.call))
 
     def _send_with_valid_key(self, call: Call[T]) -> T:
         key = self.settings.api_key
@@ -250,12 +249,10 @@ class AsyncBrowserActClient:
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Give the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
-        following: Call[Page[T]] | None = call
-        while following is not None:
-            page = await self.send(following)
-            for item in page.items:
+        pages = Pages(call)
+        while pages.call is not None:
+            for item in pages.take(await self.send(pages.call)):
                 yield item
-            following = next_page(following, page)
 
     async def _send_with_valid_key(self, call: Call[T]) -> T:
         key = self.settings.api_key

@@ -9,6 +9,7 @@ and would lose some as floating-point numbers.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +20,13 @@ import pendulum
 
 from airflow_provider_browseract.api.errors import UnexpectedAnswerError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Json = Any
+
+LONGEST_REASON = 300
+"""Characters of the reason why an item is skipped."""
 
 
 class Word(str, Enum):
@@ -200,6 +206,18 @@ class Task:
             files_expires_at=_int(fields.get("files_expires_at")),
         )
 
+    @classmethod
+    def read_summary(cls, data: Json) -> Task:
+        """Read a task of a list as tolerantly as can be: without its output, and whatever its status says.
+
+        A status that the API does not document becomes ``UNKNOWN``. Only a task without an id is an error.
+        """
+        fields = {**_object(data, "a task"), "output": None}
+        try:
+            return cls.read(fields)
+        except UnexpectedAnswerError:
+            return cls.read({**fields, "status": TaskStatus.UNKNOWN.value})
+
 
 @dataclass(frozen=True)
 class InputParameter:
@@ -237,7 +255,7 @@ class Workflow:
             description=_text(fields.get("description")),
             created_at=_time(fields.get("create_at")),
             published_at=_time(fields.get("publish_at")),
-            input_parameters=_list(fields.get("input_parameters"), InputParameter.read),
+            input_parameters=_declared(fields.get("input_parameters")),
         )
 
 
@@ -261,7 +279,7 @@ class Template:
             description=_text(fields.get("description")),
             recommendation=_text(fields.get("recommendDesc")),
             detail_url=_text(fields.get("detailUrl")),
-            input_parameters=_list(fields.get("input_parameters"), InputParameter.read),
+            input_parameters=_declared(fields.get("input_parameters")),
         )
 
 
@@ -280,12 +298,22 @@ class Region:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list call; ``number`` counts from 1."""
+    """One page of a list call.
+
+    :param items: the items that could be read.
+    :param number: the number of the page, counted from 1.
+    :param total_pages: how many pages there are, if the answer says so.
+    :param total_count: how many items all pages have together, if the answer says so.
+    :param limit: how many items a full page has, if the answer says so.
+    :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
+    """
 
     items: tuple[T, ...]
     number: int
     total_pages: int | None = None
     total_count: int | None = None
+    limit: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
@@ -295,11 +323,14 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         fields = _object(data, "a page")
         if not isinstance(fields.get("items"), list):
             raise UnexpectedAnswerError("the answer should be a page, but has no list of items")
+        items, skipped = _list(fields["items"], read_item)
         return Page(
-            items=_list(fields["items"], read_item),
-            number=_int(fields.get("page")) or 1,
-            total_pages=_int(fields.get("total_pages")),
-            total_count=_int(fields.get("total_count")),
+            items=items,
+            number=_count(fields.get("page")) or 1,
+            total_pages=_count(fields.get("total_pages")),
+            total_count=_count(fields.get("total_count")),
+            limit=_count(fields.get("limit")) or None,
+            skipped=skipped,
         )
 
     return read
@@ -311,7 +342,7 @@ def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]
     def read(data: Json) -> tuple[T, ...]:
         if not isinstance(data, list):
             raise UnexpectedAnswerError(f"the answer should be a list, but is {_kind(data)}")
-        return _list(data, read_item)
+        return _list(data, read_item)[0]
 
     return read
 
@@ -391,5 +422,33 @@ def _readable_items(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
     return tuple(item for item in (_readable(item, read) for item in items) if item is not None)
 
 
-def _list(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
-    return tuple(read(item) for item in value) if isinstance(value, list) else ()
+def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
+    """Read the items of a list, and say which of them could not be read: one odd item must not hide the others."""
+    found: list[T] = []
+    skipped: list[str] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except UnexpectedAnswerError as error:
+            item_id = _id(item.get("id")) if isinstance(item, Mapping) else None
+            skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:LONGEST_REASON])
+    if skipped:
+        named = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")
+        log.warning(
+            "%d of %d items of a BrowserAct list cannot be read and are skipped: %s", len(skipped), len(items), named
+        )
+    return tuple(found), tuple(skipped)
+
+
+def _declared(value: Json) -> tuple[InputParameter, ...]:
+    """Read the inputs that a workflow declares; none if one of them cannot be read, so that no name is refused."""
+    found, skipped = _list(value if isinstance(value, list) else [], InputParameter.read)
+    return () if skipped else found
+
+
+def _count(value: Json) -> int | None:
+    """Read a number of things, which may have come as text or as a number with a point."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        return int(value)
+    number = int(value) if isinstance(value, float) and value.is_integer() else _int(value)
+    return number if number is not None and number >= 0 else None

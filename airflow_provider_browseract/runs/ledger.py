@@ -27,7 +27,7 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     TaskNotFoundError,
 )
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Word
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Word, read_page
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 KEY = "browseract_run"
@@ -440,16 +440,16 @@ def _look_up(
     until = _moment(created_until)
     while True:
         try:
-            call: calls.Call[Page[Task]] | None = calls.list_tasks(
+            call = calls.list_tasks(
                 workflow_id=None if entry.is_template else entry.workflow_id,
                 created_at_from=since,
                 created_at_to=until,
             )
+            pages = calls.Pages(replace(call, read=read_page(Task.read_summary)))
             found: list[Task] = []
-            while call is not None:
-                page: Page[Task] = yield call
-                found += page.items
-                call = calls.next_page(call, page)
+            while pages.call is not None:
+                page: Page[Task] = yield pages.call
+                found += pages.take(page)
         except BrowserActError as error:
             if on_orphan is OnOrphan.START:
                 yield Say(f"Looking for a run failed: {error.brief}", logging.WARNING)
@@ -467,6 +467,11 @@ def _look_up(
     taken: Collection[str] = yield AskClaimed()
     matches = {task.id: _match(task, entry, wanted, until) for task in found if task.id not in taken}
     possible = [task for task in found if matches.get(task.id, False) is not False]
+    if not possible and pages.skipped and on_orphan is not OnOrphan.START:
+        raise RunStartUnknownError(
+            "It is not known whether BrowserAct started a run: the list of its tasks has one that cannot be read "
+            f"({pages.skipped[0]})"
+        )
     if not possible:
         return None
     if len(possible) == 1 and matches[possible[0].id]:

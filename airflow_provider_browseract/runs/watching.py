@@ -8,8 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.calls import Call, list_tasks
-from airflow_provider_browseract.api.errors import UnexpectedAnswerError
-from airflow_provider_browseract.api.models import Json, Page, Task, TaskStatus, read_page
+from airflow_provider_browseract.api.models import Page, Task, TaskStatus, read_page
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import DEFAULT_TIMEOUT
 
@@ -65,7 +64,7 @@ class Window:
     def call(self) -> Call[Page[Task]]:
         """Make the call for what may have changed."""
         call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc))
-        return replace(call, read=read_page(_read_summary))
+        return replace(call, read=read_page(Task.read_summary))
 
     def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
         """Take the tasks that were listed.
@@ -147,16 +146,6 @@ class Cursor:
 def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
     """Pick the tasks of a workflow, or of all, that ended in one of some ways."""
     return [each for each in ended if each.task.status in statuses and workflow_id in (None, each.task.workflow_id)]
-
-
-def _read_summary(data: Json) -> Task:
-    # One task of which something is wrong must not hide all others. What it put out is not told here, and one whose
-    # status or id cannot be read is listed again until it can.
-    fields = data if isinstance(data, Mapping) else {}
-    try:
-        return Task.read({**fields, "output": None})
-    except UnexpectedAnswerError:
-        return Task.read({"id": "?", "status": TaskStatus.UNKNOWN.value, "created_at": fields.get("created_at")})
 
 
 def _created(task: Task) -> float:

@@ -177,6 +177,55 @@ def test_pages_and_lists_are_read_and_other_answers_refused():
         read_list(Region.read)({"items": []})
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [(3, 3), ("3", 3), (" 3 ", 3), (3.0, 3), (3.5, None), (-1, None), (True, None), ("three", None), ([], None)],
+    ids=repr,
+)
+def test_numbers_of_a_page_are_read_as_numbers_or_text(given, read):
+    page = read_page(Region.read)({"items": [], "total_pages": given, "total_count": given, "limit": given})
+    assert (page.total_pages, page.total_count, page.limit) == (read, read, read)
+
+
+def test_item_that_cannot_be_read_is_skipped_with_a_warning_that_names_it(caplog):
+    items = [{"id": "7", "status": "teleported"}, {"id": "8", "status": "running"}, {"status": "running"}]
+    page = read_page(Task.read)({"items": items})
+    assert [task.id for task in page.items] == ["8"]
+    assert [each.split(":")[0] for each in page.skipped] == ["7", "one without an id"]
+    assert "2 of 3 items of a BrowserAct list cannot be read and are skipped: 7: 'teleported' is not" in caplog.text
+
+
+def test_many_items_that_cannot_be_read_make_one_short_warning(caplog):
+    page = read_page(Region.read)({"items": [{"name": "x" * 1000}] * 500})
+    assert len(page.skipped) == 500
+    assert len(caplog.records) == 1
+    assert len(caplog.text) < 1000
+
+
+def test_region_without_a_code_does_not_hide_the_others():
+    assert [region.code for region in read_list(Region.read)([{"name": "?"}, {"code": "US"}])] == ["US"]
+
+
+def test_workflow_with_an_input_that_cannot_be_read_declares_none():
+    assert Workflow.read({"id": "w", "input_parameters": [{"name": "a"}, {"label": "b"}]}).input_parameters == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({"status": "teleported"}, "unknown"), ({}, "unknown"), ({"status": "finished", "output": "?"}, "finished")],
+    ids=["status not documented", "no status", "odd output"],
+)
+def test_summary_of_an_odd_task_has_what_can_be_read(fields, status):
+    task = Task.read_summary({"id": "7", "workflow_id": "70", **fields})
+    assert (task.id, task.workflow_id, task.status, task.output) == ("7", "70", status, None)
+
+
+@pytest.mark.parametrize("data", [{"status": "running"}, "?", None], ids=["no id", "text", "null"])
+def test_summary_of_a_task_without_an_id_raises(data):
+    with pytest.raises(UnexpectedAnswerError):
+        Task.read_summary(data)
+
+
 def test_signed_download_url_is_not_in_the_repr_of_a_file():
     file = DownloadFile.read({"guid": "g", "downloadUrl": "https://signed/secret"})
     assert file.download_url == "https://signed/secret"

@@ -87,7 +87,7 @@ def test_call_functions_match_the_api_endpoints():
     functions = [
         name
         for name, function in inspect.getmembers(calls, inspect.isfunction)
-        if function.__module__ == calls.__name__ and name != "next_page" and not name.startswith("_")
+        if function.__module__ == calls.__name__ and not name.startswith("_")
     ]
     assert sorted(functions) == sorted(endpoint.replace("-", "_") for endpoint in ENDPOINTS)
 

@@ -453,6 +453,55 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
         steps.throw(ServerError("x"))
 
 
+def look_up(page: Page[Task], on_orphan: OnOrphan = OnOrphan.FAIL) -> Any:
+    """Lose the answer of a start, and have the look-up see one page of tasks; return what it comes to."""
+    now = 0.0
+    steps = begin(wanted(max_tries=0), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
+    step = next(steps)
+    lost = False
+    try:
+        while True:
+            reply: object = None
+            if isinstance(step, Sleep):
+                now += step.seconds
+            elif isinstance(step, AskClaimed):
+                reply = set()
+            elif isinstance(step, calls.Call):
+                if step.starts_run and not lost:
+                    lost = True
+                    step = steps.throw(AnswerLostError("x"))
+                    continue
+                reply = CreatedTask("9") if step.starts_run else page
+            step = steps.send(reply)
+    except StopIteration as stop:
+        return stop.value
+
+
+def test_look_up_that_could_not_read_one_task_does_not_say_that_there_is_none():
+    page: Page[Task] = Page((), number=1, total_count=1, skipped=("one without an id: it has none",))
+    with pytest.raises(RunStartUnknownError, match="one that cannot be read \\(one without an id: it has none\\)"):
+        look_up(page)
+    assert look_up(page, OnOrphan.START).task_id == "9"
+
+
+def test_look_up_finds_the_run_although_another_task_cannot_be_read():
+    run = Task(
+        "5",
+        TaskStatus.UNKNOWN,
+        "70",
+        created_at=datetime.fromtimestamp(0.0, timezone.utc),
+        input_parameters="keyword=pens",
+    )
+    assert look_up(Page((run,), number=1, total_count=2, skipped=("one",))).task_id == "5"
+
+
+def test_look_up_in_a_list_that_contradicts_itself_does_not_say_that_there_is_none():
+    with pytest.raises(
+        RunStartUnknownError, match="looking for it failed: BrowserAct's answers to list-tasks contradict"
+    ):
+        look_up(Page((), number=1, total_count=3))
+
+
 @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
 def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(code):
     call = wanted().call
