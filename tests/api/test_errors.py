@@ -44,6 +44,7 @@ def test_missing_parts_of_an_error_text_leave_no_empty_line():
     assert str(errors.AnswerLostError("No whole\nanswer.")) == "No whole answer."
     assert str(errors.ServerError("Failed", http_status=503)) == "Failed.\nHTTP 503"
     assert str(errors.InvalidRequestError("Really?")).splitlines()[0] == "Really?"
+    assert str(errors.InvalidRequestError("Really!")).splitlines()[0] == "Really!"
 
 
 def test_explicit_remedy_replaces_the_remedy_of_the_error_class():

@@ -78,9 +78,9 @@ class Tries:
 
 
 def test_pauses_between_attempts_grow_with_full_jitter_up_to_the_longest():
-    policy = RetryPolicy(budget=1000, first_pause=1, longest_pause=8)
+    policy = RetryPolicy(budget=1000, first_pause=0.5, longest_pause=8)
     many = [Tries(policy, READ, errors.ServerError("x")).pauses for _ in range(20)]
-    for position, bound in enumerate([1, 2, 4, 8, 8, 8]):
+    for position, bound in enumerate([0.5, 1, 2, 4, 8, 8, 8]):
         seen = [pauses[position] for pauses in many]
         assert max(seen) <= bound
         assert max(seen) > bound / 2

@@ -20,6 +20,7 @@ from airflow_provider_browseract.runs.outputs import (
     as_text_line,
     files_of,
     format_of,
+    media_type_of,
     read_output,
     safe_name,
     source_of,
@@ -303,6 +304,7 @@ class TestNamesOfFiles:
             ("caf\u0065\u0301.txt", "caf\u00e9.txt"),
             ("x" * 300 + ".csv", "x" * (NAME_BYTES - 4) + ".csv"),
             ("\U0001f600" * 100, "\U0001f600" * 50),
+            ("\u767a" * 100, "\u767a" * 66),
             ("a." + "x" * 300, "a." + "x" * (NAME_BYTES - 2)),
         ],
         ids=[
@@ -327,6 +329,7 @@ class TestNamesOfFiles:
             "decomposed accent",
             "long name",
             "long emoji name",
+            "name cut within a character",
             "long extension",
         ],
     )
@@ -426,6 +429,14 @@ class TestFilesOfARun:
 
     def test_file_without_a_name_and_a_url_gets_a_default_name(self):
         assert files_of(task(download(None, download_url=None)))[0].name == "file"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [("a.json", "application/json"), ("a.csv", "text/csv"), ("a.nonsense", "application/octet-stream")],
+)
+def test_media_type_of_a_file_follows_its_ending(name, media_type):
+    assert media_type_of(name) == media_type
 
 
 def test_value_written_as_json_output_is_read_back_unchanged():

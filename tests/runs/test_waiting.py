@@ -318,6 +318,15 @@ def test_wait_event_survives_a_json_round_trip():
     )
     for event in (EVENT, WaitEvent("7", End.GIVEN_UP, 9.5, reason="HTTP 503"), answered):
         assert WaitEvent.read(json.loads(json.dumps(event.payload()))) == event
+        # Airflow's serialization writes an enumeration with its class.
+        assert {type(value) for value in event.payload().values()} <= {str, int, float, type(None)}
+
+
+def test_event_continues_the_wait_that_it_ended_also_where_airflow_has_not_kept_it():
+    assert EVENT.wait(None) == RunWait("7", 9.5, "0" * 64)
+    before = RunWait("7", 9.5, "1" * 64, question="q", answer_by=3.0, steps_told=2)
+    assert EVENT.wait(before) is before
+    assert before.unasked() == RunWait("7", 9.5, "1" * 64, steps_told=2)
 
 
 @pytest.mark.parametrize(
