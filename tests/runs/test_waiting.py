@@ -231,6 +231,42 @@ def test_ended_wait_returns_the_last_logged_status_and_step_count():
     assert (world.over.wait.last_seen, world.over.wait.steps_told) == ("paused", 2)
 
 
+@pytest.mark.parametrize(
+    ("answers", "plan", "end", "seen"),
+    [
+        ([R, F], {}, End.ENDED, F),
+        ([R, AnswerTooLargeError("x")], {"statuses": [F]}, End.ENDED, None),
+        ([R], {"deadline": START + 100.0}, End.DEADLINE, R),
+        ([R, DOWN], {"deadline": START + 100.0}, End.DEADLINE, R),
+        ([R, DOWN], {}, End.GIVEN_UP, R),
+        ([R, TaskStatus.UNKNOWN], {}, End.GIVEN_UP, TaskStatus.UNKNOWN),
+        ([P, R], {"tell_pauses_from": START, "question": "q", "pause_told": True}, End.WENT_ON, R),
+        ([P], {"tell_pauses_from": START}, End.PAUSED, P),
+        ([R, DOWN, AnswerTooLargeError("x"), DOWN], {"statuses": [P]}, End.GIVEN_UP, P),
+    ],
+    ids=[
+        "end",
+        "end by status",
+        "deadline",
+        "deadline in failures",
+        "failures",
+        "unknown",
+        "went on",
+        "pause",
+        "by status",
+    ],
+)
+def test_every_end_of_a_wait_returns_the_wait_and_the_run_as_it_was_seen_last(answers, plan, end, seen):
+    over = World(*answers, **plan).over
+    assert (over.end, over.wait.browseract_task_id) == (end, "7")
+    assert (over.task.id, over.task.status) == ("7", seen) if over.task else seen is None
+
+
+def test_only_unknown_statuses_in_a_row_give_up_the_wait():
+    answers = [R, *[TaskStatus.UNKNOWN] * (UNKNOWN_POLLS - 1)]
+    assert World(*answers, *answers, F, poll_interval=60.0, deadline=START + 36_000.0).over.end is End.ENDED
+
+
 def test_unknown_status_gives_up_the_wait_after_enough_polls_and_time():
     patient = World(*[TaskStatus.UNKNOWN] * (UNKNOWN_POLLS - 1), F)
     assert patient.over.end is End.ENDED
