@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -24,7 +26,9 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.runs.ledger import (
+    RESOLUTION,
     SETTLE,
+    SKEW,
     AskClaimed,
     BeforeStart,
     Begun,
@@ -453,11 +457,17 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
         steps.throw(ServerError("x"))
 
 
-def look_up(page: Page[Task], on_orphan: OnOrphan = OnOrphan.FAIL) -> Any:
-    """Lose the answer of a start, and have the look-up see one page of tasks; return what it comes to."""
-    now = 0.0
-    steps = begin(wanted(max_tries=0), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
+def look_up(
+    page: Page[Task] | Iterator[Page[Task]], on_orphan: OnOrphan = OnOrphan.FAIL, kind: str = "deferred"
+) -> Any:
+    """Lose the answer of a start at second 1000, have the look-up see pages of tasks, and return what it comes to.
+
+    If it finds no run, another start makes task 9.
+    """
+    now = 1000.0
+    steps = begin(wanted(max_tries=0, kind=kind), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
     step = next(steps)
+    pages = itertools.repeat(page) if isinstance(page, Page) else page
     lost = False
     try:
         while True:
@@ -471,7 +481,8 @@ def look_up(page: Page[Task], on_orphan: OnOrphan = OnOrphan.FAIL) -> Any:
                     lost = True
                     step = steps.throw(AnswerLostError("x"))
                     continue
-                reply = CreatedTask("9") if step.starts_run else page
+                listed = next(pages) if not step.starts_run else None
+                reply = CreatedTask("9") if step.starts_run else listed
             step = steps.send(reply)
     except StopIteration as stop:
         return stop.value
@@ -489,10 +500,62 @@ def test_look_up_finds_the_run_although_another_task_cannot_be_read():
         "5",
         TaskStatus.UNKNOWN,
         "70",
-        created_at=datetime.fromtimestamp(0.0, timezone.utc),
+        created_at=datetime.fromtimestamp(1000.0, timezone.utc),
         input_parameters="keyword=pens",
     )
     assert look_up(Page((run,), number=1, total_count=2, skipped=("one",))).task_id == "5"
+
+
+ORPHAN = "it cannot be told"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "task_id"),
+    [
+        ("deferred", {}, "5"),
+        ("deferred", {"created": None}, "5"),
+        ("deferred", {"created": 1000.0 - RESOLUTION}, "5"),
+        ("deferred", {"created": 1000.0 - RESOLUTION - 1}, ORPHAN),
+        ("deferred", {"created": 1000.0 - SKEW}, ORPHAN),
+        ("deferred", {"created": 1000.0 - SKEW - 1}, "9"),
+        ("deferred", {"created": 1000.0 + SKEW}, "5"),
+        ("deferred", {"created": 1001.0 + SKEW}, "9"),
+        ("deferred", {"workflow_id": None}, "5"),
+        ("deferred", {"workflow_id": "71"}, "9"),
+        ("deferred", {"input_parameters": "keyword=ink"}, "9"),
+        ("deferred", {"input_parameters": None}, ORPHAN),
+        ("deferred", {"input_parameters": "keyword=pens; max_items=10"}, ORPHAN),
+        ("deferred", {"profile_id": "8"}, "5"),
+        ("deferred", {"status": TaskStatus.FAILED}, "9"),
+        ("deferred", {"status": TaskStatus.CANCELED}, "9"),
+        ("deferred", {"status": TaskStatus.FINISHED}, "5"),
+        ("with a profile", {"profile_id": "9"}, "5"),
+        ("with a profile", {"profile_id": "8"}, "9"),
+        ("with a profile", {"profile_id": None}, ORPHAN),
+        ("with a profile", {"profile_id": "9", "input_parameters": "keyword=ink"}, "9"),
+        ("template", {"workflow_id": "70"}, "5"),
+        ("template", {"workflow_id": "71"}, ORPHAN),
+        ("template", {"workflow_id": None}, ORPHAN),
+    ],
+    ids=str,
+)
+def test_look_up_takes_a_run_that_is_surely_the_one_and_leaves_no_possible_one_unseen(kind, fields, task_id):
+    given = {"status": TaskStatus.RUNNING, "workflow_id": "70", "input_parameters": "keyword=pens", **fields}
+    created = given.pop("created", 1000.0)
+    run = Task("5", created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc), **given)
+    page = Page((run,), number=1, total_count=1)
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+            look_up(page, kind=kind)
+    else:
+        assert look_up(page, kind=kind).task_id == task_id
+
+
+def test_look_up_reads_all_pages():
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=pens")
+    others = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters="keyword=ink") for number in (1, 2)]
+    pages = iter([Page((others[0], run), number=1, total_count=3), Page((others[1],), number=2, total_count=3)] * 99)
+    assert look_up(pages).task_id == "5"
 
 
 def test_look_up_in_a_list_that_contradicts_itself_does_not_say_that_there_is_none():
