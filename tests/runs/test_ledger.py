@@ -26,6 +26,7 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.runs.ledger import (
+    LOOK_PAUSE,
     RESOLUTION,
     SETTLE,
     SKEW,
@@ -453,8 +454,10 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     step = steps.send(None)
     assert isinstance(step, calls.Call)
     # And no further Write.
-    with pytest.raises(RunStartUnknownError, match="looking for it failed"):
-        steps.throw(ServerError("x"))
+    with pytest.raises(RunStartUnknownError, match="looking for it failed: x") as caught:
+        steps.throw(ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+    error = caught.value
+    assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
 
 
 def look_up(
@@ -549,6 +552,50 @@ def test_look_up_takes_a_run_that_is_surely_the_one_and_leaves_no_possible_one_u
             look_up(page, kind=kind)
     else:
         assert look_up(page, kind=kind).task_id == task_id
+
+
+def possible_runs() -> Page[Task]:
+    """Make a list of three runs that may be the one that is looked for; the second is the newest."""
+    moments = {"5": 990.0, "6": 1010.0, "7": 980.0}
+    runs = [
+        Task(
+            task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters="keyword=pens"
+        )
+        for task_id, at in moments.items()
+    ]
+    return Page(tuple(runs), number=1, total_count=3)
+
+
+def test_several_possible_runs_are_named_in_the_error():
+    with pytest.raises(OrphanError, match=r"BrowserAct tasks: 5 \(running\), 6 \(running\), 7 \(running\)\."):
+        look_up(possible_runs())
+
+
+def test_newest_of_several_possible_runs_is_adopted_if_so_wanted():
+    assert look_up(possible_runs(), OnOrphan.ADOPT).task_id == "6"
+
+
+def test_another_run_is_started_beside_several_possible_ones_if_so_wanted():
+    assert look_up(possible_runs(), OnOrphan.START).task_id == "9"
+
+
+@pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
+def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_run(kind, workflow_id):
+    steps = begin(wanted(kind=kind), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 1000.0)
+    while not isinstance(step := next(steps), calls.Call):
+        pass
+    steps.throw(AnswerLostError("x"))
+    listing = next(steps)
+    assert isinstance(listing, calls.Call)
+    assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
+    begin_at = datetime.fromtimestamp(1000.0 - SKEW, timezone.utc)
+    assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]
+
+
+def test_run_that_appears_late_in_the_list_is_found():
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=pens")
+    looks = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [Page((run,), number=1, total_count=1)]
+    assert look_up(iter(looks)).task_id == "5"
 
 
 def test_look_up_reads_all_pages():
