@@ -137,11 +137,12 @@ class LocalAirflow:
 
     def _database_variables(self) -> dict[str, str]:
         if self.database is not None:
-            # The server has 100 connections for all processes together.
+            # The server has 100 connections for all processes together. A request to an API server holds one while it
+            # waits for another: a dozen workers that begin at once and find ten would wait for each other in vain.
             return {
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "5",
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "5",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "25",
             }
         return {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",

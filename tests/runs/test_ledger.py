@@ -255,9 +255,9 @@ class TriesOfATask(RuleBasedStateMachine):
         if others:
             # Runs that somebody else's tasks wait for, or that were going before anything was started here.
             self.service.others = [
-                Task("1", TaskStatus.RUNNING, "70", input_parameters="keyword=pens"),
+                Task("1", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED),
                 Task("2", TaskStatus.RUNNING, "70", self._at(-30.0), input_parameters="keyword=ink; more=yes"),
-                Task("3", TaskStatus.RUNNING, "71", self._at(5.0), input_parameters="keyword=pens"),
+                Task("3", TaskStatus.RUNNING, "71", self._at(5.0), input_parameters=PENS_LISTED),
             ]
         self.stored: str | None = None
         self.steps: Any = None
@@ -504,7 +504,7 @@ def test_look_up_finds_the_run_although_another_task_cannot_be_read():
         TaskStatus.UNKNOWN,
         "70",
         created_at=datetime.fromtimestamp(1000.0, timezone.utc),
-        input_parameters="keyword=pens",
+        input_parameters=PENS_LISTED,
     )
     assert look_up(Page((run,), number=1, total_count=2, skipped=("one",))).task_id == "5"
 
@@ -559,7 +559,7 @@ def possible_runs() -> Page[Task]:
     moments = {"5": 990.0, "6": 1010.0, "7": 980.0}
     runs = [
         Task(
-            task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters="keyword=pens"
+            task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED
         )
         for task_id, at in moments.items()
     ]
@@ -582,7 +582,7 @@ def test_another_run_is_started_beside_several_possible_ones_if_so_wanted():
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
 def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_run(kind, workflow_id):
     steps = begin(wanted(kind=kind), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 1000.0)
-    while not isinstance(step := next(steps), calls.Call):
+    while not isinstance(next(steps), calls.Call):
         pass
     steps.throw(AnswerLostError("x"))
     listing = next(steps)
@@ -593,13 +593,13 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_r
 
 
 def test_run_that_appears_late_in_the_list_is_found():
-    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=pens")
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
     looks = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [Page((run,), number=1, total_count=1)]
     assert look_up(iter(looks)).task_id == "5"
 
 
 def test_look_up_reads_all_pages():
-    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=pens")
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
     others = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters="keyword=ink") for number in (1, 2)]
     pages = iter([Page((others[0], run), number=1, total_count=3), Page((others[1],), number=2, total_count=3)] * 99)
     assert look_up(pages).task_id == "5"
