@@ -51,6 +51,9 @@ ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
 
 PATIENCE = 100.0
 
+PENS_LISTED = "keyword=pens"
+"""How the API lists the inputs of the starts."""
+
 
 def pairs(**inputs: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in inputs.items()]
@@ -558,9 +561,7 @@ def possible_runs() -> Page[Task]:
     """Make a list of three runs that may be the one that is looked for; the second is the newest."""
     moments = {"5": 990.0, "6": 1010.0, "7": 980.0}
     runs = [
-        Task(
-            task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED
-        )
+        Task(task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED)
         for task_id, at in moments.items()
     ]
     return Page(tuple(runs), number=1, total_count=3)
@@ -594,7 +595,9 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_r
 
 def test_run_that_appears_late_in_the_list_is_found():
     run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
-    looks = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [Page((run,), number=1, total_count=1)]
+    looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [
+        Page((run,), number=1, total_count=1)
+    ]
     assert look_up(iter(looks)).task_id == "5"
 
 
