@@ -5,7 +5,7 @@
 mutmut makes the mutants and tests each of them, as ``[tool.mutmut]`` in ``pyproject.toml`` says. A pattern such as
 ``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``, and only
 functions that changed are tested again. Survivors that no test has to notice are listed in ``mutants.json`` with the
-reason; any other one is a hole in the tests.
+reasons; any other one is a hole in the tests.
 """
 
 from __future__ import annotations
@@ -84,10 +84,7 @@ def main() -> int:
     """Test the mutants, and report those that no test notices and nobody has accepted."""
     patterns = sys.argv[1:] or ["*"]
     subprocess.run(["mutmut", "run", *sys.argv[1:]], check=False)
-    accepted = {
-        Change(each["where"], each["before"], each["after"]): each["reason"]
-        for each in json.loads(ACCEPTED.read_text())
-    }
+    accepted = {Change(**change) for each in json.loads(ACCEPTED.read_text()) for change in each["changes"]}
     table: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     holes = []
     for mutant, status in results().items():
