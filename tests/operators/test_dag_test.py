@@ -59,7 +59,7 @@ def interrupt_while_it_waits(emulator) -> threading.Thread:
     """Press Ctrl-C once the run has been polled twice: after the start, and in the wait."""
 
     def press() -> None:
-        emulator.wait_until(lambda: sum(each.endpoint == "get-task" for each in emulator.requests) > 1, timeout=120)
+        emulator.wait_until(lambda: sum(each.endpoint == "get-task" for each in emulator.requests) > 1, timeout=280)
         os.kill(os.getpid(), signal.SIGINT)
 
     pressing = threading.Thread(target=press)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -34,6 +37,22 @@ def go_on(run, deferred: TaskDeferred, event: Any) -> Any:
     """Go on once after a deferral, as Airflow does."""
     kwargs = {**(deferred.kwargs or {}), "event": event}
     return run.operator().resume_execution(deferred.method_name, kwargs, run.context)
+
+
+@contextmanager
+def resumed_once_seen(emulator) -> Iterator[None]:
+    """Have somebody resume the run in BrowserAct once the pause was polled twice."""
+
+    def help_the_run() -> None:
+        emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].status == "paused", timeout=120)
+        polls = asked(emulator, "get-task")
+        emulator.wait_until(lambda: asked(emulator, "get-task") >= polls + 2, timeout=120)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+
+    with ThreadPoolExecutor(1) as person:
+        helping = person.submit(help_the_run)
+        yield
+        helping.result()
 
 
 def until_asked(run) -> TaskDeferred:
@@ -211,10 +230,9 @@ class TestRequiredAction:
     def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
         self, worker, emulator, people, monkeypatch, capfd
     ):
-        emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
         monkeypatch.setattr(waiting, "in_dag_test", lambda: True)
-        # The pause ends by itself.
-        assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": False}
+        with resumed_once_seen(emulator):
+            assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": True}
         assert people.asked == 0
         assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())
 
@@ -257,8 +275,8 @@ class TestPauseNotification:
         if on_paused == "ask":
             until_asked(run)
         elif on_paused == "wait":
-            emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=1.0)
-            run.run()
+            with resumed_once_seen(emulator):
+                run.run()
         elif on_paused == "resume":
             run.run()
             assert emulator.tasks[0].status == "finished"
@@ -304,13 +322,13 @@ class TestPauseNotification:
     def test_failing_on_paused_callback_stops_neither_the_other_callbacks_nor_the_run(
         self, worker, emulator, capfd, error
     ):
-        emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=0.5)
         told: list[Any] = []
 
         def fails(context):
             raise error("the chat is away")
 
-        worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
+        with resumed_once_seen(emulator):
+            worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
         assert len(told) == 1
         assert "failed when it was told of the pause: the chat is away" in "".join(capfd.readouterr())
 

@@ -71,7 +71,8 @@ def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emu
 def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
     monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", CORE_RACE_GRACE)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
-    run = search(worker, deferrable=True, queue_timeout=1)
+    # Shorter than the grace, and long enough for a busy machine.
+    run = search(worker, deferrable=True, queue_timeout=CORE_RACE_GRACE - 2)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
@@ -126,6 +127,7 @@ def test_invalid_queue_timeout_fails_at_dag_parse(queue_timeout):
 
 
 def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(worker, emulator, store):
+    emulator.next_run(SEARCH.id, duration=60.0)
     run = search(worker, deferrable=True, store=store)
     with pytest.raises(TaskDeferred):
         run.operator().execute(run.context)

@@ -62,6 +62,7 @@ class TestAutoFormat:
             ("[123456789012345678901234567890]", "[123456789012345678901234567890]"),
             ("[9223372036854775807, -9223372036854775808]", [2**63 - 1, -(2**63)]),
             (r'["\ud800"]', r'["\ud800"]'),
+            (r'["\udfff"]', r'["\udfff"]'),
             ('["\ud800"]', '["?"]'),
             ('["\u00fc\U0001f600", true, null, 1.5]', ["\u00fc\U0001f600", True, None, 1.5]),
             ('{"a": Infinity}', '{"a": Infinity}'),
@@ -85,6 +86,7 @@ class TestAutoFormat:
             "integer too large",
             "64-bit limits",
             "surrogate escape",
+            "last surrogate escape",
             "surrogate",
             "other characters",
             "Infinity",
@@ -382,6 +384,9 @@ class TestFilesOfARun:
     def test_file_names_never_equal_a_reserved_name(self):
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
         assert not set(names) & set(RESERVED_NAMES)
+
+    def test_only_download_of_its_name_keeps_it(self):
+        assert [file.name for file in files_of(task(download("a.pdf", guid="g1")))] == ["a.pdf"]
 
     def test_file_with_a_reserved_name_is_named_after_its_guid(self):
         [file] = files_of(task(download("TASK.json", guid="g1")))
