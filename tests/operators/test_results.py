@@ -374,6 +374,17 @@ class TestRunReport:
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "could not be stored (OSError: SlowDown)" in "".join(capfd.readouterr())
 
+    @pytest.mark.parametrize(
+        ("credit", "counted"),
+        [(3, [("browseract.runs", 1), ("browseract.credits", 3)]), (0, [("browseract.runs", 1)])],
+        ids=["with credits", "without"],
+    )
+    def test_ended_run_is_counted_with_its_credits_if_it_took_any(self, monkeypatch, credit, counted):
+        seen = []
+        monkeypatch.setattr(telling, "count_in_task", lambda name, by=1, **_: seen.append((name, by)))
+        telling.count_run(Task("7", TaskStatus.FINISHED, credit=credit))
+        assert seen == counted
+
     def test_run_without_urls_pushes_no_link_xcom(self):
         ti = FakeTaskInstance()
         telling.show_run(ti, Task("7", TaskStatus.RUNNING))

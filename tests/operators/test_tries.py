@@ -201,6 +201,14 @@ class TestAfterAirflowError:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
 
+    def test_invalid_trigger_event_of_a_run_that_is_not_known_says_where_to_look(self, tries, emulator):
+        attempt = tries(deferrable=True)
+        with pytest.raises(TaskDeferred):
+            attempt.operator().execute(attempt.context)
+        del attempt.ti.xcoms["task_id"]
+        with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Look at the newest tasks"):
+            attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+
     def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)

@@ -97,6 +97,12 @@ class TestAnEntry:
             Entry.read({**ENTRY.value(), "version": 2})
 
 
+def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
+    assert Begun(ENTRY).task_id == "7"
+    with pytest.raises(ValueError, match="the entry names no task"):
+        _ = Begun(replace(ENTRY, task_id=None)).task_id
+
+
 class TestAFingerprint:
     def test_fingerprint_is_the_same_for_different_callback_urls(self):
         first, second = (
