@@ -234,6 +234,9 @@ class TestCsvFormat:
         with pytest.raises(FormatError, match=why):
             read(text, CSV)
 
+    def test_csv_lines_may_end_with_a_carriage_return_alone(self):
+        assert read("a\r1\r", CSV).value == [{"a": "1"}]
+
     def test_line_break_within_a_csv_field_is_unchanged(self):
         assert read('a\n"x\r\ny"\n', CSV).value == [{"a": "x\r\ny"}]
 
