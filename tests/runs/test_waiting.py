@@ -243,6 +243,7 @@ def test_ended_wait_returns_the_last_logged_status_and_step_count():
         ([P, R], {"tell_pauses_from": START, "question": "q", "pause_told": True}, End.WENT_ON, R),
         ([P], {"tell_pauses_from": START}, End.PAUSED, P),
         ([R, DOWN, AnswerTooLargeError("x"), DOWN], {"statuses": [P]}, End.GIVEN_UP, P),
+        ([DOWN], {"deadline": START + 100.0}, End.DEADLINE, None),
     ],
     ids=[
         "end",
@@ -254,12 +255,15 @@ def test_ended_wait_returns_the_last_logged_status_and_step_count():
         "went on",
         "pause",
         "by status",
+        "never seen",
     ],
 )
 def test_every_end_of_a_wait_returns_the_wait_and_the_run_as_it_was_seen_last(answers, plan, end, seen):
     over = World(*answers, **plan).over
     assert (over.end, over.wait.browseract_task_id) == (end, "7")
-    assert (over.task.id, over.task.status) == ("7", seen) if over.task else seen is None
+    assert (over.task is None) == (seen is None)
+    if over.task is not None:
+        assert (over.task.id, over.task.status) == ("7", seen)
 
 
 def test_only_unknown_statuses_in_a_row_give_up_the_wait():
@@ -356,6 +360,11 @@ def test_wait_event_survives_a_json_round_trip():
         assert WaitEvent.read(json.loads(json.dumps(event.payload()))) == event
         # Airflow's serialization writes an enumeration with its class.
         assert {type(value) for value in event.payload().values()} <= {str, int, float, type(None)}
+
+
+def test_event_without_numbers_of_pauses_and_steps_has_none():
+    payload = {name: value for name, value in EVENT.payload().items() if name not in ("pauses", "steps_told")}
+    assert WaitEvent.read(payload) == EVENT
 
 
 def test_event_continues_the_wait_that_it_ended_also_where_airflow_has_not_kept_it():
