@@ -3,9 +3,9 @@
     python -m tests.mutants [PATTERN ...]
 
 mutmut makes the mutants and tests each of them, as ``[tool.mutmut]`` in ``pyproject.toml`` says. A pattern such as
-``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``, and only
-functions that changed are tested again. Survivors that no test has to notice are listed in ``mutants.json`` with the
-reasons; any other one is a hole in the tests.
+``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``: without a
+pattern, only functions that changed are tested again. Survivors that no test has to notice are listed in
+``mutants.json`` with the reasons; any other one is a hole in the tests.
 """
 
 from __future__ import annotations

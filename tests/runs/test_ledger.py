@@ -493,8 +493,7 @@ def look_up(
                     lost = True
                     step = steps.throw(AnswerLostError("x"))
                     continue
-                listed = next(pages) if not step.starts_run else None
-                reply = CreatedTask("9") if step.starts_run else listed
+                reply = CreatedTask("9") if step.starts_run else next(pages)
             step = steps.send(reply)
     except StopIteration as stop:
         return stop.value
