@@ -27,7 +27,16 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     TaskNotFoundError,
 )
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Word, read_page
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    Page,
+    Task,
+    TaskStatus,
+    Template,
+    Word,
+    Workflow,
+    read_page,
+)
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 KEY = "browseract_run"
@@ -440,16 +449,8 @@ def _look_up(
     until = _moment(created_until)
     while True:
         try:
-            call = calls.list_tasks(
-                workflow_id=None if entry.is_template else entry.workflow_id,
-                created_at_from=since,
-                created_at_to=until,
-            )
-            pages = calls.Pages(replace(call, read=read_page(Task.read_summary)))
-            found: list[Task] = []
-            while pages.call is not None:
-                page: Page[Task] = yield pages.call
-                found += pages.take(page)
+            workflow_id = None if entry.is_template else entry.workflow_id
+            found, skipped = yield from _list_tasks(workflow_id=workflow_id, created_at_from=since, created_at_to=until)
         except BrowserActError as error:
             if on_orphan is OnOrphan.START:
                 yield Say(f"Looking for a run failed: {error.brief}", logging.WARNING)
@@ -465,12 +466,16 @@ def _look_up(
             break
         yield Sleep(min(LOOK_PAUSE, look_until - clock()))
     taken: Collection[str] = yield AskClaimed()
-    matches = {task.id: _match(task, entry, wanted, until) for task in found if task.id not in taken}
-    possible = [task for task in found if matches.get(task.id, False) is not False]
-    if not possible and pages.skipped and on_orphan is not OnOrphan.START:
+    found = [task for task in found if task.id not in taken]
+    matches = {task.id: _match(task, entry, wanted, until) for task in found}
+    if wanted is not None and None in matches.values():
+        source = yield from _read_source(entry, since, until)
+        matches = {task.id: _match(task, entry, wanted, until, source) for task in found}
+    possible = [task for task in found if matches[task.id] is not False]
+    if not possible and skipped and on_orphan is not OnOrphan.START:
         raise RunStartUnknownError(
             "It is not known whether BrowserAct started a run: the list of its tasks has one that cannot be read "
-            f"({pages.skipped[0]})"
+            f"({skipped[0]})"
         )
     if not possible:
         return None
@@ -492,11 +497,54 @@ def _look_up(
     )
 
 
+def _list_tasks(**filters: Any) -> Generator[Step, Any, tuple[list[Task], list[str]]]:
+    """Return the tasks of all pages of a list, and which items could not be read.
+
+    :param filters: the arguments of :func:`~airflow_provider_browseract.api.calls.list_tasks`.
+    """
+    pages = calls.Pages(replace(calls.list_tasks(**filters), read=read_page(Task.read_summary)))
+    found: list[Task] = []
+    while pages.call is not None:
+        page: Page[Task] = yield pages.call
+        found += pages.take(page)
+    return found, pages.skipped
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is known of a workflow or template beside its id.
+
+    :param defaults: the names of the inputs that it takes from its own defaults where none are given.
+    :param task_ids: of a template, the tasks that are listed under its name.
+    """
+
+    defaults: tuple[str, ...] = ()
+    task_ids: frozenset[str] = frozenset()
+
+
+def _read_source(entry: Entry, since: datetime, until: datetime) -> Generator[Step, Any, _Source]:
+    """Read what helps to recognise a run of a workflow or template; nothing where that cannot be read."""
+    read = calls.get_official_workflow_template if entry.is_template else calls.get_workflow
+    try:
+        source: Workflow | Template = yield read(entry.workflow_id)
+        named: list[Task] = []
+        if entry.is_template and source.name:
+            # The run of a template belongs to a workflow of which only the name is known.
+            named, _ = yield from _list_tasks(workflow_name=source.name, created_at_from=since, created_at_to=until)
+    except BrowserActError as error:
+        yield Say(f"What {entry.workflow_id} declares cannot be read: {error.brief}", logging.WARNING)
+        return _Source()
+    defaults = tuple(one.name for one in source.input_parameters if one.default_enabled is True)
+    return _Source(defaults, frozenset(task.id for task in named))
+
+
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-def _match(task: Task, entry: Entry, wanted: Wanted | None, until: datetime) -> bool | None:
+def _match(
+    task: Task, entry: Entry, wanted: Wanted | None, until: datetime, source: _Source = _Source()
+) -> bool | None:
     """Say whether a task is the one that was started; None if it may be."""
     # A run that came to nothing is of no use to anyone, and need not be told from others.
     if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
@@ -508,27 +556,31 @@ def _match(task: Task, entry: Entry, wanted: Wanted | None, until: datetime) -> 
         return False
     if wanted is None:
         return None
-    inputs = inputs_match(task.input_parameters or "", wanted.inputs)
+    inputs = inputs_match(task.input_parameters or "", wanted.inputs, source.defaults)
     if inputs is False or (wanted.profile_id and task.profile_id not in (None, wanted.profile_id)):
         return False
     # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
     sure = created is None or created.timestamp() >= entry.written_at - RESOLUTION
     # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
-    sure = sure and (not entry.is_template or task.workflow_id == entry.workflow_id)
+    known = task.workflow_id == entry.workflow_id or task.id in source.task_ids
+    sure = sure and (not entry.is_template or known)
     return inputs if sure and (not wanted.profile_id or task.profile_id is not None) else None
 
 
-def inputs_match(text: str, inputs: Sequence[Mapping[str, str]]) -> bool | None:
-    """Say whether a task was started with some inputs.
+def inputs_match(text: str, inputs: Sequence[Mapping[str, str]], defaults: Sequence[str] = ()) -> bool | None:
+    """Return whether a task was started with some inputs.
 
-    :param text: the inputs as the API tells them, ``key=value; key=value``, in any order.
+    :param text: the inputs as the API shows them, ``key=value; key=value``, in any order.
     :param inputs: the inputs as they were sent, as name/value pairs.
-    :returns: True if it has all of them and no more, False if it has one with another value, None if it cannot be
-        told.
+    :param defaults: names of inputs that BrowserAct may have added, with whatever value, where they were not sent.
+    :returns: True if it has all of them and no others, False if it has one with another value, None if it cannot be
+        known.
     """
     told = _without_spaces(text)
     pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
-    if any(True for _ in _consumed(told, pieces)):
+    sent = {pair["name"] for pair in inputs}
+    added = [f"{_without_spaces(name)}=" for name in defaults if name not in sent]
+    if any(True for _ in _consumed(told, pieces, added)):
         return True
     # What was hidden or cut short cannot be told from another value.
     if any(sign in told and not any(sign in piece for piece in pieces) for sign in ("*", "...", "\u2026")):
@@ -549,18 +601,24 @@ def _without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-def _consumed(text: str, pieces: list[str]) -> Iterator[None]:
-    """Give something for a way in which a text is made of all the pieces; values may contain what separates them."""
-    if not pieces:
-        if not text:
-            yield
+def _consumed(text: str, pieces: list[str], added: list[str]) -> Iterator[None]:
+    """Yield for each way in which a text is made of all the pieces; values may contain what separates them.
+
+    :param added: how pieces begin that may be there as well, with any value.
+    """
+    if not pieces and not text.strip(";"):
+        yield
         return
     for index, piece in enumerate(pieces):
         if piece in pieces[:index] or not text.startswith(piece):
             continue
         rest = text[len(piece) :]
         others = pieces[:index] + pieces[index + 1 :]
-        if not others and not rest.strip(";"):
-            yield
-        elif others and rest.startswith(";"):
-            yield from _consumed(rest[1:], others)
+        if not rest.strip(";") or rest.startswith(";"):
+            yield from _consumed(rest[1:], others, added)
+    for index, name in enumerate(added):
+        if text.startswith(name):
+            others = added[:index] + added[index + 1 :]
+            ends = [at for at, char in enumerate(text) if char == ";" and at >= len(name)]
+            for end in (*ends, len(text)):
+                yield from _consumed(text[end + 1 :], pieces, others)

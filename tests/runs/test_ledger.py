@@ -24,7 +24,15 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
     TaskEndedError,
 )
-from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    InputParameter,
+    Page,
+    Task,
+    TaskStatus,
+    Template,
+    Workflow,
+)
 from airflow_provider_browseract.runs.ledger import (
     LOOK_PAUSE,
     RESOLUTION,
@@ -190,6 +198,22 @@ class TestInputsListedByTheApi:
         assert inputs_match("", []) is True
         assert inputs_match("a=1", []) is None
 
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("a=1; b=2; c=3", True),
+            ("c=3; a=1; d=; b=2", True),
+            ("c=x; y; d=4; a=1; b=2;", True),
+            ("a=1; c=3", None),
+            ("a=1; b=2; e=5", None),
+            ("a=1; b=2; c=3; c=4", True),
+            ("a=2; b=2; c=3", False),
+        ],
+        ids=["one", "both, between", "with a separator", "one missing", "unknown", "twice", "other value"],
+    )
+    def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
+        assert inputs_match(text, pairs(a="1", b="2"), ("a", "c", "d")) is match
+
 
 @dataclass
 class Service:
@@ -230,12 +254,17 @@ class Service:
                 for name in ("created_at_from", "created_at_to")
             )
             listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
+            others = () if call.params.get("workflow_name") else self.others
             found = [
                 task
-                for task in (*self.others, *self.runs.values())
+                for task in (*others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
             return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+        if call.path.endswith("get-workflow"):
+            return Workflow("70", input_parameters=(InputParameter("keyword", False),))
+        if call.path.endswith("get-official-workflow-template"):
+            return Template("70", name="Search", input_parameters=(InputParameter("keyword", False),))
         task = self.runs[str(call.params["task_id"])]
         if call.path.endswith("stop-task"):
             if task.status.ended:
@@ -469,12 +498,22 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
 
 
+DOWN = ServerError("down")
+
+
 def look_up(
-    page: Page[Task] | Iterator[Page[Task]], on_orphan: OnOrphan = OnOrphan.FAIL, kind: str = "deferred"
+    page: Page[Task] | Iterator[Page[Task]],
+    on_orphan: OnOrphan = OnOrphan.FAIL,
+    kind: str = "deferred",
+    source: Workflow | Template | BrowserActError = DOWN,
+    named: Page[Task] | None = None,
 ) -> Any:
     """Lose the answer of a start at second 1000, have the look-up see pages of tasks, and return what it comes to.
 
     If it finds no run, another start makes task 9.
+
+    :param source: what is known of the workflow or template.
+    :param named: the tasks that are listed under the name of the template.
     """
     now = 1000.0
     steps = begin(wanted(max_tries=0, kind=kind), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
@@ -493,7 +532,17 @@ def look_up(
                     lost = True
                     step = steps.throw(AnswerLostError("x"))
                     continue
-                reply = CreatedTask("9") if step.starts_run else next(pages)
+                if step.name in ("get-workflow", "get-official-workflow-template"):
+                    if isinstance(source, BrowserActError):
+                        step = steps.throw(source)
+                        continue
+                    reply = source
+                elif step.params.get("workflow_name"):
+                    assert step.params["workflow_name"] == "Search"
+                    assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
+                    reply = named
+                else:
+                    reply = CreatedTask("9") if step.starts_run else next(pages)
             step = steps.send(reply)
     except StopIteration as stop:
         return stop.value
@@ -560,6 +609,62 @@ def test_look_up_takes_a_run_that_is_surely_the_one_and_leaves_no_possible_one_u
             look_up(page, kind=kind)
     else:
         assert look_up(page, kind=kind).task_id == task_id
+
+
+AT_1000 = datetime.fromtimestamp(1000.0, timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("listed", "default_enabled", "task_id"),
+    [
+        ("keyword=pens; max_items=10", True, "5"),
+        ("max_items=1; 2; keyword=pens", True, "5"),
+        ("keyword=pens; max_items=10", False, ORPHAN),
+        ("keyword=pens; max_items=10", None, ORPHAN),
+        ("keyword=pens; pages=10", True, ORPHAN),
+        ("keyword=ink; max_items=10", True, "9"),
+    ],
+    ids=["after", "before, with a separator", "required", "not said", "not declared", "another value"],
+)
+def test_inputs_that_browseract_added_by_default_do_not_prevent_the_match(listed, default_enabled, task_id):
+    run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=listed)
+    page = Page((run,), number=1, total_count=1)
+    declared = (InputParameter("keyword", False), InputParameter("max_items", default_enabled))
+    source = Workflow("70", input_parameters=declared)
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+            look_up(page, source=source)
+    else:
+        assert look_up(page, source=source).task_id == task_id
+
+
+@pytest.mark.parametrize(
+    ("listed", "name", "task_id"),
+    [
+        ("keyword=pens", "Search", "5"),
+        ("keyword=pens; max_items=10", "Search", "5"),
+        ("keyword=ink", "Search", "9"),
+        ("keyword=pens", None, ORPHAN),
+    ],
+    ids=["same inputs", "with a default", "other inputs", "template without a name"],
+)
+def test_run_of_a_template_is_recognised_by_the_name_that_it_is_listed_under(listed, name, task_id):
+    run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=listed)
+    page = Page((run,), number=1, total_count=1)
+    source = Template("70", name=name, input_parameters=(InputParameter("max_items", True),))
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+            look_up(page, kind="template", source=source, named=page)
+    else:
+        assert look_up(page, kind="template", source=source, named=page).task_id == task_id
+
+
+def test_run_that_is_not_listed_under_the_name_of_the_template_is_not_taken_for_its_run():
+    run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=PENS_LISTED)
+    other = replace(run, id="6")
+    page, named = (Page((task,), number=1, total_count=1) for task in (run, other))
+    with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+        look_up(page, kind="template", source=Template("70", name="Search"), named=named)
 
 
 def possible_runs() -> Page[Task]:
