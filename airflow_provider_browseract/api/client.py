@@ -76,6 +76,8 @@ class ClientSettings:
     :param retries: how a call is tried again.
     :param user_agent: who is calling.
     :param connection: id of the Airflow connection that the settings come from, for error messages.
+    :param files_timeout: seconds to wait, after the end of a run, for files that BrowserAct still prepares. Default: 30
+        minutes, after which BrowserAct prepares none any more.
     :param max_file_size: bytes of a file of a run at most. Default: 50 MiB, BrowserAct's own limit.
     :param max_run_size: bytes of all files of a run at most. Default: 100 files of that size, its limit, too.
     """
@@ -87,6 +89,7 @@ class ClientSettings:
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     user_agent: str = f"airflow-provider-browseract/{__version__}"
     connection: str | None = None
+    files_timeout: float = 1800.0
     max_file_size: int = 50 * 1024 * 1024
     max_run_size: int = 100 * 50 * 1024 * 1024
 

@@ -59,6 +59,11 @@ EXTRA_FIELDS = (
         "Seconds during which a call that failed for a moment is tried again. Default: 60.",
     ),
     ExtraField(
+        "files_timeout",
+        "Files timeout",
+        "Seconds to wait, after the end of a run, for files that BrowserAct still prepares. Default: 1800.",
+    ),
+    ExtraField(
         "max_file_size", "Largest file", "Bytes of each file of a run at most. Default: 52428800 (50 MiB).", "bytes"
     ),
     ExtraField(

@@ -63,9 +63,6 @@ ATTEMPTS = 3
 PAUSE = 2.0
 """Seconds before the second attempt; the third waits longer."""
 
-PREPARING = 600.0
-"""Seconds that files are waited for which BrowserAct still prepares; a worker is held meanwhile."""
-
 LOOK_PAUSE = 5.0
 """Seconds between two looks for them."""
 
@@ -272,7 +269,8 @@ class ResultStore:
         outcomes: dict[str, Kept | FileError] = {}
         expired: set[str] = set()
         renewed: set[str] = set()
-        until = time.monotonic() + PREPARING
+        timeout = self._settings.files_timeout
+        until = time.monotonic() + timeout
         while True:
             ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
             outcomes |= self._fetch_all(ready, folder, results)
@@ -294,7 +292,7 @@ class ResultStore:
                 self._log.log(logging.WARNING, "The files of BrowserAct task %s cannot be read: %s", task.id, error)
         for file in files:
             if file.name not in outcomes:
-                why = file.broken or f"BrowserAct did not have it ready within {PREPARING:g} seconds"
+                why = file.broken or f"BrowserAct did not have it ready within files_timeout={timeout:g} seconds"
                 outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
         for name in waited_for - outcomes.keys():
             outcomes[name] = FileError("BrowserAct does not list it any more", temporary=True)

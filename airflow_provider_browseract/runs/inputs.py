@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_browseract.api import calls
 
@@ -313,7 +313,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
     :param url: the address; ``None`` or an empty string for none.
     :param api_base_url: a private address is allowed where the API itself has one.
     :returns: the address, or None.
-    :raises InputError: it is not http(s), longer than 2,048 characters, or private.
+    :raises InputError: it is not http(s), longer than 2,048 characters, not ASCII, or private.
     """
     if url is None or url == "":
         return None
@@ -322,6 +322,11 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
         raise InputError(f"{argument} is of type {type(url).__name__}. Give an address that begins with https://.")
     if len(url) > URL_LENGTH:
         raise InputError(f"{argument} has {len(url)} characters. BrowserAct takes at most {URL_LENGTH}.")
+    if odd := next((char for char in url if not " " <= char <= "~"), None):
+        raise InputError(
+            f"{argument} has the character {odd!a}, which an address cannot have. Write it percent-encoded "
+            f"({quote(odd, errors='replace')}) or, in the host name, in the ASCII form of the name (xn--...)."
+        )
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

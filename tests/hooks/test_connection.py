@@ -162,8 +162,8 @@ class TestUnknownExtraKeys:
         assert warning is not None
         assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
         assert (
-            "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget, max_file_size, max_run_size."
-            in warning
+            "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, "
+            "max_run_size." in warning
         )
         assert logged(caplog) == [f"Connection 'browseract_default': {warning}"]
 

@@ -524,10 +524,10 @@ class TestFileInPreparation:
 
         assert not store.make().save(task(download("a", None)), AUTO, look).missing
 
-    def test_file_not_ready_in_time_is_missing_but_not_lost(self, store, monkeypatch):
-        monkeypatch.setattr(results, "PREPARING", 0.05)
-        kept = store.save(task(download("a", None, status="uploading")))
-        assert "did not have it ready within 0.05 seconds" in kept.missing["a"]
+    def test_file_not_ready_in_time_is_missing_but_not_lost(self, store):
+        settings = replace(store.settings, files_timeout=0.05)
+        kept = store.save(task(download("a", None, status="uploading")), settings=settings)
+        assert "did not have it ready within files_timeout=0.05 seconds" in kept.missing["a"]
         assert not kept.lost
 
     def test_file_in_preparation_no_longer_listed_is_missing_but_not_lost(self, store, host):

@@ -163,6 +163,24 @@ class TestCallbackUrls:
         with pytest.raises(InputError, match="callback_url is"):
             check_callback_url("callback_url", url, api_base_url=API)
 
+    @pytest.mark.parametrize(
+        ("url", "character", "encoded"),
+        [
+            ("https://example.com/\u00fc/t0ken", r"'\\xfc'", "%C3%BC"),
+            ("https://b\u00fccher.example/", r"'\\xfc'", "%C3%BC"),
+            ("https://example.com/a\nb", r"'\\n'", "%0A"),
+            ("https://example.com/\x7f", r"'\\x7f'", "%7F"),
+            ("https://example.com/\ud800", r"'\\ud800'", "%3F"),
+        ],
+        ids=["path", "host", "line break", "control character", "lone surrogate"],
+    )
+    def test_callback_url_that_is_not_printable_ascii_is_refused_with_the_encoded_character(
+        self, url, character, encoded
+    ):
+        with pytest.raises(InputError, match=rf"callback_url has the character {character}.*\({encoded}\)") as caught:
+            check_callback_url("callback_url", url, api_base_url=API)
+        assert "t0ken" not in str(caught.value)
+
     @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "10.1.2.3", "[::1]", "airflow", "web.internal"])
     def test_private_callback_url_is_refused_unless_the_api_is_private_too(self, host):
         url = f"http://{host}/hook"
