@@ -80,6 +80,13 @@ def api_server(airflow_database):
 
 
 @pytest.fixture
+def browseract_emulator(browseract_emulator):
+    """The fixture of the package, on a plan of 5."""
+    browseract_emulator.emulator.concurrency = 5
+    return browseract_emulator
+
+
+@pytest.fixture
 def connect(browseract_emulator, monkeypatch):
     """Set the connection ``browseract_default``: to the emulator, with an extra or with other fields."""
 

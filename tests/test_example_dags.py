@@ -151,7 +151,7 @@ class TestExportExample:
 
     def test_export_example_loads_files_with_unusual_names_from_s3(self, run, s3, browseract_emulator):
         files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
-        browseract_emulator.emulator.set_workflow(EXPORT.id, files=files)
+        browseract_emulator.emulator.set_workflow(EXPORT.id, files=(), downloads=files)
         result = run("example_browseract_export", {"store": "s3://local_s3@results/browseract"})
         assert result.state == "success"
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]

@@ -19,6 +19,7 @@ By hand: ``python -m airflow_provider_browseract.emulator``, and see
 from __future__ import annotations
 
 from airflow_provider_browseract.emulator.catalogue import (
+    DOWNLOAD,
     EXPORT,
     FAILING,
     HUMAN,
@@ -48,6 +49,7 @@ from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFa
 from airflow_provider_browseract.emulator.service import TaskRecord
 
 __all__ = [
+    "DOWNLOAD",
     "EXPORT",
     "FAILING",
     "HUMAN",

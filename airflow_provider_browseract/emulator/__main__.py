@@ -21,6 +21,9 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
     """
     yield f"BrowserAct emulator at {running.url}"
     yield ""
+    yield f"Runs at once: {running.emulator.concurrency}, as with a plan of that size (--concurrency)"
+    yield f"Where it differs from BrowserAct: {running.url}/"
+    yield ""
     yield "The Airflow connection to it, as an environment variable:"
     yield f"export AIRFLOW_CONN_BROWSERACT_DEFAULT={shlex.quote(json.dumps(running.connection))}"
     yield ""
@@ -49,11 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8010, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--api-key", default="app-emulator", help="key to accept (default: %(default)s)")
-    parser.add_argument("--concurrency", type=int, default=5, help="size of the plan (default: %(default)s)")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=1,
+        help="runs that the plan allows at once (default: %(default)s, as the free plan; paid plans allow up to 20)",
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="2 halves all durations (default: %(default)s)")
+    parser.add_argument(
+        "--public-callbacks-only", action="store_true", help="refuse private callback addresses, as BrowserAct does"
+    )
+    parser.add_argument(
+        "--as-in-the-demos", action="store_true", help="answer oddly in the ways of the vendor's examples"
+    )
     options = parser.parse_args(arguments)
     try:
-        emulator = Emulator(api_key=options.api_key, concurrency=options.concurrency, speed=options.speed)
+        emulator = Emulator(
+            api_key=options.api_key,
+            concurrency=options.concurrency,
+            speed=options.speed,
+            allow_private_callbacks=not options.public_callbacks_only,
+            as_in_the_demos=options.as_in_the_demos,
+        )
     except ValueError as error:
         parser.error(str(error))
 

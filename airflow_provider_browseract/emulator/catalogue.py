@@ -39,11 +39,14 @@ class WorkflowInput:
 
 @dataclass(frozen=True)
 class EmulatedFile:
-    """A file that a run exports.
+    """A file that a run puts out or downloads.
+
+    Output files are addresses in ``output.files``, as of "Output as file". Downloads are objects in ``download_files``,
+    as of what the browser has downloaded.
 
     :param prepared_after: seconds after the end of the run from which on it can be had (real time)
-    :param broken: why it never can, in the words of ``errorMessage``
-    :param announced: its size in bytes as ``fileSize`` says it, if that is not the true one
+    :param broken: why it never can, in the words of a download's ``errorMessage``
+    :param announced: its size in bytes as a download's ``fileSize`` says it, if that is not the true one
     """
 
     name: str
@@ -56,10 +59,11 @@ class EmulatedFile:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run produces: text, files, or both."""
+    """What a run produces: text, output files, downloads, or several of these."""
 
     string: str = ""
     files: tuple[EmulatedFile, ...] = ()
+    downloads: tuple[EmulatedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,17 @@ class WorkflowSettings(TypedDict, total=False):
     failed_step: int | None
     output: str | None
     files: tuple[EmulatedFile, ...] | None
+    downloads: tuple[EmulatedFile, ...] | None
     file_lifetime: float
+    output_after: float
+    listed_after: float
+    one_at_a_time: bool
     pause_at: float | None
+    pausing_for: float
     pause_limit: float | None
+    resume_after: float
+    unknown_at: float | None
+    unknown_for: float
     status: str | None
     callback_fault: CallbackFault | None
 
@@ -106,6 +118,20 @@ class WorkflowSettings(TypedDict, total=False):
 def no_output(_: RunContext) -> Output:
     """Produce nothing."""
     return Output()
+
+
+TIMES = (
+    "duration",
+    "queued",
+    "file_lifetime",
+    "output_after",
+    "listed_after",
+    "pausing_for",
+    "pause_limit",
+    "resume_after",
+    "unknown_for",
+)
+"""The settings of a workflow that are seconds."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +150,20 @@ class EmulatedWorkflow:
     :param failure: code and message in ``task_failure_info`` when the outcome is ``failed``
     :param failed_step: the step (from 1) at which a failing run ends; None means its last one
     :param output: text that replaces the behaviour's
-    :param files: files that replace the behaviour's
+    :param files: output files that replace the behaviour's
+    :param downloads: downloads that replace the behaviour's
     :param file_lifetime: how long file links stay valid (real time, whatever the speed)
+    :param output_after: how long after the end of a run its output, files and downloads appear
+    :param listed_after: how long after its start a run appears in ``list-tasks``
+    :param one_at_a_time: whether a run is refused while another one of this workflow is active, as with a
+        Standard Browser. Nobody documents code and words of that refusal; see ``BROWSER_BUSY``
     :param pause_at: the fraction of the duration at which a run pauses for a human; None means never
+    :param pausing_for: how long it is ``pausing`` before it is ``paused``
     :param pause_limit: how long a pause lasts when nobody resumes; the run then goes on unconfirmed. None
         means for ever
+    :param resume_after: how long a resumed run stays ``paused``
+    :param unknown_at: the fraction of the duration from which on the status is ``unknown``; None means never
+    :param unknown_for: for how long it is
     :param status: a word reported in place of every status, for clients that must survive unknown ones
     :param callback_fault: what befalls every callback of a run
     """
@@ -149,9 +184,17 @@ class EmulatedWorkflow:
     failed_step: int | None = None
     output: str | None = None
     files: tuple[EmulatedFile, ...] | None = None
+    downloads: tuple[EmulatedFile, ...] | None = None
     file_lifetime: float = 24 * 3600.0
+    output_after: float = 0.0
+    listed_after: float = 0.0
+    one_at_a_time: bool = False
     pause_at: float | None = None
+    pausing_for: float = 0.0
     pause_limit: float | None = None
+    resume_after: float = 0.0
+    unknown_at: float | None = None
+    unknown_for: float = 0.0
     status: str | None = None
     callback_fault: CallbackFault | None = None
 
@@ -160,12 +203,14 @@ class EmulatedWorkflow:
             raise ValueError("id must not be empty")
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
-        for name in ("duration", "queued", "file_lifetime", "pause_limit"):
+        for name in TIMES:
             seconds = getattr(self, name)
             if seconds is not None and not 0 <= seconds < float("inf"):
                 raise ValueError(f"{name} must be a number of seconds from 0, got {seconds!r}")
-        if self.pause_at is not None and not 0 <= self.pause_at <= 1:
-            raise ValueError(f"pause_at must be a fraction from 0 to 1, got {self.pause_at!r}")
+        for name in ("pause_at", "unknown_at"):
+            fraction = getattr(self, name)
+            if fraction is not None and not 0 <= fraction <= 1:
+                raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
         if not self.steps:
             raise ValueError("a workflow needs at least one step")
         if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
@@ -276,14 +321,22 @@ def _search(run: RunContext) -> Output:
     return _as_json(results_for(run.inputs["keyword"], _max_items(run.inputs)))
 
 
-def _export(run: RunContext) -> Output:
+def _csv_file(run: RunContext) -> EmulatedFile:
     rows = results_for(run.inputs["keyword"], _max_items(run.inputs))
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=["rank", "title", "price", "url"])
     writer.writeheader()
     writer.writerows(rows)
     # The service's CSV files begin with a byte order mark too.
-    return Output(files=(EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv"),))
+    return EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv")
+
+
+def _export(run: RunContext) -> Output:
+    return Output(files=(_csv_file(run),))
+
+
+def _download(run: RunContext) -> Output:
+    return Output(downloads=(_csv_file(run),))
 
 
 def _plain_text(run: RunContext) -> Output:
@@ -323,11 +376,20 @@ SEARCH = EmulatedWorkflow(
 EXPORT = EmulatedWorkflow(
     id="71002814653029449",
     name="Export results",
-    description="Searches shop.example and exports the results as a file.",
+    description="Searches shop.example and puts the results out as a file.",
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     steps=("Open the search page", "Collect the results", "Upload the file"),
     behaviour=_export,
     created_at="2026-01-05T08:03:00Z",
+)
+DOWNLOAD = EmulatedWorkflow(
+    id="71002814653029491",
+    name="Download results",
+    description="Searches shop.example and downloads the results in the browser.",
+    inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
+    steps=("Open the search page", "Press the download button", "Wait for the download"),
+    behaviour=_download,
+    created_at="2026-01-05T08:08:00Z",
 )
 PLAIN_TEXT = EmulatedWorkflow(
     id="71002814653029451",
@@ -396,7 +458,7 @@ TEMPLATE_EXPORT = EmulatedTemplate(
     created_at="2025-11-03T08:02:00Z",
 )
 
-WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
+WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
 TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
 
 
@@ -405,22 +467,24 @@ def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
 
     :raises TypeError: if there is no such setting, or it is of another type
     """
+    number, optional = (int, float), type(None)
     kinds: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(TIMES, number),
         "name": str,
         "description": str,
         "published": bool,
         "steps": list,
-        "duration": (int, float),
-        "queued": (int, float),
         "outcome": str,
         "failure": list,
-        "failed_step": (int, type(None)),
-        "output": (str, type(None)),
-        "files": (list, type(None)),
-        "file_lifetime": (int, float),
-        "pause_at": (int, float, type(None)),
-        "pause_limit": (int, float, type(None)),
-        "status": (str, type(None)),
+        "failed_step": (int, optional),
+        "output": (str, optional),
+        "files": (list, optional),
+        "downloads": (list, optional),
+        "one_at_a_time": bool,
+        "pause_at": (*number, optional),
+        "pause_limit": (*number, optional),
+        "unknown_at": (*number, optional),
+        "status": (str, optional),
     }
     settings: dict[str, Any] = {}
     for name, setting in value.items():
@@ -434,8 +498,9 @@ def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
     if "failure" in settings:
         code, message = settings["failure"]
         settings["failure"] = (int(code), str(message))
-    if settings.get("files") is not None:
-        settings["files"] = tuple(_files_from_json(settings["files"]))
+    for name in ("files", "downloads"):
+        if settings.get(name) is not None:
+            settings[name] = tuple(_files_from_json(settings[name]))
     return settings  # type: ignore[return-value]
 
 

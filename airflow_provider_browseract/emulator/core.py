@@ -21,6 +21,8 @@ from airflow_provider_browseract.emulator.faults import (
 )
 from airflow_provider_browseract.emulator.service import (
     ENDPOINTS,
+    MESSAGES,
+    TOO_MANY_RUNNING,
     BrowserActService,
     TaskRecord,
     Transition,
@@ -104,11 +106,18 @@ class Emulator:
     """An emulated BrowserAct.
 
     :param api_key: the API key it accepts
-    :param concurrency: how many tasks may be under way at once; a paused one counts
+    :param concurrency: how many tasks may be active at once; a paused one counts. Default: 1, as on the free plan
     :param speed: how many times faster than usual runs go; does not touch faults and time limits
     :param allow_private_callbacks: whether callback URLs may lead to private and local addresses. The real
         service refuses them; an emulator on a developer's machine can hardly
     :param stop_ended_is_ok: whether ``stop-task`` answers 200 for a task that has ended, not code 10121
+    :param resume_running_is_ok: whether ``resume-task`` answers 200 for a task that is running, not code 10127
+    :param refusal: code and words with which a start is refused while ``concurrency`` tasks are active. Default: 10118,
+        "Running tasks number exceeds."
+    :param credits: what the account has; a start is refused once that is spent. Default: enough for everything
+    :param as_in_the_demos: whether answers are odd in the ways of the vendor's examples: ``profileId``, null outputs,
+        screenshots and (in lists) ``created_at``, ``finished_at`` while a run is active, ``live_url_info`` after its
+        end, and an envelope without ``data`` and with another format of ``time``
     :param callback_timeout: seconds a receiver may take to answer
     :param callback_retry_delay: seconds between the attempts to deliver a callback
     :param workflows: the workflows of the account
@@ -120,10 +129,14 @@ class Emulator:
         self,
         *,
         api_key: str = "app-emulator",
-        concurrency: int = 5,
+        concurrency: int = 1,
         speed: float = 1.0,
         allow_private_callbacks: bool = True,
         stop_ended_is_ok: bool = False,
+        resume_running_is_ok: bool = False,
+        refusal: tuple[int, str] = (TOO_MANY_RUNNING, MESSAGES[TOO_MANY_RUNNING]),
+        credits: int | None = None,
+        as_in_the_demos: bool = False,
         callback_timeout: float = 30.0,
         callback_retry_delay: float = 1.0,
         workflows: Iterable[EmulatedWorkflow] = WORKFLOWS,
@@ -140,6 +153,10 @@ class Emulator:
             speed=speed,
             clock=clock,
             stop_ended_is_ok=stop_ended_is_ok,
+            resume_running_is_ok=resume_running_is_ok,
+            refusal=refusal,
+            credits=credits,
+            as_in_the_demos=as_in_the_demos,
             resolve_host=None if allow_private_callbacks else _addresses,
         )
         self._changed = self.service.changed
@@ -160,12 +177,30 @@ class Emulator:
 
     @property
     def concurrency(self) -> int:
-        """How many tasks may be under way at once."""
+        """How many tasks may be active at once."""
         return self.service.concurrency
 
     @concurrency.setter
     def concurrency(self, concurrency: int) -> None:
         self.service.concurrency = concurrency
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """Code and words with which a start is refused while as many tasks are active."""
+        return self.service.refusal
+
+    @refusal.setter
+    def refusal(self, refusal: tuple[int, str]) -> None:
+        self.service.refusal = refusal
+
+    @property
+    def credits(self) -> int | None:
+        """What the account has; a start is refused once that is spent. None means enough for everything."""
+        return self.service.credits
+
+    @credits.setter
+    def credits(self, credits: int | None) -> None:
+        self.service.credits = credits
 
     @property
     def workflows(self) -> dict[str, EmulatedWorkflow]:

@@ -10,6 +10,7 @@ an API key, what other processes need to direct it. Bodies are JSON:
 ``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
 ``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
 ``POST /_emulator/api-key``              ``{api_key}``: the key to accept in place of the present one
+``POST /_emulator/account``              ``{concurrency?, credits?, refusal?}``, as :class:`Emulator` takes them
 ``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
                                          of RequestFault, and further members are its arguments
 ``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
@@ -43,12 +44,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_provider_browseract.emulator.catalogue import settings_from_json
 from airflow_provider_browseract.emulator.core import DOWNLOAD_FILE, Emulator
 from airflow_provider_browseract.emulator.delivery import CallbackSender
+from airflow_provider_browseract.emulator.differences import KINDER, STRICTER
 from airflow_provider_browseract.emulator.faults import (
     RequestFault,
     callback_fault_from_json,
     request_fault_from_json,
 )
-from airflow_provider_browseract.emulator.parameters import ApiError
+from airflow_provider_browseract.emulator.parameters import ApiError, iso
 from airflow_provider_browseract.emulator.service import (
     ENDPOINTS,
     MESSAGES,
@@ -91,8 +93,15 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
     _add_control(app, emulator)
 
     @app.exception_handler(HTTPException)
-    async def no_such_route(_: Request, error: HTTPException) -> Response:
-        return _envelope(emulator, error.status_code, str(error.detail), error.status_code, error.headers)
+    async def no_such_route(request: Request, error: HTTPException) -> Response:
+        # As the framework that BrowserAct's address hints at answers it; whether BrowserAct does is not documented.
+        body = {
+            "timestamp": iso(emulator.service.clock()),
+            "status": error.status_code,
+            "error": str(error.detail),
+            "path": request.url.path,
+        }
+        return _json(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def internal_error(_: Request, error: Exception) -> Response:
@@ -138,7 +147,9 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
 
 
 def _envelope(emulator: Emulator, code: int, message: str, status: int, headers: Any = None) -> Response:
-    return _json(error_envelope(code, message, emulator.service.clock()), status, headers)
+    service = emulator.service
+    body = error_envelope(code, message, service.clock(), as_in_the_demos=service.as_in_the_demos)
+    return _json(body, status, headers)
 
 
 def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
@@ -162,7 +173,7 @@ def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
 def _add_pages(app: FastAPI, emulator: Emulator) -> None:
     @app.get("/")
     async def root() -> Response:
-        return Response("BrowserAct emulator\n", media_type="text/plain")
+        return Response(_start_page(emulator), media_type="text/html")
 
     @app.get("/files/{token}/{name:path}")
     async def download(token: str, name: str) -> Response:
@@ -185,15 +196,41 @@ def _add_pages(app: FastAPI, emulator: Emulator) -> None:
         return Response(PIXEL, media_type="image/png")
 
 
-def _page_of(task: Mapping[str, Any]) -> str:
-    """Return a page that shows a task to a person, without its inputs, which can be secret."""
-    steps = "".join(f"<li>{escape(step['step_goal'])} ({escape(step['status'])})</li>" for step in task["steps"])
+def _start_page(emulator: Emulator) -> str:
+    """Return a page that says what this is, what it can run, and where it differs from BrowserAct."""
+    catalogue = {"Workflows": emulator.workflows, "Templates": emulator.templates}
+    listed = {
+        **{
+            title: [f"{one.id} {one.name}: {one.description}" for one in of.values()] for title, of in catalogue.items()
+        },
+        "Stricter than BrowserAct, or than its documents": STRICTER,
+        "Kinder than BrowserAct": KINDER,
+    }
+    sections = "".join(
+        f"<h2>{escape(title)}</h2><ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
+        for title, items in listed.items()
+    )
+    return _html(
+        "BrowserAct emulator",
+        f"<p>It answers BrowserAct's API v2 and runs {emulator.concurrency} tasks at once at most.</p>{sections}",
+    )
+
+
+def _html(heading: str, body: str) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>BrowserAct emulator</title>"
         "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3em auto;max-width:44em;padding:0 1em}</style>"
-        f"<h1>BrowserAct task {escape(task['id'])}</h1><p>Status: <b>{escape(task['status'])}</b></p>"
-        f"<ol>{steps}</ol>"
-        "<p>This is the emulator: a page of BrowserAct would show the browser here.</p></html>"
+        f"<h1>{escape(heading)}</h1>{body}</html>"
+    )
+
+
+def _page_of(task: Mapping[str, Any]) -> str:
+    """Return a page that shows a task to a person, without its inputs, which can be secret."""
+    steps = "".join(f"<li>{escape(step['step_goal'])} ({escape(step['status'])})</li>" for step in task["steps"])
+    return _html(
+        f"BrowserAct task {task['id']}",
+        f"<p>Status: <b>{escape(task['status'])}</b></p><ol>{steps}</ol>"
+        "<p>This is the emulator: a page of BrowserAct would show the browser here.</p>",
     )
 
 
@@ -250,6 +287,20 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
         if not isinstance(api_key, str):
             raise TypeError("api_key must be a string")
         emulator.rotate_key(api_key)
+        return {}
+
+    @control("POST", "account")
+    async def set_account(request: Request) -> Any:
+        given = await body(request)
+        kinds: dict[str, Any] = {"concurrency": int, "credits": (int, type(None)), "refusal": list}
+        for name, value in given.items():
+            if name not in kinds or not isinstance(value, kinds[name]) or isinstance(value, bool):
+                raise TypeError(f"{name} cannot be {value!r}")
+        if "refusal" in given:
+            code, message = given["refusal"]
+            given["refusal"] = (int(code), str(message))
+        for name, value in given.items():
+            setattr(emulator, name, value)
         return {}
 
     @control("POST", "faults")

@@ -1,14 +1,7 @@
 """The emulated BrowserAct itself: tasks, profiles and files in memory, without any I/O.
 
-Where the vendor's documents say nothing, the stricter answer is given, so that a DAG which works here does
-not depend on luck:
-
-- An unknown ``profile_id`` is refused with 99001. So is one that was shown by a run without
-  ``save_browser_data``: nothing was kept under it.
-- A profile is saved when its run finishes, not when that fails or is canceled.
-- An empty value counts as missing for a required input.
-- Fields, query parameters and input names that the API does not have are refused with 99001.
-- Times have whole seconds, also when ``list-tasks`` compares them.
+Where the vendor's documents say nothing, the stricter answer is given, so that a DAG which works here does not depend
+on luck; :mod:`~airflow_provider_browseract.emulator.differences` lists where.
 """
 
 from __future__ import annotations
@@ -79,6 +72,8 @@ NOT_PUBLISHED = 10020
 WORKFLOW_UNKNOWN = 10111
 TASK_UNKNOWN = 10112
 TOO_MANY_RUNNING = 10118
+BROWSER_BUSY = 90001
+NO_CREDITS = 90002
 TASK_ENDED = 10121
 NOT_PAUSED = 10127
 INPUT_MISSING = 10142
@@ -91,6 +86,9 @@ MESSAGES = {
     WORKFLOW_UNKNOWN: "Workflow does not exist or is not visible.",
     TASK_UNKNOWN: "Task is not exist.",
     TOO_MANY_RUNNING: "Running tasks number exceeds.",
+    # Code and words of the next two are made up: no document has them.
+    BROWSER_BUSY: "A Standard Browser allows only one active task at a time.",
+    NO_CREDITS: "Insufficient credits.",
     TASK_ENDED: "Task has completed.",
     NOT_PAUSED: "Task resume only use for paused task",
     INPUT_MISSING: "Required input is missing.",
@@ -122,6 +120,7 @@ _FILTERS = ("status", "workflow_id", "workflow_name", "created_at_from", "create
 class TaskRecord:
     """Everything about a task, as of the moment it was asked for.
 
+    :param workflow_id: its workflow, or its template
     :param inputs: the input parameters exactly as they were sent
     :param status: its true status, also when another word is reported
     :param history: each status and since when
@@ -187,13 +186,16 @@ class _StoredFile:
 class _Run:
     """A task: what was asked for, and how far it has come.
 
+    :param workflow_id: what the API says that it is a run of: for a template, a copy that only BrowserAct knows
     :param since: when the present status began
     :param worked: seconds of work (at speed 1) done before that
     :param paused_once: whether its pause is behind it
+    :param resumed: when somebody resumed it, while it is still paused
     """
 
     id: str
     workflow: EmulatedWorkflow
+    workflow_id: str
     inputs: list[tuple[str, str]]
     region: str | None
     profile_id: str | None
@@ -207,6 +209,7 @@ class _Run:
     since: float = 0.0
     worked: float = 0.0
     paused_once: bool = False
+    resumed: float | None = None
     confirmed: bool = True
     started: float | None = None
     finished: float | None = None
@@ -216,15 +219,29 @@ class _Run:
     failure: tuple[int, str] | None = None
     output: Output = field(default_factory=Output)
     files: list[_StoredFile] = field(default_factory=list)
+    downloads: list[_StoredFile] = field(default_factory=list)
     history: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
 
-    @property
-    def reported(self) -> str:
-        return self.workflow.status or self.status
+    def reported(self, at: float) -> str:
+        """Return the status as the API says it."""
+        if self.workflow.status is not None:
+            return self.workflow.status
+        if self.status == "running" and self.workflow.unknown_at is not None:
+            begun = self.work_done(at) - self.workflow.duration * self.workflow.unknown_at
+            if 0 <= begun < self.workflow.unknown_for:
+                return "unknown"
+        return self.status
+
+    def has_output(self, at: float) -> bool:
+        """Return whether its output and files can be had."""
+        return self.finished is not None and self.finished + self.workflow.output_after / self.speed <= at
+
+    def is_listed(self, at: float) -> bool:
+        return self.created + self.workflow.listed_after / self.speed <= at
 
     @property
     def will_pause(self) -> bool:
@@ -243,9 +260,22 @@ class _Run:
             return self.created + self.workflow.queued / self.speed
         if self.status == "running":
             return self.since + (self.work_ahead - self.worked) / self.speed
-        if self.status == "paused" and self.workflow.pause_limit is not None:
-            return self.since + self.workflow.pause_limit / self.speed
+        if self.status == "pausing":
+            return self.since + self.workflow.pausing_for / self.speed
+        if self.status == "paused":
+            return min(filter(None, (self.goes_on_at, self.expires_at)), default=None)
         return None
+
+    @property
+    def goes_on_at(self) -> float | None:
+        """When a resumed run leaves its pause."""
+        return None if self.resumed is None else self.resumed + self.workflow.resume_after / self.speed
+
+    @property
+    def expires_at(self) -> float | None:
+        """When a pause ends that nobody ended."""
+        limit = self.workflow.pause_limit
+        return None if limit is None else self.since + limit / self.speed
 
     def work_done(self, at: float) -> float:
         if self.status != "running":
@@ -254,7 +284,7 @@ class _Run:
 
     def change(self, status: str, at: float) -> None:
         self.worked = self.work_done(at)
-        if status == "paused":
+        if status in ("pausing", "paused"):
             self.paused_once = True
         self.status, self.since = status, at
         self.history.append((status, at))
@@ -279,11 +309,15 @@ class _Run:
 class BrowserActService:
     """BrowserAct in memory. Safe to use from several threads.
 
-    :param concurrency: how many tasks may be under way at once; a paused one counts
+    :param concurrency: how many tasks may be active at once; a paused one counts. Default: 1, as on the free plan
     :param speed: how many times faster than usual runs go
     :param clock: tells the time, in seconds since the epoch
     :param stop_ended_is_ok: whether ``stop-task`` answers 200 for a task that has ended, as one of the
         vendor's documents says, and not with code 10121, as another says
+    :param resume_running_is_ok: whether ``resume-task`` answers 200 for a task that is running; likewise with 10127
+    :param refusal: code and words with which a start is refused while ``concurrency`` tasks are active
+    :param credits: what the account has; a start is refused once that is spent. None means enough for everything
+    :param as_in_the_demos: whether answers are odd in the ways of the vendor's examples
     :param resolve_host: finds the addresses of a callback URL's host, to refuse private ones as the real
         service does; None allows them
     """
@@ -293,10 +327,14 @@ class BrowserActService:
         *,
         workflows: Iterable[EmulatedWorkflow] = WORKFLOWS,
         templates: Iterable[EmulatedTemplate] = TEMPLATES,
-        concurrency: int = 5,
+        concurrency: int = 1,
         speed: float = 1.0,
         clock: Callable[[], float] = time.time,
         stop_ended_is_ok: bool = False,
+        resume_running_is_ok: bool = False,
+        refusal: tuple[int, str] = (TOO_MANY_RUNNING, MESSAGES[TOO_MANY_RUNNING]),
+        credits: int | None = None,
+        as_in_the_demos: bool = False,
         resolve_host: Callable[[str], Iterable[str]] | None = None,
     ) -> None:
         self.workflows: dict[str, EmulatedWorkflow] = {workflow.id: workflow for workflow in workflows}
@@ -305,6 +343,10 @@ class BrowserActService:
         self.speed = speed
         self.clock = clock
         self.stop_ended_is_ok = stop_ended_is_ok
+        self.resume_running_is_ok = resume_running_is_ok
+        self.refusal = refusal
+        self.credits = credits
+        self.as_in_the_demos = as_in_the_demos
         self.resolve_host = resolve_host
         #: Where the links in answers lead to.
         self.base_url = "http://browseract.invalid"
@@ -345,7 +387,7 @@ class BrowserActService:
 
     @property
     def concurrency(self) -> int:
-        """How many tasks may be under way at once."""
+        """How many tasks may be active at once."""
         return self._concurrency
 
     @concurrency.setter
@@ -455,13 +497,13 @@ class BrowserActService:
         given = body.get("profile_id") or None
         if given is not None and given not in self.profiles:
             raise parameter_error(f"there is no profile {given!r}")
-        self._check_concurrency()
+        self._check_account(workflow)
         profile_id = given or self._new_id()
         save = body.get("save_browser_data", False)
         if save:
             self.profiles.setdefault(profile_id, {})
         run = self._create(workflow, body, inputs, profile_id=profile_id, profile_given=given is not None, save=save)
-        return {"id": run.id, "profile_id": profile_id} if save else {"id": run.id}
+        return {"id": run.id, self._profile_key: profile_id} if save else {"id": run.id}
 
     def _run_template(self, body: dict[str, Any]) -> dict[str, Any]:
         template_id = body.get("workflow_template_id")
@@ -476,8 +518,9 @@ class BrowserActService:
         if region not in {one.code for one in REGIONS}:
             raise _error(REGION_UNKNOWN)
         _check_inputs(template.inputs, inputs)
-        self._check_concurrency()
-        return {"id": self._create(template, body, inputs, region=region).id}
+        self._check_account(template)
+        run = self._create(template, body, inputs, region=region)
+        return {"id": run.id, self._profile_key: self._new_id()} if self.as_in_the_demos else {"id": run.id}
 
     def _read_common(self, body: dict[str, Any]) -> list[tuple[str, str]]:
         for name in ("callback_url", "status_change_callback_url"):
@@ -485,9 +528,14 @@ class BrowserActService:
                 check_callback_url(name, body[name], self.resolve_host)
         return read_inputs(body.get("input_parameters", []))
 
-    def _check_concurrency(self) -> None:
+    def _check_account(self, workflow: EmulatedWorkflow) -> None:
+        now = self.clock()
+        if self.credits is not None and sum(_credit(run, now) for run in self._runs.values()) >= self.credits:
+            raise _error(NO_CREDITS)
+        if workflow.one_at_a_time and any(run.workflow.id == workflow.id for run in self._under_way.values()):
+            raise _error(BROWSER_BUSY)
         if len(self._under_way) >= self.concurrency:
-            raise _error(TOO_MANY_RUNNING)
+            raise ApiError(*self.refusal)
 
     def _as_planned(self, workflow: EmulatedWorkflow) -> EmulatedWorkflow:
         planned = self._planned.get(workflow.id)
@@ -511,6 +559,7 @@ class BrowserActService:
         run = _Run(
             id=self._new_id(),
             workflow=workflow,
+            workflow_id=self._new_id() if isinstance(workflow, EmulatedTemplate) else workflow.id,
             inputs=inputs,
             region=region,
             profile_id=profile_id,
@@ -547,12 +596,14 @@ class BrowserActService:
             moment, run = min(due, key=lambda one: one[0])
             if run.status == "created" and run.profile_given and run.profile_id is not None:
                 run.cookies = dict(self.profiles[run.profile_id])
-            if run.status == "paused":
+            if run.status == "paused" and moment != run.goes_on_at:
                 run.confirmed = False
             if run.status in ("created", "paused"):
                 self._change(run, "running", moment)
-            elif run.will_pause:
+            elif run.status == "pausing":
                 self._change(run, "paused", moment)
+            elif run.will_pause:
+                self._change(run, "pausing" if run.workflow.pausing_for else "paused", moment)
             else:
                 self._end(run, moment)
 
@@ -572,17 +623,25 @@ class BrowserActService:
             else:
                 if run.save_browser_data and run.profile_id is not None:
                     self.profiles[run.profile_id] = dict(run.cookies)
-        text, files = run.workflow.output, run.workflow.files
-        run.output = Output(run.output.string if text is None else text, run.output.files if files is None else files)
-        for file in run.output.files:
-            stored = _StoredFile(file, at, run.workflow.file_lifetime)
-            self._sign(stored, at)
-            run.files.append(stored)
+        text, files, downloads = run.workflow.output, run.workflow.files, run.workflow.downloads
+        run.output = Output(
+            run.output.string if text is None else text,
+            run.output.files if files is None else files,
+            run.output.downloads if downloads is None else downloads,
+        )
+        run.files = [self._store(file, run, at) for file in run.output.files]
+        run.downloads = [self._store(file, run, at) for file in run.output.downloads]
         self._change(run, outcome, at)
+
+    def _store(self, file: EmulatedFile, run: _Run, at: float) -> _StoredFile:
+        stored = _StoredFile(file, at, run.workflow.file_lifetime)
+        self._sign(stored, at)
+        return stored
 
     def _change(self, run: _Run, status: str, at: float) -> None:
         run.change(status, at)
-        urls = [("status_change_callback_url", run.status_change_callback_url)]
+        # The vendor's list of changes that are called back has no "pausing".
+        urls = [("status_change_callback_url", run.status_change_callback_url)] if status != "pausing" else []
         if run.ended:
             del self._under_way[run.id]
             urls.append(("callback_url", run.callback_url))
@@ -590,7 +649,7 @@ class BrowserActService:
             Transition(
                 task_id=run.id,
                 workflow=run.workflow,
-                status=run.reported,
+                status=run.reported(at),
                 ended=run.ended,
                 at=at,
                 payload=self._full(run, at),
@@ -611,7 +670,7 @@ class BrowserActService:
         return run
 
     def _get_task_status(self, query: Query) -> dict[str, Any]:
-        return {"status": self._task(query).reported}
+        return {"status": self._task(query).reported(self.clock())}
 
     def _get_task(self, query: Query) -> dict[str, Any]:
         return self._full(self._task(query), self.clock())
@@ -627,10 +686,15 @@ class BrowserActService:
             raise _error(TASK_ENDED)
 
     def _resume_task(self, query: Query) -> None:
-        run = self._task(query)
+        run, now = self._task(query), self.clock()
+        if run.status == "running" and self.resume_running_is_ok:
+            return
         if run.status != "paused":
             raise _error(NOT_PAUSED)
-        self._change(run, "running", self.clock())
+        if run.resumed is None:
+            run.resumed = now
+        self._bring_up_to_date(now)
+        self._announce()
 
     def _list_tasks(self, query: Query) -> dict[str, Any]:
         status = query.text("status")
@@ -640,17 +704,19 @@ class BrowserActService:
         name = (query.text("workflow_name") or "").lower()
         earliest = query.moment("created_at_from")
         latest = query.moment("created_at_to")
+        now = self.clock()
         found = [
             run
             for run in reversed(self._runs.values())
-            if status in (None, run.reported)
-            and workflow_id in (None, run.workflow.id)
+            if run.is_listed(now)
+            and status in (None, run.reported(now))
+            and workflow_id in (None, run.workflow_id)
             and name in run.workflow.name.lower()
             and (earliest is None or earliest <= int(run.created))
             and (latest is None or int(run.created) <= latest)
         ]
-        now = self.clock()
-        return _page(query, found, lambda run: self._simple(run, now))
+        odd = {"created_at": None} if self.as_in_the_demos else {}
+        return _page(query, found, lambda run: {**self._simple(run, now), **odd})
 
     def _list_workflows(self, query: Query) -> dict[str, Any]:
         return _page(query, _newest_first(self.workflows.values()), _workflow)
@@ -679,27 +745,35 @@ class BrowserActService:
     def _get_region_list(self, _: Query) -> list[dict[str, str]]:
         return [{"name": region.name, "code": region.code} for region in REGIONS]
 
+    @property
+    def _profile_key(self) -> str:
+        return "profileId" if self.as_in_the_demos else "profile_id"
+
     def _simple(self, run: _Run, at: float) -> dict[str, Any]:
+        odd = self.as_in_the_demos
         answer: dict[str, Any] = {
             "id": run.id,
-            "status": run.reported,
-            "workflow_id": run.workflow.id,
+            "status": run.reported(at),
+            "workflow_id": run.workflow_id,
             "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
             "created_at": iso(run.created),
-            "credit": CREDITS_PER_STEP * len(run.steps(at)),
+            "credit": _credit(run, at),
         }
         if run.profile_id is not None:
-            answer["profile_id"] = run.profile_id
-        if run.status in ("running", "paused"):
+            answer[self._profile_key] = run.profile_id
+        if run.status in ("running", "pausing", "paused") or (odd and run.ended):
             live_url = f"{self.base_url}/live/{run.id}"
             answer["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
             answer["live_url"] = live_url
-        if run.finished is not None:
-            answer["finished_at"] = iso(run.finished)
+        if run.finished is not None or (odd and run.started is not None):
+            answer["finished_at"] = iso(at if run.finished is None else run.finished)
+        if run.has_output(at) and not (odd and run.status != "finished"):
             answer["output"] = {
                 "string": run.output.string,
                 "files": [self._link(stored, at) for stored in run.files if stored.ready(at)],
             }
+        elif odd:
+            answer["output"] = {"string": None, "files": None}
         if run.status == "failed" and run.failure is not None:
             answer["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
         return answer
@@ -717,14 +791,17 @@ class BrowserActService:
                     "status": status,
                     "evaluation_previous_goal": "" if before is None else f"Reached: {before}",
                     "step_goal": goal,
-                    "screenshots_url": f"{self.base_url}/screenshots/{run.id}/{number}.png",
+                    "screenshots_url": self._screenshot(run, number),
                 }
             )
             before = goal
-        if run.files:
-            answer["download_files"] = [self._download(stored, at) for stored in run.files]
-            answer["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.files))
+        if run.downloads and run.has_output(at):
+            answer["download_files"] = [self._download(stored, at) for stored in run.downloads]
+            answer["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.downloads))
         return answer
+
+    def _screenshot(self, run: _Run, number: int) -> str | None:
+        return None if self.as_in_the_demos else f"{self.base_url}/screenshots/{run.id}/{number}.png"
 
     def _download(self, stored: _StoredFile, at: float) -> dict[str, Any]:
         created = _milliseconds(stored.created)
@@ -764,16 +841,20 @@ class BrowserActService:
         self._files[stored.token] = stored
 
 
-def error_envelope(code: int, message: str, now: float) -> dict[str, Any]:
+def error_envelope(code: int, message: str, now: float, *, as_in_the_demos: bool = False) -> dict[str, Any]:
     """Return the body of an error answer."""
     return {
         "code": code,
         "msg": message,
-        "data": {},
+        "data": None if as_in_the_demos else {},
         "ts": _milliseconds(now),
-        "time": iso(now),
+        "time": f"{_moment(now):%Y-%m-%d %H:%M:%S}" if as_in_the_demos else iso(now),
         "traceId": secrets.token_hex(16),
     }
+
+
+def _credit(run: _Run, at: float) -> int:
+    return CREDITS_PER_STEP * len(run.steps(at))
 
 
 def _error(code: int) -> ApiError:
@@ -848,7 +929,7 @@ def _record(run: _Run, at: float) -> TaskRecord:
         finished_at=None if run.finished is None else _moment(run.finished),
         ended_by=run.ended_by,
         biz_code=run.biz_code,
-        credit=CREDITS_PER_STEP * len(run.steps(at)),
+        credit=_credit(run, at),
         output=run.output.string if run.ended else None,
     )
 

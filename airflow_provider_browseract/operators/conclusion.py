@@ -10,15 +10,19 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.xcoms import why_unstorable
 from airflow_provider_browseract.links.telling import count_run, show_run
 from airflow_provider_browseract.runs.inputs import read_output_path
+from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE,
     FormatError,
     OutputFormat,
+    addresses_of,
     as_text_line,
+    pending_line,
     read_output,
     storable,
 )
@@ -80,6 +84,7 @@ class Conclusion:
         :raises ResultError: it finished, its results could not be written, and the next try can.
         :raises AirflowFailException: it finished, and no retry can bring its results where they belong.
         """
+        self.task = follow(read_late_output(self.task), self._hook.client, self._log)
         self._tell()
         try:
             check_finished(self.task)
@@ -115,11 +120,13 @@ class Conclusion:
     def _read(self) -> Any:
         text = (self.task.output.string if self.task.output else None) or ""
         try:
-            read = read_output(self.task.output, self._format, why_unstorable)
+            read = read_output(self.task, self._format, why_unstorable)
         except FormatError as error:
             raise AirflowFailException(self._wrong_format(error, self._keep_unread(text))) from None
         if read.kept_as_text is not None:
             self._log.log(logging.WARNING, "%s", as_text_line(read.kept_as_text))
+        if pending := pending_line(self.task):
+            self._log.log(logging.WARNING, "%s", pending)
         if (size := len(text.encode("utf-8", "replace"))) > LARGE:
             self._log.log(
                 logging.WARNING,
@@ -131,7 +138,7 @@ class Conclusion:
 
     def _keep_unread(self, text: str) -> str:
         """Push the text of a wrong format and the addresses of the files as XComs, and say so in a sentence."""
-        files = list(map(storable, self.task.output.files)) if self.task.output else []
+        files = addresses_of(self.task)
         kept = []
         try:
             if text:

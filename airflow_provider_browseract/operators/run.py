@@ -117,6 +117,8 @@ class RunOperator(WaitingOperator):
         a callback is expected.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
+    :param start_timeout: seconds, or a ``timedelta``, that the run may have the status ``created``, from its start.
+        Then it is stopped and the Airflow task fails. Default: no limit but ``timeout``.
     :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
         as ``timeout``.
     :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
@@ -138,8 +140,9 @@ class RunOperator(WaitingOperator):
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends that, or when its process receives SIGTERM and no later try can reattach to
         the run. When ``False``, the run keeps running and using credits.
-    :param cancel_on_timeout: stop the run when its time is over, or when its status cannot be learned any more and no
-        later try can reattach to it. When ``False``, the run keeps running and using credits.
+    :param cancel_on_timeout: stop the run when its time is over, when it did not start within ``start_timeout``, or
+        when its status cannot be learned any more and no later try can reattach to it. When ``False``, the run keeps
+        running and using credits.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
         run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
         ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),
@@ -181,6 +184,7 @@ class RunOperator(WaitingOperator):
         webhook: bool | None = None,
         poll_interval: float | timedelta | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
+        start_timeout: float | timedelta | None = None,
         queue_timeout: float | timedelta | None = None,
         reattach: bool = True,
         on_orphan: str = OnOrphan.FAIL.value,
@@ -210,6 +214,7 @@ class RunOperator(WaitingOperator):
         self.webhook = webhook
         self.poll_interval = poll_interval
         self.timeout = timeout
+        self.start_timeout = start_timeout
         self.queue_timeout = queue_timeout
         self.reattach = reattach
         self.on_orphan = on_orphan
@@ -278,7 +283,13 @@ class RunOperator(WaitingOperator):
 
     def _see_through(self, context: Context, begun: Begun) -> Any:
         """Push what later tasks need of a run, and wait for it if that is wanted."""
-        wait = RunWait(begun.task_id, begun.entry.deadline, begun.entry.callback_token_sha256)
+        limit = None if self.start_timeout is None else read_seconds("start_timeout", self.start_timeout)
+        wait = RunWait(
+            begun.task_id,
+            begun.entry.deadline,
+            begun.entry.callback_token_sha256,
+            start_by=None if limit is None else begun.entry.written_at + limit,
+        )
         self._hand_on(context, begun)
         if self._killed and self._kill_error is None:
             # The signal came during a call, before the run was known. Airflow lets the code continue after it.
@@ -472,8 +483,9 @@ class RunOperator(WaitingOperator):
         """Check the arguments that are no templates, so that a wrong one is an import error of the DAG."""
         self._poll_interval(DEFAULT_POLL_INTERVAL)
         read_seconds("timeout", self.timeout)
-        if self.queue_timeout is not None:
-            read_seconds("queue_timeout", self.queue_timeout)
+        for name in ("start_timeout", "queue_timeout"):
+            if (given := getattr(self, name)) is not None:
+                read_seconds(name, given)
         read_flag("dry_run", self._dry)
         for flag in (
             "validate_inputs",

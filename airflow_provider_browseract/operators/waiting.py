@@ -98,6 +98,7 @@ class WaitingOperator(BaseOperator):
     deferrable: bool
     poll_interval: float | timedelta | None
     timeout: float | timedelta
+    start_timeout: float | timedelta | None
     reattach: bool
     on_paused: str
     on_paused_timeout: float | timedelta | None
@@ -322,6 +323,7 @@ class WaitingOperator(BaseOperator):
                 steps_told=wait.steps_told,
                 pauses=wait.pauses,
                 hints_in_vain=wait.hints_in_vain,
+                start_by=wait.start_by,
                 on_paused=self.on_paused,
                 tell_pauses_from=(tell_pauses_from or now) if self._tells_pauses else None,
                 pause_told=pause_told,
@@ -404,6 +406,8 @@ class WaitingOperator(BaseOperator):
         if told.end is End.WENT_ON:
             self.log.info("BrowserAct task %s is no longer paused, so no answer is needed.", task_id)
             return self._wait(context, wait)
+        if told.end is End.NOT_STARTED:
+            self._defer(context, wait)
         if told.end is End.GIVEN_UP:
             if wait.question is not None:
                 self.log.warning("The answer of a person cannot be used: %s", told.reason)
@@ -554,6 +558,13 @@ class WaitingOperator(BaseOperator):
                 "seconds.\n"
                 f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}\n"
                 "Raise timeout if the workflow needs longer."
+            )
+        if end is End.NOT_STARTED:
+            limit = read_seconds("start_timeout", self.start_timeout)
+            raise RunTimedOutError(
+                f"BrowserAct task {browseract_task_id} still has the status created after {limit:g} seconds.\n"
+                f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}\n"
+                "See in the BrowserAct dashboard whether runs start at all. Raise start_timeout if they start late."
             )
         if end is End.PAUSED:
             raise RunPausedError(

@@ -30,7 +30,7 @@ class RunCanceledError(RunError):
 
 
 class RunTimedOutError(RunError):
-    """The run took longer than the operator's ``timeout``."""
+    """The run took longer than the operator's ``timeout``, or did not start within its ``start_timeout``."""
 
 
 class RunPausedError(RunError):

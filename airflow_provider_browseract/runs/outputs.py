@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from airflow_provider_browseract.api.models import Output, Task, Word
+from airflow_provider_browseract.api.models import Task, Word
 
 DEEPEST = 64
 """Levels of lists and dicts that a returned value may have: MySQL, the strictest of Airflow's databases, stores 100."""
@@ -86,20 +86,39 @@ class ReturnValue:
     kept_as_text: str | None = None
 
 
-def read_output(output: Output | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
-    """Turn a task's output into the value that an Airflow task returns.
+def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
+    """Turn a run's output into the value that an Airflow task returns.
 
-    :param output: the output as the API sent it.
-    :param output_format: what its text is.
+    :param task: the run as ``get-task`` answers it.
+    :param output_format: what the text of its output is.
     :param why_unstorable: asks Airflow whether it can store a value.
     :returns: what :func:`read_text` makes of the text. Where there are files, a dict with that under ``output`` and the
         files' addresses under ``files``.
     :raises FormatError: the text does not have that format.
     """
-    text, files = (output.string, output.files) if output else (None, ())
+    text, files = task.output.string if task.output else None, addresses_of(task)
     # An output that is written into a file leaves the text empty.
     read = ReturnValue(None) if files and not text else read_text(text, output_format, why_unstorable)
-    return replace(read, value={"output": read.value, "files": list(map(storable, files))}) if files else read
+    return replace(read, value={"output": read.value, "files": files}) if files else read
+
+
+def addresses_of(task: Task) -> list[str]:
+    """Return the addresses of a run's files: those that the workflow put out, then the downloads that are ready."""
+    put_out = task.output.files if task.output else ()
+    known = set(map(source_of, put_out))
+    downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
+    return list(map(storable, (*put_out, *downloads)))
+
+
+def pending_line(task: Task) -> str | None:
+    """Return the line for the log where files are not returned because BrowserAct still prepares them, or None."""
+    pending = sum(file.pending for file in files_of(task))
+    if not pending:
+        return None
+    return (
+        f"BrowserAct still prepares {pending} of the run's files, which are not returned. Set output_path to wait for "
+        "them and write them to object storage."
+    )
 
 
 def read_text(text: str | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:

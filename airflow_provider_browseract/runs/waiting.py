@@ -85,6 +85,9 @@ class End(Word):
     DEADLINE = "deadline"
     """The time allowed for the run is over; the run goes on."""
 
+    NOT_STARTED = "not_started"
+    """The run did not leave the status ``created`` in the time allowed for that."""
+
     PAUSED = "paused"
     """The run waits for a person, and is not to be waited for."""
 
@@ -156,6 +159,7 @@ class RunWait:
     :param steps_told: how many steps of the run the log has reported.
     :param first_poll_at: moment of the trigger's first poll, which tells the waits of a run apart.
     :param hints_in_vain: how many callbacks have resumed the task although the run had not ended; see :data:`HINTS`.
+    :param start_by: moment by which the run has to leave the status ``created``, if there is one.
     :param callback_missed: a poll found the end of the run and no callback reported it, so the next wait polls at the
         interval that runs without a callback have.
     """
@@ -170,11 +174,24 @@ class RunWait:
     steps_told: int = 0
     first_poll_at: float = 0.0
     hints_in_vain: int = 0
+    start_by: float | None = None
     callback_missed: bool = False
 
     def unasked(self) -> RunWait:
         """Return the same wait without a question to a person."""
         return replace(self, question=None, answer_by=None)
+
+    def next_limit(self, now: float) -> float:
+        """Return the next moment at which the wait can end without an end of the run.
+
+        :param now: the moment, in seconds since the epoch.
+        """
+        may_be_created = self.last_seen in (None, TaskStatus.CREATED.value)
+        return (
+            min(self.start_by, self.deadline)
+            if self.start_by and self.start_by > now and may_be_created
+            else self.deadline
+        )
 
     def news(self, task: Task) -> tuple[list[str], RunWait]:
         """Return the log lines about a run that the log does not have yet, and the wait that knows of them."""
@@ -351,8 +368,9 @@ def wait_for_end(
     failing_since = unknown_since = 0.0
     poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
     while True:
-        # Not even a deadline brings the first poll forward.
-        yield Sleep(max(0.0, min(poll_at, max(deadline, first_poll_at)) - clock()))
+        now = clock()
+        # Not even a limit brings the first poll forward.
+        yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), first_poll_at)) - now))
         poll_at = clock() + poll_interval * (1 + JITTER * (2 * chance() - 1))
         try:
             try:
@@ -389,6 +407,8 @@ def wait_for_end(
             return WaitOver(End.PAUSED, wait, task)
         if clock() >= deadline:
             return WaitOver(End.DEADLINE, wait, task)
+        if status is TaskStatus.CREATED and wait.start_by is not None and clock() >= wait.start_by:
+            return WaitOver(End.NOT_STARTED, wait, task)
         if unknowns >= UNKNOWN_POLLS and clock() - unknown_since >= PATIENCE:
             return WaitOver(End.GIVEN_UP, wait, task)
 
@@ -405,13 +425,14 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
             return Next.PAUSE
         if is_hopeless(seen):
             return Next.END
-        if event.end is End.PAUSED and now < event.deadline:
+        if event.end in (End.PAUSED, End.NOT_STARTED) and now < event.deadline:
             return Next.DEFER
         readable_later = event.end in (End.ENDED, End.WENT_ON)
         return Next.DEFER if readable_later and now < event.deadline + BACKSTOP else Next.END
     if seen.status.ended:
         return Next.CONCLUDE
-    if event.end in (End.ENDED, End.WENT_ON) or (event.end is End.PAUSED and seen.status is not TaskStatus.PAUSED):
+    still = {End.PAUSED: TaskStatus.PAUSED, End.NOT_STARTED: TaskStatus.CREATED}
+    if event.end in (End.ENDED, End.WENT_ON) or seen.status is not still.get(event.end, seen.status):
         return Next.DEFER
     if event.end in (End.PAUSED, End.ANSWERED):
         return Next.PAUSE

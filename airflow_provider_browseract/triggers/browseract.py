@@ -31,7 +31,8 @@ from airflow_provider_browseract.links.browseract import BrowserActTaskLink, Liv
 from airflow_provider_browseract.links.telling import count_run, show_run
 from airflow_provider_browseract.runs import waiting
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
-from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, read_output
+from airflow_provider_browseract.runs.late_output import read_late_output
+from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, pending_line, read_output
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
 from airflow_provider_browseract.runs.report import end_lines, not_stopped, status_line
 from airflow_provider_browseract.runs.waiting import (
@@ -142,6 +143,7 @@ class TaskTrigger(_Stored, BaseTrigger):
     :param steps_told: how many steps the log has already told.
     :param pauses: how many pauses of the run have ended a wait; the event repeats it.
     :param hints_in_vain: see :class:`~airflow_provider_browseract.runs.waiting.RunWait`; the callback route reads it.
+    :param start_by: moment by which the run has to leave the status ``created``; None if there is none.
     :param on_paused: see :class:`~airflow_provider_browseract.runs.waiting.OnPaused`.
     :param tell_pauses_from: moment from which on a pause of the run ends the wait; None if no pause does.
     :param pause_told: the pause that the run is in has been told already.
@@ -166,6 +168,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         steps_told: int = 0,
         pauses: int = 0,
         hints_in_vain: int = 0,
+        start_by: float | None = None,
         on_paused: str = OnPaused.WAIT.value,
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
@@ -186,6 +189,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         self.steps_told = steps_told
         self.pauses = pauses
         self.hints_in_vain = hints_in_vain
+        self.start_by = start_by
         self.on_paused = on_paused
         self.tell_pauses_from = tell_pauses_from
         self.pause_told = pause_told
@@ -242,6 +246,7 @@ class TaskTrigger(_Stored, BaseTrigger):
                 question=self.question,
                 last_seen=self.last_seen,
                 steps_told=self.steps_told,
+                start_by=self.start_by,
             ),
             poll_interval=self.poll_interval,
             first_poll_at=self.first_poll_at,
@@ -494,7 +499,9 @@ class TaskSensorTrigger(TaskTrigger):
         event = await self._wait()
         if self._seen is not None and self._seen.status is TaskStatus.FINISHED:
             try:
-                if await asyncio.to_thread(self._conclude, self._seen, cleared):
+                async with aclosing(_PatientClient(self.browseract_conn_id)) as client:
+                    task = await follow_async(read_late_output(self._seen), client, self.log)
+                if await asyncio.to_thread(self._conclude, task, cleared):
                     yield TaskSuccessEvent()
                     return
             except Exception as error:  # noqa: BLE001 - a worker comes to the same end, and says so in its own way
@@ -549,11 +556,13 @@ class TaskSensorTrigger(TaskTrigger):
             return False
         if not cleared:
             self._delete(RESULT_KEYS)
-        read = read_output(task.output, OutputFormat(self.output_format), why_unstorable)
+        read = read_output(task, OutputFormat(self.output_format), why_unstorable)
         for line in end_lines(task):
             self.log.info("%s", line)
         if read.kept_as_text is not None:
             self.log.warning("%s", as_text_line(read.kept_as_text))
+        if pending := pending_line(task):
+            self.log.warning("%s", pending)
         xcoms = _XComs(self.task_instance)
         show_run(xcoms, task, self.log)
         # Not with the event, whose XComs know nothing of a backend for XComs.

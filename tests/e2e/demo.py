@@ -161,7 +161,7 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
         dags, dag_id, limit = ROOT / "tests" / "e2e" / "dags", "own_workflow", 7 * 3600.0
         console.print("BrowserAct: the real service. The run costs credits.")
     else:
-        emulator = Emulator()
+        emulator = Emulator(concurrency=5)
         running = stack.enter_context(emulator.serve())
         for workflow in (LOG_IN, ORDERS):
             emulator.set_workflow(workflow.id, duration=12.0)

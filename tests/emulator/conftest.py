@@ -22,7 +22,7 @@ class Account:
 
     def __init__(self, **options: Any) -> None:
         self.now = NOON
-        self.service = BrowserActService(clock=lambda: self.now, **options)
+        self.service = BrowserActService(clock=lambda: self.now, **{"concurrency": 5, **options})
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -113,7 +113,7 @@ def serve() -> Iterator[Callable[..., Client]]:
     contexts = []
 
     def serve(**options: Any) -> Client:
-        emulator = Emulator(**{"callback_retry_delay": 0.0, "speed": 100.0, **options})
+        emulator = Emulator(**{"callback_retry_delay": 0.0, "concurrency": 5, "speed": 100.0, **options})
         emulator.set_workflow(HUMAN.id, pause_limit=None)
         context = emulator.serve()
         client = Client(context.__enter__())

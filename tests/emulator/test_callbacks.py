@@ -61,7 +61,7 @@ def test_callback_body_equals_the_answer_to_get_task(client: Any, receiver: Any)
     answer = client.start(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
     delivered(client, 1)
     assert receiver.bodies == [client.task(answer.json()["id"])]
-    assert receiver.bodies[0]["download_files"]
+    assert receiver.bodies[0]["output"]["files"]
     assert receiver.headers[0]["Content-Type"] == "application/json"
     assert "Authorization" not in receiver.headers[0]
 

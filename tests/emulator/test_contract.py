@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
     EXPORT,
     FAILING,
     HUMAN,
@@ -108,11 +109,14 @@ class TestSuccess:
             "failed": self.start(running, FAILING),
         }
         exported = self.start(running, EXPORT, {"keyword": "paper"}, save_browser_data=True)
+        downloaded = self.start(running, DOWNLOAD, {"keyword": "paper"})
         stopped = self.start(running, HUMAN)
 
         def reached() -> bool:
             states = {task.id: task.status for task in emulator.tasks}
-            return states[exported] == "finished" and all(states[ids[status]] == status for status in ids)
+            return states[exported] == states[downloaded] == "finished" and all(
+                states[ids[status]] == status for status in ids
+            )
 
         emulator.wait_until(reached)
         self.succeed(running, "PUT", "stop-task", query={"task_id": stopped, "biz_code": 7})
@@ -123,6 +127,8 @@ class TestSuccess:
             page = self.succeed(running, "GET", "list-tasks", query={"status": status, "limit": 500})
             assert page.json()["items"]
         task = self.succeed(running, "GET", "get-task", query={"task_id": exported}).json()
+        assert task["output"]["files"]
+        task = self.succeed(running, "GET", "get-task", query={"task_id": downloaded}).json()
         assert task["download_files"]
         self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
 

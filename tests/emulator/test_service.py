@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
     EXPORT,
     FAILING,
     HUMAN,
@@ -455,22 +456,27 @@ class TestTheCatalogue:
         task = account.task(task_id)
         assert task["output"]["string"] == ""
         (link,) = task["output"]["files"]
-        (download,) = task["download_files"]
-        assert download["downloadUrl"] == link
-        assert download["fileName"] == "results.csv"
+        assert "download_files" not in task
         assert link.startswith("http://emulator/files/")
-        token = link.split("/")[4]
-        content = account.service.file(token).content
+        content = account.service.file(link.split("/")[4]).content
         assert content.startswith(b"\xef\xbb\xbfrank,title,price,url\r\n")
-        assert download["fileSize"] == len(content)
         assert content.count(b"\n") == 11
 
-    def test_file_link_expires_after_its_lifetime(self, account: Any) -> None:
-        account.setting(EXPORT, file_lifetime=60.0)
-        task_id = account.run(EXPORT, PAPER)
+    def test_download_workflow_has_a_download_and_no_output(self, account: Any) -> None:
+        task_id = account.run(DOWNLOAD, PAPER)
         account.pass_time(2)
         task = account.task(task_id)
-        token = task["output"]["files"][0].split("/")[4]
+        assert task["output"] == {"string": "", "files": []}
+        (download,) = task["download_files"]
+        content = account.service.file(download["downloadUrl"].split("/")[4]).content
+        assert (download["fileName"], download["fileSize"]) == ("results.csv", len(content))
+
+    def test_file_link_expires_after_its_lifetime(self, account: Any) -> None:
+        account.setting(DOWNLOAD, file_lifetime=60.0)
+        task_id = account.run(DOWNLOAD, PAPER)
+        account.pass_time(2)
+        task = account.task(task_id)
+        token = task["download_files"][0]["downloadUrl"].split("/")[4]
         expires = int(1000 * (account.now + 60))
         assert task["files_expires_at"] == task["download_files"][0]["expiresAt"] == expires
         account.pass_time(59)
@@ -479,23 +485,31 @@ class TestTheCatalogue:
         assert account.service.file(token) is None
         assert account.service.file("guessed") is None
 
-    def test_expired_file_link_is_replaced_by_a_new_one(self, account: Any) -> None:
-        account.setting(EXPORT, file_lifetime=60.0)
-        task_id = account.run(EXPORT, PAPER)
+    @pytest.mark.parametrize(
+        ("workflow", "link_of"),
+        [
+            (EXPORT, lambda task: task["output"]["files"][0]),
+            (DOWNLOAD, lambda task: task["download_files"][0]["downloadUrl"]),
+        ],
+        ids=["output file", "download"],
+    )
+    def test_expired_file_link_is_replaced_by_a_new_one(self, account: Any, workflow: Any, link_of: Any) -> None:
+        account.setting(workflow, file_lifetime=60.0)
+        task_id = account.run(workflow, PAPER)
         account.pass_time(2)
-        old = account.task(task_id)["output"]["files"][0]
+        old = link_of(account.task(task_id))
         account.pass_time(30)
-        assert account.task(task_id)["output"]["files"][0] == old
+        assert link_of(account.task(task_id)) == old
         account.pass_time(30)
-        task = account.task(task_id)
-        new = task["output"]["files"][0]
-        assert new == task["download_files"][0]["downloadUrl"] != old
+        new = link_of(account.task(task_id))
+        assert new != old
         assert account.service.file(new.split("/")[4]) is not None
         assert account.service.file(old.split("/")[4]) is None
 
     def test_file_can_still_be_in_preparation_when_its_run_has_ended(self, account: Any) -> None:
-        account.setting(EXPORT, files=(EmulatedFile("a.txt", b"A", prepared_after=30.0),))
-        task_id = account.run(EXPORT, PAPER)
+        late = (EmulatedFile("a.txt", b"A", prepared_after=30.0),)
+        account.setting(DOWNLOAD, files=late, downloads=late)
+        task_id = account.run(DOWNLOAD, PAPER)
         account.pass_time(2)
         task = account.task(task_id)
         assert task["status"] == "finished"
@@ -504,20 +518,21 @@ class TestTheCatalogue:
         assert "downloadUrl" not in task["download_files"][0]
         account.pass_time(30)
         task = account.task(task_id)
-        assert task["download_files"][0]["downloadUrl"] == task["output"]["files"][0]
+        assert task["download_files"][0]["downloadUrl"]
+        assert task["output"]["files"]
 
     def test_file_can_be_broken_or_announced_with_another_size(self, account: Any) -> None:
         files = (EmulatedFile("a.txt", b"", broken="gone"), EmulatedFile("b.txt", b"BB", announced=7))
-        account.setting(EXPORT, files=files)
-        task_id = account.run(EXPORT, PAPER)
+        account.setting(DOWNLOAD, downloads=files)
+        task_id = account.run(DOWNLOAD, PAPER)
         account.pass_time(2)
         broken, other = account.task(task_id)["download_files"]
         assert (broken["status"], broken["errorMessage"]) == ("failed", "gone")
         assert other["fileSize"] == 7
 
-    def test_run_can_be_set_to_output_given_files(self, account: Any) -> None:
+    def test_run_can_be_set_to_have_given_files_and_downloads(self, account: Any) -> None:
         files = (EmulatedFile("a b.txt", b"A"), EmulatedFile("b.txt", b"BB"))
-        account.service.plan_run(SEARCH.id, {"files": files, "output": ""})
+        account.service.plan_run(SEARCH.id, {"files": files, "downloads": files, "output": ""})
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(2)
         task = account.task(task_id)
@@ -614,7 +629,7 @@ class TestLists:
     def test_page_has_one_item_when_no_limit_is_sent(self, account: Any) -> None:
         page = account.get("list-workflows")
         assert (page["limit"], len(page["items"]), page["page"]) == (1, 1, 1)
-        assert page["total_count"] == page["total_pages"] == 8
+        assert page["total_count"] == page["total_pages"] == 9
 
     def test_pages_list_every_task_once_and_newest_first(self, account: Any) -> None:
         ids = [account.run(PLAIN_TEXT) for _ in range(5)]
@@ -640,7 +655,7 @@ class TestLists:
         assert code_of(lambda: account.get(endpoint, **query)) == 99001
 
     def test_listed_task_has_no_steps_download_files_or_log_link(self, account: Any) -> None:
-        task_id = account.run(EXPORT, PAPER)
+        task_id = account.run(DOWNLOAD, PAPER)
         account.pass_time(2)
         (listed,) = account.get("list-tasks")["items"]
         task = account.task(task_id)

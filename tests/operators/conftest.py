@@ -10,12 +10,16 @@ import pytest
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators import run, waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs import ledger, queueing
+from airflow_provider_browseract.runs import late_output, ledger, queueing
 from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.triggers import browseract as triggers
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
+
+
+LATE = (0.2, 0.3)
+"""The pauses before a run without output is read again, in these tests."""
 
 
 class FakeTaskInstance:
@@ -134,6 +138,7 @@ def worker(monkeypatch):
     monkeypatch.setattr(waiting, "RESUME_GRACE", 0.3)
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(late_output, "PAUSES", LATE)
     monkeypatch.setattr(ledger, "SETTLE", 0.3)
     monkeypatch.setattr(ledger, "LOOK_PAUSE", 0.1)
     return Worker

@@ -13,6 +13,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
     EXPORT,
     FAILING,
     ORDERS,
@@ -27,7 +28,7 @@ from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
-from tests.operators.conftest import FakeTaskInstance, asked
+from tests.operators.conftest import LATE, FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -128,6 +129,27 @@ class TestOutputFormat:
         with pytest.raises(AirflowFailException, match=r"is not json: .* kept as an XCom \(OSError: SlowDown\)"):
             run.run()
 
+    @BOTH_WAYS
+    def test_output_that_comes_after_the_status_is_returned_and_not_none(self, worker, emulator, deferrable, capfd):
+        emulator.set_workflow(PLAIN_TEXT.id, output="All is well.", output_after=0.4)
+        assert worker(workflow_id=PLAIN_TEXT.id, deferrable=deferrable).run() == "All is well."
+        assert "has finished without output or files" in "".join(capfd.readouterr())
+
+    def test_run_without_output_is_read_again_before_none_is_returned(self, worker, emulator):
+        emulator.set_workflow(PLAIN_TEXT.id, output="")
+        before = asked(emulator, "get-task")
+        assert worker(workflow_id=PLAIN_TEXT.id).run() is None
+        assert asked(emulator, "get-task") - before > len(LATE)
+
+    def test_ready_downloads_are_returned_and_the_log_names_the_number_of_those_that_are_not(
+        self, worker, emulator, capfd
+    ):
+        files = (EmulatedFile("a.csv", b"a"), EmulatedFile("late.csv", b"b", prepared_after=600.0))
+        emulator.set_workflow(DOWNLOAD.id, downloads=files)
+        [url] = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS).run()["files"]
+        assert "/a.csv" in url
+        assert "still prepares 1 of the run's files" in "".join(capfd.readouterr())
+
     def test_empty_output_fails_the_task_instance_if_json_is_expected(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="json")
@@ -172,14 +194,14 @@ class TestOutputPath:
         assert not any(request.with_key for request in emulator.requests if request.endpoint == "download-file")
 
     def test_files_that_browseract_still_prepares_are_waited_for(self, worker, emulator, folder):
-        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("late.csv", b"a,b", prepared_after=0.6),))
-        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("late.csv", b"a,b", prepared_after=0.6),))
+        manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["name"] for file in manifest["files"]] == ["late.csv"]
 
     def test_download_refused_with_403_is_repeated_with_the_link_of_a_new_answer(self, worker, emulator, folder):
-        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("a.csv", b"a,b"),))
+        emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("a.csv", b"a,b"),))
         emulator.fault("download-file", RequestFault.status(403), times=1)
-        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["size"] for file in manifest["files"]] == [3]
         assert asked(emulator, "download-file") == 2
         endpoints = [request.endpoint for request in emulator.requests]
@@ -198,9 +220,9 @@ class TestOutputPath:
 
     def test_failed_download_raises_and_the_retry_fetches_only_the_missing_file(self, worker, emulator, folder, store):
         files = (EmulatedFile("a.csv", b"a"), EmulatedFile("b.csv", b"bb"))
-        emulator.set_workflow(EXPORT.id, files=files)
+        emulator.set_workflow(DOWNLOAD.id, downloads=files)
         emulator.fault("download-file", RequestFault.status(503), times=None, skip=1)
-        arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
+        arguments = {"workflow_id": DOWNLOAD.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
         with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*in BrowserAct until"):
             worker(**arguments).run()
         emulator.clear_faults()
@@ -211,8 +233,10 @@ class TestOutputPath:
         assert len(emulator.tasks) == 1
 
     def test_files_with_special_characters_are_stored_under_safe_names(self, worker, emulator, folder):
-        emulator.set_workflow(EXPORT.id, files=(EmulatedFile("a [1]*.csv", b"a"), EmulatedFile("../a?.csv", b"bb")))
-        manifest = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder)).run()
+        emulator.set_workflow(
+            DOWNLOAD.id, downloads=(EmulatedFile("a [1]*.csv", b"a"), EmulatedFile("../a?.csv", b"bb"))
+        )
+        manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["name"] for file in manifest["files"]] == ["a [1]_.csv", "a_.csv"]
 
     def test_execution_timeout_while_writing_results_does_not_pay_for_another_run(
@@ -299,9 +323,9 @@ class TestOutputPath:
         self, worker, emulator, folder, store
     ):
         files = (EmulatedFile("good.csv", b"a"), EmulatedFile("bad.pdf", b"", broken="404 at the shop"))
-        emulator.set_workflow(EXPORT.id, files=files)
+        emulator.set_workflow(DOWNLOAD.id, downloads=files)
         with pytest.raises(AirflowFailException, match=r"bad\.pdf: 404 at the shop.*The others are in"):
-            worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(folder), store=store).run()
+            worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder), store=store).run()
         assert (folder / emulator.tasks[0].id / "good.csv").read_bytes() == b"a"
 
     def test_output_in_the_wrong_format_is_still_written_to_output_path(self, worker, emulator, folder):
@@ -469,7 +493,7 @@ class TestRunReport:
         manifest = run.run()
         assert Events.extra == {
             "browseract_task_id": emulator.tasks[0].id,
-            "counts": {"steps": 3, "output_files": 1, "download_files": 1},
+            "counts": {"steps": 3, "output_files": 1, "download_files": 0},
             "path": manifest["path"],
             "files": [file["path"] for file in manifest["files"]],
         }

@@ -315,6 +315,40 @@ class TestUnsuccessfulRun:
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
+    def test_run_that_stays_created_is_stopped_after_start_timeout(self, worker, emulator, deferrable):
+        emulator.set_workflow(ORDERS.id, queued=60.0)
+        with pytest.raises(
+            RunTimedOutError,
+            match=r"still has the status created after 0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout",
+        ):
+            worker(workflow_id=ORDERS.id, start_timeout=0.4, poll_interval=30, deferrable=deferrable).run()
+        assert emulator.tasks[0].status == "canceled"
+
+    @BOTH_WAYS
+    def test_run_that_stays_created_keeps_running_without_cancel_on_timeout(self, worker, emulator, deferrable):
+        emulator.set_workflow(ORDERS.id, queued=60.0)
+        run = worker(workflow_id=ORDERS.id, start_timeout=0.2, cancel_on_timeout=False, deferrable=deferrable)
+        with pytest.raises(RunTimedOutError, match="keeps running and using credits because cancel_on_timeout=False"):
+            run.run()
+        assert emulator.tasks[0].status == "created"
+
+    def test_run_that_starts_while_the_worker_is_resumed_is_waited_for(self, worker, emulator, monkeypatch):
+        emulator.set_workflow(ORDERS.id, queued=1.5)
+        run = worker(workflow_id=ORDERS.id, start_timeout=0.3, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        wait_in_triggerer = run.wait_in_triggerer
+
+        def then_it_starts(deferred):
+            event = wait_in_triggerer(deferred)
+            emulator.wait_until(lambda: emulator.tasks[0].status != "created")
+            return event
+
+        monkeypatch.setattr(run, "wait_in_triggerer", then_it_starts)
+        assert run.resume(deferral.value) == ORDERS_RESULT
+        assert run.events[0]["end"] == "not_started"
+
+    @BOTH_WAYS
     def test_run_that_cannot_be_stopped_is_reported_as_possibly_still_running(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("stop-task", RequestFault.status(500), times=None)

@@ -21,6 +21,7 @@ from airflow_provider_browseract.runs.outputs import (
     files_of,
     format_of,
     media_type_of,
+    pending_line,
     read_output,
     safe_name,
     source_of,
@@ -39,7 +40,8 @@ def read(
     why_unstorable: WhyUnstorable = stores_everything,
     files: tuple[str, ...] = (),
 ) -> ReturnValue:
-    return read_output(Output(string=text, files=files), output_format, why_unstorable)
+    task = Task("7", TaskStatus.FINISHED, output=Output(string=text, files=files))
+    return read_output(task, output_format, why_unstorable)
 
 
 def nested(levels: int) -> str:
@@ -281,7 +283,7 @@ def test_unstorable_characters_in_file_urls_are_replaced():
 
 
 def test_missing_output_is_returned_as_none():
-    assert read_output(None, AUTO, stores_everything) == ReturnValue(None)
+    assert read_output(Task("7", TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
 
 
 class TestNamesOfFiles:
@@ -358,6 +360,20 @@ def download(name: str | None, **fields) -> DownloadFile:
 
 def task(*downloads: DownloadFile, files: tuple[str, ...] = ()) -> Task:
     return Task("7", TaskStatus.FINISHED, output=Output(files=files), download_files=downloads)
+
+
+def test_ready_downloads_are_returned_once_and_after_the_files_that_were_put_out():
+    downloads = (download("a.csv"), download("b.csv"), download("late.csv", status="uploading", download_url=None))
+    run = task(*downloads, files=("https://f/a.csv?token=other",))
+    assert read_output(run, AUTO, stores_everything).value == {
+        "output": None,
+        "files": ["https://f/a.csv?token=other", "https://f/b.csv?signed"],
+    }
+    assert pending_line(run) == (
+        "BrowserAct still prepares 1 of the run's files, which are not returned. Set output_path to wait for them and "
+        "write them to object storage."
+    )
+    assert pending_line(replace(run, download_files=downloads[:2])) is None
 
 
 class TestFilesOfARun:

@@ -59,7 +59,7 @@ class World:
         self.asked: list[str] = []
         self.said: list[Say] = []
         plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
-        kept = ("deadline", "question", "last_seen", "steps_told")
+        kept = ("deadline", "question", "last_seen", "start_by", "steps_told")
         wait = RunWait("7", **{name: plan.pop(name) for name in kept if name in plan})
         self.over = self._play(wait_for_end(wait, clock=lambda: self.now, chance=lambda: chance, **plan))
 
@@ -98,7 +98,7 @@ class World:
         return [say.text for say in self.said]
 
 
-R, P, F = TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
 DOWN = ServerError("down", http_status=503)
 
 
@@ -120,6 +120,34 @@ def test_wait_ends_with_the_whole_task_on_each_end_status(status):
     assert world.over.end is End.ENDED
     assert world.over.task is not None
     assert world.over.task.status is status
+
+
+def test_run_that_stays_created_ends_the_wait_at_start_by():
+    world = World(C, poll_interval=120.0, start_by=START + 300.0)
+    assert (world.over.end, world.now) == (End.NOT_STARTED, START + 300.0)
+    assert world.over.wait.last_seen == "created"
+
+
+def test_run_that_has_left_created_is_polled_as_usual_after_start_by():
+    world = World(C, R, F, poll_interval=120.0, chance=0.5, start_by=START + 300.0)
+    assert world.over.end is End.ENDED
+    assert world.sleeps == [9.0, 120.0, 120.0]
+
+
+def test_start_by_brings_a_poll_forward_and_not_the_first_one():
+    assert World(C, R, F, poll_interval=120.0, chance=0.5, start_by=START + 60.0).sleeps == [9.0, 51.0, 120.0]
+    assert World(C, start_by=START + 1.0).sleeps == [8.0]
+
+
+def test_deadline_before_start_by_ends_the_wait():
+    world = World(C, deadline=START + 20.0, start_by=START + 300.0)
+    assert (world.over.end, world.now) == (End.DEADLINE, START + 20.0)
+
+
+def test_failed_polls_after_start_by_keep_their_interval():
+    world = World(*[DOWN] * 3, C, chance=0.5, start_by=START + 10.0)
+    assert world.over.end is End.NOT_STARTED
+    assert world.sleeps == [9.0, 1.0, 10.0, 10.0]
 
 
 @pytest.mark.parametrize("status", [s for s in TaskStatus if not s.ended])
@@ -466,6 +494,8 @@ class TestNextAfterWaitEvent:
             (End.GIVEN_UP, R, False, Next.DEFER),
             (End.GIVEN_UP, R, True, Next.END),
             (End.GIVEN_UP, TaskStatus.UNKNOWN, False, Next.END),
+            (End.NOT_STARTED, C, False, Next.END),
+            (End.NOT_STARTED, R, False, Next.DEFER),
         ],
     )
     def test_other_wait_ends_are_checked_against_the_status_and_the_deadline(self, end, status, late, then):
@@ -485,6 +515,7 @@ class TestNextAfterWaitEvent:
             (End.PAUSED, DOWN, 60.0, Next.END),
             (End.PAUSED, TaskNotFoundError("gone", code=10112), -60.0, Next.END),
             (End.WENT_ON, DOWN, 0.0, Next.DEFER),
+            (End.NOT_STARTED, DOWN, -60.0, Next.DEFER),
             (End.ANSWERED, DOWN, -60.0, Next.PAUSE),
         ],
         ids=[
@@ -498,6 +529,7 @@ class TestNextAfterWaitEvent:
             "paused, API down past the deadline",
             "paused, task not found",
             "resumed, API down",
+            "not started, API down",
             "answered, API down",
         ],
     )

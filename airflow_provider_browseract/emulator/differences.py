@@ -1,0 +1,30 @@
+"""Where the emulator is known to differ from BrowserAct, or decides what no document says."""
+
+from __future__ import annotations
+
+STRICTER = (
+    "An unknown profile_id is refused with 99001. So is the profile_id of a run without save_browser_data.",
+    "A profile is saved when its run finishes, not when the run fails or is canceled.",
+    "An empty value counts as missing for a required input.",
+    "Fields, query parameters and input names that the API does not have are refused with 99001.",
+    'workflow_id has to be a string; some examples send a number. null and "" are refused where a value is expected.',
+    "The Content-Type of a body has to be application/json.",
+    "Times have whole seconds, also when list-tasks compares them.",
+    "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
+    "A path that does not exist is answered without BrowserAct's error envelope.",
+)
+"""Where a DAG that works on BrowserAct may fail here."""
+
+KINDER = (
+    "Callback addresses may be private, unless the emulator was told otherwise (--public-callbacks-only).",
+    "Runs start at once and take seconds. BrowserAct needs seconds to minutes, and ends a run after 7 hours.",
+    "Any number of runs of one workflow may be active, unless the workflow has one_at_a_time (a Standard Browser).",
+    "Output, files and list entries appear at once, unless the workflow has output_after or listed_after.",
+    "Each step costs 5 credits when it begins. BrowserAct may add them at the end, and charges for proxies.",
+    "Bodies, files and the number of files have no limit. BrowserAct allows files of 50 MB and 100 files a run.",
+    "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",
+    "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. Codes and "
+    "words are made up.",
+    "Only API v2 is served.",
+)
+"""Where a DAG that works here may fail on BrowserAct."""

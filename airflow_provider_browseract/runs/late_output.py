@@ -1,0 +1,57 @@
+"""Waiting for the output of a run that has finished: it can come later than the status.
+
+A callback makes the worker read the run within a second of its end. A public client of the API, which polls, reads a
+finished run without any output again before it believes that there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any, TypeAlias
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs.waiting import Say, Sleep
+
+PAUSES = (2.0, 5.0, 13.0)
+"""Seconds before each further read of a finished run without output."""
+
+Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, Task]"
+"""What to do next; a call is answered with its result, or with the error thrown in."""
+
+
+def read_late_output(task: Task) -> Steps:
+    """Read a finished run again while it has steps and neither output nor files (``get-task``).
+
+    :param task: the run as the API showed it.
+    :returns: the run as the API showed it last. It is without output if there still was none after :data:`PAUSES`.
+    """
+    waited = 0.0
+    for pause in PAUSES:
+        if not _lacks_output(task):
+            break
+        if not waited:
+            yield Say(
+                f"BrowserAct task {task.id} has finished without output or files. They can come later than the status, "
+                f"so the run is read again for {sum(PAUSES):g} seconds."
+            )
+        yield Sleep(pause)
+        waited += pause
+        try:
+            task = yield calls.get_task(task.id)
+        except BrowserActError as error:
+            yield Say(f"BrowserAct task {task.id} could not be read again: {error.brief}", logging.WARNING)
+    if waited and _lacks_output(task):
+        yield Say(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
+    elif waited:
+        yield Say(f"The output of BrowserAct task {task.id} came at most {waited:g} seconds after its status.")
+    return task
+
+
+def _lacks_output(task: Task) -> bool:
+    """Return whether a run has finished and did something, but has nothing to show for it."""
+    output = task.output
+    has_output = output is not None and bool(output.string or output.files)
+    return task.status is TaskStatus.FINISHED and bool(task.steps) and not (has_output or task.download_files)

@@ -1,0 +1,262 @@
+"""What the emulator can do as the real service may: late, refusing, odd."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
+    EXPORT,
+    FAILING,
+    HUMAN,
+    PLAIN_TEXT,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    TEMPLATE_TEXT,
+    Emulator,
+)
+from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
+from airflow_provider_browseract.emulator.differences import KINDER, STRICTER
+from airflow_provider_browseract.emulator.parameters import ApiError
+from airflow_provider_browseract.emulator.service import BROWSER_BUSY, NO_CREDITS
+
+PAPER = {"keyword": "paper"}
+
+
+def run_template(account: Any, template: Any = TEMPLATE_TEXT) -> str:
+    inputs = [{"name": "keyword", "value": "paper"}] if template is TEMPLATE_SEARCH else []
+    body = {"workflow_template_id": template.id, "input_parameters": inputs}
+    return str(account.post("run-task-by-template", body)["id"])
+
+
+def listed(account: Any, **query: Any) -> list[str]:
+    return [item["id"] for item in account.get("list-tasks", limit=9, **query)["items"]]
+
+
+class TestLateness:
+    def test_output_and_files_appear_output_after_the_end(self, account: Any) -> None:
+        account.setting(DOWNLOAD, output_after=5.0, output="text", files=SEARCH.files or ())
+        task_id = account.run(DOWNLOAD, PAPER)
+        account.pass_time(2)
+        task = account.task(task_id)
+        assert task["status"] == "finished"
+        assert task["steps"]
+        assert {"output", "download_files", "files_expires_at"}.isdisjoint(task)
+        account.pass_time(5)
+        task = account.task(task_id)
+        assert task["output"]["string"] == "text"
+        assert task["download_files"]
+
+    def test_callback_is_sent_before_output_that_is_late(self, account: Any) -> None:
+        account.setting(SEARCH, output_after=5.0)
+        account.run(SEARCH, PAPER, callback_url="http://receiver.example/")
+        account.pass_time(2)
+        assert "output" not in account.service.advance()[-1].payload
+
+    def test_run_appears_in_the_list_listed_after_its_start(self, account: Any) -> None:
+        account.setting(SEARCH, listed_after=3.0)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(2.9)
+        assert account.status(task_id) == "finished"
+        assert listed(account) == []
+        account.pass_time(0.1)
+        assert listed(account) == [task_id]
+
+
+class TestPauses:
+    def test_run_is_pausing_before_it_is_paused_and_cannot_be_resumed_then(self, account: Any, code_of: Any) -> None:
+        account.setting(HUMAN, pausing_for=3.0, pause_limit=None)
+        task_id = account.run(HUMAN)
+        account.pass_time(1)
+        assert account.status(task_id) == "pausing"
+        assert code_of(lambda: account.raw("resume-task", query=f"task_id={task_id}".encode())) == 10127
+        account.pass_time(3)
+        assert account.status(task_id) == "paused"
+        assert [status for status, _ in account.service.tasks()[0].history][-2:] == ["pausing", "paused"]
+
+    def test_pausing_is_not_called_back(self, account: Any) -> None:
+        account.setting(HUMAN, pausing_for=1.0)
+        account.run(HUMAN, status_change_callback_url="http://receiver.example/")
+        account.pass_time(2)
+        called = [transition.status for transition in account.service.advance() if transition.urls]
+        assert called == ["running", "paused"]
+
+    def test_resumed_run_stays_paused_for_resume_after_and_is_confirmed(self, account: Any) -> None:
+        account.setting(HUMAN, resume_after=4.0, pause_limit=60.0)
+        task_id = account.run(HUMAN)
+        account.pass_time(1)
+        for _ in range(2):
+            assert account.raw("resume-task", query=f"task_id={task_id}".encode()) is None
+        assert account.status(task_id) == "paused"
+        account.pass_time(4)
+        assert account.status(task_id) == "running"
+        account.pass_time(1)
+        assert account.output(task_id) == {"confirmed": True}
+
+    def test_pause_that_expires_before_the_resume_takes_effect_is_not_confirmed(self, account: Any) -> None:
+        account.setting(HUMAN, resume_after=4.0, pause_limit=2.0)
+        task_id = account.run(HUMAN)
+        account.pass_time(1)
+        account.raw("resume-task", query=f"task_id={task_id}".encode())
+        account.pass_time(3)
+        assert account.output(task_id) == {"confirmed": False}
+
+    def test_resume_of_a_running_task_is_accepted_if_asked_for(self, make_account: Any, code_of: Any) -> None:
+        account = make_account(resume_running_is_ok=True)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(1)
+        assert account.raw("resume-task", query=f"task_id={task_id}".encode()) is None
+        account.pass_time(1)
+        assert code_of(lambda: account.raw("resume-task", query=f"task_id={task_id}".encode())) == 10127
+
+    def test_status_is_unknown_for_a_while(self, account: Any) -> None:
+        account.setting(SEARCH, duration=10.0, unknown_at=0.5, unknown_for=2.0)
+        task_id = account.run(SEARCH, PAPER)
+        seen = []
+        for _ in range(10):
+            account.pass_time(1)
+            seen.append(account.status(task_id))
+        assert seen == [*["running"] * 4, "unknown", "unknown", *["running"] * 3, "finished"]
+
+    @pytest.mark.parametrize("setting", [{"unknown_at": 1.5}, {"pausing_for": -1.0}, {"output_after": float("inf")}])
+    def test_impossible_setting_is_refused(self, setting: Any) -> None:
+        with pytest.raises(ValueError, match=next(iter(setting))):
+            SEARCH.having(**setting)
+
+
+class TestRefusals:
+    def test_default_is_the_free_plan_of_one_run_at_once(self, code_of: Any, make_account: Any) -> None:
+        assert Emulator().concurrency == 1
+        account = make_account(concurrency=1)
+        account.run(SEARCH, PAPER)
+        assert code_of(lambda: account.run(PLAIN_TEXT)) == 10118
+        account.pass_time(2)
+        account.run(PLAIN_TEXT)
+
+    def test_refusal_can_be_in_other_words(self, make_account: Any) -> None:
+        account = make_account(concurrency=1, refusal=(12345, "Too many concurrent tasks"))
+        account.run(SEARCH, PAPER)
+        with pytest.raises(ApiError, match="12345: Too many concurrent tasks"):
+            run_template(account)
+
+    def test_workflow_that_runs_one_at_a_time_refuses_a_second_run(self, account: Any, code_of: Any) -> None:
+        account.setting(SEARCH, one_at_a_time=True)
+        account.run(SEARCH, PAPER)
+        assert code_of(lambda: account.run(SEARCH, PAPER)) == BROWSER_BUSY
+        account.run(PLAIN_TEXT)
+        account.pass_time(2)
+        account.run(SEARCH, PAPER)
+
+    def test_start_without_credits_is_refused(self, make_account: Any, code_of: Any) -> None:
+        account = make_account(credits=20)
+        account.run(SEARCH, PAPER)
+        account.pass_time(2)
+        assert sum(task.credit for task in account.service.tasks()) == 20
+        assert code_of(lambda: account.run(SEARCH, PAPER)) == NO_CREDITS
+        assert code_of(lambda: run_template(account)) == NO_CREDITS
+
+    def test_run_of_a_template_belongs_to_a_workflow_that_nobody_knows(self, account: Any, code_of: Any) -> None:
+        first, second = run_template(account), run_template(account, TEMPLATE_SEARCH)
+        workflows = {account.task(task_id)["workflow_id"] for task_id in (first, second)}
+        assert len(workflows) == 2
+        assert workflows.isdisjoint({TEMPLATE_TEXT.id, TEMPLATE_SEARCH.id})
+        assert listed(account, workflow_id=TEMPLATE_TEXT.id) == []
+        assert listed(account, workflow_id=account.task(first)["workflow_id"]) == [first]
+        assert code_of(lambda: account.get("get-workflow", workflow_id=workflows.pop())) == 10111
+        assert account.service.tasks()[0].workflow_id == TEMPLATE_TEXT.id
+
+
+class TestAsInTheDemos:
+    @pytest.fixture
+    def account(self, make_account: Any) -> Any:
+        return make_account(as_in_the_demos=True)
+
+    def test_profile_is_named_in_camel_case(self, account: Any) -> None:
+        created = account.start(SEARCH, PAPER, save_browser_data=True)
+        assert "profile_id" not in created
+        assert account.task(created["id"])["profileId"] == created["profileId"]
+
+    def test_start_of_a_template_names_a_profile(self, account: Any) -> None:
+        assert account.post("run-task-by-template", {"workflow_template_id": TEMPLATE_TEXT.id})["profileId"]
+
+    @pytest.mark.parametrize(("workflow", "status"), [(HUMAN, "paused"), (FAILING, "failed")])
+    def test_output_is_null_while_a_run_is_active_and_after_it_failed(
+        self, account: Any, workflow: Any, status: str
+    ) -> None:
+        task_id = account.run(workflow)
+        account.pass_time(2)
+        assert account.status(task_id) == status
+        assert account.task(task_id)["output"] == {"string": None, "files": None}
+
+    def test_active_run_has_a_finished_at(self, account: Any) -> None:
+        task_id = account.run(HUMAN)
+        account.pass_time(1)
+        assert account.task(task_id)["finished_at"]
+
+    def test_ended_run_has_a_live_view(self, account: Any) -> None:
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(2)
+        assert account.status(task_id) == "finished"
+        assert account.task(task_id)["live_url_info"]["live_url"]
+
+    def test_screenshots_are_null(self, account: Any) -> None:
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(2)
+        assert {step["screenshots_url"] for step in account.task(task_id)["steps"]} == {None}
+
+    def test_created_at_is_null_in_lists(self, account: Any) -> None:
+        task_id = account.run(SEARCH, PAPER)
+        assert [item["created_at"] for item in account.get("list-tasks")["items"]] == [None]
+        assert account.task(task_id)["created_at"]
+
+    def test_envelope_has_another_format_of_time_and_no_data(self, serve: Any) -> None:
+        envelope = serve(as_in_the_demos=True).call("GET", "get-task").json()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", envelope["time"])
+        assert envelope["data"] is None
+
+    def test_finished_run_has_its_output(self, account: Any) -> None:
+        task_id = account.run(EXPORT, PAPER)
+        account.pass_time(2)
+        assert account.task(task_id)["output"]["files"]
+
+
+def test_documentation_lists_every_setting_and_every_difference():
+    text = (Path(__file__).parent.parent.parent / "docs" / "emulator.md").read_text()
+    for difference in (*STRICTER, *KINDER):
+        assert f"- {difference}\n" in text
+    not_shown = {"name", "description", "inputs", "steps", "behaviour", "file_lifetime", "callback_fault"}
+    for setting in WorkflowSettings.__annotations__.keys() - not_shown:
+        assert f"`{setting}`" in text
+
+
+class TestOverHttp:
+    def test_start_page_lists_the_catalogue_and_every_difference(self, client: Any) -> None:
+        page = client.http.get("/").text.replace("&quot;", '"').replace("&#x27;", "'")
+        for text in (SEARCH.id, TEMPLATE_SEARCH.id, *STRICTER, *KINDER):
+            assert text in page
+
+    def test_account_can_be_changed(self, client: Any) -> None:
+        account = {"concurrency": 1, "credits": 5, "refusal": [12345, "No"]}
+        assert client.http.post("/_emulator/account", json=account).status_code == 200
+        emulator = client.emulator
+        assert (emulator.concurrency, emulator.credits, emulator.refusal) == (1, 5, (12345, "No"))
+        assert client.http.post("/_emulator/account", json={"credits": None}).status_code == 200
+        assert emulator.credits is None
+
+    @pytest.mark.parametrize(
+        "account", [{"concurrency": "1"}, {"concurrency": 0}, {"credits": True}, {"plan": 1}, {"refusal": ["x"]}]
+    )
+    def test_impossible_change_of_the_account_is_refused(self, client: Any, account: Any) -> None:
+        assert client.http.post("/_emulator/account", json=account).status_code == 400
+
+    def test_settings_of_a_workflow_can_be_changed(self, client: Any) -> None:
+        settings = {"one_at_a_time": True, "output_after": 1, "downloads": [{"name": "a.txt", "text": "A"}]}
+        assert client.http.post(f"/_emulator/workflows/{SEARCH.id}", json=settings).status_code == 200
+        workflow = client.emulator.workflows[SEARCH.id]
+        assert workflow.one_at_a_time
+        assert workflow.output_after == 1
+        assert [file.name for file in workflow.downloads] == ["a.txt"]

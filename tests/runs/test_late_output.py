@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.runs.late_output import PAUSES, read_late_output
+from airflow_provider_browseract.runs.waiting import Say, Sleep
+
+EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
+WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
+
+
+def play(task: Task, *answers: Task | BrowserActError) -> tuple[Task, list[float], list[Say]]:
+    """Follow the steps with the given answers, and return the run, the sleeps and the log."""
+    steps = read_late_output(task)
+    left = list(answers)
+    slept: list[float] = []
+    said: list[Say] = []
+    reply: object = None
+    error: BrowserActError | None = None
+    while True:
+        try:
+            step = steps.throw(error) if error else steps.send(reply)
+        except StopIteration as stop:
+            assert not left
+            return stop.value, slept, said
+        reply = error = None
+        if isinstance(step, Sleep):
+            slept.append(step.seconds)
+        elif isinstance(step, Say):
+            said.append(step)
+        else:
+            assert (step.path, step.params) == (calls.get_task("7").path, calls.get_task("7").params)
+            answer = left.pop(0)
+            reply, error = (None, answer) if isinstance(answer, BrowserActError) else (answer, None)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        WITH_TEXT,
+        replace(EMPTY, output=Output(string="", files=("https://files.example/1",))),
+        replace(EMPTY, download_files=(DownloadFile("1", "a.csv", None, "uploading", None, None, None),)),
+        replace(EMPTY, steps=()),
+        replace(EMPTY, status=TaskStatus.FAILED),
+        replace(EMPTY, status=TaskStatus.CANCELED),
+    ],
+    ids=["text", "output file", "download", "no steps", "failed", "canceled"],
+)
+def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
+    assert play(task) == (task, [], [])
+
+
+@pytest.mark.parametrize("output", [None, Output(string=None, files=()), Output(string="", files=())])
+def test_finished_run_without_output_is_read_again_until_it_has_some(output):
+    empty = replace(EMPTY, output=output)
+    task, slept, said = play(empty, empty, WITH_TEXT)
+    assert task is WITH_TEXT
+    assert slept == list(PAUSES[:2])
+    assert [line.text for line in said] == [
+        "BrowserAct task 7 has finished without output or files. They can come later than the status, so the run is "
+        "read again for 20 seconds.",
+        "The output of BrowserAct task 7 came at most 7 seconds after its status.",
+    ]
+
+
+def test_run_that_stays_without_output_is_believed_after_about_20_seconds():
+    task, slept, said = play(EMPTY, EMPTY, EMPTY, EMPTY)
+    assert task is EMPTY
+    assert sum(slept) == 20
+    assert said[-1].text == "BrowserAct task 7 still has no output after 20 seconds."
+
+
+def test_failed_reads_are_logged_and_do_not_lose_the_run():
+    task, _, said = play(EMPTY, BrowserActError("Internal error"), BrowserActError("Internal error"), WITH_TEXT)
+    assert task is WITH_TEXT
+    warnings = [line.text for line in said if line.level == logging.WARNING]
+    assert warnings == ["BrowserAct task 7 could not be read again: Internal error"] * 2
+    task, _, said = play(EMPTY, *[BrowserActError("Internal error")] * 3)
+    assert task is EMPTY
+    assert said[-1].text == "BrowserAct task 7 still has no output after 20 seconds."
