@@ -294,9 +294,7 @@ BY_CODE: dict[int, type[BrowserActError]] = {
 """Which exception a code of the error envelope means."""
 
 
-def error_class(
-    http_status: int, code: int | None, *, is_envelope: bool, is_page: bool = False
-) -> type[BrowserActError]:
+def error_class(http_status: int, code: int | None, *, is_envelope: bool, is_page: bool) -> type[BrowserActError]:
     """Choose the exception for an answer: by BrowserAct's code if it is documented, else by the HTTP status.
 
     :param http_status: HTTP status of the answer.

@@ -37,6 +37,10 @@ def runs(callback_world: World) -> Runs:
     return Runs(callback_world)
 
 
+NEXT_TRY = "next try"
+"""What has read the end of a run, where Airflow took the try that waited for dead."""
+
+
 class Runs:
     """Some runs of one DAG run, in Airflow and in BrowserAct."""
 
@@ -151,6 +155,10 @@ class Runs:
             assert log.count(f"BrowserAct task {task_id} ended as finished") == 1, log
             assert len(self.xcom(index, "return_value")) == 10
             wait = self.xcom(index, "wait")
+            if taken_for_dead and "woken_by" not in wait:
+                # The try that Airflow ended had waited, and the next one found the run at its end.
+                woken[NEXT_TRY] += 1
+                continue
             woken[wait["woken_by"]] += 1
             after[wait["woken_by"]].append(wait["seconds_after_end"])
             assert f"Woken by a {wait['woken_by']}, {wait['seconds_after_end']:g} seconds after the end" in log
@@ -191,7 +199,7 @@ def test_faulty_callbacks_lose_and_duplicate_no_run(runs, capsys):
     )
     assert woken["callback"] >= RUNS // 2
     assert woken["callback"] <= resumed
-    assert woken["poll"] >= RUNS // 6
+    assert woken["poll"] + woken[NEXT_TRY] >= RUNS // 6
 
 
 def test_callbacks_resume_tasks_while_no_triggerer_is_running(runs, capsys):
@@ -221,8 +229,8 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(runs, capsys):
         print(f"\n{RUNS} runs, both triggerers killed: {alone} ended without any, the others once there was one again:")
         woken = runs.check()
     assert alone >= RUNS // 2
-    assert woken["callback"] >= alone - 1
-    assert woken["poll"] >= RUNS // 6
+    assert woken["callback"] + woken[NEXT_TRY] >= alone - 1
+    assert woken["poll"] + woken[NEXT_TRY] >= RUNS // 6
 
 
 @pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 this is left to the newest Airflow")
@@ -246,7 +254,7 @@ def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
     with capsys.disabled():
         print(f"\n{number} runs, both API servers killed while all of them waited:")
         woken = runs.check()
-    assert woken == {"poll": number}
+    assert woken["poll"] + woken[NEXT_TRY] == number
 
 
 @pytest.fixture(scope="module")

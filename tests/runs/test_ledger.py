@@ -20,9 +20,12 @@ from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConcurrencyLimitError,
     ConnectionFailedError,
+    InvalidRequestError,
+    RateLimitError,
     RunStartUnknownError,
     ServerError,
     TaskEndedError,
+    TaskNotFoundError,
 )
 from airflow_provider_browseract.api.models import (
     CreatedTask,
@@ -34,6 +37,7 @@ from airflow_provider_browseract.api.models import (
     Workflow,
 )
 from airflow_provider_browseract.runs.ledger import (
+    LATEST,
     LOOK_PAUSE,
     RESOLUTION,
     SETTLE,
@@ -92,7 +96,16 @@ class TestAnEntry:
             Entry.read({**ENTRY.value(), name: wrong})
 
     @pytest.mark.parametrize("name", ["written_at", "deadline"])
-    @pytest.mark.parametrize("moment", [-1.0, float("nan"), float("inf"), 1e12], ids=str)
+    def test_ledger_entry_with_the_first_possible_timestamp_is_read(self, name):
+        assert getattr(Entry.read({**ENTRY.value(), name: 0.0}), name) == 0.0
+
+    def test_ledger_entry_that_does_not_say_what_it_is_of_is_one_of_a_workflow(self):
+        value = ENTRY.value()
+        del value["is_template"]
+        assert Entry.read(value).is_template is False
+
+    @pytest.mark.parametrize("name", ["written_at", "deadline"])
+    @pytest.mark.parametrize("moment", [-1.0, float("nan"), float("inf"), LATEST, 1e12], ids=str)
     def test_ledger_entry_with_an_impossible_timestamp_is_refused(self, name, moment):
         with pytest.raises(LedgerError, match=name):
             Entry.read({**ENTRY.value(), name: moment})
@@ -124,8 +137,9 @@ class TestAFingerprint:
         [
             (pairs(a="1", b="2"), pairs(b="2", a="1")),
             (pairs(a='{"x": 1, "y": [{"p": 1, "q": 2}]}'), pairs(a='{"y": [{"q": 2, "p": 1}], "x": 1}')),
+            (pairs(a='[{"p": 1, "q": 2}]'), pairs(a='[{"q": 2, "p": 1}]')),
         ],
-        ids=["inputs", "keys in the JSON of one"],
+        ids=["inputs", "keys in the JSON of one", "keys in a list"],
     )
     def test_fingerprint_ignores_the_order_of_inputs_and_of_json_keys(self, first, second):
         first, second = (calls.run_task("70", input_parameters=inputs) for inputs in (first, second))
@@ -139,13 +153,30 @@ class TestAFingerprint:
             calls.run_task("70", input_parameters=pairs(a="[1, 2]")),
             calls.run_task("70", input_parameters=pairs(a="[2, 1]")),
             calls.run_task("70", input_parameters=pairs(a="[broken")),
+            calls.run_task("70", input_parameters=pairs(a="1.0")),
             calls.run_task("70", input_parameters=pairs(a="1"), profile_id="9"),
             calls.run_task("70", input_parameters=pairs(a="1"), save_browser_data=True),
         ],
-        ids=["other workflow", "other input", "list", "reversed list", "broken JSON", "profile", "saved browser data"],
+        ids=[
+            "other workflow",
+            "other input",
+            "list",
+            "reversed list",
+            "broken JSON",
+            "number",
+            "profile",
+            "saved browser data",
+        ],
     )
     def test_fingerprint_differs_for_another_workflow_input_or_profile_setting(self, other):
         assert fingerprint(calls.run_task("70", input_parameters=pairs(a="1"))) != fingerprint(other)
+
+    @pytest.mark.parametrize(
+        ("first", "second"), [('{"a": 1}', '{"a": 2}'), ("1e2", "100.0")], ids=["JSON objects", "spellings of a number"]
+    )
+    def test_fingerprint_differs_for_other_values(self, first, second):
+        first, second = (calls.run_task("70", input_parameters=pairs(a=value)) for value in (first, second))
+        assert fingerprint(first) != fingerprint(second)
 
 
 class TestInputsListedByTheApi:
@@ -188,6 +219,9 @@ class TestInputsListedByTheApi:
         assert inputs_match(text, pairs(a="1", b="two words")) is match
 
     def test_truncated_input_is_undecided_or_differs_by_its_prefix(self):
+        assert inputs_match(f"a={'x' * 64}; b=2", pairs(a="x" * 99, b="2")) is None
+        assert inputs_match(f"a={'x' * 64}; b=2; a=z", pairs(a="x" * 99, b="2")) is None
+        assert inputs_match("a=1; b=tw\u2026", pairs(a="1", b="two words")) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
 
@@ -461,24 +495,263 @@ TestAnyInterleaving.settings = settings(
 )
 
 
-def test_start_without_a_free_slot_returns_no_slot_and_clears_the_entry():
-    written = []
-    steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
-    step = next(steps)
-    outcome = None
+@dataclass
+class Played:
+    """What :func:`begin` did with the given answers, in order."""
+
+    over: Begun | NoSlot | Exception | None = None
+    written: list[Write] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    asked: list[calls.Call[Any]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The endpoints that were asked."""
+        return [call.name for call in self.asked]
+
+
+def play(
+    entry: Entry | None,
+    *answers: object,
+    now: float = 2000.0,
+    on_orphan: OnOrphan = OnOrphan.FAIL,
+    wants: Wanted | None = None,
+) -> Played:
+    """Begin a run with an entry of an earlier try, and give each call the next answer."""
+    left, played = list(answers), Played()
+    clock = [now]
+    steps = begin(wants or wanted(), entry, patience=100.0, on_orphan=on_orphan, clock=lambda: clock[0])
+    reply: object = None
     try:
         while True:
+            step = steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
+            reply = None
             if isinstance(step, Write):
-                written.append(step.entry)
-            if isinstance(step, Write | BeforeStart):
-                step = steps.send(None)
-            else:
-                step = steps.throw(ConcurrencyLimitError("x"))
+                played.written.append(step)
+            elif isinstance(step, Say):
+                played.said.append(step.text)
+            elif isinstance(step, Sleep):
+                played.slept.append(step.seconds)
+                clock[0] += step.seconds
+            elif isinstance(step, AskClaimed):
+                reply = set()
+            elif isinstance(step, calls.Call):
+                played.asked.append(step)
+                reply = left.pop(0)
     except StopIteration as stop:
-        outcome = stop.value
-    assert isinstance(outcome, NoSlot)
-    assert written[0] is not None
-    assert written[1:] == [None]
+        played.over = stop.value
+    except (BrowserActError, LedgerError, OrphanError) as error:
+        played.over = error
+    assert not left
+    return played
+
+
+RUN = Task("7", TaskStatus.RUNNING, "70", datetime.fromtimestamp(1000.0, timezone.utc), input_parameters=PENS_LISTED)
+SAME = replace(ENTRY, fingerprint=fingerprint(wanted().call), deadline=1000.0 + wanted().timeout)
+"""What an earlier try, at second 1000, has written down of a run with the same inputs."""
+
+NOT_WANTED = "an earlier try had another workflow, other inputs or another profile"
+MADE = CreatedTask("9", "profile of 9")
+NEW = Entry("70", SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3)
+"""What is written down before another run is started at second 2000."""
+
+
+def page_of(*tasks: Task) -> Page[Task]:
+    return Page(tasks, number=1, total_count=len(tasks))
+
+
+class TestTheRunOfAnEarlierTry:
+    @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED, TaskStatus.UNKNOWN])
+    def test_it_is_taken_as_it_is_and_nothing_is_written_or_said(self, status):
+        run = replace(RUN, status=status)
+        played = play(SAME, run)
+        assert played.over == Begun(SAME, run)
+        assert (played.written, played.said, played.names) == ([], [], ["get-task"])
+        assert played.asked[0].params == {"task_id": "7"}
+
+    def test_its_deadline_follows_a_changed_timeout(self):
+        played = play(replace(SAME, deadline=9.0), RUN)
+        assert played.over == Begun(SAME, RUN)
+        assert played.written == [Write(SAME)]
+
+    @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.CANCELED])
+    def test_it_came_to_nothing_and_another_run_is_started(self, status):
+        played = play(SAME, replace(RUN, status=status), MADE)
+        made = replace(NEW, task_id="9", profile_id="profile of 9")
+        assert played.over == Begun(made)
+        assert played.written == [Write(NEW), Write(made)]
+        assert played.said == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
+        assert played.names == ["get-task", "run-task"]
+
+    @pytest.mark.parametrize(
+        ("entry", "why"),
+        [
+            (replace(SAME, fingerprint="f" * 64), NOT_WANTED),
+            (replace(SAME, max_tries=2), "the Airflow task was cleared while it waited"),
+        ],
+        ids=["other inputs", "cleared"],
+    )
+    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["", "ended meanwhile"])
+    def test_it_is_not_wanted_any_more_and_is_stopped(self, entry, why, ended_meanwhile):
+        stopped = TaskEndedError("x", code=10121) if ended_meanwhile else None
+        played = play(entry, RUN, stopped, MADE)
+        assert isinstance(played.over, Begun)
+        assert played.over.entry.earlier == ("5", "6", "7")
+        assert played.said == [f"BrowserAct task 7 was stopped, since {why}. Starting a new run."]
+        assert played.names == ["get-task", "stop-task", "run-task"]
+
+    def test_it_is_not_stopped_if_it_has_ended_with_other_inputs(self):
+        played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
+        assert played.said == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
+        assert played.names == ["get-task", "run-task"]
+
+    def test_result_is_taken_although_the_task_instance_was_cleared(self):
+        run = replace(RUN, status=TaskStatus.FINISHED)
+        assert play(replace(SAME, max_tries=2), run).over == Begun(replace(SAME, max_tries=2), run)
+
+    def test_task_instance_that_waited_in_a_worker_reattaches_after_a_clear(self):
+        entry = replace(SAME, max_tries=None)
+        assert play(entry, RUN).over == Begun(entry, RUN)
+
+    def test_browseract_does_not_know_it_and_the_try_fails(self):
+        played = play(SAME, TaskNotFoundError("gone", code=10112))
+        assert isinstance(played.over, LedgerError)
+        assert str(played.over) == "it names BrowserAct task 7, and BrowserAct says: gone (code 10112)"
+        assert played.names == ["get-task"]
+
+    @pytest.mark.parametrize("on_orphan", [OnOrphan.START, OnOrphan.ADOPT])
+    def test_browseract_does_not_know_it_and_another_is_started_if_so_wanted(self, on_orphan):
+        played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
+        assert isinstance(played.over, Begun)
+        assert played.over.entry.earlier == ("5", "6", "7")
+        assert played.said == ["BrowserAct task 7 of an earlier try is not known any more: gone (code 10112)"]
+
+    def test_it_belongs_to_another_workflow_and_the_try_fails(self):
+        played = play(SAME, replace(RUN, workflow_id="71"))
+        assert isinstance(played.over, LedgerError)
+        assert "it names BrowserAct task 7 as one of workflow 70, and BrowserAct says that it is of workflow 71" in str(
+            played.over
+        )
+
+    def test_run_of_a_template_may_belong_to_any_workflow(self):
+        wants = wanted(kind="template")
+        entry = replace(SAME, fingerprint=fingerprint(wants.call), is_template=True)
+        run = replace(RUN, workflow_id="71")
+        assert play(entry, run, wants=wants).over == Begun(entry, run)
+
+
+class TestAnUnansweredStartOfAnEarlierTry:
+    ENTRY = replace(SAME, task_id=None, deadline=4600.0)
+
+    def test_its_run_is_found_written_down_and_taken(self):
+        played = play(self.ENTRY, page_of(RUN), RUN)
+        assert played.over == Begun(replace(self.ENTRY, task_id="7"), RUN)
+        assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
+        assert played.said == [
+            "An earlier try was about to start a run and did not write down what came of it. Looking for it."
+        ]
+        listing = played.asked[0]
+        window = calls.list_tasks(
+            workflow_id="70",
+            created_at_from=datetime.fromtimestamp(1000.0 - SKEW, timezone.utc),
+            created_at_to=datetime.fromtimestamp(1100.0 + SKEW, timezone.utc),
+        )
+        assert listing.params == window.params
+
+    @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
+    def test_its_profile_is_taken_from_the_list_if_that_has_one(self, shown, kept):
+        played = play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN)
+        assert isinstance(played.over, Begun)
+        assert played.over.entry.profile_id == kept
+
+    def test_list_is_read_until_the_start_must_be_in_it(self):
+        pages = [page_of()] * 3
+        played = play(self.ENTRY, *pages, MADE, now=1100.0 + SETTLE - LOOK_PAUSE - 3.0)
+        assert played.slept == [LOOK_PAUSE, 3.0]
+        assert played.said[1:] == ["It had started none that could be the one."]
+        assert isinstance(played.over, Begun)
+        assert played.over.entry.earlier == ("5", "6")
+
+    def test_list_is_read_once_if_the_start_must_be_in_it_already(self):
+        assert play(self.ENTRY, page_of(), MADE, now=1100.0 + SETTLE).slept == []
+
+    @pytest.mark.parametrize("on_orphan", [OnOrphan.FAIL, OnOrphan.ADOPT])
+    def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
+        entry = replace(self.ENTRY, fingerprint="f" * 64)
+        played = play(entry, page_of(replace(RUN, input_parameters="keyword=ink")), on_orphan=on_orphan)
+        assert isinstance(played.over, OrphanError)
+
+    def test_another_run_is_started_beside_those_that_may_be_the_one_if_so_wanted(self):
+        entry = replace(self.ENTRY, fingerprint="f" * 64)
+        played = play(entry, page_of(RUN), MADE, on_orphan=OnOrphan.START)
+        assert isinstance(played.over, Begun)
+        assert played.over.task_id == "9"
+
+    def test_one_item_of_the_list_that_cannot_be_read_is_skipped(self):
+        listing = play(self.ENTRY, page_of(), MADE).asked[0]
+        items = [{"id": "5", "status": "running"}, {"status": "running"}]
+        page = listing.read({"items": items, "total_count": 2})
+        assert [task.id for task in page.items] == ["5"]
+        assert len(page.skipped) == 1
+
+
+class TestAStart:
+    def test_what_later_tries_need_is_written_down_before_and_after_it(self):
+        wants = replace(wanted(), callback_token_sha256="0" * 64)
+        played = play(None, MADE, wants=wants)
+        before = replace(NEW, callback_token_sha256="0" * 64, earlier=())
+        after = replace(before, task_id="9", profile_id="profile of 9")
+        assert played.over == Begun(after)
+        assert played.written == [Write(before), Write(after)]
+        assert play(None, MADE, wants=wanted(kind="in the worker")).written[0] == Write(
+            replace(before, callback_token_sha256=None, max_tries=None)
+        )
+
+    @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
+    @pytest.mark.parametrize(
+        "error", [ConcurrencyLimitError("full", code=10118), RateLimitError("slow down", http_status=429)]
+    )
+    def test_without_a_slot_the_entry_before_holds_again(self, entry, error):
+        earlier = [] if entry is None else [replace(RUN, status=TaskStatus.FAILED)]
+        played = play(entry, *earlier, error)
+        assert played.over == NoSlot(error)
+        assert played.written[1:] == [Write(entry, over=True)]
+
+    def test_refused_start_leaves_the_entry_before(self):
+        refused = InvalidRequestError("no", code=99001)
+        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused)
+        assert played.over is refused
+        assert played.written[1:] == [Write(SAME, over=True)]
+
+    def test_lost_answers_are_looked_up_and_the_start_sent_again_three_times_at_most(self):
+        looks = [page_of()] * (1 + int(SETTLE / LOOK_PAUSE))
+        lost = AnswerLostError("lost")
+        played = play(None, lost, *looks, lost, *looks, lost, *looks)
+        assert played.over is lost
+        assert played.names.count("run-task") == 3
+        assert [text for text in played.said if "attempt" in text] == [
+            f"None was started (attempt {attempt} of 3)." for attempt in (1, 2, 3)
+        ]
+        assert played.slept == [LOOK_PAUSE] * 12
+        assert [write.starts for write in played.written] == [True, True, True, False]
+        assert played.written[-1] == Write(None, over=True)
+
+    def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
+        run = replace(RUN, id="8", profile_id="profile of 8", created_at=datetime.fromtimestamp(2000.0, timezone.utc))
+        looks = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
+        played = play(None, AnswerLostError("lost"), *looks)
+        assert played.over == Begun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
+        assert played.said[-1] == "BrowserAct task 8 is the run."
+
+    @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
+    def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
+        wants = replace(wanted(), call=calls.run_task("70", input_parameters=[]))
+        run = replace(RUN, id="8", created_at=None, input_parameters=listed)
+        looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
+        source = [] if task_id else [Workflow("70")]
+        played = play(None, AnswerLostError("lost"), *looks, *source, wants=wants)
+        assert isinstance(played.over, Begun if task_id else OrphanError)
 
 
 def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
