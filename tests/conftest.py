@@ -21,6 +21,8 @@ os.environ.update(
 import hypothesis
 import pytest
 
+from airflow_provider_browseract.emulator import Emulator
+
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: nothing is left to chance, and a test that is skipped for want of something has failed."""
 
@@ -29,6 +31,18 @@ hypothesis.settings.load_profile("browseract")
 
 OTHER_AIRFLOWS = ("before Airflow 3.3", "from Airflow 3.3 on")
 """How the reasons begin for which tests are skipped on one Airflow and run on the other."""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--as-in-the-demos", action="store_true", help="let emulators answer oddly in the ways of the vendor's examples"
+    )
+    parser.addoption("--answers", type=int, default=100, help="mutated answers of each endpoint (default: %(default)s)")
+
+
+def pytest_configure(config):
+    if config.getoption("--as-in-the-demos"):
+        Emulator.__init__.__kwdefaults__["as_in_the_demos"] = True
 
 
 @pytest.hookimpl(wrapper=True)

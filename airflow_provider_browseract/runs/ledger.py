@@ -466,7 +466,9 @@ def _look_up(
             break
         yield Sleep(min(LOOK_PAUSE, look_until - clock()))
     taken: Collection[str] = yield AskClaimed()
-    found = [task for task in found if task.id not in taken]
+    found = yield from _dated(
+        [task for task in found if task.id not in taken and _match(task, entry, wanted, until) is not False]
+    )
     matches = {task.id: _match(task, entry, wanted, until) for task in found}
     if wanted is not None and None in matches.values():
         source = yield from _read_source(entry, since, until)
@@ -508,6 +510,19 @@ def _list_tasks(**filters: Any) -> Generator[Step, Any, tuple[list[Task], list[s
         page: Page[Task] = yield pages.call
         found += pages.take(page)
     return found, pages.skipped
+
+
+def _dated(tasks: Sequence[Task]) -> Generator[Step, Any, list[Task]]:
+    """Read those tasks alone whose time the list does not have; an older run may look like the one that is wanted."""
+    found = []
+    for task in tasks:
+        if task.created_at is None:
+            try:
+                task = yield calls.get_task(task.id)
+            except BrowserActError as error:
+                yield Say(f"BrowserAct task {task.id} cannot be read: {error.brief}", logging.WARNING)
+        found.append(task)
+    return found
 
 
 @dataclass(frozen=True)
@@ -560,7 +575,7 @@ def _match(
     if inputs is False or (wanted.profile_id and task.profile_id not in (None, wanted.profile_id)):
         return False
     # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
-    sure = created is None or created.timestamp() >= entry.written_at - RESOLUTION
+    sure = created is not None and created.timestamp() >= entry.written_at - RESOLUTION
     # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
     known = task.workflow_id == entry.workflow_id or task.id in source.task_ids
     sure = sure and (not entry.is_template or known)

@@ -26,7 +26,7 @@ QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
 
 @pytest.fixture
 def running() -> Iterator:
-    with Emulator().serve() as running:
+    with Emulator(concurrency=5).serve() as running:
         yield running
 
 

@@ -113,7 +113,8 @@ def serve() -> Iterator[Callable[..., Client]]:
     contexts = []
 
     def serve(**options: Any) -> Client:
-        emulator = Emulator(**{"callback_retry_delay": 0.0, "concurrency": 5, "speed": 100.0, **options})
+        given = {"as_in_the_demos": False, "callback_retry_delay": 0.0, "concurrency": 5, "speed": 100.0, **options}
+        emulator = Emulator(**given)
         emulator.set_workflow(HUMAN.id, pause_limit=None)
         context = emulator.serve()
         client = Client(context.__enter__())

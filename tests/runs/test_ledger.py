@@ -747,7 +747,7 @@ class TestAStart:
     @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
     def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
         wants = replace(wanted(), call=calls.run_task("70", input_parameters=[]))
-        run = replace(RUN, id="8", created_at=None, input_parameters=listed)
+        run = replace(RUN, id="8", created_at=datetime.fromtimestamp(2000.0, timezone.utc), input_parameters=listed)
         looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
         source = [] if task_id else [Workflow("70")]
         played = play(None, AnswerLostError("lost"), *looks, *source, wants=wants)
@@ -780,6 +780,7 @@ def look_up(
     kind: str = "deferred",
     source: Workflow | Template | BrowserActError = DOWN,
     named: Page[Task] | None = None,
+    read: Task | BrowserActError = DOWN,
 ) -> Any:
     """Lose the answer of a start at second 1000, have the look-up see pages of tasks, and return what it comes to.
 
@@ -787,6 +788,7 @@ def look_up(
 
     :param source: what is known of the workflow or template.
     :param named: the tasks that are listed under the name of the template.
+    :param read: the task that the list shows without its time, if it is read alone.
     """
     now = 1000.0
     steps = begin(wanted(max_tries=0, kind=kind), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
@@ -805,11 +807,12 @@ def look_up(
                     lost = True
                     step = steps.throw(AnswerLostError("x"))
                     continue
-                if step.name in ("get-workflow", "get-official-workflow-template"):
-                    if isinstance(source, BrowserActError):
-                        step = steps.throw(source)
+                if step.name in ("get-workflow", "get-official-workflow-template", "get-task"):
+                    given = read if step.name == "get-task" else source
+                    if isinstance(given, BrowserActError):
+                        step = steps.throw(given)
                         continue
-                    reply = source
+                    reply = given
                 elif step.params.get("workflow_name"):
                     assert step.params["workflow_name"] == "Search"
                     assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
@@ -846,7 +849,7 @@ ORPHAN = "it cannot be told"
     ("kind", "fields", "task_id"),
     [
         ("deferred", {}, "5"),
-        ("deferred", {"created": None}, "5"),
+        ("deferred", {"created": None}, ORPHAN),
         ("deferred", {"created": 1000.0 - RESOLUTION}, "5"),
         ("deferred", {"created": 1000.0 - RESOLUTION - 1}, ORPHAN),
         ("deferred", {"created": 1000.0 - SKEW}, ORPHAN),
@@ -976,8 +979,26 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_r
     assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]
 
 
-def test_run_that_appears_late_in_the_list_is_found():
+@pytest.mark.parametrize(
+    ("created", "task_id"), [(1000.0, "5"), (1000.0 - RESOLUTION - 1, ORPHAN), (1000.0 - SKEW - 1, "9"), (None, ORPHAN)]
+)
+def test_run_that_is_listed_without_its_time_is_read_alone(created, task_id):
     run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
+    read = replace(run, created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc))
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+            look_up(page_of(run), read=read)
+    else:
+        assert look_up(page_of(run), read=read).task_id == task_id
+
+
+def test_run_that_cannot_be_another_is_not_read_for_its_time():
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=ink")
+    assert look_up(page_of(run), read=replace(run, input_parameters=PENS_LISTED, created_at=AT_1000)).task_id == "9"
+
+
+def test_run_that_appears_late_in_the_list_is_found():
+    run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
     looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [
         Page((run,), number=1, total_count=1)
     ]
@@ -985,7 +1006,7 @@ def test_run_that_appears_late_in_the_list_is_found():
 
 
 def test_look_up_reads_all_pages():
-    run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
+    run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
     others = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters="keyword=ink") for number in (1, 2)]
     pages = iter([Page((others[0], run), number=1, total_count=3), Page((others[1],), number=2, total_count=3)] * 99)
     assert look_up(pages).task_id == "5"

@@ -1,0 +1,310 @@
+"""Both clients against answers that are changed at random, over real sockets.
+
+Whatever an answer contains, both clients come to the same end; that is a result or an error of this package; and a
+failure is never taken for a success. ``--answers N`` sets how many answers each endpoint gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import copy
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.service import ENDPOINTS, BrowserActService, error_envelope
+
+from .test_calls import EVERY_CALL
+
+SAYS_NOTHING = ("stop-task", "resume-task")
+"""The endpoints whose success has no content."""
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 1, 1.5, 1e308, 10**30, 10118, 10112, 401]),
+    st.sampled_from(["", " ", "x", "0", "3", "finished", "queued", "24:00", "2026-13-01T00:00:00Z", "null", "\ud800"]),
+    st.sampled_from(["9" * 5000, "\u0000", "2026-01-01", "https://[", "<html>"]),
+    st.sampled_from([[], {}, [None], [[]], {"id": "5"}, {"code": 0}, {"code": 10112}, {"data": {}}]),
+)
+"""What can stand in the place of any part of an answer."""
+
+
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+ODD_BODIES = st.sampled_from(
+    [
+        b"",
+        b" ",
+        b"null",
+        b"true",
+        b"5",
+        b'"Unauthorized"',
+        b"[]",
+        b"{}",
+        b"[5]",
+        b"NaN",
+        b'{"id": NaN}',
+        b'{"id": "5", "id": "6"}',
+        b'{"code": 10112}',
+        b'{"success": false}',
+        b'{"status": 404, "error": "Not Found"}',
+        b'{"code": 1e400}',
+        b'{"code": ' + b"9" * 5000 + b"}",
+        b'{"code": "' + b"9" * 5000 + b'", "msg": "x"}',
+        deep(50).encode(),
+        deep(20_000).encode(),
+        b"<!DOCTYPE html><html><body>Sign in</body></html>",
+        b"\xff\xfe\x00",
+        b"\xef\xbb\xbf",
+        codecs.BOM_UTF16 + '{"id": "5"}'.encode("utf-16-le"),
+    ]
+)
+STATUSES = st.sampled_from(
+    [200] * 12
+    + [201, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 408, 409, 418, 422, 429, 500, 502, 503, 599]
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Location", "Retry-After", "Content-Type", "Content-Encoding", "X-Trace"]),
+    st.sampled_from(
+        [
+            *("", "0", "-3", "nan", "inf", "1e400", "999999999999", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            *(
+                "Mon, 01 Jan 2024 00:00:00 -99999999999999999999",
+                "http://[",
+                "/login",
+                "https://example.com/",
+                "\xff\xfe",
+            ),
+            *(
+                "text/html",
+                "application/json; charset=utf-16",
+                "application/json; charset=none",
+                "gzip",
+                "br",
+                "deflate",
+            ),
+        ]
+    ),
+    max_size=2,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each part of a JSON value."""
+    yield path
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(part, (*path, key))
+
+
+@st.composite
+def mutated(draw: st.DrawFn, good: Any) -> bytes:
+    """Draw the body of an answer: the good one, with a part removed or replaced, or wrapped, cut or written oddly."""
+    value = copy.deepcopy(good)
+    for _ in range(draw(st.integers(0, 2))):
+        path = draw(st.sampled_from(list(places(value))))
+        if not path:
+            value = draw(st.one_of(st.just({"code": 0, "msg": "success", "data": value}), ANYTHING))
+            continue
+        parent = value
+        for key in path[:-1]:
+            parent = parent[key]
+        if draw(st.booleans()):
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = draw(ANYTHING)
+    body = json.dumps(value).encode()
+    how = draw(st.sampled_from(["plain"] * 6 + ["BOM", "cut", "twice"]))
+    if how == "BOM":
+        return codecs.BOM_UTF8 + body
+    if how == "cut":
+        return body[: draw(st.integers(0, len(body)))]
+    return body * 2 if how == "twice" else body
+
+
+class Scripted:
+    """A server that answers each request with the same bytes."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as reader:
+                length = 0
+                while (line := reader.readline()) not in (b"\r\n", b""):
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                reader.read(length)
+                connection.sendall(self.answer)
+
+
+class Clients:
+    """Both clients, which last for all answers."""
+
+    def __init__(self, url: str) -> None:
+        given = ClientSettings("app-key", url, read_timeout=20.0, retries=RetryPolicy(budget=0.0))
+        self._loop = asyncio.new_event_loop()
+        self._sync = BrowserActClient(given)
+        self._async = AsyncBrowserActClient(given)
+
+    def close(self) -> None:
+        self._sync.close()
+        self._loop.run_until_complete(self._async.aclose())
+        self._loop.close()
+
+    def outcomes(self, call: calls.Call[Any]) -> list[object]:
+        """Return what each client comes to: its result, or its error. Other exceptions leave."""
+        found: list[object] = []
+        for send in (self._sync.send, lambda one: self._loop.run_until_complete(self._async.send(one))):
+            try:
+                found.append(send(call))
+            except BrowserActError as error:
+                found.append(error)
+        return found
+
+
+def as_text(outcome: object) -> str:
+    """Write an outcome so that those of both clients can be compared."""
+    if isinstance(outcome, BrowserActError):
+        return f"{type(outcome).__name__} {outcome.code} {outcome.http_status} {outcome.retry_after}"
+    return repr(outcome)
+
+
+def is_failure(endpoint: str, status: int, body: bytes) -> bool:
+    """Return whether an answer surely reports no success, judged without any code of the client."""
+    if not 200 <= status < 300:
+        return True
+    try:
+        value = json.loads(body) if body.strip() else None
+    except (ValueError, RecursionError):
+        return body.strip() != b""
+    if isinstance(value, dict) and isinstance(value.get("code"), int) and value["code"] not in (0, False):
+        return True
+    if endpoint in SAYS_NOTHING:
+        return not (value is None or value == {} or (isinstance(value, dict) and value.get("code") == 0))
+    return not isinstance(value, dict if endpoint != "get-region-list" else dict | list)
+
+
+def good_answers() -> dict[str, Any]:
+    """Return a good answer of each endpoint, from the emulated service, with everything that an answer can have."""
+    now = 1_780_000_000.0
+    service = BrowserActService(concurrency=9, clock=lambda: now)
+
+    def call(endpoint: str, **given: Any) -> Any:
+        if ENDPOINTS[endpoint] == "POST":
+            return service.call(endpoint, body=json.dumps(given).encode(), content_type="application/json")
+        return service.call(endpoint, query=urlencode(given).encode())
+
+    inputs = [{"name": "keyword", "value": "pens"}]
+    created = call("run-task", workflow_id=DOWNLOAD.id, input_parameters=inputs, save_browser_data=True)
+    call("run-task", workflow_id=EXPORT.id, input_parameters=inputs)
+    call("run-task", workflow_id=FAILING.id)
+    template = call("run-task-by-template", workflow_template_id=TEMPLATE_SEARCH.id, input_parameters=inputs)
+    now += 10
+    return {
+        "run-task": created,
+        "run-task-by-template": template,
+        "get-task-status": call("get-task-status", task_id=created["id"]),
+        # The client holds the id of an answer against the one that it asked for.
+        "get-task": {**call("get-task", task_id=created["id"]), "id": "7"},
+        "list-tasks": call("list-tasks", limit=9),
+        "stop-task": None,
+        "resume-task": None,
+        "list-workflows": call("list-workflows", limit=3),
+        "get-workflow": call("get-workflow", workflow_id=EXPORT.id),
+        "list-official-workflow-templates": call("list-official-workflow-templates", limit=2),
+        "get-official-workflow-template": call(
+            "get-official-workflow-template", workflow_template_id=TEMPLATE_SEARCH.id
+        ),
+        "get-region-list": call("get-region-list"),
+    }
+
+
+GOOD = good_answers()
+ENVELOPE = error_envelope(10112, "Task is not exist.", 1_780_000_000.0)
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="module")
+def clients(scripted: Scripted) -> Iterator[Clients]:
+    clients = Clients(scripted.url)
+    yield clients
+    clients.close()
+
+
+@pytest.mark.parametrize("endpoint", sorted(GOOD))
+def test_clients_agree_on_mutated_answers_and_take_no_failure_for_a_success(
+    endpoint: str, scripted: Scripted, clients: Clients, request: pytest.FixtureRequest
+) -> None:
+    good = mutated(GOOD[endpoint])
+
+    @settings(
+        max_examples=request.config.getoption("--answers"),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(
+        status=STATUSES,
+        headers=HEADERS,
+        body=st.one_of(good, good, mutated(ENVELOPE), ODD_BODIES),
+        compressed=st.sampled_from([False] * 8 + [True]),
+    )
+    def answered_with(status: int, headers: dict[str, str], body: bytes, compressed: bool) -> None:
+        sent = gzip.compress(body) if compressed else body
+        if compressed:
+            headers = {**headers, "Content-Encoding": "gzip"}
+        lines = [f"HTTP/1.1 {status} Whatever", "Connection: close", f"Content-Length: {len(sent)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        scripted.answer = "\r\n".join((*lines, "", "")).encode("latin-1") + sent
+        first, second = clients.outcomes(EVERY_CALL[endpoint])
+        assert as_text(first) == as_text(second)
+        # What is compressed in a way that the headers do not say cannot be judged here.
+        if headers.get("Content-Encoding") in (None, "gzip", "") and is_failure(endpoint, status, body):
+            assert isinstance(first, BrowserActError), f"{first!r} for a failure"
+
+    answered_with()
+
+
+@pytest.mark.parametrize("endpoint", sorted(GOOD))
+def test_clients_read_the_good_answer(endpoint: str, scripted: Scripted, clients: Clients) -> None:
+    body = b"" if GOOD[endpoint] is None else json.dumps(GOOD[endpoint]).encode()
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    scripted.answer = head.encode() + body
+    first, second = clients.outcomes(EVERY_CALL[endpoint])
+    assert not isinstance(first, BrowserActError)
+    assert first == second
+    assert not is_failure(endpoint, 200, body)
