@@ -6,6 +6,8 @@
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
+#   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
+#   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
 
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3
@@ -31,7 +33,7 @@ UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/fau
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench coverage mutants faults clean
+.PHONY: env demo test check format bench coverage mutants faults live contract clean
 
 env: $(READY)
 
@@ -90,6 +92,12 @@ coverage: $(READY) $(STORES)
 	@$(RUN) coverage run -m pytest $(UNITS) --quiet
 	@$(RUN) coverage combine --quiet
 	@$(RUN) coverage report
+
+contract: $(READY)
+	@$(RUN) python -m tests.contract
+
+live: $(READY)
+	@$(RUN) python -m tests.live
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure

@@ -42,7 +42,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--as-in-the-demos"):
-        Emulator.__init__.__kwdefaults__["as_in_the_demos"] = True
+        (Emulator.__init__.__kwdefaults__ or {})["as_in_the_demos"] = True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -621,19 +621,15 @@ def _consumed(text: str, pieces: list[str], added: list[str]) -> Iterator[None]:
 
     :param added: how pieces begin that may be there as well, with any value.
     """
-    if not pieces and not text.strip(";"):
+    if not pieces and not text:
         yield
-        return
     for index, piece in enumerate(pieces):
         if piece in pieces[:index] or not text.startswith(piece):
             continue
         rest = text[len(piece) :]
         others = pieces[:index] + pieces[index + 1 :]
-        if not rest.strip(";") or rest.startswith(";"):
+        if not rest or rest.startswith(";"):
             yield from _consumed(rest[1:], others, added)
-    for index, name in enumerate(added):
-        if text.startswith(name):
-            others = added[:index] + added[index + 1 :]
-            ends = [at for at, char in enumerate(text) if char == ";" and at >= len(name)]
-            for end in (*ends, len(text)):
-                yield from _consumed(text[end + 1 :], pieces, others)
+    if text.startswith(tuple(added)):
+        for end in (*(at for at, char in enumerate(text) if char == ";"), len(text)):
+            yield from _consumed(text[end + 1 :], pieces, added)

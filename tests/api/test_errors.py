@@ -54,6 +54,7 @@ def test_explicit_remedy_replaces_the_remedy_of_the_error_class():
 @pytest.mark.parametrize("kind", EVERY_CLASS)
 def test_every_error_survives_pickling(kind):
     error = kind("words", http_status=400, code=7, remedy="Do that.", connection="browseract_prod")
+    assert error.args == ("words",)
     error.not_processed = not kind.not_processed
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.not_processed) == (kind, str(error), error.not_processed)

@@ -240,10 +240,20 @@ class TestInputsListedByTheApi:
             ("c=x; y; d=4; a=1; b=2;", True),
             ("a=1; c=3", None),
             ("a=1; b=2; e=5", None),
+            ("c=5+a=1; b=2", None),
             ("a=1; b=2; c=3; c=4", True),
             ("a=2; b=2; c=3", False),
         ],
-        ids=["one", "both, between", "with a separator", "one missing", "unknown", "twice", "other value"],
+        ids=[
+            "one",
+            "both, between",
+            "with a separator",
+            "one missing",
+            "unknown",
+            "in a value",
+            "twice",
+            "other value",
+        ],
     )
     def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
         assert inputs_match(text, pairs(a="1", b="2"), ("a", "c", "d")) is match
@@ -557,6 +567,9 @@ NEW = Entry("70", SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6",
 """What is written down before another run is started at second 2000."""
 
 
+AT_2000 = datetime.fromtimestamp(2000.0, timezone.utc)
+
+
 def page_of(*tasks: Task) -> Page[Task]:
     return Page(tasks, number=1, total_count=len(tasks))
 
@@ -690,7 +703,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
     def test_one_item_of_the_list_that_cannot_be_read_is_skipped(self):
         listing = play(self.ENTRY, page_of(), MADE).asked[0]
-        items = [{"id": "5", "status": "running"}, {"status": "running"}]
+        items = [{"id": "5", "status": "a new word"}, {"status": "running"}]
         page = listing.read({"items": items, "total_count": 2})
         assert [task.id for task in page.items] == ["5"]
         assert len(page.skipped) == 1
@@ -737,8 +750,29 @@ class TestAStart:
         assert [write.starts for write in played.written] == [True, True, True, False]
         assert played.written[-1] == Write(None, over=True)
 
+    def test_start_that_surely_made_no_run_leaves_the_entry_before(self):
+        looks = [page_of()] * (1 + int(SETTLE / LOOK_PAUSE))
+        lost = AnswerLostError("lost")
+        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
+        assert played.written[-1] == Write(SAME, over=True)
+
+    @pytest.mark.parametrize(
+        ("kind", "endpoint", "parameter"),
+        [
+            ("deferred", "get-workflow", "workflow_id"),
+            ("template", "get-official-workflow-template", "workflow_template_id"),
+        ],
+    )
+    def test_what_is_run_is_read_to_tell_which_inputs_have_defaults(self, kind, endpoint, parameter):
+        run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
+        looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
+        played = play(None, AnswerLostError("lost"), *looks, DOWN, wants=wanted(kind=kind))
+        assert isinstance(played.over, OrphanError)
+        assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
+        assert played.said[-1].startswith("What 70 declares cannot be read: down")
+
     def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
-        run = replace(RUN, id="8", profile_id="profile of 8", created_at=datetime.fromtimestamp(2000.0, timezone.utc))
+        run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
         looks = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
         played = play(None, AnswerLostError("lost"), *looks)
         assert played.over == Begun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
@@ -747,7 +781,7 @@ class TestAStart:
     @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
     def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
         wants = replace(wanted(), call=calls.run_task("70", input_parameters=[]))
-        run = replace(RUN, id="8", created_at=datetime.fromtimestamp(2000.0, timezone.utc), input_parameters=listed)
+        run = replace(RUN, id="8", created_at=AT_2000, input_parameters=listed)
         looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
         source = [] if task_id else [Workflow("70")]
         played = play(None, AnswerLostError("lost"), *looks, *source, wants=wants)

@@ -1,0 +1,266 @@
+"""``make contract``: Prism judges the client and the emulator by the vendor's OpenAPI document.
+
+    BROWSERACT_OPENAPI=openapi_v2.json make contract
+
+The document is not part of this project. npm brings Prism, a proxy and mock server that knows such documents. Three
+rounds, each with both clients and every endpoint:
+
+- proxy: client, Prism, emulator. Prism notes each request and answer that the document does not allow.
+- mock, examples: the client against answers that Prism takes from the document.
+- mock, random: the client against answers that Prism makes up by the schemas of the document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
+    EXPORT,
+    FAILING,
+    HUMAN,
+    LOG_IN,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    Emulator,
+)
+
+PRISM = "@stoplight/prism-cli@5.14.2"
+ROUNDS = 30
+"""How often the client makes all calls against random answers."""
+
+START_TIMEOUT = 300.0
+"""Seconds that npm may take to fetch and start Prism."""
+
+UNDECLARED = re.compile(r"Unable to match the returned status code")
+"""The document declares 200, 400 and 500 only; see docs/emulator.md."""
+
+
+class Prism:
+    """A Prism that runs, and what it has said.
+
+    :param arguments: its command line.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = ["npx", "--yes", PRISM, *arguments, "--port", str(port), "--host", "127.0.0.1"]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.lines: list[str] = []
+        self._listening = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self._listening.wait(START_TIMEOUT) or self._process.poll() is not None:
+            self.close()
+            raise RuntimeError("Prism does not start:\n" + "\n".join(self.lines[-20:]))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(re.sub(r"\x1b\[[0-9;]*m", "", line.rstrip()))
+            if "Prism is listening" in line:
+                self._listening.set()
+        self._listening.set()
+
+    def prove(self, url: str) -> None:
+        """Make sure that Prism notes a request that the document does not allow, and forget it.
+
+        :raises RuntimeError: it does not, so that what it notes of others proves nothing.
+        """
+        httpx.get(url, headers={"Authorization": "Bearer app-emulator"})
+        end = time.monotonic() + 10.0
+        while not self.violations:
+            if time.monotonic() > end:
+                raise RuntimeError("Prism does not note a request that the document does not allow")
+            time.sleep(0.1)
+        self.lines.clear()
+
+    @property
+    def violations(self) -> list[str]:
+        """What the document does not allow, as Prism has put it."""
+        found = [line.partition("Violation:")[2].strip() for line in self.lines if "Violation:" in line]
+        return [line for line in found if not UNDECLARED.search(line)]
+
+    def close(self) -> None:
+        """End it, and what npm has started with it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait(20)
+
+
+@contextlib.contextmanager
+def prism(*arguments: str) -> Iterator[Prism]:
+    """Run a Prism while the context lasts."""
+    running = Prism(*arguments)
+    try:
+        yield running
+    finally:
+        # It writes what it has found a moment after the answer.
+        time.sleep(1.0)
+        running.close()
+
+
+class Clients:
+    """Both clients, and what became of their calls.
+
+    :param url: address of the API.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._settings = ClientSettings("app-emulator", url, retries=RetryPolicy(budget=0.0))
+        self.sent = 0
+        self.refused: collections.Counter[str] = collections.Counter()
+        self.odd: list[str] = []
+
+    def send(self, call: calls.Call[Any]) -> list[Any]:
+        """Send a call with each client, and return the two results, None for an error."""
+        return [self._count(call, self._sync), self._count(call, self._async)]
+
+    def _count(self, call: calls.Call[Any], send: Any) -> Any:
+        self.sent += 1
+        try:
+            return send(call)
+        except BrowserActError as error:
+            self.refused[f"{call.name}, {type(error).__name__}, code {error.code}"] += 1
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            self.odd.append(f"{call.name}: {type(error).__name__}: {error}")
+        return None
+
+    def _sync(self, call: calls.Call[Any]) -> Any:
+        with BrowserActClient(self._settings) as client:
+            return client.send(call)
+
+    def _async(self, call: calls.Call[Any]) -> Any:
+        async def send() -> Any:
+            async with AsyncBrowserActClient(self._settings) as client:
+                return await client.send(call)
+
+        return asyncio.run(send())
+
+
+def pairs(**inputs: str) -> list[dict[str, str]]:
+    """Write inputs as the API takes them."""
+    return [{"name": name, "value": value} for name, value in inputs.items()]
+
+
+def every_call(workflow_id: str, template_id: str, task_id: str) -> list[calls.Call[Any]]:
+    """Return a call of each endpoint, and some more with other arguments."""
+    keyword = pairs(keyword="pens, ink; \u00fc=1")
+    lists = (calls.list_tasks, calls.list_workflows, calls.list_official_workflow_templates)
+    return [
+        calls.run_task(workflow_id, input_parameters=keyword, save_browser_data=True),
+        calls.run_task(workflow_id, input_parameters=keyword, callback_url="https://example.com/a?b=c"),
+        calls.run_task_by_template(template_id, input_parameters=keyword),
+        calls.run_task_by_template(template_id, input_parameters=keyword, region="DE"),
+        calls.get_task_status(task_id),
+        calls.get_task(task_id),
+        *(make(page=page, limit=limit) for make in lists for page, limit in ((1, 1), (2, 3), (9999, 500))),
+        *(calls.list_tasks(status=status, workflow_id=workflow_id, workflow_name="sea") for status in TaskStatus),
+        calls.list_official_workflow_templates(keyword="product"),
+        calls.get_workflow(workflow_id),
+        calls.get_official_workflow_template(template_id),
+        calls.get_region_list(),
+        calls.stop_task(task_id, biz_code=7),
+        calls.resume_task(task_id),
+    ]
+
+
+def through_the_proxy(document: str) -> tuple[Clients, list[str]]:
+    """Let the clients call the emulator through Prism, with runs in every state."""
+    emulator = Emulator(concurrency=1000, speed=20.0)
+    emulator.set_workflow(HUMAN.id, pause_limit=None)
+    with emulator.serve() as running, prism("proxy", document, running.url) as judge:
+        clients = Clients(judge.url)
+        judge.prove(f"{judge.url}/v2/workflow/list-tasks?limit=501")
+        inputs = {
+            SEARCH: pairs(keyword="pens"),
+            EXPORT: pairs(keyword="pens"),
+            DOWNLOAD: pairs(keyword="pens"),
+            FAILING: [],
+            HUMAN: [],
+            LOG_IN: pairs(username="ada", password="x"),
+        }
+        started = []
+        for workflow, given in inputs.items():
+            for created in clients.send(calls.run_task(workflow.id, input_parameters=given, save_browser_data=True)):
+                started.append(created.id)
+                clients.send(calls.get_task(created.id))
+        settled = ("finished", "failed", "paused")
+        emulator.wait_until(lambda: all(task.status in settled for task in emulator.tasks), timeout=60)
+        for task_id in started:
+            clients.send(calls.get_task(task_id))
+            clients.send(calls.get_task_status(task_id))
+        for task_id in started:
+            for call in every_call(SEARCH.id, TEMPLATE_SEARCH.id, task_id):
+                clients.send(call)
+        # What is refused, too.
+        for call in every_call("1", "1", "1"):
+            clients.send(call)
+    return clients, judge.violations
+
+
+def against_the_mock(document: str, *options: str, rounds: int) -> tuple[Clients, list[str]]:
+    """Let the clients call Prism itself."""
+    with prism("mock", document, *options) as judge:
+        clients = Clients(judge.url)
+        for _ in range(rounds):
+            for call in every_call("70", "80", "7"):
+                # The client holds the id against the one that it asked for, which Prism does not know.
+                clients.send(replace(call, read=Task.read) if call.name == "get-task" else call)
+    return clients, judge.violations
+
+
+def main() -> int:
+    """Judge, and print what came of it."""
+    document = os.environ.get("BROWSERACT_OPENAPI")
+    if not document or not Path(document).is_file() or shutil.which("npx") is None:
+        print("Set BROWSERACT_OPENAPI to the vendor's openapi_v2.json, and install Node.js (npx).", file=sys.stderr)
+        return 2
+    failed = False
+    # A random answer often has an item that cannot be read.
+    logging.disable(logging.WARNING)
+    rounds = {
+        "client, Prism, emulator": lambda: through_the_proxy(document),
+        "client, mock (examples)": lambda: against_the_mock(document, rounds=1),
+        "client, mock (random)": lambda: against_the_mock(document, "--dynamic", rounds=ROUNDS),
+    }
+    print(f"{'Round':25} {'Requests':>8} {'Violations':>10} {'Other exceptions':>16}")
+    for name, judge in rounds.items():
+        clients, violations = judge()
+        print(f"{name:25} {clients.sent:8} {len(violations):10} {len(clients.odd):16}", flush=True)
+        for line, count in collections.Counter((*violations, *clients.odd)).most_common(10):
+            print(f"    {count} x {line}")
+        for line, count in clients.refused.most_common():
+            print(f"    refused {count} times: {line}")
+        failed |= bool(violations or clients.odd)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

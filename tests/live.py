@@ -1,0 +1,401 @@
+"""``make live``: ask the real service what its documents do not say, and print the answers as a table.
+
+    BROWSERACT_API_KEY=app-... WORKFLOW_ID=... make live
+
+It runs the workflow once to its end, and starts it twice more to stop it at once; that is what it costs. Whatever ends
+it, what it has started and what is still active is stopped.
+
+``INPUT_PARAMETERS`` is a JSON object with the inputs, ``BROWSERACT_URL`` another address of the API. For the questions
+about callbacks, ``CALLBACK_URL`` is a public address from which requests reach port ``CALLBACK_PORT`` (8765) of this
+machine. ``LIVE_TIMEOUT`` (900) is how many seconds the run may take.
+
+Nothing secret is printed: of texts only the length, of addresses only the host, of ids only the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+
+from airflow_provider_browseract.api.client import DEFAULT_BASE_URL
+
+ENDED = ("finished", "failed", "canceled")
+POLL_INTERVAL = 1.0
+"""Seconds between two polls of the run; short, to see how late its output comes."""
+
+LATE = 20.0
+"""Seconds after its end for which a run is watched for an output that comes late, and a callback for its arrival."""
+
+WIDTH = 100
+"""Columns of the table."""
+
+OPEN = {"status", "code", "msg", "traceId", "error", "default_enabled", "page", "limit", "total_pages", "total_count"}
+"""Fields whose values are shown as they are."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked, and with what.
+
+    :param url: address of the API.
+    :param api_key: the API key.
+    :param workflow_id: a published workflow that has some output.
+    :param inputs: its inputs.
+    :param callback_url: public address that leads to the port below; None to leave callbacks out.
+    :param callback_port: port of this machine.
+    :param timeout: seconds that the run may take.
+    """
+
+    url: str
+    api_key: str = field(repr=False)
+    workflow_id: str
+    inputs: dict[str, str] = field(default_factory=dict, repr=False)
+    callback_url: str | None = None
+    callback_port: int = 8765
+    timeout: float = 900.0
+
+
+@dataclass
+class Live:
+    """A conversation with the API; raw, since the provider's own client would hide what is asked about.
+
+    :param settings: what is asked, and with what.
+    """
+
+    settings: Settings
+    answers: list[tuple[str, str]] = field(default_factory=list)
+    payloads: list[tuple[str, Any]] = field(default_factory=list)
+    active: set[str] = field(default_factory=set)
+    limits: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        key = {"Authorization": f"Bearer {self.settings.api_key}"}
+        self.http = httpx.Client(base_url=self.settings.url, headers=key, timeout=60.0)
+
+    def send(self, method: str, endpoint: str, **request: Any) -> httpx.Response:
+        """Send a request to an endpoint, and keep the headers that are about limits."""
+        response = self.http.request(method, f"/v2/workflow/{endpoint}", **request)
+        self.limits |= {name for name in response.headers if "ratelimit" in name or name == "retry-after"}
+        return response
+
+    def tell(self, question: str, answer: str, payload: Any = None) -> None:
+        """Add an answer to the table, and a payload behind it."""
+        self.answers.append((question, answer))
+        if payload is not None:
+            self.payloads.append((question, payload))
+
+    def start(self, **fields: Any) -> httpx.Response:
+        """Start a run, which is stopped at the end if it is still active then."""
+        pairs = [{"name": name, "value": value} for name, value in self.settings.inputs.items()]
+        body = {"workflow_id": self.settings.workflow_id, "input_parameters": pairs, **fields}
+        response = self.send("POST", "run-task", json=body)
+        task_id = value_of(response, "id")
+        if isinstance(task_id, str):
+            self.active.add(task_id)
+        return response
+
+    def stop(self, task_id: str) -> httpx.Response:
+        """Stop a run."""
+        response = self.send("PUT", "stop-task", params={"task_id": task_id})
+        if response.is_success:
+            self.active.discard(task_id)
+        return response
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Read a run."""
+        response = self.send("GET", "get-task", params={"task_id": task_id})
+        value = json_of(response)
+        return value if isinstance(value, dict) else {}
+
+
+def json_of(response: httpx.Response) -> Any:
+    """Return the body of an answer as a value; as text if it is no JSON, and None if there is none."""
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def value_of(response: httpx.Response, name: str) -> Any:
+    """Return a field of an answer that is an object, also of one that is wrapped."""
+    value = json_of(response)
+    value = value.get("data", value) if isinstance(value, dict) and value.get("data") else value
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def outcome(response: httpx.Response) -> str:
+    """Say how a request was answered: the HTTP status, and BrowserAct's code and words if there are any."""
+    value = json_of(response)
+    if isinstance(value, dict) and "code" in value:
+        return f"HTTP {response.status_code}, code {value['code']}: {value.get('msg')}"
+    kind = "an empty body" if value is None else f"JSON ({type(value).__name__})"
+    return f"HTTP {response.status_code}, {'no JSON' if isinstance(value, str) else kind}"
+
+
+def redacted(value: Any, name: str = "") -> Any:
+    """Return a payload without what may be secret."""
+    if isinstance(value, dict):
+        return {key: redacted(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [redacted(part, name) for part in value[:3]] + ([f"... {len(value) - 3} more"] if len(value) > 3 else [])
+    if not isinstance(value, str) or name in OPEN or not value:
+        return value
+    if re.fullmatch(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?", value):
+        return value
+    parts = urlsplit(value)
+    if parts.scheme in ("http", "https"):
+        query = ", ".join(key for key, _ in parse_qsl(parts.query)) or "none"
+        return f"{parts.scheme}://{parts.hostname}/... (query: {query})"
+    if re.fullmatch(r"\d{6,}", value):
+        return f"...{value[-3:]} ({len(value)} digits)"
+    if name == "input_parameters":
+        return "; ".join(f"{pair.partition('=')[0].strip()}=..." for pair in value.split(";"))
+    return f"(text of {len(value)} characters)"
+
+
+class Receiver:
+    """Receives callbacks, and keeps when they came and what they had.
+
+    :param port: the port to listen at.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.received: list[tuple[float, dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                receiver.received.append((time.time(), dict(self.headers), body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                """Print nothing: the address can be secret."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds, for some seconds at most, and return whether it does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def ask_without_a_run(live: Live) -> None:
+    """Ask what costs nothing."""
+    wrong = {"Authorization": "Bearer app-not-a-key"}
+    live.tell("How is a wrong API key answered?", outcome(live.send("GET", "get-region-list", headers=wrong)))
+    unknown = live.send("GET", "get-task", params={"task_id": "10000000000000001"})
+    live.tell("How is an unknown task answered?", outcome(unknown), json_of(unknown))
+    live.tell("How is a path that does not exist answered?", outcome(live.send("GET", "no-such-endpoint")))
+    live.tell("How is limit=501 answered?", outcome(live.send("GET", "list-tasks", params={"limit": 501})))
+    page = live.send("GET", "list-workflows")
+    live.tell("How many items has a page without limit?", f"limit {value_of(page, 'limit')}")
+    beyond = live.send("GET", "list-workflows", params={"page": 9999, "limit": 500})
+    live.tell("What is a page after the last one?", f"{outcome(beyond)}, items {value_of(beyond, 'items')}")
+    declared = value_of(
+        live.send("GET", "get-workflow", params={"workflow_id": live.settings.workflow_id}), "input_parameters"
+    )
+    live.tell("Which inputs are enabled by default?", str([one.get("default_enabled") for one in declared or []]))
+
+
+def ask_with_a_run(live: Live, receiver: Receiver | None) -> None:
+    """Ask what takes a run to its end, and some that are stopped at once."""
+    callbacks = {} if receiver is None else {"callback_url": live.settings.callback_url}
+    before = datetime.now(timezone.utc)
+    sent = time.monotonic()
+    started = live.start(save_browser_data=True, **callbacks)
+    task_id = value_of(started, "id")
+    if not isinstance(task_id, str):
+        live.tell("What does a start answer?", f"{outcome(started)}. Nothing more can be asked.", json_of(started))
+        return
+    keys = sorted(json_of(started))
+    live.tell(
+        "What does a start with save_browser_data answer?", f"HTTP {started.status_code}, {keys}", json_of(started)
+    )
+    since = before.strftime("%Y-%m-%dT%H:%M:%SZ")
+    ask_beside_the_run(live, value_of(started, "profile_id") or value_of(started, "profileId"))
+    listed = wait_until(lambda: is_listed(live, task_id, since), LATE)
+    seconds = time.monotonic() - sent
+    live.tell(
+        "How soon does list-tasks have it?", f"{seconds:.1f} s after the start at most" if listed else "not in time"
+    )
+    seen, waited = follow(live, task_id)
+    live.tell("Which statuses were seen?", " > ".join(f"{status} ({at:.0f} s)" for status, at in seen.items()))
+    live.tell("What does a run have while it is active?", waited or "It was never seen active.")
+    ended = live.task(task_id)
+    if ended.get("status") not in ENDED:
+        live.tell("What became of the run?", f"It did not end within {live.settings.timeout:g} s and is stopped.")
+        return
+    live.active.discard(task_id)
+    ask_after_the_end(live, task_id, receiver)
+
+
+def is_listed(live: Live, task_id: str, since: str) -> bool:
+    """Return whether the list of tasks has a run."""
+    query = {"created_at_from": since, "limit": 500}
+    return task_id in [one.get("id") for one in value_of(live.send("GET", "list-tasks", params=query), "items") or []]
+
+
+def ask_beside_the_run(live: Live, profile: object) -> None:
+    """Ask what a second run gets while the first is active; whatever starts is stopped at once."""
+    questions: dict[str, dict[str, Any]] = {
+        "How is a second run with the same profile answered?": {"profile_id": profile} if profile else {},
+        "How is an unknown profile_id answered?": {"profile_id": "10000000000000001"},
+    }
+    for question, fields in questions.items():
+        response = live.start(**fields)
+        task_id = value_of(response, "id")
+        stopped = f", then stopped: {outcome(live.stop(task_id))}" if isinstance(task_id, str) else ""
+        live.tell(question, f"{outcome(response)}{stopped}", None if stopped else json_of(response))
+
+
+def follow(live: Live, task_id: str) -> tuple[dict[str, float], str]:
+    """Poll a run until it has ended, and return when each status was seen first, and what it had meanwhile."""
+    began = time.monotonic()
+    seen: dict[str, float] = {}
+    waited = ""
+    while time.monotonic() - began < live.settings.timeout:
+        task = live.task(task_id)
+        status = str(task.get("status"))
+        seen.setdefault(status, time.monotonic() - began)
+        if status in ENDED:
+            break
+        if status not in ("created", "None") and not waited:
+            live.payloads.append(("What does a run have while it is active?", task))
+            waited = "; ".join(
+                f"{name}: {redacted(task[name], name)}" if name in task else f"no {name}"
+                for name in ("output", "finished_at", "live_url_info")
+            )
+        time.sleep(POLL_INTERVAL)
+    return seen, waited
+
+
+def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None) -> None:
+    """Ask what a run has when it has ended, and what can still be done with it."""
+    began = time.monotonic()
+
+    def has_output() -> bool:
+        task = live.task(task_id)
+        output = task.get("output") or {}
+        return bool(output.get("string") or output.get("files") or task.get("download_files"))
+
+    there = wait_until(has_output, LATE)
+    late = time.monotonic() - began
+    live.tell("Is the output there with the status?", f"after {late:.1f} s at most" if there else f"not in {LATE:g} s")
+    task = live.task(task_id)
+    live.tell("What does an ended run have?", ", ".join(sorted(task)), task)
+    live.tell("Is there a live view after the end?", "yes" if task.get("live_url_info") else "no")
+    live.tell(
+        "Are screenshots null?",
+        str(sorted({str(one.get("screenshots_url") is None) for one in task.get("steps") or []})),
+    )
+    live.tell("What do file addresses look like?", str(redacted((task.get("output") or {}).get("files"))))
+    live.tell("How many credits did the run take?", str(task.get("credit")))
+    live.tell("Which inputs does it show?", str(redacted(task.get("input_parameters"), "input_parameters")))
+    live.tell("How is a stop of an ended run answered?", outcome(live.stop(task_id)))
+    live.tell(
+        "How is a resume of an ended run answered?",
+        outcome(live.send("PUT", "resume-task", params={"task_id": task_id})),
+    )
+    if receiver is None:
+        live.tell("What does a callback have?", "not asked: set CALLBACK_URL")
+        return
+    wait_until(lambda: bool(receiver.received), LATE)
+    live.tell("How many callbacks came?", str(len(receiver.received)))
+    for _, headers, body in receiver.received[:1]:
+        with contextlib.suppress(ValueError):
+            live.payloads.append(("What does a callback have?", json.loads(body)))
+        live.tell("What does a callback have?", f"{len(body)} bytes; headers {', '.join(sorted(headers))}")
+
+
+def ask(live: Live) -> None:
+    """Ask everything, and stop what is still active, however it ends."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(live.http.close)
+        receiver = None
+        if live.settings.callback_url is not None:
+            receiver = Receiver(live.settings.callback_port)
+            stack.callback(receiver.close)
+        stack.callback(stop_all, live)
+        ask_without_a_run(live)
+        ask_with_a_run(live, receiver)
+        live.tell("Which headers are about limits?", ", ".join(sorted(live.limits)) or "none were seen")
+
+
+def stop_all(live: Live) -> None:
+    """Stop what was started and is still active."""
+    for task_id in sorted(live.active):
+        with contextlib.suppress(httpx.HTTPError):
+            response = live.stop(task_id)
+            live.tell("How was a run that is still active stopped?", outcome(response))
+
+
+def lines(live: Live) -> Iterator[str]:
+    """Yield the table, then the payloads."""
+    left = max((len(question) for question, _ in live.answers), default=0)
+    for question, answer in live.answers:
+        first, *others = textwrap.wrap(answer, WIDTH - left - 2, break_on_hyphens=False) or ["-"]
+        yield f"{question:{left}}  {first}"
+        yield from (f"{'':{left}}  {other}" for other in others)
+    for question, payload in live.payloads:
+        yield ""
+        yield question
+        yield textwrap.indent(json.dumps(redacted(payload), indent=1, ensure_ascii=False), "  ")
+
+
+def main() -> int:
+    """Ask, and print the answers."""
+    given = {name: os.environ.get(name) for name in ("BROWSERACT_API_KEY", "WORKFLOW_ID")}
+    if not all(given.values()):
+        print("Set BROWSERACT_API_KEY and WORKFLOW_ID. See tests/live.py for what it costs.", file=sys.stderr)
+        return 2
+    inputs = json.loads(os.environ.get("INPUT_PARAMETERS") or "{}")
+    live = Live(
+        Settings(
+            url=os.environ.get("BROWSERACT_URL") or DEFAULT_BASE_URL,
+            api_key=str(given["BROWSERACT_API_KEY"]),
+            workflow_id=str(given["WORKFLOW_ID"]),
+            inputs={name: value if isinstance(value, str) else json.dumps(value) for name, value in inputs.items()},
+            callback_url=os.environ.get("CALLBACK_URL"),
+            callback_port=int(os.environ.get("CALLBACK_PORT") or 8765),
+            timeout=float(os.environ.get("LIVE_TIMEOUT") or 900),
+        )
+    )
+    try:
+        ask(live)
+    finally:
+        print("\n".join(lines(live)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""``make live`` against the emulator: what it finds out, what it stops, and what it does not print."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator
+from tests import live as module
+from tests.live import Live, Settings, ask, lines, redacted
+
+KEY = "app-very-secret-key"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(module, "LATE", 1.0)
+
+
+def answers(emulator: Emulator, **settings: Any) -> tuple[dict[str, str], str]:
+    """Ask an emulator, and return the answers by their questions, and all that is printed."""
+    with emulator.serve() as running:
+        given = {"workflow_id": SEARCH.id, "inputs": {"keyword": "very secret pens"}, **settings}
+        live = Live(Settings(running.url, KEY, **given))
+        ask(live)
+    return dict(live.answers), "\n".join(lines(live))
+
+
+@pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
+def test_questions_are_answered_and_nothing_is_left_running(as_in_the_demos):
+    emulator = Emulator(api_key=KEY, as_in_the_demos=as_in_the_demos)
+    emulator.set_workflow(SEARCH.id, duration=1.0)
+    found, printed = answers(emulator)
+    assert found["How is a wrong API key answered?"] == "HTTP 401, code 401: Invalid authorization"
+    assert found["How is an unknown task answered?"] == "HTTP 400, code 10112: Task is not exist."
+    assert found["How is a path that does not exist answered?"] == "HTTP 404, JSON (dict)"
+    assert "code 99001" in found["How is limit=501 answered?"]
+    assert found["How many items has a page without limit?"] == "limit 1"
+    assert found["Which inputs are enabled by default?"] == "[False, True]"
+    key = "profileId" if as_in_the_demos else "profile_id"
+    assert found["What does a start with save_browser_data answer?"] == f"HTTP 200, ['id', '{key}']"
+    assert "code 10118" in found["How is a second run with the same profile answered?"]
+    assert "code 99001" in found["How is an unknown profile_id answered?"]
+    assert "running" in found["Which statuses were seen?"]
+    assert "finished" in found["Which statuses were seen?"]
+    assert "s after the start" in found["How soon does list-tasks have it?"]
+    active = found["What does a run have while it is active?"]
+    assert ("no finished_at" in active) is not as_in_the_demos
+    assert found["Is there a live view after the end?"] == ("yes" if as_in_the_demos else "no")
+    assert found["Are screenshots null?"] == f"['{as_in_the_demos}']"
+    assert found["Is the output there with the status?"].startswith("after 0.")
+    assert found["How is a stop of an ended run answered?"] == "HTTP 400, code 10121: Task has completed."
+    assert "code 10127" in found["How is a resume of an ended run answered?"]
+    assert found["What does a callback have?"] == "not asked: set CALLBACK_URL"
+    assert found["Which headers are about limits?"] == "none were seen"
+    assert [task.status for task in emulator.tasks] == ["finished"]
+    assert all(secret not in printed for secret in (KEY, "very secret", emulator.tasks[0].id))
+    assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= module.WIDTH
+
+
+def test_second_run_that_a_larger_plan_allows_is_stopped_at_once():
+    emulator = Emulator(api_key=KEY, concurrency=5, stop_ended_is_ok=True)
+    found, _ = answers(emulator)
+    assert found["How is a second run with the same profile answered?"].endswith(
+        "then stopped: HTTP 200, an empty body"
+    )
+    assert found["How is a stop of an ended run answered?"] == "HTTP 200, an empty body"
+    assert [task.status for task in emulator.tasks] == ["finished", "canceled"]
+
+
+def test_late_output_and_a_late_list_are_reported():
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=0.5, listed_after=60.0)
+    assert answers(emulator)[0]["How soon does list-tasks have it?"] == "not in time"
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=0.5, output_after=0.7)
+    found, _ = answers(emulator)
+    assert 0.2 < float(found["Is the output there with the status?"].split()[1]) < 5
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=0.5, output_after=60.0)
+    assert answers(emulator)[0]["Is the output there with the status?"] == "not in 1 s"
+
+
+def test_callback_is_received_and_its_headers_are_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free_port = taken.getsockname()[1]
+    emulator = Emulator(api_key=KEY)
+    found, printed = answers(emulator, callback_url=f"http://127.0.0.1:{free_port}/t0ken", callback_port=free_port)
+    assert found["How many callbacks came?"] == "1"
+    assert "Content-Type" in found["What does a callback have?"]
+    assert "t0ken" not in printed
+
+
+def test_addresses_of_files_are_shown_by_host_and_names_in_the_query():
+    found, _ = answers(Emulator(api_key=KEY), workflow_id=EXPORT.id)
+    assert found["What do file addresses look like?"] == "['http://127.0.0.1/... (query: expires)']"
+
+
+@pytest.mark.parametrize("workflow", [HUMAN, SEARCH], ids=["paused", "endless"])
+def test_run_that_does_not_end_in_time_is_stopped(workflow):
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(workflow.id, duration=60.0, pause_limit=None)
+    inputs = {"keyword": "x"} if workflow is SEARCH else {}
+    found, _ = answers(emulator, workflow_id=workflow.id, inputs=inputs, timeout=1.0)
+    assert found["What became of the run?"] == "It did not end within 1 s and is stopped."
+    assert found["How was a run that is still active stopped?"] == "HTTP 200, an empty body"
+    assert emulator.tasks[0].status == "canceled"
+
+
+def test_start_that_is_refused_ends_the_questions():
+    found, _ = answers(Emulator(api_key=KEY), workflow_id="1")
+    assert "code 10111" in found["What does a start answer?"]
+    assert "How is a stop of an ended run answered?" not in found
+
+
+def test_run_is_stopped_when_a_question_fails(monkeypatch):
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    monkeypatch.setattr(module, "follow", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        answers(emulator)
+    assert emulator.tasks[0].status == "canceled"
+
+
+def test_payloads_are_redacted():
+    payload = {
+        "id": "12345678901234567",
+        "status": "finished",
+        "created_at": "2026-01-02T03:04:05Z",
+        "input_parameters": "user=ada; password=hunter2",
+        "output": {"string": "secret", "files": ["https://files.example/a?Signature=x&Expires=1"] * 5},
+        "credit": 5,
+        "live_url": None,
+    }
+    assert redacted(payload) == {
+        "id": "...567 (17 digits)",
+        "status": "finished",
+        "created_at": "2026-01-02T03:04:05Z",
+        "input_parameters": "user=...; password=...",
+        "output": {
+            "string": "(text of 6 characters)",
+            "files": ["https://files.example/... (query: Signature, Expires)"] * 3 + ["... 2 more"],
+        },
+        "credit": 5,
+        "live_url": None,
+    }
+
+
+def test_command_without_a_key_says_what_to_set(monkeypatch, capsys):
+    monkeypatch.delenv("BROWSERACT_API_KEY", raising=False)
+    assert module.main() == 2
+    assert "Set BROWSERACT_API_KEY and WORKFLOW_ID" in capsys.readouterr().err
+
+
+def test_command_prints_the_table(monkeypatch, capsys):
+    emulator = Emulator(api_key=KEY)
+    with emulator.serve() as running:
+        for name, value in {
+            "BROWSERACT_API_KEY": KEY,
+            "WORKFLOW_ID": SEARCH.id,
+            "INPUT_PARAMETERS": '{"keyword": "pens", "max_items": 2}',
+            "BROWSERACT_URL": running.url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        assert module.main() == 0
+    printed = capsys.readouterr().out
+    assert "How is a wrong API key answered?" in printed
+    assert KEY not in printed
+    assert emulator.tasks[0].inputs == [("keyword", "pens"), ("max_items", "2")]
