@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from tests.benchmarks import files, slots, webhook
+from tests.benchmarks import files, slots, throttled, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -217,6 +217,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "slots": slots.slots,
     "files": files.files,
     "inflated": files.inflated,
+    "throttled": throttled.throttled,
 }
 
 

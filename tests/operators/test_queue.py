@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from airflow_provider_browseract.compat import TaskDeferralError, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.inputs import InputError
@@ -49,6 +49,27 @@ def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferra
     run = search(worker, deferrable=deferrable)
     assert len(run.run()) == 2
     assert [task.status for task in emulator.tasks] == ["finished", "finished"]
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("free_plan", [False, True], ids=["Standard Browser", "full plan in other words"])
+def test_refusal_by_words_delays_the_run_until_a_slot_is_free(worker, emulator, deferrable, free_plan):
+    if free_plan:
+        emulator.concurrency, emulator.refusal = 1, (12345, "Too many concurrent tasks")
+    else:
+        emulator.set_workflow(SEARCH.id, one_at_a_time=True)
+    emulator.next_run(SEARCH.id, duration=0.5)
+    search(worker, wait_for_completion=False).run()
+    assert len(search(worker, deferrable=deferrable).run()) == 2
+    assert [task.status for task in emulator.tasks] == ["finished", "finished"]
+
+
+def test_account_without_credits_fails_the_task_with_the_words_of_browseract(worker, emulator, store):
+    emulator.credits = 0
+    with pytest.raises(AirflowFailException, match="Insufficient credits"):
+        search(worker, store=store).run()
+    assert emulator.tasks == []
+    assert KEY not in store.values
 
 
 @BOTH_WAYS
