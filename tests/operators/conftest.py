@@ -22,6 +22,10 @@ LATE = (0.2, 0.3)
 """The pauses before a run without output is read again, in these tests."""
 
 
+SETTLE = 0.3
+"""Seconds that a start may take to be listed, in these tests."""
+
+
 class FakeTaskInstance:
     """The part of a task instance that the operator uses: XComs, which last over a deferral."""
 
@@ -139,7 +143,7 @@ def worker(monkeypatch):
     monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(late_output, "PAUSES", LATE)
-    monkeypatch.setattr(ledger, "SETTLE", 0.3)
+    monkeypatch.setattr(ledger, "SETTLE", SETTLE)
     monkeypatch.setattr(ledger, "LOOK_PAUSE", 0.1)
     return Worker
 

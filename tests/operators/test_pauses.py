@@ -118,6 +118,13 @@ class TestRequiredAction:
         assert asked(emulator, "resume-task") == 1
         assert "is to go on: ada has chosen Resume" in "".join(capfd.readouterr())
 
+    @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+    def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
+        emulator.set_workflow(HUMAN.id, pausing_for=0.3, resume_after=0.2)
+        run = worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable)
+        assert run.run() == CONFIRMED
+        assert asked(emulator, "resume-task") == 1
+
     def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)

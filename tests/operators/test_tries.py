@@ -15,7 +15,7 @@ from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
-from tests.operators.conftest import asked
+from tests.operators.conftest import SETTLE, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -350,6 +350,12 @@ class TestLostStartResponse:
         assert len(attempt.run()) == 2
         assert len(emulator.tasks) == 1
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
+
+    def test_run_that_is_listed_late_is_found_before_the_start_is_sent_again(self, tries, emulator):
+        emulator.set_workflow(SEARCH.id, listed_after=SETTLE - 0.05)
+        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        assert len(tries().run()) == 2
+        assert len(emulator.tasks) == 1
 
     @pytest.mark.parametrize(
         "fault",
