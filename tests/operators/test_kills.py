@@ -162,7 +162,19 @@ class TestUnexpectedSigterm:
         airflow.state = "deferred"
         operator.on_kill()
         assert emulator.tasks[0].status == "running"
-        assert "The run keeps running, and the triggerer waits for it (" in "".join(capfd.readouterr())
+        said = "".join(capfd.readouterr())
+        task_id = emulator.tasks[0].id
+        assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in said
+        assert "The run keeps running, and the triggerer waits for it (" in said
+
+    def test_question_to_an_airflow_that_does_not_answer_holds_no_process(self, tries, killed, airflow):
+        answering = threading.Event()
+        try:
+            killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
+            [asking] = [thread for thread in threading.enumerate() if "(ask)" in thread.name]
+            assert asking.daemon
+        finally:
+            answering.set()
 
     @pytest.mark.parametrize(
         "arguments",

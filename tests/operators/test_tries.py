@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -205,9 +206,12 @@ class TestAfterAirflowError:
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
-        del attempt.ti.xcoms["task_id"]
-        with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Look at the newest tasks"):
-            attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+        before = asked(emulator, "get-task")
+        for found in (None, ["7", "8"]):
+            attempt.ti.xcoms["task_id"] = found
+            with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Look at the newest tasks"):
+                attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+        assert asked(emulator, "get-task") == before
 
     def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
@@ -215,9 +219,34 @@ class TestAfterAirflowError:
         attempt.ti.max_tries = 1
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
-        with pytest.raises(RunLostError, match="the next try reattaches to it"):
+        with pytest.raises(RunLostError) as lost:
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
-        assert emulator.tasks[0].status == "running"
+        task = emulator.tasks[0]
+        assert str(lost.value).startswith(f"BrowserAct task {task.id} was given up: the trigger cannot be understood:")
+        assert ".." not in str(lost.value)
+        assert "the next try reattaches to it" in str(lost.value)
+        assert task.status == "running"
+
+    @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
+    def test_retry_policy_decides_about_the_error_what_becomes_of_a_run_that_is_given_up(
+        self, tries, emulator, action, status
+    ):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        seen = []
+
+        def evaluate(exception, **_):
+            seen.append(exception)
+            return SimpleNamespace(action=SimpleNamespace(value=action))
+
+        attempt = tries(deferrable=True)
+        attempt.ti.max_tries = 1
+        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        with pytest.raises(TaskDeferred):
+            attempt.operator().execute(attempt.context)
+        with pytest.raises(RunLostError):
+            attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
+        assert isinstance(seen[-1], RunLostError)
+        assert emulator.tasks[0].status == status
 
 
 class TestFailedReattach:
