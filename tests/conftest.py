@@ -35,7 +35,9 @@ OTHER_AIRFLOWS = ("before Airflow 3.3", "from Airflow 3.3 on")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--as-in-the-demos", action="store_true", help="let emulators answer oddly in the ways of the vendor's examples"
+        "--as-in-the-demos",
+        action="store_true",
+        help="let emulators respond with the irregularities of the vendor's examples",
     )
     parser.addoption("--answers", type=int, default=100, help="mutated answers of each endpoint (default: %(default)s)")
 

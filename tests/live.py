@@ -2,8 +2,8 @@
 
     BROWSERACT_API_KEY=app-... WORKFLOW_ID=... make live
 
-It runs the workflow once to its end, and starts it twice more to stop it at once; that is what it costs. Whatever ends
-it, what it has started and what is still active is stopped.
+It runs the workflow once to its end, and starts it twice more to stop it at once; that is what it costs. However it
+ends, it stops every run that it started and that is still active.
 
 ``INPUT_PARAMETERS`` is a JSON object with the inputs, ``BROWSERACT_URL`` another address of the API. For the questions
 about callbacks, ``CALLBACK_URL`` is a public address from which requests reach port ``CALLBACK_PORT`` (8765) of this

@@ -21,7 +21,7 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
     """
     yield f"BrowserAct emulator at {running.url}"
     yield ""
-    yield f"Runs at once: {running.emulator.concurrency}, as with a plan of that size (--concurrency)"
+    yield f"Concurrent runs allowed: {running.emulator.concurrency} (change with --concurrency)"
     yield f"Where it differs from BrowserAct: {running.url}/"
     yield ""
     yield "The Airflow connection to it, as an environment variable:"
@@ -56,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--concurrency",
         type=int,
         default=1,
-        help="runs that the plan allows at once (default: %(default)s, as the free plan; paid plans allow up to 20)",
+        help="number of concurrent runs allowed (default: %(default)s, as on the free plan; paid plans allow up to 20)",
     )
     parser.add_argument("--speed", type=float, default=1.0, help="2 halves all durations (default: %(default)s)")
     parser.add_argument(
         "--public-callbacks-only", action="store_true", help="refuse private callback addresses, as BrowserAct does"
     )
     parser.add_argument(
-        "--as-in-the-demos", action="store_true", help="answer oddly in the ways of the vendor's examples"
+        "--as-in-the-demos", action="store_true", help="respond with the irregularities of the vendor's examples"
     )
     options = parser.parse_args(arguments)
     try:

@@ -16,15 +16,15 @@ STRICTER = (
 """Where a DAG that works on BrowserAct may fail here."""
 
 KINDER = (
-    "Callback addresses may be private, unless the emulator was told otherwise (--public-callbacks-only).",
+    "Callback addresses may be private, unless the emulator is set to refuse them (--public-callbacks-only).",
     "Runs start at once and take seconds. BrowserAct needs seconds to minutes, and ends a run after 7 hours.",
     "Any number of runs of one workflow may be active, unless the workflow has one_at_a_time (a Standard Browser).",
     "Output, files and list entries appear at once, unless the workflow has output_after or listed_after.",
     "Each step costs 5 credits when it begins. BrowserAct may add them at the end, and charges for proxies.",
     "Bodies, files and the number of files have no limit. BrowserAct allows files of 50 MB and 100 files a run.",
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",
-    "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. Codes and "
-    "words are made up.",
+    "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. The "
+    "codes and messages here are invented.",
     "Only API v2 is served.",
 )
 """Where a DAG that works here may fail on BrowserAct."""

@@ -204,7 +204,7 @@ def _start_page(emulator: Emulator) -> str:
             title: [f"{one.id} {one.name}: {one.description}" for one in of.values()] for title, of in catalogue.items()
         },
         "Stricter than BrowserAct, or than its documents": STRICTER,
-        "Kinder than BrowserAct": KINDER,
+        "More lenient than BrowserAct": KINDER,
     }
     sections = "".join(
         f"<h2>{escape(title)}</h2><ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
@@ -212,7 +212,7 @@ def _start_page(emulator: Emulator) -> str:
     )
     return _html(
         "BrowserAct emulator",
-        f"<p>It answers BrowserAct's API v2 and runs {emulator.concurrency} tasks at once at most.</p>{sections}",
+        f"<p>It serves BrowserAct's API v2 and runs at most {emulator.concurrency} tasks at once.</p>{sections}",
     )
 
 

@@ -61,7 +61,7 @@ EXTRA_FIELDS = (
     ExtraField(
         "files_timeout",
         "Files timeout",
-        "Seconds to wait, after the end of a run, for files that BrowserAct still prepares. Default: 1800.",
+        "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
     ),
     ExtraField(
         "max_file_size", "Largest file", "Bytes of each file of a run at most. Default: 52428800 (50 MiB).", "bytes"

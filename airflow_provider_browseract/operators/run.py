@@ -117,8 +117,8 @@ class RunOperator(WaitingOperator):
         a callback is expected.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
         Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
-    :param start_timeout: seconds, or a ``timedelta``, that the run may have the status ``created``, from its start.
-        Then it is stopped and the Airflow task fails. Default: no limit but ``timeout``.
+    :param start_timeout: seconds, or a ``timedelta``, that the run may stay in the status ``created``, from its start.
+        After that, the run is stopped and the Airflow task fails. Default: no separate limit; only ``timeout`` applies.
     :param queue_timeout: seconds, or a ``timedelta``, to wait for room where BrowserAct takes no further run. Default:
         as ``timeout``.
     :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
@@ -140,9 +140,9 @@ class RunOperator(WaitingOperator):
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends that, or when its process receives SIGTERM and no later try can reattach to
         the run. When ``False``, the run keeps running and using credits.
-    :param cancel_on_timeout: stop the run when its time is over, when it did not start within ``start_timeout``, or
-        when its status cannot be learned any more and no later try can reattach to it. When ``False``, the run keeps
-        running and using credits.
+    :param cancel_on_timeout: stop the run when its time is over, when it still has the status ``created`` after
+        ``start_timeout``, or when its status can no longer be read and no later try can reattach to it. When ``False``,
+        the run keeps running and using credits.
     :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
         run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
         ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),

@@ -562,9 +562,11 @@ class WaitingOperator(BaseOperator):
         if end is End.NOT_STARTED:
             limit = read_seconds("start_timeout", self.start_timeout)
             raise RunTimedOutError(
-                f"BrowserAct task {browseract_task_id} still has the status created after {limit:g} seconds.\n"
+                f"BrowserAct task {browseract_task_id} still has the status 'created' after start_timeout={limit:g} "
+                "seconds.\n"
                 f"{self._stop(browseract_task_id, wanted=self.cancel_on_timeout, unwanted='cancel_on_timeout')}\n"
-                "See in the BrowserAct dashboard whether runs start at all. Raise start_timeout if they start late."
+                "Check in the BrowserAct dashboard whether runs leave this status at all. Raise start_timeout if they "
+                "need longer."
             )
         if end is End.PAUSED:
             raise RunPausedError(

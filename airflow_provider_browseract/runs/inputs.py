@@ -324,7 +324,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
         raise InputError(f"{argument} has {len(url)} characters. BrowserAct takes at most {URL_LENGTH}.")
     if odd := next((char for char in url if not " " <= char <= "~"), None):
         raise InputError(
-            f"{argument} has the character {odd!a}, which an address cannot have. Write it percent-encoded "
+            f"{argument} contains the character {odd!a}, which is not allowed in a URL. Write it percent-encoded "
             f"({quote(odd, errors='replace')}) or, in the host name, in the ASCII form of the name (xn--...)."
         )
     try:

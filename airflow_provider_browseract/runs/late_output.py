@@ -34,8 +34,8 @@ def read_late_output(task: Task) -> Steps:
             break
         if not waited:
             yield Say(
-                f"BrowserAct task {task.id} has finished without output or files. They can come later than the status, "
-                f"so the run is read again for {sum(PAUSES):g} seconds."
+                f"BrowserAct task {task.id} has finished without output or files. They can become available after the "
+                f"status, so the run is read again for up to {sum(PAUSES):g} seconds."
             )
         yield Sleep(pause)
         waited += pause
@@ -46,7 +46,7 @@ def read_late_output(task: Task) -> Steps:
     if waited and _lacks_output(task):
         yield Say(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
     elif waited:
-        yield Say(f"The output of BrowserAct task {task.id} came at most {waited:g} seconds after its status.")
+        yield Say(f"The output of BrowserAct task {task.id} became available within {waited:g} seconds of the status.")
     return task
 
 

@@ -547,7 +547,7 @@ def _read_source(entry: Entry, since: datetime, until: datetime) -> Generator[St
             # The run of a template belongs to a workflow of which only the name is known.
             named, _ = yield from _list_tasks(workflow_name=source.name, created_at_from=since, created_at_to=until)
     except BrowserActError as error:
-        yield Say(f"What {entry.workflow_id} declares cannot be read: {error.brief}", logging.WARNING)
+        yield Say(f"The details of {entry.workflow_id} cannot be read: {error.brief}", logging.WARNING)
         return _Source()
     defaults = tuple(one.name for one in source.input_parameters if one.default_enabled is True)
     return _Source(defaults, frozenset(task.id for task in named))

@@ -116,8 +116,8 @@ def pending_line(task: Task) -> str | None:
     if not pending:
         return None
     return (
-        f"BrowserAct still prepares {pending} of the run's files, which are not returned. Set output_path to wait for "
-        "them and write them to object storage."
+        f"BrowserAct is still preparing {pending} of the run's files, so they are not returned. Set output_path to wait "
+        "for them and write them to object storage."
     )
 
 

@@ -148,7 +148,7 @@ class TestOutputFormat:
         emulator.set_workflow(DOWNLOAD.id, downloads=files)
         [url] = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS).run()["files"]
         assert "/a.csv" in url
-        assert "still prepares 1 of the run's files" in "".join(capfd.readouterr())
+        assert "still preparing 1 of the run's files" in "".join(capfd.readouterr())
 
     def test_empty_output_fails_the_task_instance_if_json_is_expected(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")

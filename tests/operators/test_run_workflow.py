@@ -319,7 +319,7 @@ class TestUnsuccessfulRun:
         emulator.set_workflow(ORDERS.id, queued=60.0)
         with pytest.raises(
             RunTimedOutError,
-            match=r"still has the status created after 0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout",
+            match=r"status 'created' after start_timeout=0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout",
         ):
             worker(workflow_id=ORDERS.id, start_timeout=0.4, poll_interval=30, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"

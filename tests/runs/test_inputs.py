@@ -177,7 +177,9 @@ class TestCallbackUrls:
     def test_callback_url_that_is_not_printable_ascii_is_refused_with_the_encoded_character(
         self, url, character, encoded
     ):
-        with pytest.raises(InputError, match=rf"callback_url has the character {character}.*\({encoded}\)") as caught:
+        with pytest.raises(
+            InputError, match=rf"callback_url contains the character {character}.*\({encoded}\)"
+        ) as caught:
             check_callback_url("callback_url", url, api_base_url=API)
         assert "t0ken" not in str(caught.value)
 

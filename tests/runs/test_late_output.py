@@ -63,9 +63,9 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(output):
     assert task is WITH_TEXT
     assert slept == list(PAUSES[:2])
     assert [line.text for line in said] == [
-        "BrowserAct task 7 has finished without output or files. They can come later than the status, so the run is "
-        "read again for 20 seconds.",
-        "The output of BrowserAct task 7 came at most 7 seconds after its status.",
+        "BrowserAct task 7 has finished without output or files. They can become available after the status, so the "
+        "run is read again for up to 20 seconds.",
+        "The output of BrowserAct task 7 became available within 7 seconds of the status.",
     ]
 
 

@@ -769,7 +769,7 @@ class TestAStart:
         played = play(None, AnswerLostError("lost"), *looks, DOWN, wants=wanted(kind=kind))
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
-        assert played.said[-1].startswith("What 70 declares cannot be read: down")
+        assert played.said[-1].startswith("The details of 70 cannot be read: down")
 
     def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
