@@ -76,8 +76,8 @@ class ClientSettings:
     :param retries: how a call is tried again.
     :param user_agent: who is calling.
     :param connection: id of the Airflow connection that the settings come from, for error messages.
-    :param files_timeout: seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default:
-        30 minutes, after which BrowserAct prepares none any more.
+    :param files_timeout: seconds to wait, after the end of a run, for files that BrowserAct is still preparing.
+        Default: 30 minutes, after which BrowserAct prepares none any more.
     :param max_file_size: bytes of a file of a run at most. Default: 50 MiB, BrowserAct's own limit.
     :param max_run_size: bytes of all files of a run at most. Default: 100 files of that size, its limit, too.
     """

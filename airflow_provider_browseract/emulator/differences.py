@@ -12,6 +12,7 @@ STRICTER = (
     "Times have whole seconds, also when list-tasks compares them.",
     "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
     "A path that does not exist is answered without BrowserAct's error envelope.",
+    "A wrong API key is answered with HTTP 401. The vendor's document declares 200, 400 and 500 only.",
 )
 """Where a DAG that works on BrowserAct may fail here."""
 

@@ -299,8 +299,9 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
         if "refusal" in given:
             code, message = given["refusal"]
             given["refusal"] = (int(code), str(message))
-        for name, value in given.items():
-            setattr(emulator, name, value)
+        # First what can be refused, so that nothing is changed then.
+        for name in sorted(given, key=lambda name: name != "concurrency"):
+            setattr(emulator, name, given[name])
         return {}
 
     @control("POST", "faults")

@@ -36,6 +36,7 @@ from airflow_provider_browseract.hooks.fetching import (
     chunks_of,
     no_addresses_in_debug_logs,
 )
+from airflow_provider_browseract.hooks.following import sleep
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,
@@ -44,6 +45,7 @@ from airflow_provider_browseract.runs.outputs import (
     RunFile,
     files_of,
     format_of,
+    has_files,
     media_type_of,
     safe_name,
 )
@@ -51,7 +53,7 @@ from airflow_provider_browseract.runs.report import facts
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings
-    from airflow_provider_browseract.api.models import Output, Task
+    from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.following import Log
 
 BLOCK = 5 * 1024 * 1024
@@ -190,12 +192,19 @@ class ResultStore:
                 f"({type(error).__name__}: {error})."
             ) from error
 
-    def save(self, task: Task, output_format: OutputFormat, read_again: Callable[[], Task]) -> Results:
+    def save(
+        self,
+        task: Task,
+        output_format: OutputFormat,
+        read_again: Callable[[], Task],
+        check: Callable[[], None] = lambda: None,
+    ) -> Results:
         """Write a finished run's text, files and facts.
 
         :param task: the task as ``get-task`` answers it.
         :param output_format: what its text is declared to be.
         :param read_again: reads the task anew, for links that have expired and files that were not ready.
+        :param check: called while files in preparation are waited for; what it raises ends that.
         :returns: what was kept and what was not.
         :raises StorageError: the store does not take even the text or the facts.
         """
@@ -207,9 +216,9 @@ class ResultStore:
             # Made here, and not by several threads at once.
             self._fs  # noqa: B018
             self._make_folder(folder)
-            self._save_text(task.output, output_format, folder, results)
+            self._save_text(task, output_format, folder, results)
             self._sources = self._read_sources(f"{folder}/task.json")
-        outcomes = self._save_files(task, folder, results, read_again)
+        outcomes = self._save_files(task, folder, results, read_again, check)
         results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
@@ -243,9 +252,9 @@ class ResultStore:
     def _kept(self, name: str, size: int, results: Results) -> Kept:
         return Kept(name, f"{results.path}/{name}", size, media_type_of(name))
 
-    def _save_text(self, output: Output | None, output_format: OutputFormat, folder: str, results: Results) -> None:
-        text = output.string if output else None
-        if not text and (output_format in (OutputFormat.AUTO, OutputFormat.TEXT) or (output and output.files)):
+    def _save_text(self, task: Task, output_format: OutputFormat, folder: str, results: Results) -> None:
+        text = task.output.string if task.output else None
+        if not text and (output_format in (OutputFormat.AUTO, OutputFormat.TEXT) or has_files(task)):
             return
         found = OutputFormat.TEXT
         try:
@@ -261,7 +270,12 @@ class ResultStore:
         results.output = self._kept(name, len(content), results)
 
     def _save_files(
-        self, task: Task, folder: str, results: Results, read_again: Callable[[], Task]
+        self,
+        task: Task,
+        folder: str,
+        results: Results,
+        read_again: Callable[[], Task],
+        check: Callable[[], None],
     ) -> dict[str, Kept | FileError]:
         """Fetch what is ready, then what becomes ready within a while, and once more what has expired."""
         files = files_of(task)
@@ -285,7 +299,7 @@ class ResultStore:
             else:
                 self._log.log(logging.INFO, "BrowserAct still prepares %d of %d files. Waiting.", pending, len(files))
                 # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
-                time.sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())))
+                sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
                 files = files_of(read_again())
             except BrowserActError as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.results import Results, ResultStore
 
 
+class _KilledError(Exception):
+    """The process is being ended while something is waited for."""
+
+
 class Conclusion:
     """What an Airflow task makes of its run that has ended.
 
@@ -49,6 +56,7 @@ class Conclusion:
     :param another_try_reads_it: whether a later try takes the result of this run, and pays for no other.
     :param advice: how to have the run read anew, for those who mend something first.
     :param log: the task's log.
+    :param killed: returns whether the process is being ended, so that nothing is waited for any more.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Conclusion:
         another_try_reads_it: bool,
         advice: str,
         log: Log,
+        killed: Callable[[], bool] = lambda: False,
     ) -> None:
         self.task = task
         self.results: Results | None = None
@@ -74,6 +83,7 @@ class Conclusion:
         self._another_try_reads_it = another_try_reads_it
         self._advice = advice
         self._log = log
+        self._killed = killed
 
     def draw(self) -> Any:
         """Give the result of the run, and see to it that metrics and assets tell of it.
@@ -84,11 +94,16 @@ class Conclusion:
         :raises ResultError: it finished, its results could not be written, and the next try can.
         :raises AirflowFailException: it finished, and no retry can bring its results where they belong.
         """
-        self.task = follow(read_late_output(self.task), self._hook.client, self._log)
-        self._tell()
         try:
+            try:
+                with self._paid_once("reading"):
+                    self.task = self._read_late_output()
+            finally:
+                self._tell()
             check_finished(self.task)
-            result = self._bring_home()
+            with self._paid_once("writing"):
+                store = open_store(self._output_path, self._hook, self._log)
+                result = self._read() if store is None else self._keep(store)
         except ResultError:
             # The next try comes to the same end.
             raise
@@ -99,18 +114,33 @@ class Conclusion:
         self._tell_assets()
         return result
 
-    def _bring_home(self) -> Any:
-        """Read or write the output, and let nothing that goes wrong with it pay for another run."""
+    @contextmanager
+    def _paid_once(self, what: str) -> Iterator[None]:
+        """Let nothing that goes wrong with the output pay for another run.
+
+        :param what: what is done with the output.
+        """
         try:
-            store = open_store(self._output_path, self._hook, self._log)
-            return self._read() if store is None else self._keep(store)
+            yield
         except (RunError, AirflowFailException):
             raise
         except AirflowTaskTimeout:
-            raise self._not_kept("execution_timeout ended the writing of its results") from None
+            raise self._not_kept(f"execution_timeout ended the {what} of its results") from None
         except Exception as error:  # noqa: BLE001 - it becomes one that says what becomes of the results
             lost = self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}")
             raise lost.with_traceback(error.__traceback__) from None
+
+    def _read_late_output(self) -> Task:
+        """Read the run again if its output may come late; a process that is being ended takes what there is."""
+        try:
+            steps = read_late_output(self.task, time.time())
+            return follow(steps, self._hook.client, self._log, check=self._check)
+        except _KilledError:
+            return self.task
+
+    def _check(self) -> None:
+        if self._killed():
+            raise _KilledError
 
     def _tell(self) -> None:
         for line in end_lines(self.task):
@@ -155,7 +185,10 @@ class Conclusion:
         from airflow_provider_browseract.hooks.results import StorageError
 
         try:
-            results = self.results = store.save(self.task, self._format, lambda: self._hook.get_task(self.task.id))
+            read_again = partial(self._hook.get_task, self.task.id)
+            results = self.results = store.save(self.task, self._format, read_again, self._check)
+        except _KilledError:
+            raise self._not_kept("its process was ended while BrowserAct was still preparing files") from None
         except (StorageError, BrowserActError) as error:
             raise self._not_kept(f"its results could not be written: {error}") from None
         kept = [*([results.output] if results.output else []), *results.files]

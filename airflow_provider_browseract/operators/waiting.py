@@ -540,6 +540,7 @@ class WaitingOperator(BaseOperator):
             another_try_reads_it=self._tries is not None and self._tries.remembered,
             advice="On Airflow 3.3 clearing the task reads the same run anew; reattach=False makes that a new run.",
             log=self.log,
+            killed=lambda: self._killed,
         )
         return self._conclusion.draw()
 

@@ -322,7 +322,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
         raise InputError(f"{argument} is of type {type(url).__name__}. Give an address that begins with https://.")
     if len(url) > URL_LENGTH:
         raise InputError(f"{argument} has {len(url)} characters. BrowserAct takes at most {URL_LENGTH}.")
-    if odd := next((char for char in url if not " " <= char <= "~"), None):
+    if odd := next((char for char in url if not "!" <= char <= "~"), None):
         raise InputError(
             f"{argument} contains the character {odd!a}, which is not allowed in a URL. Write it percent-encoded "
             f"({quote(odd, errors='replace')}) or, in the host name, in the ASCII form of the name (xn--...)."
@@ -332,7 +332,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or any(char.isspace() for char in url):
+    if parts.scheme not in ("http", "https") or not host:
         raise InputError(f"{argument} is not an http or https address. Give one like https://example.com/path.")
     if is_private(host) and not is_private(urlsplit(api_base_url).hostname or ""):
         raise InputError(

@@ -13,45 +13,53 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs.outputs import has_files
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 PAUSES = (2.0, 5.0, 13.0)
 """Seconds before each further read of a finished run without output."""
 
+LATEST = 60.0
+"""Seconds after the end of a run from which on its output is not late any more, but missing."""
+
 Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, Task]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
 
 
-def read_late_output(task: Task) -> Steps:
+def read_late_output(task: Task, now: float) -> Steps:
     """Read a finished run again while it has steps and neither output nor files (``get-task``).
 
     :param task: the run as the API showed it.
-    :returns: the run as the API showed it last. It is without output if there still was none after :data:`PAUSES`.
+    :param now: the moment, in seconds since the epoch. A run that ended more than :data:`LATEST` seconds
+        before is not read again.
+    :returns: the run as the API showed it last. It is without output if it still had none after :data:`PAUSES`.
+    :raises BrowserActError: the run without output could not be read at last, so that nothing is known of its output.
     """
+    if not _lacks_output(task) or (task.finished_at and task.finished_at.timestamp() < now - LATEST):
+        return task
+    yield Say(
+        f"BrowserAct task {task.id} has finished without output or files. They can become available after the status, "
+        f"so the run is read again for up to {sum(PAUSES):g} seconds."
+    )
     waited = 0.0
     for pause in PAUSES:
-        if not _lacks_output(task):
-            break
-        if not waited:
-            yield Say(
-                f"BrowserAct task {task.id} has finished without output or files. They can become available after the "
-                f"status, so the run is read again for up to {sum(PAUSES):g} seconds."
-            )
         yield Sleep(pause)
         waited += pause
         try:
             task = yield calls.get_task(task.id)
         except BrowserActError as error:
+            if pause == PAUSES[-1]:
+                raise
             yield Say(f"BrowserAct task {task.id} could not be read again: {error.brief}", logging.WARNING)
-    if waited and _lacks_output(task):
-        yield Say(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
-    elif waited:
-        yield Say(f"The output of BrowserAct task {task.id} became available within {waited:g} seconds of the status.")
+            continue
+        if not _lacks_output(task):
+            yield Say(f"The output of BrowserAct task {task.id} became available within {waited:g} seconds.")
+            return task
+    yield Say(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
     return task
 
 
 def _lacks_output(task: Task) -> bool:
     """Return whether a run has finished and did something, but has nothing to show for it."""
-    output = task.output
-    has_output = output is not None and bool(output.string or output.files)
-    return task.status is TaskStatus.FINISHED and bool(task.steps) and not (has_output or task.download_files)
+    has_text = task.output is not None and bool(task.output.string)
+    return task.status is TaskStatus.FINISHED and bool(task.steps) and not (has_text or has_files(task))

@@ -29,6 +29,7 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import (
     CreatedTask,
+    InputParameter,
     Page,
     Task,
     TaskStatus,
@@ -465,15 +466,14 @@ def _look_up(
         if clock() >= look_until:
             break
         yield Sleep(min(LOOK_PAUSE, look_until - clock()))
-    taken: Collection[str] = yield AskClaimed()
-    found = yield from _dated(
-        [task for task in found if task.id not in taken and _match(task, entry, wanted, until) is not False]
-    )
+    found = yield from _dated([task for task in found if _match(task, entry, wanted, until) is not False])
     matches = {task.id: _match(task, entry, wanted, until) for task in found}
     if wanted is not None and None in matches.values():
         source = yield from _read_source(entry, since, until)
         matches = {task.id: _match(task, entry, wanted, until, source) for task in found}
-    possible = [task for task in found if matches[task.id] is not False]
+    # Last, since others may have come to know of their runs meanwhile.
+    taken: Collection[str] = yield AskClaimed()
+    possible = [task for task in found if task.id not in taken and matches[task.id] is not False]
     if not possible and skipped and on_orphan is not OnOrphan.START:
         raise RunStartUnknownError(
             "It is not known whether BrowserAct started a run: the list of its tasks has one that cannot be read "
@@ -529,11 +529,11 @@ def _dated(tasks: Sequence[Task]) -> Generator[Step, Any, list[Task]]:
 class _Source:
     """What is known of a workflow or template beside its id.
 
-    :param defaults: the names of the inputs that it takes from its own defaults where none are given.
-    :param task_ids: of a template, the tasks that are listed under its name.
+    :param declared: its inputs.
+    :param task_ids: of a template, the tasks that are listed under its name and belong to no workflow of the account.
     """
 
-    defaults: tuple[str, ...] = ()
+    declared: tuple[InputParameter, ...] = ()
     task_ids: frozenset[str] = frozenset()
 
 
@@ -543,14 +543,27 @@ def _read_source(entry: Entry, since: datetime, until: datetime) -> Generator[St
     try:
         source: Workflow | Template = yield read(entry.workflow_id)
         named: list[Task] = []
+        own: set[str] = set()
         if entry.is_template and source.name:
-            # The run of a template belongs to a workflow of which only the name is known.
+            # The run of a template belongs to a workflow of which only the name is known. A workflow of the account may
+            # have the same name.
             named, _ = yield from _list_tasks(workflow_name=source.name, created_at_from=since, created_at_to=until)
+            own = yield from _own_workflows()
     except BrowserActError as error:
         yield Say(f"The details of {entry.workflow_id} cannot be read: {error.brief}", logging.WARNING)
         return _Source()
-    defaults = tuple(one.name for one in source.input_parameters if one.default_enabled is True)
-    return _Source(defaults, frozenset(task.id for task in named))
+    ids = frozenset(task.id for task in named if task.workflow_id is not None and task.workflow_id not in own)
+    return _Source(source.input_parameters, ids)
+
+
+def _own_workflows() -> Generator[Step, Any, set[str]]:
+    """Return the ids of the account's workflows."""
+    pages = calls.Pages(calls.list_workflows())
+    found: set[str] = set()
+    while pages.call is not None:
+        page: Page[Workflow] = yield pages.call
+        found |= {workflow.id for workflow in pages.take(page)}
+    return found
 
 
 def _moment(seconds: float) -> datetime:
@@ -571,7 +584,7 @@ def _match(
         return False
     if wanted is None:
         return None
-    inputs = inputs_match(task.input_parameters or "", wanted.inputs, source.defaults)
+    inputs = inputs_match(task.input_parameters or "", wanted.inputs, source.declared)
     if inputs is False or (wanted.profile_id and task.profile_id not in (None, wanted.profile_id)):
         return False
     # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
@@ -582,20 +595,24 @@ def _match(
     return inputs if sure and (not wanted.profile_id or task.profile_id is not None) else None
 
 
-def inputs_match(text: str, inputs: Sequence[Mapping[str, str]], defaults: Sequence[str] = ()) -> bool | None:
+def inputs_match(
+    text: str, inputs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter] = ()
+) -> bool | None:
     """Return whether a task was started with some inputs.
 
     :param text: the inputs as the API shows them, ``key=value; key=value``, in any order.
     :param inputs: the inputs as they were sent, as name/value pairs.
-    :param defaults: names of inputs that BrowserAct may have added, with whatever value, where they were not sent.
-    :returns: True if it has all of them and no others, False if it has one with another value, None if it cannot be
-        known.
+    :param declared: the inputs that the workflow or template declares. Those that are enabled by default may be there
+        with whatever value although they were not sent: which value is the default, the API does not say.
+    :returns: True if it has all of them and none that was not sent and has no default, False if it has one with another
+        value, None if it cannot be known.
     """
     told = _without_spaces(text)
     pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
-    sent = {pair["name"] for pair in inputs}
-    added = [f"{_without_spaces(name)}=" for name in defaults if name not in sent]
-    if any(True for _ in _consumed(told, pieces, added)):
+    sent = [pair["name"] for pair in inputs]
+    names = {name: f"{_without_spaces(name)}=" for name in (*sent, *(one.name for one in declared))}
+    added = [names[one.name] for one in declared if one.default_enabled is True and one.name not in sent]
+    if any(True for _ in _consumed(told, pieces, added, tuple(names.values()))):
         return True
     # What was hidden or cut short cannot be told from another value.
     if any(sign in told and not any(sign in piece for piece in pieces) for sign in ("*", "...", "\u2026")):
@@ -616,10 +633,11 @@ def _without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-def _consumed(text: str, pieces: list[str], added: list[str]) -> Iterator[None]:
+def _consumed(text: str, pieces: list[str], added: list[str], names: Sequence[str]) -> Iterator[None]:
     """Yield for each way in which a text is made of all the pieces; values may contain what separates them.
 
     :param added: how pieces begin that may be there as well, with any value.
+    :param names: how the pieces of all known inputs begin. Such a value ends before the next of them.
     """
     if not pieces and not text:
         yield
@@ -629,7 +647,9 @@ def _consumed(text: str, pieces: list[str], added: list[str]) -> Iterator[None]:
         rest = text[len(piece) :]
         others = pieces[:index] + pieces[index + 1 :]
         if not rest or rest.startswith(";"):
-            yield from _consumed(rest[1:], others, added)
-    if text.startswith(tuple(added)):
-        for end in (*(at for at, char in enumerate(text) if char == ";"), len(text)):
-            yield from _consumed(text[end + 1 :], pieces, added)
+            yield from _consumed(rest[1:], others, added, names)
+    for name in added:
+        if text.startswith(name):
+            ends = (text.find(f";{other}") for other in names)
+            end = min((at for at in ends if at >= 0), default=len(text))
+            yield from _consumed(text[end + 1 :], pieces, [other for other in added if other != name], names)

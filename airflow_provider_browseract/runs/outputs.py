@@ -92,14 +92,21 @@ def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnst
     :param task: the run as ``get-task`` answers it.
     :param output_format: what the text of its output is.
     :param why_unstorable: asks Airflow whether it can store a value.
-    :returns: what :func:`read_text` makes of the text. Where there are files, a dict with that under ``output`` and the
-        files' addresses under ``files``.
+    :returns: what :func:`read_text` makes of the text. If the run has files, ready or not, a dict with that under
+        ``output`` and the addresses of those that are ready under ``files``.
     :raises FormatError: the text does not have that format.
     """
-    text, files = task.output.string if task.output else None, addresses_of(task)
+    text = task.output.string if task.output else None
+    if not has_files(task):
+        return read_text(text, output_format, why_unstorable)
     # An output that is written into a file leaves the text empty.
-    read = ReturnValue(None) if files and not text else read_text(text, output_format, why_unstorable)
-    return replace(read, value={"output": read.value, "files": files}) if files else read
+    read = read_text(text, output_format, why_unstorable) if text else ReturnValue(None)
+    return replace(read, value={"output": read.value, "files": addresses_of(task)})
+
+
+def has_files(task: Task) -> bool:
+    """Return whether a run has files, whether they are ready or not."""
+    return bool(task.download_files or (task.output and task.output.files))
 
 
 def addresses_of(task: Task) -> list[str]:
@@ -116,8 +123,8 @@ def pending_line(task: Task) -> str | None:
     if not pending:
         return None
     return (
-        f"BrowserAct is still preparing {pending} of the run's files, so they are not returned. Set output_path to wait "
-        "for them and write them to object storage."
+        f"BrowserAct is still preparing {pending} of the run's files, so they are not returned. Set output_path to "
+        "wait for them and write them to object storage."
     )
 
 

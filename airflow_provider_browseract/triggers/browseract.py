@@ -500,7 +500,7 @@ class TaskSensorTrigger(TaskTrigger):
         if self._seen is not None and self._seen.status is TaskStatus.FINISHED:
             try:
                 async with aclosing(_PatientClient(self.browseract_conn_id)) as client:
-                    task = await follow_async(read_late_output(self._seen), client, self.log)
+                    task = await follow_async(read_late_output(self._seen, time.time()), client, self.log)
                 if await asyncio.to_thread(self._conclude, task, cleared):
                     yield TaskSuccessEvent()
                     return

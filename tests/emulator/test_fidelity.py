@@ -251,7 +251,8 @@ class TestOverHttp:
         "account", [{"concurrency": "1"}, {"concurrency": 0}, {"credits": True}, {"plan": 1}, {"refusal": ["x"]}]
     )
     def test_impossible_change_of_the_account_is_refused(self, client: Any, account: Any) -> None:
-        assert client.http.post("/_emulator/account", json=account).status_code == 400
+        assert client.http.post("/_emulator/account", json={"credits": 7, **account}).status_code == 400
+        assert client.emulator.credits is None
 
     def test_settings_of_a_workflow_can_be_changed(self, client: Any) -> None:
         settings = {"one_at_a_time": True, "output_after": 1, "downloads": [{"name": "a.txt", "text": "A"}]}

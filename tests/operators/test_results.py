@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from airflow_provider_browseract.emulator import (
     EmulatedFile,
     RequestFault,
 )
-from airflow_provider_browseract.hooks import results
+from airflow_provider_browseract.hooks import following, results
 from airflow_provider_browseract.links import telling
 from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.operators import conclusion
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import late_output
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
 from tests.operators.conftest import LATE, FakeTaskInstance, asked
@@ -46,6 +50,17 @@ def _short_patience(connect, monkeypatch):
 def folder(tmp_path) -> Path:
     """Where results are written."""
     return tmp_path / "results"
+
+
+def with_an_outage(emulator):
+    """Return the function that follows steps, with an API that is down from then on."""
+    follow = following.follow
+
+    def follow_during_outage(*arguments, **options):
+        emulator.fault("*", RequestFault.status(503), times=None)
+        return follow(*arguments, **options)
+
+    return follow_during_outage
 
 
 def every_value_of(run, xcom: str) -> list:
@@ -134,6 +149,77 @@ class TestOutputFormat:
         emulator.set_workflow(PLAIN_TEXT.id, output="All is well.", output_after=0.4)
         assert worker(workflow_id=PLAIN_TEXT.id, deferrable=deferrable).run() == "All is well."
         assert "has finished without output or files" in "".join(capfd.readouterr())
+
+    def test_execution_timeout_while_output_is_late_does_not_pay_for_another_run(
+        self, worker, emulator, store, monkeypatch
+    ):
+        emulator.set_workflow(PLAIN_TEXT.id, output="")
+
+        def timed_out(*_, **__):
+            raise AirflowTaskTimeout("Timeout")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(conclusion, "follow", timed_out)
+            with pytest.raises(AirflowFailException, match="execution_timeout ended the reading of its results"):
+                worker(workflow_id=PLAIN_TEXT.id).run()
+            with pytest.raises(ResultError, match="execution_timeout ended the reading of its results"):
+                worker(workflow_id=PLAIN_TEXT.id, store=store).run()
+        assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() is None
+        assert len(emulator.tasks) == 2
+
+    def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store, monkeypatch):
+        emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
+        with monkeypatch.context() as patched:
+            patched.setattr(conclusion, "follow", with_an_outage(emulator))
+            with pytest.raises(ResultError, match="its results could not be kept"):
+                worker(workflow_id=PLAIN_TEXT.id, store=store).run()
+        emulator.clear_faults()
+        assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() == "late"
+        assert len(emulator.tasks) == 1
+
+    def test_kill_while_output_is_late_returns_what_there_is_at_once(self, worker, emulator, monkeypatch):
+        monkeypatch.setattr(late_output, "PAUSES", (60.0,))
+        emulator.set_workflow(PLAIN_TEXT.id, output="")
+        run = worker(workflow_id=PLAIN_TEXT.id)
+        operator = run.operator()
+
+        follow = following.follow
+
+        def follow_and_be_killed(*arguments, **options):
+            threading.Timer(0.2, operator.on_kill).start()
+            return follow(*arguments, **options)
+
+        monkeypatch.setattr(conclusion, "follow", follow_and_be_killed)
+        began = time.monotonic()
+        assert operator.execute(run.context) is None
+        assert time.monotonic() - began < 30
+
+    def test_kill_while_files_are_in_preparation_says_that_they_are_not_kept(self, worker, emulator, folder):
+        late = (EmulatedFile("late.csv", b"a,b", prepared_after=600.0),)
+        emulator.set_workflow(DOWNLOAD.id, downloads=late)
+        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder))
+        operator = run.operator()
+
+        def kill() -> None:
+            emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
+            read = asked(emulator, "get-task")
+            emulator.wait_until(lambda: asked(emulator, "get-task") > read + 3)
+            operator.on_kill()
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        with pytest.raises(AirflowFailException, match="process was ended while BrowserAct was still preparing files"):
+            operator.execute(run.context)
+        killing.join()
+
+    @pytest.mark.parametrize("with_path", [False, True], ids=["returned", "written"])
+    def test_run_that_has_only_downloads_needs_no_text_in_the_declared_format(
+        self, worker, emulator, folder, with_path
+    ):
+        emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("a.csv", b"a", prepared_after=0.2),))
+        given = {"output_path": str(folder)} if with_path else {}
+        result = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_format="json", **given).run()
+        assert (result["output"], len(result["files"])) == (None, 1 if with_path else 0)
 
     def test_run_without_output_is_read_again_before_none_is_returned(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")

@@ -157,7 +157,7 @@ class TestCallbackUrls:
             check_callback_url("callback_url", longest + "x", api_base_url=API)
 
     @pytest.mark.parametrize(
-        "url", ["ftp://example.com", "example.com/hook", "https://", "https://a b/", "http://[::1", "http://a:port/", 7]
+        "url", ["ftp://example.com", "example.com/hook", "https://", "http://[::1", "http://a:port/", 7]
     )
     def test_callback_url_that_is_not_an_http_address_is_refused(self, url):
         with pytest.raises(InputError, match="callback_url is"):
@@ -168,11 +168,12 @@ class TestCallbackUrls:
         [
             ("https://example.com/\u00fc/t0ken", r"'\\xfc'", "%C3%BC"),
             ("https://b\u00fccher.example/", r"'\\xfc'", "%C3%BC"),
+            ("https://example.com/a b", "' '", "%20"),
             ("https://example.com/a\nb", r"'\\n'", "%0A"),
             ("https://example.com/\x7f", r"'\\x7f'", "%7F"),
             ("https://example.com/\ud800", r"'\\ud800'", "%3F"),
         ],
-        ids=["path", "host", "line break", "control character", "lone surrogate"],
+        ids=["path", "host", "space", "line break", "control character", "lone surrogate"],
     )
     def test_callback_url_that_is_not_printable_ascii_is_refused_with_the_encoded_character(
         self, url, character, encoded

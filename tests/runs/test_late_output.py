@@ -2,22 +2,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
-from airflow_provider_browseract.runs.late_output import PAUSES, read_late_output
+from airflow_provider_browseract.runs.late_output import LATEST, PAUSES, read_late_output
 from airflow_provider_browseract.runs.waiting import Say, Sleep
 
 EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 
 
-def play(task: Task, *answers: Task | BrowserActError) -> tuple[Task, list[float], list[Say]]:
+def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> tuple[Task, list[float], list[Say]]:
     """Follow the steps with the given answers, and return the run, the sleeps and the log."""
-    steps = read_late_output(task)
+    steps = read_late_output(task, now)
     left = list(answers)
     slept: list[float] = []
     said: list[Say] = []
@@ -65,7 +66,7 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(output):
     assert [line.text for line in said] == [
         "BrowserAct task 7 has finished without output or files. They can become available after the status, so the "
         "run is read again for up to 20 seconds.",
-        "The output of BrowserAct task 7 became available within 7 seconds of the status.",
+        "The output of BrowserAct task 7 became available within 7 seconds.",
     ]
 
 
@@ -81,6 +82,16 @@ def test_failed_reads_are_logged_and_do_not_lose_the_run():
     assert task is WITH_TEXT
     warnings = [line.text for line in said if line.level == logging.WARNING]
     assert warnings == ["BrowserAct task 7 could not be read again: Internal error"] * 2
-    task, _, said = play(EMPTY, *[BrowserActError("Internal error")] * 3)
-    assert task is EMPTY
-    assert said[-1].text == "BrowserAct task 7 still has no output after 20 seconds."
+
+
+def test_failed_last_read_is_an_error_and_not_a_run_without_output():
+    with pytest.raises(BrowserActError, match="Internal error"):
+        play(EMPTY, EMPTY, EMPTY, BrowserActError("Internal error"))
+
+
+@pytest.mark.parametrize(("finished", "read_again"), [(1000.0 - LATEST, True), (999.0 - LATEST, False), (None, True)])
+def test_run_that_ended_long_ago_is_not_read_again(finished, read_again):
+    at = None if finished is None else datetime.fromtimestamp(finished, timezone.utc)
+    empty = replace(EMPTY, finished_at=at)
+    task, slept, _ = play(empty, *([WITH_TEXT] if read_again else []))
+    assert (task is WITH_TEXT, bool(slept)) == (read_again, read_again)

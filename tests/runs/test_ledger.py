@@ -241,7 +241,10 @@ class TestInputsListedByTheApi:
             ("a=1; c=3", None),
             ("a=1; b=2; e=5", None),
             ("c=5+a=1; b=2", None),
-            ("a=1; b=2; c=3; c=4", True),
+            ("a=1; b=2; c=3; c=4", None),
+            ("a=1; c=3; r=4; b=2", None),
+            ("a=1; c=3; u=4; b=2", True),
+            ("a=1; b=2; c=3; u=4", True),
             ("a=2; b=2; c=3", False),
         ],
         ids=[
@@ -252,11 +255,21 @@ class TestInputsListedByTheApi:
             "unknown",
             "in a value",
             "twice",
+            "without a default",
+            "not declared, before one that was sent",
+            "not declared, at the end",
             "other value",
         ],
     )
     def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
-        assert inputs_match(text, pairs(a="1", b="2"), ("a", "c", "d")) is match
+        declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
+        assert inputs_match(text, pairs(a="1", b="2"), declared) is match
+
+    def test_many_inputs_with_defaults_are_matched_in_no_time(self):
+        declared = [InputParameter(f"n{number}", True) for number in range(60)]
+        listed = "; ".join(f"{one.name}=1" for one in declared)
+        assert inputs_match(f"password=***; {listed}", pairs(password="x"), declared) is None
+        assert inputs_match(f"password=x; {listed}", pairs(password="x"), declared) is True
 
 
 @dataclass
@@ -298,18 +311,20 @@ class Service:
                 for name in ("created_at_from", "created_at_to")
             )
             listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
-            others = () if call.params.get("workflow_name") else self.others
             found = [
                 task
-                for task in (*others, *self.runs.values())
+                for task in (*self.others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
             return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+        if call.path.endswith("list-workflows"):
+            return Page((Workflow("70"), Workflow("71")), number=1, total_count=2)
         if call.path.endswith("get-workflow"):
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
         if call.path.endswith("get-official-workflow-template"):
             return Template("70", name="Search", input_parameters=(InputParameter("keyword", False),))
-        task = self.runs[str(call.params["task_id"])]
+        known = {task.id: task for task in (*self.others, *self.runs.values())}
+        task = known[str(call.params["task_id"])]
         if call.path.endswith("stop-task"):
             if task.status.ended:
                 raise TaskEndedError("x", code=10121)
@@ -847,6 +862,8 @@ def look_up(
                         step = steps.throw(given)
                         continue
                     reply = given
+                elif step.name == "list-workflows":
+                    reply = Page((Workflow("72"),), number=1, total_count=1)
                 elif step.params.get("workflow_name"):
                     assert step.params["workflow_name"] == "Search"
                     assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
@@ -967,6 +984,14 @@ def test_run_of_a_template_is_recognised_by_the_name_that_it_is_listed_under(lis
             look_up(page, kind="template", source=source, named=page)
     else:
         assert look_up(page, kind="template", source=source, named=page).task_id == task_id
+
+
+@pytest.mark.parametrize("workflow_id", ["72", None], ids=["of the account", "not said"])
+def test_run_of_a_workflow_whose_name_contains_that_of_the_template_is_not_taken_for_its_run(workflow_id):
+    run = Task("5", TaskStatus.RUNNING, workflow_id, AT_1000, input_parameters=PENS_LISTED)
+    page = Page((run,), number=1, total_count=1)
+    with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+        look_up(page, kind="template", source=Template("70", name="Search"), named=page)
 
 
 def test_run_that_is_not_listed_under_the_name_of_the_template_is_not_taken_for_its_run():

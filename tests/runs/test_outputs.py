@@ -370,8 +370,8 @@ def test_ready_downloads_are_returned_once_and_after_the_files_that_were_put_out
         "files": ["https://f/a.csv?token=other", "https://f/b.csv?signed"],
     }
     assert pending_line(run) == (
-        "BrowserAct is still preparing 1 of the run's files, so they are not returned. Set output_path to wait for them "
-        "and write them to object storage."
+        "BrowserAct is still preparing 1 of the run's files, so they are not returned. Set output_path to wait for "
+        "them and write them to object storage."
     )
     assert pending_line(replace(run, download_files=downloads[:2])) is None
 
