@@ -359,7 +359,7 @@ def read_status(data: Json) -> TaskStatus:
 def read_nothing(data: Json) -> None:
     """Read the answer of a call that has none: stop and resume answer with an empty body, or with code 0 alone."""
     # Anything else, such as a refusal in the words of another service, must not be taken for a success.
-    if data is not None and not (isinstance(data, Mapping) and (not data or "code" in data)):
+    if data is not None and not (isinstance(data, Mapping) and (not data or str(data.get("code")) == "0")):
         raise UnexpectedAnswerError(f"the answer should be empty, but is {_kind(data)}")
 
 

@@ -216,7 +216,11 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         "body",
-        [{"success": False}, {"status": 404, "error": "Not Found"}, [1], [], "Unauthorized", False, 0, {"msg": "no"}],
+        [
+            *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}),
+            *({"code": None, "msg": "Task is not exist."}, {"code": False}),
+            *([1], [], "Unauthorized", False, 0),
+        ],
         ids=json.dumps,
     )
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
