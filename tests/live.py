@@ -37,6 +37,12 @@ ENDED = ("finished", "failed", "canceled")
 POLL_INTERVAL = 1.0
 """Seconds between two polls of the run; short, to see how late its output comes."""
 
+STOP_ATTEMPTS = 3
+"""How often a run that is still active at the end is tried to be stopped."""
+
+TASK_ENDED = 10121
+"""The code with which BrowserAct may answer the stop of a run that has ended."""
+
 LATE = 20.0
 """Seconds after its end for which a run is watched for an output that comes late, and a callback for its arrival."""
 
@@ -44,7 +50,13 @@ WIDTH = 100
 """Columns of the table."""
 
 OPEN = {"status", "code", "msg", "traceId", "error", "default_enabled", "page", "limit", "total_pages", "total_count"}
-"""Fields whose values are shown as they are."""
+"""Fields whose values are shown as they are, apart from what is secret in them."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
+"""What names in the query of an address look like; anything else may be a token."""
+
+LARGEST_NUMBER = 10**6
+"""Numbers from this on may be ids. Moments are longer, and are shown by their length as well."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,11 @@ class Live:
     payloads: list[tuple[str, Any]] = field(default_factory=list)
     active: set[str] = field(default_factory=set)
     limits: set[str] = field(default_factory=set)
+    lost: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        given = self.settings
+        self.secrets = {given.api_key, *given.inputs.values(), given.workflow_id, given.callback_url or ""} - {""}
         key = {"Authorization": f"Bearer {self.settings.api_key}"}
         self.http = httpx.Client(base_url=self.settings.url, headers=key, timeout=60.0)
 
@@ -99,19 +114,43 @@ class Live:
             self.payloads.append((question, payload))
 
     def start(self, **fields: Any) -> httpx.Response:
-        """Start a run, which is stopped at the end if it is still active then."""
+        """Start a run, which is stopped at the end if it is still active then.
+
+        :raises httpx.HTTPError: there is no answer. The runs that may be the one are stopped at the end, too.
+        """
         pairs = [{"name": name, "value": value} for name, value in self.settings.inputs.items()]
         body = {"workflow_id": self.settings.workflow_id, "input_parameters": pairs, **fields}
-        response = self.send("POST", "run-task", json=body)
+        since = datetime.now(timezone.utc)
+        try:
+            response = self.send("POST", "run-task", json=body)
+        except httpx.HTTPError:
+            self.active |= self._started_since(since)
+            raise
         task_id = value_of(response, "id")
-        if isinstance(task_id, str):
-            self.active.add(task_id)
+        if task_id is not None:
+            self.active.add(str(task_id))
+        elif response.status_code >= 500:
+            self.active |= self._started_since(since)
         return response
+
+    def _started_since(self, since: datetime) -> set[str]:
+        """Return the runs of the workflow that were started since a moment."""
+        query = {
+            "workflow_id": self.settings.workflow_id,
+            "created_at_from": since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "limit": 500,
+        }
+        try:
+            items = value_of(self.send("GET", "list-tasks", params=query), "items")
+            return {str(item["id"]) for item in items}
+        except (httpx.HTTPError, KeyError, TypeError):
+            self.lost.append("a start was not answered, and a run of the workflow may be running")
+            return set()
 
     def stop(self, task_id: str) -> httpx.Response:
         """Stop a run."""
         response = self.send("PUT", "stop-task", params={"task_id": task_id})
-        if response.is_success:
+        if response.is_success or value_of(response, "code") == TASK_ENDED:
             self.active.discard(task_id)
         return response
 
@@ -140,7 +179,7 @@ def value_of(response: httpx.Response, name: str) -> Any:
 
 
 def outcome(response: httpx.Response) -> str:
-    """Say how a request was answered: the HTTP status, and BrowserAct's code and words if there are any."""
+    """Say how a request was answered: the HTTP status, and BrowserAct's code and message if there are any."""
     value = json_of(response)
     if isinstance(value, dict) and "code" in value:
         return f"HTTP {response.status_code}, code {value['code']}: {value.get('msg')}"
@@ -154,19 +193,31 @@ def redacted(value: Any, name: str = "") -> Any:
         return {key: redacted(part, key) for key, part in value.items()}
     if isinstance(value, list):
         return [redacted(part, name) for part in value[:3]] + ([f"... {len(value) - 3} more"] if len(value) > 3 else [])
-    if not isinstance(value, str) or name in OPEN or not value:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= LARGEST_NUMBER:
+        return f"(number of {len(str(value))} characters)"
+    if not isinstance(value, str) or not value or name in OPEN:
         return value
     if re.fullmatch(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?", value):
         return value
-    parts = urlsplit(value)
-    if parts.scheme in ("http", "https"):
-        query = ", ".join(key for key, _ in parse_qsl(parts.query)) or "none"
-        return f"{parts.scheme}://{parts.hostname}/... (query: {query})"
     if re.fullmatch(r"\d{6,}", value):
         return f"...{value[-3:]} ({len(value)} digits)"
-    if name == "input_parameters":
-        return "; ".join(f"{pair.partition('=')[0].strip()}=..." for pair in value.split(";"))
-    return f"(text of {len(value)} characters)"
+    return redacted_address(value) or f"(text of {len(value)} characters)"
+
+
+def redacted_address(text: str) -> str | None:
+    """Return an address with no more than its host and the names in its query; None if the text is no address."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https"):
+        return None
+    names = [name if NAME.fullmatch(name) and value.strip("=") else "?" for name, value in _pairs(parts.query)]
+    return f"{parts.scheme}://{parts.hostname}/... (query: {', '.join(names) or 'none'})"
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
 
 
 class Receiver:
@@ -220,7 +271,7 @@ def ask_without_a_run(live: Live) -> None:
     page = live.send("GET", "list-workflows")
     live.tell("How many items has a page without limit?", f"limit {value_of(page, 'limit')}")
     beyond = live.send("GET", "list-workflows", params={"page": 9999, "limit": 500})
-    live.tell("What is a page after the last one?", f"{outcome(beyond)}, items {value_of(beyond, 'items')}")
+    live.tell("What is a page after the last one?", f"{outcome(beyond)}, {len(value_of(beyond, 'items') or [])} items")
     declared = value_of(
         live.send("GET", "get-workflow", params={"workflow_id": live.settings.workflow_id}), "input_parameters"
     )
@@ -234,9 +285,10 @@ def ask_with_a_run(live: Live, receiver: Receiver | None) -> None:
     sent = time.monotonic()
     started = live.start(save_browser_data=True, **callbacks)
     task_id = value_of(started, "id")
-    if not isinstance(task_id, str):
+    if task_id is None:
         live.tell("What does a start answer?", f"{outcome(started)}. Nothing more can be asked.", json_of(started))
         return
+    task_id = str(task_id)
     keys = sorted(json_of(started))
     live.tell(
         "What does a start with save_browser_data answer?", f"HTTP {started.status_code}, {keys}", json_of(started)
@@ -274,7 +326,7 @@ def ask_beside_the_run(live: Live, profile: object) -> None:
     for question, fields in questions.items():
         response = live.start(**fields)
         task_id = value_of(response, "id")
-        stopped = f", then stopped: {outcome(live.stop(task_id))}" if isinstance(task_id, str) else ""
+        stopped = f", then stopped: {outcome(live.stop(str(task_id)))}" if task_id is not None else ""
         live.tell(question, f"{outcome(response)}{stopped}", None if stopped else json_of(response))
 
 
@@ -320,7 +372,11 @@ def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None) -> No
     )
     live.tell("What do file addresses look like?", str(redacted((task.get("output") or {}).get("files"))))
     live.tell("How many credits did the run take?", str(task.get("credit")))
-    live.tell("Which inputs does it show?", str(redacted(task.get("input_parameters"), "input_parameters")))
+    shown = str(task.get("input_parameters"))
+    named = [name for name in live.settings.inputs if name in shown]
+    live.tell(
+        "Which inputs does it show?", f"{len(shown)} characters, with {len(named)} of {len(live.settings.inputs)} names"
+    )
     live.tell("How is a stop of an ended run answered?", outcome(live.stop(task_id)))
     live.tell(
         "How is a resume of an ended run answered?",
@@ -352,24 +408,41 @@ def ask(live: Live) -> None:
 
 
 def stop_all(live: Live) -> None:
-    """Stop what was started and is still active."""
+    """Stop what was started and is still active, and note what could not be stopped."""
     for task_id in sorted(live.active):
-        with contextlib.suppress(httpx.HTTPError):
-            response = live.stop(task_id)
-            live.tell("How was a run that is still active stopped?", outcome(response))
+        said = "no answer"
+        for _ in range(STOP_ATTEMPTS):
+            try:
+                said = outcome(live.stop(task_id))
+            except httpx.HTTPError as error:
+                said = type(error).__name__
+            if task_id not in live.active:
+                break
+            time.sleep(POLL_INTERVAL)
+        live.tell("How was a run that is still active stopped?", said)
+    live.lost += [f"BrowserAct task {task_id} may be running" for task_id in sorted(live.active)]
 
 
 def lines(live: Live) -> Iterator[str]:
-    """Yield the table, then the payloads."""
+    """Yield the table, then the payloads, without anything secret."""
     left = max((len(question) for question, _ in live.answers), default=0)
     for question, answer in live.answers:
-        first, *others = textwrap.wrap(answer, WIDTH - left - 2, break_on_hyphens=False) or ["-"]
+        text = without(live.secrets, answer)
+        first, *others = textwrap.wrap(text, WIDTH - left - 2, break_on_hyphens=False) or ["-"]
         yield f"{question:{left}}  {first}"
         yield from (f"{'':{left}}  {other}" for other in others)
     for question, payload in live.payloads:
         yield ""
         yield question
-        yield textwrap.indent(json.dumps(redacted(payload), indent=1, ensure_ascii=False), "  ")
+        text = json.dumps(redacted(payload), indent=1, ensure_ascii=False)
+        yield textwrap.indent(without(live.secrets, text), "  ")
+
+
+def without(secrets: set[str], text: str) -> str:
+    """Return a text without secrets that a message of BrowserAct may have quoted."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def main() -> int:
@@ -394,7 +467,9 @@ def main() -> int:
         ask(live)
     finally:
         print("\n".join(lines(live)))
-    return 0
+        for line in live.lost:
+            print(f"{line} and using credits. Stop it in the BrowserAct dashboard.", file=sys.stderr)
+    return 1 if live.lost else 0
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
+import httpx
 import pytest
 
-from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
 from tests import live as module
 from tests.live import Live, Settings, ask, lines, redacted
 
@@ -133,20 +135,66 @@ def test_payloads_are_redacted():
         "input_parameters": "user=ada; password=hunter2",
         "output": {"string": "secret", "files": ["https://files.example/a?Signature=x&Expires=1"] * 5},
         "credit": 5,
+        "number": 12345678901234567,
+        "odd": ["http://[x", "https://files.example/a?dG9rZW4==", "//[note] text"],
         "live_url": None,
     }
     assert redacted(payload) == {
         "id": "...567 (17 digits)",
         "status": "finished",
         "created_at": "2026-01-02T03:04:05Z",
-        "input_parameters": "user=...; password=...",
+        "input_parameters": "(text of 26 characters)",
         "output": {
             "string": "(text of 6 characters)",
             "files": ["https://files.example/... (query: Signature, Expires)"] * 3 + ["... 2 more"],
         },
         "credit": 5,
+        "number": "(number of 17 characters)",
+        "odd": ["(text of 9 characters)", "https://files.example/... (query: ?)", "(text of 13 characters)"],
         "live_url": None,
     }
+
+
+def test_message_that_quotes_a_secret_is_printed_without_it():
+    live = Live(Settings("http://127.0.0.1:1", KEY, SEARCH.id, {"keyword": "hunter2"}, "https://me.example/t0ken"))
+    live.tell("What?", f"{KEY} hunter2 https://me.example/t0ken", {"msg": "hunter2 is wrong"})
+    printed = "\n".join(lines(live))
+    assert all(secret not in printed for secret in (KEY, "hunter2", "t0ken"))
+    assert "*** is wrong" in printed
+
+
+@pytest.mark.parametrize(
+    "fault", [RequestFault.lost_answer(), RequestFault.lost_answer(status=502)], ids=["reset", "502"]
+)
+def test_run_of_a_start_that_was_not_answered_is_stopped(fault):
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    emulator.fault("run-task", fault, times=1)
+    with contextlib.suppress(httpx.HTTPError):
+        answers(emulator)
+    assert [task.status for task in emulator.tasks] == ["canceled"]
+
+
+def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, capsys):
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    emulator.fault("stop-task", RequestFault.reset())
+    with emulator.serve() as running:
+        given = {"BROWSERACT_API_KEY": KEY, "WORKFLOW_ID": SEARCH.id, "INPUT_PARAMETERS": '{"keyword": "pens"}'}
+        for name, value in {**given, "BROWSERACT_URL": running.url, "LIVE_TIMEOUT": "1"}.items():
+            monkeypatch.setenv(name, value)
+        assert module.main() == 1
+    assert f"BrowserAct task {emulator.tasks[0].id} may be running and using credits" in capsys.readouterr().err
+
+
+def test_start_without_an_answer_or_a_list_is_reported(monkeypatch):
+    emulator = Emulator(api_key=KEY)
+    emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
+    emulator.fault("list-tasks", RequestFault.reset(), skip=1)
+    with emulator.serve() as running:
+        live = Live(Settings(running.url, KEY, SEARCH.id, {"keyword": "pens"}))
+        ask(live)
+    assert live.lost == ["a start was not answered, and a run of the workflow may be running"]
 
 
 def test_command_without_a_key_says_what_to_set(monkeypatch, capsys):
