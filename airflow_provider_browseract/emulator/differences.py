@@ -16,7 +16,7 @@ STRICTER = (
 )
 """Where a DAG that works on BrowserAct may fail here."""
 
-KINDER = (
+LENIENT = (
     "Callback addresses may be private, unless the emulator is set to refuse them (--public-callbacks-only).",
     "Runs start at once and take seconds. BrowserAct needs seconds to minutes, and ends a run after 7 hours.",
     "Any number of runs of one workflow may be active, unless the workflow has one_at_a_time (a Standard Browser).",

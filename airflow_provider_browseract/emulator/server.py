@@ -44,7 +44,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_provider_browseract.emulator.catalogue import settings_from_json
 from airflow_provider_browseract.emulator.core import DOWNLOAD_FILE, Emulator
 from airflow_provider_browseract.emulator.delivery import CallbackSender
-from airflow_provider_browseract.emulator.differences import KINDER, STRICTER
+from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
 from airflow_provider_browseract.emulator.faults import (
     RequestFault,
     callback_fault_from_json,
@@ -204,7 +204,7 @@ def _start_page(emulator: Emulator) -> str:
             title: [f"{one.id} {one.name}: {one.description}" for one in of.values()] for title, of in catalogue.items()
         },
         "Stricter than BrowserAct, or than its documents": STRICTER,
-        "More lenient than BrowserAct": KINDER,
+        "More lenient than BrowserAct": LENIENT,
     }
     sections = "".join(
         f"<h2>{escape(title)}</h2><ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.runs.waiting import Say, Sleep
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient

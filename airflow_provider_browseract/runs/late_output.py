@@ -14,7 +14,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.outputs import has_files
-from airflow_provider_browseract.runs.waiting import Say, Sleep
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 PAUSES = (2.0, 5.0, 13.0)
 """Seconds before each further read of a finished run without output."""

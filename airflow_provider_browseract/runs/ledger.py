@@ -38,7 +38,7 @@ from airflow_provider_browseract.api.models import (
     Workflow,
     read_page,
 )
-from airflow_provider_browseract.runs.waiting import Say, Sleep
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 KEY = "browseract_run"
 """Under which key the entry is kept; no number of a try is in it."""

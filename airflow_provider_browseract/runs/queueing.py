@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
-from airflow_provider_browseract.runs.waiting import Sleep
+from airflow_provider_browseract.runs.steps import Sleep
 
 FIRST_PAUSE = 10.0
 """Seconds after the first refusal before which a start is not tried again; a deferral lasts that long anyway."""

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import AnswerTooLargeError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs.report import status_line, step_line
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 DEFAULT_POLL_INTERVAL = 10.0
 """Seconds between two questions for the status, where only they can tell of the end."""
@@ -282,21 +283,6 @@ class WaitEvent:
             last_seen=None if last_seen is None else TaskStatus(last_seen).value,
             **counts,
         )
-
-
-@dataclass(frozen=True)
-class Sleep:
-    """Do nothing for a number of seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Say:
-    """Write a line into the task's log."""
-
-    text: str
-    level: int = logging.INFO
 
 
 @dataclass(frozen=True)

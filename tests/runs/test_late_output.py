@@ -10,7 +10,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.late_output import LATEST, PAUSES, read_late_output
-from airflow_provider_browseract.runs.waiting import Say, Sleep
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))

@@ -56,7 +56,7 @@ from airflow_provider_browseract.runs.ledger import (
     fingerprint,
     inputs_match,
 )
-from airflow_provider_browseract.runs.waiting import Say, Sleep
+from airflow_provider_browseract.runs.steps import Say, Sleep
 
 ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
 

@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs.queueing import (
     pause_after,
     wait_for_slot,
 )
-from airflow_provider_browseract.runs.waiting import Sleep
+from airflow_provider_browseract.runs.steps import Sleep
 
 
 class Clock:

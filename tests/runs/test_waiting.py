@@ -22,6 +22,7 @@ from airflow_provider_browseract.api.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.runs.steps import Say, Sleep
 from airflow_provider_browseract.runs.waiting import (
     BACKSTOP,
     FAILED_POLLS,
@@ -35,8 +36,6 @@ from airflow_provider_browseract.runs.waiting import (
     Next,
     OnPaused,
     RunWait,
-    Say,
-    Sleep,
     WaitEvent,
     WaitOver,
     WokenBy,

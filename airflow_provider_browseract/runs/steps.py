@@ -1,0 +1,25 @@
+"""The steps in which the decisions of this package say what to do next.
+
+A decision is a generator. It yields steps, among them the calls of :mod:`airflow_provider_browseract.api.calls`, and is
+sent the result of each. :mod:`airflow_provider_browseract.hooks.following` has the two loops that carry them out.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Do nothing for a number of seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Say:
+    """Write a line into the task's log."""
+
+    text: str
+    level: int = logging.INFO
