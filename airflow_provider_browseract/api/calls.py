@@ -181,7 +181,8 @@ def _code(given: Any) -> int | None:
 
 def _unwrapped(data: Any) -> Any:
     """Return what an answer is about: most come bare, and a few, by the document, in ``{"code": 0, "data": ...}``."""
-    return data["data"] if isinstance(data, Mapping) and data.keys() >= {"code", "data"} else data
+    wrapped = isinstance(data, Mapping) and "data" in data and str(data.get("code")) == "0"
+    return data["data"] if wrapped else data
 
 
 def _decode(answer: Answer) -> Any:

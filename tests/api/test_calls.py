@@ -218,7 +218,7 @@ class TestAnswers:
         "body",
         [
             *({"success": False}, {"status": 404, "error": "Not Found"}, {"msg": "no"}),
-            *({"code": None, "msg": "Task is not exist."}, {"code": False}),
+            *({"code": None, "msg": "Task is not exist."}, {"code": False}, {"code": None, "data": None}),
             *([1], [], "Unauthorized", False, 0),
         ],
         ids=json.dumps,
