@@ -130,7 +130,7 @@ def test_readme_workflow_ids_are_those_of_the_emulator():
 
 
 def test_readme_manifest_has_the_fields_of_a_real_manifest():
-    from airflow_provider_browseract.hooks.results import Kept, Results
+    from airflow_provider_browseract.worker.store import Kept, Results
 
     [text] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     shown = json.loads(text)

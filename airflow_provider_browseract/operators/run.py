@@ -32,10 +32,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.hooks.following import follow, sleep
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.links.telling import show_run
-from airflow_provider_browseract.operators.conclusion import open_store
-from airflow_provider_browseract.operators.pauses import PauseCallbacks
-from airflow_provider_browseract.operators.tries import Kill, Tries
+from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.operators.waiting import WaitingOperator
 from airflow_provider_browseract.runs import ledger
 from airflow_provider_browseract.runs.inputs import (
@@ -71,6 +68,9 @@ from airflow_provider_browseract.runs.waiting import (
     RunWait,
 )
 from airflow_provider_browseract.webhook.callback import Callback, NoCallbackError, WaitingTask, arrange
+from airflow_provider_browseract.worker.conclusion import open_store
+from airflow_provider_browseract.worker.pauses import PauseCallbacks
+from airflow_provider_browseract.worker.tries import Kill, Tries
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath

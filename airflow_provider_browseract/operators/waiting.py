@@ -31,15 +31,7 @@ from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.links.telling import show_run
-from airflow_provider_browseract.operators.conclusion import Conclusion
-from airflow_provider_browseract.operators.pauses import (
-    PauseCallbacks,
-    read_callbacks,
-    required_action_url,
-    tell_pause,
-)
-from airflow_provider_browseract.operators.tries import NEXT_TRY, Kill, Tries
+from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_seconds
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
@@ -70,6 +62,14 @@ from airflow_provider_browseract.runs.waiting import (
     wait_for_end,
 )
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
+from airflow_provider_browseract.worker.conclusion import Conclusion
+from airflow_provider_browseract.worker.pauses import (
+    PauseCallbacks,
+    read_callbacks,
+    required_action_url,
+    tell_pause,
+)
+from airflow_provider_browseract.worker.tries import NEXT_TRY, Kill, Tries
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -546,7 +546,7 @@ class WaitingOperator(BaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage, whose provider calls this, what was run and where its results are."""
-        from airflow_provider_browseract.operators.lineage import lineage_of
+        from airflow_provider_browseract.worker.lineage import lineage_of
 
         done = self._conclusion
         task, results = (done.task, done.results) if done else (None, None)

@@ -27,8 +27,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.links.telling import show_run
-from airflow_provider_browseract.operators.conclusion import Conclusion, open_store
+from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import waiting
 from airflow_provider_browseract.runs.inputs import InputError, check_rendered, read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
@@ -43,6 +42,7 @@ from airflow_provider_browseract.runs.waiting import (
     is_hopeless,
     next_after,
 )
+from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath

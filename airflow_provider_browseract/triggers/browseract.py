@@ -28,7 +28,7 @@ from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.following import follow_async, outlasting, uninterrupted
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms, names_of, why_unstorable
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
-from airflow_provider_browseract.links.telling import count_run, show_run
+from airflow_provider_browseract.links.showing import count_run, show_run
 from airflow_provider_browseract.runs import waiting
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.late_output import read_late_output

@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.xcoms import why_unstorable
-from airflow_provider_browseract.links.telling import count_run, show_run
+from airflow_provider_browseract.links.showing import count_run, show_run
 from airflow_provider_browseract.runs.inputs import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.hooks.following import Log
-    from airflow_provider_browseract.hooks.results import Results, ResultStore
+    from airflow_provider_browseract.worker.store import Results, ResultStore
 
 
 class _KilledError(Exception):
@@ -182,7 +182,7 @@ class Conclusion:
         return " ".join(kept) or "There is nothing to keep."
 
     def _keep(self, store: ResultStore) -> Any:
-        from airflow_provider_browseract.hooks.results import StorageError
+        from airflow_provider_browseract.worker.store import StorageError
 
         try:
             read_again = partial(self._hook.get_task, self.task.id)
@@ -245,6 +245,6 @@ def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook
     """
     if output_path is None:
         return None
-    from airflow_provider_browseract.hooks.results import ResultStore
+    from airflow_provider_browseract.worker.store import ResultStore
 
     return ResultStore(read_output_path(output_path), hook.settings.client, log)

@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs.report import facts
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.results import Results
+    from airflow_provider_browseract.worker.store import Results
 
 FACET = "browseract_task"
 """Name of the run's facet."""

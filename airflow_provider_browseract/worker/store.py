@@ -27,15 +27,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.hooks.fetching import (
-    AT_ONCE,
-    Allowance,
-    FileError,
-    FileSession,
-    Interrupted,
-    chunks_of,
-    no_addresses_in_debug_logs,
-)
 from airflow_provider_browseract.hooks.following import sleep
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import (
@@ -50,6 +41,15 @@ from airflow_provider_browseract.runs.outputs import (
     safe_name,
 )
 from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.worker.download import (
+    AT_ONCE,
+    Allowance,
+    FileError,
+    FileSession,
+    Interrupted,
+    chunks_of,
+    no_addresses_in_debug_logs,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings

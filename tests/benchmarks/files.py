@@ -70,7 +70,7 @@ def inflated() -> None:
 
 
 def _curl(urls: list[str], folder: Path) -> float:
-    from airflow_provider_browseract.hooks.fetching import AT_ONCE
+    from airflow_provider_browseract.worker.download import AT_ONCE
 
     folder.mkdir()
     outputs = [part for number, url in enumerate(urls) for part in ("-o", str(folder / str(number)), url)]
@@ -85,8 +85,8 @@ def _curl(urls: list[str], folder: Path) -> float:
 def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api import calls
     from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
-    from airflow_provider_browseract.hooks.results import ResultStore
     from airflow_provider_browseract.runs.outputs import OutputFormat
+    from airflow_provider_browseract.worker.store import ResultStore
 
     settings = ClientSettings("app-emulator", task["base_url"])
     with BrowserActClient(settings) as client:
@@ -104,8 +104,8 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 def _fetch_gzip(url: str, folder: str) -> None:
     from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
-    from airflow_provider_browseract.hooks.results import ResultStore
     from airflow_provider_browseract.runs.outputs import OutputFormat
+    from airflow_provider_browseract.worker.store import ResultStore
 
     # The file is on the host of the API, which alone may be a private one.
     store = ResultStore(f"file://{folder}", ClientSettings("app-emulator", url), logging.getLogger())

@@ -316,7 +316,7 @@ class TestRetryPolicy:
         retry_policy = pytest.importorskip(
             "airflow.sdk.definitions.retry_policy", reason="before Airflow 3.3 there are no retry policies"
         )
-        from airflow_provider_browseract.operators.tries import Tries
+        from airflow_provider_browseract.worker.tries import Tries
 
         policy = retry_policy.ExceptionRetryPolicy(
             rules=[retry_policy.RetryRule(exception=RunLostError, action=retry_policy.RetryAction.FAIL)],

@@ -24,14 +24,15 @@ from airflow_provider_browseract.emulator import (
     EmulatedFile,
     RequestFault,
 )
-from airflow_provider_browseract.hooks import following, results
-from airflow_provider_browseract.links import telling
+from airflow_provider_browseract.hooks import following
+from airflow_provider_browseract.links import showing
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.operators import conclusion
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import late_output
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
+from airflow_provider_browseract.worker import conclusion
+from airflow_provider_browseract.worker import store as storing
 from tests.operators.conftest import LATE, FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -42,8 +43,8 @@ LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
 @pytest.fixture(autouse=True)
 def _short_patience(connect, monkeypatch):
     connect({"retry_budget": 0.2, "read_timeout": 10})
-    monkeypatch.setattr(results, "PAUSE", 0.01)
-    monkeypatch.setattr(results, "LOOK_PAUSE", 0.05)
+    monkeypatch.setattr(storing, "PAUSE", 0.01)
+    monkeypatch.setattr(storing, "LOOK_PAUSE", 0.05)
 
 
 @pytest.fixture
@@ -331,14 +332,14 @@ class TestOutputPath:
         def timed_out(*_):
             raise AirflowTaskTimeout("Timeout")
 
-        save = results.ResultStore.save
-        monkeypatch.setattr(results.ResultStore, "save", timed_out)
+        save = storing.ResultStore.save
+        monkeypatch.setattr(storing.ResultStore, "save", timed_out)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
         with pytest.raises(AirflowFailException, match="execution_timeout ended the writing of its results"):
             worker(**arguments).run()
         with pytest.raises(ResultError, match="execution_timeout ended the writing of its results"):
             worker(**arguments, store=store).run()
-        monkeypatch.setattr(results.ResultStore, "save", save)
+        monkeypatch.setattr(storing.ResultStore, "save", save)
         assert len(worker(**arguments, store=store).run()["files"]) == 1
         assert len(emulator.tasks) == 2
 
@@ -352,7 +353,7 @@ class TestOutputPath:
         run = partial(worker, workflow_id=ORDERS.id, store=store if remembered else None)
         expected = ResultError if remembered else AirflowFailException
         with monkeypatch.context() as while_broken:
-            while_broken.setattr("airflow_provider_browseract.operators.conclusion.read_output", broken)
+            while_broken.setattr("airflow_provider_browseract.worker.conclusion.read_output", broken)
             with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
                 run().run()
         if remembered:
@@ -368,10 +369,10 @@ class TestOutputPath:
             worker(**arguments).run()
 
         def away(self):
-            raise results.StorageError("no network")
+            raise storing.StorageError("no network")
 
-        monkeypatch.setattr(results.ResultStore, "check", away)
-        with pytest.raises(results.StorageError, match=r"^no network$"):
+        monkeypatch.setattr(storing.ResultStore, "check", away)
+        with pytest.raises(storing.StorageError, match=r"^no network$"):
             worker(**arguments).run()
         assert len(emulator.tasks) == 1
 
@@ -379,13 +380,13 @@ class TestOutputPath:
         self, worker, emulator, folder, store, monkeypatch
     ):
         tried = []
-        check = results.ResultStore.check
+        check = storing.ResultStore.check
 
         def noted(self):
             tried.append(self)
             check(self)
 
-        monkeypatch.setattr(results.ResultStore, "check", noted)
+        monkeypatch.setattr(storing.ResultStore, "check", noted)
         emulator.set_workflow(ORDERS.id, outcome="failed")
         arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
         for _ in range(2):
@@ -458,9 +459,9 @@ class TestOutputPath:
             first.operator().execute(first.context)
 
         def away(self):
-            raise results.StorageError("no network")
+            raise storing.StorageError("no network")
 
-        monkeypatch.setattr(results.ResultStore, "check", away)
+        monkeypatch.setattr(storing.ResultStore, "check", away)
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 
@@ -491,13 +492,13 @@ class TestRunReport:
     )
     def test_ended_run_is_counted_with_its_credits_if_it_took_any(self, monkeypatch, credit, counted):
         seen = []
-        monkeypatch.setattr(telling, "count_in_task", lambda name, by=1, **_: seen.append((name, by)))
-        telling.count_run(Task("7", TaskStatus.FINISHED, credit=credit))
+        monkeypatch.setattr(showing, "count_in_task", lambda name, by=1, **_: seen.append((name, by)))
+        showing.count_run(Task("7", TaskStatus.FINISHED, credit=credit))
         assert seen == counted
 
     def test_run_without_urls_pushes_no_link_xcom(self):
         ti = FakeTaskInstance()
-        telling.show_run(ti, Task("7", TaskStatus.RUNNING))
+        showing.show_run(ti, Task("7", TaskStatus.RUNNING))
         assert list(ti.xcoms) == ["task"]
 
     def test_end_of_a_run_is_logged_with_its_steps_and_credits(self, worker, emulator, capfd):
@@ -509,7 +510,7 @@ class TestRunReport:
 
     def test_credits_and_runs_are_counted_once_per_concluded_run(self, worker, emulator, monkeypatch):
         counted = []
-        monkeypatch.setattr(telling, "count_in_task", lambda name, **how: counted.append((name, how)))
+        monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append((name, how)))
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         with pytest.raises(RunFailedError):
             worker(workflow_id=FAILING.id).run()
@@ -531,7 +532,7 @@ class TestRunReport:
 
     def test_run_is_counted_by_the_retry_that_writes_its_results(self, worker, emulator, monkeypatch, folder, store):
         counted = []
-        monkeypatch.setattr(telling, "count_in_task", lambda name, **how: counted.append(name))
+        monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))
         emulator.fault("download-file", RequestFault.status(503), times=None)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
         with pytest.raises(ResultError):
@@ -597,9 +598,9 @@ class TestRunReport:
         self, worker, emulator, folder, store, monkeypatch
     ):
         def fails(*_):
-            raise results.StorageError("no space left")
+            raise storing.StorageError("no space left")
 
-        monkeypatch.setattr(results.ResultStore, "save", fails)
+        monkeypatch.setattr(storing.ResultStore, "save", fails)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             worker(**arguments, store=store).run()
@@ -622,10 +623,10 @@ class TestOpenLineage:
         pytest.importorskip(
             "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"
         )
-        from airflow_provider_browseract.operators.lineage import lineage_of
+        from airflow_provider_browseract.worker.lineage import lineage_of
 
         [output] = lineage_of(
-            ("workflow", "70"), "https://api.browseract.com", None, results.Results(f"{path}/7")
+            ("workflow", "70"), "https://api.browseract.com", None, storing.Results(f"{path}/7")
         ).outputs
         assert (output.namespace, output.name) == dataset
 

@@ -18,9 +18,9 @@ from fastapi.responses import StreamingResponse
 
 from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.hooks import fetching
-from airflow_provider_browseract.hooks.fetching import Allowance, FileError, FileSession, chunks_of
 from airflow_provider_browseract.runs.outputs import RunFile
+from airflow_provider_browseract.worker import download
+from airflow_provider_browseract.worker.download import Allowance, FileError, FileSession, chunks_of
 from tests.served import served
 
 MIB = 1024 * 1024
@@ -243,13 +243,13 @@ class TestFileUrl:
 
     def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, world, monkeypatch):
         world.answers["files.example"] = [["127.0.0.1"], [PUBLIC]]
-        monkeypatch.setattr(fetching, "is_private", lambda host: host != "127.0.0.1" and "example" not in host)
+        monkeypatch.setattr(download, "is_private", lambda host: host != "127.0.0.1" and "example" not in host)
         assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
         assert len(world.answers["files.example"]) == 1
 
     def test_file_host_whose_first_ip_address_fails_is_reached_at_the_next(self, world, monkeypatch):
         world.answers["files.example"] = [["127.0.0.3", "127.0.0.1"]]
-        monkeypatch.setattr(fetching, "is_private", lambda host: False)
+        monkeypatch.setattr(download, "is_private", lambda host: False)
         assert fetch(world, f"http://files.example:{world.port}/file") == b"content"
 
     def test_file_redirect_from_https_to_http_is_refused(self, world, monkeypatch):
@@ -281,7 +281,7 @@ class TestFileResponse:
         return f"http://api.example:{world.port}/{path}"
 
     def test_slow_file_response_is_aborted_at_the_time_limit(self, world, monkeypatch):
-        monkeypatch.setattr(fetching, "FILE_TIME", 0.3)
+        monkeypatch.setattr(download, "FILE_TIME", 0.3)
         began = time.monotonic()
         with pytest.raises(FileError, match=r"took longer than 0\.3 seconds") as caught:
             fetch(world, self.url(world, "drip"))
@@ -297,7 +297,7 @@ class TestFileResponse:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert size == 50 * MIB
-        assert largest <= fetching.CHUNK
+        assert largest <= download.CHUNK
         # The server of this process has its part in it, too.
         assert peak < 64 * MIB
 

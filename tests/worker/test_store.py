@@ -30,10 +30,11 @@ from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.hooks import fetching, results
-from airflow_provider_browseract.hooks.results import ResultStore, StorageError
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.worker import download as downloading
+from airflow_provider_browseract.worker import store as storing
+from airflow_provider_browseract.worker.store import ResultStore, StorageError
 from tests.e2e.local_airflow import wait_for
 from tests.served import served
 
@@ -116,8 +117,8 @@ def host(served_host) -> Host:
 @pytest.fixture
 def store(served_host, tmp_path, monkeypatch) -> SimpleNamespace:
     """A store in a folder, and how to save a run there."""
-    monkeypatch.setattr(results, "PAUSE", 0.01)
-    monkeypatch.setattr(results, "LOOK_PAUSE", 0.01)
+    monkeypatch.setattr(storing, "PAUSE", 0.01)
+    monkeypatch.setattr(storing, "LOOK_PAUSE", 0.01)
     root = tmp_path / "results"
     settings = ClientSettings("app-secret", f"http://127.0.0.1:{served_host[1]}", read_timeout=5.0)
 
@@ -297,7 +298,7 @@ class TestRepeatedSave:
         assert (store.folder / "a").read_bytes() == CONTENT
 
     def test_interrupted_save_leaves_no_partial_file(self, store, host, monkeypatch):
-        monkeypatch.setattr(fetching, "CHUNK", 1000)
+        monkeypatch.setattr(downloading, "CHUNK", 1000)
         threads: list[threading.Thread] = []
         not_begun: list[Any] = []
 
@@ -310,12 +311,12 @@ class TestRepeatedSave:
             raise KeyboardInterrupt
 
         pool = SimpleNamespace(map=interrupted, shutdown=lambda **_: None)
-        monkeypatch.setattr(results, "ThreadPoolExecutor", lambda *_: pool)
+        monkeypatch.setattr(storing, "ThreadPoolExecutor", lambda *_: pool)
         with pytest.raises(KeyboardInterrupt):
             store.save(task(download("a", store.url("endless/a"), file_size=None), download("b", store.url("plain/b"))))
         threads[0].join(10)
         assert not threads[0].is_alive()
-        with pytest.raises(fetching.Interrupted):
+        with pytest.raises(downloading.Interrupted):
             not_begun[0]()
         assert [path for path, _ in host.requests] == ["endless/a"]
         assert written(store.folder) == {}
@@ -335,7 +336,7 @@ class TestRepeatedSave:
 
 
 def _until_interrupted(function, file) -> None:
-    with suppress(fetching.Interrupted):
+    with suppress(downloading.Interrupted):
         function(file)
 
 
@@ -427,7 +428,7 @@ class TestFileDownload:
 
     def test_file_redirected_to_private_address_is_refused(self, store, host, monkeypatch):
         # The test's own host is private too, so here alone it counts as public.
-        monkeypatch.setattr(fetching, "is_private", lambda name: name.startswith("169.254."))
+        monkeypatch.setattr(downloading, "is_private", lambda name: name.startswith("169.254."))
         kept = store.save(task(download("bad", store.url("private/a"))))
         assert kept.missing == {"bad": "its address leads to the private host 169.254.169.254"}
 
