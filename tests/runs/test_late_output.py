@@ -11,6 +11,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.late_output import LATEST, PAUSES, read_late_output
 from airflow_provider_browseract.runs.steps import Say, Sleep
+from tests.steps import carry_out
 
 EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
@@ -18,27 +19,24 @@ WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 
 def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> tuple[Task, list[float], list[Say]]:
     """Follow the steps with the given answers, and return the run, the sleeps and the log."""
-    steps = read_late_output(task, now)
     left = list(answers)
     slept: list[float] = []
     said: list[Say] = []
-    reply: object = None
-    error: BrowserActError | None = None
-    while True:
-        try:
-            step = steps.throw(error) if error else steps.send(reply)
-        except StopIteration as stop:
-            assert not left
-            return stop.value, slept, said
-        reply = error = None
+
+    def answer(step: object) -> object:
         if isinstance(step, Sleep):
             slept.append(step.seconds)
         elif isinstance(step, Say):
             said.append(step)
         else:
+            assert isinstance(step, calls.Call)
             assert (step.path, step.params) == (calls.get_task("7").path, calls.get_task("7").params)
-            answer = left.pop(0)
-            reply, error = (None, answer) if isinstance(answer, BrowserActError) else (answer, None)
+            return left.pop(0)
+        return None
+
+    over = carry_out(read_late_output(task, now), answer)
+    assert not left
+    return over, slept, said
 
 
 @pytest.mark.parametrize(

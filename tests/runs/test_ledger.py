@@ -57,6 +57,7 @@ from airflow_provider_browseract.runs.ledger import (
     inputs_match,
 )
 from airflow_provider_browseract.runs.steps import Say, Sleep
+from tests.steps import carry_out
 
 ENTRY = Entry("70", "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
 
@@ -546,26 +547,25 @@ def play(
     """Begin a run with an entry of an earlier try, and give each call the next answer."""
     left, played = list(answers), Played()
     clock = [now]
+
+    def answer(step: object) -> object:
+        if isinstance(step, Write):
+            played.written.append(step)
+        elif isinstance(step, Say):
+            played.said.append(step.text)
+        elif isinstance(step, Sleep):
+            played.slept.append(step.seconds)
+            clock[0] += step.seconds
+        elif isinstance(step, AskClaimed):
+            return set()
+        elif isinstance(step, calls.Call):
+            played.asked.append(step)
+            return left.pop(0)
+        return None
+
     steps = begin(wants or wanted(), entry, patience=100.0, on_orphan=on_orphan, clock=lambda: clock[0])
-    reply: object = None
     try:
-        while True:
-            step = steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
-            reply = None
-            if isinstance(step, Write):
-                played.written.append(step)
-            elif isinstance(step, Say):
-                played.said.append(step.text)
-            elif isinstance(step, Sleep):
-                played.slept.append(step.seconds)
-                clock[0] += step.seconds
-            elif isinstance(step, AskClaimed):
-                reply = set()
-            elif isinstance(step, calls.Call):
-                played.asked.append(step)
-                reply = left.pop(0)
-    except StopIteration as stop:
-        played.over = stop.value
+        played.over = carry_out(steps, answer)
     except (BrowserActError, LedgerError, OrphanError) as error:
         played.over = error
     assert not left
@@ -839,40 +839,33 @@ def look_up(
     :param named: the tasks that are listed under the name of the template.
     :param read: the task that the list shows without its time, if it is read alone.
     """
-    now = 1000.0
-    steps = begin(wanted(max_tries=0, kind=kind), None, patience=1.0, on_orphan=on_orphan, clock=lambda: now)
-    step = next(steps)
+    clock = [1000.0]
     pages = itertools.repeat(page) if isinstance(page, Page) else page
-    lost = False
-    try:
-        while True:
-            reply: object = None
-            if isinstance(step, Sleep):
-                now += step.seconds
-            elif isinstance(step, AskClaimed):
-                reply = set()
-            elif isinstance(step, calls.Call):
-                if step.starts_run and not lost:
-                    lost = True
-                    step = steps.throw(AnswerLostError("x"))
-                    continue
-                if step.name in ("get-workflow", "get-official-workflow-template", "get-task"):
-                    given = read if step.name == "get-task" else source
-                    if isinstance(given, BrowserActError):
-                        step = steps.throw(given)
-                        continue
-                    reply = given
-                elif step.name == "list-workflows":
-                    reply = Page((Workflow("72"),), number=1, total_count=1)
-                elif step.params.get("workflow_name"):
-                    assert step.params["workflow_name"] == "Search"
-                    assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
-                    reply = named
-                else:
-                    reply = CreatedTask("9") if step.starts_run else next(pages)
-            step = steps.send(reply)
-    except StopIteration as stop:
-        return stop.value
+    starts: Iterator[object] = iter([AnswerLostError("x"), CreatedTask("9")])
+
+    def answer(step: object) -> object:
+        if isinstance(step, Sleep):
+            clock[0] += step.seconds
+        if isinstance(step, AskClaimed):
+            return set()
+        if not isinstance(step, calls.Call):
+            return None
+        if step.starts_run:
+            return next(starts)
+        if step.params.get("workflow_name"):
+            assert step.params["workflow_name"] == "Search"
+            assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
+            return named
+        answers = {
+            "get-workflow": source,
+            "get-official-workflow-template": source,
+            "get-task": read,
+            "list-workflows": Page((Workflow("72"),), number=1, total_count=1),
+        }
+        return answers[step.name] if step.name in answers else next(pages)
+
+    steps = begin(wanted(max_tries=0, kind=kind), None, patience=1.0, on_orphan=on_orphan, clock=lambda: clock[0])
+    return carry_out(steps, answer)
 
 
 def test_look_up_that_could_not_read_one_task_does_not_say_that_there_is_none():

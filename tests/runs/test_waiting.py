@@ -42,6 +42,7 @@ from airflow_provider_browseract.runs.waiting import (
     next_after,
     wait_for_end,
 )
+from tests.steps import carry_out
 
 START = 1_000_000.0
 
@@ -60,37 +61,29 @@ class World:
         plan = {"poll_interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
         kept = ("deadline", "question", "last_seen", "start_by", "steps_told")
         wait = RunWait("7", **{name: plan.pop(name) for name in kept if name in plan})
-        self.over = self._play(wait_for_end(wait, clock=lambda: self.now, chance=lambda: chance, **plan))
+        steps = wait_for_end(wait, clock=lambda: self.now, chance=lambda: chance, **plan)
+        self.over: WaitOver = carry_out(steps, self._answer)
 
-    def _play(self, steps) -> WaitOver:
-        reply: object = None
-        error: BrowserActError | None = None
-        while True:
-            try:
-                step = steps.throw(error) if error else steps.send(reply)
-            except StopIteration as stop:
-                return stop.value
-            reply, error = None, None
-            if isinstance(step, Sleep):
-                self.sleeps.append(step.seconds)
-                self.now += step.seconds
-            elif isinstance(step, Say):
-                self.said.append(step)
-            else:
-                assert isinstance(step, Call)
-                self.asked.append(step.name)
-                assert step.params == {"task_id": "7"}
-                if step.name == "get-task-status":
-                    reply = self.statuses.pop(0)
-                else:
-                    assert step.name == "get-task"
-                    current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                    if isinstance(current, BrowserActError):
-                        error = current
-                    else:
-                        live = None if current.ended else "https://live.example/7"
-                        begun = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-                        reply = Task(id="7", status=current, live_url=live, steps=begun)
+    def _answer(self, step: object) -> object:
+        if isinstance(step, Sleep):
+            self.sleeps.append(step.seconds)
+            self.now += step.seconds
+            return None
+        if isinstance(step, Say):
+            self.said.append(step)
+            return None
+        assert isinstance(step, Call)
+        self.asked.append(step.name)
+        assert step.params == {"task_id": "7"}
+        if step.name == "get-task-status":
+            return self.statuses.pop(0)
+        assert step.name == "get-task"
+        current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(current, BrowserActError):
+            return current
+        live = None if current.ended else "https://live.example/7"
+        begun = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        return Task(id="7", status=current, live_url=live, steps=begun)
 
     @property
     def texts(self) -> list[str]:
