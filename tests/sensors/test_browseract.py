@@ -30,6 +30,7 @@ from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import late_output
 from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -48,6 +49,7 @@ def emulator(browseract_emulator, connect, monkeypatch):
     connect({"retry_budget": 0.2, "read_timeout": 10})
     monkeypatch.setattr(sensors, "CORE_RACE_GRACE", 0.05)
     monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
+    monkeypatch.setattr(late_output, "PAUSES", (0.1, 0.2))
     return browseract_emulator.emulator
 
 

@@ -16,8 +16,10 @@ from airflow.triggers.base import TaskSuccessEvent
 from asgiref.sync import sync_to_async
 
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, AirflowFailException
-from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output
+from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output, RequestFault
+from airflow_provider_browseract.hooks import following
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import late_output
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger
@@ -75,6 +77,7 @@ def supervisor(monkeypatch) -> Supervisor:
 def emulator(browseract_emulator, connect, monkeypatch):
     connect({"retry_budget": 0.2, "read_timeout": 10})
     monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
+    monkeypatch.setattr(late_output, "PAUSES", (0.1, 0.4))
     return browseract_emulator.emulator
 
 
@@ -174,6 +177,26 @@ class TestSensorResult:
         text = '[{"__id__": "a1"}]'
         assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)
         assert supervisor.xcoms["return_value"] == text
+
+    def test_output_that_comes_after_the_status_is_pushed(self, emulator, supervisor):
+        emulator.next_run(PLAIN_TEXT.id, output_after=0.2)
+        task_id = started(emulator, "late")
+        assert isinstance(run(task_id), TaskSuccessEvent)
+        assert supervisor.xcoms["return_value"] == "late"
+
+    def test_output_that_cannot_be_read_at_last_is_left_to_worker(self, emulator, supervisor, monkeypatch):
+        emulator.next_run(PLAIN_TEXT.id, output_after=60.0)
+        task_id = started(emulator, "late")
+        follow = following.follow_async
+
+        async def follow_during_outage(steps, client, log):
+            if steps.__name__ == "read_late_output":
+                emulator.fault("get-task", RequestFault.status(503))
+            return await follow(steps, client, log)
+
+        monkeypatch.setattr(triggers, "follow_async", follow_during_outage)
+        assert not isinstance(run(task_id), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
 
     def test_large_result_is_left_to_worker(self, emulator, supervisor, monkeypatch):
         monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
