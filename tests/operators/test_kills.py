@@ -168,10 +168,10 @@ class TestUnexpectedSigterm:
         assert "The run keeps running, and the triggerer waits for it (" in said
 
     def test_question_to_an_airflow_that_does_not_answer_holds_no_process(self, tries, killed, airflow):
-        answering = threading.Event()
+        answering, before = threading.Event(), set(threading.enumerate())
         try:
             killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
-            [asking] = [thread for thread in threading.enumerate() if "(ask)" in thread.name]
+            [asking] = [thread for thread in threading.enumerate() if "(ask)" in thread.name and thread not in before]
             assert asking.daemon
         finally:
             answering.set()
