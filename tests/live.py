@@ -212,12 +212,9 @@ def redacted_address(text: str) -> str | None:
         return None
     if parts.scheme not in ("http", "https"):
         return None
-    names = [name if NAME.fullmatch(name) and value.strip("=") else "?" for name, value in _pairs(parts.query)]
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name if NAME.fullmatch(name) and value.strip("=") else "?" for name, value in pairs]
     return f"{parts.scheme}://{parts.hostname}/... (query: {', '.join(names) or 'none'})"
-
-
-def _pairs(query: str) -> list[tuple[str, str]]:
-    return parse_qsl(query, keep_blank_values=True)
 
 
 class Receiver:
