@@ -34,6 +34,7 @@ from airflow_provider_browseract.api.models import (
     TaskStatus,
     Template,
     Workflow,
+    is_envelope_of_success,
     read_list,
     read_nothing,
     read_page,
@@ -181,8 +182,7 @@ def _code(given: Any) -> int | None:
 
 def _unwrapped(data: Any) -> Any:
     """Return what an answer is about: most come bare, and a few, by the document, in ``{"code": 0, "data": ...}``."""
-    wrapped = isinstance(data, Mapping) and "data" in data and str(data.get("code")) == "0"
-    return data["data"] if wrapped else data
+    return data["data"] if is_envelope_of_success(data) and "data" in data else data
 
 
 def _decode(answer: Answer) -> Any:

@@ -356,10 +356,15 @@ def read_status(data: Json) -> TaskStatus:
         raise UnexpectedAnswerError(f"{word!r} is not a task status that the API documents") from None
 
 
+def is_envelope_of_success(data: Json) -> bool:
+    """Return whether an answer is BrowserAct's envelope with the code of a success."""
+    return isinstance(data, Mapping) and str(data.get("code")) == "0"
+
+
 def read_nothing(data: Json) -> None:
     """Read the answer of a call that has none: stop and resume answer with an empty body, or with code 0 alone."""
     # Anything else, such as a refusal in the words of another service, must not be taken for a success.
-    if data is not None and not (isinstance(data, Mapping) and (not data or str(data.get("code")) == "0")):
+    if data not in (None, {}) and not is_envelope_of_success(data):
         raise UnexpectedAnswerError(f"the answer should be empty, but is {_kind(data)}")
 
 
