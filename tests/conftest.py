@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 
 from airflow_provider_browseract.emulator import Emulator
+from airflow_provider_browseract.runs import timings
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: nothing is left to chance, and a test that is skipped for want of something has failed."""
@@ -190,13 +191,37 @@ def add_dag_bundle(monkeypatch):
     forget()
 
 
+SHORT_TIMINGS = {
+    "ANSWER_POLL_INTERVAL": 0.05,
+    "CALLBACK_GRACE": 0.05,
+    "CORE_RACE_GRACE": 0.05,
+    "EVENT_STORE_GRACE": 0.05,
+    "FILES_LOOK_PAUSE": 0.05,
+    "FIRST_SLOT_PAUSE": 0.1,
+    "LATE_OUTPUT_PAUSES": (0.2, 0.3),
+    "LISTING_DELAY": 0.3,
+    "ORPHAN_LOOK_PAUSE": 0.1,
+    "POLL_PATIENCE": 0.3,
+    "RECHECK_PAUSES": (0.05, 0.05),
+    "RESUME_GRACE": 0.3,
+    "SHORTEST_WATCH_INTERVAL": 0.01,
+    "STORE_RETRY_PAUSE": 0.01,
+}
+"""What takes seconds or minutes in an Airflow, for tests that wait for it."""
+
+
+@pytest.fixture
+def short_timings(monkeypatch) -> None:
+    """Shorten everything in ``runs.timings`` that tests wait for."""
+    for name, seconds in SHORT_TIMINGS.items():
+        monkeypatch.setattr(timings, name, seconds)
+
+
 @pytest.fixture
 def run_dag(parse, monkeypatch):
     """Run a DAG of the examples with ``dag.test()``: in this process, with tasks and triggers in line."""
-    from airflow_provider_browseract.operators import waiting
-
     # The grace is for the scheduler, which has no part in this.
-    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.5)
+    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.5)
 
     def run(name: str, conf: dict[str, str] | None = None) -> DagResult:
         return DagResult(parse(EXAMPLES / f"{name}.py")[name].test(run_conf=conf))

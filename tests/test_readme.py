@@ -15,6 +15,7 @@ from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, 
 from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.operators.run import RunOperator
+from airflow_provider_browseract.runs import timings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -58,10 +59,8 @@ def test_first_readme_dag_has_ten_lines_besides_imports():
 def test_readme_dag_passes_login_profile_to_another_dag_through_variable(
     browseract_emulator, tmp_path, parse, add_dag_bundle, monkeypatch
 ):
-    from airflow_provider_browseract.operators import waiting
-
     # The grace is for the scheduler, which has no part in this.
-    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.5)
+    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.5)
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
     add_dag_bundle(tmp_path)
     emulator = browseract_emulator.emulator

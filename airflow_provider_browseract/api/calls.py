@@ -1,7 +1,7 @@
 """Every endpoint of BrowserAct's API v2 as a function that returns a :class:`Call`.
 
 A call is a plain value: it can be compared, logged and tested without a network. The clients in
-:mod:`~airflow_provider_browseract.api.client` carry it and hand what came back to :meth:`Call.read_answer`.
+:mod:`~airflow_provider_browseract.api.client` carry it and hand what came back to :meth:`Call.read_response`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airflow_provider_browseract.api.errors import (
     NotTheApiError,
     RateLimitError,
     ServerError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
     WorkflowNotFoundError,
     error_class,
 )
@@ -64,7 +64,7 @@ Pair = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came back over HTTP, whichever library carried it.
 
     :param status: HTTP status.
@@ -101,37 +101,39 @@ class Call(Generic[T]):
         """The endpoint's name in the API, such as ``get-task``."""
         return self.path.rsplit("/", 1)[-1]
 
-    def read_answer(self, answer: Answer) -> T:
+    def read_response(self, response: Response) -> T:
         """Turn an HTTP answer into the call's result.
 
         :raises BrowserActError: the class that fits BrowserAct's code, or else the HTTP status.
         """
-        if 200 <= answer.status < 300:
+        if 200 <= response.status < 300:
             try:
-                data = _decode(answer)
+                data = _decode(response)
                 # Errors never came with status 200 in any documented example; should one, it is still an error.
                 if isinstance(data, Mapping) and data.get("code") not in SUCCESS:
-                    raise self._error(answer, data)
+                    raise self._error(response, data)
                 return self.read(_unwrapped(data))
-            except UnexpectedAnswerError as error:
+            except UnexpectedResponseError as error:
                 raise type(error)(
                     f"BrowserAct's answer to {self.name} is not usable: {error.message}",
-                    http_status=answer.status,
+                    http_status=response.status,
                 ) from None
         is_page = False
         try:
-            data = _decode(answer)
-        except UnexpectedAnswerError as error:
+            data = _decode(response)
+        except UnexpectedResponseError as error:
             data, is_page = None, isinstance(error, NotTheApiError)
-        raise self._error(answer, data if isinstance(data, Mapping) else {}, is_page=is_page)
+        raise self._error(response, data if isinstance(data, Mapping) else {}, is_page=is_page)
 
-    def _error(self, answer: Answer, envelope: Mapping[str, Any], *, is_page: bool = False) -> BrowserActError:
+    def _error(self, response: Response, envelope: Mapping[str, Any], *, is_page: bool = False) -> BrowserActError:
         given = envelope.get("code")
         msg, trace_id = (_one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
-        kind = error_class(answer.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page)
+        kind = error_class(
+            response.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page
+        )
         if issubclass(kind, NotTheApiError):
-            return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=answer.status)
+            return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=response.status)
         no_slot = self.starts_run and code not in BY_CODE and NO_SLOT_WORDS.search(msg or "")
         if no_slot:
             kind = ConcurrencyLimitError
@@ -139,11 +141,11 @@ class Call(Generic[T]):
         word = None if code is not None else _one_line(given)
         error = kind(
             f"BrowserAct {verb} {self.name}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
-            http_status=answer.status,
+            http_status=response.status,
             code=code,
             msg=msg,
             trace_id=trace_id,
-            retry_after=_retry_after(answer.headers.get("retry-after")),
+            retry_after=_retry_after(response.headers.get("retry-after")),
             remedy=self._remedy(kind),
         )
         # Nobody documented what an unknown code means. Only HTTP 429 says by itself that nothing was carried out.
@@ -185,15 +187,15 @@ def _unwrapped(data: Any) -> Any:
     return data["data"] if is_envelope_of_success(data) and "data" in data else data
 
 
-def _decode(answer: Answer) -> Any:
-    if not answer.body.strip():
+def _decode(response: Response) -> Any:
+    if not response.body.strip():
         return None
     try:
-        return json.loads(answer.body)
+        return json.loads(response.body)
     except (ValueError, RecursionError):
-        if answer.body.lstrip().startswith(b"<"):
+        if response.body.lstrip().startswith(b"<"):
             raise NotTheApiError("it is not JSON but a web page") from None
-        raise UnexpectedAnswerError("it is not whole JSON") from None
+        raise UnexpectedResponseError("it is not whole JSON") from None
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -237,7 +239,7 @@ class Pages(Generic[U]):
 
         :returns: the items of the page, without those that an earlier page had already: they move to a later page
             while new ones come in front of them.
-        :raises UnexpectedAnswerError: the numbers that come with the pages do not fit the items.
+        :raises UnexpectedResponseError: the numbers that come with the pages do not fit the items.
         """
         if self.call is None:
             raise ValueError("the list has ended")
@@ -281,10 +283,10 @@ class Pages(Generic[U]):
         # A page may be smaller than was asked for, and only an answered limit says that it is not full.
         return page.limit is None or count >= page.limit
 
-    def _contradiction(self, number: int, page: Page[U], what: str) -> UnexpectedAnswerError:
+    def _contradiction(self, number: int, page: Page[U], what: str) -> UnexpectedResponseError:
         assert self.call is not None
         numbers = f"total_count {page.total_count}, total_pages {page.total_pages}, limit {page.limit}"
-        return UnexpectedAnswerError(
+        return UnexpectedResponseError(
             f"BrowserAct's answers to {self.call.name} contradict each other: page {number} has {what}, after "
             f"{self._position - len(page.items) - len(page.skipped)} items ({numbers})"
         )
@@ -356,7 +358,7 @@ def get_task(task_id: str) -> Call[Task]:
     def read(data: Any) -> Task:
         task = Task.read(data)
         if task.id != task_id:
-            raise UnexpectedAnswerError("it is about another task")
+            raise UnexpectedResponseError("it is about another task")
         return task
 
     return Call("GET", "/v2/workflow/get-task", read, {"task_id": task_id})

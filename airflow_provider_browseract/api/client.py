@@ -25,14 +25,14 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.calls import Answer, Call, Pages
+from airflow_provider_browseract.api.calls import Call, Pages, Response
 from airflow_provider_browseract.api.errors import (
-    AnswerLostError,
-    AnswerTooLargeError,
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
     PlainHttpError,
+    ResponseLostError,
+    ResponseTooLargeError,
     UntrustedCertificateError,
 )
 from airflow_provider_browseract.api.models import Page
@@ -58,7 +58,7 @@ LARGE_BODY = 256 * 1024
 """Bytes from which on the body of an answer is read in a thread and not on the event loop.
 
 This keeps the loop free while models are built. Parsing the JSON itself holds the interpreter's lock also in a thread,
-some 10 milliseconds for a megabyte: where that matters, pass ``max_answer``.
+some 10 milliseconds for a megabyte: where that matters, pass ``max_response``.
 """
 
 PLAIN_ANSWERS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
@@ -190,7 +190,7 @@ class BrowserActClient:
         except requests.RequestException as error:
             raise _requests_error(call, self.settings, error) from None
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return call.read_answer(Answer(response.status_code, headers, response.content))
+        return call.read_response(Response(response.status_code, headers, response.content))
 
 
 class AsyncBrowserActClient:
@@ -198,8 +198,8 @@ class AsyncBrowserActClient:
 
     :param settings: where to, as whom, and how patiently.
     :param renew: as for :class:`BrowserActClient`, but awaited.
-    :param max_answer: bytes of a body, without its compression, after which the client stops reading and raises
-        :class:`~airflow_provider_browseract.api.errors.AnswerTooLargeError`. It bounds memory and the time for which
+    :param max_response: bytes of a body, without its compression, after which the client stops reading and raises
+        :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It bounds memory and the time for which
         parsing blocks the event loop. Default: no limit.
     """
 
@@ -208,10 +208,10 @@ class AsyncBrowserActClient:
         settings: ClientSettings,
         *,
         renew: Callable[[], Awaitable[ClientSettings | None]] | None = None,
-        max_answer: int | None = None,
+        max_response: int | None = None,
     ) -> None:
         self.settings = settings
-        self.max_answer = max_answer
+        self.max_response = max_response
         self._renew = renew
         self._opened: httpx.AsyncClient | None = None
 
@@ -285,23 +285,23 @@ class AsyncBrowserActClient:
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                 extensions={"trace": progress.note},
             ) as response:
-                answer = Answer(response.status_code, response.headers, await self._read_body(call, response))
+                answer = Response(response.status_code, response.headers, await self._read_body(call, response))
         # httpx does not wrap a TLS error that occurs after the handshake.
         except (httpx.HTTPError, OSError) as error:
             raise _httpx_error(call, settings, error, progress) from None
         if len(answer.body) > LARGE_BODY:
-            return await asyncio.to_thread(call.read_answer, answer)
-        return call.read_answer(answer)
+            return await asyncio.to_thread(call.read_response, answer)
+        return call.read_response(answer)
 
     async def _read_body(self, call: Call[Any], response: httpx.Response) -> bytes:
-        if self.max_answer is None:
+        if self.max_response is None:
             return await response.aread()
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > self.max_answer:
-                raise AnswerTooLargeError(
-                    f"The answer to {call.name} is larger than {self.max_answer} bytes (max_answer)",
+            if len(body) > self.max_response:
+                raise ResponseTooLargeError(
+                    f"The answer to {call.name} is larger than {self.max_response} bytes (max_response)",
                     http_status=response.status_code,
                 )
         return bytes(body)
@@ -436,10 +436,10 @@ def _httpx_error(
     return _lost(call, settings, error)
 
 
-def _lost(call: Call[Any], settings: ClientSettings, error: BaseException) -> AnswerLostError:
+def _lost(call: Call[Any], settings: ClientSettings, error: BaseException) -> ResponseLostError:
     # Only the kind is named: the text of these exceptions can hold addresses with query and object references.
     kind = type(error).__name__
-    return AnswerLostError(f"{settings.base_url} gave no whole answer to {call.name} ({kind})")
+    return ResponseLostError(f"{settings.base_url} gave no whole answer to {call.name} ({kind})")
 
 
 def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseException) -> ConnectionFailedError:

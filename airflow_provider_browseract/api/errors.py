@@ -231,25 +231,25 @@ class UntrustedCertificateError(ConnectionFailedError):
     temporary = False
 
 
-class AnswerLostError(BrowserActError):
+class ResponseLostError(BrowserActError):
     """The call was sent but no whole answer came back; whether it was carried out is not known."""
 
     temporary = True
 
 
-class AnswerTooLargeError(BrowserActError):
+class ResponseTooLargeError(BrowserActError):
     """The answer is larger than the caller accepts, so the rest of it was not read."""
 
-    remedy = "Raise max_answer, or make a call whose answer is smaller, such as get_task_status."
+    remedy = "Raise max_response, or make a call whose answer is smaller, such as get_task_status."
 
 
-class UnexpectedAnswerError(BrowserActError):
+class UnexpectedResponseError(BrowserActError):
     """The answer is JSON, but not what the API documents for this call."""
 
     remedy = "If BrowserAct changed its API, a newer version of the provider may know the answer."
 
 
-class NotTheApiError(UnexpectedAnswerError):
+class NotTheApiError(UnexpectedResponseError):
     """The host answered, but with a page or a redirect: it is not BrowserAct's API."""
 
     remedy = (

@@ -2,7 +2,7 @@
 
 Every reader takes the decoded JSON and is tolerant in the one direction that is safe: fields that are missing, null
 or new do no harm, while an answer without the field that it exists for (an id, a status) is refused with
-:class:`~airflow_provider_browseract.api.errors.UnexpectedAnswerError`. Ids are always strings: they have 17 digits
+:class:`~airflow_provider_browseract.api.errors.UnexpectedResponseError`. Ids are always strings: they have 17 digits
 and would lose some as floating-point numbers.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import pendulum
 
-from airflow_provider_browseract.api.errors import UnexpectedAnswerError
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Output:
         fields = _object(data, "an output")
         string, files = fields.get("string"), fields.get("files") or []
         if not isinstance(files, list) or not all(isinstance(url, str) for url in files):
-            raise UnexpectedAnswerError("the files of an output should be a list of addresses")
+            raise UnexpectedResponseError("the files of an output should be a list of addresses")
         text = string if isinstance(string, str | None) else json.dumps(string, ensure_ascii=False)
         return cls(string=text, files=tuple(files))
 
@@ -215,7 +215,7 @@ class Task:
         fields = {**_object(data, "a task"), "output": None}
         try:
             return cls.read(fields)
-        except UnexpectedAnswerError:
+        except UnexpectedResponseError:
             return cls.read({**fields, "status": TaskStatus.UNKNOWN.value})
 
 
@@ -322,7 +322,7 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
     def read(data: Json) -> Page[T]:
         fields = _object(data, "a page")
         if not isinstance(fields.get("items"), list):
-            raise UnexpectedAnswerError("the answer should be a page, but has no list of items")
+            raise UnexpectedResponseError("the answer should be a page, but has no list of items")
         items, skipped = _list(fields["items"], read_item)
         return Page(
             items=items,
@@ -341,7 +341,7 @@ def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]
 
     def read(data: Json) -> tuple[T, ...]:
         if not isinstance(data, list):
-            raise UnexpectedAnswerError(f"the answer should be a list, but is {_kind(data)}")
+            raise UnexpectedResponseError(f"the answer should be a list, but is {_kind(data)}")
         return _list(data, read_item)[0]
 
     return read
@@ -353,7 +353,7 @@ def read_status(data: Json) -> TaskStatus:
     try:
         return TaskStatus(word)
     except ValueError:
-        raise UnexpectedAnswerError(f"{word!r} is not a task status that the API documents") from None
+        raise UnexpectedResponseError(f"{word!r} is not a task status that the API documents") from None
 
 
 def is_envelope_of_success(data: Json) -> bool:
@@ -365,7 +365,7 @@ def read_nothing(data: Json) -> None:
     """Read the answer of a call that has none: stop and resume answer with an empty body, or with code 0 alone."""
     # Anything else, such as a refusal in the words of another service, must not be taken for a success.
     if data not in (None, {}) and not is_envelope_of_success(data):
-        raise UnexpectedAnswerError(f"the answer should be empty, but is {_kind(data)}")
+        raise UnexpectedResponseError(f"the answer should be empty, but is {_kind(data)}")
 
 
 def _kind(data: Json) -> str:
@@ -374,14 +374,14 @@ def _kind(data: Json) -> str:
 
 def _object(data: Json, what: str) -> Mapping[str, Json]:
     if not isinstance(data, Mapping):
-        raise UnexpectedAnswerError(f"the answer should be {what}, but is {_kind(data)}")
+        raise UnexpectedResponseError(f"the answer should be {what}, but is {_kind(data)}")
     return data
 
 
 def _required_id(fields: Mapping[str, Json], name: str, what: str) -> str:
     value = _id(fields.get(name))
     if value is None:
-        raise UnexpectedAnswerError(f"the answer should be {what}, but has no {name}")
+        raise UnexpectedResponseError(f"the answer should be {what}, but has no {name}")
     return value
 
 
@@ -418,7 +418,7 @@ def _time(value: Json) -> datetime | None:
 def _readable(value: Json, read: Callable[[Json], T]) -> T | None:
     try:
         return read(value)
-    except UnexpectedAnswerError:
+    except UnexpectedResponseError:
         return None
 
 
@@ -434,7 +434,7 @@ def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], 
     for item in items:
         try:
             found.append(read(item))
-        except UnexpectedAnswerError as error:
+        except UnexpectedResponseError as error:
             item_id = _id(item.get("id")) if isinstance(item, Mapping) else None
             skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:LONGEST_REASON])
     if skipped:

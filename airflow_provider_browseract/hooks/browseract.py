@@ -17,11 +17,11 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
-    AnswerLostError,
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
     NotTheApiError,
+    ResponseLostError,
     RunStartUnknownError,
 )
 from airflow_provider_browseract.api.models import TaskStatus
@@ -125,7 +125,7 @@ class BrowserActHook(BaseHook):
 
     @asynccontextmanager
     async def async_client(
-        self, *, within: float | None = None, max_answer: int | None = None
+        self, *, within: float | None = None, max_response: int | None = None
     ) -> AsyncIterator[AsyncBrowserActClient]:
         """Open an asynchronous client; the connection is read without blocking the event loop.
 
@@ -134,8 +134,8 @@ class BrowserActHook(BaseHook):
         :mod:`airflow_provider_browseract.api.calls`.
 
         :param within: seconds after which a call gives up, where they are few; the connection's patience otherwise.
-        :param max_answer: bytes of an answer after which a call stops reading and raises
-            :class:`~airflow_provider_browseract.api.errors.AnswerTooLargeError`. Default: no limit.
+        :param max_response: bytes of an answer after which a call stops reading and raises
+            :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: no limit.
 
         >>> async def statuses():
         ...     async with hook.async_client():
@@ -143,7 +143,7 @@ class BrowserActHook(BaseHook):
         >>> print(*asyncio.run(statuses()))
         running finished
         """
-        async with self._open(within, max_answer) as client:
+        async with self._open(within, max_response) as client:
             shared = _Shared(self, asyncio.get_running_loop(), client)
             _SHARED.set((*_still_open(), shared))
             try:
@@ -546,7 +546,7 @@ class BrowserActHook(BaseHook):
             return False, f"The API key is wrong: {error}"
         except NotTheApiError as error:
             return False, f"The host is wrong: {error}"
-        except (ConnectionFailedError, AnswerLostError) as error:
+        except (ConnectionFailedError, ResponseLostError) as error:
             return False, f"The network or the host is wrong: {error}"
         except (BrowserActError, InputError) as error:
             return False, str(error)
@@ -564,7 +564,7 @@ class BrowserActHook(BaseHook):
         try:
             url = callback.address(
                 base_url,
-                callback.WaitingTask("", "", "", -1),
+                callback.TaskInstanceKey("", "", "", -1),
                 callback.new_token(),
                 conn_id=self.browseract_conn_id,
                 api_base_url=self.settings.client.base_url,
@@ -657,7 +657,9 @@ class BrowserActHook(BaseHook):
         return next(filter(None, ours), None)
 
     @asynccontextmanager
-    async def _open(self, within: float | None, max_answer: int | None = None) -> AsyncIterator[AsyncBrowserActClient]:
+    async def _open(
+        self, within: float | None, max_response: int | None = None
+    ) -> AsyncIterator[AsyncBrowserActClient]:
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
         def patient(settings: ClientSettings) -> ClientSettings:
@@ -668,7 +670,7 @@ class BrowserActHook(BaseHook):
             return None if renewed is None else patient(renewed)
 
         settings = (await self._asettings()).client
-        async with AsyncBrowserActClient(patient(settings), renew=renew, max_answer=max_answer) as client:
+        async with AsyncBrowserActClient(patient(settings), renew=renew, max_response=max_response) as client:
             yield client
 
     async def _asend(self, call: calls.Call[T], within: float | None = None) -> T:
@@ -763,9 +765,9 @@ def _get_template(workflow_template_id: str) -> calls.Call[Template]:
 class _StopCall(calls.Call[bool]):
     """A call of ``stop-task`` whose result says whether there was anything to stop."""
 
-    def read_answer(self, answer: calls.Answer) -> bool:
+    def read_response(self, response: calls.Response) -> bool:
         try:
-            return super().read_answer(answer)
+            return super().read_response(response)
         except NOTHING_TO_STOP:
             return False
 

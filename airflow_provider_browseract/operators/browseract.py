@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.calls import Call
     from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
-    from airflow_provider_browseract.runs.ledger import Begun
+    from airflow_provider_browseract.runs.ledger import StartedRun
 
 __all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
 
@@ -84,7 +84,7 @@ class RunWorkflowOperator(RunOperator):
         """Read the workflow's inputs (``get-workflow``)."""
         return self.hook.get_workflow(self.workflow_id).input_parameters
 
-    def profile_of(self, begun: Begun, task: Task | None) -> str | None:
+    def profile_of(self, begun: StartedRun, task: Task | None) -> str | None:
         """Return the profile that was saved or, if none was, the one that the run started with; empty if there is none.
 
         A missing XCom would be an error of Airflow's, in the task that asks for it, which names neither the profile

@@ -34,7 +34,7 @@ from airflow_provider_browseract.hooks.following import follow, sleep
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.operators.waiting import WaitingOperator
-from airflow_provider_browseract.runs import ledger
+from airflow_provider_browseract.runs import ledger, timings
 from airflow_provider_browseract.runs.inputs import (
     InputError,
     check_names,
@@ -47,10 +47,10 @@ from airflow_provider_browseract.runs.inputs import (
 from airflow_provider_browseract.runs.ledger import (
     AskClaimed,
     BeforeStart,
-    Begun,
     Entry,
-    NoSlot,
     OnOrphan,
+    PlanFull,
+    StartedRun,
     Wanted,
     Write,
 )
@@ -58,16 +58,8 @@ from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import count_going, pause_after
 from airflow_provider_browseract.runs.report import log_url
-from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
-    CORE_RACE_GRACE,
-    DEFAULT_POLL_INTERVAL,
-    DEFAULT_TIMEOUT,
-    Answer,
-    OnPaused,
-    RunWait,
-)
-from airflow_provider_browseract.webhook.callback import Callback, NoCallbackError, WaitingTask, arrange
+from airflow_provider_browseract.runs.waiting import Answer, OnPaused, RunWait
+from airflow_provider_browseract.webhook.callback import Callback, NoCallbackError, TaskInstanceKey, arrange
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.pauses import PauseCallbacks
 from airflow_provider_browseract.worker.tries import Kill, Tries
@@ -79,14 +71,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-
-
-RECHECK_AFTER = (5.0, 5.0, 5.0)
-"""Seconds after which a start is tried again whose API key was refused, or whose connection Airflow did not find.
-
-A key is rotated in two places, one after the other. And Airflow reports a connection as missing also when its database
-does not answer.
-"""
 
 
 class RunOperator(WaitingOperator):
@@ -183,7 +167,7 @@ class RunOperator(WaitingOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         webhook: bool | None = None,
         poll_interval: float | timedelta | None = None,
-        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        timeout: float | timedelta = timings.DEFAULT_TIMEOUT,
         start_timeout: float | timedelta | None = None,
         queue_timeout: float | timedelta | None = None,
         reattach: bool = True,
@@ -249,7 +233,7 @@ class RunOperator(WaitingOperator):
     def read_declared(self) -> Sequence[InputParameter]:
         """Read which inputs are declared, and check what only the API knows."""
 
-    def profile_of(self, begun: Begun, task: Task | None) -> str | None:
+    def profile_of(self, begun: StartedRun, task: Task | None) -> str | None:
         """Give the browser profile that a run hands on, if any.
 
         :param begun: the run.
@@ -275,13 +259,13 @@ class RunOperator(WaitingOperator):
     def _run(self, context: Context, queued_since: float, refusals: int) -> Any:
         if self._dry:
             self._run_dry(context)
-        while isinstance(begun := self._begin(context, checked=refusals > 0), NoSlot):
+        while isinstance(begun := self._begin(context, checked=refusals > 0), PlanFull):
             refusals += 1
             self._wait_for_slot(context, begun, queued_since, refusals)
             self._raise_if_killed()
         return self._account_for(context, begun.task_id, lambda: self._see_through(context, begun))
 
-    def _see_through(self, context: Context, begun: Begun) -> Any:
+    def _see_through(self, context: Context, begun: StartedRun) -> Any:
         """Push what later tasks need of a run, and wait for it if that is wanted."""
         limit = None if self.start_timeout is None else read_seconds("start_timeout", self.start_timeout)
         wait = RunWait(
@@ -343,13 +327,13 @@ class RunOperator(WaitingOperator):
 
     def _begin(
         self, context: Context, *, checked: bool, recheck_after: Sequence[float] | None = None
-    ) -> Begun | NoSlot:
+    ) -> StartedRun | PlanFull:
         """Reattach to the run of an earlier try, or start one.
 
         :param checked: whether the checks before the start were made already.
-        :param recheck_after: what is left of :data:`RECHECK_AFTER`; None for all of it.
+        :param recheck_after: what is left of ``timings.RECHECK_PAUSES``; None for all of it.
         """
-        recheck_after = RECHECK_AFTER if recheck_after is None else recheck_after
+        recheck_after = timings.RECHECK_PAUSES if recheck_after is None else recheck_after
         self._tries = tries = Tries(context, reattach=self.reattach is True)
 
         def do(step: BeforeStart | Write | AskClaimed) -> Any:
@@ -412,7 +396,7 @@ class RunOperator(WaitingOperator):
                     "It is not known whether a run was started. A run may be running and using credits. %s", later
                 )
                 self._start_under_way = False
-        if isinstance(begun, NoSlot):
+        if isinstance(begun, PlanFull):
             return begun
         self._browseract_task_id = begun.task_id
         if begun.task is None:
@@ -481,7 +465,7 @@ class RunOperator(WaitingOperator):
 
     def _check_constants(self) -> None:
         """Check the arguments that are no templates, so that a wrong one is an import error of the DAG."""
-        self._poll_interval(DEFAULT_POLL_INTERVAL)
+        self._poll_interval(timings.DEFAULT_POLL_INTERVAL)
         read_seconds("timeout", self.timeout)
         for name in ("start_timeout", "queue_timeout"):
             if (given := getattr(self, name)) is not None:
@@ -537,7 +521,7 @@ class RunOperator(WaitingOperator):
                 raise
             self.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
 
-    def _wait_for_slot(self, context: Context, refused: NoSlot, queued_since: float, refusals: int) -> None:
+    def _wait_for_slot(self, context: Context, refused: PlanFull, queued_since: float, refusals: int) -> None:
         """Wait until there may be a slot for a run: here, or in the triggerer by raising the deferral."""
         self._raise_if_killed()
         limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
@@ -574,12 +558,12 @@ class RunOperator(WaitingOperator):
                 # 429 is not about runs; and a refusal while none is seen to go cannot be explained by their number.
                 capacity=(going or None) if isinstance(refused.error, ConcurrencyLimitError) else None,
                 pause=pause,
-                until=max(until, now + CORE_RACE_GRACE),
+                until=max(until, now + timings.CORE_RACE_GRACE),
                 queued_since=queued_since,
                 refusals=refusals,
             ),
             method_name="execute_queued",
-            timeout=timedelta(seconds=until - now + BACKSTOP),
+            timeout=timedelta(seconds=until - now + timings.TIMEOUT_BACKSTOP),
         )
 
     def _arrange_callback(self, context: Context) -> Callback | None:
@@ -609,7 +593,7 @@ class RunOperator(WaitingOperator):
         try:
             return arrange(
                 settings.webhook_base_url,
-                WaitingTask(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
+                TaskInstanceKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index),
                 callback_url=self.callback_url,
                 status_change_callback_url=self.status_change_callback_url,
                 conn_id=self.browseract_conn_id,
@@ -621,7 +605,7 @@ class RunOperator(WaitingOperator):
             self.log.info("%s. This task polls.", error)
             return None
 
-    def _hand_on(self, context: Context, begun: Begun) -> None:
+    def _hand_on(self, context: Context, begun: StartedRun) -> None:
         ti: Any = context["ti"]
         ti.xcom_push(key="task_id", value=begun.task_id)
         self._push_profile(ti, self.profile_of(begun, None))
@@ -643,7 +627,7 @@ class RunOperator(WaitingOperator):
                 profile_id or "none",
             )
 
-    def _look_once(self, context: Context, begun: Begun, wait: RunWait) -> tuple[Task | None, RunWait]:
+    def _look_once(self, context: Context, begun: StartedRun, wait: RunWait) -> tuple[Task | None, RunWait]:
         """Read a new task for its links and, if the answer to the start had none, for its profile."""
         try:
             task = begun.task or self.hook.get_task(begun.task_id)

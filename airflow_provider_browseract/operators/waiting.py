@@ -32,6 +32,7 @@ from airflow_provider_browseract.hooks.following import follow
 from airflow_provider_browseract.hooks.required_action import ask, read_event
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError, read_choice, read_seconds
 from airflow_provider_browseract.runs.outcome import (
     NoSlotError,
@@ -44,13 +45,7 @@ from airflow_provider_browseract.runs.outcome import (
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import describe, log_url, not_stopped
 from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
-    CALLBACK_GRACE,
-    CORE_RACE_GRACE,
-    DEFAULT_POLL_INTERVAL,
-    RESUME_GRACE,
     RESUMES,
-    SAFETY_POLL_INTERVAL,
     Answer,
     End,
     Next,
@@ -77,9 +72,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 HAD_ENDED = "The run had already ended."
-
-KILL_GRACE = 4.0
-"""Seconds within which a killed task has to have stopped its run; Airflow ends the process after 5."""
 
 
 class _EndedBeforeKill(RunError):
@@ -195,7 +187,7 @@ class WaitingOperator(BaseOperator):
         began = time.monotonic()
         if kill is None and self._tries:
             left = RunLostError(f"BrowserAct task {task_id} keeps running.")
-            kill = self._tries.why_killed(left, within=KILL_GRACE / 2)
+            kill = self._tries.why_killed(left, within=timings.KILL_LIMIT / 2)
         kill = kill or Kill("the Airflow task was killed")
         said = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}."
         if kill.continued_by is not None:
@@ -205,7 +197,7 @@ class WaitingOperator(BaseOperator):
             self._browseract_task_id = None
             self._kill_error = RunLostError(f"{said}\n{self._stop(task_id, wanted=False, unwanted='cancel_on_kill')}")
         else:
-            within = KILL_GRACE - (time.monotonic() - began) if hurried else None
+            within = timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None
             stopped = self._stop(task_id, within=within)
             if stopped == HAD_ENDED and not kill.wanted:
                 self._kill_error = _EndedBeforeKill(f"{said}\n{stopped} Its result is read.")
@@ -293,15 +285,18 @@ class WaitingOperator(BaseOperator):
         waits_for = WokenBy.POLL if callback_token_sha256 is None else WokenBy.CALLBACK
         if wait.question is not None:
             waits_for, pause_told = WokenBy.PERSON, True
-            poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE + CALLBACK_GRACE
+            poll_interval, grace = (
+                self._poll_interval(timings.DEFAULT_POLL_INTERVAL),
+                timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE,
+            )
             self.log.info("Waiting in the triggerer for the answer of a person: %s", required_action_url(context))
         elif callback_token_sha256 is None:
-            poll_interval, grace = self._poll_interval(DEFAULT_POLL_INTERVAL), CORE_RACE_GRACE
+            poll_interval, grace = self._poll_interval(timings.DEFAULT_POLL_INTERVAL), timings.CORE_RACE_GRACE
             self.log.info("Waiting in the triggerer, which polls the run every %g seconds.", poll_interval)
         else:
             only_polls_tell = self._tells_pauses or wait.callback_missed
-            safety = DEFAULT_POLL_INTERVAL if only_polls_tell else SAFETY_POLL_INTERVAL
-            poll_interval, grace = self._poll_interval(safety), CORE_RACE_GRACE + CALLBACK_GRACE
+            safety = timings.DEFAULT_POLL_INTERVAL if only_polls_tell else timings.SAFETY_POLL_INTERVAL
+            poll_interval, grace = self._poll_interval(safety), timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
             self.log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
                 "polls the run every %g seconds.",
@@ -334,7 +329,7 @@ class WaitingOperator(BaseOperator):
             ),
             method_name="execute_complete",
             kwargs={"wait": asdict(wait)},
-            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + BACKSTOP),
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
         )
 
     def _wait_here(
@@ -345,7 +340,7 @@ class WaitingOperator(BaseOperator):
         tell_pauses_from: float | None = None,
         pause_told: bool = False,
     ) -> Any:
-        poll_interval = self._poll_interval(DEFAULT_POLL_INTERVAL)
+        poll_interval = self._poll_interval(timings.DEFAULT_POLL_INTERVAL)
         steps = wait_for_end(
             wait,
             poll_interval=poll_interval,
@@ -484,7 +479,7 @@ class WaitingOperator(BaseOperator):
             return self._wait(context, wait)
         else:
             self.log.info("BrowserAct task %s was resumed.", wait.browseract_task_id)
-        return self._wait(context, wait, tell_pauses_from=time.time() + RESUME_GRACE)
+        return self._wait(context, wait, tell_pauses_from=time.time() + timings.RESUME_GRACE)
 
     def _tell_what_woke(self, context: Context, told: WaitEvent, wait: RunWait, task: Task, resumed_at: float) -> None:
         # The trigger of this wait may be told to end only now, and then looks for these two (is_resumed_wait).

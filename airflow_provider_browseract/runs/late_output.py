@@ -13,14 +13,9 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import has_files
 from airflow_provider_browseract.runs.steps import Say, Sleep
-
-PAUSES = (2.0, 5.0, 13.0)
-"""Seconds before each further read of a finished run without output."""
-
-LATEST = 60.0
-"""Seconds after the end of a run from which on its output is not late any more, but missing."""
 
 Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, Task]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
@@ -30,25 +25,26 @@ def read_late_output(task: Task, now: float) -> Steps:
     """Read a finished run again while it has steps and neither output nor files (``get-task``).
 
     :param task: the run as the API showed it.
-    :param now: the moment, in seconds since the epoch. A run that ended more than :data:`LATEST` seconds
+    :param now: the moment, in seconds since the epoch. A run that ended more than ``timings.LATE_OUTPUT_LIMIT`` seconds
         before is not read again.
-    :returns: the run as the API showed it last. It is without output if it still had none after :data:`PAUSES`.
+    :returns: the run as the API showed it last. It is without output if it still had none after
+        ``timings.LATE_OUTPUT_PAUSES``.
     :raises BrowserActError: the run without output could not be read at last, so that nothing is known of its output.
     """
-    if not _lacks_output(task) or (task.finished_at and task.finished_at.timestamp() < now - LATEST):
+    if not _lacks_output(task) or (task.finished_at and task.finished_at.timestamp() < now - timings.LATE_OUTPUT_LIMIT):
         return task
     yield Say(
         f"BrowserAct task {task.id} has finished without output or files. They can become available after the status, "
-        f"so the run is read again for up to {sum(PAUSES):g} seconds."
+        f"so the run is read again for up to {sum(timings.LATE_OUTPUT_PAUSES):g} seconds."
     )
     waited = 0.0
-    for pause in PAUSES:
+    for pause in timings.LATE_OUTPUT_PAUSES:
         yield Sleep(pause)
         waited += pause
         try:
             task = yield calls.get_task(task.id)
         except BrowserActError as error:
-            if pause == PAUSES[-1]:
+            if pause == timings.LATE_OUTPUT_PAUSES[-1]:
                 raise
             yield Say(f"BrowserAct task {task.id} could not be read again: {error.brief}", logging.WARNING)
             continue

@@ -38,6 +38,7 @@ from airflow_provider_browseract.api.models import (
     Workflow,
     read_page,
 )
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.steps import Say, Sleep
 
 KEY = "browseract_run"
@@ -45,18 +46,6 @@ KEY = "browseract_run"
 
 VERSION = 1
 """Version of what is written down. A newer one is refused, since it may say what is not understood here."""
-
-SKEW = 60.0
-"""Seconds by which BrowserAct's clock and ours may differ when a run is looked up by the time of its start."""
-
-SETTLE = 20.0
-"""Seconds that a start whose answer was lost may take to appear in the list of tasks."""
-
-LOOK_PAUSE = 5.0
-"""Seconds between two looks for a run that may have been started."""
-
-RESOLUTION = 2.0
-"""Seconds by which a run may seem older than its start, since BrowserAct may tell the time in whole seconds."""
 
 CUT = 64
 """Characters from which on a value that begins as the one that was sent may be that one, cut short."""
@@ -251,7 +240,7 @@ class AskClaimed:
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedRun:
     """There is a run to wait for.
 
     :param entry: what is written down of it; its ``task_id`` is known.
@@ -270,7 +259,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class NoSlot:
+class PlanFull:
     """Nothing was started, since BrowserAct takes no further run now.
 
     :param error: what it said.
@@ -289,7 +278,7 @@ def begin(
     patience: float,
     on_orphan: OnOrphan,
     clock: Callable[[], float],
-) -> Generator[Step, Any, Begun | NoSlot]:
+) -> Generator[Step, Any, StartedRun | PlanFull]:
     """Take up the run that an earlier try has started, or start one.
 
     :param wanted: the run that is to be.
@@ -307,7 +296,7 @@ def begin(
     earlier: tuple[str, ...] = ()
     if entry is not None:
         begun = yield from _take_up(wanted, entry, patience, on_orphan, clock)
-        if isinstance(begun, Begun):
+        if isinstance(begun, StartedRun):
             return begun
         earlier = begun
     return (yield from _start(wanted, entry, earlier, on_orphan, clock))
@@ -315,7 +304,7 @@ def begin(
 
 def _take_up(
     wanted: Wanted, entry: Entry, patience: float, on_orphan: OnOrphan, clock: Callable[[], float]
-) -> Generator[Step, Any, Begun | tuple[str, ...]]:
+) -> Generator[Step, Any, StartedRun | tuple[str, ...]]:
     """Take up the run of an entry; or give the runs that there were, none of which goes on."""
     same = fingerprint(wanted.call) == entry.fingerprint
     if entry.task_id is None:
@@ -323,8 +312,8 @@ def _take_up(
         found = yield from _look_up(
             entry,
             wanted if same else None,
-            created_until=entry.written_at + patience + SKEW,
-            look_until=entry.written_at + patience + SETTLE,
+            created_until=entry.written_at + patience + timings.CLOCK_SKEW,
+            look_until=entry.written_at + patience + timings.LISTING_DELAY,
             on_orphan=on_orphan,
             clock=clock,
         )
@@ -358,7 +347,7 @@ def _take_up(
         if entry.deadline != deadline:
             entry = replace(entry, deadline=deadline)
             yield Write(entry)
-        return Begun(entry, task)
+        return StartedRun(entry, task)
     return *entry.earlier, task_id
 
 
@@ -378,7 +367,7 @@ def _start(
     earlier: tuple[str, ...],
     on_orphan: OnOrphan,
     clock: Callable[[], float],
-) -> Generator[Step, Any, Begun | NoSlot]:
+) -> Generator[Step, Any, StartedRun | PlanFull]:
     """Start a run; where surely none was, what was written down before holds again."""
     yield BeforeStart()
     for attempt in range(1, STARTS + 1):
@@ -401,7 +390,7 @@ def _start(
             if error.started_nothing:
                 yield Write(before, over=True)
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
-                    return NoSlot(error)
+                    return PlanFull(error)
                 raise
             yield Say(
                 f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING
@@ -410,8 +399,8 @@ def _start(
             found = yield from _look_up(
                 entry,
                 wanted,
-                created_until=now + SKEW,
-                look_until=now + SETTLE,
+                created_until=now + timings.CLOCK_SKEW,
+                look_until=now + timings.LISTING_DELAY,
                 on_orphan=on_orphan,
                 clock=clock,
             )
@@ -425,7 +414,7 @@ def _start(
             yield Say(f"BrowserAct task {found.id} is the run.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
-        return Begun(entry)
+        return StartedRun(entry)
     raise AssertionError("the last attempt has returned or raised")
 
 
@@ -446,7 +435,7 @@ def _look_up(
         that looks like it tells anything.
     :returns: the run, or None if there is surely none.
     """
-    since = _moment(entry.written_at - SKEW)
+    since = _moment(entry.written_at - timings.CLOCK_SKEW)
     until = _moment(created_until)
     while True:
         try:
@@ -465,7 +454,7 @@ def _look_up(
             ) from error
         if clock() >= look_until:
             break
-        yield Sleep(min(LOOK_PAUSE, look_until - clock()))
+        yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, look_until - clock()))
     found = yield from _dated([task for task in found if _match(task, entry, wanted, until) is not False])
     matches = {task.id: _match(task, entry, wanted, until) for task in found}
     if wanted is not None and None in matches.values():
@@ -580,7 +569,7 @@ def _match(
     if not entry.is_template and task.workflow_id not in (None, entry.workflow_id):
         return False
     created = task.created_at
-    if created is not None and not entry.written_at - SKEW <= created.timestamp() <= until.timestamp():
+    if created is not None and not entry.written_at - timings.CLOCK_SKEW <= created.timestamp() <= until.timestamp():
         return False
     if wanted is None:
         return None
@@ -588,7 +577,7 @@ def _match(
     if inputs is False or (wanted.profile_id and task.profile_id not in (None, wanted.profile_id)):
         return False
     # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
-    sure = created is not None and created.timestamp() >= entry.written_at - RESOLUTION
+    sure = created is not None and created.timestamp() >= entry.written_at - timings.CLOCK_RESOLUTION
     # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
     known = task.workflow_id == entry.workflow_id or task.id in source.task_ids
     sure = sure and (not entry.is_template or known)

@@ -10,28 +10,14 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.steps import Sleep
-
-FIRST_PAUSE = 10.0
-"""Seconds after the first refusal before which a start is not tried again; a deferral lasts that long anyway."""
-
-LONGEST_PAUSE = 60.0
-"""Seconds that a pause grows to, from refusal to refusal."""
 
 GROWTH = 1.5
 """By how much a pause is longer than the one before."""
 
 SPREAD = 0.5
 """Part of a pause by which it is spread, so that tasks refused together do not come back together."""
-
-LONGEST_LOOK = 300.0
-"""Seconds after which a start is tried again though the count shows no room: it may not tell everything."""
-
-FRESH = 2.0
-"""Seconds that a count of runs serves all tasks that wait in the same process."""
-
-ON_THEIR_WAY = 10.0
-"""Seconds for which a task that was woken is counted as a run, until the count itself shows it."""
 
 _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING)
 
@@ -42,7 +28,7 @@ def pause_after(refusals: int, chance: Callable[[], float]) -> float:
     :param refusals: how often it was refused.
     :param chance: gives a random number from 0 to 1.
     """
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * GROWTH ** min(refusals - 1, 10))
+    pause = min(timings.LONGEST_SLOT_PAUSE, timings.FIRST_SLOT_PAUSE * GROWTH ** min(refusals - 1, 10))
     return pause * (1 + SPREAD * chance())
 
 
@@ -61,7 +47,7 @@ class Slots:
 
     def is_fresh(self, now: float) -> bool:
         """Say whether the count is new enough."""
-        return now - self.counted_at < FRESH
+        return now - self.counted_at < timings.SLOT_COUNT_LIFETIME
 
     def count(self, going: int | None, now: float) -> None:
         """Keep a new count."""
@@ -75,7 +61,7 @@ class Slots:
         :param now: the moment, in seconds.
         """
         self.capacity = max(self.capacity, capacity)
-        while self.woken and now - self.woken[0] >= ON_THEIR_WAY:
+        while self.woken and now - self.woken[0] >= timings.START_DELAY:
             self.woken.popleft()
         if self.going is None or self.going + len(self.woken) >= self.capacity:
             return False
@@ -106,12 +92,12 @@ def wait_for_slot(
     :param chance: gives a random number from 0 to 1.
     """
     looks_at = clock() + pause
-    until = min(until, clock() + LONGEST_LOOK)
+    until = min(until, clock() + timings.LONGEST_SLOT_WAIT)
     while True:
         yield Sleep(max(0.0, min(looks_at, until) - clock()))
         if clock() >= until or capacity is None:
             return
-        looks_at = clock() + FIRST_PAUSE * (1 - SPREAD * chance())
+        looks_at = clock() + timings.FIRST_SLOT_PAUSE * (1 - SPREAD * chance())
         if slots.counting:
             continue
         if not slots.is_fresh(clock()):

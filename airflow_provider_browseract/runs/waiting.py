@@ -13,68 +13,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import AnswerTooLargeError, BrowserActError, NotFoundError
+from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import status_line, step_line
 from airflow_provider_browseract.runs.steps import Say, Sleep
-
-DEFAULT_POLL_INTERVAL = 10.0
-"""Seconds between two questions for the status, where only they can tell of the end."""
-
-SAFETY_POLL_INTERVAL = 120.0
-"""Seconds between two questions for the status, where a callback tells of the end and may get lost."""
-
-CORE_RACE_GRACE = 8.0
-"""Seconds after a deferral before which nothing may resume the task, neither a poll nor a callback.
-
-The scheduler can learn up to 5 seconds late that the process which deferred has ended. If the task was queued again
-by then, Airflow takes the late news for a crash and fails the task.
-"""
-
-CALLBACK_GRACE = 2.0
-"""Seconds that the first question waits longer where a callback is expected.
-
-A callback that comes within the grace is turned away, so the first question has to come surely after it: also where
-the clocks of worker, API server and triggerer differ a little.
-"""
-
-DEFAULT_TIMEOUT = 7 * 3600.0
-"""Seconds a run may take: the limit of the BrowserAct API itself."""
 
 JITTER = 0.2
 """Part of the interval by which each pause is spread, so that runs started together do not ask together."""
 
-FIRST_JITTER = 2.0
-"""Seconds by which the first question is spread at most."""
-
 FAILED_POLLS = 5
 """How many polls in a row must have failed before the wait is given up. Each was already retried by the client."""
 
-PATIENCE = 600.0
-"""Seconds for which polls must have failed without a break before the wait is given up.
-
-A firewall, a maintenance page or a key that is being rotated answers each poll at once, so a number alone would end
-the wait within a minute.
-"""
-
 RESUMES = 3
 """How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes for ever."""
-
-RESUME_GRACE = 30.0
-"""Seconds for which BrowserAct may still show a run as paused after it was resumed."""
 
 HINTS = 5
 """Callbacks in vain after which none resumes the task: whoever has the address could start workers for ever."""
 
 UNKNOWN_POLLS = 30
-"""How many times in a row, and over :data:`PATIENCE` seconds, a run has to be ``unknown`` to end the wait."""
-
-BACKSTOP = 600.0
-"""Seconds that Airflow's own timeout of the deferral stands behind the deadline, which the trigger keeps itself.
-
-Airflow's timeout is for the case that no trigger runs: it can neither stop the run nor say what became of it. For as
-long, a result that cannot be read is asked for again.
-"""
+"""How many times in a row, and over ``timings.POLL_PATIENCE`` seconds, a run has to be ``unknown`` to end the wait."""
 
 
 class End(Word):
@@ -335,7 +293,8 @@ def wait_for_end(
 
     Each poll asks for the whole task, so that one request brings the status, the steps so far for the log, and in the
     end the result. One failed poll is not a failed run, and neither is an answer that cannot be understood: only
-    :data:`FAILED_POLLS` or more in a row over :data:`PATIENCE` seconds or more end the wait, and never as a success.
+    :data:`FAILED_POLLS` or more in a row over ``timings.POLL_PATIENCE`` seconds or more end the wait, and not as a
+    success.
     Only BrowserAct's own answer that there is no such task ends it at once.
 
     :param wait: the wait: the BrowserAct task, the moment at which the wait ends, and what the log has reported. While
@@ -352,7 +311,7 @@ def wait_for_end(
     task: Task | None = None
     failures = unknowns = 0
     failing_since = unknown_since = 0.0
-    poll_at = first_poll_at + min(JITTER * poll_interval, FIRST_JITTER) * chance()
+    poll_at = first_poll_at + min(JITTER * poll_interval, timings.FIRST_POLL_JITTER) * chance()
     while True:
         now = clock()
         # Not even a limit brings the first poll forward.
@@ -361,7 +320,7 @@ def wait_for_end(
         try:
             try:
                 task = yield calls.get_task(task_id)
-            except AnswerTooLargeError:
+            except ResponseTooLargeError:
                 # Outputs can be large. Only a worker needs them.
                 status: TaskStatus = yield calls.get_task_status(task_id)
                 if status.ended:
@@ -370,7 +329,7 @@ def wait_for_end(
         except BrowserActError as error:
             failing_since = failing_since if failures else clock()
             failures += 1
-            if is_hopeless(error) or (failures >= FAILED_POLLS and clock() - failing_since >= PATIENCE):
+            if is_hopeless(error) or (failures >= FAILED_POLLS and clock() - failing_since >= timings.POLL_PATIENCE):
                 return WaitOver(End.GIVEN_UP, wait, task, error)
             if clock() >= deadline:
                 return WaitOver(End.DEADLINE, wait, task, error)
@@ -395,7 +354,7 @@ def wait_for_end(
             return WaitOver(End.DEADLINE, wait, task)
         if status is TaskStatus.CREATED and wait.start_by is not None and clock() >= wait.start_by:
             return WaitOver(End.NOT_STARTED, wait, task)
-        if unknowns >= UNKNOWN_POLLS and clock() - unknown_since >= PATIENCE:
+        if unknowns >= UNKNOWN_POLLS and clock() - unknown_since >= timings.POLL_PATIENCE:
             return WaitOver(End.GIVEN_UP, wait, task)
 
 
@@ -414,7 +373,7 @@ def next_after(event: WaitEvent, seen: Task | BrowserActError, now: float) -> Ne
         if event.end in (End.PAUSED, End.NOT_STARTED) and now < event.deadline:
             return Next.DEFER
         readable_later = event.end in (End.ENDED, End.WENT_ON)
-        return Next.DEFER if readable_later and now < event.deadline + BACKSTOP else Next.END
+        return Next.DEFER if readable_later and now < event.deadline + timings.TIMEOUT_BACKSTOP else Next.END
     if seen.status.ended:
         return Next.CONCLUDE
     still = {End.PAUSED: TaskStatus.PAUSED, End.NOT_STARTED: TaskStatus.CREATED}

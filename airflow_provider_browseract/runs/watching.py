@@ -9,8 +9,8 @@ from typing import Any
 
 from airflow_provider_browseract.api.calls import Call, list_tasks
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus, read_page
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.runs.waiting import DEFAULT_TIMEOUT
 
 LOOK_BACK = 24 * 3600.0
 """Seconds for which the end of a task can be told late, after a time without a triggerer."""
@@ -18,7 +18,7 @@ LOOK_BACK = 24 * 3600.0
 OVERLAP = 600.0
 """Seconds by which the end or the beginning of a task may be seen out of order, or by a clock that goes wrong."""
 
-LONGEST_RUN = DEFAULT_TIMEOUT + OVERLAP
+LONGEST_RUN = timings.DEFAULT_TIMEOUT + OVERLAP
 """Seconds that a task takes at most, so that the first look finds all that ended lately."""
 
 ENDED = tuple(status for status in TaskStatus if status.ended)

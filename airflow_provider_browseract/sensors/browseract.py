@@ -28,20 +28,12 @@ from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
-from airflow_provider_browseract.runs import waiting
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError, check_rendered, read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
-from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
-    CORE_RACE_GRACE,
-    End,
-    Next,
-    WaitEvent,
-    is_hopeless,
-    next_after,
-)
+from airflow_provider_browseract.runs.waiting import End, Next, WaitEvent, is_hopeless, next_after
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
 
 if TYPE_CHECKING:
@@ -145,7 +137,7 @@ class TaskSensor(BaseSensorOperator):
                 "output_format": self.output_format,
             },
             next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout + BACKSTOP),
+            timeout=timedelta(seconds=self.timeout + timings.TIMEOUT_BACKSTOP),
         )
 
     @property
@@ -295,7 +287,7 @@ class TaskSensor(BaseSensorOperator):
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since = now
-        return first or now - self._refused_since >= waiting.PATIENCE
+        return first or now - self._refused_since >= timings.POLL_PATIENCE
 
     def _defer(self, browseract_task_id: str, seen: Task | None, deadline: float) -> NoReturn:
         from airflow_provider_browseract.triggers.browseract import TaskTrigger
@@ -306,7 +298,7 @@ class TaskSensor(BaseSensorOperator):
                 browseract_task_id=browseract_task_id,
                 browseract_conn_id=self.browseract_conn_id,
                 poll_interval=self._poll_interval,
-                first_poll_at=now + CORE_RACE_GRACE,
+                first_poll_at=now + timings.CORE_RACE_GRACE,
                 deadline=deadline,
                 last_seen=seen.status.value if seen else None,
                 steps_told=len(seen.steps) if seen else 0,
@@ -314,7 +306,7 @@ class TaskSensor(BaseSensorOperator):
                 cancel_on_kill=False,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - now) + BACKSTOP),
+            timeout=timedelta(seconds=max(0.0, deadline - now) + timings.TIMEOUT_BACKSTOP),
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:

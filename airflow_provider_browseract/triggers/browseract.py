@@ -29,22 +29,13 @@ from airflow_provider_browseract.hooks.following import follow_async, outlasting
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms, names_of, why_unstorable
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import count_run, show_run
-from airflow_provider_browseract.runs import waiting
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, pending_line, read_output
 from airflow_provider_browseract.runs.queueing import Slots, wait_for_slot
 from airflow_provider_browseract.runs.report import end_lines, not_stopped, status_line
-from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
-    Answer,
-    End,
-    OnPaused,
-    RunWait,
-    WaitEvent,
-    WokenBy,
-    wait_for_end,
-)
+from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, RunWait, WaitEvent, WokenBy, wait_for_end
 from airflow_provider_browseract.runs.watching import ENDED, Cursor, EndedTask, Window, matching
 from airflow_provider_browseract.webhook.callback import WAIT_XCOM, is_resumed_wait
 
@@ -53,30 +44,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ON_KILL_LIMIT = 25.0
-"""Seconds that a killed trigger is kept for stopping its run, a little less than Airflow itself allows."""
-
-CALL_LIMIT = 7.5
-"""Seconds of these for each of two calls, which ask for the status and stop the run; asking Airflow takes some, too."""
-
-LARGEST_ANSWER = 4 * 1024 * 1024
+LARGEST_RESPONSE = 4 * 1024 * 1024
 """Bytes of an answer to a poll that a triggerer reads at most. What is larger is read by the worker that resumes."""
-
-ANSWER_INTERVAL = 5.0
-"""Seconds between two questions to Airflow itself."""
-
-CLOCKS_APART = 5.0
-"""Seconds by which the clocks of two machines of Airflow may differ."""
-
-PERSIST_GRACE = 3.0
-"""Seconds within which Airflow has, as a rule, stored an event; it takes those of all triggers every second or so."""
-
-SHORTEST_INTERVAL = 10.0
-"""Seconds at least between two looks of a watcher, and so between its events.
-
-Airflow notes that a DAG is due with its asset's first event, and lets the run have the events up to then. One that
-comes before the scheduler has made the run, which takes seconds, belongs to none before yet another event comes.
-"""
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +82,7 @@ class _PatientClient:
         :raises BrowserActError: it failed, or the connection cannot be read.
         """
         if self._client is None:
-            opening = BrowserActHook(self._conn_id).async_client(max_answer=LARGEST_ANSWER)
+            opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE)
             try:
                 self._client = await self._open.enter_async_context(opening)
             except Exception as error:
@@ -262,7 +231,7 @@ class TaskTrigger(_Stored, BaseTrigger):
             # A trigger that raises skips execute_complete, and nothing would wait for the run any more. An error here
             # would probably occur again at once, so end the wait no sooner than failed polls would.
             self.log.exception("Waiting for BrowserAct task %s failed", self.browseract_task_id)
-            await asyncio.sleep(max(0.0, min(waiting.PATIENCE, self.deadline - time.time())))
+            await asyncio.sleep(max(0.0, min(timings.POLL_PATIENCE, self.deadline - time.time())))
             return self._event(End.GIVEN_UP, f"{type(error).__name__}: {error}")
         self._seen = over.task
         self.last_seen, self.steps_told = over.wait.last_seen, over.wait.steps_told
@@ -286,14 +255,14 @@ class TaskTrigger(_Stored, BaseTrigger):
             else:
                 if found is not None:
                     return self._answered(found)
-            left = ANSWER_INTERVAL if self.answer_by is None or over else self.answer_by - time.time()
-            await asyncio.sleep(max(0.0, min(ANSWER_INTERVAL, left)))
+            left = timings.ANSWER_POLL_INTERVAL if self.answer_by is None or over else self.answer_by - time.time()
+            await asyncio.sleep(max(0.0, min(timings.ANSWER_POLL_INTERVAL, left)))
 
     def _answered(self, found: required_action.Answered) -> WaitEvent:
         """Tell what was decided; or that the run went on, of which a trigger has taken note before."""
         if found.by is None:
             # By the clock of another machine.
-            in_time = self.answer_by is not None and found.at >= self.answer_by - CLOCKS_APART
+            in_time = self.answer_by is not None and found.at >= self.answer_by - timings.AIRFLOW_CLOCK_SKEW
             if not in_time or found.answer is not Answer(self.answer_default):
                 return self._event(End.WENT_ON, None)
         event = self._event(End.ANSWERED, None)
@@ -348,7 +317,9 @@ class TaskTrigger(_Stored, BaseTrigger):
             )
             return
         try:
-            stopped = await BrowserActHook(self.browseract_conn_id).astop_task(task_id, within=CALL_LIMIT)
+            stopped = await BrowserActHook(self.browseract_conn_id).astop_task(
+                task_id, within=timings.ON_KILL_CALL_LIMIT
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left unsaid
             self.log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
         else:
@@ -367,7 +338,7 @@ class TaskTrigger(_Stored, BaseTrigger):
         stopping = outlasting(self._stop_unless_waited_for())
         # Until a trigger is gone, Airflow cancels it anew every second or so, and this method with it.
         loop = asyncio.get_running_loop()
-        limit = loop.time() + ON_KILL_LIMIT
+        limit = loop.time() + timings.ON_KILL_LIMIT
         while not stopping.done() and loop.time() < limit:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({stopping}, timeout=limit - loop.time())
@@ -377,7 +348,7 @@ class TaskTrigger(_Stored, BaseTrigger):
                 "below. If no such line follows, the run keeps running and using credits until it ends or you stop it "
                 "in the BrowserAct dashboard.",
                 self.browseract_task_id,
-                ON_KILL_LIMIT,
+                timings.ON_KILL_LIMIT,
             )
 
     async def _stop_unless_waited_for(self) -> None:
@@ -396,7 +367,9 @@ class TaskTrigger(_Stored, BaseTrigger):
             )
             return
         try:
-            async with BrowserActHook(self.browseract_conn_id).async_client(within=CALL_LIMIT) as client:
+            async with BrowserActHook(self.browseract_conn_id).async_client(
+                within=timings.ON_KILL_CALL_LIMIT
+            ) as client:
                 # Nothing is said of what a stop makes of a run that has ended, whose result another may just be taking.
                 with suppress(BrowserActError):
                     status = await client.send(calls.get_task_status(task_id))
@@ -493,7 +466,7 @@ class TaskSensorTrigger(TaskTrigger):
         timeout_after: datetime = self.timeout_after  # type: ignore[attr-defined]
         until = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp()
         # A policy of the deployment may have set this after the sensor was made.
-        self.deadline = until if getattr(self.task, "execution_timeout", None) else until - BACKSTOP
+        self.deadline = until if getattr(self.task, "execution_timeout", None) else until - timings.TIMEOUT_BACKSTOP
         cleared = await self._clear()
         await self._look()
         event = await self._wait()
@@ -659,8 +632,10 @@ class TaskFinishedTrigger(_Stored, BaseEventTrigger):
         self.workflow_id = None if workflow_id is None else read_id("workflow_id", workflow_id)
         self.status = [each.value for each in _read_ends(status)]
         self.poll_interval = read_seconds("poll_interval", poll_interval)
-        if self.poll_interval < SHORTEST_INTERVAL:
-            raise InputError(f"poll_interval is {poll_interval!r}. Give {SHORTEST_INTERVAL:g} seconds at least.")
+        if self.poll_interval < timings.SHORTEST_WATCH_INTERVAL:
+            raise InputError(
+                f"poll_interval is {poll_interval!r}. Give {timings.SHORTEST_WATCH_INTERVAL:g} seconds at least."
+            )
         self.browseract_conn_id = browseract_conn_id
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -712,7 +687,7 @@ class TaskFinishedTrigger(_Stored, BaseEventTrigger):
                 yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
                 cursor.tell(news, time.time())
                 # Rather told twice than never: first Airflow has to have the event.
-                await asyncio.sleep(PERSIST_GRACE)
+                await asyncio.sleep(timings.EVENT_STORE_GRACE)
             else:
                 continue
             await self._keep(cursor)
@@ -733,7 +708,7 @@ class TaskFinishedTrigger(_Stored, BaseEventTrigger):
                 break
             except Exception as error:  # noqa: BLE001 - a watcher that ends would begin with the same trouble
                 self.log.warning("What was told before cannot be read; trying again: %s", error)
-                await asyncio.sleep(ANSWER_INTERVAL)
+                await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         return None
 
     async def _keep(self, cursor: Cursor) -> None:

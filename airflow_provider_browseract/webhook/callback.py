@@ -45,7 +45,7 @@ class NoCallbackError(InputError):
     """No callback can be arranged for this task; it can still poll."""
 
 
-class Outcome(Word):
+class CallbackOutcome(Word):
     """What became of a callback."""
 
     RESUMED = "resumed"
@@ -70,7 +70,7 @@ class Outcome(Word):
     """There is no such task instance, or the token is not the one that it waits for."""
 
 
-class WaitingTask(NamedTuple):
+class TaskInstanceKey(NamedTuple):
     """The task instance that a callback is for, whichever of its tries waits.
 
     :param dag_id: id of the DAG.
@@ -98,7 +98,7 @@ class WaitingTask(NamedTuple):
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, part: str) -> WaitingTask:
+    def decode(cls, part: str) -> TaskInstanceKey:
         """Read what :meth:`encode` wrote.
 
         :raises ValueError: it is something else.
@@ -175,7 +175,7 @@ class Callback:
     token: str
 
 
-def address(base_url: str, waiting: WaitingTask, token: str, *, conn_id: str, api_base_url: str) -> str:
+def address(base_url: str, waiting: TaskInstanceKey, token: str, *, conn_id: str, api_base_url: str) -> str:
     """Make the address for the callback of a run, and check it as BrowserAct will.
 
     :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
@@ -201,7 +201,7 @@ def address(base_url: str, waiting: WaitingTask, token: str, *, conn_id: str, ap
 
 def arrange(
     base_url: str,
-    waiting: WaitingTask,
+    waiting: TaskInstanceKey,
     *,
     callback_url: Any,
     status_change_callback_url: Any,

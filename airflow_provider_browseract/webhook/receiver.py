@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.webhook import CALLBACK_PATH, OVER_PATH
-from airflow_provider_browseract.webhook.callback import Outcome, WaitingTask, digest, is_token
+from airflow_provider_browseract.webhook.callback import CallbackOutcome, TaskInstanceKey, digest, is_token
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ WAITING = 2000
 """How many requests wait to be looked up at most: some seconds' worth, so that many runs may end at the same moment.
 Beyond that the oldest gets 503, and BrowserAct sends it again."""
 
-_STATUS = {Outcome.TOO_EARLY: 202}
+_STATUS = {CallbackOutcome.TOO_EARLY: 202}
 
 OVER_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -76,7 +76,7 @@ def create_app() -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        outcome = Outcome.UNKNOWN if error.status_code == 404 else "method not allowed"
+        outcome = CallbackOutcome.UNKNOWN if error.status_code == 404 else "method not allowed"
         return _answer(outcome, error.status_code, error.headers)
 
     return app
@@ -93,23 +93,23 @@ class _Desk:
 
 async def _receive(run: str, token: str, request: Request, desk: _Desk) -> JSONResponse:
     try:
-        waiting = WaitingTask.decode(run)
+        waiting = TaskInstanceKey.decode(run)
     except ValueError:
-        return _answer(Outcome.UNKNOWN, 404)
+        return _answer(CallbackOutcome.UNKNOWN, 404)
     if not is_token(token):
-        return _answer(Outcome.UNKNOWN, 404)
+        return _answer(CallbackOutcome.UNKNOWN, 404)
     # Here, not above: this module is also imported where there is no database.
     from airflow_provider_browseract.webhook.resume import Wait, look, resume
 
     async with desk.looks.turn():
         found = await anyio.to_thread.run_sync(look, waiting, digest(token), limiter=desk.look_threads)
-    if found is Outcome.UNKNOWN:
+    if found is CallbackOutcome.UNKNOWN:
         log.debug("Callback for %s: %s", waiting, found)
         return _answer(found, 404)
     # Only who knows the token has a body of theirs read.
     body, refusal = await _read(request)
     if body is not None and says_that_the_run_goes_on(body):
-        outcome = Outcome.RUN_GOES_ON
+        outcome = CallbackOutcome.RUN_GOES_ON
     elif isinstance(found, Wait):
         outcome = await anyio.to_thread.run_sync(resume, found, limiter=desk.resume_threads)
     else:
@@ -157,6 +157,6 @@ def says_that_the_run_goes_on(body: bytes) -> bool:
     return not status.ended and status is not TaskStatus.UNKNOWN
 
 
-def _answer(outcome: Outcome | str, http_status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _answer(outcome: CallbackOutcome | str, http_status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     count(f"browseract.callback.{str(outcome).replace(' ', '_')}")
     return JSONResponse({"outcome": str(outcome)}, http_status, headers)

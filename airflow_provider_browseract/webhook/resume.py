@@ -22,12 +22,13 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import text, update
 from sqlalchemy.orm import lazyload
 
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.waiting import HINTS, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     WAIT_XCOM,
-    Outcome,
-    WaitingTask,
+    CallbackOutcome,
+    TaskInstanceKey,
     resumed_wait,
 )
 
@@ -56,56 +57,56 @@ class Wait:
     :param arguments: the trigger's arguments.
     """
 
-    waiting: WaitingTask
+    waiting: TaskInstanceKey
     ti_id: Any
     trigger_id: int
     arguments: dict[str, Any]
 
 
-def look(waiting: WaitingTask, token_sha256: str) -> Wait | Outcome:
+def look(waiting: TaskInstanceKey, token_sha256: str) -> Wait | CallbackOutcome:
     """Return the wait that a callback with this token may end. Change nothing.
 
     :param waiting: the task instance.
     :param token_sha256: digest of the token in the address of the callback.
-    :returns: the wait, or the reason why there is none to end: :attr:`Outcome.UNKNOWN` if the token is not the right
-        one.
+    :returns: the wait, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
+        not the right one.
     """
     # Not the scoped session: that belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
         # From Airflow 3.4 on the table has a row for each try; this function finds the current one.
         ti = TaskInstance.get_task_instance(**waiting._asdict(), session=session)
         if ti is None:
-            return Outcome.UNKNOWN
+            return CallbackOutcome.UNKNOWN
         trigger = _our_trigger(session, ti)
         if trigger is None:
             described = _wait_xcom(session, waiting)
-            return _not_deferred(ti, described) if _matches(described, token_sha256) else Outcome.UNKNOWN
+            return _not_deferred(ti, described) if _matches(described, token_sha256) else CallbackOutcome.UNKNOWN
         arguments: dict[str, Any] = trigger.kwargs
         if not _matches(arguments, token_sha256):
-            return Outcome.UNKNOWN
+            return CallbackOutcome.UNKNOWN
         if arguments.get("hints_in_vain", 0) >= HINTS:
-            return Outcome.IGNORED
-        if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=CORE_RACE_GRACE):
-            return Outcome.TOO_EARLY
+            return CallbackOutcome.IGNORED
+        if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE):
+            return CallbackOutcome.TOO_EARLY
         return Wait(waiting, ti.id, trigger.id, arguments)
 
 
-def resume(wait: Wait) -> Outcome:
+def resume(wait: Wait) -> CallbackOutcome:
     """End a wait, in one transaction.
 
     :param wait: what :func:`look` returned.
-    :returns: :attr:`Outcome.RESUMED`, or :attr:`Outcome.ALREADY_RESUMED` if something else has ended the wait since
-        then; nothing was changed in that case.
+    :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
+        the wait since then; nothing was changed in that case.
     """
     now = datetime.now(timezone.utc)
     with create_session(scoped=False) as session:
         if not _claim(session, wait, now):
-            return Outcome.ALREADY_RESUMED
+            return CallbackOutcome.ALREADY_RESUMED
         # The trigger, which Airflow is about to cancel, reads this and does not stop the run.
         described = resumed_wait(wait.arguments)
         XComModel.set(key=WAIT_XCOM, value=described, **wait.waiting._asdict(), **AS_STORED, session=session)
         Trigger.submit_event(wait.trigger_id, _event(wait.arguments), session=session)
-        return Outcome.RESUMED
+        return CallbackOutcome.RESUMED
 
 
 def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
@@ -118,7 +119,7 @@ def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
     return trigger
 
 
-def _wait_xcom(session: Session, waiting: WaitingTask) -> dict[str, Any]:
+def _wait_xcom(session: Session, waiting: TaskInstanceKey) -> dict[str, Any]:
     """Return the XCom that describes the wait, or an empty dict if there is none."""
     query = XComModel.get_many(
         run_id=waiting.run_id,
@@ -145,11 +146,15 @@ def _matches(described: dict[str, Any], token_sha256: str) -> bool:
     return isinstance(expected, str) and hmac.compare_digest(expected.encode(), token_sha256.encode())
 
 
-def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> Outcome:
+def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> CallbackOutcome:
     if wait.get("woken_by") == WokenBy.CALLBACK.value:
-        return Outcome.ALREADY_RESUMED
+        return CallbackOutcome.ALREADY_RESUMED
     # A task instance that was resumed still has the method that it was resumed with.
-    return Outcome.TOO_EARLY if ti.state == TaskInstanceState.RUNNING and not ti.next_method else Outcome.NOT_WAITING
+    return (
+        CallbackOutcome.TOO_EARLY
+        if ti.state == TaskInstanceState.RUNNING and not ti.next_method
+        else CallbackOutcome.NOT_WAITING
+    )
 
 
 def _claim(session: Session, wait: Wait, now: datetime) -> bool:

@@ -28,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.following import sleep
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,
@@ -62,14 +63,8 @@ BLOCK = 5 * 1024 * 1024
 ATTEMPTS = 3
 """How many times a file is fetched before it is given up."""
 
-PAUSE = 2.0
-"""Seconds before the second attempt; the third waits longer."""
-
-LOOK_PAUSE = 5.0
-"""Seconds between two looks for them."""
-
 COPY_LOOKS = 15
-"""How many times it is looked whether a store has copied something, with :data:`PAUSE` between."""
+"""How many times it is looked whether a store has copied something, with ``timings.STORE_RETRY_PAUSE`` between."""
 
 LEFT_AFTER = timedelta(hours=1)
 """Age from which on something that is not whole is taken for left behind."""
@@ -299,7 +294,7 @@ class ResultStore:
             else:
                 self._log.log(logging.INFO, "BrowserAct still prepares %d of %d files. Waiting.", pending, len(files))
                 # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
-                sleep(min(LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
+                sleep(min(timings.FILES_LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
                 files = files_of(read_again())
             except BrowserActError as error:
@@ -332,7 +327,9 @@ class ResultStore:
         target = f"{folder}/{file.name}"
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
-            wait=tenacity.wait_random_exponential(multiplier=PAUSE, max=4 * PAUSE),
+            wait=tenacity.wait_random_exponential(
+                multiplier=timings.STORE_RETRY_PAUSE, max=4 * timings.STORE_RETRY_PAUSE
+            ),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             reraise=True,
         )
@@ -413,7 +410,7 @@ class ResultStore:
         # Some stores copy after they have answered.
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(FileError),
-            wait=tenacity.wait_fixed(PAUSE),
+            wait=tenacity.wait_fixed(timings.STORE_RETRY_PAUSE),
             stop=tenacity.stop_after_attempt(COPY_LOOKS),
             reraise=True,
         ):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import calls, errors
-from airflow_provider_browseract.api.calls import Answer, Pages
+from airflow_provider_browseract.api.calls import Pages, Response
 from airflow_provider_browseract.api.models import CreatedTask, Page, Region, TaskStatus, read_page
 
 JSON = {"content-type": "application/json"}
@@ -44,8 +44,8 @@ EVERY_CALL: dict[str, calls.Call[Any]] = {
 }
 
 
-def answer(status: int, data: object = None, **headers: str) -> Answer:
-    return Answer(status, {**JSON, **headers}, json.dumps(data).encode())
+def answer(status: int, data: object = None, **headers: str) -> Response:
+    return Response(status, {**JSON, **headers}, json.dumps(data).encode())
 
 
 @pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
@@ -99,14 +99,14 @@ CODES: dict[int, type[errors.BrowserActError]] = {
 
 class TestAnswers:
     def test_successful_answer_is_read_into_a_model(self):
-        assert calls.run_task("70").read_answer(answer(200, {"id": "7"})).id == "7"
+        assert calls.run_task("70").read_response(answer(200, {"id": "7"})).id == "7"
 
     def test_empty_answer_to_a_stop_is_accepted(self):
-        assert calls.stop_task("7").read_answer(Answer(200, {}, b"")) is None
+        assert calls.stop_task("7").read_response(Response(200, {}, b"")) is None
 
     def test_empty_answer_is_refused_when_a_body_is_expected(self):
-        with pytest.raises(errors.UnexpectedAnswerError, match="answer to get-task is not usable"):
-            calls.get_task("7").read_answer(Answer(200, {}, b""))
+        with pytest.raises(errors.UnexpectedResponseError, match="answer to get-task is not usable"):
+            calls.get_task("7").read_response(Response(200, {}, b""))
 
     def test_known_error_codes_are_exactly_the_documented_ones(self):
         assert errors.BY_CODE.keys() == CODES.keys()
@@ -115,7 +115,7 @@ class TestAnswers:
     def test_error_code_decides_the_error_class_whatever_the_http_status(self, code, kind):
         for status in (400, 401, 500):
             with pytest.raises(kind) as caught:
-                calls.get_task("7").read_answer(answer(status, {"code": code, "msg": "words", "traceId": "abc"}))
+                calls.get_task("7").read_response(answer(status, {"code": code, "msg": "words", "traceId": "abc"}))
             error = caught.value
             assert (error.code, error.msg, error.trace_id, error.http_status) == (code, "words", "abc", status)
             for part in (f"code {code}", f"HTTP {status}", "traceId abc", "words"):
@@ -140,13 +140,13 @@ class TestAnswers:
     )
     def test_undocumented_error_code_is_classified_by_the_http_status(self, status, kind):
         with pytest.raises(kind):
-            calls.get_task("7").read_answer(answer(status, {"code": 4711, "msg": "new"}))
+            calls.get_task("7").read_response(answer(status, {"code": 4711, "msg": "new"}))
 
     @pytest.mark.parametrize("code", [4711, "4711", "QUOTA_EXCEEDED"])
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500])
     def test_undocumented_error_code_does_not_prove_that_a_start_was_not_processed(self, status, code):
         with pytest.raises(errors.BrowserActError) as caught:
-            calls.run_task("70").read_answer(answer(status, {"code": code, "msg": "new"}))
+            calls.run_task("70").read_response(answer(status, {"code": code, "msg": "new"}))
         assert caught.value.not_processed is False
         assert not isinstance(caught.value, errors.NotTheApiError)
         assert caught.value.temporary is (status == 500)
@@ -154,19 +154,19 @@ class TestAnswers:
 
     def test_http_429_alone_proves_that_a_start_was_not_processed(self):
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.run_task("70").read_answer(answer(429, {"code": 4711, "msg": "new"}))
+            calls.run_task("70").read_response(answer(429, {"code": 4711, "msg": "new"}))
         assert caught.value.not_processed is True
 
     @pytest.mark.parametrize("call", [calls.run_task("70"), calls.get_workflow("70")], ids=["run-task", "get-workflow"])
     def test_workflow_not_found_error_names_the_workflow_in_its_remedy(self, call):
         with pytest.raises(errors.WorkflowNotFoundError) as caught:
-            call.read_answer(answer(400, {"code": 10111, "msg": "not visible"}))
+            call.read_response(answer(400, {"code": 10111, "msg": "not visible"}))
         assert "Check workflow_id '70' (dashboard" in str(caught.value)
         assert "RunTemplateOperator" in str(caught.value)
 
     def test_error_message_of_the_api_becomes_one_line_of_bounded_length(self):
         with pytest.raises(errors.InvalidRequestError) as caught:
-            calls.get_task("7").read_answer(
+            calls.get_task("7").read_response(
                 answer(400, {"code": 99001, "msg": "first\nsecond\x1b[31m\u2028" + "x" * 5000, "traceId": "a\nb"})
             )
         assert caught.value.msg is not None
@@ -179,40 +179,40 @@ class TestAnswers:
     )
     def test_refusal_without_a_code_does_not_prove_that_a_start_was_not_processed(self, body):
         with pytest.raises(errors.UnknownRefusalError) as caught:
-            calls.run_task("70").read_answer(answer(409, body))
+            calls.run_task("70").read_response(answer(409, body))
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
 
     def test_answer_about_another_task_raises(self):
-        with pytest.raises(errors.UnexpectedAnswerError, match="it is about another task"):
-            calls.get_task("7").read_answer(answer(200, {"id": "8", "status": "finished"}))
+        with pytest.raises(errors.UnexpectedResponseError, match="it is about another task"):
+            calls.get_task("7").read_response(answer(200, {"id": "8", "status": "finished"}))
 
     @pytest.mark.parametrize("words", [{"msg": "Task is not exist."}, {}], ids=["with msg", "without msg"])
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.run_task("70")], ids=["stop-task", "run-task"])
     def test_error_code_with_http_200_still_raises(self, call, words):
         with pytest.raises(errors.TaskNotFoundError):
-            call.read_answer(answer(200, {"code": 10112, "id": "5", **words}))
+            call.read_response(answer(200, {"code": 10112, "id": "5", **words}))
 
     @pytest.mark.parametrize("code", ["E1", 1.5, True, [], -1], ids=repr)
     def test_odd_code_with_http_200_is_an_unknown_refusal(self, code):
         with pytest.raises(errors.UnknownRefusalError):
-            calls.run_task("70").read_answer(answer(200, {"code": code, "id": "5"}))
+            calls.run_task("70").read_response(answer(200, {"code": code, "id": "5"}))
 
     def test_code_of_thousands_of_digits_is_an_unknown_refusal(self):
         with pytest.raises(errors.UnknownRefusalError):
-            calls.run_task("70").read_answer(answer(400, {"code": "9" * 5000, "msg": "x"}))
+            calls.run_task("70").read_response(answer(400, {"code": "9" * 5000, "msg": "x"}))
 
     @pytest.mark.parametrize("code", [0, "0"], ids=repr)
     def test_answer_wrapped_in_an_envelope_of_success_is_read(self, code):
         wrapped = {"code": code, "msg": "success", "data": {"id": "5", "profile_id": "9"}}
-        assert calls.run_task("70").read_answer(answer(200, wrapped)) == CreatedTask("5", "9")
+        assert calls.run_task("70").read_response(answer(200, wrapped)) == CreatedTask("5", "9")
 
     @pytest.mark.parametrize(
         "body", [None, {}, {"code": 0}, {"code": 0, "msg": "success"}, {"code": 0, "data": None}], ids=json.dumps
     )
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
     def test_stop_and_resume_accept_an_empty_answer_and_code_0(self, call, body):
-        assert call.read_answer(answer(200, body)) is None
+        assert call.read_response(answer(200, body)) is None
 
     @pytest.mark.parametrize(
         "body",
@@ -225,8 +225,8 @@ class TestAnswers:
     )
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
     def test_stop_and_resume_take_no_other_answer_for_a_success(self, call, body):
-        with pytest.raises(errors.UnexpectedAnswerError, match="should be empty"):
-            call.read_answer(answer(200, body))
+        with pytest.raises(errors.UnexpectedResponseError, match="should be empty"):
+            call.read_response(answer(200, body))
 
     @pytest.mark.parametrize("code", [None, 4711], ids=["no code", "undocumented code"])
     @pytest.mark.parametrize(
@@ -241,16 +241,16 @@ class TestAnswers:
     def test_start_refused_without_a_free_slot_is_recognized_by_its_words(self, words, code):
         refused = answer(400, {"msg": words} if code is None else {"code": code, "msg": words})
         with pytest.raises(errors.ConcurrencyLimitError) as caught:
-            calls.run_task("70").read_answer(refused)
+            calls.run_task("70").read_response(refused)
         assert caught.value.started_nothing
         with pytest.raises(errors.UnknownRefusalError):
-            calls.get_task("7").read_answer(refused)
+            calls.get_task("7").read_response(refused)
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_web_page_with_http_401_or_403_does_not_blame_the_key(self, status):
-        page = Answer(status, {"content-type": "text/html"}, b"<html>Request blocked</html>")
+        page = Response(status, {"content-type": "text/html"}, b"<html>Request blocked</html>")
         with pytest.raises(errors.NotTheApiError, match="a firewall") as caught:
-            calls.get_task("7").read_answer(page)
+            calls.get_task("7").read_response(page)
         assert "API key" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -258,30 +258,30 @@ class TestAnswers:
     )
     def test_empty_answer_with_http_401_or_403_blames_the_key(self, status, kind):
         with pytest.raises(kind):
-            calls.get_task("7").read_answer(Answer(status, {}, b""))
+            calls.get_task("7").read_response(Response(status, {}, b""))
 
     @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
     def test_web_page_or_redirect_raises_that_the_host_is_not_the_api(self, status, body):
         with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection") as caught:
-            calls.get_task("7").read_answer(Answer(status, {"content-type": "text/html"}, body))
+            calls.get_task("7").read_response(Response(status, {"content-type": "text/html"}, body))
         assert str(caught.value).count(f"HTTP {status}") == 1
 
     def test_json_of_another_api_raises_that_the_host_is_not_the_api(self):
         with pytest.raises(errors.NotTheApiError, match="is not from BrowserAct's API"):
-            calls.get_task("7").read_answer(answer(404, {"message": "Not Found"}))
+            calls.get_task("7").read_response(answer(404, {"message": "Not Found"}))
 
     def test_truncated_json_is_an_unexpected_answer_and_not_a_wrong_host(self):
-        with pytest.raises(errors.UnexpectedAnswerError, match="not whole JSON") as caught:
-            calls.run_task("70").read_answer(Answer(200, JSON, b'{"id": "123", "profile'))
+        with pytest.raises(errors.UnexpectedResponseError, match="not whole JSON") as caught:
+            calls.run_task("70").read_response(Response(200, JSON, b'{"id": "123", "profile'))
         assert not isinstance(caught.value, errors.NotTheApiError)
 
     def test_error_code_given_as_text_is_recognized(self):
         with pytest.raises(errors.ConcurrencyLimitError):
-            calls.run_task("70").read_answer(answer(400, {"code": "10118", "msg": "full"}))
+            calls.run_task("70").read_response(answer(400, {"code": "10118", "msg": "full"}))
 
     def test_gateway_page_with_http_502_is_a_server_error(self):
         with pytest.raises(errors.ServerError):
-            calls.get_task("7").read_answer(Answer(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
+            calls.get_task("7").read_response(Response(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
 
     @pytest.mark.parametrize(
         ("value", "seconds"),
@@ -298,7 +298,7 @@ class TestAnswers:
     )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": value}))
+            calls.get_task("7").read_response(answer(429, {}, **{"retry-after": value}))
         assert caught.value.retry_after == seconds
 
     @pytest.mark.parametrize("zone", [" GMT", " -0000", ""], ids=["GMT", "zone unknown", "no zone"])
@@ -306,7 +306,7 @@ class TestAnswers:
         written = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
         moment = written.removesuffix(" GMT") + zone
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.get_task("7").read_answer(answer(429, {}, **{"retry-after": moment}))
+            calls.get_task("7").read_response(answer(429, {}, **{"retry-after": moment}))
         assert caught.value.retry_after == pytest.approx(30, abs=2)
 
 
@@ -373,14 +373,14 @@ class TestPages:
         ids=["more items", "more pages", "fewer items"],
     )
     def test_numbers_that_do_not_fit_the_items_raise(self, numbers):
-        with pytest.raises(errors.UnexpectedAnswerError, match="answers to list contradict each other: page"):
+        with pytest.raises(errors.UnexpectedResponseError, match="answers to list contradict each other: page"):
             Shop(3, **numbers).read()
 
     @pytest.mark.parametrize("numbers", [{}, {"total_pages": 9}, {"total_count": 9}, {"limit": 2}], ids=str)
     def test_same_page_again_and_again_raises(self, numbers):
         shop = Shop(2, **numbers)
         shop.page = lambda number: Page(tuple(shop.items), number=1, **numbers)  # type: ignore[method-assign]
-        with pytest.raises(errors.UnexpectedAnswerError, match="page 2 has nothing new, after 2 items"):
+        with pytest.raises(errors.UnexpectedResponseError, match="page 2 has nothing new, after 2 items"):
             shop.read()
 
     def test_last_page_again_after_all_items_ends_the_list(self):
@@ -390,7 +390,7 @@ class TestPages:
 
     def test_list_that_never_ends_raises(self, monkeypatch):
         monkeypatch.setattr(calls, "MOST_PAGES", 20)
-        with pytest.raises(errors.UnexpectedAnswerError, match="page 20 has more pages behind it, after 38 items"):
+        with pytest.raises(errors.UnexpectedResponseError, match="page 20 has more pages behind it, after 38 items"):
             Shop(1000).read()
 
     def test_item_that_moves_to_the_next_page_is_given_once(self):
@@ -410,7 +410,7 @@ class TestPages:
         pages = Pages(calls.list_workflows())
         assert pages.call is not None
         body = {"items": [{"id": "1"}, {"name": "shop"}, "?", {"id": "2"}], "total_count": 4}
-        found = pages.take(pages.call.read_answer(answer(200, body)))
+        found = pages.take(pages.call.read_response(answer(200, body)))
         assert [workflow.id for workflow in found] == ["1", "2"]
         assert pages.call is None
         assert [each.split(":")[0] for each in pages.skipped] == ["one without an id"] * 2

@@ -97,7 +97,7 @@ def test_read_is_sent_again_after_gateway_error_reset_lost_answer_and_hang(impat
 )
 def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, fault):
     emulator.fault("run-task", fault, times=None)
-    with pytest.raises((errors.AnswerLostError, errors.ServerError)) as caught:
+    with pytest.raises((errors.ResponseLostError, errors.ServerError)) as caught:
         impatient.send(calls.run_task(ORDERS.id))
     assert caught.value.not_processed is False
     assert count(emulator, "run-task") == 1
@@ -122,7 +122,7 @@ def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     emulator.fault("get-region-list", RequestFault.hung(), times=None)
     settings = ClientSettings("app-emulator", running.url, read_timeout=0.2, retries=RetryPolicy(budget=1))
     began = time.monotonic()
-    with pytest.raises(errors.AnswerLostError, match="no whole answer to get-region-list"):
+    with pytest.raises(errors.ResponseLostError, match="no whole answer to get-region-list"):
         kind(settings).send(calls.get_region_list())
     assert time.monotonic() - began < 5
 
@@ -294,7 +294,7 @@ def test_start_is_not_sent_again_when_a_proxy_closes_without_an_answer(kind, one
     proxy = one_answer(b"")
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
-    with pytest.raises(errors.AnswerLostError):
+    with pytest.raises(errors.ResponseLostError):
         kind(ClientSettings("app-key", "http://api.example", retries=QUICK)).send(calls.run_task("70"))
     assert len(proxy.received) == 1
 
@@ -308,7 +308,7 @@ def test_stop_is_sent_again_after_a_gateway_error(client, emulator):
 
 def test_truncated_answer_to_a_start_is_a_lost_answer(kind, one_answer):
     server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
-    with pytest.raises(errors.AnswerLostError):
+    with pytest.raises(errors.ResponseLostError):
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
 
 
@@ -373,12 +373,14 @@ class TestTheAsynchronousClient:
     @pytest.mark.parametrize("size", [LARGE_BODY + 1, 100])
     def test_async_client_raises_the_error_of_the_answer_reader(self, one_answer, size):
         server = one_answer(answering(b"{}".ljust(size)))
-        with pytest.raises(errors.UnexpectedAnswerError, match="should be a list"):
+        with pytest.raises(errors.UnexpectedResponseError, match="should be a list"):
             self.send(server, size)
 
-    def send(self, server, max_answer: int):
+    def send(self, server, max_response: int):
         async def go():
-            async with AsyncBrowserActClient(ClientSettings("app-key", server.url), max_answer=max_answer) as client:
+            async with AsyncBrowserActClient(
+                ClientSettings("app-key", server.url), max_response=max_response
+            ) as client:
                 return await client.send(calls.get_region_list())
 
         return asyncio.run(go())
@@ -388,7 +390,7 @@ class TestTheAsynchronousClient:
 
     def test_async_client_refuses_a_larger_answer_and_sends_no_second_request(self, one_answer):
         server = one_answer(answering(REGIONS))
-        with pytest.raises(errors.AnswerTooLargeError, match="get-region-list is larger than 15 bytes") as caught:
+        with pytest.raises(errors.ResponseTooLargeError, match="get-region-list is larger than 15 bytes") as caught:
             self.send(server, len(REGIONS) - 1)
         assert caught.value.temporary is False
         assert caught.value.not_processed is False
@@ -397,14 +399,14 @@ class TestTheAsynchronousClient:
     def test_async_client_does_not_wait_for_the_rest_of_a_too_large_answer(self, one_answer):
         # The server promises more than it ever sends: reading to the end would be a lost answer, after 30 seconds.
         server = one_answer(answering(REGIONS).replace(b"16", b"17"), keep_alive=True)
-        with pytest.raises(errors.AnswerTooLargeError):
+        with pytest.raises(errors.ResponseTooLargeError):
             self.send(server, len(REGIONS) - 1)
 
     def test_async_client_measures_the_answer_size_after_decompression(self, one_answer):
         body = gzip.compress(REGIONS.ljust(100_000))
         headers = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
         assert len(body) < 1000
-        with pytest.raises(errors.AnswerTooLargeError):
+        with pytest.raises(errors.ResponseTooLargeError):
             self.send(one_answer(headers + body), 1000)
         assert self.send(one_answer(headers + body), 100_000)[0].code == "US"
 

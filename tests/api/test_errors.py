@@ -37,11 +37,11 @@ def test_brief_error_text_is_one_line_without_remedy_and_full_stop():
     assert refused_key().brief == (
         "BrowserAct refused run-task: Invalid authorization (code 401, HTTP 401, traceId abc)"
     )
-    assert errors.AnswerLostError("No whole\nanswer.").brief == "No whole answer"
+    assert errors.ResponseLostError("No whole\nanswer.").brief == "No whole answer"
 
 
 def test_missing_parts_of_an_error_text_leave_no_empty_line():
-    assert str(errors.AnswerLostError("No whole\nanswer.")) == "No whole answer."
+    assert str(errors.ResponseLostError("No whole\nanswer.")) == "No whole answer."
     assert str(errors.ServerError("Failed", http_status=503)) == "Failed.\nHTTP 503"
     assert str(errors.InvalidRequestError("Really?")).splitlines()[0] == "Really?"
     assert str(errors.InvalidRequestError("Really!")).splitlines()[0] == "Really!"

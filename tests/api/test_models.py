@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.errors import UnexpectedAnswerError
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.models import (
     CreatedTask,
     DownloadFile,
@@ -90,7 +90,7 @@ def test_unreadable_informational_parts_of_a_task_are_left_out():
     ids=["text", "list", "number as files", "text as files", "objects as files"],
 )
 def test_unreadable_output_of_a_finished_task_raises(output):
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         Task.read({"id": "7", "status": "finished", "output": output})
 
 
@@ -134,7 +134,7 @@ def test_numeric_id_becomes_a_string_without_loss_of_digits():
     ids=["null", "list", "text", "empty object", "no id", "empty id"],
 )
 def test_answer_that_is_not_a_task_is_refused(data):
-    with pytest.raises(UnexpectedAnswerError, match="the answer should be a task"):
+    with pytest.raises(UnexpectedResponseError, match="the answer should be a task"):
         Task.read(data)
 
 
@@ -142,7 +142,7 @@ def test_answer_that_is_not_a_task_is_refused(data):
     "word", ["queued", "Finished", "", None, 3], ids=["unknown word", "wrong case", "empty", "null", "number"]
 )
 def test_undocumented_task_status_is_refused(word):
-    with pytest.raises(UnexpectedAnswerError, match="is not a task status"):
+    with pytest.raises(UnexpectedResponseError, match="is not a task status"):
         read_status({"status": word})
 
 
@@ -171,9 +171,9 @@ def test_pages_and_lists_are_read_and_other_answers_refused():
     )
     assert (page.number, page.total_pages, page.items[0].code) == (2, 3, "US")
     assert read_list(Region.read)([{"code": "US", "name": "United States"}])[0].name == "United States"
-    with pytest.raises(UnexpectedAnswerError, match="no list of items"):
+    with pytest.raises(UnexpectedResponseError, match="no list of items"):
         read_page(Region.read)({"items": None})
-    with pytest.raises(UnexpectedAnswerError, match="should be a list"):
+    with pytest.raises(UnexpectedResponseError, match="should be a list"):
         read_list(Region.read)({"items": []})
 
 
@@ -222,7 +222,7 @@ def test_summary_of_an_odd_task_has_what_can_be_read(fields, status):
 
 @pytest.mark.parametrize("data", [{"status": "running"}, "?", None], ids=["no id", "text", "null"])
 def test_summary_of_a_task_without_an_id_raises(data):
-    with pytest.raises(UnexpectedAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         Task.read_summary(data)
 
 

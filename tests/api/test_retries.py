@@ -11,14 +11,14 @@ START = calls.run_task("70")
 STOP = calls.stop_task("7")
 
 NEVER_ARRIVED = [errors.ConnectionFailedError, errors.RateLimitError, errors.ConcurrencyLimitError]
-NOBODY_KNOWS = [errors.AnswerLostError, errors.ServerError]
+NOBODY_KNOWS = [errors.ResponseLostError, errors.ServerError]
 HOPELESS = [
     errors.AuthenticationError,
     errors.InvalidRequestError,
     errors.UnknownRefusalError,
     errors.TaskNotFoundError,
     errors.NotTheApiError,
-    errors.UnexpectedAnswerError,
+    errors.UnexpectedResponseError,
 ]
 
 

@@ -246,7 +246,7 @@ class TestErrorAfterHandshake:
     )
     def test_error_after_the_tls_handshake_is_a_lost_answer(self, tls, start, handle):
         error = start(tls(getattr(self, handle)))
-        assert type(error) is errors.AnswerLostError
+        assert type(error) is errors.ResponseLostError
         assert error.not_processed is False
 
     def test_complete_answer_after_the_tls_handshake_is_read(self, kind, tls):
@@ -320,6 +320,6 @@ class TestBehindAProxy:
     def test_answer_lost_in_a_proxy_tunnel_raises_and_the_start_is_sent_once(self, behind, tls):
         received = []
         error = behind(self.tunnel, tls(lambda secured: received.append(whole_request(secured))))
-        assert type(error) is errors.AnswerLostError
+        assert type(error) is errors.ResponseLostError
         assert received[0].startswith(b"POST /v2/workflow/run-task ")
         assert len(received) == 1

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
-from airflow_provider_browseract.webhook.callback import WaitingTask, digest, new_token
+from airflow_provider_browseract.webhook.callback import TaskInstanceKey, digest, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.e2e.postgres import Database, postgres
 
@@ -296,7 +296,7 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
             for index, trigger in enumerate(triggers)
         ]
         session.execute(insert(table), rows)
-    waiting = [WaitingTask("wakeup", run_id, TASK, first + index) for index in range(number)]
+    waiting = [TaskInstanceKey("wakeup", run_id, TASK, first + index) for index in range(number)]
     return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
 
 
@@ -313,7 +313,7 @@ def _resumed() -> int:
 
 def _forged(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     """Return addresses of callbacks for a task instance that waits, with wrong tokens."""
-    waiting = WaitingTask("wakeup", run_id, TASK, FIRST_INDEX)
+    waiting = TaskInstanceKey("wakeup", run_id, TASK, FIRST_INDEX)
     return [airflow.callback_address(waiting, new_token()) for _ in range(number)]
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import psutil
 import requests
 
-from airflow_provider_browseract.webhook.callback import WaitingTask, address
+from airflow_provider_browseract.webhook.callback import TaskInstanceKey, address
 
 from .balancer import balancing
 
@@ -337,7 +337,7 @@ class LocalAirflow:
         response.raise_for_status()
         return response.json()
 
-    def callback_address(self, waiting: WaitingTask, token: str) -> str:
+    def callback_address(self, waiting: TaskInstanceKey, token: str) -> str:
         """Return the address of a callback for a task instance; without the token of its run it is a forged one."""
         return address(self.url, waiting, token, conn_id="browseract_default", api_base_url=self.url)
 

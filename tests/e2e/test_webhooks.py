@@ -17,7 +17,7 @@ import requests
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskRecord
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
-from airflow_provider_browseract.webhook.callback import WaitingTask, new_token
+from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
 
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
@@ -300,7 +300,7 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(two_run
 def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, capsys):
     runs, index = two_runs, 1
     task = wait_for("The start", lambda: runs.task(index), timeout=150)
-    waiting = WaitingTask("callbacks", runs.run_id, "search", index)
+    waiting = TaskInstanceKey("callbacks", runs.run_id, "search", index)
     unknown = waiting._replace(dag_id="x" * 250)
     forge = runs.airflow.callback_address
     finished = b'{"status": "finished"}'

@@ -32,7 +32,7 @@ import requests
 
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault, RunningEmulator
 from airflow_provider_browseract.emulator.catalogue import results_for
-from airflow_provider_browseract.webhook.callback import WaitingTask, new_token
+from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.e2e.postgres import Database, postgres
 
@@ -113,7 +113,7 @@ SETTINGS = {
 
 
 @dataclass
-class Outcome:
+class CallbackOutcome:
     """What a round came to."""
 
     seed: int
@@ -153,7 +153,7 @@ class Outcome:
 class Round:
     """One round, which its seed makes again."""
 
-    def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: Outcome) -> None:
+    def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: CallbackOutcome) -> None:
         self.airflow = airflow
         self.api = api
         self.emulator = api.emulator
@@ -320,7 +320,7 @@ class Round:
         def forge() -> None:
             with requests.Session() as session:
                 while time.monotonic() < end and not self.over.wait(FORGED_EVERY):
-                    waiting = WaitingTask("faults", self.run_id, random.choice(KINDS), random.randrange(most))
+                    waiting = TaskInstanceKey("faults", self.run_id, random.choice(KINDS), random.randrange(most))
                     # The API server may be away.
                     with suppress(requests.RequestException):
                         url = self.airflow.callback_address(waiting, new_token())
@@ -459,14 +459,14 @@ def world(home: Path, *, seed: int) -> Iterator[tuple[LocalAirflow, Api, Databas
             yield airflow, api, database
 
 
-def run_round(runs: int, seed: int, home: Path) -> Outcome:
+def run_round(runs: int, seed: int, home: Path) -> CallbackOutcome:
     """Play a round.
 
     :param runs: how many task instances there are.
     :param seed: what chance begins with.
     :param home: folder for Airflow.
     """
-    outcome = Outcome(seed, runs)
+    outcome = CallbackOutcome(seed, runs)
     with world(home, seed=seed) as (airflow, api, database):
         Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
     return outcome

@@ -10,11 +10,11 @@ from fastapi import FastAPI, Request, Response
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
-    AnswerTooLargeError,
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
     InvalidRequestError,
+    ResponseTooLargeError,
     RunStartUnknownError,
     TaskNotPausedError,
 )
@@ -334,8 +334,8 @@ class TestAsyncCalls:
 
     async def test_async_call_obeys_response_size_limit_of_enclosing_client(self, emulator):
         hook = BrowserActHook()
-        async with hook.async_client(max_answer=10):
-            with pytest.raises(AnswerTooLargeError, match="larger than 10 bytes"):
+        async with hook.async_client(max_response=10):
+            with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
                 await hook.aget_region_list()
         assert await hook.aget_region_list()
 

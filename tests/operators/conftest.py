@@ -8,22 +8,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.compat import TaskDeferred
-from airflow_provider_browseract.operators import run, waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs import late_output, ledger, queueing
-from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.triggers import browseract as triggers
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
-
-
-LATE = (0.2, 0.3)
-"""The pauses before a run without output is read again, in these tests."""
-
-
-SETTLE = 0.3
-"""Seconds that a start may take to be listed, in these tests."""
 
 
 class FakeTaskInstance:
@@ -133,18 +122,7 @@ def is_killed_at_each_call(operator, monkeypatch) -> None:
 
 
 @pytest.fixture
-def worker(monkeypatch):
-    for module in (run, waiting):
-        monkeypatch.setattr(module, "CORE_RACE_GRACE", 0.05)
-    monkeypatch.setattr(waiting, "CALLBACK_GRACE", 0.05)
-    monkeypatch.setattr(run, "RECHECK_AFTER", (0.05, 0.05))
-    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
-    monkeypatch.setattr(waiting, "RESUME_GRACE", 0.3)
-    monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
-    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(late_output, "PAUSES", LATE)
-    monkeypatch.setattr(ledger, "SETTLE", SETTLE)
-    monkeypatch.setattr(ledger, "LOOK_PAUSE", 0.1)
+def worker(short_timings):
     return Worker
 
 

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.operators import waiting
-from airflow_provider_browseract.runs import queueing
-from airflow_provider_browseract.runs import waiting as runs_waiting
 from airflow_provider_browseract.runs.waiting import RESUMES
 from tests.conftest import DagResult
 
@@ -40,11 +37,8 @@ def emulator(browseract_emulator):
 
 
 @pytest.fixture
-def tried(parse, add_dag_bundle, tmp_path, monkeypatch) -> Callable[..., DagResult]:
+def tried(parse, add_dag_bundle, tmp_path, short_timings) -> Callable[..., DagResult]:
     """Run a DAG of one task with ``dag.test()``."""
-    # The grace is for the scheduler, which has no part in this.
-    monkeypatch.setattr(waiting, "CORE_RACE_GRACE", 0.0)
-    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.5)
     add_dag_bundle(tmp_path)
 
     def run(**arguments: Any) -> DagResult:
@@ -118,25 +112,21 @@ class TestCtrlC:
 
 
 @BOTH_WAYS
-def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, deferrable, monkeypatch):
-    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
+def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, deferrable):
     emulator.fault("run-task", RequestFault.refused(10118), times=2)
     result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=deferrable)
     assert result.state == "success"
     assert len(emulator.tasks) == 1
 
 
-def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emulator, monkeypatch):
-    monkeypatch.setattr(queueing, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
+def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True, queue_timeout=0.5)
     assert result.state == "failed"
     assert emulator.tasks == []
 
 
-def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, emulator, monkeypatch):
-    monkeypatch.setattr(waiting, "RESUME_GRACE", 0.1)
+def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, emulator):
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
     result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=3)

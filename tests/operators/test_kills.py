@@ -17,9 +17,8 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow_provider_browseract.compat import AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators import waiting
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
 from tests.operators.conftest import asked
 
 PENS = {"keyword": "pens", "max_items": 2}
@@ -496,8 +495,8 @@ class TestUnreachableAirflow:
         monkeypatch.setattr(BrowserActHook, "stop_task", noted)
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
         assert "Airflow cannot be asked why" in str(error)
-        assert moments[1] - moments[0] >= waiting.KILL_GRACE / 2 - 0.1
-        assert 0 < stops[0] <= waiting.KILL_GRACE / 2
+        assert moments[1] - moments[0] >= timings.KILL_LIMIT / 2 - 0.1
+        assert 0 < stops[0] <= timings.KILL_LIMIT / 2
 
     def test_kill_waits_for_a_slow_answer_of_airflow_and_stops_the_run(self, tries, killed, airflow, emulator):
         def marked() -> None:
@@ -511,11 +510,11 @@ class TestUnreachableAirflow:
 
 def test_kill_grace_is_shorter_than_the_escalation_delay_of_airflow():
     kill = inspect.signature(WatchedSubprocess.kill)
-    assert kill.parameters["escalation_delay"].default > waiting.KILL_GRACE
+    assert kill.parameters["escalation_delay"].default > timings.KILL_LIMIT
 
 
 def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
-    assert conf.getint("scheduler", "scheduler_heartbeat_sec") < CORE_RACE_GRACE
+    assert conf.getint("scheduler", "scheduler_heartbeat_sec") < timings.CORE_RACE_GRACE
 
 
 class TestExecutionTimeout:

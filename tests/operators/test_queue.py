@@ -9,10 +9,10 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.ledger import KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE
 from tests.operators.conftest import is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -90,15 +90,15 @@ def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emu
 
 
 def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
-    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", CORE_RACE_GRACE)
+    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", timings.CORE_RACE_GRACE)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     # Shorter than the grace, and long enough for a busy machine.
-    run = search(worker, deferrable=True, queue_timeout=CORE_RACE_GRACE - 2)
+    run = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "capacity", "pause", "until", "queued_since", "refusals"}
-    assert arguments["until"] >= time.time() + CORE_RACE_GRACE - 1
+    assert arguments["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
 

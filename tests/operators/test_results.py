@@ -28,12 +28,12 @@ from airflow_provider_browseract.hooks import following
 from airflow_provider_browseract.links import showing
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs import late_output
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
-from tests.operators.conftest import LATE, FakeTaskInstance, asked
+from tests.operators.conftest import FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -41,10 +41,8 @@ LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(connect, monkeypatch):
+def _short_patience(connect, short_timings):
     connect({"retry_budget": 0.2, "read_timeout": 10})
-    monkeypatch.setattr(storing, "PAUSE", 0.01)
-    monkeypatch.setattr(storing, "LOOK_PAUSE", 0.05)
 
 
 @pytest.fixture
@@ -179,7 +177,7 @@ class TestOutputFormat:
         assert len(emulator.tasks) == 1
 
     def test_kill_while_output_is_late_returns_what_there_is_at_once(self, worker, emulator, monkeypatch):
-        monkeypatch.setattr(late_output, "PAUSES", (60.0,))
+        monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         run = worker(workflow_id=PLAIN_TEXT.id)
         operator = run.operator()
@@ -226,7 +224,7 @@ class TestOutputFormat:
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         before = asked(emulator, "get-task")
         assert worker(workflow_id=PLAIN_TEXT.id).run() is None
-        assert asked(emulator, "get-task") - before > len(LATE)
+        assert asked(emulator, "get-task") - before > len(timings.LATE_OUTPUT_PAUSES)
 
     def test_ready_downloads_are_returned_and_the_log_names_the_number_of_those_that_are_not(
         self, worker, emulator, capfd

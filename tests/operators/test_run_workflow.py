@@ -30,13 +30,13 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators import run as run_operators
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
     RunFailedError,
     RunLostError,
     RunTimedOutError,
 )
-from airflow_provider_browseract.runs.waiting import BACKSTOP, CORE_RACE_GRACE
 from tests.operators.conftest import ORDERS_RESULT, asked
 
 KEY = "app-emulator"
@@ -178,9 +178,9 @@ class TestDeferral:
         before = time.time()
         deferral = self.deferred(worker(workflow_id=ORDERS.id, timeout=timedelta(minutes=10), deferrable=True))
         arguments = deferral.trigger.serialize()[1]
-        assert before + CORE_RACE_GRACE <= arguments["first_poll_at"] <= time.time() + CORE_RACE_GRACE
+        assert before + timings.CORE_RACE_GRACE <= arguments["first_poll_at"] <= time.time() + timings.CORE_RACE_GRACE
         assert before + 600 <= arguments["deadline"] <= time.time() + 600
-        assert deferral.timeout.total_seconds() == pytest.approx(600 + BACKSTOP, abs=5)
+        assert deferral.timeout.total_seconds() == pytest.approx(600 + timings.TIMEOUT_BACKSTOP, abs=5)
 
     def test_triggerer_sends_only_get_task_requests_while_it_waits(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=1.5)

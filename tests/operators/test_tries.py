@@ -9,14 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.errors import AnswerLostError, RunStartUnknownError
+from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.run import forget_run
-from airflow_provider_browseract.runs.ledger import KEY, RESOLUTION, STARTS
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.ledger import KEY, STARTS
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
-from tests.operators.conftest import SETTLE, asked
+from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -381,7 +382,7 @@ class TestLostStartResponse:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_run_that_is_listed_late_is_found_before_the_start_is_sent_again(self, tries, emulator):
-        emulator.set_workflow(SEARCH.id, listed_after=SETTLE - 0.05)
+        emulator.set_workflow(SEARCH.id, listed_after=timings.LISTING_DELAY - 0.05)
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
@@ -423,7 +424,7 @@ class TestLostStartResponse:
 
     def test_start_that_keeps_failing_is_sent_a_limited_number_of_times(self, tries, emulator, store):
         emulator.fault("run-task", RequestFault.reset(), times=None)
-        with pytest.raises(AnswerLostError, match="no whole answer"):
+        with pytest.raises(ResponseLostError, match="no whole answer"):
             tries().run()
         assert asked(emulator, "run-task") == STARTS
         assert store.values == {}
@@ -465,7 +466,7 @@ class TestLostStartResponse:
     def test_lost_start_response_fails_with_the_id_of_a_run_that_had_ended_before(self, tries, emulator):
         tries(store=None).run()
         made = emulator.tasks[0]
-        emulator.wait_until(lambda: time.time() > made.created_at.timestamp() + RESOLUTION + 1, timeout=5)
+        emulator.wait_until(lambda: time.time() > made.created_at.timestamp() + timings.CLOCK_RESOLUTION + 1, timeout=5)
         emulator.fault("run-task", RequestFault.reset(), times=1)
         with pytest.raises(AirflowFailException, match=f"may have made one of these BrowserAct tasks: {made.id}"):
             tries().run()

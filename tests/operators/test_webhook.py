@@ -10,21 +10,14 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import RunFailedError
-from airflow_provider_browseract.runs.waiting import (
-    CALLBACK_GRACE,
-    CORE_RACE_GRACE,
-    DEFAULT_POLL_INTERVAL,
-    SAFETY_POLL_INTERVAL,
-    End,
-    WaitEvent,
-    WokenBy,
-)
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, WaitingTask, digest
+from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, digest
 from tests.operators.conftest import ORDERS_RESULT
 
-WAITING = WaitingTask("shop", "manual__1", "run", -1)
+WAITING = TaskInstanceKey("shop", "manual__1", "run", -1)
 MINE = "http://127.0.0.1:1/mine"
 
 
@@ -84,7 +77,7 @@ class TestCallbackUrl:
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
         encoded, token = url.removeprefix(webhooks).split("/")
-        assert WaitingTask.decode(encoded) == WAITING
+        assert TaskInstanceKey.decode(encoded) == WAITING
         assert arguments[TOKEN_KEY] == run.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == digest(token)
         assert token not in json.dumps([arguments, run.ti.xcoms])
         assert emulator.tasks[0].status_change_callback_url is None
@@ -94,7 +87,7 @@ class TestCallbackUrl:
         run.ti.map_index = 3
         deferred(run)
         encoded = emulator.tasks[0].callback_url.removeprefix(webhooks).split("/")[0]
-        assert WaitingTask.decode(encoded).map_index == 3
+        assert TaskInstanceKey.decode(encoded).map_index == 3
 
     @pytest.mark.parametrize("mine", ["callback_url", "status_change_callback_url"])
     def test_callback_url_of_the_user_is_kept_and_the_other_field_is_used(self, worker, emulator, webhooks, mine):
@@ -115,7 +108,7 @@ class TestCallbackUrl:
             poll_interval=None,
         )
         arguments = arguments_of(deferred(run))
-        assert (arguments[TOKEN_KEY], arguments["poll_interval"]) == (None, DEFAULT_POLL_INTERVAL)
+        assert (arguments[TOKEN_KEY], arguments["poll_interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
         assert "no place for the address that wakes this task. This task polls." in "".join(capfd.readouterr())
 
@@ -176,9 +169,9 @@ class TestWithoutCallbacks:
         self, worker, emulator, connect, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        assert arguments_of(deferred(run))["poll_interval"] == DEFAULT_POLL_INTERVAL
+        assert arguments_of(deferred(run))["poll_interval"] == timings.DEFAULT_POLL_INTERVAL
         assert "callback" not in "".join(capfd.readouterr())
-        assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": DEFAULT_POLL_INTERVAL}
+        assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": timings.DEFAULT_POLL_INTERVAL}
 
 
 class _Silent:
@@ -193,12 +186,12 @@ class TestSafetyPolls:
     def test_safety_poll_interval_is_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
         deferral = deferred(run)
-        assert arguments_of(deferral)["poll_interval"] == SAFETY_POLL_INTERVAL
+        assert arguments_of(deferral)["poll_interval"] == timings.SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting in the triggerer for BrowserAct's callback." in log
         assert "every 120 seconds" in log
         wait = run.ti.xcoms["wait"]
-        assert (wait["waits_for"], wait["poll_interval"]) == ("callback", SAFETY_POLL_INTERVAL)
+        assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
         assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
 
     def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks):
@@ -210,7 +203,9 @@ class TestSafetyPolls:
         before = time.time()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
-        assert arguments_of(deferral.value)["first_poll_at"] >= before + CORE_RACE_GRACE + CALLBACK_GRACE
+        assert (
+            arguments_of(deferral.value)["first_poll_at"] >= before + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
+        )
 
     def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
         self, worker, emulator, webhooks, monkeypatch, capfd
@@ -235,8 +230,8 @@ class TestSafetyPolls:
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, event.payload())
-        assert first["poll_interval"] == SAFETY_POLL_INTERVAL
-        assert arguments_of(again.value)["poll_interval"] == DEFAULT_POLL_INTERVAL
+        assert first["poll_interval"] == timings.SAFETY_POLL_INTERVAL
+        assert arguments_of(again.value)["poll_interval"] == timings.DEFAULT_POLL_INTERVAL
 
     def test_no_missing_callback_is_logged_for_a_run_that_ended_within_the_callback_grace(
         self, worker, emulator, webhooks, monkeypatch, capfd

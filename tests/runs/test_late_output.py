@@ -9,7 +9,8 @@ import pytest
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
-from airflow_provider_browseract.runs.late_output import LATEST, PAUSES, read_late_output
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.steps import Say, Sleep
 from tests.steps import carry_out
 
@@ -60,7 +61,7 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(output):
     empty = replace(EMPTY, output=output)
     task, slept, said = play(empty, empty, WITH_TEXT)
     assert task is WITH_TEXT
-    assert slept == list(PAUSES[:2])
+    assert slept == list(timings.LATE_OUTPUT_PAUSES[:2])
     assert [line.text for line in said] == [
         "BrowserAct task 7 has finished without output or files. They can become available after the status, so the "
         "run is read again for up to 20 seconds.",
@@ -87,7 +88,10 @@ def test_failed_last_read_is_an_error_and_not_a_run_without_output():
         play(EMPTY, EMPTY, EMPTY, BrowserActError("Internal error"))
 
 
-@pytest.mark.parametrize(("finished", "read_again"), [(1000.0 - LATEST, True), (999.0 - LATEST, False), (None, True)])
+@pytest.mark.parametrize(
+    ("finished", "read_again"),
+    [(1000.0 - timings.LATE_OUTPUT_LIMIT, True), (999.0 - timings.LATE_OUTPUT_LIMIT, False), (None, True)],
+)
 def test_run_that_ended_long_ago_is_not_read_again(finished, read_again):
     at = None if finished is None else datetime.fromtimestamp(finished, timezone.utc)
     empty = replace(EMPTY, finished_at=at)

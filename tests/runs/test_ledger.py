@@ -16,12 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
-    AnswerLostError,
     BrowserActError,
     ConcurrencyLimitError,
     ConnectionFailedError,
     InvalidRequestError,
     RateLimitError,
+    ResponseLostError,
     RunStartUnknownError,
     ServerError,
     TaskEndedError,
@@ -36,20 +36,17 @@ from airflow_provider_browseract.api.models import (
     Template,
     Workflow,
 )
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import (
     LATEST,
-    LOOK_PAUSE,
-    RESOLUTION,
-    SETTLE,
-    SKEW,
     AskClaimed,
     BeforeStart,
-    Begun,
     Entry,
     LedgerError,
-    NoSlot,
     OnOrphan,
     OrphanError,
+    PlanFull,
+    StartedRun,
     Wanted,
     Write,
     begin,
@@ -120,9 +117,9 @@ class TestAnEntry:
 
 
 def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
-    assert Begun(ENTRY).task_id == "7"
+    assert StartedRun(ENTRY).task_id == "7"
     with pytest.raises(ValueError, match="the entry names no task"):
-        _ = Begun(replace(ENTRY, task_id=None)).task_id
+        _ = StartedRun(replace(ENTRY, task_id=None)).task_id
 
 
 class TestAFingerprint:
@@ -343,7 +340,7 @@ class TriesOfATask(RuleBasedStateMachine):
     """One Airflow task instance, whose tries die at any step, and whose starts meet any fate."""
 
     @initialize(
-        lag=st.sampled_from([0.0, SETTLE - 1.0]),
+        lag=st.sampled_from([0.0, timings.LISTING_DELAY - 1.0]),
         others=st.booleans(),
         kind=st.sampled_from(["deferred", "in the worker", "template", "with a profile"]),
     )
@@ -393,8 +390,8 @@ class TriesOfATask(RuleBasedStateMachine):
 
     def _take_outcome(self, outcome: object) -> None:
         """Look at what the beginning came to, beside what is written down."""
-        assert isinstance(outcome, Begun | NoSlot)
-        if isinstance(outcome, Begun):
+        assert isinstance(outcome, StartedRun | PlanFull)
+        if isinstance(outcome, StartedRun):
             self.followed = outcome.task_id
             entry = Entry.read(json.loads(self.stored or "null"))
             assert entry.task_id == self.followed
@@ -468,7 +465,7 @@ class TriesOfATask(RuleBasedStateMachine):
             self.error = ConcurrencyLimitError("x")
         elif fate == "lost":
             self._do(call)
-            self.error = AnswerLostError("x")
+            self.error = ResponseLostError("x")
         else:
             try:
                 self.reply = self._do(call)
@@ -525,7 +522,7 @@ TestAnyInterleaving.settings = settings(
 class Played:
     """What :func:`begin` did with the given answers, in order."""
 
-    over: Begun | NoSlot | Exception | None = None
+    over: StartedRun | PlanFull | Exception | None = None
     written: list[Write] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     asked: list[calls.Call[Any]] = field(default_factory=list)
@@ -594,20 +591,20 @@ class TestTheRunOfAnEarlierTry:
     def test_it_is_taken_as_it_is_and_nothing_is_written_or_said(self, status):
         run = replace(RUN, status=status)
         played = play(SAME, run)
-        assert played.over == Begun(SAME, run)
+        assert played.over == StartedRun(SAME, run)
         assert (played.written, played.said, played.names) == ([], [], ["get-task"])
         assert played.asked[0].params == {"task_id": "7"}
 
     def test_its_deadline_follows_a_changed_timeout(self):
         played = play(replace(SAME, deadline=9.0), RUN)
-        assert played.over == Begun(SAME, RUN)
+        assert played.over == StartedRun(SAME, RUN)
         assert played.written == [Write(SAME)]
 
     @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.CANCELED])
     def test_it_came_to_nothing_and_another_run_is_started(self, status):
         played = play(SAME, replace(RUN, status=status), MADE)
         made = replace(NEW, task_id="9", profile_id="profile of 9")
-        assert played.over == Begun(made)
+        assert played.over == StartedRun(made)
         assert played.written == [Write(NEW), Write(made)]
         assert played.said == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
         assert played.names == ["get-task", "run-task"]
@@ -624,7 +621,7 @@ class TestTheRunOfAnEarlierTry:
     def test_it_is_not_wanted_any_more_and_is_stopped(self, entry, why, ended_meanwhile):
         stopped = TaskEndedError("x", code=10121) if ended_meanwhile else None
         played = play(entry, RUN, stopped, MADE)
-        assert isinstance(played.over, Begun)
+        assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6", "7")
         assert played.said == [f"BrowserAct task 7 was stopped, since {why}. Starting a new run."]
         assert played.names == ["get-task", "stop-task", "run-task"]
@@ -636,11 +633,11 @@ class TestTheRunOfAnEarlierTry:
 
     def test_result_is_taken_although_the_task_instance_was_cleared(self):
         run = replace(RUN, status=TaskStatus.FINISHED)
-        assert play(replace(SAME, max_tries=2), run).over == Begun(replace(SAME, max_tries=2), run)
+        assert play(replace(SAME, max_tries=2), run).over == StartedRun(replace(SAME, max_tries=2), run)
 
     def test_task_instance_that_waited_in_a_worker_reattaches_after_a_clear(self):
         entry = replace(SAME, max_tries=None)
-        assert play(entry, RUN).over == Begun(entry, RUN)
+        assert play(entry, RUN).over == StartedRun(entry, RUN)
 
     def test_browseract_does_not_know_it_and_the_try_fails(self):
         played = play(SAME, TaskNotFoundError("gone", code=10112))
@@ -651,7 +648,7 @@ class TestTheRunOfAnEarlierTry:
     @pytest.mark.parametrize("on_orphan", [OnOrphan.START, OnOrphan.ADOPT])
     def test_browseract_does_not_know_it_and_another_is_started_if_so_wanted(self, on_orphan):
         played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
-        assert isinstance(played.over, Begun)
+        assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6", "7")
         assert played.said == ["BrowserAct task 7 of an earlier try is not known any more: gone (code 10112)"]
 
@@ -666,7 +663,7 @@ class TestTheRunOfAnEarlierTry:
         wants = wanted(kind="template")
         entry = replace(SAME, fingerprint=fingerprint(wants.call), is_template=True)
         run = replace(RUN, workflow_id="71")
-        assert play(entry, run, wants=wants).over == Begun(entry, run)
+        assert play(entry, run, wants=wants).over == StartedRun(entry, run)
 
 
 class TestAnUnansweredStartOfAnEarlierTry:
@@ -674,7 +671,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
     def test_its_run_is_found_written_down_and_taken(self):
         played = play(self.ENTRY, page_of(RUN), RUN)
-        assert played.over == Begun(replace(self.ENTRY, task_id="7"), RUN)
+        assert played.over == StartedRun(replace(self.ENTRY, task_id="7"), RUN)
         assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
         assert played.said == [
             "An earlier try was about to start a run and did not write down what came of it. Looking for it."
@@ -682,27 +679,27 @@ class TestAnUnansweredStartOfAnEarlierTry:
         listing = played.asked[0]
         window = calls.list_tasks(
             workflow_id="70",
-            created_at_from=datetime.fromtimestamp(1000.0 - SKEW, timezone.utc),
-            created_at_to=datetime.fromtimestamp(1100.0 + SKEW, timezone.utc),
+            created_at_from=datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc),
+            created_at_to=datetime.fromtimestamp(1100.0 + timings.CLOCK_SKEW, timezone.utc),
         )
         assert listing.params == window.params
 
     @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
     def test_its_profile_is_taken_from_the_list_if_that_has_one(self, shown, kept):
         played = play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN)
-        assert isinstance(played.over, Begun)
+        assert isinstance(played.over, StartedRun)
         assert played.over.entry.profile_id == kept
 
     def test_list_is_read_until_the_start_must_be_in_it(self):
         pages = [page_of()] * 3
-        played = play(self.ENTRY, *pages, MADE, now=1100.0 + SETTLE - LOOK_PAUSE - 3.0)
-        assert played.slept == [LOOK_PAUSE, 3.0]
+        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LOOK_PAUSE - 3.0)
+        assert played.slept == [timings.ORPHAN_LOOK_PAUSE, 3.0]
         assert played.said[1:] == ["It had started none that could be the one."]
-        assert isinstance(played.over, Begun)
+        assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6")
 
     def test_list_is_read_once_if_the_start_must_be_in_it_already(self):
-        assert play(self.ENTRY, page_of(), MADE, now=1100.0 + SETTLE).slept == []
+        assert play(self.ENTRY, page_of(), MADE, now=1100.0 + timings.LISTING_DELAY).slept == []
 
     @pytest.mark.parametrize("on_orphan", [OnOrphan.FAIL, OnOrphan.ADOPT])
     def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
@@ -713,7 +710,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
     def test_another_run_is_started_beside_those_that_may_be_the_one_if_so_wanted(self):
         entry = replace(self.ENTRY, fingerprint="f" * 64)
         played = play(entry, page_of(RUN), MADE, on_orphan=OnOrphan.START)
-        assert isinstance(played.over, Begun)
+        assert isinstance(played.over, StartedRun)
         assert played.over.task_id == "9"
 
     def test_one_item_of_the_list_that_cannot_be_read_is_skipped(self):
@@ -730,7 +727,7 @@ class TestAStart:
         played = play(None, MADE, wants=wants)
         before = replace(NEW, callback_token_sha256="0" * 64, earlier=())
         after = replace(before, task_id="9", profile_id="profile of 9")
-        assert played.over == Begun(after)
+        assert played.over == StartedRun(after)
         assert played.written == [Write(before), Write(after)]
         assert play(None, MADE, wants=wanted(kind="in the worker")).written[0] == Write(
             replace(before, callback_token_sha256=None, max_tries=None)
@@ -743,7 +740,7 @@ class TestAStart:
     def test_without_a_slot_the_entry_before_holds_again(self, entry, error):
         earlier = [] if entry is None else [replace(RUN, status=TaskStatus.FAILED)]
         played = play(entry, *earlier, error)
-        assert played.over == NoSlot(error)
+        assert played.over == PlanFull(error)
         assert played.written[1:] == [Write(entry, over=True)]
 
     def test_refused_start_leaves_the_entry_before(self):
@@ -753,21 +750,21 @@ class TestAStart:
         assert played.written[1:] == [Write(SAME, over=True)]
 
     def test_lost_answers_are_looked_up_and_the_start_sent_again_three_times_at_most(self):
-        looks = [page_of()] * (1 + int(SETTLE / LOOK_PAUSE))
-        lost = AnswerLostError("lost")
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        lost = ResponseLostError("lost")
         played = play(None, lost, *looks, lost, *looks, lost, *looks)
         assert played.over is lost
         assert played.names.count("run-task") == 3
         assert [text for text in played.said if "attempt" in text] == [
             f"None was started (attempt {attempt} of 3)." for attempt in (1, 2, 3)
         ]
-        assert played.slept == [LOOK_PAUSE] * 12
+        assert played.slept == [timings.ORPHAN_LOOK_PAUSE] * 12
         assert [write.starts for write in played.written] == [True, True, True, False]
         assert played.written[-1] == Write(None, over=True)
 
     def test_start_that_surely_made_no_run_leaves_the_entry_before(self):
-        looks = [page_of()] * (1 + int(SETTLE / LOOK_PAUSE))
-        lost = AnswerLostError("lost")
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        lost = ResponseLostError("lost")
         played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
         assert played.written[-1] == Write(SAME, over=True)
 
@@ -780,27 +777,27 @@ class TestAStart:
     )
     def test_what_is_run_is_read_to_tell_which_inputs_have_defaults(self, kind, endpoint, parameter):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
-        looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
-        played = play(None, AnswerLostError("lost"), *looks, DOWN, wants=wanted(kind=kind))
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        played = play(None, ResponseLostError("lost"), *looks, DOWN, wants=wanted(kind=kind))
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
         assert played.said[-1].startswith("The details of 70 cannot be read: down")
 
     def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
-        looks = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
-        played = play(None, AnswerLostError("lost"), *looks)
-        assert played.over == Begun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
+        looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        played = play(None, ResponseLostError("lost"), *looks)
+        assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
         assert played.said[-1] == "BrowserAct task 8 is the run."
 
     @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
     def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
         wants = replace(wanted(), call=calls.run_task("70", input_parameters=[]))
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters=listed)
-        looks: list[object] = [page_of(run)] * (1 + int(SETTLE / LOOK_PAUSE))
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
         source = [] if task_id else [Workflow("70")]
-        played = play(None, AnswerLostError("lost"), *looks, *source, wants=wants)
-        assert isinstance(played.over, Begun if task_id else OrphanError)
+        played = play(None, ResponseLostError("lost"), *looks, *source, wants=wants)
+        assert isinstance(played.over, StartedRun if task_id else OrphanError)
 
 
 def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
@@ -809,7 +806,7 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     assert isinstance(steps.send(None), Write)
     step = steps.send(None)
     assert isinstance(step, calls.Call)
-    step = steps.throw(AnswerLostError("x"))
+    step = steps.throw(ResponseLostError("x"))
     assert isinstance(step, Say)
     step = steps.send(None)
     assert isinstance(step, calls.Call)
@@ -841,7 +838,7 @@ def look_up(
     """
     clock = [1000.0]
     pages = itertools.repeat(page) if isinstance(page, Page) else page
-    starts: Iterator[object] = iter([AnswerLostError("x"), CreatedTask("9")])
+    starts: Iterator[object] = iter([ResponseLostError("x"), CreatedTask("9")])
 
     def answer(step: object) -> object:
         if isinstance(step, Sleep):
@@ -894,12 +891,12 @@ ORPHAN = "it cannot be told"
     [
         ("deferred", {}, "5"),
         ("deferred", {"created": None}, ORPHAN),
-        ("deferred", {"created": 1000.0 - RESOLUTION}, "5"),
-        ("deferred", {"created": 1000.0 - RESOLUTION - 1}, ORPHAN),
-        ("deferred", {"created": 1000.0 - SKEW}, ORPHAN),
-        ("deferred", {"created": 1000.0 - SKEW - 1}, "9"),
-        ("deferred", {"created": 1000.0 + SKEW}, "5"),
-        ("deferred", {"created": 1001.0 + SKEW}, "9"),
+        ("deferred", {"created": 1000.0 - timings.CLOCK_RESOLUTION}, "5"),
+        ("deferred", {"created": 1000.0 - timings.CLOCK_RESOLUTION - 1}, ORPHAN),
+        ("deferred", {"created": 1000.0 - timings.CLOCK_SKEW}, ORPHAN),
+        ("deferred", {"created": 1000.0 - timings.CLOCK_SKEW - 1}, "9"),
+        ("deferred", {"created": 1000.0 + timings.CLOCK_SKEW}, "5"),
+        ("deferred", {"created": 1001.0 + timings.CLOCK_SKEW}, "9"),
         ("deferred", {"workflow_id": None}, "5"),
         ("deferred", {"workflow_id": "71"}, "9"),
         ("deferred", {"input_parameters": "keyword=ink"}, "9"),
@@ -1023,16 +1020,22 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_r
     steps = begin(wanted(kind=kind), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 1000.0)
     while not isinstance(next(steps), calls.Call):
         pass
-    steps.throw(AnswerLostError("x"))
+    steps.throw(ResponseLostError("x"))
     listing = next(steps)
     assert isinstance(listing, calls.Call)
     assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
-    begin_at = datetime.fromtimestamp(1000.0 - SKEW, timezone.utc)
+    begin_at = datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc)
     assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]
 
 
 @pytest.mark.parametrize(
-    ("created", "task_id"), [(1000.0, "5"), (1000.0 - RESOLUTION - 1, ORPHAN), (1000.0 - SKEW - 1, "9"), (None, ORPHAN)]
+    ("created", "task_id"),
+    [
+        (1000.0, "5"),
+        (1000.0 - timings.CLOCK_RESOLUTION - 1, ORPHAN),
+        (1000.0 - timings.CLOCK_SKEW - 1, "9"),
+        (None, ORPHAN),
+    ],
 )
 def test_run_that_is_listed_without_its_time_is_read_alone(created, task_id):
     run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
@@ -1051,9 +1054,9 @@ def test_run_that_cannot_be_another_is_not_read_for_its_time():
 
 def test_run_that_appears_late_in_the_list_is_found():
     run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
-    looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(SETTLE / LOOK_PAUSE) + [
-        Page((run,), number=1, total_count=1)
-    ]
+    looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(
+        timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE
+    ) + [Page((run,), number=1, total_count=1)]
     assert look_up(iter(looks)).task_id == "5"
 
 
@@ -1075,7 +1078,7 @@ def test_look_up_in_a_list_that_contradicts_itself_does_not_say_that_there_is_no
 def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(code):
     call = wanted().call
     with pytest.raises(BrowserActError) as refused:
-        call.read_answer(calls.Answer(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
+        call.read_response(calls.Response(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
     steps = begin(wanted(), None, patience=1.0, on_orphan=OnOrphan.FAIL, clock=lambda: 0.0)
     while not isinstance(step := next(steps), calls.Call):
         pass

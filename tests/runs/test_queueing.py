@@ -4,17 +4,8 @@ from types import SimpleNamespace
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import ServerError
-from airflow_provider_browseract.runs.queueing import (
-    FIRST_PAUSE,
-    FRESH,
-    LONGEST_LOOK,
-    LONGEST_PAUSE,
-    ON_THEIR_WAY,
-    SPREAD,
-    Slots,
-    pause_after,
-    wait_for_slot,
-)
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import SPREAD, Slots, pause_after, wait_for_slot
 from airflow_provider_browseract.runs.steps import Sleep
 
 
@@ -28,7 +19,7 @@ class Clock:
         return self.now
 
 
-def play(clock, slots, going, *, capacity=10, pause=FIRST_PAUSE, until=10_000.0):
+def play(clock, slots, going, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, until=10_000.0):
     """Run the steps against an account; give the moment at which the wait ended and the number of calls.
 
     :param going: runs that go on, by the moment; an error to raise, or None for an account that does not tell.
@@ -58,18 +49,18 @@ def play(clock, slots, going, *, capacity=10, pause=FIRST_PAUSE, until=10_000.0)
 class TestThePauseAfterARefusal:
     def test_pause_after_refused_starts_grows_up_to_a_limit(self):
         pauses = [pause_after(refusals, lambda: 0.0) for refusals in range(1, 20)]
-        assert pauses[0] == FIRST_PAUSE
+        assert pauses[0] == timings.FIRST_SLOT_PAUSE
         assert pauses == sorted(pauses)
-        assert pauses[-1] == LONGEST_PAUSE
+        assert pauses[-1] == timings.LONGEST_SLOT_PAUSE
 
     def test_pause_after_a_refused_start_has_random_jitter(self):
-        assert pause_after(1, lambda: 1.0) == FIRST_PAUSE * (1 + SPREAD)
+        assert pause_after(1, lambda: 1.0) == timings.FIRST_SLOT_PAUSE * (1 + SPREAD)
 
 
 class TestWaitForSlot:
     def test_slot_wait_ends_when_fewer_runs_than_slots_keep_running(self):
         took, _ = play(Clock(), Slots(), lambda now: 10 if now < 1040 else 9)
-        assert 40 <= took <= 40 + FIRST_PAUSE
+        assert 40 <= took <= 40 + timings.FIRST_SLOT_PAUSE
 
     def test_slot_wait_does_not_poll_before_its_pause_is_over(self):
         took, calls = play(Clock(), Slots(), lambda now: 0, pause=33.0)
@@ -80,25 +71,25 @@ class TestWaitForSlot:
         assert took == 60
 
     def test_slot_wait_ends_after_a_limit_even_when_no_slot_is_free(self):
-        assert play(Clock(), Slots(), lambda now: 10)[0] == LONGEST_LOOK
+        assert play(Clock(), Slots(), lambda now: 10)[0] == timings.LONGEST_SLOT_WAIT
 
     def test_slot_wait_ends_after_its_pause_when_runs_cannot_be_counted(self):
-        assert play(Clock(), Slots(), lambda now: None)[0] == FIRST_PAUSE
+        assert play(Clock(), Slots(), lambda now: None)[0] == timings.FIRST_SLOT_PAUSE
 
     def test_slot_wait_continues_while_the_api_fails(self):
         took, _ = play(Clock(), Slots(), lambda now: ServerError("x") if now < 1040 else 9)
-        assert 40 <= took <= 40 + FIRST_PAUSE
+        assert 40 <= took <= 40 + timings.FIRST_SLOT_PAUSE
 
     def test_slot_wait_ends_after_its_pause_when_the_capacity_is_unknown(self):
-        assert play(Clock(), Slots(), lambda now: 0, capacity=None) == (FIRST_PAUSE, 0)
+        assert play(Clock(), Slots(), lambda now: 0, capacity=None) == (timings.FIRST_SLOT_PAUSE, 0)
 
 
 class TestTasksWaitingTogether:
     def test_tasks_waiting_for_a_slot_share_one_count_of_runs(self):
         clock, slots = Clock(), Slots()
-        slots.count(9, clock.now + FIRST_PAUSE)
+        slots.count(9, clock.now + timings.FIRST_SLOT_PAUSE)
         took, calls = play(clock, slots, lambda now: 9)
-        assert (took, calls) == (FIRST_PAUSE, 0)
+        assert (took, calls) == (timings.FIRST_SLOT_PAUSE, 0)
 
     def test_only_one_waiting_task_counts_runs_at_a_time(self):
         clock, slots = Clock(), Slots()
@@ -121,20 +112,20 @@ class TestTasksWaitingTogether:
         slots = Slots()
         slots.count(9, 0.0)
         assert slots.take(10, 0.0)
-        assert not slots.take(10, ON_THEIR_WAY - 1)
-        assert slots.take(10, ON_THEIR_WAY)
+        assert not slots.take(10, timings.START_DELAY - 1)
+        assert slots.take(10, timings.START_DELAY)
 
     def test_largest_capacity_seen_by_any_waiting_task_is_used(self):
         slots = Slots()
         slots.count(9, 0.0)
         assert not slots.take(9, 0.0)
         assert slots.take(10, 0.0)
-        assert not slots.take(9, ON_THEIR_WAY - 1)
-        assert slots.take(9, ON_THEIR_WAY)
+        assert not slots.take(9, timings.START_DELAY - 1)
+        assert slots.take(9, timings.START_DELAY)
 
     def test_shared_count_of_runs_expires_after_a_while(self):
         slots = Slots()
         assert not slots.is_fresh(0.0)
         slots.count(3, 0.0)
-        assert slots.is_fresh(FRESH / 2)
-        assert not slots.is_fresh(FRESH)
+        assert slots.is_fresh(timings.SLOT_COUNT_LIFETIME / 2)
+        assert not slots.is_fresh(timings.SLOT_COUNT_LIFETIME)

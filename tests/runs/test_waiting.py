@@ -11,25 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import (
-    AnswerTooLargeError,
     AuthenticationError,
     BrowserActError,
     InvalidRequestError,
     NotTheApiError,
     PermissionDeniedError,
+    ResponseTooLargeError,
     ServerError,
     TaskNotFoundError,
-    UnexpectedAnswerError,
+    UnexpectedResponseError,
 )
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.steps import Say, Sleep
 from airflow_provider_browseract.runs.waiting import (
-    BACKSTOP,
     FAILED_POLLS,
-    FIRST_JITTER,
     JITTER,
-    PATIENCE,
-    RESUME_GRACE,
     UNKNOWN_POLLS,
     Answer,
     End,
@@ -209,8 +206,8 @@ def test_polls_failing_for_ten_minutes_give_up_the_wait_with_the_last_error(erro
     world = World(R, error)
     assert world.over.end is End.GIVEN_UP
     assert world.over.error is error
-    assert world.now - START >= 18.0 + PATIENCE
-    assert world.now - START < 18.0 + PATIENCE + 15.0
+    assert world.now - START >= 18.0 + timings.POLL_PATIENCE
+    assert world.now - START < 18.0 + timings.POLL_PATIENCE + 15.0
 
 
 def test_few_failed_polls_do_not_give_up_the_wait_however_long_they_take():
@@ -220,7 +217,7 @@ def test_few_failed_polls_do_not_give_up_the_wait_however_long_they_take():
 
 
 def test_answer_that_cannot_be_read_counts_as_a_failed_poll():
-    error = UnexpectedAnswerError("the id is missing")
+    error = UnexpectedResponseError("the id is missing")
     assert World(R, error, F).over.end is End.ENDED
     world = World(R, error, poll_interval=900.0, deadline=START + 36_000.0)
     assert (world.over.end, world.over.error) == (End.GIVEN_UP, error)
@@ -240,7 +237,7 @@ def test_404_from_a_gateway_does_not_end_the_wait():
 
 
 def test_answer_too_large_for_the_triggerer_lets_the_wait_end_by_status_alone():
-    large = AnswerTooLargeError("more than 4 MiB")
+    large = ResponseTooLargeError("more than 4 MiB")
     world = World(R, large, large, statuses=[R, F])
     assert (world.over.end, world.over.task) == (End.ENDED, None)
     assert world.asked == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
@@ -255,14 +252,14 @@ def test_ended_wait_returns_the_last_logged_status_and_step_count():
     ("answers", "plan", "end", "seen"),
     [
         ([R, F], {}, End.ENDED, F),
-        ([R, AnswerTooLargeError("x")], {"statuses": [F]}, End.ENDED, None),
+        ([R, ResponseTooLargeError("x")], {"statuses": [F]}, End.ENDED, None),
         ([R], {"deadline": START + 100.0}, End.DEADLINE, R),
         ([R, DOWN], {"deadline": START + 100.0}, End.DEADLINE, R),
         ([R, DOWN], {}, End.GIVEN_UP, R),
         ([R, TaskStatus.UNKNOWN], {}, End.GIVEN_UP, TaskStatus.UNKNOWN),
         ([P, R], {"tell_pauses_from": START, "question": "q", "pause_told": True}, End.WENT_ON, R),
         ([P], {"tell_pauses_from": START}, End.PAUSED, P),
-        ([R, DOWN, AnswerTooLargeError("x"), DOWN], {"statuses": [P]}, End.GIVEN_UP, P),
+        ([R, DOWN, ResponseTooLargeError("x"), DOWN], {"statuses": [P]}, End.GIVEN_UP, P),
         ([DOWN], {"deadline": START + 100.0}, End.DEADLINE, None),
     ],
     ids=[
@@ -298,7 +295,7 @@ def test_unknown_status_gives_up_the_wait_after_enough_polls_and_time():
     assert endless.over.end is End.GIVEN_UP
     # Every 10 seconds.
     assert len(endless.asked) == 61
-    assert endless.now - START >= PATIENCE
+    assert endless.now - START >= timings.POLL_PATIENCE
     fast = World(TaskStatus.UNKNOWN, poll_interval=60.0)
     assert fast.over.end is End.GIVEN_UP
     assert len(fast.asked) == UNKNOWN_POLLS
@@ -331,7 +328,7 @@ def test_polls_failing_at_the_deadline_end_the_wait_as_deadline_with_the_error()
 
 def test_long_poll_interval_adds_only_a_short_jitter_to_the_first_poll():
     world = World(F, chance=1.0, poll_interval=120.0, first_poll_at=START + 10.0)
-    assert world.sleeps == [10.0 + FIRST_JITTER]
+    assert world.sleeps == [10.0 + timings.FIRST_POLL_JITTER]
 
 
 class TestAPause:
@@ -357,8 +354,8 @@ class TestAPause:
         assert world.over.end is End.ENDED
 
     def test_pause_still_shown_shortly_after_a_resume_is_not_a_new_pause(self):
-        assert World(P, P, R, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.ENDED
-        assert World(P, P, P, P, F, tell_pauses_from=START + RESUME_GRACE).over.end is End.PAUSED
+        assert World(P, P, R, F, tell_pauses_from=START + timings.RESUME_GRACE).over.end is End.ENDED
+        assert World(P, P, P, P, F, tell_pauses_from=START + timings.RESUME_GRACE).over.end is End.PAUSED
 
 
 EVENT = WaitEvent("7", End.ENDED, 9.5, WokenBy.CALLBACK, "0" * 64)
@@ -498,7 +495,7 @@ class TestNextAfterWaitEvent:
         ("end", "error", "after", "then"),
         [
             (End.ENDED, DOWN, 0.0, Next.DEFER),
-            (End.ENDED, DOWN, BACKSTOP, Next.END),
+            (End.ENDED, DOWN, timings.TIMEOUT_BACKSTOP, Next.END),
             (End.ENDED, REFUSED, 0.0, Next.DEFER),
             (End.ENDED, TaskNotFoundError("gone", code=10112), 0.0, Next.END),
             (End.DEADLINE, DOWN, 0.0, Next.END),
@@ -583,7 +580,7 @@ class WaitingForARun(RuleBasedStateMachine):
             if over.end is End.GIVEN_UP:
                 assert self.failed_polls + 1 >= FAILED_POLLS
                 # The clock may have been set back meanwhile, so that it took longer.
-                assert self.passed - self.failing_since >= PATIENCE
+                assert self.passed - self.failing_since >= timings.POLL_PATIENCE
             # Nobody is asked twice of one pause.
             assert over.end is not End.PAUSED or (self.tell_pauses_from is not None and not self.asked)
             self._resume(WaitEvent("7", over.end, self.deadline))
@@ -602,7 +599,7 @@ class WaitingForARun(RuleBasedStateMachine):
         elif then is Next.END:
             # A result that there is was not given up while the API could be asked.
             assert isinstance(seen, BrowserActError) or not self.status.ended
-            assert told.end not in (End.ENDED, End.WENT_ON) or self.now >= self.deadline + BACKSTOP
+            assert told.end not in (End.ENDED, End.WENT_ON) or self.now >= self.deadline + timings.TIMEOUT_BACKSTOP
             self.ended_as = told.end
         elif then is Next.PAUSE and self.on_paused is OnPaused.FAIL:
             self.ended_as = told.end
@@ -610,7 +607,7 @@ class WaitingForARun(RuleBasedStateMachine):
             self._defer(pause_told=True)
         elif then is Next.PAUSE:
             self.status = self.status if isinstance(seen, Task) and self.status is not P else R
-            self.tell_pauses_from = self.now + RESUME_GRACE
+            self.tell_pauses_from = self.now + timings.RESUME_GRACE
             self._defer()
         else:
             self._defer()

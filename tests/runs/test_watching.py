@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.calls import Answer
+from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.watching import (
     ENDED,
@@ -90,7 +90,7 @@ class TestAWindow:
         others = [{**good, "id": "2", "status": "teleported"}, {**good, "id": None}, {**good, "id": [3]}, "?", None]
         others.append({**good, "id": "4"})
         page = {"items": [good, *others], "page": 1, "total_pages": 1}
-        listed = window.call().read_answer(Answer(200, {}, json.dumps(page).encode())).items
+        listed = window.call().read_response(Response(200, {}, json.dumps(page).encode())).items
         assert sorted(ids(window.add(listed, NOW))) == ["1", "4"]
         # What could not be understood is listed again until it can be.
         understood = task("2", created=-60)

@@ -30,12 +30,10 @@ from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs import late_output
-from airflow_provider_browseract.runs import waiting as runs_waiting
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
-from airflow_provider_browseract.runs.waiting import BACKSTOP, End, WaitEvent
-from airflow_provider_browseract.sensors import browseract as sensors
+from airflow_provider_browseract.runs.waiting import End, WaitEvent
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger, TaskTrigger
@@ -45,11 +43,8 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, monkeypatch):
+def emulator(browseract_emulator, connect, short_timings):
     connect({"retry_budget": 0.2, "read_timeout": 10})
-    monkeypatch.setattr(sensors, "CORE_RACE_GRACE", 0.05)
-    monkeypatch.setattr(runs_waiting, "PATIENCE", 0.3)
-    monkeypatch.setattr(late_output, "PAUSES", (0.1, 0.2))
     return browseract_emulator.emulator
 
 
@@ -383,7 +378,7 @@ class TestStartFromTrigger:
     @pytest.fixture(autouse=True)
     def _soon(self, monkeypatch):
         # Of what Airflow allows in all, this is what the wait leaves to Airflow.
-        monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
+        monkeypatch.setattr(timings, "TIMEOUT_BACKSTOP", 0.0)
 
     def run(
         self, task_id: str, *, timeout: float = 20.0, mapped_over: bool = False, **arguments
@@ -488,7 +483,7 @@ class TestStartFromTrigger:
         template = sensor.start_trigger_args.trigger_kwargs["browseract_task_id"]
         # Without an index, a triggerer of Airflow 3.3 waits for ever for the answer.
         assert template == "{{ ti.xcom_pull(task_ids='begin', key='return_value', map_indexes=-1) }}"
-        assert sensor.start_trigger_args.timeout == timedelta(seconds=sensor.timeout + BACKSTOP)
+        assert sensor.start_trigger_args.timeout == timedelta(seconds=sensor.timeout + timings.TIMEOUT_BACKSTOP)
 
     @pytest.mark.parametrize(
         "arguments",

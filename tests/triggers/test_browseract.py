@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks import following
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs import waiting as waiting_for_runs
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
@@ -25,7 +25,7 @@ tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason=
 def emulator(browseract_emulator, connect, monkeypatch):
     connect({"retry_budget": 0.2, "read_timeout": 3})
     browseract_emulator.emulator.set_workflow(ORDERS.id, duration=0.3)
-    monkeypatch.setattr(waiting_for_runs, "PATIENCE", 0.3)
+    monkeypatch.setattr(timings, "POLL_PATIENCE", 0.3)
     return browseract_emulator.emulator
 
 
@@ -111,7 +111,7 @@ def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
 
 
 def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
-    monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
+    monkeypatch.setattr(triggers, "LARGEST_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
     made = trigger(start())
     assert wait(made).end is End.ENDED
@@ -167,7 +167,7 @@ class TestRequiredAction:
     @pytest.fixture
     def asked(self, emulator, people, monkeypatch):
         """A trigger whose run has paused, and of which a person has been asked."""
-        monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
+        monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.05)
         people._ask("019ab3d5-0000-7000-8000-000000000001", options=["Resume", "Stop"])
         [question] = people.questions
         task_id = start_paused(emulator)
@@ -241,7 +241,7 @@ class TestRequiredAction:
             raise OSError("no secrets here")
 
         monkeypatch.setattr(BrowserActHook, "aget_connection", away)
-        monkeypatch.setattr(waiting_for_runs, "PATIENCE", 0.0)
+        monkeypatch.setattr(timings, "POLL_PATIENCE", 0.0)
 
         async def story() -> WaitEvent:
             waited_for = asyncio.ensure_future(anext(asked().run()))
@@ -408,7 +408,7 @@ class TestKill:
         assert f"{waiting.browseract_task_id} is not stopped: it had already ended as finished." in said
 
     def test_kill_stops_the_run_although_its_status_cannot_be_read(self, emulator, waiting, monkeypatch):
-        monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
+        monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)
         emulator.fault("get-task-status", RequestFault.status(500), times=None)
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
@@ -423,7 +423,7 @@ class TestKill:
         assert f"until you stop it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
     def test_kill_whose_stop_hangs_returns_in_time_and_logs_it(self, emulator, waiting, monkeypatch, capfd):
-        monkeypatch.setattr(triggers, "CALL_LIMIT", 0.6)
+        monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)
         emulator.fault("stop-task", RequestFault.hung())
         began = time.monotonic()
         asyncio.run(waiting.on_kill())
@@ -437,7 +437,7 @@ class TestKill:
             await asyncio.sleep(3600)
 
         monkeypatch.setattr(triggers, "XCom", SimpleNamespace(aget_one=never))
-        monkeypatch.setattr(triggers, "ON_KILL_LIMIT", 0.2)
+        monkeypatch.setattr(timings, "ON_KILL_LIMIT", 0.2)
         began = time.monotonic()
         asyncio.run(waiting.on_kill())
         assert time.monotonic() - began < 5

@@ -19,7 +19,7 @@ from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, AirflowFail
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output, RequestFault
 from airflow_provider_browseract.hooks import following
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs import late_output
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger
@@ -74,10 +74,9 @@ def supervisor(monkeypatch) -> Supervisor:
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, monkeypatch):
+def emulator(browseract_emulator, connect, short_timings, monkeypatch):
     connect({"retry_budget": 0.2, "read_timeout": 10})
-    monkeypatch.setattr(triggers, "BACKSTOP", 0.0)
-    monkeypatch.setattr(late_output, "PAUSES", (0.1, 0.4))
+    monkeypatch.setattr(timings, "TIMEOUT_BACKSTOP", 0.0)
     return browseract_emulator.emulator
 
 
@@ -199,7 +198,7 @@ class TestSensorResult:
         assert "return_value" not in supervisor.xcoms
 
     def test_large_result_is_left_to_worker(self, emulator, supervisor, monkeypatch):
-        monkeypatch.setattr(triggers, "LARGEST_ANSWER", 10_000)
+        monkeypatch.setattr(triggers, "LARGEST_RESPONSE", 10_000)
         assert not isinstance(run(started(emulator, "x" * 20_000)), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 

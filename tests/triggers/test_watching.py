@@ -14,17 +14,14 @@ from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.inputs import InputError
-from airflow_provider_browseract.triggers import browseract as triggers
 from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, monkeypatch):
+def emulator(browseract_emulator, connect, short_timings):
     connect({"retry_budget": 0.1, "read_timeout": 10})
-    monkeypatch.setattr(triggers, "PERSIST_GRACE", 0.05)
-    monkeypatch.setattr(triggers, "SHORTEST_INTERVAL", 0.01)
-    monkeypatch.setattr(triggers, "ANSWER_INTERVAL", 0.05)
     for workflow in (ORDERS, SEARCH, FAILING):
         browseract_emulator.emulator.set_workflow(workflow.id, duration=0.0)
     return browseract_emulator.emulator
@@ -212,7 +209,7 @@ class TestWatcherRestart:
     def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, emulator, monkeypatch):
         async def story():
             state = State()
-            monkeypatch.setattr(triggers, "PERSIST_GRACE", 3600.0)
+            monkeypatch.setattr(timings, "EVENT_STORE_GRACE", 3600.0)
             async with Watch(emulator, state).watching() as watch:
                 task_id = await asyncio.to_thread(end, emulator)
                 await until(lambda: watch.payloads)

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.triggers.browseract import TaskTrigger
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, WaitingTask, digest, new_token
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, digest, new_token
 from airflow_provider_browseract.webhook.resume import AS_STORED
 
 DAG_ID = "example_browseract_search"
@@ -26,7 +26,7 @@ class Deferred:
     """A task instance in Airflow's database, made to wait for a callback by hand."""
 
     def __init__(self, run_id: str) -> None:
-        self.waiting = WaitingTask(DAG_ID, run_id, "search", -1)
+        self.waiting = TaskInstanceKey(DAG_ID, run_id, "search", -1)
         self.token = new_token()
         self.deadline = time.time() + 3600
         self.first_poll_at = 0.0

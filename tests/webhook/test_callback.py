@@ -10,7 +10,7 @@ from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     NoCallbackError,
-    WaitingTask,
+    TaskInstanceKey,
     arrange,
     digest,
     is_resumed_wait,
@@ -19,7 +19,7 @@ from airflow_provider_browseract.webhook.callback import (
     resumed_wait,
 )
 
-WAITING = WaitingTask("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
+WAITING = TaskInstanceKey("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
 PUBLIC = "https://api.browseract.com"
 
 
@@ -42,14 +42,14 @@ class TestTaskInstanceInUrl:
         "waiting",
         [
             WAITING,
-            WaitingTask("täglich", "manual / 100 % ?#", "発注", -1),
-            WaitingTask("d" * 250, "r" * 250, "t" * 250, 1023),
+            TaskInstanceKey("täglich", "manual / 100 % ?#", "発注", -1),
+            TaskInstanceKey("d" * 250, "r" * 250, "t" * 250, 1023),
         ],
         ids=["plain", "non-ASCII", "longest"],
     )
     def test_task_instance_encoded_in_callback_url_is_decoded_unchanged(self, waiting):
         part = waiting.encode()
-        assert WaitingTask.decode(part) == waiting
+        assert TaskInstanceKey.decode(part) == waiting
         assert part.isascii()
         assert part.replace("-", "").replace("_", "").isalnum()
 
@@ -108,13 +108,13 @@ class TestTaskInstanceInUrl:
     )
     def test_invalid_task_instance_in_callback_url_is_refused(self, part):
         with pytest.raises(ValueError):  # noqa: PT011 - the words come from several libraries
-            WaitingTask.decode(part)
+            TaskInstanceKey.decode(part)
 
     def test_task_instance_encoded_with_other_json_spacing_is_refused(self):
         spaced = base64.urlsafe_b64encode(b'["shop", "run", "task", 1]').decode().rstrip("=")
         with pytest.raises(ValueError, match="no task instance"):
-            WaitingTask.decode(spaced)
-        assert WaitingTask.decode(WAITING.encode()).encode() == WAITING.encode()
+            TaskInstanceKey.decode(spaced)
+        assert TaskInstanceKey.decode(WAITING.encode()).encode() == WAITING.encode()
 
 
 class TestCallbackToken:
@@ -196,7 +196,7 @@ class TestCallbackUrl:
 
     def test_task_instance_names_too_long_for_callback_url_raise_no_callback_error(self):
         with pytest.raises(NoCallbackError, match=r"The callback address made from webhook_base_url .* 2048"):
-            arranged(waiting=WaitingTask("発" * 250, "発" * 250, "発" * 250, -1))
+            arranged(waiting=TaskInstanceKey("発" * 250, "発" * 250, "発" * 250, -1))
 
     def test_callback_url_may_have_as_many_characters_as_browseract_takes(self):
         others = len(arranged("https://airflow.example.com/").callback_url)
@@ -207,7 +207,7 @@ class TestCallbackUrl:
 
     def test_task_instance_name_with_emoji_raises_no_callback_error(self):
         with pytest.raises(NoCallbackError, match="do not fit into a callback address"):
-            arranged(waiting=WaitingTask("shop", "run", "🛒", -1))
+            arranged(waiting=TaskInstanceKey("shop", "run", "🛒", -1))
 
 
 class TestWaitXCom:

@@ -19,14 +19,15 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.runs.waiting import CORE_RACE_GRACE, HINTS, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.waiting import HINTS, End, WaitEvent, WokenBy
 from airflow_provider_browseract.webhook import overload, receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     UNKNOWN_ANSWER,
     WAIT_XCOM,
-    Outcome,
-    WaitingTask,
+    CallbackOutcome,
+    TaskInstanceKey,
     digest,
     is_resumed_wait,
     new_token,
@@ -167,7 +168,7 @@ class TestCallbackForWaitingTask:
         assert counted == ["browseract.callback.run_goes_on"]
 
     async def test_callback_within_grace_after_deferral_is_answered_202_too_early(self, client, deferred, counted):
-        deferred.defer(ago=CORE_RACE_GRACE - 2)
+        deferred.defer(ago=timings.CORE_RACE_GRACE - 2)
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.too_early"]
@@ -180,7 +181,7 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "deferred"
 
     async def test_callback_after_grace_resumes_task_instance(self, client, deferred):
-        deferred.defer(ago=CORE_RACE_GRACE + 0.1)
+        deferred.defer(ago=timings.CORE_RACE_GRACE + 0.1)
         assert await call(client, deferred.path) == (200, "resumed")
 
 
@@ -586,11 +587,11 @@ class TestConcurrentCallbacks:
                     range(16),
                 )
             )
-        assert outcomes.count(Outcome.RESUMED) == 1
-        assert set(outcomes) <= {Outcome.RESUMED, Outcome.ALREADY_RESUMED, None}
+        assert outcomes.count(CallbackOutcome.RESUMED) == 1
+        assert set(outcomes) <= {CallbackOutcome.RESUMED, CallbackOutcome.ALREADY_RESUMED, None}
 
 
-def _resume_or_none(waiting: WaitingTask, token_sha256: str) -> Outcome | None:
+def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutcome | None:
     """Resume, or give None where SQLite does not let two writers at once: such a callback gets 503 and comes again."""
     from sqlalchemy.exc import OperationalError
 

@@ -115,10 +115,8 @@ def host(served_host) -> Host:
 
 
 @pytest.fixture
-def store(served_host, tmp_path, monkeypatch) -> SimpleNamespace:
+def store(served_host, tmp_path, short_timings) -> SimpleNamespace:
     """A store in a folder, and how to save a run there."""
-    monkeypatch.setattr(storing, "PAUSE", 0.01)
-    monkeypatch.setattr(storing, "LOOK_PAUSE", 0.01)
     root = tmp_path / "results"
     settings = ClientSettings("app-secret", f"http://127.0.0.1:{served_host[1]}", read_timeout=5.0)
 
