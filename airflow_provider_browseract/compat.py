@@ -1,10 +1,16 @@
-"""What moved between Airflow 3.1 and 3.3, in one place."""
+"""What moved between Airflow 3.1 and 3.3, and what is not Airflow's public interface, in one place.
+
+What only some processes need is imported by the function that needs it, because DAG files and the plugin import this
+module. Airflow's models are not here: only ``webhook/resume.py`` touches them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from airflow import __version__ as airflow_version
 from packaging import version
@@ -69,6 +75,68 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
+def count_task_instances(ti: Any, *states: str) -> int:
+    """Return how many task instances Airflow has in the place of one: 1 or 0.
+
+    :param ti: the task instance.
+    :param states: count it only in one of these states; without any, in whichever state.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    return RuntimeTaskInstance.get_ti_count(
+        ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states) or None
+    )
+
+
+def xcom() -> Any:
+    """Return Airflow's class ``XCom``, which reads and writes the XComs of any task instance."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return XCom
+
+
+def sent_xcom(value: Any) -> Any:
+    """Return a serialized value as Airflow's supervisor receives it for an XCom.
+
+    :raises Exception: it cannot be sent.
+    """
+    from airflow.sdk.execution_time.comms import SetXCom
+
+    return SetXCom(key="return_value", value=value, dag_id="", run_id="", task_id="").value
+
+
+def required_actions() -> ModuleType:
+    """Return the module with Airflow's requests for Required Actions."""
+    return import_module("airflow.sdk.execution_time.hitl")
+
+
+def plain_xcom_arg() -> type[Any]:
+    """Return the class of ``task.output`` and ``task.output["key"]``."""
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+    return PlainXComArg
+
+
+def set_during_execution() -> Any:
+    """Return the value that stands for a template field which the task itself sets."""
+    from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
+
+    return SET_DURING_EXECUTION
+
+
+def call_with_context(function: Callable[..., Any], args: Collection[Any], context: Mapping[str, Any]) -> Any:
+    """Call a function of the user with those values of the context that it takes by name.
+
+    :param args: its positional arguments.
+    :param context: the context, and its named arguments.
+    """
+    try:
+        from airflow.sdk.bases.decorator import determine_kwargs
+    except ImportError:  # before Airflow 3.2
+        from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined,no-redef,unused-ignore]
+    return function(*args, **determine_kwargs(function, args, context))
+
+
 def is_unmapped(operator: object) -> bool:
     """Return whether Airflow makes an operator from a mapped one, in the worker, while it runs ``__init__``."""
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
@@ -91,7 +159,7 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """Say whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
+    """LogLine whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
 
     :param name: name of a value.
     """
@@ -113,11 +181,18 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "TaskDeferred",
+    "call_with_context",
     "conf",
     "count",
     "count_in_task",
+    "count_task_instances",
     "in_dag_test",
     "is_secret",
     "is_unmapped",
+    "plain_xcom_arg",
+    "required_actions",
+    "sent_xcom",
+    "set_during_execution",
+    "xcom",
     "xcom_serde",
 ]

@@ -24,10 +24,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [_modules("hooks")],
-        "operators": [_modules("operators")],
-        "sensors": [_modules("sensors")],
-        "triggers": [_modules("triggers")],
+        "hooks": [_modules("hooks.browseract")],
+        "operators": [_modules("operators.browseract")],
+        "sensors": [_modules("sensors.browseract")],
+        "triggers": [_modules("triggers.run", "triggers.sensor", "triggers.slot", "triggers.watcher")],
         "task-decorators": [
             {
                 "class-name": "airflow_provider_browseract.decorators.browseract.browseract_task",
@@ -42,8 +42,8 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-def _modules(kind: str) -> dict[str, Any]:
+def _modules(*names: str) -> dict[str, Any]:
     return {
         "integration-name": _INTEGRATION,
-        "python-modules": [f"airflow_provider_browseract.{kind}.browseract"],
+        "python-modules": [f"airflow_provider_browseract.{name}" for name in names],
     }

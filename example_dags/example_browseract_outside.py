@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, AssetWatcher, task
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
+from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 
 # The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 ORDERS_WORKFLOW = "71002814653029423"

@@ -44,8 +44,11 @@ def test_provider_info_names_only_existing_modules_and_classes():
 def test_provider_info_names_every_part_of_the_package():
     info = get_provider_info()
     package = Path(airflow_provider_browseract.__file__).parent
-    kinds = {path.parent.name for path in package.glob("*/browseract.py")} - {"links", "decorators"}
+    kinds = {path.parent.name for path in package.glob("*/browseract.py")} - {"links", "decorators"} | {"triggers"}
     assert kinds == {kind for kind in info if info[kind] and kind in ("hooks", "operators", "sensors", "triggers")}
+    named = set(info["triggers"][0]["python-modules"])
+    with_triggers = [path for path in package.glob("triggers/*.py") if "Trigger(Base" in path.read_text()]
+    assert named == {f"{package.name}.triggers.{path.stem}" for path in with_triggers}
     assert [decorator["name"] for decorator in info["task-decorators"]] == ["browseract"]
     shown = {path.rpartition(".")[2] for path in info["extra-links"]}
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}

@@ -129,11 +129,11 @@ def test_readme_workflow_ids_are_those_of_the_emulator():
 
 
 def test_readme_manifest_has_the_fields_of_a_real_manifest():
-    from airflow_provider_browseract.worker.store import Kept, Results
+    from airflow_provider_browseract.worker.store import Results, StoredFile
 
     [text] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     shown = json.loads(text)
-    files = [Kept(**file) for file in shown["files"]]
+    files = [StoredFile(**file) for file in shown["files"]]
     assert Results(shown["path"], files=files).manifest() == shown
 
 

@@ -46,10 +46,10 @@ U = TypeVar("U")
 PAGE_LIMIT = 500
 """The largest page that the API gives. It is always sent: without it a page holds one item."""
 
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 """Pages of a list after which something must be wrong with it."""
 
-SUCCESS = (None, 0, "0")
+SUCCESS_CODES = (None, 0, "0")
 """What the ``code`` of a successful answer may be. Most answers have none."""
 
 NO_SLOT_WORDS = re.compile(r"running tasks|concurren|one active task", re.IGNORECASE)
@@ -110,7 +110,7 @@ class Call(Generic[T]):
             try:
                 data = _decode(response)
                 # Errors never came with status 200 in any documented example; should one, it is still an error.
-                if isinstance(data, Mapping) and data.get("code") not in SUCCESS:
+                if isinstance(data, Mapping) and data.get("code") not in SUCCESS_CODES:
                     raise self._error(response, data)
                 return self.read(_unwrapped(data))
             except UnexpectedResponseError as error:
@@ -161,7 +161,7 @@ class Call(Generic[T]):
         return kind.remedy.replace("workflow_id", f"workflow_id {str(workflow_id)!r}", 1)
 
 
-LONGEST_WORDS = 1000
+MAX_MESSAGE_LENGTH = 1000
 """Characters of BrowserAct's own words that an error keeps."""
 
 
@@ -169,9 +169,9 @@ def _one_line(value: Any) -> str | None:
     """Return words of an answer as one printable line of bounded length, or None if there are none."""
     if value is None:
         return None
-    text = str(value)[: 2 * LONGEST_WORDS]
+    text = str(value)[: 2 * MAX_MESSAGE_LENGTH]
     printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())[:LONGEST_WORDS] or None
+    return " ".join(printable.split())[:MAX_MESSAGE_LENGTH] or None
 
 
 def _code(given: Any) -> int | None:
@@ -259,7 +259,7 @@ class Pages(Generic[U]):
             raise self._contradiction(number, page, f"item {self._position}")
         if not self._goes_on(page, number, count):
             self.call = None
-        elif number == MOST_PAGES:
+        elif number == MAX_PAGES:
             raise self._contradiction(number, page, "more pages behind it")
         else:
             self.call = replace(self.call, params={**self.call.params, "page": number + 1})

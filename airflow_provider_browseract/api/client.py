@@ -61,7 +61,7 @@ This keeps the loop free while models are built. Parsing the JSON itself holds t
 some 10 milliseconds for a megabyte: where that matters, pass ``max_response``.
 """
 
-PLAIN_ANSWERS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
+PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """What OpenSSL reports of a server that does not speak TLS. Which of them depends on the first bytes of its answer."""
 
 
@@ -251,7 +251,7 @@ class AsyncBrowserActClient:
             raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Give the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
+        """Return the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
             for item in pages.take(await self.send(pages.call)):
@@ -449,7 +449,7 @@ def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseExcepti
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return UntrustedCertificateError(f"{failure}: its certificate is not trusted ({tls.verify_message})")
-    if tls is not None and tls.reason in PLAIN_ANSWERS:
+    if tls is not None and tls.reason in PLAIN_HTTP_REASONS:
         return PlainHttpError(f"{failure}: the host answers in plain HTTP, not in HTTPS")
     if tls is not None:
         return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Json = Any
 
-LONGEST_REASON = 300
+MAX_REASON_LENGTH = 300
 """Characters of the reason why an item is skipped."""
 
 
@@ -436,7 +436,7 @@ def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], 
             found.append(read(item))
         except UnexpectedResponseError as error:
             item_id = _id(item.get("id")) if isinstance(item, Mapping) else None
-            skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:LONGEST_REASON])
+            skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:MAX_REASON_LENGTH])
     if skipped:
         named = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")
         log.warning(

@@ -13,7 +13,7 @@ from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyL
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
-    """Say whether a call that ended with an error may be sent again.
+    """LogLine whether a call that ended with an error may be sent again.
 
     Any call may after something temporary, except one that starts a run: that may only if it surely was not carried
     out, and not for want of room. After a timeout, a reset or a 5xx nobody knows, and a second start would be a
@@ -43,7 +43,7 @@ class RetryPolicy:
     longest_pause: float = 15.0
 
     def controls(self, call: Call[Any]) -> dict[str, Any]:
-        """Give the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that carry this policy."""
+        """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that carry this policy."""
         return {
             "retry": retry_if_exception(lambda error: may_send_again(call, error)),
             "wait": _AtLeastAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),

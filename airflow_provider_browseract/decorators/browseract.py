@@ -6,15 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
-from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
 
+from airflow_provider_browseract.compat import call_with_context, set_during_execution
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.inputs import InputError
-
-try:
-    from airflow.sdk.bases.decorator import determine_kwargs
-except ImportError:  # before Airflow 3.2
-    from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined,no-redef,unused-ignore]
+from airflow_provider_browseract.runs.arguments import InputError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,9 +18,9 @@ if TYPE_CHECKING:
 class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
     """Calls a function, and runs a workflow with what it returns as ``input_parameters``.
 
-    The function is called by each try, and again after a wait for room; what it returns is not rendered as a template.
-    If it returns something else for a later try, that try does not take the run of an earlier one up, but stops it and
-    starts another: as with every input that changes.
+    Each try calls the function, and again after a wait for a slot. What it returns is not rendered as a template. If it
+    returns something else for a later try, that try does not reattach to the run of an earlier one, but stops that run
+    and starts another, as with every input that changes.
 
     :param python_callable: the function; it may take arguments of its own and those of the context.
     :param op_args: its positional arguments.
@@ -55,7 +50,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
             python_callable=python_callable,
             op_args=op_args,
             op_kwargs=op_kwargs,
-            input_parameters=SET_DURING_EXECUTION,
+            input_parameters=set_during_execution(),
             # Airflow concludes from the function's annotation that there are several, but the run's output comes back.
             **{**kwargs, "multiple_outputs": False},
         )
@@ -63,7 +58,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
     def prepare(self, context: Context) -> None:
         """Call the function."""
         given = {**context, **self.op_kwargs}
-        made = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, given))
+        made = call_with_context(self.python_callable, self.op_args, given)
         if made is None:
             raise InputError("The function returned None. Let it return the inputs, or {} where there are none.")
         if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):

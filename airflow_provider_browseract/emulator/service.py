@@ -829,7 +829,7 @@ class BrowserActService:
         }
 
     def _link(self, stored: _StoredFile, at: float) -> str:
-        """Give a link, and a new one in place of one that has expired: they are signed when they are asked for."""
+        """Return a link, and a new one in place of one that has expired: they are signed when they are asked for."""
         if at >= stored.expires:
             self._sign(stored, at)
         name = quote(stored.file.name, safe="")

@@ -27,14 +27,9 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.following import uninterrupted
-from airflow_provider_browseract.runs.inputs import (
-    InputError,
-    read_choice,
-    read_id,
-    read_run,
-    read_template_run,
-)
+from airflow_provider_browseract.hooks.shielding import uninterrupted
+from airflow_provider_browseract.runs.arguments import InputError, read_choice, read_id
+from airflow_provider_browseract.runs.request import read_run, read_template_run
 from airflow_provider_browseract.webhook import callback
 
 if TYPE_CHECKING:
@@ -79,7 +74,7 @@ class BrowserActHook(BaseHook):
     The connection is looked up at the first call, and again when BrowserAct refuses its API key: if the connection has
     another key by then, that one is used from then on. Every method raises
     :class:`~airflow_provider_browseract.api.errors.BrowserActError`, in the class that says what can be done, and
-    :class:`~airflow_provider_browseract.runs.inputs.InputError` for arguments or a connection that cannot be used.
+    :class:`~airflow_provider_browseract.runs.arguments.InputError` for arguments or a connection that cannot be used.
 
     The examples run as they stand against the package's emulator, whose ids they use. In them ``asyncio`` is
     imported, ``hook`` is ``BrowserActHook()``, and ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids
@@ -181,7 +176,7 @@ class BrowserActHook(BaseHook):
         >>> print(hook.get_task_status(created.id))
         running
         """
-        call = read_run(
+        request = read_run(
             workflow_id,
             input_parameters,
             save_browser_data=save_browser_data,
@@ -190,8 +185,8 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with self._starting(call):
-            return self.client.send(call)
+        with self._starting(request.call):
+            return self.client.send(request.call)
 
     async def arun_task(
         self,
@@ -213,7 +208,7 @@ class BrowserActHook(BaseHook):
         >>> print(asyncio.run(start("laptops")).input_parameters)
         keyword=laptops
         """
-        call = read_run(
+        request = read_run(
             workflow_id,
             input_parameters,
             save_browser_data=save_browser_data,
@@ -222,8 +217,8 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=(await self._asettings()).client.base_url,
         )
-        with self._starting(call):
-            return await self._asend(call)
+        with self._starting(request.call):
+            return await self._asend(request.call)
 
     def run_task_by_template(
         self,
@@ -249,7 +244,7 @@ class BrowserActHook(BaseHook):
         >>> print(hook.get_task_status(created.id))
         running
         """
-        call = read_template_run(
+        request = read_template_run(
             workflow_template_id,
             input_parameters,
             region=region,
@@ -257,8 +252,8 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with self._starting(call):
-            return self.client.send(call)
+        with self._starting(request.call):
+            return self.client.send(request.call)
 
     async def arun_task_by_template(
         self,
@@ -275,7 +270,7 @@ class BrowserActHook(BaseHook):
         >>> print(asyncio.run(hook.aget_task_status(created.id)))
         running
         """
-        call = read_template_run(
+        request = read_template_run(
             workflow_template_id,
             input_parameters,
             region=region,
@@ -283,8 +278,8 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=(await self._asettings()).client.base_url,
         )
-        with self._starting(call):
-            return await self._asend(call)
+        with self._starting(request.call):
+            return await self._asend(request.call)
 
     def get_task(self, task_id: str) -> Task:
         """Read everything about a task (``get-task``).
@@ -340,7 +335,7 @@ class BrowserActHook(BaseHook):
         created_at_from: datetime | None = None,
         created_at_to: datetime | None = None,
     ) -> Iterator[Task]:
-        """Give the tasks that match, over all pages (``list-tasks``); each page is asked for when it is needed.
+        """Iterate over the tasks that match (``list-tasks``); each page is read when it is needed.
 
         :param workflow_id: only tasks of this workflow.
         :param workflow_name: only tasks of workflows whose name contains this, in any case.
@@ -437,7 +432,7 @@ class BrowserActHook(BaseHook):
         await self._asend(calls.resume_task(read_id("task_id", task_id)))
 
     def iter_workflows(self) -> Iterator[Workflow]:
-        """Give the account's workflows, over all pages (``list-workflows``); each page is asked for when it is needed.
+        """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
 
         :returns: the workflows, without their inputs, which only :meth:`get_workflow` has.
 
@@ -477,7 +472,7 @@ class BrowserActHook(BaseHook):
         return await self._asend(calls.get_workflow(read_id("workflow_id", workflow_id)))
 
     def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
-        """Give the official templates, over all pages (``list-official-workflow-templates``), as they are needed.
+        """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
 
         :param keyword: only templates whose name or description contains this.
         :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` has.
@@ -577,7 +572,7 @@ class BrowserActHook(BaseHook):
                 f"Whether callbacks arrive at {base_url} is not known: it cannot be reached from here "
                 f"({type(error).__name__})."
             )
-        if (answer.status_code, answer.content) == (404, callback.UNKNOWN_ANSWER):
+        if (answer.status_code, answer.content) == (404, callback.UNKNOWN_RESPONSE):
             return True, f"Callbacks arrive at {base_url}."
         return False, _why_callbacks_do_not_arrive(base_url, answer)
 
@@ -642,7 +637,7 @@ class BrowserActHook(BaseHook):
 
     @asynccontextmanager
     async def _carrier(self, within: float | None) -> AsyncIterator[AsyncBrowserActClient]:
-        """Give the client of the innermost :meth:`async_client` around, or open one."""
+        """Return the client of the innermost :meth:`async_client` around, or open one."""
         around = self._client_around() if within is None else None
         if around is not None:
             yield around
@@ -684,7 +679,7 @@ class BrowserActHook(BaseHook):
 
     @contextmanager
     def _starting(self, call: calls.Call[CreatedTask]) -> Iterator[None]:
-        """Say of a start that ends without its answer what it may have left behind."""
+        """LogLine of a start that ends without its answer what it may have left behind."""
         try:
             yield
         except BrowserActError as error:
@@ -725,7 +720,7 @@ def _why_callbacks_do_not_arrive(base_url: str, answer: requests.Response) -> st
 
 
 @contextmanager
-def failing_for_good(conn_id: str) -> Iterator[None]:
+def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
     """Let what no retry can mend, a wrong argument or no such connection, end the Airflow task without retries.
 
     :param conn_id: id of the connection that is used within.

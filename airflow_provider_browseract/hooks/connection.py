@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError
-from airflow_provider_browseract.runs.inputs import InputError, is_private, read_seconds
+from airflow_provider_browseract.runs.addresses import is_private
+from airflow_provider_browseract.runs.arguments import InputError, read_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,7 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
 
 
 def no_connection(conn_id: str) -> str:
-    """Say that there is no such connection, and how to make one."""
+    """LogLine that there is no such connection, and how to make one."""
     return (
         f"There is no connection {conn_id!r}.\n"
         "Add one of type BrowserAct with the API key in its API key (password) field, or set "

@@ -1,8 +1,8 @@
-"""The Required Action of a paused run: a question to people in the Airflow UI (Airflow's human-in-the-loop).
+"""The Required Action of a paused run: people are asked in the Airflow UI (Airflow's human-in-the-loop).
 
-Airflow keeps one question per task instance, each new one in place of the one before; one that is still open moves on
-to the next try. A worker asks it. On Airflow 3.3 the answer itself resumes the deferred task; below, and if it came too
-early for that, the trigger finds it.
+Airflow keeps one Required Action per task instance, each new one in place of the one before; one that is still open
+moves on to the next try. A worker asks. On Airflow 3.3 the answer itself resumes the deferred task; below, and if it
+came too early for that, the trigger finds it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from urllib.parse import quote
 from uuid import UUID
 
 from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.compat import required_actions
 from airflow_provider_browseract.runs.report import log_url, name_step
-from airflow_provider_browseract.runs.waiting import Answer, End, RunWait, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 
 
-class Answered(NamedTuple):
-    """What was decided, by whom, and when, in seconds since the epoch; by nobody if it was closed by a trigger."""
+class Found(NamedTuple):
+    """An answer: what was decided, by whom, and when, in seconds since the epoch; by nobody if a trigger closed it."""
 
     answer: Answer
     by: str | None
@@ -35,11 +38,8 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
     :param limit: seconds for which someone can answer; None for as long as the operator waits for the run.
     :returns: what :func:`find_answer` finds the answer by.
     """
-    # Not above, where it would make the parsing of DAGs slower.
-    from airflow.sdk.execution_time.hitl import upsert_hitl_detail
-
     of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
-    upsert_hitl_detail(
+    required_actions().upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
         # The list of Required Actions shows the beginning only.
@@ -51,48 +51,42 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
     return str(ti.id)
 
 
-def find_answer(question: str) -> Answered | None:
+def find_answer(action: str) -> Found | None:
     """Look for the answer to a question.
 
-    :param question: what :func:`ask` gave.
+    :param action: what :func:`ask` returned.
     :raises Exception: Airflow could not be asked.
     """
-    from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
-
-    given = get_hitl_detail_content_detail(ti_id=UUID(question))
+    given = required_actions().get_hitl_detail_content_detail(ti_id=UUID(action))
     if not given.response_received or not given.chosen_options:
         return None
     person: Any = given.responded_by_user
     at = given.responded_at.timestamp() if given.responded_at else 0.0
-    return Answered(_read_options(given.chosen_options), person.name if person else None, at)
+    return Found(_read_options(given.chosen_options), person.name if person else None, at)
 
 
-def close(question: str, answer: Answer) -> None:
+def close(action: str, answer: Answer) -> None:
     """Answer a question in place of a person, so that nobody is asked any more.
 
     :raises Exception: a person was faster, or Airflow could not be asked.
     """
-    from airflow.sdk.execution_time.hitl import update_hitl_detail_response
-
-    update_hitl_detail_response(ti_id=UUID(question), chosen_options=[answer.option], params_input={})
+    required_actions().update_hitl_detail_response(ti_id=UUID(action), chosen_options=[answer.option], params_input={})
 
 
-def read_event(payload: Any, wait: RunWait | None) -> WaitEvent:
+def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
     """Read what resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
 
     :param payload: the payload.
-    :param wait: the wait that it ended; None if that is not known.
+    :param wait: the wait that it ended; None if Airflow has not kept it.
     :raises ValueError: it is neither.
     """
     if wait is None or not isinstance(payload, Mapping) or "chosen_options" not in payload:
-        return WaitEvent.read(payload)
+        return from_json(WaitEvent, payload)
     person = payload.get("responded_by_user")
     return WaitEvent(
-        wait.browseract_task_id,
+        wait,
         End.ANSWERED,
-        wait.deadline,
         WokenBy.PERSON,
-        wait.callback_token_sha256,
         answer=_read_options(payload["chosen_options"]),
         answered_by=person.get("name") if isinstance(person, Mapping) else None,
     )

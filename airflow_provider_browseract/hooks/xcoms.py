@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from airflow_provider_browseract.compat import xcom_serde
+from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_serde
 
-RESULT_KEYS = ("return_value", "output_text", "output_files")
+RETURN_KEY = "return_value"
+"""Key of the XCom with what a task returns."""
+
+RESULT_KEYS = (RETURN_KEY, "output_text", "output_files")
 """Keys of the XComs that have the output of a run, or parts of it."""
 
 
@@ -20,14 +23,12 @@ def why_unstorable(value: Any) -> str | None:
 
     :param value: plain JSON values.
     """
-    from airflow.sdk.execution_time.comms import SetXCom
-
     try:
         serde = xcom_serde()
         if key := _reserved_key(value, serde):
             return f"it has the key {key}, which Airflow reserves"
-        sent = SetXCom(key="return_value", value=serde.serialize(value), dag_id="", run_id="", task_id="")
-        found: object = serde.deserialize(json.loads(json.dumps(sent.value)))
+        sent = sent_xcom(serde.serialize(value))
+        found: object = serde.deserialize(json.loads(json.dumps(sent)))
     except Exception as error:  # noqa: BLE001 - whatever Airflow refuses a value with, the text can be stored
         # The message of the error may quote the value.
         return f"Airflow refuses it with {type(error).__name__}"
@@ -63,10 +64,27 @@ def delete_xcoms(ti: Any, keys: Iterable[str]) -> None:
     :param ti: the task instance.
     :param keys: the keys of the XComs. Those that do not exist are skipped.
     """
-    from airflow.sdk.execution_time.xcom import XCom
-
     of = names_of(ti)
     for key in keys:
         # An XCom backend may fail to purge what does not exist.
-        if XCom._get_xcom_db_ref(key=key, **of).value is not None:
-            XCom.delete(key=key, **of)
+        if xcom()._get_xcom_db_ref(key=key, **of).value is not None:
+            xcom().delete(key=key, **of)
+
+
+async def aget_xcom(ti: Any, key: str) -> Any:
+    """Return an XCom of a task instance without blocking the event loop; None if there is none."""
+    return await xcom().aget_one(key=key, **names_of(ti))
+
+
+class XComs:
+    """Push XComs of a task instance outside a worker, where the task instance itself cannot do it.
+
+    :param ti: the task instance.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        self._of = names_of(ti)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Push an XCom."""
+        xcom().set(key=key, value=value, **self._of)

@@ -31,7 +31,7 @@ class PushedLink(BaseOperatorLink):
         ti.xcom_push(key=self.xcom_key, value=url)
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Give the address that was pushed, or an empty string before there is one."""
+        """Return the address that was pushed, or an empty string before there is one."""
         from airflow.sdk.execution_time.xcom import XCom
 
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_browseract.compat import count_in_task
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.runs.report import facts, log_url
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.following import Log
+    from airflow_provider_browseract.hooks.steps import Log
 
 
 _log = logging.getLogger(__name__)
@@ -41,10 +42,27 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
             LiveViewLink().push(ti, live_url)
         ti.xcom_push(key="task", value=facts(task))
     except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises, the run matters more than its links
-        log.log(
-            logging.WARNING,
+        log.warning(
             "The links to BrowserAct task %s and the XCom 'task' could not be stored (%s: %s).",
             task.id,
             type(error).__name__,
             error,
         )
+
+
+def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
+    """Push the XCom that shows how a task instance waits or what woke it, and by which the route knows the token.
+
+    :param ti: the running Airflow task instance.
+    :param callback_token_sha256: digest of the token; None without callbacks.
+    :param shown: what the XCom shows.
+    :param log: where a failure is logged.
+    :returns: whether it could be pushed.
+    """
+    token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}
+    try:
+        ti.xcom_push(key=WAIT_XCOM, value={**shown, **token})
+    except Exception as error:  # noqa: BLE001 - what is only shown must not end a run
+        log.warning("Could not push the XCom 'wait' (%s: %s).", type(error).__name__, error)
+        return False
+    return True

@@ -13,24 +13,17 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
 from airflow_provider_browseract.operators.run import RunOperator
-from airflow_provider_browseract.runs.inputs import (
-    InputError,
-    read_flag,
-    read_id,
-    read_ids,
-    read_run,
-    read_template_run,
-)
+from airflow_provider_browseract.runs.arguments import InputError, read_flag, read_id, read_ids
 from airflow_provider_browseract.runs.outcome import RunError
+from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_run, read_template_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.calls import Call
-    from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Task
-    from airflow_provider_browseract.runs.ledger import StartedRun
+    from airflow_provider_browseract.api.models import InputParameter, Task
+    from airflow_provider_browseract.runs.starting import StartedRun
 
 __all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
 
@@ -62,21 +55,21 @@ class RunWorkflowOperator(RunOperator):
         self._take_arguments()
 
     @property
-    def source(self) -> tuple[str, str]:
+    def source(self) -> Source:
         """The workflow."""
-        return "workflow", str(self.workflow_id)
+        return Source(SourceKind.WORKFLOW, str(self.workflow_id))
 
-    def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
-        """Check workflow, inputs and profile, and make the call."""
+    def read_request(self) -> RunRequest:
+        """Check workflow, inputs and profile."""
         if self._profile_wanted:
             self.profile_id = self._read_profile_id()
         return read_run(
             self.workflow_id,
             self.input_parameters,
-            save_browser_data=read_flag("save_browser_data", self.save_browser_data),
+            save_browser_data=self.save_browser_data,
             profile_id=self.profile_id,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
+            callback_url=self.callback_url,
+            status_change_callback_url=self.status_change_callback_url,
             api_base_url=self.hook.settings.client.base_url,
         )
 
@@ -84,16 +77,20 @@ class RunWorkflowOperator(RunOperator):
         """Read the workflow's inputs (``get-workflow``)."""
         return self.hook.get_workflow(self.workflow_id).input_parameters
 
-    def profile_of(self, begun: StartedRun, task: Task | None) -> str | None:
+    def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
         """Return the profile that was saved or, if none was, the one that the run started with; empty if there is none.
 
         A missing XCom would be an error of Airflow's, in the task that asks for it, which names neither the profile
         nor save_browser_data.
         """
-        if begun.entry.profile_id:
-            return begun.entry.profile_id
-        # Not every answer to a start names the profile.
+        if started.entry.profile_id:
+            return started.entry.profile_id
+        # Not every response to a start names the profile.
         return (task.profile_id if task and self.save_browser_data else None) or self.profile_id or ""
+
+    def _check_constants(self) -> None:
+        super()._check_constants()
+        read_flag("save_browser_data", self.save_browser_data)
 
     def _read_profile_id(self) -> str:
         try:
@@ -108,50 +105,35 @@ class RunWorkflowOperator(RunOperator):
 class RunTemplateOperator(RunOperator):
     """Runs an official template of BrowserAct, waits for its end, and returns its output (``run-task-by-template``).
 
+    Templates have no browser profiles. To use one, copy the template into a workflow of your own in the BrowserAct
+    dashboard and run that with :class:`RunWorkflowOperator`.
+
     :param workflow_template_id: the template to run, as ``BrowserActHook.iter_official_workflow_templates`` lists it.
     :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the API's.
-    :param save_browser_data: templates have no browser profiles, so anything but ``False`` is an error that says so.
-    :param profile_id: likewise, anything but ``None``.
     :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     """
 
     template_fields: Sequence[str] = ("workflow_template_id", "region", *RunOperator.template_fields)
 
-    def __init__(
-        self,
-        *,
-        workflow_template_id: str,
-        region: str | None = None,
-        save_browser_data: bool = False,
-        profile_id: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, workflow_template_id: str, region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.workflow_template_id = workflow_template_id
         self.region = region
-        self.save_browser_data = save_browser_data
-        self.profile_id = profile_id
         self._take_arguments()
 
     @property
-    def source(self) -> tuple[str, str]:
+    def source(self) -> Source:
         """The template."""
-        return "template", str(self.workflow_template_id)
+        return Source(SourceKind.TEMPLATE, str(self.workflow_template_id))
 
-    def make_call(self, callback_url: str | None, status_change_callback_url: str | None) -> Call[CreatedTask]:
-        """Check template, region and inputs, and make the call."""
-        for name, value in (("save_browser_data", self.save_browser_data or None), ("profile_id", self.profile_id)):
-            if value is not None:
-                raise InputError(
-                    f"{name} is {value!r}, but official templates have no browser profiles. Leave it out, or copy the "
-                    "template into a workflow of your own and run that with RunWorkflowOperator."
-                )
+    def read_request(self) -> RunRequest:
+        """Check template, region and inputs."""
         return read_template_run(
             self.workflow_template_id,
             self.input_parameters,
             region=self.region,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
+            callback_url=self.callback_url,
+            status_change_callback_url=self.status_change_callback_url,
             api_base_url=self.hook.settings.client.base_url,
         )
 
@@ -216,7 +198,7 @@ class TaskOperator(BaseOperator):
         """Do it with each."""
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
-        with failing_for_good(self.browseract_conn_id):
+        with no_retry_on_bad_arguments(self.browseract_conn_id):
             for task_id in read_ids("browseract_task_id", self.browseract_task_id):
                 try:
                     done[task_id] = self.act(task_id)

@@ -15,9 +15,9 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import has_files
-from airflow_provider_browseract.runs.steps import Say, Sleep
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
-Steps: TypeAlias = "Generator[Sleep | Say | calls.Call[Any], Any, Task]"
+Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, Task]"
 """What to do next; a call is answered with its result, or with the error thrown in."""
 
 
@@ -33,7 +33,7 @@ def read_late_output(task: Task, now: float) -> Steps:
     """
     if not _lacks_output(task) or (task.finished_at and task.finished_at.timestamp() < now - timings.LATE_OUTPUT_LIMIT):
         return task
-    yield Say(
+    yield LogLine(
         f"BrowserAct task {task.id} has finished without output or files. They can become available after the status, "
         f"so the run is read again for up to {sum(timings.LATE_OUTPUT_PAUSES):g} seconds."
     )
@@ -46,12 +46,12 @@ def read_late_output(task: Task, now: float) -> Steps:
         except BrowserActError as error:
             if pause == timings.LATE_OUTPUT_PAUSES[-1]:
                 raise
-            yield Say(f"BrowserAct task {task.id} could not be read again: {error.brief}", logging.WARNING)
+            yield LogLine(f"BrowserAct task {task.id} could not be read again: {error.brief}", logging.WARNING)
             continue
         if not _lacks_output(task):
-            yield Say(f"The output of BrowserAct task {task.id} became available within {waited:g} seconds.")
+            yield LogLine(f"The output of BrowserAct task {task.id} became available within {waited:g} seconds.")
             return task
-    yield Say(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
+    yield LogLine(f"BrowserAct task {task.id} still has no output after {waited:g} seconds.")
     return task
 
 

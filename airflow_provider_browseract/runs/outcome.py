@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs.report import describe, name_step
 
-WHAT_TO_DO = {
+REMEDIES = {
     1011: (
         "A captcha or a block stopped it: let the workflow pause for a person there, start with a profile that is "
         "logged in already, or slow the workflow down."
@@ -73,7 +73,7 @@ def _what_happened(task: Task) -> str:
     failure = task.failure
     reason = (failure and failure.message) or "BrowserAct gave no reason"
     code = f" (code {failure.code})" if failure and failure.code is not None else ""
-    remedy = WHAT_TO_DO.get(failure.code or 0, "") if failure else ""
+    remedy = REMEDIES.get(failure.code or 0, "") if failure else ""
     said = [
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
         *_failing_step(task.steps),
@@ -84,7 +84,7 @@ def _what_happened(task: Task) -> str:
 
 
 def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
-    """Say which step it failed at, how that was judged, and where the picture of the page is, a line each."""
+    """LogLine which step it failed at, how that was judged, and where the picture of the page is, a line each."""
     if not steps:
         return
     at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)

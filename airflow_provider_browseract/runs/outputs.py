@@ -20,10 +20,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from airflow_provider_browseract.api.models import Task, Word
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """Levels of lists and dicts that a returned value may have: MySQL, the strictest of Airflow's databases, stores 100."""
 
-LARGE = 1024 * 1024
+LARGE_OUTPUT = 1024 * 1024
 """Bytes of a text from which on it belongs into object storage rather than into Airflow's database."""
 
 NAME_BYTES = 200
@@ -226,8 +226,8 @@ def _why_no_database_stores(value: Any) -> str | None:
         below: list[Any] = []
         for each in level:
             if isinstance(each, dict | list):
-                if depth == DEEPEST:
-                    return f"it is nested more than {DEEPEST} levels deep"
+                if depth == MAX_DEPTH:
+                    return f"it is nested more than {MAX_DEPTH} levels deep"
                 below.extend(each)
                 if isinstance(each, dict):
                     below.extend(each.values())
@@ -308,7 +308,7 @@ class RunFile:
 
 
 def files_of(task: Task) -> tuple[RunFile, ...]:
-    """Give the files of a run: what the browser downloaded, then what the workflow put out.
+    """Return the files of a run: what the browser downloaded, then what the workflow put out.
 
     :param task: the task as ``get-task`` answers it. A file that is in both lists counts once.
     """
@@ -351,7 +351,7 @@ def source_of(url: str) -> str:
 
 
 def media_type_of(name: str) -> str:
-    """Give the media type that a file's name stands for."""
+    """Return the media type that a file's name stands for."""
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
@@ -379,7 +379,7 @@ def _name_in(url: str) -> str:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """Give a name that is not taken yet, also where capitals do not count, and take it."""
+    """Return a name that is not taken yet, also where capitals do not count, and take it."""
     for candidate in _candidates(name):
         if candidate.lower() not in taken:
             taken.add(candidate.lower())

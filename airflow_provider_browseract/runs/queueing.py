@@ -1,4 +1,4 @@
-"""Waiting for room: BrowserAct takes only so many runs at once, and queues none itself."""
+"""Waiting for a slot: BrowserAct accepts only so many runs at once, and queues none itself."""
 
 from __future__ import annotations
 
@@ -12,113 +12,136 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.steps import Sleep
+from airflow_provider_browseract.runs.stored import EXACT, Count, Moment, Seconds
 
-GROWTH = 1.5
+PAUSE_GROWTH = 1.5
 """By how much a pause is longer than the one before."""
 
-SPREAD = 0.5
+PAUSE_SPREAD = 0.5
 """Part of a pause by which it is spread, so that tasks refused together do not come back together."""
 
 _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING)
 
 
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:
-    """Give the seconds to wait before a start is tried again.
+    """Return the seconds to wait before a start is tried again.
 
     :param refusals: how often it was refused.
-    :param chance: gives a random number from 0 to 1.
+    :param chance: returns a random number from 0 to 1.
     """
-    pause = min(timings.LONGEST_SLOT_PAUSE, timings.FIRST_SLOT_PAUSE * GROWTH ** min(refusals - 1, 10))
-    return pause * (1 + SPREAD * chance())
+    pause = min(timings.LONGEST_SLOT_PAUSE, timings.FIRST_SLOT_PAUSE * PAUSE_GROWTH ** min(refusals - 1, 10))
+    return pause * (1 + PAUSE_SPREAD * chance())
 
 
 @dataclass
 class Slots:
-    """What the tasks that wait in one process know together about the runs of an account.
+    """What the task instances that wait in one process know together about the runs of an account.
 
     A slot that gets free is seen by all of them, and must wake one only.
     """
 
-    going: int | None = None
+    active: int | None = None
     capacity: int = 0
     counted_at: float = float("-inf")
     counting: bool = False
     woken: deque[float] = field(default_factory=deque)
 
     def is_fresh(self, now: float) -> bool:
-        """Say whether the count is new enough."""
+        """LogLine whether the count is new enough."""
         return now - self.counted_at < timings.SLOT_COUNT_LIFETIME
 
-    def count(self, going: int | None, now: float) -> None:
+    def count(self, active: int | None, now: float) -> None:
         """Keep a new count."""
-        self.going, self.counted_at = going, now
+        self.active, self.counted_at = active, now
 
     def take(self, capacity: int, now: float) -> bool:
         """Take a free slot for one task, if there is one.
 
-        :param capacity: how many runs went on when this task found none. Another may have ended just then, so the
-            largest such number is the plan's.
+        :param capacity: how many runs were active when this task instance found no slot. Another run may have ended
+            just then, so the largest such number is the plan's.
         :param now: the moment, in seconds.
         """
         self.capacity = max(self.capacity, capacity)
         while self.woken and now - self.woken[0] >= timings.START_DELAY:
             self.woken.popleft()
-        if self.going is None or self.going + len(self.woken) >= self.capacity:
+        if self.active is None or self.active + len(self.woken) >= self.capacity:
             return False
         self.woken.append(now)
         return True
 
 
+@dataclass(frozen=True)
+class Queued:
+    """How long a task instance has been in the queue for a slot.
+
+    :param since: moment of the first refusal, in seconds since the epoch.
+    :param refusals: how often BrowserAct refused the start.
+    """
+
+    __pydantic_config__ = EXACT
+
+    since: Moment
+    refusals: Count = 0
+
+
+@dataclass(frozen=True)
+class QueueWait:
+    """A wait for a slot, as the trigger stores it.
+
+    :param queued: how long the task instance has been in the queue.
+    :param capacity: how many runs were active when there was no slot; None if that is not known. Without it, one pause
+        is all.
+    :param pause: seconds before the first look.
+    :param until: moment at which the wait ends in any case, in seconds since the epoch.
+    """
+
+    __pydantic_config__ = EXACT
+
+    queued: Queued
+    capacity: Count | None
+    pause: Seconds
+    until: Moment
+
+
 SlotSteps: TypeAlias = Generator["Sleep | calls.Call[Page[Task]]", Any, None]
 
 
-def wait_for_slot(
-    slots: Slots,
-    *,
-    capacity: int | None,
-    pause: float,
-    until: float,
-    clock: Callable[[], float],
-    chance: Callable[[], float],
-) -> SlotSteps:
-    """Wait until there seems to be room for one more run, or the time is over.
+def wait_for_slot(slots: Slots, wait: QueueWait, clock: Callable[[], float], chance: Callable[[], float]) -> SlotSteps:
+    """Wait until there seems to be a slot for one more run, or the time is over.
 
     :param slots: what is known in this process.
-    :param capacity: how many runs went on when there was no room; None if that is not known. Where nothing can be
-        counted, one pause is all.
-    :param pause: seconds to the first look, and about so many between two.
-    :param until: moment at which the wait ends in any case.
-    :param clock: gives the moment, in seconds since the epoch.
-    :param chance: gives a random number from 0 to 1.
+    :param wait: the wait.
+    :param clock: returns the moment, in seconds since the epoch.
+    :param chance: returns a random number from 0 to 1.
     """
-    looks_at = clock() + pause
-    until = min(until, clock() + timings.LONGEST_SLOT_WAIT)
+    look_at = clock() + wait.pause
+    until = min(wait.until, clock() + timings.LONGEST_SLOT_WAIT)
     while True:
-        yield Sleep(max(0.0, min(looks_at, until) - clock()))
-        if clock() >= until or capacity is None:
+        yield Sleep(max(0.0, min(look_at, until) - clock()))
+        if clock() >= until or wait.capacity is None:
             return
-        looks_at = clock() + timings.FIRST_SLOT_PAUSE * (1 - SPREAD * chance())
+        look_at = clock() + timings.FIRST_SLOT_PAUSE * (1 - PAUSE_SPREAD * chance())
         if slots.counting:
             continue
         if not slots.is_fresh(clock()):
             slots.counting = True
             try:
-                slots.count((yield from count_going()), clock())
+                slots.count((yield from count_active()), clock())
             except BrowserActError:
                 # A start would fare no better.
                 continue
             finally:
                 slots.counting = False
-        if slots.going is None or slots.take(capacity, clock()):
+        if slots.active is None or slots.take(wait.capacity, clock()):
             return
 
 
-def count_going() -> Generator[calls.Call[Page[Task]], Any, int | None]:
-    """Count the runs of the account that go on; None if BrowserAct does not tell."""
-    going = 0
+def count_active() -> Generator[calls.Call[Page[Task]], Any, int | None]:
+    """Count the active runs of the account; None if BrowserAct does not say how many there are."""
+    active = 0
     for status in _HOLD_A_SLOT:
         page: Page[Task] = yield calls.list_tasks(status=status, limit=1)
         if page.total_count is None:
             return None
-        going += page.total_count
-    return going
+        active += page.total_count
+    return active

@@ -11,7 +11,7 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 GOAL_LENGTH = 200
 """Characters of a step's goal in one line."""
 
-TABLE_STEPS = 50
+MAX_TABLE_STEPS = 50
 """Steps in the table at the end; of a longer run, the first and the last ones."""
 
 
@@ -34,12 +34,12 @@ def not_stopped(error: Exception, url: str | None) -> str:
 
 
 def log_url(task: Task) -> str | None:
-    """Give the address of a task's page in BrowserAct; while it has none, that of its live view."""
+    """Return the address of a task's page in BrowserAct; while it has none, that of its live view."""
     return task.log_detail_url or task.live_url
 
 
 def status_line(task: Task) -> str:
-    """Say in one line where a run stands, with the live view while there is one."""
+    """LogLine in one line where a run stands, with the live view while there is one."""
     line = f"BrowserAct task {task.id} is {task.status}."
     if not task.live_url or task.status.ended:
         return line
@@ -49,12 +49,12 @@ def status_line(task: Task) -> str:
 
 
 def step_line(task_id: str, step: Step) -> str:
-    """Say in one line that a step has begun, and where it stands."""
+    """LogLine in one line that a step has begun, and where it stands."""
     return f"BrowserAct task {task_id}, {name_step(step)} ({step.status or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:
-    """Say how a run ended, what it took, and which steps it had, a line each."""
+    """LogLine how a run ended, what it took, and which steps it had, a line each."""
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""
@@ -62,22 +62,22 @@ def end_lines(task: Task) -> Iterator[str]:
     counted = f", {len(steps)} step{'' if len(steps) == 1 else 's'}{':' if steps else ''}" if steps else ""
     yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted or '.'}"
     for position, step in enumerate(steps):
-        if TABLE_STEPS // 2 <= position < len(steps) - TABLE_STEPS // 2:
-            if position == TABLE_STEPS // 2:
-                yield f"  ... {len(steps) - TABLE_STEPS // 2 * 2} more"
+        if MAX_TABLE_STEPS // 2 <= position < len(steps) - MAX_TABLE_STEPS // 2:
+            if position == MAX_TABLE_STEPS // 2:
+                yield f"  ... {len(steps) - MAX_TABLE_STEPS // 2 * 2} more"
             continue
         yield f"  {step.status or '?':8} {name_step(step)}"
 
 
 def duration_of(task: Task) -> float | None:
-    """Give the seconds from a run's start to its end, by BrowserAct's clock; None before the end."""
+    """Return the seconds from a run's start to its end, by BrowserAct's clock; None before the end."""
     if not task.status.ended or task.created_at is None or task.finished_at is None:
         return None
     return (task.finished_at - task.created_at).total_seconds()
 
 
 def facts(task: Task) -> dict[str, Any]:
-    """Give what is known of a run as plain JSON values, without what it was given and what it found.
+    """Return what is known of a run as plain JSON values, without what it was given and what it found.
 
     :returns: ``task_id``, ``workflow_id``, ``profile_id``, ``status``, ``created_at`` and ``finished_at`` in ISO 8601,
         ``seconds``, ``credits``, ``links`` (``task``, ``live``), and ``counts`` of ``steps``, ``output_files`` and
@@ -102,7 +102,7 @@ def facts(task: Task) -> dict[str, Any]:
 
 
 def name_step(step: Step) -> str:
-    """Give number and goal of a step, in one line."""
+    """Return number and goal of a step, in one line."""
     goal = " ".join((step.goal or "no goal given").split())
     if len(goal) > GOAL_LENGTH:
         goal = f"{goal[: GOAL_LENGTH - 1]}\u2026"

@@ -1,7 +1,7 @@
 """The steps in which the decisions of this package say what to do next.
 
 A decision is a generator. It yields steps, among them the calls of :mod:`airflow_provider_browseract.api.calls`, and is
-sent the result of each. :mod:`airflow_provider_browseract.hooks.following` has the two loops that carry them out.
+sent the result of each. :mod:`airflow_provider_browseract.hooks.steps` has the two loops that carry them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Sleep:
 
 
 @dataclass(frozen=True)
-class Say:
+class LogLine:
     """Write a line into the task's log."""
 
     text: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -11,17 +11,18 @@ from airflow_provider_browseract.api.calls import Call, list_tasks
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus, read_page
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.runs.stored import Moment, from_json
 
-LOOK_BACK = 24 * 3600.0
-"""Seconds for which the end of a task can be told late, after a time without a triggerer."""
+REPORT_WINDOW = 24 * 3600.0
+"""Seconds for which the end of a task can be reported late, after a time without a triggerer."""
 
-OVERLAP = 600.0
+WATCH_OVERLAP = 600.0
 """Seconds by which the end or the beginning of a task may be seen out of order, or by a clock that goes wrong."""
 
-LONGEST_RUN = timings.DEFAULT_TIMEOUT + OVERLAP
+LONGEST_RUN = timings.DEFAULT_TIMEOUT + WATCH_OVERLAP
 """Seconds that a task takes at most, so that the first look finds all that ended lately."""
 
-ENDED = tuple(status for status in TaskStatus if status.ended)
+END_STATUSES = tuple(status for status in TaskStatus if status.ended)
 """The statuses that are ends."""
 
 
@@ -37,7 +38,7 @@ class EndedTask:
     moment: float
 
     def facts(self) -> dict[str, Any]:
-        """Give what an event tells of it, as plain JSON values: as much as a list of tasks knows.
+        """Return what an event tells of it, as plain JSON values: as much as a list of tasks knows.
 
         :returns: as :func:`~airflow_provider_browseract.runs.report.facts`, without ``links`` and ``counts``, and with
             ``failure`` (``code`` and ``message``; None unless it failed).
@@ -50,15 +51,15 @@ class EndedTask:
 class Window:
     """The tasks of an account that ended lately, kept up to date with one short list at a time.
 
-    Tasks are listed by their creation. So each list begins with the oldest task that was still going, and the first
-    one early enough for what ended within :data:`LOOK_BACK`.
+    Tasks are listed by their creation. So each list begins with the oldest task that was still active, and the first
+    one early enough for what ended within :data:`REPORT_WINDOW`.
 
     :param now: the moment, in seconds since the epoch.
     """
 
     def __init__(self, now: float) -> None:
-        self._from = now - LOOK_BACK - LONGEST_RUN
-        self._going: set[str] = set()
+        self._from = now - REPORT_WINDOW - LONGEST_RUN
+        self._active: set[str] = set()
         self._ended: dict[str, EndedTask] = {}
 
     def call(self) -> Call[Page[Task]]:
@@ -73,74 +74,68 @@ class Window:
         :param now: the moment before it was sent.
         :returns: all tasks that ended lately.
         """
-        going: set[str] = set()
-        begins = [now - OVERLAP]
+        active: set[str] = set()
+        begins = [now - WATCH_OVERLAP]
         for task in tasks:
             created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
-                going.add(task.id)
+                active.add(task.id)
                 begins.append(created)
             elif task.id not in self._ended:
-                # Without a moment of its end, a task that was not seen going is taken for an old one.
-                unknown = now if task.id in self._going else created
+                # Without a moment of its end, a task that was not seen active is taken for an old one.
+                unknown = now if task.id in self._active else created
                 moment = task.finished_at.timestamp() if task.finished_at else unknown
                 self._ended[task.id] = EndedTask(task, moment)
-        self._going = going
+        self._active = active
         # A task that never ends must not make the list longer and longer.
-        self._from = max(min(begins), now - LOOK_BACK)
-        oldest = now - LOOK_BACK - OVERLAP
+        self._from = max(min(begins), now - REPORT_WINDOW)
+        oldest = now - REPORT_WINDOW - WATCH_OVERLAP
         self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
         return tuple(self._ended.values())
 
 
 @dataclass
 class Cursor:
-    """Which ends were told already, so that each is told once.
+    """Which ends were reported already, so that each is reported once.
 
-    :param floor: moment before which nothing is told any more, in seconds since the epoch.
-    :param told: the tasks after it that were told, and when they ended.
+    :param floor: moment before which nothing is reported any more, in seconds since the epoch.
+    :param reported: the tasks after it that were reported, and when they ended.
     """
 
-    floor: float
-    told: dict[str, float] = field(default_factory=dict)
+    floor: Moment
+    reported: dict[str, Moment] = field(default_factory=dict)
 
     @classmethod
     def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
         """Begin with a first look: what it shows has ended before."""
-        cursor = cls(now - OVERLAP)
-        cursor.told = {each.task.id: each.moment for each in ended if each.moment >= cursor.floor}
+        cursor = cls(now - WATCH_OVERLAP)
+        cursor.reported = {each.task.id: each.moment for each in ended if each.moment >= cursor.floor}
         return cursor
 
     @classmethod
     def read(cls, value: Any, now: float) -> Cursor:
         """Read a cursor that was kept.
 
-        :raises ValueError: it is none, or one from the future, with which nothing would be told for a long time.
+        :raises ValueError: it is none, or one from the future, with which nothing would be reported for a long time.
         """
-        if not isinstance(value, Mapping) or not isinstance(value.get("told"), Mapping):
-            raise ValueError("it cannot be understood")
-        floor = _read_moment(value.get("floor"))
-        if floor > now:
+        cursor = from_json(cls, value)
+        if cursor.floor > now:
             raise ValueError("it is from the future")
-        return cls(floor, {str(task_id): _read_moment(moment) for task_id, moment in value["told"].items()})
-
-    def value(self) -> dict[str, Any]:
-        """Write it as plain JSON values."""
-        return {"floor": self.floor, "told": dict(self.told)}
+        return cursor
 
     def news(self, ended: Iterable[EndedTask]) -> list[EndedTask]:
-        """Give what was not told yet, the earliest end first."""
-        new = [each for each in ended if each.moment >= self.floor and each.task.id not in self.told]
+        """Return what was not reported yet, the earliest end first."""
+        new = [each for each in ended if each.moment >= self.floor and each.task.id not in self.reported]
         # Moments have whole seconds, so the one that began first comes first.
         return sorted(new, key=lambda each: (each.moment, _created(each.task)))
 
-    def tell(self, news: Iterable[EndedTask], now: float) -> None:
-        """Take note of what is told."""
-        self.told.update({each.task.id: each.moment for each in news})
+    def mark_reported(self, news: Iterable[EndedTask], now: float) -> None:
+        """Take note of what is reported."""
+        self.reported.update({each.task.id: each.moment for each in news})
         # Not with a clock that is ahead, or the next ends would lie below the floor.
-        latest = min(max(self.told.values(), default=self.floor), now)
-        self.floor = max(self.floor, latest - OVERLAP)
-        self.told = {task_id: moment for task_id, moment in self.told.items() if moment >= self.floor}
+        latest = min(max(self.reported.values(), default=self.floor), now)
+        self.floor = max(self.floor, latest - WATCH_OVERLAP)
+        self.reported = {task_id: moment for task_id, moment in self.reported.items() if moment >= self.floor}
 
 
 def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
@@ -150,9 +145,3 @@ def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Coll
 
 def _created(task: Task) -> float:
     return task.created_at.timestamp() if task.created_at else 0.0
-
-
-def _read_moment(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("it cannot be understood")
-    return float(value)

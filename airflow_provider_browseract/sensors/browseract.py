@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
 from airflow_provider_browseract.compat import (
@@ -22,18 +21,29 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     conf,
     is_unmapped,
+    plain_xcom_arg,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, failing_for_good
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError, check_rendered, read_choice, read_flag, read_id
+from airflow_provider_browseract.runs.arguments import InputError, check_rendered, read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
-from airflow_provider_browseract.runs.waiting import End, Next, WaitEvent, is_hopeless, next_after
+from airflow_provider_browseract.runs.resuming import (
+    Answered,
+    Conclude,
+    GiveUp,
+    Paused,
+    WaitAgain,
+    WaitEvent,
+    resumed,
+)
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_hopeless
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
 
 if TYPE_CHECKING:
@@ -43,14 +53,14 @@ if TYPE_CHECKING:
 
 
 def _for_triggerer(value: Any) -> str | None:
-    """Give what the triggerer can render, or None where only a worker can.
+    """Return what the triggerer can render, or None where only a worker can.
 
     A triggerer knows no macros and filters of the DAG. And it can read one XCom, but not look for those of all mapped
     tasks, as ``xcom_pull`` does unless it is told which one: for the answer it would wait for ever.
 
     :param value: the text, template or XCom that was given to the sensor.
     """
-    if isinstance(value, PlainXComArg):
+    if isinstance(value, plain_xcom_arg()):
         source = value.operator
         if source.is_mapped or source.get_closest_mapped_task_group() is not None:
             return None
@@ -129,7 +139,7 @@ class TaskSensor(BaseSensorOperator):
             return
         self.start_from_trigger = True
         self.start_trigger_args = StartTriggerArgs(
-            trigger_cls="airflow_provider_browseract.triggers.browseract.TaskSensorTrigger",
+            trigger_cls="airflow_provider_browseract.triggers.sensor.TaskSensorTrigger",
             trigger_kwargs={
                 "browseract_task_id": rendered[0],
                 "browseract_conn_id": rendered[1],
@@ -155,10 +165,14 @@ class TaskSensor(BaseSensorOperator):
             self._check_arguments()
             self._check_store()
             if self.deferrable:
-                deadline = time.time() + self.timeout
+                task_id = read_id("browseract_task_id", self.browseract_task_id)
+                policy = WaitPolicy(poll_interval=self._poll_interval)
+                wait = Wait(task_id, time.time() + self.timeout, policy=policy)
                 if (task := self._look(context)) is not None and task.status.ended:
                     return self._conclude(context, task)
-                self._defer(read_id("browseract_task_id", self.browseract_task_id), task, deadline)
+                if task is not None:
+                    _, wait = wait.news(task)
+                self._defer(wait)
         return super().execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -174,32 +188,30 @@ class TaskSensor(BaseSensorOperator):
         """Ask the API what became of the run, whatever the event says, and conclude it, wait again or fail."""
         # Of a sensor that began in the triggerer, nothing was checked before.
         self._check_arguments()
-        return self._resume(context, WaitEvent.read(event))
+        read = from_json(WaitEvent, event)
+        seen = self._read(read.wait.browseract_task_id)
+        decision, lines = resumed(read, seen, time.time())
+        for line in lines:
+            self.log.log(line.level, "%s", line.text)
+        match decision:
+            case Conclude(task):
+                return self._conclude(context, task)
+            case GiveUp():
+                raise self._no_result(decision)
+            case WaitAgain(wait) | Paused(wait) | Answered(wait):
+                self._defer(wait)
 
-    def _resume(self, context: Context, told: WaitEvent) -> Any:
-        seen = self._read(told.browseract_task_id)
-        now = time.time()
-        then = next_after(told, seen, now)
-        if then is Next.CONCLUDE and not isinstance(seen, BrowserActError):
-            return self._conclude(context, seen)
-        if then is not Next.END:
-            if told.end is End.GIVEN_UP:
-                self.log.warning(
-                    "The triggerer could not poll BrowserAct task %s (%s), but this worker can. Deferring again.",
-                    told.browseract_task_id,
-                    told.reason or "its status stayed unknown",
-                )
-            known = None if isinstance(seen, BrowserActError) else seen
-            self._defer(told.browseract_task_id, known, told.deadline)
-        if told.end is End.DEADLINE or (not isinstance(seen, BrowserActError) and now >= told.deadline):
-            raise AirflowSensorTimeout(
-                f"BrowserAct task {told.browseract_task_id} did not end within timeout={self.timeout:g} "
-                "seconds.\nThe run keeps running.\nRaise timeout if it needs longer."
+    def _no_result(self, over: GiveUp) -> Exception:
+        task_id = over.wait.browseract_task_id
+        if over.end is End.DEADLINE:
+            return AirflowSensorTimeout(
+                f"BrowserAct task {task_id} did not end within timeout={self.timeout:g} seconds.\nThe run keeps "
+                "running.\nRaise timeout if it needs longer."
             )
-        if isinstance(seen, BrowserActError) and is_hopeless(seen):
-            raise AirflowFailException(str(seen)) from None
-        why = str(seen) if isinstance(seen, BrowserActError) else told.reason or "it stayed unknown"
-        raise RunLostError(f"The status of BrowserAct task {told.browseract_task_id} could not be learned: {why}")
+        if over.error is not None and is_hopeless(over.error):
+            return AirflowFailException(str(over.error))
+        why = str(over.error) if over.error is not None else over.reason or "it stayed unknown"
+        return RunLostError(f"The status of BrowserAct task {task_id} could not be learned: {why}")
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once, and take the result if there is one."""
@@ -233,7 +245,7 @@ class TaskSensor(BaseSensorOperator):
         read_flag("deferrable", self.deferrable)
 
     def _check_arguments(self) -> None:
-        with failing_for_good(self.browseract_conn_id):
+        with no_retry_on_bad_arguments(self.browseract_conn_id):
             self._check_constants()
             for name, given in self._given.items():
                 check_rendered(name, given, getattr(self, name))
@@ -241,7 +253,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _check_store(self) -> None:
         """Try the connection and the store: better now than when the run has ended."""
-        with failing_for_good(self.browseract_conn_id):
+        with no_retry_on_bad_arguments(self.browseract_conn_id):
             _ = self.hook.settings
             # A sensor that is rescheduled begins anew each time.
             if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
@@ -289,24 +301,17 @@ class TaskSensor(BaseSensorOperator):
             self._refused_since = now
         return first or now - self._refused_since >= timings.POLL_PATIENCE
 
-    def _defer(self, browseract_task_id: str, seen: Task | None, deadline: float) -> NoReturn:
-        from airflow_provider_browseract.triggers.browseract import TaskTrigger
+    def _defer(self, wait: Wait) -> NoReturn:
+        from airflow_provider_browseract.triggers.run import TaskTrigger
 
         now = time.time()
         self.defer(
+            # The sensor has not started the run, so it does not stop the run either.
             trigger=TaskTrigger(
-                browseract_task_id=browseract_task_id,
-                browseract_conn_id=self.browseract_conn_id,
-                poll_interval=self._poll_interval,
-                first_poll_at=now + timings.CORE_RACE_GRACE,
-                deadline=deadline,
-                last_seen=seen.status.value if seen else None,
-                steps_told=len(seen.steps) if seen else 0,
-                # Who waits for a run is not who started it.
-                cancel_on_kill=False,
+                browseract_conn_id=self.browseract_conn_id, wait=wait.in_triggerer(now), cancel_on_kill=False
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - now) + timings.TIMEOUT_BACKSTOP),
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:
@@ -318,11 +323,11 @@ class TaskSensor(BaseSensorOperator):
             hook=self.hook,
             outlets=self.outlets,
             another_try_reads_it=True,
-            advice="Clearing the task reads the same run anew.",
+            advice="Clearing the task reads the same run again.",
             log=self.log,
         )
         try:
-            return conclusion.draw()
+            return conclusion.result()
         except ResultError:
             raise
         except RunError as error:

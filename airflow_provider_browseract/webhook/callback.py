@@ -7,20 +7,19 @@ token, in the trigger's arguments and in the XCom :data:`WAIT_XCOM`, is its SHA-
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.models import Word
-from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError, check_callback_url
-from airflow_provider_browseract.runs.waiting import WokenBy
+from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
-UNKNOWN_ANSWER = b'{"outcome":"unknown"}'
+UNKNOWN_RESPONSE = b'{"outcome":"unknown"}'
 """What the route answers to a token that it does not know."""
 
 TOKEN_BYTES = 32
@@ -29,16 +28,16 @@ WAIT_XCOM = "wait"
 """XCom that describes how a task instance waits and what ended the wait. Its value is a dict."""
 
 TOKEN_KEY = "callback_token_sha256"
-"""Argument of the trigger, and key in :data:`WAIT_XCOM`, with the digest of the token.
+"""Field of the wait that a trigger stores, and key in :data:`WAIT_XCOM`, with the digest of the token.
 
-The callback route reads the argument while a trigger waits, and the XCom before and after that.
+The callback route reads the field while a trigger waits, and the XCom before and after that.
 """
 
-LONGEST_ID = 250
+MAX_ID_LENGTH = 250
 """Characters that Airflow's columns have for the ids of DAG, run and task."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-_ODD = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
 
 
 class NoCallbackError(InputError):
@@ -63,7 +62,7 @@ class CallbackOutcome(Word):
     IGNORED = "ignored"
     """Several callbacks for the wait were no end of the run, so that this one does not resume the task either."""
 
-    RUN_GOES_ON = "run goes on"
+    RUN_ACTIVE = "run active"
     """The callback told of a change that is not the end of the run."""
 
     UNKNOWN = "unknown"
@@ -89,7 +88,7 @@ class TaskInstanceKey(NamedTuple):
         """Whether every database of Airflow can be asked for it without an error."""
         ids = self.dag_id, self.run_id, self.task_id
         # MySQL's older character set ends at U+FFFF; NUL and half characters are an error in PostgreSQL.
-        writable = all(len(each) <= LONGEST_ID and not _ODD.search(each) for each in ids)
+        writable = all(len(each) <= MAX_ID_LENGTH and not _UNSTORABLE.search(each) for each in ids)
         return writable and -1 <= self.map_index < 2**31
 
     def encode(self) -> str:
@@ -109,11 +108,11 @@ class TaskInstanceKey(NamedTuple):
             raise ValueError("it is nested") from None
         if not isinstance(fields, list) or [type(field) for field in fields] != [str, str, str, int]:
             raise ValueError("it is no list of three ids and an index")
-        waiting = cls(*fields)
+        key = cls(*fields)
         # What is written in another way is not from us.
-        if not waiting.fits or waiting.encode() != part:
+        if not key.fits or key.encode() != part:
             raise ValueError("it names no task instance")
-        return waiting
+        return key
 
 
 def new_token() -> str:
@@ -122,24 +121,19 @@ def new_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """Say whether a text has the form of a token."""
+    """LogLine whether a text has the form of a token."""
     return _TOKEN.fullmatch(text) is not None
 
 
-def digest(token: str) -> str:
-    """Give what may be stored of a token: its SHA-256, in hexadecimal."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def resumed_wait(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def resumed_wait(wait: Wait) -> dict[str, Any]:
     """Return the value of :data:`WAIT_XCOM` for a wait that a callback has ended.
 
-    :param arguments: arguments of the trigger that waited.
+    :param wait: the wait.
     """
     return {
         "woken_by": WokenBy.CALLBACK.value,
-        "first_poll_at": arguments["first_poll_at"],
-        TOKEN_KEY: arguments[TOKEN_KEY],
+        "first_poll_at": wait.first_poll_at,
+        TOKEN_KEY: wait.callback_token_sha256,
     }
 
 
@@ -149,7 +143,7 @@ def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
     A task instance can wait several times, and each wait has a trigger of its own.
 
     :param wait: value of the XCom :data:`WAIT_XCOM`, or None if there is none.
-    :param first_poll_at: argument of the trigger of that wait. It identifies the wait, because Airflow uses the ids of
+    :param first_poll_at: moment of the first poll of that wait. It identifies the wait, because Airflow uses the ids of
         triggers again.
     """
     if not isinstance(wait, dict) or wait.get("woken_by") != WokenBy.CALLBACK.value:
@@ -159,27 +153,11 @@ def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
     return isinstance(found, (int, float)) and abs(found - first_poll_at) < 0.001
 
 
-@dataclass(frozen=True, repr=False)
-class Callback:
-    """The two addresses that a run is started with, ours in one of them. Has no repr, since that would tell the token.
-
-    :param callback_url: is called once, at the end of the run.
-    :param status_change_callback_url: is called at each change of status, the end included.
-    :param token_sha256: digest of the token in our address.
-    :param token: the token itself, to be kept out of logs.
-    """
-
-    callback_url: str
-    status_change_callback_url: str | None
-    token_sha256: str
-    token: str
-
-
-def address(base_url: str, waiting: TaskInstanceKey, token: str, *, conn_id: str, api_base_url: str) -> str:
+def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, api_base_url: str) -> str:
     """Make the address for the callback of a run, and check it as BrowserAct will.
 
     :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
-    :param waiting: the task instance to resume.
+    :param key: the task instance to resume.
     :param token: the token of the run.
     :param conn_id: id of the connection that has the base URL, for the messages.
     :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
@@ -190,7 +168,7 @@ def address(base_url: str, waiting: TaskInstanceKey, token: str, *, conn_id: str
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
         raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
-    url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{waiting.encode()}/{token}"
+    url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}"
     if len(url) > URL_LENGTH:
         raise NoCallbackError(
             f"The callback address made from {named} and the names of DAG, run and task has {len(url)} characters, and "
@@ -199,32 +177,20 @@ def address(base_url: str, waiting: TaskInstanceKey, token: str, *, conn_id: str
     return url
 
 
-def arrange(
-    base_url: str,
-    waiting: TaskInstanceKey,
-    *,
-    callback_url: Any,
-    status_change_callback_url: Any,
-    conn_id: str,
-    api_base_url: str,
-) -> Callback:
-    """Make an address with a new token, and find it a place beside the addresses of the user.
+def arrange(base_url: str, key: TaskInstanceKey, request: RunRequest, *, conn_id: str, api_base_url: str) -> RunRequest:
+    """Return a request with an address of ours, which has a new token, beside the addresses of the user.
 
     The arguments that are not named here are those of :func:`address`, and so are the errors.
 
-    :param callback_url: the user's own receiver for the end of the run; ours then goes into the other field.
-    :param status_change_callback_url: the user's own receiver for changes of status.
+    :param request: the run that the callback is for.
     :raises NoCallbackError: both places are taken, or the task instance has names that fit into no address.
     """
-    if callback_url and status_change_callback_url:
+    if request.callback_url and request.status_change_callback_url:
         raise NoCallbackError(
             "callback_url and status_change_callback_url are both in use, which leaves no place for the address that "
             "wakes this task"
         )
-    if not waiting.fits:
+    if not key.fits:
         raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
     token = new_token()
-    ours = address(base_url, waiting, token, conn_id=conn_id, api_base_url=api_base_url)
-    if callback_url:
-        return Callback(callback_url, ours, digest(token), token)
-    return Callback(ours, status_change_callback_url, digest(token), token)
+    return request.with_callback(address(base_url, key, token, conn_id=conn_id, api_base_url=api_base_url), token)

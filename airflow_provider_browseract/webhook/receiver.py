@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
+from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.webhook import CALLBACK_PATH, OVER_PATH
-from airflow_provider_browseract.webhook.callback import CallbackOutcome, TaskInstanceKey, digest, is_token
+from airflow_provider_browseract.webhook.callback import CallbackOutcome, TaskInstanceKey, is_token
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,11 @@ MAX_BODY = 1024 * 1024
 BODY_TIMEOUT = 20.0
 """Seconds that a body may take to arrive; BrowserAct itself waits 30 for an answer."""
 
-THREADS = 4
+LOOKUP_THREADS = 4
 """How many requests are looked up at once, and how many callbacks resume their task at once: as many threads and
 database connections each of the two takes at most, so that strangers' requests do not hold up what is genuine."""
 
-WAITING = 2000
+MAX_WAITING_REQUESTS = 2000
 """How many requests wait to be looked up at most: some seconds' worth, so that many runs may end at the same moment.
 Beyond that the oldest gets 503, and BrowserAct sends it again."""
 
@@ -54,13 +55,13 @@ step.</p>
 def create_app() -> FastAPI:
     """Make the application that the plugin mounts: the route, a page, and nothing that describes them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    desk = _Desk()
+    queues = _Queues()
     rare_log = RareLog(log)
 
     @app.post(CALLBACK_PATH + "/{run}/{token}")
     async def callback(run: str, token: str, request: Request) -> JSONResponse:
         try:
-            return await _receive(run, token, request, desk)
+            return await _receive(run, token, request, queues)
         except BusyError:
             return _answer("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends the callback again
@@ -82,39 +83,39 @@ def create_app() -> FastAPI:
     return app
 
 
-class _Desk:
+class _Queues:
     """Where requests wait: all of them to be looked up, and then those with the right token to resume a task."""
 
     def __init__(self) -> None:
-        self.looks = NewestFirst(THREADS, WAITING)
-        self.look_threads = anyio.CapacityLimiter(THREADS)
-        self.resume_threads = anyio.CapacityLimiter(THREADS)
+        self.looks = NewestFirst(LOOKUP_THREADS, MAX_WAITING_REQUESTS)
+        self.look_threads = anyio.CapacityLimiter(LOOKUP_THREADS)
+        self.resume_threads = anyio.CapacityLimiter(LOOKUP_THREADS)
 
 
-async def _receive(run: str, token: str, request: Request, desk: _Desk) -> JSONResponse:
+async def _receive(run: str, token: str, request: Request, queues: _Queues) -> JSONResponse:
     try:
-        waiting = TaskInstanceKey.decode(run)
+        key = TaskInstanceKey.decode(run)
     except ValueError:
         return _answer(CallbackOutcome.UNKNOWN, 404)
     if not is_token(token):
         return _answer(CallbackOutcome.UNKNOWN, 404)
     # Here, not above: this module is also imported where there is no database.
-    from airflow_provider_browseract.webhook.resume import Wait, look, resume
+    from airflow_provider_browseract.webhook.resume import Deferral, look, resume
 
-    async with desk.looks.turn():
-        found = await anyio.to_thread.run_sync(look, waiting, digest(token), limiter=desk.look_threads)
+    async with queues.looks.turn():
+        found = await anyio.to_thread.run_sync(look, key, digest(token), limiter=queues.look_threads)
     if found is CallbackOutcome.UNKNOWN:
-        log.debug("Callback for %s: %s", waiting, found)
+        log.debug("Callback for %s: %s", key, found)
         return _answer(found, 404)
     # Only who knows the token has a body of theirs read.
     body, refusal = await _read(request)
-    if body is not None and says_that_the_run_goes_on(body):
-        outcome = CallbackOutcome.RUN_GOES_ON
-    elif isinstance(found, Wait):
-        outcome = await anyio.to_thread.run_sync(resume, found, limiter=desk.resume_threads)
+    if body is not None and is_progress_update(body):
+        outcome = CallbackOutcome.RUN_ACTIVE
+    elif isinstance(found, Deferral):
+        outcome = await anyio.to_thread.run_sync(resume, found, limiter=queues.resume_threads)
     else:
         outcome = found
-    log.info("Callback for %s: %s", waiting, outcome)
+    log.info("Callback for %s: %s", key, outcome)
     # Large outputs make large bodies. They are not read, but what they hint at is in the address.
     return _answer(outcome, refusal or _STATUS.get(outcome, 200))
 
@@ -140,18 +141,18 @@ async def _read(request: Request) -> tuple[bytes | None, int | None]:
     return None, 408
 
 
-def says_that_the_run_goes_on(body: bytes) -> bool:
-    """Say whether a callback tells of a change that is not the end of the run.
+def is_progress_update(body: bytes) -> bool:
+    """LogLine whether a callback tells of a change that is not the end of the run.
 
     Only a status that is known, and none of an ended run, counts: whatever else the body is, the API is asked.
 
     :param body: a task as ``get-task`` answers it, with or without the envelope.
     """
     try:
-        told = json.loads(body)
-        if isinstance(told, dict) and isinstance(told.get("data"), dict):
-            told = told["data"]
-        status = TaskStatus(told["status"])
+        body_read = json.loads(body)
+        if isinstance(body_read, dict) and isinstance(body_read.get("data"), dict):
+            body_read = body_read["data"]
+        status = TaskStatus(body_read["status"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
     return not status.ended and status is not TaskStatus.UNKNOWN

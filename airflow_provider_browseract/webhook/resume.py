@@ -23,7 +23,9 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.waiting import HINTS, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     WAIT_XCOM,
@@ -48,64 +50,67 @@ AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XCo
 
 
 @dataclass(frozen=True)
-class Wait:
-    """A wait that a callback may end.
+class Deferral:
+    """A deferral that a callback may end.
 
-    :param waiting: the task instance that waits.
+    :param key: the task instance that waits.
     :param ti_id: its primary key.
     :param trigger_id: primary key of the trigger that it waits for.
-    :param arguments: the trigger's arguments.
+    :param wait: what the trigger waits for.
     """
 
-    waiting: TaskInstanceKey
+    key: TaskInstanceKey
     ti_id: Any
     trigger_id: int
-    arguments: dict[str, Any]
+    wait: Wait
 
 
-def look(waiting: TaskInstanceKey, token_sha256: str) -> Wait | CallbackOutcome:
-    """Return the wait that a callback with this token may end. Change nothing.
+def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
+    """Return the deferral that a callback with this token may end. Change nothing.
 
-    :param waiting: the task instance.
+    :param key: the task instance.
     :param token_sha256: digest of the token in the address of the callback.
-    :returns: the wait, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
+    :returns: the deferral, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
         not the right one.
     """
     # Not the scoped session: that belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
         # From Airflow 3.4 on the table has a row for each try; this function finds the current one.
-        ti = TaskInstance.get_task_instance(**waiting._asdict(), session=session)
+        ti = TaskInstance.get_task_instance(**key._asdict(), session=session)
         if ti is None:
             return CallbackOutcome.UNKNOWN
         trigger = _our_trigger(session, ti)
         if trigger is None:
-            described = _wait_xcom(session, waiting)
+            described = _wait_xcom(session, key)
             return _not_deferred(ti, described) if _matches(described, token_sha256) else CallbackOutcome.UNKNOWN
-        arguments: dict[str, Any] = trigger.kwargs
-        if not _matches(arguments, token_sha256):
+        stored: dict[str, Any] = trigger.kwargs["wait"]
+        if not _matches(stored, token_sha256):
             return CallbackOutcome.UNKNOWN
-        if arguments.get("hints_in_vain", 0) >= HINTS:
+        wait = from_json(Wait, stored)
+        if wait.callbacks_in_vain >= MAX_CALLBACKS_IN_VAIN:
             return CallbackOutcome.IGNORED
         if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE):
             return CallbackOutcome.TOO_EARLY
-        return Wait(waiting, ti.id, trigger.id, arguments)
+        return Deferral(key, ti.id, trigger.id, wait)
 
 
-def resume(wait: Wait) -> CallbackOutcome:
-    """End a wait, in one transaction.
+def resume(deferral: Deferral) -> CallbackOutcome:
+    """End a deferral, in one transaction.
 
-    :param wait: what :func:`look` returned.
+    :param deferral: what :func:`look` returned.
     :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
         the wait since then; nothing was changed in that case.
     """
     now = datetime.now(timezone.utc)
     with create_session(scoped=False) as session:
-        if not _claim(session, wait, now):
+        if not _claim(session, deferral, now):
             return CallbackOutcome.ALREADY_RESUMED
         # The trigger, which Airflow is about to cancel, reads this and does not stop the run.
-        described = resumed_wait(wait.arguments)
-        XComModel.set(key=WAIT_XCOM, value=described, **wait.waiting._asdict(), **AS_STORED, session=session)
-        Trigger.submit_event(wait.trigger_id, _event(wait.arguments), session=session)
+        described = resumed_wait(deferral.wait)
+        XComModel.set(key=WAIT_XCOM, value=described, **deferral.key._asdict(), **AS_STORED, session=session)
+        event = WaitEvent(deferral.wait, End.ENDED, WokenBy.CALLBACK)
+        payload = to_json(event)
+        Trigger.submit_event(deferral.trigger_id, TriggerEvent(payload), session=session)  # type: ignore[no-untyped-call]
         return CallbackOutcome.RESUMED
 
 
@@ -114,19 +119,20 @@ def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
     if ti.state != TaskInstanceState.DEFERRED or ti.trigger_id is None:
         return None
     trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")])
-    if trigger is None or not trigger.classpath.startswith(TRIGGERS) or not trigger.kwargs.get(TOKEN_KEY):
+    if trigger is None or not trigger.classpath.startswith(TRIGGERS):
         return None
-    return trigger
+    stored = trigger.kwargs.get("wait")
+    return trigger if isinstance(stored, dict) and stored.get(TOKEN_KEY) else None
 
 
-def _wait_xcom(session: Session, waiting: TaskInstanceKey) -> dict[str, Any]:
+def _wait_xcom(session: Session, key: TaskInstanceKey) -> dict[str, Any]:
     """Return the XCom that describes the wait, or an empty dict if there is none."""
     query = XComModel.get_many(
-        run_id=waiting.run_id,
+        run_id=key.run_id,
         key=WAIT_XCOM,
-        task_ids=waiting.task_id,
-        dag_ids=waiting.dag_id,
-        map_indexes=waiting.map_index,
+        task_ids=key.task_id,
+        dag_ids=key.dag_id,
+        map_indexes=key.map_index,
         limit=1,
     )
     found = session.scalars(query).first()
@@ -141,7 +147,7 @@ def _wait_xcom(session: Session, waiting: TaskInstanceKey) -> dict[str, Any]:
 
 
 def _matches(described: dict[str, Any], token_sha256: str) -> bool:
-    """Return whether a trigger's arguments or the XCom of a wait name this digest."""
+    """Return whether the wait of a trigger, or the XCom of a wait, names this digest."""
     expected = described.get(TOKEN_KEY)
     return isinstance(expected, str) and hmac.compare_digest(expected.encode(), token_sha256.encode())
 
@@ -157,7 +163,7 @@ def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> CallbackOutcome:
     )
 
 
-def _claim(session: Session, wait: Wait, now: datetime) -> bool:
+def _claim(session: Session, deferral: Deferral, now: datetime) -> bool:
     """Lock the task instance, if it still waits for this trigger.
 
     An update that matches nothing changes nothing, and one that matches keeps the row until the transaction ends: on
@@ -168,8 +174,8 @@ def _claim(session: Session, wait: Wait, now: datetime) -> bool:
     claim = (
         update(TaskInstance)
         .where(
-            TaskInstance.id == wait.ti_id,
-            TaskInstance.trigger_id == wait.trigger_id,
+            TaskInstance.id == deferral.ti_id,
+            TaskInstance.trigger_id == deferral.trigger_id,
             TaskInstance.state == TaskInstanceState.DEFERRED,
         )
         .values(updated_at=now)
@@ -177,14 +183,3 @@ def _claim(session: Session, wait: Wait, now: datetime) -> bool:
     )
     claimed = cast("CursorResult[Any]", session.execute(claim))
     return bool(claimed.rowcount)
-
-
-def _event(arguments: dict[str, Any]) -> TriggerEvent:
-    event = WaitEvent(
-        arguments["browseract_task_id"],
-        End.ENDED,
-        arguments["deadline"],
-        WokenBy.CALLBACK,
-        arguments[TOKEN_KEY],
-    )
-    return TriggerEvent(event.payload())  # type: ignore[no-untyped-call]

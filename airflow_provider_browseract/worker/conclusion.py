@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,14 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
-from airflow_provider_browseract.hooks.following import follow
+from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.hooks.xcoms import why_unstorable
 from airflow_provider_browseract.links.showing import count_run, show_run
-from airflow_provider_browseract.runs.inputs import read_output_path
+from airflow_provider_browseract.runs.arguments import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
 from airflow_provider_browseract.runs.outputs import (
-    LARGE,
+    LARGE_OUTPUT,
     FormatError,
     OutputFormat,
     addresses_of,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.hooks.following import Log
+    from airflow_provider_browseract.hooks.steps import Log
     from airflow_provider_browseract.worker.store import Results, ResultStore
 
 
@@ -85,8 +84,8 @@ class Conclusion:
         self._log = log
         self._killed = killed
 
-    def draw(self) -> Any:
-        """Give the result of the run, and see to it that metrics and assets tell of it.
+    def result(self) -> Any:
+        """Return the result of the run, after pushing its XComs, counting it and extending the events of its assets.
 
         :returns: the output as a value or, where there is a store, what was written there.
         :raises RunFailedError: the run failed.
@@ -99,7 +98,7 @@ class Conclusion:
                 with self._paid_once("reading"):
                     self.task = self._read_late_output()
             finally:
-                self._tell()
+                self._report()
             check_finished(self.task)
             with self._paid_once("writing"):
                 store = open_store(self._output_path, self._hook, self._log)
@@ -111,7 +110,7 @@ class Conclusion:
             count_run(self.task)
             raise
         count_run(self.task)
-        self._tell_assets()
+        self._extend_asset_events()
         return result
 
     @contextmanager
@@ -134,7 +133,7 @@ class Conclusion:
         """Read the run again if its output may come late; a process that is being ended takes what there is."""
         try:
             steps = read_late_output(self.task, time.time())
-            return follow(steps, self._hook.client, self._log, check=self._check)
+            return run_steps(steps, self._hook.client, self._log, check=self._check)
         except _KilledError:
             return self.task
 
@@ -142,9 +141,9 @@ class Conclusion:
         if self._killed():
             raise _KilledError
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         for line in end_lines(self.task):
-            self._log.log(logging.INFO, "%s", line)
+            self._log.info("%s", line)
         show_run(self._context["ti"], self.task, self._log)
 
     def _read(self) -> Any:
@@ -154,15 +153,14 @@ class Conclusion:
         except FormatError as error:
             raise AirflowFailException(self._wrong_format(error, self._keep_unread(text))) from None
         if read.kept_as_text is not None:
-            self._log.log(logging.WARNING, "%s", as_text_line(read.kept_as_text))
+            self._log.warning("%s", as_text_line(read.kept_as_text))
         if pending := pending_line(self.task):
-            self._log.log(logging.WARNING, "%s", pending)
-        if (size := len(text.encode("utf-8", "replace"))) > LARGE:
-            self._log.log(
-                logging.WARNING,
+            self._log.warning("%s", pending)
+        if (size := len(text.encode("utf-8", "replace"))) > LARGE_OUTPUT:
+            self._log.warning(
                 "The output has %.1f MiB and goes into Airflow's database. Give the operator an output_path, so that "
                 "it is written to object storage and only its path is handed on.",
-                size / LARGE,
+                size / LARGE_OUTPUT,
             )
         return read.value
 
@@ -193,7 +191,7 @@ class Conclusion:
             raise self._not_kept(f"its results could not be written: {error}") from None
         kept = [*([results.output] if results.output else []), *results.files]
         size = sum(each.size for each in kept)
-        self._log.log(logging.INFO, "Wrote %d files, %d bytes, to %s.", len(kept), size, results.path)
+        self._log.info("Wrote %d files, %d bytes, to %s.", len(kept), size, results.path)
         if results.missing:
             missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
             raise self._not_kept(
@@ -224,7 +222,7 @@ class Conclusion:
             return AirflowFailException(f"{said} {self._advice}")
         return ResultError(said)
 
-    def _tell_assets(self) -> None:
+    def _extend_asset_events(self) -> None:
         """Let the events of the outlets say which run they come from and where its results are."""
         extra: dict[str, Any] = {"browseract_task_id": self.task.id, "counts": facts(self.task)["counts"]}
         if self.results is not None:
@@ -235,11 +233,11 @@ class Conclusion:
                 if isinstance(outlet, Asset):
                     self._context["outlet_events"][outlet].extra.update(extra)
         except Exception as error:  # noqa: BLE001 - what is told of a result is worth less than the result
-            self._log.log(logging.WARNING, "The events of the outlets could not be told of the run: %s", error)
+            self._log.warning("The events of the outlets could not be told of the run: %s", error)
 
 
 def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook, log: Log) -> ResultStore | None:
-    """Give the store for an ``output_path``, or None where there is none.
+    """Return the store for an ``output_path``, or None where there is none.
 
     :raises InputError: the path is none.
     """

@@ -25,28 +25,28 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import parse_url
 
-from airflow_provider_browseract.runs.inputs import is_private
+from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.runs.outputs import RunFile
 
-AT_ONCE = 4
+PARALLEL_DOWNLOADS = 4
 """How many files are fetched at once."""
 
-CHUNK = 256 * 1024
+CHUNK_SIZE = 256 * 1024
 """Bytes that are read and written at a time. Larger pieces are slower: each is new memory from the system."""
 
-REDIRECTS = 5
+MAX_REDIRECTS = 5
 """How many redirects of a file's address are followed."""
 
-FILE_TIME = 1800.0
+FILE_TIMEOUT = 1800.0
 """Seconds that one file may take. A host that sends a byte now and then would otherwise hold the worker for ever."""
 
-EXPIRED = frozenset({401, 403, 404, 410})
+EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 """What hosts answer to a link that was valid once."""
 
-CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+CONTENT_CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """Content codings that some stores send although none is asked for, and what zlib calls them."""
 
 
@@ -125,7 +125,7 @@ class FileSession(requests.Session):
         """
         url = file.url or ""
         try:
-            for _ in range(REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 request = self._prepare(url)
                 response = self.send(
                     request,
@@ -143,7 +143,7 @@ class FileSession(requests.Session):
                     return
         except (requests.RequestException, HTTPError) as error:
             raise _broken_off(error) from None
-        raise FileError(f"its address was redirected more than {REDIRECTS} times")
+        raise FileError(f"its address was redirected more than {MAX_REDIRECTS} times")
 
     def _prepare(self, url: str) -> requests.PreparedRequest:
         """Make the request, and check the address as it will be used."""
@@ -182,7 +182,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, check: Callable[[str, str], None]) -> None:
         self._pools = _checked_pools(check)
-        super().__init__(pool_maxsize=AT_ONCE)
+        super().__init__(pool_maxsize=PARALLEL_DOWNLOADS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools, with checked connections."""
@@ -229,7 +229,7 @@ def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
 
 
 def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[bytes]:
-    """Read an answer in pieces of at most :data:`CHUNK` bytes, without a content coding that it may have.
+    """Read an answer in pieces of at most :data:`CHUNK_SIZE` bytes, without a content coding that it may have.
 
     :param response: the answer.
     :param stop: ends the reading when it is set.
@@ -238,13 +238,13 @@ def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[by
     """
     coding = _coding(response)
     decode = _decoder(coding) if coding else _as_it_is
-    until = time.monotonic() + FILE_TIME
+    until = time.monotonic() + FILE_TIMEOUT
     try:
-        while chunk := response.raw.read1(CHUNK, decode_content=False):
+        while chunk := response.raw.read1(CHUNK_SIZE, decode_content=False):
             if stop.is_set():
                 raise Interrupted
             if time.monotonic() > until:
-                raise FileError(f"it took longer than {FILE_TIME:g} seconds", temporary=True)
+                raise FileError(f"it took longer than {FILE_TIMEOUT:g} seconds", temporary=True)
             yield from decode(chunk)
         yield from decode(b"")
     except HTTPError as error:
@@ -265,7 +265,7 @@ def _as_it_is(chunk: bytes) -> Iterator[bytes]:
 
 def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
     """Return a function that takes the pieces of a coded content and gives those of the content; b"" is the end."""
-    inflating = zlib.decompressobj(CODINGS[coding])
+    inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
 
     def decode(chunk: bytes) -> Iterator[bytes]:
         nonlocal inflating
@@ -274,9 +274,9 @@ def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
         while chunk:
             if inflating.eof:
                 # Several contents, one after the other, are one.
-                inflating = zlib.decompressobj(CODINGS[coding])
+                inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
             # Never more at once: a few bytes can stand for very many.
-            yield inflating.decompress(chunk, CHUNK)
+            yield inflating.decompress(chunk, CHUNK_SIZE)
             chunk = inflating.unconsumed_tail or inflating.unused_data
 
     return decode
@@ -323,17 +323,17 @@ def _coding(response: requests.Response) -> str | None:
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding in ("identity", ""):
         return None
-    if coding not in CODINGS:
+    if coding not in CONTENT_CODINGS:
         raise FileError(f"its host sent it with the content coding {coding[:20]!r}, which nobody asked for")
     return coding
 
 
 def _announced(file: RunFile, response: requests.Response) -> int | None:
-    """Give the size of what is about to come, if it is said and surely that of the file."""
+    """Return the size of what is about to come, if it is said and surely that of the file."""
     if response.status_code != 200:
         raise FileError(
             f"its host answered HTTP {response.status_code}",
-            expired=response.status_code in EXPIRED,
+            expired=response.status_code in EXPIRED_STATUSES,
             temporary=response.status_code >= 500 or response.status_code in (408, 429),
         )
     length = response.headers.get("content-length", "")

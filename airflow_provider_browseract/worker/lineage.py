@@ -13,8 +13,8 @@ from openlineage.client.facet_v2 import RunFacet
 from airflow_provider_browseract.runs.report import facts
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.worker.store import Results
+    from airflow_provider_browseract.runs.request import Source
+    from airflow_provider_browseract.worker.conclusion import Conclusion
 
 FACET = "browseract_task"
 """Name of the run's facet."""
@@ -30,20 +30,18 @@ class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
     task: dict[str, Any]
 
 
-def lineage_of(
-    source: tuple[str, str], base_url: str, task: Task | None, results: Results | None
-) -> OperatorLineage[Any, Any]:
-    """Give the workflow or template as input, the results' folder as output, and the run's facts.
+def lineage_of(source: Source, base_url: str, conclusion: Conclusion | None) -> OperatorLineage[Any, Any]:
+    """Return the workflow or template as input, the results' folder as output, and the run's facts.
 
-    :param source: kind and id of what was run.
+    :param source: what was run.
     :param base_url: address of the BrowserAct API.
-    :param task: the run, if it has ended.
-    :param results: what was written of it, if anything.
+    :param conclusion: what was made of the run, if it has ended.
     """
+    results = conclusion.results if conclusion else None
     return OperatorLineage(
-        inputs=[Dataset(namespace=f"browseract://{urlsplit(base_url).netloc}", name="/".join(source))],
+        inputs=[Dataset(namespace=f"browseract://{urlsplit(base_url).netloc}", name=f"{source.kind}/{source.id}")],
         outputs=[_dataset(results.path)] if results else [],
-        run_facets={FACET: BrowserActTaskFacet(facts(task))} if task else {},
+        run_facets={FACET: BrowserActTaskFacet(facts(conclusion.task))} if conclusion else {},
     )
 
 

@@ -27,9 +27,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.hooks.following import sleep
+from airflow_provider_browseract.hooks.steps import sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,
     FormatError,
@@ -43,7 +43,7 @@ from airflow_provider_browseract.runs.outputs import (
 )
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
-    AT_ONCE,
+    PARALLEL_DOWNLOADS,
     Allowance,
     FileError,
     FileSession,
@@ -55,21 +55,21 @@ from airflow_provider_browseract.worker.download import (
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.following import Log
+    from airflow_provider_browseract.hooks.steps import Log
 
-BLOCK = 5 * 1024 * 1024
+UPLOAD_BLOCK = 5 * 1024 * 1024
 """Bytes that a store's client may collect before it sends them: the least that S3 takes as a part of a file."""
 
-ATTEMPTS = 3
+STORE_ATTEMPTS = 3
 """How many times a file is fetched before it is given up."""
 
-COPY_LOOKS = 15
+COPY_CHECKS = 15
 """How many times it is looked whether a store has copied something, with ``timings.STORE_RETRY_PAUSE`` between."""
 
-LEFT_AFTER = timedelta(hours=1)
+LEFTOVER_AGE = timedelta(hours=1)
 """Age from which on something that is not whole is taken for left behind."""
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
+TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of what is not whole yet."""
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "wasbs", "r2", "oss"})
@@ -81,7 +81,7 @@ class StorageError(Exception):
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFile:
     """Something that lies in the store, whole.
 
     :param name: its name there.
@@ -109,14 +109,14 @@ class Results:
     """
 
     path: str
-    output: Kept | None = None
-    files: list[Kept] = field(default_factory=list)
+    output: StoredFile | None = None
+    files: list[StoredFile] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     lost: bool = False
     format_error: str | None = None
 
     def manifest(self) -> dict[str, Any]:
-        """Give paths, sizes and media types as plain JSON values."""
+        """Return paths, sizes and media types as plain JSON values."""
         return {
             "path": self.path,
             "task": f"{self.path}/task.json",
@@ -128,7 +128,7 @@ class Results:
 class ResultStore:
     """A place in object storage for the results of runs.
 
-    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.inputs.read_output_path` gives it; each
+    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` gives it; each
         run gets a folder in it.
     :param settings: patience with hosts of files, and the address of the API.
     :param log: the task's log.
@@ -156,7 +156,7 @@ class ResultStore:
         :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
         :raises StorageError: the store does not answer as it should.
         """
-        with _blaming_the_store(f"output_path {self.output_path!r}"):
+        with _storage_errors(f"output_path {self.output_path!r}"):
             self._try_out()
 
     def _try_out(self) -> None:
@@ -206,7 +206,7 @@ class ResultStore:
         if safe_name(task.id) != task.id:
             raise StorageError(f"{task.id!r}, the id of the BrowserAct task, is no name for a folder.")
         results = Results(f"{self.output_path}/{task.id}")
-        with _blaming_the_store(results.path):
+        with _storage_errors(results.path):
             folder = f"{self._base}/{task.id}"
             # Made here, and not by several threads at once.
             self._fs  # noqa: B018
@@ -214,14 +214,14 @@ class ResultStore:
             self._save_text(task, output_format, folder, results)
             self._sources = self._read_sources(f"{folder}/task.json")
         outcomes = self._save_files(task, folder, results, read_again, check)
-        results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, Kept)]
+        results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, StoredFile)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
         steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
         sources = {kept.name: self._sources[kept.name] for kept in results.files if kept.name in self._sources}
         written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing, "sources": sources}
-        with _blaming_the_store(results.path), self._writing(f"{folder}/task.json") as write:
+        with _storage_errors(results.path), self._writing(f"{folder}/task.json") as write:
             write(json.dumps(written, indent=1).encode())
         if not results.missing:
             self._tidy(folder)
@@ -244,8 +244,8 @@ class ResultStore:
         if (self._root.protocol or "file") not in OBJECT_STORES:
             self._fs.makedirs(path, exist_ok=True)
 
-    def _kept(self, name: str, size: int, results: Results) -> Kept:
-        return Kept(name, f"{results.path}/{name}", size, media_type_of(name))
+    def _stored(self, name: str, size: int, results: Results) -> StoredFile:
+        return StoredFile(name, f"{results.path}/{name}", size, media_type_of(name))
 
     def _save_text(self, task: Task, output_format: OutputFormat, folder: str, results: Results) -> None:
         text = task.output.string if task.output else None
@@ -262,7 +262,7 @@ class ResultStore:
         name = OUTPUT_NAMES[found]
         with self._writing(f"{folder}/{name}") as write:
             write(content)
-        results.output = self._kept(name, len(content), results)
+        results.output = self._stored(name, len(content), results)
 
     def _save_files(
         self,
@@ -271,11 +271,11 @@ class ResultStore:
         results: Results,
         read_again: Callable[[], Task],
         check: Callable[[], None],
-    ) -> dict[str, Kept | FileError]:
+    ) -> dict[str, StoredFile | FileError]:
         """Fetch what is ready, then what becomes ready within a while, and once more what has expired."""
         files = files_of(task)
         waited_for: set[str] = set()
-        outcomes: dict[str, Kept | FileError] = {}
+        outcomes: dict[str, StoredFile | FileError] = {}
         expired: set[str] = set()
         renewed: set[str] = set()
         timeout = self._settings.files_timeout
@@ -307,11 +307,11 @@ class ResultStore:
             outcomes[name] = FileError("BrowserAct does not list it any more", temporary=True)
         return outcomes
 
-    def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, Kept | FileError]:
+    def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, StoredFile | FileError]:
         if not files:
             return {}
         self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
-        pool = ThreadPoolExecutor(AT_ONCE, "browseract-file")
+        pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
         with closing(FileSession(self._settings)) as session, no_addresses_in_debug_logs():
             try:
                 outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
@@ -323,14 +323,14 @@ class ResultStore:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, session: FileSession, file: RunFile, folder: str, results: Results) -> Kept | FileError:
+    def _fetch(self, session: FileSession, file: RunFile, folder: str, results: Results) -> StoredFile | FileError:
         target = f"{folder}/{file.name}"
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
             wait=tenacity.wait_random_exponential(
                 multiplier=timings.STORE_RETRY_PAUSE, max=4 * timings.STORE_RETRY_PAUSE
             ),
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(STORE_ATTEMPTS),
             reraise=True,
         )
         try:
@@ -339,7 +339,7 @@ class ResultStore:
             if size is None or file.size not in (None, size) or not surely_the_same:
                 size = retrying(self._fetch_once, session, file, target)
                 self._sources[file.name] = file.source
-            return self._kept(file.name, size, results)
+            return self._stored(file.name, size, results)
         except FileError as error:
             return error
         except Interrupted:
@@ -375,7 +375,7 @@ class ResultStore:
             return received
 
     def _size_of(self, path: str) -> int | None:
-        """Give the size of what is in the store already, or None."""
+        """Return the size of what is in the store already, or None."""
         try:
             size = self._fs.info(path)["size"]
         except FileNotFoundError:
@@ -388,7 +388,7 @@ class ResultStore:
         folder, _, name = path.rpartition("/")
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
         try:
-            with self._fs.open(temporary, "wb", block_size=BLOCK) as file:
+            with self._fs.open(temporary, "wb", block_size=UPLOAD_BLOCK) as file:
                 yield file.write
             self._name(temporary, path)
         except BaseException:
@@ -397,7 +397,7 @@ class ResultStore:
             raise
 
     def _name(self, temporary: str, path: str) -> None:
-        """Give what is whole its own name."""
+        """Rename what is complete to its own name."""
         if isinstance(self._fs, LocalFileSystem):
             if self._fs.isdir(path):
                 # It would be moved into that folder.
@@ -411,7 +411,7 @@ class ResultStore:
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(FileError),
             wait=tenacity.wait_fixed(timings.STORE_RETRY_PAUSE),
-            stop=tenacity.stop_after_attempt(COPY_LOOKS),
+            stop=tenacity.stop_after_attempt(COPY_CHECKS),
             reraise=True,
         ):
             with attempt:
@@ -422,15 +422,15 @@ class ResultStore:
 
     def _tidy(self, folder: str) -> None:
         """Delete what tries that were broken off have left in the folder; others may be writing there just now."""
-        long_ago = datetime.now(timezone.utc) - LEFT_AFTER
+        long_ago = datetime.now(timezone.utc) - LEFTOVER_AGE
         with suppress(Exception):
             for path in self._fs.ls(folder, detail=False):
-                if TEMPORARY.fullmatch(path.rpartition("/")[2]) and self._fs.modified(path) < long_ago:
+                if TEMPORARY_NAME.fullmatch(path.rpartition("/")[2]) and self._fs.modified(path) < long_ago:
                     self._fs.rm_file(path)
 
 
 @contextmanager
-def _blaming_the_store(where: str) -> Iterator[None]:
+def _storage_errors(where: str) -> Iterator[None]:
     """Name the store in whatever error comes from it; one that is the user's to mend stays as it is."""
     try:
         yield

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.runs.ledger import KEY, Entry
+from airflow_provider_browseract.compat import count_task_instances
+from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-RETENTION = timedelta(days=30)
+STATE_RETENTION = timedelta(days=30)
 """How long Airflow keeps what is written down of a run, where nobody deletes it."""
 
 NEXT_TRY = "the next try reattaches to it"
 
-OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
+FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 """States of a task instance that Airflow does not try again by itself."""
 
 
@@ -84,7 +85,7 @@ class Tries:
 
         :raises LedgerError: it cannot be understood.
         """
-        kept = self._store.get(KEY) if self.remembered else None
+        kept = self._store.get(STATE_KEY) if self.remembered else None
         return None if kept is None else Entry.read(kept)
 
     def write(self, entry: Entry | None) -> None:
@@ -92,9 +93,9 @@ class Tries:
         if not self.remembered:
             return
         if entry is None:
-            self._store.delete(KEY)
+            self._store.delete(STATE_KEY)
         else:
-            self._store.set(KEY, entry.value(), retention=RETENTION)
+            self._store.set(STATE_KEY, entry.value(), retention=STATE_RETENTION)
 
     def claimed(self) -> set[str]:
         """Return the BrowserAct tasks that the mapped siblings of this task instance wait for."""
@@ -134,7 +135,7 @@ class Tries:
     def _ask_why_killed(self, error: BaseException) -> Kill:
         if self._is_in("restarting"):
             return Kill("the Airflow task was cleared", wanted=True)
-        if self._is_in(*OVER):
+        if self._is_in(*FINAL_STATES):
             return Kill("the Airflow task was set to a final state", wanted=True)
         if self._is_in("deferred"):
             # The process has a few things left to do after Airflow has taken the deferral.
@@ -142,7 +143,7 @@ class Tries:
         if not self._is_in():
             return Kill("the task instance was deleted in Airflow", wanted=True)
         # Another try has another identity, and Airflow then shows this one nothing any more.
-        if self.remembered and self._store.get(KEY) is None:
+        if self.remembered and self._store.get(STATE_KEY) is None:
             return Kill("Airflow considered this try dead and started another one", continued_by=NEXT_TRY)
         ended = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
         return self._ended_by_infrastructure(ended, error)
@@ -154,10 +155,4 @@ class Tries:
 
     def _is_in(self, *states: str) -> bool:
         """Return whether the task instance is in one of some states; without any, whether it exists."""
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-        ti = self.ti
-        found = RuntimeTaskInstance.get_ti_count(
-            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states) or None
-        )
-        return found > 0
+        return count_task_instances(self.ti, *states) > 0

@@ -389,7 +389,7 @@ class TestPages:
         assert shop.read() == shop.items
 
     def test_list_that_never_ends_raises(self, monkeypatch):
-        monkeypatch.setattr(calls, "MOST_PAGES", 20)
+        monkeypatch.setattr(calls, "MAX_PAGES", 20)
         with pytest.raises(errors.UnexpectedResponseError, match="page 20 has more pages behind it, after 38 items"):
             Shop(1000).read()
 

@@ -419,7 +419,7 @@ def test_api_and_runs_modules_can_be_imported_without_airflow():
     code = (
         "import sys; sys.modules['airflow'] = None\n"
         "import airflow_provider_browseract.api.client, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.inputs, airflow_provider_browseract.runs.outcome\n"
+        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -428,7 +428,7 @@ def test_calls_and_runs_modules_import_no_http_library():
     code = (
         "import sys\n"
         "import airflow_provider_browseract.api.calls, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.inputs, airflow_provider_browseract.runs.outcome\n"
+        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
         "found = {'requests', 'httpx', 'fastapi'} & set(sys.modules)\n"
         "assert not found, found\n"
     )

@@ -70,12 +70,14 @@ def inflated() -> None:
 
 
 def _curl(urls: list[str], folder: Path) -> float:
-    from airflow_provider_browseract.worker.download import AT_ONCE
+    from airflow_provider_browseract.worker.download import PARALLEL_DOWNLOADS
 
     folder.mkdir()
     outputs = [part for number, url in enumerate(urls) for part in ("-o", str(folder / str(number)), url)]
     began = time.perf_counter()
-    subprocess.run(["curl", "-sS", "--fail", "--parallel", "--parallel-max", str(AT_ONCE), *outputs], check=True)
+    subprocess.run(
+        ["curl", "-sS", "--fail", "--parallel", "--parallel-max", str(PARALLEL_DOWNLOADS), *outputs], check=True
+    )
     took = time.perf_counter() - began
     assert {path.stat().st_size for path in folder.iterdir()} == {SIZE}
     shutil.rmtree(folder)

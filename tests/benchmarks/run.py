@@ -129,7 +129,8 @@ async def _loop(kind: str, url: str) -> None:
 
     from airflow_provider_browseract.emulator import ORDERS
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.triggers.browseract import TaskTrigger
+    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.triggers.run import TaskTrigger
 
     class Sleeping(BaseTrigger):
         """A trigger that does nothing but wake as often as ours."""
@@ -148,22 +149,13 @@ async def _loop(kind: str, url: str) -> None:
     made: list[BaseTrigger] = []
     if kind == "waiting":
         hook = BrowserActHook()
+        task_ids = [hook.run_task(ORDERS.id).id for _ in range(TRIGGERS)]
         now = time.time()
-        for _ in range(TRIGGERS):
-            task_id = hook.run_task(ORDERS.id).id
-            made.append(
-                TaskTrigger(
-                    browseract_task_id=task_id,
-                    browseract_conn_id="browseract_default",
-                    poll_interval=POLL_INTERVAL,
-                    first_poll_at=now,
-                    deadline=now + 3600,
-                )
-            )
-        now = time.time()
-        for number, trigger in enumerate(made):
+        for number, task_id in enumerate(task_ids):
             # As when tasks defer one after the other, and not all in one instant.
-            trigger.first_poll_at = now + POLL_INTERVAL * number / TRIGGERS  # type: ignore[attr-defined]
+            first_poll_at = now + POLL_INTERVAL * number / TRIGGERS
+            wait = Wait(task_id, now + 3600, first_poll_at=first_poll_at, interval=POLL_INTERVAL)
+            made.append(TaskTrigger(browseract_conn_id="browseract_default", wait=wait))
         hook.client.close()
     elif kind == "sleeping":
         made = [Sleeping() for _ in range(TRIGGERS)]

@@ -22,7 +22,8 @@ from typing import Any
 import requests
 
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
-from airflow_provider_browseract.webhook.callback import TaskInstanceKey, digest, new_token
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.e2e.postgres import Database, postgres
 
@@ -259,7 +260,8 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
     from airflow.utils.session import create_session
     from sqlalchemy import func, insert, select
 
-    from airflow_provider_browseract.triggers.browseract import TaskTrigger
+    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.triggers.run import TaskTrigger
 
     tokens = [new_token() for _ in range(number)]
     with create_session() as session:
@@ -267,12 +269,8 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
         for token in tokens:
             trigger = Trigger.from_object(
                 TaskTrigger(
-                    browseract_task_id="7",
                     browseract_conn_id="browseract_default",
-                    poll_interval=120.0,
-                    first_poll_at=time.time(),
-                    deadline=time.time() + 3600,
-                    callback_token_sha256=digest(token),
+                    wait=Wait("7", time.time() + 3600, digest(token)).in_triggerer(time.time()),
                 )
             )
             trigger.created_date = datetime.now(timezone.utc) - timedelta(minutes=1)

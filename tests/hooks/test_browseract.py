@@ -30,7 +30,7 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from tests.served import served
 
 

@@ -13,7 +13,7 @@ from airflow.sdk.execution_time.comms import SetXCom
 from airflow_provider_browseract.compat import xcom_serde
 from airflow_provider_browseract.hooks import xcoms
 from airflow_provider_browseract.hooks.xcoms import delete_xcoms, why_unstorable
-from airflow_provider_browseract.runs.outputs import DEEPEST
+from airflow_provider_browseract.runs.outputs import MAX_DEPTH
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from airflow_provider_browseract.runs.outputs import DEEPEST
         # Each of these is half of what Airflow reads as an object of its own.
         {"__type": "Order:#shop", "id": 7},
         {"__version__": 1, "__data__": 2, "__var": 3},
-        json.loads("[" * DEEPEST + "]" * DEEPEST),
+        json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH),
     ],
     ids=["null", "text", "list", "nested", "__type without __var", "__data__ without __classname__", "deepest"],
 )

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.triggers import browseract as triggers
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
@@ -95,7 +95,7 @@ class Worker:
         """Run the trigger, made anew from what is stored of it, and give the payload of its one event."""
         self.deferrals.append(deferred)
         path, arguments = deferred.trigger.serialize()
-        trigger = getattr(triggers, path.rpartition(".")[2])(**json.loads(json.dumps(arguments)))
+        trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
 
         async def wait() -> list[dict]:
             return [event.payload async for event in trigger.run()]
@@ -106,7 +106,7 @@ class Worker:
 
 
 def asked(emulator, endpoint: str) -> int:
-    """Say how often an endpoint was asked."""
+    """LogLine how often an endpoint was asked."""
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 

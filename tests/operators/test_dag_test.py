@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.runs.waiting import RESUMES
+from airflow_provider_browseract.runs.waiting import MAX_RESUMES
 from tests.conftest import DagResult
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
@@ -131,7 +131,7 @@ def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, e
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
     result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=3)
     assert result.state == "failed"
-    assert sum(each.endpoint == "resume-task" for each in emulator.requests) == RESUMES
+    assert sum(each.endpoint == "resume-task" for each in emulator.requests) == MAX_RESUMES
 
 
 @BOTH_WAYS

@@ -14,7 +14,7 @@ added = {name.split(".")[0] for name in set(sys.modules) - before}
 print(sorted(added))
 assert not added & {"requests", "httpx", "fastapi", "uvicorn", "pydantic"}, added
 assert "airflow_provider_browseract.api.client" not in sys.modules
-assert "airflow_provider_browseract.triggers.browseract" not in sys.modules
+assert not any(name.startswith("airflow_provider_browseract.triggers.") for name in sys.modules)
 """
 
 

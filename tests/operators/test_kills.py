@@ -262,7 +262,7 @@ class TestUnexpectedSigterm:
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
-        monkeypatch.setattr(operator, "_look_before_start", lambda call: operator.on_kill())
+        monkeypatch.setattr(operator, "_check_others", lambda request: operator.on_kill())
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
             operator.execute(attempt.context)
         assert emulator.tasks == []
@@ -390,11 +390,11 @@ class TestUserActionInAirflow:
         attempt = tries(deferrable=True)
         operator = attempt.operator()
 
-        def marked_meanwhile(context, begun, wait):
+        def marked_meanwhile(ti, started, wait):
             airflow.state = "failed"
             return None, wait
 
-        monkeypatch.setattr(operator, "_look_once", marked_meanwhile)
+        monkeypatch.setattr(operator, "_look", marked_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"

@@ -17,11 +17,13 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators import waiting
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.waiting import RESUMES, Answer, End, WaitEvent
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import MAX_RESUMES, Answer, End
+from airflow_provider_browseract.worker import pauses, waiting
 from tests.operators.conftest import asked
 
 CONFIRMED = {"confirmed": True}
@@ -58,7 +60,7 @@ def resumed_once_seen(emulator) -> Iterator[None]:
 def until_asked(run) -> TaskDeferred:
     """Run until a person is asked, and give that deferral."""
     deferred = None
-    while deferred is None or deferred.trigger.question is None:
+    while deferred is None or deferred.trigger.wait.required_action is None:
         try:
             if deferred is None:
                 run.operator().execute(run.context)
@@ -104,9 +106,9 @@ class TestRequiredAction:
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume")
         trigger = until_asked(run).trigger
         assert "Without an answer within 600 seconds, **Resume** is chosen." in people.question["body"]
-        assert before + 600 <= trigger.answer_by <= time.time() + 600
+        assert before + 600 <= trigger.wait.answer_by <= time.time() + 600
         # No sooner may the task be resumed: the scheduler could take that for a crash.
-        assert trigger.first_poll_at >= trigger.deferred_at + grace
+        assert trigger.wait.first_poll_at >= trigger.wait.began_at + grace
 
     @BOTH_WAYS
     def test_answer_resume_resumes_the_run_and_returns_its_result(self, worker, emulator, people, deferrable, capfd):
@@ -116,7 +118,7 @@ class TestRequiredAction:
         assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert asked(emulator, "resume-task") == 1
-        assert "is to go on: ada has chosen Resume" in "".join(capfd.readouterr())
+        assert "is resumed: ada has chosen Resume" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
     def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
@@ -166,7 +168,7 @@ class TestRequiredAction:
         answer = people.answer("Resume")
         with pytest.raises(TaskDeferred) as going_on:
             go_on(run, deferred, answer)
-        assert going_on.value.trigger.question is None
+        assert going_on.value.trigger.wait.required_action is None
 
     def test_required_action_is_created_again_when_the_resume_fails(self, worker, emulator, people, connect):
         connect({"retry_budget": 0.1})
@@ -180,7 +182,7 @@ class TestRequiredAction:
         event = run.wait_in_triggerer(again.value)
         with pytest.raises(TaskDeferred) as asked_again:
             go_on(run, again.value, event)
-        assert asked_again.value.trigger.question
+        assert asked_again.value.trigger.wait.required_action
         assert people.asked == 2
         assert people.question["chosen"] is None
 
@@ -196,30 +198,31 @@ class TestRequiredAction:
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
         deferred = until_asked(run)
         trigger = deferred.trigger
-        event = WaitEvent(emulator.tasks[0].id, End.ENDED, trigger.deadline).payload()
+        event = to_json(WaitEvent(trigger.wait, End.ENDED))
         with pytest.raises(TaskDeferred) as again:
             go_on(run, deferred, event)
         next_one = again.value.trigger
-        assert (next_one.question, next_one.answer_by) == (trigger.question, trigger.answer_by)
-        assert next_one.pause_told
+        assert next_one.wait.required_action == trigger.wait.required_action
+        assert next_one.wait.answer_by == trigger.wait.answer_by
+        assert next_one.wait.pause_known
         assert (people.asked, len(told)) == (1, 1)
         people.answer("Resume")
         assert run.resume(again.value) == CONFIRMED
 
-    @pytest.mark.parametrize("end", [End.WENT_ON, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
+    @pytest.mark.parametrize("end", [End.NO_LONGER_PAUSED, End.GIVEN_UP], ids=["keeps running", "unknown answer"])
     def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(
         self, worker, emulator, people, end
     ):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
         deferred = until_asked(run)
-        event = WaitEvent(emulator.tasks[0].id, end, deferred.trigger.deadline, reason="?").payload()
+        event = to_json(WaitEvent(deferred.trigger.wait, end, reason="?"))
         with pytest.raises(TaskDeferred) as again:
             go_on(run, deferred, event)
-        assert (again.value.trigger.question, again.value.trigger.answer_by) == (None, None)
-        assert not again.value.trigger.pause_told
+        assert (again.value.trigger.wait.required_action, again.value.trigger.wait.answer_by) == (None, None)
+        assert not again.value.trigger.wait.pause_known
         with pytest.raises(TaskDeferred) as asked_anew:
             go_on(run, again.value, run.wait_in_triggerer(again.value))
-        assert asked_anew.value.trigger.question
+        assert asked_anew.value.trigger.wait.required_action
         assert people.asked == 2
 
     def test_answer_to_an_earlier_required_action_is_ignored_and_logged(self, worker, emulator, people, capfd):
@@ -230,13 +233,14 @@ class TestRequiredAction:
         stop = people.answer("Stop")
         with pytest.raises(TaskDeferred) as again:
             go_on(run, deferral.value, stop)
-        assert again.value.trigger.question is None
+        assert again.value.trigger.wait.required_action is None
         assert emulator.tasks[0].status != "canceled"
-        assert "The answer Stop was to an earlier question" in "".join(capfd.readouterr())
+        assert "The answer Stop was to an earlier Required Action" in "".join(capfd.readouterr())
 
     def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
         self, worker, emulator, people, monkeypatch, capfd
     ):
+        monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
         monkeypatch.setattr(waiting, "in_dag_test", lambda: True)
         with resumed_once_seen(emulator):
             assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": True}
@@ -251,7 +255,7 @@ class TestRequiredAction:
     def test_unknown_answer_to_a_required_action_raises_an_error(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
         deferred = until_asked(run)
-        with pytest.raises(RunLostError, match=r"cannot be understood: the answer is \['Perhaps'\]"):
+        with pytest.raises(RunLostError, match=r"cannot be read: the answer is \['Perhaps'\]"):
             resume(run, deferred, people.answer("Perhaps"))
 
 
@@ -337,7 +341,7 @@ class TestPauseNotification:
         with resumed_once_seen(emulator):
             worker(workflow_id=HUMAN.id, on_paused_callback=[fails, told.append]).run()
         assert len(told) == 1
-        assert "failed when it was told of the pause: the chat is away" in "".join(capfd.readouterr())
+        assert "failed: the chat is away" in "".join(capfd.readouterr())
 
     @BOTH_WAYS
     def test_on_paused_callback_does_not_increase_the_number_of_resume_attempts(self, worker, emulator, deferrable):
@@ -346,8 +350,8 @@ class TestPauseNotification:
         arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
-        assert asked(emulator, "resume-task") == RESUMES
-        assert len(told) == RESUMES + 1
+        assert asked(emulator, "resume-task") == MAX_RESUMES
+        assert len(told) == MAX_RESUMES + 1
 
 
 @pytest.mark.parametrize(
@@ -386,4 +390,4 @@ def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, c
     run = worker(workflow_id=HUMAN.id, on_paused=on_paused, deferrable=True, poll_interval=None)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
-    assert deferral.value.trigger.poll_interval == seconds
+    assert deferral.value.trigger.wait.interval == seconds

@@ -10,8 +10,8 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferra
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
-from airflow_provider_browseract.runs.ledger import KEY
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from tests.operators.conftest import is_killed_at_each_call
 
@@ -69,12 +69,12 @@ def test_account_without_credits_fails_the_task_with_the_words_of_browseract(wor
     with pytest.raises(AirflowFailException, match="Insufficient credits"):
         search(worker, store=store).run()
     assert emulator.tasks == []
-    assert KEY not in store.values
+    assert STATE_KEY not in store.values
 
 
 @BOTH_WAYS
 def test_no_slot_before_queue_timeout_raises_and_starts_no_run(worker, emulator, store, deferrable, monkeypatch):
-    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", 0.0)
+    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     said = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
     with pytest.raises(NoSlotError, match=said):
@@ -90,16 +90,17 @@ def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emu
 
 
 def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
-    monkeypatch.setattr("airflow_provider_browseract.operators.run.CORE_RACE_GRACE", timings.CORE_RACE_GRACE)
+    monkeypatch.setattr(timings, "CORE_RACE_GRACE", 8.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     # Shorter than the grace, and long enough for a busy machine.
     run = search(worker, deferrable=True, queue_timeout=timings.CORE_RACE_GRACE - 2)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
-    assert set(arguments) == {"browseract_conn_id", "capacity", "pause", "until", "queued_since", "refusals"}
-    assert arguments["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
-    assert arguments["refusals"] == 1
+    assert set(arguments) == {"browseract_conn_id", "wait"}
+    assert set(arguments["wait"]) == {"queued", "capacity", "pause", "until"}
+    assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
+    assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
 
 
@@ -108,7 +109,7 @@ def test_retry_after_sets_the_pause_of_the_slot_wait_trigger(worker, emulator, m
     run = search(worker, deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
-    assert deferral.value.trigger.pause == 77
+    assert deferral.value.trigger.wait.pause == 77
 
 
 def test_slot_wait_ended_by_airflow_reports_that_no_run_was_started(worker, emulator):
@@ -128,7 +129,7 @@ def test_slot_wait_ends_when_the_triggerer_cannot_read_the_connection(worker, em
     with monkeypatch.context() as gone:
         gone.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
         event = run.wait_in_triggerer(deferral.value)
-    assert (event["waited_for"], event["refusals"]) == ("slot", 1)
+    assert event["refusals"] == 1
 
 
 def test_kill_while_there_is_no_free_slot_starts_no_run(worker, emulator, monkeypatch):
@@ -152,7 +153,7 @@ def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(work
     run = search(worker, deferrable=True, store=store)
     with pytest.raises(TaskDeferred):
         run.operator().execute(run.context)
-    assert KEY in store.values
+    assert STATE_KEY in store.values
     with pytest.raises(RunLostError, match="was given up: Airflow ended the deferral") as given_up:
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
     assert not isinstance(given_up.value, TaskDeferralError)

@@ -7,6 +7,8 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.sdk import Asset, AssetAlias
@@ -24,13 +26,14 @@ from airflow_provider_browseract.emulator import (
     EmulatedFile,
     RequestFault,
 )
-from airflow_provider_browseract.hooks import following
+from airflow_provider_browseract.hooks import steps
 from airflow_provider_browseract.links import showing
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
+from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
 from tests.operators.conftest import FakeTaskInstance, asked
@@ -53,11 +56,11 @@ def folder(tmp_path) -> Path:
 
 def with_an_outage(emulator):
     """Return the function that follows steps, with an API that is down from then on."""
-    follow = following.follow
+    run_steps = steps.run_steps
 
     def follow_during_outage(*arguments, **options):
         emulator.fault("*", RequestFault.status(503), times=None)
-        return follow(*arguments, **options)
+        return run_steps(*arguments, **options)
 
     return follow_during_outage
 
@@ -158,7 +161,7 @@ class TestOutputFormat:
             raise AirflowTaskTimeout("Timeout")
 
         with monkeypatch.context() as patched:
-            patched.setattr(conclusion, "follow", timed_out)
+            patched.setattr(conclusion, "run_steps", timed_out)
             with pytest.raises(AirflowFailException, match="execution_timeout ended the reading of its results"):
                 worker(workflow_id=PLAIN_TEXT.id).run()
             with pytest.raises(ResultError, match="execution_timeout ended the reading of its results"):
@@ -169,7 +172,7 @@ class TestOutputFormat:
     def test_output_that_cannot_be_read_at_last_is_an_error_and_not_none(self, worker, emulator, store, monkeypatch):
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with monkeypatch.context() as patched:
-            patched.setattr(conclusion, "follow", with_an_outage(emulator))
+            patched.setattr(conclusion, "run_steps", with_an_outage(emulator))
             with pytest.raises(ResultError, match="its results could not be kept"):
                 worker(workflow_id=PLAIN_TEXT.id, store=store).run()
         emulator.clear_faults()
@@ -182,13 +185,13 @@ class TestOutputFormat:
         run = worker(workflow_id=PLAIN_TEXT.id)
         operator = run.operator()
 
-        follow = following.follow
+        run_steps = steps.run_steps
 
         def follow_and_be_killed(*arguments, **options):
             threading.Timer(0.2, operator.on_kill).start()
-            return follow(*arguments, **options)
+            return run_steps(*arguments, **options)
 
-        monkeypatch.setattr(conclusion, "follow", follow_and_be_killed)
+        monkeypatch.setattr(conclusion, "run_steps", follow_and_be_killed)
         began = time.monotonic()
         assert operator.execute(run.context) is None
         assert time.monotonic() - began < 30
@@ -623,9 +626,9 @@ class TestOpenLineage:
         )
         from airflow_provider_browseract.worker.lineage import lineage_of
 
-        [output] = lineage_of(
-            ("workflow", "70"), "https://api.browseract.com", None, storing.Results(f"{path}/7")
-        ).outputs
+        done: Any = SimpleNamespace(results=storing.Results(f"{path}/7"), task=Task("7", TaskStatus.FINISHED))
+        source = Source(SourceKind.WORKFLOW, "70")
+        [output] = lineage_of(source, "https://api.browseract.com", done).outputs
         assert (output.namespace, output.name) == dataset
 
     def test_openlineage_has_the_workflow_as_input_and_the_facts_as_a_facet(self, worker, emulator, folder):

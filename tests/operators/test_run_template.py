@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_EXPORT, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
-from airflow_provider_browseract.runs.ledger import KEY
+from airflow_provider_browseract.runs.ledger import STATE_KEY
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}
@@ -58,8 +58,6 @@ def test_template_results_are_written_to_output_path(template, emulator, tmp_pat
         ({"region": "XX"}, r"region is 'XX'\. BrowserAct has: US \(United States\), UK"),
         ({"region": ""}, "region is ''"),
         ({"input_parameters": {"Keyword": "pens"}}, "which is written 'keyword'"),
-        ({"profile_id": "7"}, "profile_id is '7', but official templates have no browser profiles"),
-        ({"save_browser_data": True}, "save_browser_data is True, but official templates have no browser profiles"),
     ],
     ids=[
         "empty id",
@@ -67,14 +65,20 @@ def test_template_results_are_written_to_output_path(template, emulator, tmp_pat
         "unknown region",
         "empty region",
         "wrong case input",
-        "profile_id",
-        "save_browser_data",
     ],
 )
 def test_invalid_template_argument_fails_before_any_start(template, emulator, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         template(**arguments).run()
     assert emulator.tasks == []
+
+
+@pytest.mark.parametrize("argument", [{"profile_id": "7"}, {"save_browser_data": True}])
+def test_template_takes_no_arguments_for_browser_profiles(template, emulator, argument):
+    with pytest.raises(
+        TypeError, match=f"Invalid arguments were passed to RunTemplateOperator.*\n.*{next(iter(argument))}"
+    ):
+        template(**argument).operator()
 
 
 def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(template, emulator, capfd):
@@ -113,5 +117,5 @@ class TestLostStartResponse:
 
 def test_stored_entry_of_a_template_run_is_marked_as_template(template, emulator, store):
     template(store=store, wait_for_completion=False).run()
-    entry = json.loads(store.values[KEY])
-    assert (entry["workflow_id"], entry["is_template"]) == (TEMPLATE_SEARCH.id, True)
+    entry = json.loads(store.values[STATE_KEY])
+    assert entry["source"] == {"kind": "template", "id": TEMPLATE_SEARCH.id}

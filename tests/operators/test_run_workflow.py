@@ -28,7 +28,6 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators import run as run_operators
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import (
@@ -37,6 +36,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunLostError,
     RunTimedOutError,
 )
+from airflow_provider_browseract.worker import starting
 from tests.operators.conftest import ORDERS_RESULT, asked
 
 KEY = "app-emulator"
@@ -76,24 +76,22 @@ class TestResult:
             run.operator().execute(run.context)
         event = run.wait_in_triggerer(deferral.value)
         before = asked(emulator, "get-task")
-        assert run.operator().execute_complete(run.context, {**event, "last_seen": "failed"}) == ORDERS_RESULT
+        assert (
+            run.operator().execute_complete(run.context, {**event, "wait": {**event["wait"], "last_seen": "failed"}})
+            == ORDERS_RESULT
+        )
         assert asked(emulator, "get-task") == before + 1
 
     def test_trigger_event_has_only_the_expected_fields(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.run()
         assert set(run.events[0]) == {
-            "browseract_task_id",
+            "wait",
             "end",
-            "deadline",
             "woken_by",
-            "callback_token_sha256",
             "reason",
             "answer",
             "answered_by",
-            "pauses",
-            "last_seen",
-            "steps_told",
         }
 
     def test_run_that_ends_at_once_is_not_deferred(self, worker, emulator):
@@ -167,7 +165,8 @@ class TestDeferral:
         )
         _, arguments = self.deferred(run).trigger.serialize()
         text = json.dumps(arguments)
-        assert all(value is None or isinstance(value, str | int | float) for value in arguments.values())
+        assert set(arguments) == {"browseract_conn_id", "wait", "cancel_on_kill"}
+        assert json.loads(text) == arguments
         assert not any(secret in text for secret in (KEY, "hunter2", "t0ken"))
 
     def test_first_poll_comes_after_the_grace_and_deferral_timeout_after_the_deadline(
@@ -177,7 +176,7 @@ class TestDeferral:
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(browseract_emulator.connection))
         before = time.time()
         deferral = self.deferred(worker(workflow_id=ORDERS.id, timeout=timedelta(minutes=10), deferrable=True))
-        arguments = deferral.trigger.serialize()[1]
+        arguments = deferral.trigger.serialize()[1]["wait"]
         assert before + timings.CORE_RACE_GRACE <= arguments["first_poll_at"] <= time.time() + timings.CORE_RACE_GRACE
         assert before + 600 <= arguments["deadline"] <= time.time() + 600
         assert deferral.timeout.total_seconds() == pytest.approx(600 + timings.TIMEOUT_BACKSTOP, abs=5)
@@ -196,18 +195,12 @@ class TestDeferral:
         emulator.set_workflow(ORDERS.id, duration=0.6)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         deferral = self.deferred(run)
-        arguments = deferral.trigger.serialize()[1]
-        event = {
-            "browseract_task_id": arguments["browseract_task_id"],
-            "end": "ended",
-            "deadline": arguments["deadline"],
-            "woken_by": "poll",
-            "reason": None,
-        }
+        wait = deferral.trigger.serialize()[1]["wait"]
+        event = {"wait": wait, "end": "ended", "woken_by": "poll", "reason": None}
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, event)
-        second = again.value.trigger.serialize()[1]
-        assert second["deadline"] == arguments["deadline"]
+        second = again.value.trigger.serialize()[1]["wait"]
+        assert second["deadline"] == wait["deadline"]
         assert run.resume(again.value) == ORDERS_RESULT
         assert len(emulator.tasks) == 1
 
@@ -233,7 +226,7 @@ class TestDeferral:
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
-        with pytest.raises(RunLostError, match="trigger cannot be understood") as caught:
+        with pytest.raises(RunLostError, match="trigger's event cannot be read") as caught:
             run.operator().execute_complete(run.context, event)
         assert "The run was stopped." in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
@@ -243,7 +236,7 @@ class TestDeferral:
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
         event = {"browseract_task_id": emulator.tasks[0].id, "end": "triumph", "deadline": 1.0, "reason": None}
-        with pytest.raises(RunLostError, match="trigger cannot be understood"):
+        with pytest.raises(RunLostError, match="trigger's event cannot be read"):
             run.operator().execute_complete(run.context, event)
 
     @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
@@ -451,7 +444,7 @@ class TestUnsuccessfulRun:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.wait_for_end", interrupt)
+        monkeypatch.setattr("airflow_provider_browseract.worker.waiting.wait_for_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks[0].status == "canceled"
@@ -632,11 +625,11 @@ class TestChangingConnection:
         self, worker, emulator, connect, monkeypatch, capfd
     ):
         # The connection is changed in the pause before it is read again.
-        monkeypatch.setattr(run_operators, "sleep", lambda *_: connect())
+        monkeypatch.setattr(starting, "sleep", lambda *_: connect())
         emulator.rotate_key("app-new")
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
-        assert "Trying again in 0.05 seconds, in case the connection is just being changed" in "".join(
+        assert "Trying again in 0.05 seconds, in case the connection is being changed right now" in "".join(
             capfd.readouterr()
         )
 
@@ -731,9 +724,9 @@ class TestPollOutage:
         assert event["end"] == "given_up"
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
-        assert again.value.trigger.deadline == deferred.value.trigger.deadline
+        assert again.value.trigger.wait.deadline == deferred.value.trigger.wait.deadline
         assert emulator.tasks[0].status == "running"
-        assert "The triggerer could not poll the run (" in "".join(capfd.readouterr())
+        assert "The triggerer could not poll BrowserAct task " in "".join(capfd.readouterr())
 
     def test_poll_outage_in_triggerer_and_worker_keeps_the_run_for_the_next_try(self, worker, emulator, store):
         emulator.set_workflow(ORDERS.id, duration=60.0)
@@ -759,7 +752,7 @@ class TestPollOutage:
         said = "".join(capfd.readouterr())
         assert f"BrowserAct task {task_id} is paused." in said
         assert f"/live/{task_id}" in said
-        assert again.value.trigger.last_seen == "paused"
+        assert again.value.trigger.wait.last_seen == "paused"
 
 
 class TestRetriableErrors:

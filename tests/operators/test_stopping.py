@@ -8,9 +8,11 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.waiting import RESUMES, End, WaitEvent
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
 from tests.operators.conftest import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -37,21 +39,21 @@ class TestPausedRun:
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
         said = "".join(capfd.readouterr())
-        assert f"Resuming BrowserAct task {emulator.tasks[0].id}, 1 of {RESUMES} times." in said
+        assert f"Resuming BrowserAct task {emulator.tasks[0].id}, 1 of {MAX_RESUMES} times." in said
         assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in said
 
     def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator, capfd):
         emulator.fault("resume-task", RequestFault.refused(10127), times=None)
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, on_paused="resume", timeout=2).run()
-        assert asked(emulator, "resume-task") == RESUMES
+        assert asked(emulator, "resume-task") == MAX_RESUMES
 
     def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(self, worker, emulator):
         run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
         event = run.wait_in_triggerer(deferral.value)
-        assert WaitEvent.read(event).end is End.PAUSED
+        assert from_json(WaitEvent, event).end is End.PAUSED
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.set_workflow(HUMAN.id, duration=60.0)
         try:

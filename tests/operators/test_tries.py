@@ -14,8 +14,9 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowTask
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import KEY, STARTS
+from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 from tests.operators.conftest import asked
 
@@ -84,7 +85,7 @@ class TestAfterWorkerDeath:
             attempt = tries(deferrable=True)
             with pytest.raises(TaskDeferred) as deferral:
                 attempt.operator().execute(attempt.context)
-            arguments.append(deferral.value.trigger.serialize()[1])
+            arguments.append(deferral.value.trigger.serialize()[1]["wait"])
             assert attempt.ti.xcoms[WAIT_XCOM][TOKEN_KEY] == arguments[0][TOKEN_KEY]
         for name in ("browseract_task_id", "deadline", TOKEN_KEY):
             assert arguments[0][name] == arguments[1][name]
@@ -223,7 +224,9 @@ class TestAfterAirflowError:
         with pytest.raises(RunLostError) as lost:
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         task = emulator.tasks[0]
-        assert str(lost.value).startswith(f"BrowserAct task {task.id} was given up: the trigger cannot be understood:")
+        assert str(lost.value).startswith(
+            f"BrowserAct task {task.id} was given up: the trigger's event cannot be read:"
+        )
         assert ".." not in str(lost.value)
         assert "the next try reattaches to it" in str(lost.value)
         assert task.status == "running"
@@ -294,7 +297,7 @@ class TestClearedTaskInstance:
         cleared.ti.try_number, cleared.ti.max_tries = 2, 1
         assert len(cleared.run()) == 2
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        assert "was stopped, since the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
+        assert "was stopped, because the Airflow task was cleared while it waited" in "".join(capfd.readouterr())
 
     def test_task_instance_cleared_after_the_run_finished_returns_its_result(self, tries, emulator):
         waiting = tries(deferrable=True)
@@ -319,7 +322,7 @@ class TestAfterSuccess:
         first = tries()
         operator = first.operator()
         operator.execute(first.context)
-        assert KEY in store.values
+        assert STATE_KEY in store.values
         for callback in operator.on_success_callback:
             callback(first.context)
         assert store.values == {}
@@ -349,7 +352,7 @@ class TestChangedArguments:
         tries(wait_for_completion=False).run()
         tries(**change).run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        assert f"{emulator.tasks[0].id} was stopped, since an earlier try had another" in "".join(capfd.readouterr())
+        assert f"{emulator.tasks[0].id} was stopped, because an earlier try had another" in "".join(capfd.readouterr())
 
     def test_changed_inputs_send_no_stop_to_a_run_that_has_ended(self, tries, emulator):
         tries().run()
@@ -397,7 +400,7 @@ class TestLostStartResponse:
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
         assert asked(emulator, "list-tasks") > 1
-        assert f"None was started (attempt 1 of {STARTS})." in "".join(capfd.readouterr())
+        assert f"No run was started (start 1 of {MAX_STARTS})." in "".join(capfd.readouterr())
 
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(
         self, tries, emulator, connect, monkeypatch
@@ -426,7 +429,7 @@ class TestLostStartResponse:
         emulator.fault("run-task", RequestFault.reset(), times=None)
         with pytest.raises(ResponseLostError, match="no whole answer"):
             tries().run()
-        assert asked(emulator, "run-task") == STARTS
+        assert asked(emulator, "run-task") == MAX_STARTS
         assert store.values == {}
 
     def test_lost_start_response_does_not_match_a_run_with_other_inputs(self, tries, emulator):
@@ -528,7 +531,7 @@ class TestEntryWithoutId:
         a_try_dies(tries, monkeypatch, "before the start")
         tries().run()
         assert len(emulator.tasks) == 1
-        assert "It had started none" in "".join(capfd.readouterr())
+        assert "No matching run was found" in "".join(capfd.readouterr())
 
     def test_changed_inputs_after_an_unconfirmed_start_fail_and_name_the_possible_run(
         self, tries, emulator, monkeypatch
@@ -558,7 +561,10 @@ class TestEntryWithoutId:
 
     @pytest.mark.parametrize(
         ("on_orphan", "runs", "said"),
-        [("adopt", 2, "the newest is taken"), ("start", 3, "may be the run, and go on")],
+        [
+            ("adopt", 2, "the newest is adopted because of on_orphan='adopt'"),
+            ("start", 3, "may be the run of the lost start and keep running"),
+        ],
         ids=["adopt", "start"],
     )
     def test_on_orphan_decides_what_happens_with_several_possible_orphans(
@@ -582,11 +588,11 @@ class TestInvalidEntry:
         [
             ({"version": 2}, "its version is 2"),
             ({"version": None}, "its version is None"),
-            ({"task_id": 7}, "its task_id is 7"),
-            ({"deadline": "soon"}, "its deadline is 'soon'"),
-            ({"written_at": 1e20}, "its written_at is 1e"),
-            ({"earlier": None}, "its earlier is None"),
-            ({"workflow_id": "1"}, "of workflow 1, and BrowserAct says that it is of workflow"),
+            ({"task_id": 7}, "task_id: Input should be a valid string"),
+            ({"deadline": "soon"}, "deadline: Input should be a valid number"),
+            ({"written_at": 1e20}, "written_at: Input should be less than"),
+            ({"earlier": None}, "earlier: Input should be a valid array"),
+            ({"source": {"kind": "workflow", "id": "1"}}, "of workflow 1, and BrowserAct says that it is of workflow"),
             ({"task_id": "1"}, "it names BrowserAct task 1, and BrowserAct says"),
         ],
         ids=[
@@ -603,7 +609,7 @@ class TestInvalidEntry:
     def test_invalid_stored_entry_fails_and_starts_or_stops_no_run(self, tries, emulator, store, change, message):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
-        store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), **change})
+        store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), **change})
         with pytest.raises(AirflowFailException, match=f"written down.*{message}.*Nothing was started or stopped"):
             tries().run()
         assert [task.status for task in emulator.tasks] == ["running"]
@@ -613,12 +619,12 @@ class TestInvalidEntry:
         self, tries, emulator, store, on_orphan
     ):
         tries(wait_for_completion=False).run()
-        store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), "task_id": "1"})
+        store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), "task_id": "1"})
         tries(on_orphan=on_orphan).run()
         assert len(emulator.tasks) == 2
 
     def test_stored_entry_of_the_wrong_type_fails_and_starts_no_run(self, tries, emulator, store):
-        store.values[KEY] = '"7"'
+        store.values[STATE_KEY] = '"7"'
         with pytest.raises(AirflowFailException, match="it is of type str"):
             tries().run()
         assert emulator.tasks == []
@@ -660,5 +666,5 @@ class TestFailingTaskState:
 
 def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
     tries(input_parameters={"keyword": "s3cret-words"}, wait_for_completion=False).run()
-    assert "s3cret" not in store.values[KEY]
-    assert "app-emulator" not in store.values[KEY]
+    assert "s3cret" not in store.values[STATE_KEY]
+    assert "app-emulator" not in store.values[STATE_KEY]

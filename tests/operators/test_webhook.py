@@ -11,10 +11,13 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunFailedError
-from airflow_provider_browseract.runs.waiting import End, WaitEvent, WokenBy
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, digest
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
 from tests.operators.conftest import ORDERS_RESULT
 
 WAITING = TaskInstanceKey("shop", "manual__1", "run", -1)
@@ -42,20 +45,15 @@ def deferred(run) -> TaskDeferred:
     return deferral.value
 
 
-def arguments_of(deferral: TaskDeferred) -> dict:
-    return deferral.trigger.serialize()[1]
+def wait_of(deferral: TaskDeferred) -> dict:
+    """The wait as the trigger stores it."""
+    wait: dict = deferral.trigger.serialize()[1]["wait"]
+    return wait
 
 
 def callback_event(deferral: TaskDeferred) -> dict:
-    """The event that the callback route makes of a trigger's arguments."""
-    arguments = arguments_of(deferral)
-    return WaitEvent(
-        arguments["browseract_task_id"],
-        End.ENDED,
-        arguments["deadline"],
-        WokenBy.CALLBACK,
-        arguments[TOKEN_KEY],
-    ).payload()
+    """The event that the callback route makes of the trigger's wait."""
+    return to_json(WaitEvent(from_json(Wait, wait_of(deferral)), End.ENDED, WokenBy.CALLBACK))
 
 
 def refuse_the_xcom_wait(ti, monkeypatch) -> None:
@@ -73,7 +71,7 @@ def refuse_the_xcom_wait(ti, monkeypatch) -> None:
 class TestCallbackUrl:
     def test_callback_url_names_the_task_instance_and_only_its_token_digest_is_stored(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        arguments = arguments_of(deferred(run))
+        arguments = wait_of(deferred(run))
         url = emulator.tasks[0].callback_url
         assert url.startswith(webhooks)
         encoded, token = url.removeprefix(webhooks).split("/")
@@ -107,8 +105,8 @@ class TestCallbackUrl:
             status_change_callback_url=MINE,
             poll_interval=None,
         )
-        arguments = arguments_of(deferred(run))
-        assert (arguments[TOKEN_KEY], arguments["poll_interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
+        arguments = wait_of(deferred(run))
+        assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
         assert "no place for the address that wakes this task. This task polls." in "".join(capfd.readouterr())
 
@@ -120,7 +118,7 @@ class TestCallbackUrl:
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.ti.dag_id = run.ti.run_id = name
-        assert arguments_of(deferred(run))[TOKEN_KEY] is None
+        assert wait_of(deferred(run))[TOKEN_KEY] is None
         said = "".join(capfd.readouterr())
         assert why in said
         assert "This task polls." in said
@@ -169,7 +167,7 @@ class TestWithoutCallbacks:
         self, worker, emulator, connect, capfd
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        assert arguments_of(deferred(run))["poll_interval"] == timings.DEFAULT_POLL_INTERVAL
+        assert wait_of(deferred(run))["interval"] == timings.DEFAULT_POLL_INTERVAL
         assert "callback" not in "".join(capfd.readouterr())
         assert run.ti.xcoms["wait"] == {"waits_for": "poll", "poll_interval": timings.DEFAULT_POLL_INTERVAL}
 
@@ -186,32 +184,30 @@ class TestSafetyPolls:
     def test_safety_poll_interval_is_two_minutes_by_default(self, worker, emulator, webhooks, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
         deferral = deferred(run)
-        assert arguments_of(deferral)["poll_interval"] == timings.SAFETY_POLL_INTERVAL
+        assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting in the triggerer for BrowserAct's callback." in log
         assert "every 120 seconds" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
-        assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
+        assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
 
     def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks):
         deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
-        assert arguments_of(deferral)["poll_interval"] == 33
+        assert wait_of(deferral)["interval"] == 33
 
     def test_first_safety_poll_comes_after_the_callback_grace(self, emulator, webhooks):
         operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
         before = time.time()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute({"ti": _Silent()})  # type: ignore[typeddict-item]
-        assert (
-            arguments_of(deferral.value)["first_poll_at"] >= before + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
-        )
+        assert wait_of(deferral.value)["first_poll_at"] >= before + timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE
 
     def test_safety_poll_returns_the_result_after_a_lost_callback_logs_and_counts_it(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         counted: list[str] = []
-        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.count_in_task", counted.append)
+        monkeypatch.setattr("airflow_provider_browseract.worker.waiting.count_in_task", counted.append)
         emulator.next_run(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() == ORDERS_RESULT
@@ -223,20 +219,18 @@ class TestSafetyPolls:
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
-        first = arguments_of(deferred(run))
-        event = WaitEvent(
-            first["browseract_task_id"], End.ENDED, first["deadline"], callback_token_sha256=first[TOKEN_KEY]
-        )
+        first = wait_of(deferred(run))
+        event = to_json(WaitEvent(from_json(Wait, first), End.ENDED))
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
-            run.operator().execute_complete(run.context, event.payload())
-        assert first["poll_interval"] == timings.SAFETY_POLL_INTERVAL
-        assert arguments_of(again.value)["poll_interval"] == timings.DEFAULT_POLL_INTERVAL
+            run.operator().execute_complete(run.context, event)
+        assert first["interval"] == timings.SAFETY_POLL_INTERVAL
+        assert wait_of(again.value)["interval"] == timings.DEFAULT_POLL_INTERVAL
 
     def test_no_missing_callback_is_logged_for_a_run_that_ended_within_the_callback_grace(
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
-        monkeypatch.setattr("airflow_provider_browseract.operators.waiting.CALLBACK_GRACE", 1.0)
+        monkeypatch.setattr(timings, "CALLBACK_GRACE", 1.0)
         worker(workflow_id=ORDERS.id, deferrable=True).run()
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
@@ -259,7 +253,7 @@ class TestCallback:
         assert run.operator().execute_complete(run.context, callback_event(deferral)) == ORDERS_RESULT
         wait = run.ti.xcoms["wait"]
         assert wait["woken_by"] == "callback"
-        assert wait[TOKEN_KEY] == arguments_of(deferral)[TOKEN_KEY]
+        assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
         assert 0 <= wait["seconds_after_end"] < 30
         log = "".join(capfd.readouterr())
         assert f"Woken by a callback, {wait['seconds_after_end']:g} seconds after the end of the run." in log
@@ -270,10 +264,10 @@ class TestCallback:
         first = deferred(run)
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
-        kept = ("browseract_task_id", "deadline", "poll_interval", TOKEN_KEY)
-        assert [arguments_of(again.value)[name] for name in kept] == [arguments_of(first)[name] for name in kept]
-        assert (arguments_of(first)["hints_in_vain"], arguments_of(again.value)["hints_in_vain"]) == (0, 1)
-        assert "is running, and not ended as a callback reported" in "".join(capfd.readouterr())
+        kept = ("browseract_task_id", "deadline", "interval", TOKEN_KEY)
+        assert [wait_of(again.value)[name] for name in kept] == [wait_of(first)[name] for name in kept]
+        assert (wait_of(first)["callbacks_in_vain"], wait_of(again.value)["callbacks_in_vain"]) == (0, 1)
+        assert "is running, although the callback reported that it is ended" in "".join(capfd.readouterr())
         assert len(emulator.tasks) == 1
 
     def test_callback_with_an_unreadable_result_defers_again(self, worker, emulator, webhooks):
@@ -282,7 +276,7 @@ class TestCallback:
         emulator.fault("get-task", RequestFault.status(503))
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, callback_event(first))
-        assert arguments_of(again.value)[TOKEN_KEY] == arguments_of(first)[TOKEN_KEY]
+        assert wait_of(again.value)[TOKEN_KEY] == wait_of(first)[TOKEN_KEY]
 
     def test_callback_of_a_failed_run_fails_the_task_instance(self, worker, emulator, webhooks):
         emulator.set_workflow(ORDERS.id, duration=0.2, outcome="failed", failure=(1011, "captcha"))
@@ -313,7 +307,7 @@ class TestCallback:
     ):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         refuse_the_xcom_wait(run.ti, monkeypatch)
-        assert arguments_of(deferred(run))[TOKEN_KEY] is None
+        assert wait_of(deferred(run))[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
         assert "so it polls" in "".join(capfd.readouterr())
 
@@ -364,7 +358,7 @@ class TestWebhookTrue:
         assert emulator.tasks == []
 
     def test_webhook_true_with_webhook_base_url_expects_a_callback(self, worker, emulator, webhooks):
-        arguments = arguments_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
+        arguments = wait_of(deferred(worker(workflow_id=ORDERS.id, deferrable=True, webhook=True)))
         assert arguments[TOKEN_KEY]
 
 

@@ -11,23 +11,23 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
-from airflow_provider_browseract.runs.steps import Say, Sleep
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.steps import carry_out
 
 EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 
 
-def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> tuple[Task, list[float], list[Say]]:
+def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> tuple[Task, list[float], list[LogLine]]:
     """Follow the steps with the given answers, and return the run, the sleeps and the log."""
     left = list(answers)
     slept: list[float] = []
-    said: list[Say] = []
+    said: list[LogLine] = []
 
     def answer(step: object) -> object:
         if isinstance(step, Sleep):
             slept.append(step.seconds)
-        elif isinstance(step, Say):
+        elif isinstance(step, LogLine):
             said.append(step)
         else:
             assert isinstance(step, calls.Call)

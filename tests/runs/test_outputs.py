@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, Task, TaskStatus
 from airflow_provider_browseract.runs.outputs import (
-    DEEPEST,
+    MAX_DEPTH,
     NAME_BYTES,
     RESERVED_NAMES,
     FormatError,
@@ -128,8 +128,8 @@ UNSTORABLE = [
     ("[" + "1" * 5000 + "]", "too many digits for Python|more than 64 bits"),
     (r'["\ud800"]', "a character that a database cannot store"),
     (r'{"\u0000": 1}', "a character that a database cannot store"),
-    (nested(DEEPEST + 1), f"nested more than {DEEPEST} levels"),
-    (nested(900), f"nested more than {DEEPEST} levels"),
+    (nested(MAX_DEPTH + 1), f"nested more than {MAX_DEPTH} levels"),
+    (nested(900), f"nested more than {MAX_DEPTH} levels"),
     (nested(100_000), "nested too deep for Python"),
 ]
 
@@ -166,7 +166,7 @@ class TestUnstorableValue:
         assert returned == ReturnValue({"output": "[1]", "files": ["u"]}, "no")
 
     def test_json_output_at_the_depth_limit_is_still_parsed(self):
-        assert json.dumps(read(nested(DEEPEST), JSON).value) == nested(DEEPEST)
+        assert json.dumps(read(nested(MAX_DEPTH), JSON).value) == nested(MAX_DEPTH)
 
     def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
         line = as_text_line("it has the key __id__, which Airflow reserves")

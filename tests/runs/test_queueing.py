@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import SPREAD, Slots, pause_after, wait_for_slot
+from airflow_provider_browseract.runs.queueing import PAUSE_SPREAD, Queued, QueueWait, Slots, pause_after, wait_for_slot
 from airflow_provider_browseract.runs.steps import Sleep
 
 
@@ -19,12 +19,13 @@ class Clock:
         return self.now
 
 
-def play(clock, slots, going, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, until=10_000.0):
-    """Run the steps against an account; give the moment at which the wait ended and the number of calls.
+def play(clock, slots, active, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, until=10_000.0):
+    """Run the steps against an account; return the moment at which the wait ended and the number of calls.
 
-    :param going: runs that go on, by the moment; an error to raise, or None for an account that does not tell.
+    :param active: the active runs, by the moment; an error to raise, or None for an account that does not say.
     """
-    steps = wait_for_slot(slots, capacity=capacity, pause=pause, until=until, clock=clock, chance=lambda: 0.5)
+    wait = QueueWait(Queued(1000.0), capacity, pause, until)
+    steps = wait_for_slot(slots, wait, clock, lambda: 0.5)
     calls = 0
     try:
         step = next(steps)
@@ -35,7 +36,7 @@ def play(clock, slots, going, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, un
                 continue
             assert isinstance(step, Call)
             calls += 1
-            found = going(clock.now)
+            found = active(clock.now)
             if isinstance(found, Exception):
                 step = steps.throw(found)
             else:
@@ -54,7 +55,7 @@ class TestThePauseAfterARefusal:
         assert pauses[-1] == timings.LONGEST_SLOT_PAUSE
 
     def test_pause_after_a_refused_start_has_random_jitter(self):
-        assert pause_after(1, lambda: 1.0) == timings.FIRST_SLOT_PAUSE * (1 + SPREAD)
+        assert pause_after(1, lambda: 1.0) == timings.FIRST_SLOT_PAUSE * (1 + PAUSE_SPREAD)
 
 
 class TestWaitForSlot:
@@ -93,9 +94,8 @@ class TestTasksWaitingTogether:
 
     def test_only_one_waiting_task_counts_runs_at_a_time(self):
         clock, slots = Clock(), Slots()
-        waiting = [
-            wait_for_slot(slots, capacity=10, pause=0.0, until=9e9, clock=clock, chance=lambda: 0.5) for _ in range(3)
-        ]
+        wait = QueueWait(Queued(1000.0), capacity=10, pause=0.0, until=9e9)
+        waiting = [wait_for_slot(slots, wait, clock, lambda: 0.5) for _ in range(3)]
         for steps in waiting:
             assert isinstance(next(steps), Sleep)
         assert isinstance(waiting[0].send(None), Call)

@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.report import (
     GOAL_LENGTH,
-    TABLE_STEPS,
+    MAX_TABLE_STEPS,
     duration_of,
     end_lines,
     facts,
@@ -49,8 +49,8 @@ def test_end_of_a_run_is_reported_without_unknown_values():
 
 def test_step_table_of_a_long_run_keeps_the_first_and_last_steps():
     lines = list(end_lines(task(steps=tuple(map(step, range(1, 201))))))
-    assert len(lines) == TABLE_STEPS + 2
-    assert lines[1 + TABLE_STEPS // 2] == f"  ... {200 - TABLE_STEPS} more"
+    assert len(lines) == MAX_TABLE_STEPS + 2
+    assert lines[1 + MAX_TABLE_STEPS // 2] == f"  ... {200 - MAX_TABLE_STEPS} more"
     assert lines[-1] == "  succeed  step 200: read"
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (
-    ENDED,
+    END_STATUSES,
     LONGEST_RUN,
-    LOOK_BACK,
-    OVERLAP,
+    REPORT_WINDOW,
+    WATCH_OVERLAP,
     Cursor,
     EndedTask,
     Window,
@@ -32,7 +33,7 @@ def task(task_id: str, status: TaskStatus = TaskStatus.FINISHED, *, created=-60.
 
 
 def begins(window: Window) -> float:
-    """Say from when on a window lists, in seconds from now."""
+    """LogLine from when on a window lists, in seconds from now."""
     return datetime.fromisoformat(str(window.call().params["created_at_from"]).replace("Z", "+00:00")).timestamp() - NOW
 
 
@@ -42,12 +43,12 @@ def ids(ended) -> list[str]:
 
 class TestAWindow:
     def test_new_window_begins_early_enough_for_all_recent_ends(self):
-        assert begins(Window(NOW)) == -(LOOK_BACK + LONGEST_RUN)
+        assert begins(Window(NOW)) == -(REPORT_WINDOW + LONGEST_RUN)
 
     def test_window_lists_only_the_overlap_after_the_first_listing(self):
         window = Window(NOW)
         window.add([task("1")], NOW)
-        assert begins(window) == -OVERLAP
+        assert begins(window) == -WATCH_OVERLAP
 
     def test_window_begins_at_the_oldest_task_that_has_not_ended(self):
         window = Window(NOW)
@@ -56,8 +57,8 @@ class TestAWindow:
 
     def test_window_stays_bounded_when_a_task_never_ends(self):
         window = Window(NOW)
-        window.add([task("1", TaskStatus.UNKNOWN, created=-2 * LOOK_BACK)], NOW)
-        assert begins(window) == -LOOK_BACK
+        window.add([task("1", TaskStatus.UNKNOWN, created=-2 * REPORT_WINDOW)], NOW)
+        assert begins(window) == -REPORT_WINDOW
 
     def test_window_keeps_ended_tasks_missing_from_a_later_listing(self):
         window = Window(NOW)
@@ -67,7 +68,7 @@ class TestAWindow:
     def test_window_forgets_tasks_that_ended_long_ago(self):
         window = Window(NOW)
         window.add([task("1")], NOW)
-        assert window.add([], NOW + LOOK_BACK + OVERLAP + 1) == ()
+        assert window.add([], NOW + REPORT_WINDOW + WATCH_OVERLAP + 1) == ()
 
     @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
     def test_window_does_not_take_an_end_time_alone_as_an_end(self, status):
@@ -111,7 +112,7 @@ class TestACursor:
         cursor = Cursor.beginning([], NOW)
         news = cursor.news([ended("2", 20), ended("1", 10)])
         assert ids(news) == ["1", "2"]
-        cursor.tell(news, NOW + 30)
+        cursor.mark_reported(news, NOW + 30)
         assert cursor.news([ended("1", 10), ended("2", 20)]) == []
 
     def test_cursor_reports_ended_tasks_without_a_creation_time(self):
@@ -121,44 +122,51 @@ class TestACursor:
 
     def test_cursor_reports_an_end_that_is_listed_late(self):
         cursor = Cursor.beginning([], NOW)
-        cursor.tell([ended("2", 5000)], NOW + 5000)
-        assert ids(cursor.news([ended("1", 5000 - OVERLAP + 1)])) == ["1"]
+        cursor.mark_reported([ended("2", 5000)], NOW + 5000)
+        assert ids(cursor.news([ended("1", 5000 - WATCH_OVERLAP + 1)])) == ["1"]
 
     def test_cursor_restored_after_a_restart_reports_only_new_ends(self):
         cursor = Cursor.beginning([], NOW)
-        cursor.tell([ended("1", 10)], NOW + 20)
-        again = Cursor.read(json.loads(json.dumps(cursor.value())), NOW + 7000)
+        cursor.mark_reported([ended("1", 10)], NOW + 20)
+        again = Cursor.read(json.loads(json.dumps(to_json(cursor))), NOW + 7000)
         assert ids(again.news([ended("1", 10), ended("2", 3000)])) == ["2"]
 
     def test_cursor_size_stays_bounded_over_many_ends(self):
         cursor = Cursor.beginning([], NOW)
         for number in range(1000):
-            cursor.tell([ended(str(number), number * 60.0)], NOW + number * 60.0)
-        assert len(cursor.told) <= OVERLAP / 60 + 1
+            cursor.mark_reported([ended(str(number), number * 60.0)], NOW + number * 60.0)
+        assert len(cursor.reported) <= WATCH_OVERLAP / 60 + 1
 
     def test_cursor_is_not_moved_ahead_by_an_end_in_the_future(self):
         cursor = Cursor.beginning([], NOW)
-        cursor.tell([ended("1", 90_000)], NOW)
+        cursor.mark_reported([ended("1", 90_000)], NOW)
         assert ids(cursor.news([ended("1", 90_000), ended("2", 10)])) == ["2"]
 
     def test_cursor_from_the_future_is_refused(self):
         with pytest.raises(ValueError, match="from the future"):
-            Cursor.read({"floor": NOW + 1, "told": {}}, NOW)
+            Cursor.read({"floor": NOW + 1, "reported": {}}, NOW)
 
     @pytest.mark.parametrize(
         "value",
-        [None, [], {}, {"floor": "1", "told": {}}, {"floor": True, "told": {}}, {"floor": 1, "told": {"1": None}}],
+        [
+            None,
+            [],
+            {},
+            {"floor": "1", "reported": {}},
+            {"floor": True, "reported": {}},
+            {"floor": 1, "reported": {"1": None}},
+        ],
         ids=["null", "list", "empty object", "text floor", "boolean floor", "null time"],
     )
     def test_stored_cursor_with_invalid_content_is_refused(self, value):
-        with pytest.raises(ValueError, match="cannot be understood"):
+        with pytest.raises(ValueError, match=r"floor|reported|Input should be an object"):
             Cursor.read(value, NOW)
 
 
 def test_ended_tasks_are_filtered_by_workflow_and_end_status():
     tasks = [ended("1"), ended("2", status=TaskStatus.FAILED), ended("3", workflow="other")]
-    assert ids(matching(tasks, None, ENDED)) == ["1", "2", "3"]
-    assert ids(matching(tasks, "w", ENDED)) == ["1", "2"]
+    assert ids(matching(tasks, None, END_STATUSES)) == ["1", "2", "3"]
+    assert ids(matching(tasks, "w", END_STATUSES)) == ["1", "2"]
     assert ids(matching(tasks, "w", [TaskStatus.FAILED])) == ["2"]
 
 

@@ -27,16 +27,19 @@ from airflow_provider_browseract.compat import (
     TaskDeferred,
 )
 from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, Output, RequestFault
+from airflow_provider_browseract.hooks import xcoms
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
-from airflow_provider_browseract.runs.waiting import End, WaitEvent
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.triggers import browseract as triggers
-from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger, TaskTrigger
+from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.sensor import TaskSensorTrigger
 from tests.operators.conftest import FakeTaskInstance
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -208,7 +211,7 @@ def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error,
 
 
 def given_up(task_id: str, deadline: float) -> dict[str, Any]:
-    return WaitEvent(task_id, End.GIVEN_UP, deadline, reason="HTTP 403").payload()
+    return to_json(WaitEvent(Wait(task_id, deadline), End.GIVEN_UP, reason="HTTP 403"))
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
@@ -218,18 +221,18 @@ def test_sensor_defers_again_with_same_deadline_when_triggerer_could_not_poll(em
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, mode=mode)
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, deadline))  # type: ignore[typeddict-item]
-    assert deferred.value.trigger.deadline == deadline
+    assert deferred.value.trigger.wait.deadline == deadline
 
 
 def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = WaitEvent(task_id, End.ENDED, deadline).payload()
+    event = to_json(WaitEvent(Wait(task_id, deadline), End.ENDED))
     with pytest.raises(TaskDeferred) as again:
         sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
-    assert again.value.trigger.browseract_task_id == task_id
-    assert again.value.trigger.deadline == deadline
+    assert again.value.trigger.wait.browseract_task_id == task_id
+    assert again.value.trigger.wait.deadline == deadline
 
 
 @pytest.mark.parametrize("default", ["True", "False"])
@@ -253,7 +256,7 @@ def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emu
     task_id = started(emulator)
     connect({"read_timeout": "soon"})
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = WaitEvent(task_id, End.ENDED, time.time() + 3600).payload()
+    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(AirflowFailException, match="extra 'read_timeout' is 'soon'"):
         sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
 
@@ -263,7 +266,7 @@ def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, mon
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
     sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = WaitEvent(task_id, End.ENDED, time.time() + 3600).payload()
+    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(TaskDeferred):
         sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
 
@@ -405,7 +408,7 @@ class TestStartFromTrigger:
             return [event async for event in again.run()]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(triggers, "XCom", SimpleNamespace(set=set_xcom, XCOM_RETURN_KEY="return_value"))
+            patch.setattr(xcoms, "xcom", lambda: SimpleNamespace(set=set_xcom))
             [event] = asyncio.run(events())
         return event, ti.xcoms
 

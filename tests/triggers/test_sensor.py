@@ -17,12 +17,13 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, AirflowFailException
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output, RequestFault
-from airflow_provider_browseract.hooks import following
+from airflow_provider_browseract.hooks import steps as steps_module
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.triggers import browseract as triggers
-from airflow_provider_browseract.triggers.browseract import TaskSensorTrigger
+from airflow_provider_browseract.triggers import polling
+from airflow_provider_browseract.triggers import sensor as triggers
+from airflow_provider_browseract.triggers.sensor import TaskSensorTrigger
 from tests.operators.conftest import FakeTaskInstance
 
 pytestmark = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
@@ -186,19 +187,19 @@ class TestSensorResult:
     def test_output_that_cannot_be_read_at_last_is_left_to_worker(self, emulator, supervisor, monkeypatch):
         emulator.next_run(PLAIN_TEXT.id, output_after=60.0)
         task_id = started(emulator, "late")
-        follow = following.follow_async
+        run_steps = steps_module.run_steps_async
 
         async def follow_during_outage(steps, client, log):
             if steps.__name__ == "read_late_output":
                 emulator.fault("get-task", RequestFault.status(503))
-            return await follow(steps, client, log)
+            return await run_steps(steps, client, log)
 
-        monkeypatch.setattr(triggers, "follow_async", follow_during_outage)
+        monkeypatch.setattr(triggers, "run_steps_async", follow_during_outage)
         assert not isinstance(run(task_id), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 
     def test_large_result_is_left_to_worker(self, emulator, supervisor, monkeypatch):
-        monkeypatch.setattr(triggers, "LARGEST_RESPONSE", 10_000)
+        monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
         assert not isinstance(run(started(emulator, "x" * 20_000)), TaskSuccessEvent)
         assert "return_value" not in supervisor.xcoms
 

@@ -14,8 +14,10 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, select
 
 from airflow_provider_browseract.emulator import SEARCH
-from airflow_provider_browseract.triggers.browseract import TaskTrigger
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, digest, new_token
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
 from airflow_provider_browseract.webhook.resume import AS_STORED
 
 DAG_ID = "example_browseract_search"
@@ -70,23 +72,24 @@ class Deferred:
             how: dict[str, Any] = {} if as_text else AS_STORED
             XComModel.set(key, value, **self.waiting._asdict(), **how, session=session)
 
-    def defer(self, ago: float = LONG_AGO, **arguments: Any) -> int:
+    def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
         """Let it defer, and give the id of the trigger.
 
         :param ago: seconds that this lies back.
+        :param fields: further fields of the wait.
         """
         self.first_poll_at = time.time()
-        trigger = TaskTrigger(
+        self.wait = Wait(
+            "7",
+            self.deadline,
             **{
-                "browseract_task_id": "7",
-                "browseract_conn_id": "browseract_default",
-                "poll_interval": 120.0,
-                "first_poll_at": self.first_poll_at,
-                "deadline": self.deadline,
                 "callback_token_sha256": digest(self.token),
-                **arguments,
-            }
+                "first_poll_at": self.first_poll_at,
+                "interval": 120.0,
+                **fields,
+            },
         )
+        trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
         with create_session() as session:
             row = Trigger.from_object(trigger)
             row.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)

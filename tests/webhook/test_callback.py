@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.runs.inputs import URL_LENGTH, InputError
+from airflow_provider_browseract.runs.addresses import URL_LENGTH
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, digest
+from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     NoCallbackError,
     TaskInstanceKey,
     arrange,
-    digest,
     is_resumed_wait,
     is_token,
     new_token,
@@ -28,13 +29,8 @@ def encoded(value) -> str:
 
 
 def arranged(base_url="https://airflow.example.com", waiting=WAITING, api_base_url=PUBLIC, **urls):
-    return arrange(
-        base_url,
-        waiting,
-        conn_id="browseract_default",
-        api_base_url=api_base_url,
-        **{"callback_url": None, "status_change_callback_url": None, **urls},
-    )
+    request = RunRequest(Source(SourceKind.WORKFLOW, "70"), **urls)
+    return arrange(base_url, waiting, request, conn_id="browseract_default", api_base_url=api_base_url)
 
 
 class TestTaskInstanceInUrl:
@@ -140,16 +136,16 @@ class TestCallbackUrl:
         for base_url in ("https://airflow.example.com/team-X", "https://airflow.example.com/team-X/"):
             callback = arranged(base_url)
             assert callback.callback_url == (
-                f"https://airflow.example.com/team-X/browseract/callback/{WAITING.encode()}/{callback.token}"
+                f"https://airflow.example.com/team-X/browseract/callback/{WAITING.encode()}/{callback.callback_token}"
             )
-            assert callback.token_sha256 == digest(callback.token)
+            assert callback.callback_token_sha256 == digest(callback.callback_token)
 
     def test_each_arranged_callback_url_is_different(self):
         assert arranged().callback_url != arranged().callback_url
 
     def test_callback_token_is_not_in_repr(self):
         callback = arranged()
-        assert callback.token not in repr(callback)
+        assert callback.callback_token not in repr(callback)
 
     def test_callback_url_is_put_where_the_user_has_set_no_url(self):
         free = arranged()
@@ -157,11 +153,11 @@ class TestCallbackUrl:
         mine = "https://mine.example.com/end"
         callback = arranged(callback_url=mine)
         assert callback.callback_url == mine
-        assert callback.status_change_callback_url.endswith(callback.token)
-        assert callback.token_sha256 == digest(callback.token)
+        assert callback.status_change_callback_url.endswith(callback.callback_token)
+        assert callback.callback_token_sha256 == digest(callback.callback_token)
         callback = arranged(status_change_callback_url=mine)
-        assert callback.callback_url.endswith(callback.token)
-        assert callback.token_sha256 == digest(callback.token)
+        assert callback.callback_url.endswith(callback.callback_token)
+        assert callback.callback_token_sha256 == digest(callback.callback_token)
         assert callback.status_change_callback_url == mine
 
     def test_callback_urls_both_set_by_user_raise_no_callback_error(self):
@@ -211,12 +207,12 @@ class TestCallbackUrl:
 
 
 class TestWaitXCom:
-    ARGUMENTS: dict[str, Any] = {"first_poll_at": 1795647413.0294871, TOKEN_KEY: "0" * 64, "deadline": 1.0}
+    WAIT = Wait("7", 1.0, "0" * 64, first_poll_at=1795647413.0294871)
 
     def test_wait_xcom_of_callback_names_its_wait_and_token_digest(self):
-        wait = resumed_wait(self.ARGUMENTS)
+        wait = resumed_wait(self.WAIT)
         assert (wait["woken_by"], wait[TOKEN_KEY]) == ("callback", "0" * 64)
-        assert is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
+        assert is_resumed_wait(wait, self.WAIT.first_poll_at)
 
     @pytest.mark.parametrize(
         "wait",
@@ -242,7 +238,7 @@ class TestWaitXCom:
         ],
     )
     def test_wait_xcom_of_another_wait_or_without_callback_does_not_match(self, wait):
-        assert not is_resumed_wait(wait, self.ARGUMENTS["first_poll_at"])
+        assert not is_resumed_wait(wait, self.WAIT.first_poll_at)
 
     def test_wait_xcom_matches_its_wait_after_database_rounds_the_time(self):
         assert is_resumed_wait({"woken_by": "callback", "first_poll_at": 1795647413.02949}, 1795647413.0294871)

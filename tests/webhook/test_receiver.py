@@ -20,15 +20,17 @@ from airflow.utils.state import TaskInstanceState
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.waiting import HINTS, End, WaitEvent, WokenBy
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import overload, receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
-    UNKNOWN_ANSWER,
+    UNKNOWN_RESPONSE,
     WAIT_XCOM,
     CallbackOutcome,
     TaskInstanceKey,
-    digest,
     is_resumed_wait,
     new_token,
 )
@@ -73,9 +75,8 @@ class TestCallbackForWaitingTask:
 
     async def test_resume_event_of_callback_takes_nothing_from_its_body(self, client, deferred):
         await call(client, deferred.path, {"id": "13", "status": "failed", "deadline": 1.0})
-        assert WaitEvent.read(deferred.resumed_with) == WaitEvent(
-            "7", End.ENDED, deferred.deadline, WokenBy.CALLBACK, digest(deferred.token)
-        )
+        event = WaitEvent(deferred.wait, End.ENDED, WokenBy.CALLBACK)
+        assert from_json(WaitEvent, deferred.resumed_with) == event
 
     async def test_callback_marks_its_wait_as_ended_in_wait_xcom(self, client, deferred):
         await call(client, deferred.path)
@@ -101,7 +102,7 @@ class TestCallbackForWaitingTask:
             deferred.defer()
         assert await call(client, deferred.path) == (200, "resumed")
         assert deferred.state == "scheduled"
-        assert WaitEvent.read(deferred.resumed_with).browseract_task_id == "7"
+        assert from_json(WaitEvent, deferred.resumed_with).wait.browseract_task_id == "7"
 
     @pytest.mark.parametrize(
         "body",
@@ -162,10 +163,10 @@ class TestCallbackForWaitingTask:
         body = {"id": "7", "status": status}
         assert await call(client, deferred.path, {"code": 0, "data": body} if wrapped else body) == (
             200,
-            "run goes on",
+            "run active",
         )
         assert deferred.state == "deferred"
-        assert counted == ["browseract.callback.run_goes_on"]
+        assert counted == ["browseract.callback.run_active"]
 
     async def test_callback_within_grace_after_deferral_is_answered_202_too_early(self, client, deferred, counted):
         deferred.defer(ago=timings.CORE_RACE_GRACE - 2)
@@ -174,9 +175,9 @@ class TestCallbackForWaitingTask:
         assert counted == ["browseract.callback.too_early"]
 
     async def test_callback_is_ignored_when_limit_of_callbacks_in_vain_is_reached(self, client, deferred, counted):
-        deferred.defer(hints_in_vain=HINTS - 1)
+        deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN - 1)
         assert await call(client, deferred.path) == (200, "resumed")
-        deferred.defer(hints_in_vain=HINTS)
+        deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN)
         assert await call(client, deferred.path) == (200, "ignored")
         assert deferred.state == "deferred"
 
@@ -310,7 +311,7 @@ class TestForgedCallback:
         reference = await client.post(forged.wrong_token, json=ENDED)
         assert (answer.status_code, answer.content, dict(answer.headers)) == (
             404,
-            UNKNOWN_ANSWER,
+            UNKNOWN_RESPONSE,
             dict(reference.headers),
         )
         assert deferred.state == "deferred"
@@ -404,7 +405,7 @@ class TestCallbackBody:
     async def test_callback_body_of_exactly_one_mebibyte_is_read(self, client, deferred):
         body = json.dumps({"status": "running"}).encode().ljust(1024 * 1024)
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
-        assert (answer.status_code, answer.json()) == (200, {"outcome": "run goes on"})
+        assert (answer.status_code, answer.json()) == (200, {"outcome": "run active"})
 
     async def test_callback_body_that_times_out_is_answered_408_and_resumes_task_instance(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
@@ -550,7 +551,7 @@ class TestServerLogs:
 
 class TestFlood:
     async def test_flood_of_forged_callbacks_does_not_delay_a_genuine_callback(self, deferred, monkeypatch):
-        monkeypatch.setattr(receiver, "WAITING", 64)
+        monkeypatch.setattr(receiver, "MAX_WAITING_REQUESTS", 64)
         looks = []
         look = resume.look
 
@@ -574,7 +575,7 @@ class TestFlood:
                 group.start_soon(forge)
             await anyio.sleep(0.02)
             assert await call(client, path) == (200, "resumed")
-        assert looks.index(digest(deferred.token)) < 3 * receiver.THREADS
+        assert looks.index(digest(deferred.token)) < 3 * receiver.LOOKUP_THREADS
         assert set(answers) == {404, 503}
 
 
@@ -597,7 +598,7 @@ def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutc
 
     try:
         found = resume.look(waiting, token_sha256)
-        return resume.resume(found) if isinstance(found, resume.Wait) else found
+        return resume.resume(found) if isinstance(found, resume.Deferral) else found
     except OperationalError:
         return None
 

@@ -40,7 +40,7 @@ def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
 
 
 def listens(port: int) -> bool:
-    """Say whether something listens on a port."""
+    """LogLine whether something listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -199,7 +199,7 @@ class TestForwardingFunction:
             event(base + deferred.path, body=going),
             event(base + deferred.path, body=encoded, isBase64Encoded=True),
         ):
-            assert function(sent, None)["body"] == '{"outcome":"run goes on"}'
+            assert function(sent, None)["body"] == '{"outcome":"run active"}'
         assert deferred.state == "deferred"
 
     def test_connection_test_succeeds_through_forwarding_function(self, function, base, connection_through):

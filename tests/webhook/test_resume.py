@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook import resume
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey
 from tests.e2e.postgres import postgres
@@ -18,7 +19,7 @@ from tests.e2e.postgres import postgres
 COLUMNS = "id uuid PRIMARY KEY, trigger_id integer, state varchar, updated_at timestamptz"
 """The part of Airflow's table of task instances by which a callback claims one."""
 
-ROW = resume.Wait(TaskInstanceKey("shop", "manual__1", "run", -1), uuid.uuid4(), 7, {})
+ROW = resume.Deferral(TaskInstanceKey("shop", "manual__1", "run", -1), uuid.uuid4(), 7, Wait("7", 1.0))
 
 
 def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(monkeypatch):

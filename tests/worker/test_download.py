@@ -281,7 +281,7 @@ class TestFileResponse:
         return f"http://api.example:{world.port}/{path}"
 
     def test_slow_file_response_is_aborted_at_the_time_limit(self, world, monkeypatch):
-        monkeypatch.setattr(download, "FILE_TIME", 0.3)
+        monkeypatch.setattr(download, "FILE_TIMEOUT", 0.3)
         began = time.monotonic()
         with pytest.raises(FileError, match=r"took longer than 0\.3 seconds") as caught:
             fetch(world, self.url(world, "drip"))
@@ -297,7 +297,7 @@ class TestFileResponse:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert size == 50 * MIB
-        assert largest <= download.CHUNK
+        assert largest <= download.CHUNK_SIZE
         # The server of this process has its part in it, too.
         assert peak < 64 * MIB
 

@@ -30,7 +30,7 @@ from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.runs.inputs import InputError
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.worker import download as downloading
 from airflow_provider_browseract.worker import store as storing
@@ -296,7 +296,7 @@ class TestRepeatedSave:
         assert (store.folder / "a").read_bytes() == CONTENT
 
     def test_interrupted_save_leaves_no_partial_file(self, store, host, monkeypatch):
-        monkeypatch.setattr(downloading, "CHUNK", 1000)
+        monkeypatch.setattr(downloading, "CHUNK_SIZE", 1000)
         threads: list[threading.Thread] = []
         not_begun: list[Any] = []
 

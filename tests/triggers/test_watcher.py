@@ -15,8 +15,8 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.inputs import InputError
-from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ class Watch:
 
     @property
     def tasks(self) -> list[dict]:
-        """What was told, of all events."""
+        """What was reported, of all events."""
         return [task for payload in self.payloads for task in payload["tasks"]]
 
     @property
@@ -129,9 +129,9 @@ def test_watcher_reports_each_ended_task_once(emulator):
             second = await asyncio.to_thread(end, emulator, FAILING)
             await until(lambda: len(watch.tasks) == 2)
             await watch.looks(3)
-            told = {task["task_id"]: task for task in watch.tasks}
-            assert (told[first]["status"], told[second]["status"]) == ("finished", "failed")
-            assert told[second]["failure"]["code"] == 1011
+            reported = {task["task_id"]: task for task in watch.tasks}
+            assert (reported[first]["status"], reported[second]["status"]) == ("finished", "failed")
+            assert reported[second]["failure"]["code"] == 1011
             assert len(watch.tasks) == 2
             assert json.loads(json.dumps(watch.payloads)) == watch.payloads
 
@@ -233,7 +233,7 @@ class TestWatcherRestart:
 
     @pytest.mark.parametrize(
         ("kept", "why"),
-        [({"floor": 1e12, "told": {}}, "it is from the future"), ("nonsense", "it cannot be understood")],
+        [({"floor": 9e10, "reported": {}}, "it is from the future"), ("nonsense", "Input should be an object")],
         ids=["from the future", "unreadable"],
     )
     def test_watcher_with_invalid_cursor_starts_anew_and_logs_it(self, emulator, kept, why, capfd):
@@ -249,7 +249,7 @@ class TestWatcherRestart:
                 await until(lambda: task_id in str(state.values))
 
         run(story())
-        assert f"What was told before cannot be used: {why}" in "".join(capfd.readouterr())
+        assert f"Ignoring the watcher state, which cannot be used: {why}" in "".join(capfd.readouterr())
 
     def test_restarted_watcher_retries_reading_its_state(self, emulator):
         async def story():
@@ -289,7 +289,7 @@ def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(emulator, c
             await until(lambda: len(watch.tasks) == 2)
 
     run(story())
-    assert "What was told could not be kept; after a restart it may be told again: the API" in "".join(
+    assert "The watcher state could not be kept. After a restart, runs may be reported again: the API" in "".join(
         capfd.readouterr()
     )
 
@@ -329,19 +329,19 @@ def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
     async def story():
         manager = streams.SharedStreamManager(log=streams.log)
         watchers = [TaskFinishedTrigger(poll_interval=0.5) for _ in range(50)]
-        told: list[list[str]] = [[] for _ in watchers]
+        reported: list[list[str]] = [[] for _ in watchers]
 
         async def watch(number: int) -> None:
             trigger = watchers[number]
             stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
             async for event in trigger.filter_shared_stream(stream):
-                told[number] += [task["task_id"] for task in event.payload["tasks"]]
+                reported[number] += [task["task_id"] for task in event.payload["tasks"]]
 
         running = [asyncio.ensure_future(watch(number)) for number in range(50)]
         await until(lambda: questions(emulator) == 2)
         task_id = await asyncio.to_thread(end, emulator)
-        await until(lambda: all(told))
-        assert told == [[task_id]] * 50
+        await until(lambda: all(reported))
+        assert reported == [[task_id]] * 50
         moments = [request.at for request in emulator.requests if request.endpoint == "list-tasks"]
         apart = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
         assert min(apart) > 0.4
@@ -363,7 +363,7 @@ def test_watchers_share_polls_only_with_same_connection_and_interval():
 def test_watcher_trigger_recreated_from_its_arguments_serializes_identically():
     original = TaskFinishedTrigger(workflow_id="7", status=["failed", "finished"], poll_interval=30)
     path, arguments = original.serialize()
-    assert path == "airflow_provider_browseract.triggers.browseract.TaskFinishedTrigger"
+    assert path == "airflow_provider_browseract.triggers.watcher.TaskFinishedTrigger"
     assert TaskFinishedTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
 
 

@@ -2,21 +2,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
-from airflow_provider_browseract.hooks import following
+from airflow_provider_browseract.hooks import shielding, xcoms
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.waiting import Answer, End, WaitEvent, WokenBy
-from airflow_provider_browseract.triggers import browseract as triggers
-from airflow_provider_browseract.triggers.browseract import TaskTrigger
-from tests.e2e.local_airflow import wait_for
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WaitPolicy, WokenBy
+from airflow_provider_browseract.triggers import polling
+from airflow_provider_browseract.triggers import run as triggers
+from airflow_provider_browseract.triggers.run import TaskTrigger
+
+log: Any = logging.getLogger(__name__)
 
 tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
 
@@ -29,13 +37,13 @@ def emulator(browseract_emulator, connect, monkeypatch):
     return browseract_emulator.emulator
 
 
-def trigger(task_id: str, **arguments) -> TaskTrigger:
+WAITS, ASKS = WaitPolicy(), WaitPolicy(on_paused=OnPaused.ASK)
+
+
+def trigger(task_id: str, *, policy: WaitPolicy = WAITS, cancel_on_kill: bool = True, **fields) -> TaskTrigger:
     now = time.time()
-    return TaskTrigger(
-        browseract_task_id=task_id,
-        browseract_conn_id="browseract_default",
-        **{"poll_interval": 0.05, "first_poll_at": now, "deadline": now + 30, **arguments},
-    )
+    wait = Wait(task_id, policy=policy, **{"interval": 0.05, "first_poll_at": now, "deadline": now + 30, **fields})
+    return TaskTrigger(browseract_conn_id="browseract_default", wait=wait, cancel_on_kill=cancel_on_kill)
 
 
 def wait(trigger: TaskTrigger) -> WaitEvent:
@@ -44,7 +52,7 @@ def wait(trigger: TaskTrigger) -> WaitEvent:
 
     [payload] = asyncio.run(events())
     assert json.loads(json.dumps(payload)) == payload
-    return WaitEvent.read(payload)
+    return from_json(WaitEvent, payload)
 
 
 def start() -> str:
@@ -70,13 +78,13 @@ def start_short(emulator) -> str:
 def test_task_trigger_fires_one_event_when_run_has_ended(emulator):
     task_id = start()
     event = wait(trigger(task_id))
-    assert (event.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
+    assert (event.wait.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
 
 
 def test_task_trigger_recreated_from_its_arguments_serializes_identically(emulator):
     original = trigger("7", first_poll_at=5.5, deadline=9.5)
     path, arguments = original.serialize()
-    assert path == "airflow_provider_browseract.triggers.browseract.TaskTrigger"
+    assert path == "airflow_provider_browseract.triggers.run.TaskTrigger"
     assert TaskTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
 
 
@@ -111,33 +119,24 @@ def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
 
 
 def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
-    monkeypatch.setattr(triggers, "LARGEST_RESPONSE", 10_000)
+    monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
-    made = trigger(start())
-    assert wait(made).end is End.ENDED
-    assert made._seen is None
+    event, seen = asyncio.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+    assert (event.end, seen) == (End.ENDED, None)
 
 
 def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):
     async def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(triggers, "follow_async", broken)
+    monkeypatch.setattr(polling, "run_steps_async", broken)
     event = wait(trigger(start()))
     assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
     assert "Waiting for BrowserAct task" in "".join(capfd.readouterr())
 
 
 def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
-    event = wait(
-        TaskTrigger(
-            browseract_task_id="7",
-            browseract_conn_id="nowhere",
-            poll_interval=1.0,
-            first_poll_at=time.time(),
-            deadline=time.time() + 5,
-        )
-    )
+    event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=Wait("7", time.time() + 5, interval=1.0)))
     assert event.end is End.GIVEN_UP
     assert event.reason is not None
     assert "nowhere" in event.reason
@@ -172,8 +171,13 @@ class TestRequiredAction:
         [question] = people.questions
         task_id = start_paused(emulator)
         now = time.time()
-        return lambda **arguments: trigger(
-            task_id, tell_pauses_from=now, pause_told=True, question=question, **arguments
+        return lambda default="stop", **fields: trigger(
+            task_id,
+            policy=replace(ASKS, answer_default=Answer(default)),
+            pauses_from=now,
+            pause_known=True,
+            required_action=question,
+            **fields,
         )
 
     @pytest.mark.parametrize("option", ["Resume", "Stop"])
@@ -193,7 +197,7 @@ class TestRequiredAction:
     @pytest.mark.parametrize("default", ["resume", "stop"])
     def test_unanswered_required_action_gets_default_answer_and_is_closed(self, people, asked, default):
         by = time.time() + 0.3
-        event = wait(asked(answer_by=by, answer_default=default))
+        event = wait(asked(answer_by=by, default=default))
         assert time.time() >= by
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, default, None)
         assert people.question["chosen"] == [default.capitalize()]
@@ -201,14 +205,14 @@ class TestRequiredAction:
     def test_required_action_is_closed_when_run_is_resumed_in_browseract(self, emulator, people, asked):
         BrowserActHook().resume_task(emulator.tasks[0].id)
         emulator.set_workflow(HUMAN.id, duration=60.0)
-        assert wait(asked()).end in (End.WENT_ON, End.ENDED)
+        assert wait(asked()).end in (End.NO_LONGER_PAUSED, End.ENDED)
         assert (people.question["chosen"], people.question["by"]) == (["Resume"], None)
 
     def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(self, people, asked, capfd):
         people.away = RuntimeError("the API server is away")
         event = wait(asked(answer_by=time.time(), deadline=time.time() + 0.3))
         assert event.end is End.DEADLINE
-        assert "could not be looked for: the API server is away" in "".join(capfd.readouterr())
+        assert "Could not look for the answer of a person: the API server is away" in "".join(capfd.readouterr())
 
     def test_run_end_is_reported_although_required_action_cannot_be_closed(self, emulator, people, asked, capfd):
         BrowserActHook().stop_task(emulator.tasks[0].id)
@@ -247,7 +251,7 @@ class TestRequiredAction:
             waited_for = asyncio.ensure_future(anext(asked().run()))
             await asyncio.sleep(0.5)
             people.answer("Stop")
-            return WaitEvent.read((await waited_for).payload)
+            return from_json(WaitEvent, (await waited_for).payload)
 
         event = asyncio.run(asyncio.wait_for(story(), 60))
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
@@ -262,18 +266,18 @@ class TestRequiredAction:
         self, emulator, people, asked
     ):
         people.answer("Resume", by=None)
-        assert wait(asked()).end is End.WENT_ON
-        arguments = {"answer_by": time.time() + 60, "answer_default": "resume"}
-        assert wait(asked(**arguments)).end is End.WENT_ON
-        arguments = {"answer_by": time.time() - 60, "answer_default": "resume"}
+        assert wait(asked()).end is End.NO_LONGER_PAUSED
+        arguments = {"answer_by": time.time() + 60, "default": "resume"}
+        assert wait(asked(**arguments)).end is End.NO_LONGER_PAUSED
+        arguments = {"answer_by": time.time() - 60, "default": "resume"}
         event = wait(asked(**arguments))
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.RESUME, None)
-        assert wait(asked(answer_by=time.time() - 60, answer_default="stop")).end is End.WENT_ON
+        assert wait(asked(answer_by=time.time() - 60, default="stop")).end is End.NO_LONGER_PAUSED
 
     @pytest.mark.parametrize(("try_number", "closed"), [(1, False), (2, True)], ids=["first try", "retry"])
     def test_required_action_left_open_by_earlier_try_is_closed_on_retry(self, emulator, people, try_number, closed):
         people._ask("019ab3d5-0000-7000-8000-000000000001")
-        made = trigger(start_short(emulator), on_paused="ask")
+        made = trigger(start_short(emulator), policy=ASKS)
         [question] = people.questions
         made.task_instance = SimpleNamespace(id=question, try_number=try_number, task_id="run")  # type: ignore[assignment]
         assert wait(made).end is End.ENDED
@@ -287,13 +291,20 @@ class TestRequiredAction:
     def test_required_action_answered_before_the_run_ended_keeps_its_answer(self, emulator, people, asked, monkeypatch):
         people.answer("Resume")
         BrowserActHook().stop_task(emulator.tasks[0].id)
-        made, get = asked(), people._get
+        made, get, ended = asked(), people._get, threading.Event()
+
+        async def poll(*arguments):
+            try:
+                return await polling.poll_until_end(*arguments)
+            finally:
+                ended.set()
 
         def get_late(**what):
             # The run is seen to have ended while the answer is still being read.
-            wait_for("The end of the run", lambda: made._seen, timeout=60)
+            assert ended.wait(60)
             return get(**what)
 
+        monkeypatch.setattr(triggers, "poll_until_end", poll)
         monkeypatch.setattr("airflow.sdk.execution_time.hitl.get_hitl_detail_content_detail", get_late)
         assert wait(made).end is End.ENDED
         assert (people.question["chosen"], people.question["by"]) == (["Resume"], {"id": "1", "name": "ada"})
@@ -301,7 +312,7 @@ class TestRequiredAction:
     def test_required_action_answered_in_an_earlier_try_keeps_its_answer(self, emulator, people):
         people._ask("019ab3d5-0000-7000-8000-000000000001")
         people.answer("Resume")
-        made = trigger(start_short(emulator), on_paused="ask")
+        made = trigger(start_short(emulator), policy=ASKS)
         [question] = people.questions
         made.task_instance = SimpleNamespace(id=question, try_number=2, task_id="run")  # type: ignore[assignment]
         assert wait(made).end is End.ENDED
@@ -332,7 +343,7 @@ class TestRequiredAction:
             with pytest.raises(asyncio.CancelledError):
                 await pending
             # A question to Airflow that is under way comes to its end, as it should.
-            assert asyncio.all_tasks() - following._UNDER_WAY == {asyncio.current_task()}
+            assert asyncio.all_tasks() - shielding._UNDER_WAY == {asyncio.current_task()}
 
         asyncio.run(die())
 
@@ -357,8 +368,8 @@ def airflow(monkeypatch) -> SimpleNamespace:
         assert {"dag_id": dag_id, "task_id": task_ids[0], "run_id": run_ids[0], "map_index": map_index} == names
         return int(known.state in states)
 
-    monkeypatch.setattr(triggers, "XCom", SimpleNamespace(aget_one=aget_one))
-    monkeypatch.setattr(triggers, "RuntimeTaskInstance", SimpleNamespace(get_ti_count=get_ti_count))
+    monkeypatch.setattr(xcoms, "xcom", lambda: SimpleNamespace(aget_one=aget_one))
+    monkeypatch.setattr(RuntimeTaskInstance, "get_ti_count", staticmethod(get_ti_count))
     known.names = names
     return known
 
@@ -369,7 +380,7 @@ def waiting(emulator, airflow):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     made = trigger(start(), callback_token_sha256="0" * 64)
     made._task_instance = SimpleNamespace(**airflow.names, id="019ab3d5-0000-7000-8000-000000000001")
-    airflow.xcoms["task_id"] = made.browseract_task_id
+    airflow.xcoms["task_id"] = made.wait.browseract_task_id
     return made
 
 
@@ -390,22 +401,25 @@ class TestKill:
         waiting.cancel_on_kill = False
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
-        assert f"{waiting.browseract_task_id} goes on, as it was asked for." in "".join(capfd.readouterr())
+        assert (
+            f"{waiting.wait.browseract_task_id} keeps running and using credits because cancel_on_kill=False."
+            in "".join(capfd.readouterr())
+        )
 
     @pytest.mark.parametrize("code", [10121, 10112], ids=["ended", "unknown"])
     def test_kill_whose_stop_is_refused_since_the_run_has_ended_logs_it(self, emulator, waiting, capfd, code):
         emulator.fault("stop-task", RequestFault.refused(code), times=None)
         asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {waiting.browseract_task_id} is not stopped: it had already ended." in said
+        assert f"BrowserAct task {waiting.wait.browseract_task_id} is not stopped: it had already ended." in said
 
     def test_kill_after_run_ended_sends_no_stop_and_logs_it(self, emulator, waiting, capfd):
-        waiting.browseract_task_id = start_short(emulator)
+        waiting.wait = replace(waiting.wait, browseract_task_id=start_short(emulator))
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[1].status == "finished"
         assert not [request for request in emulator.requests if request.endpoint == "stop-task"]
         said = "".join(capfd.readouterr())
-        assert f"{waiting.browseract_task_id} is not stopped: it had already ended as finished." in said
+        assert f"{waiting.wait.browseract_task_id} is not stopped: it had already ended as finished." in said
 
     def test_kill_stops_the_run_although_its_status_cannot_be_read(self, emulator, waiting, monkeypatch):
         monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)
@@ -419,7 +433,7 @@ class TestKill:
         emulator.fault("stop-task", RequestFault.status(500), times=None)
         asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {waiting.browseract_task_id} could not be stopped (BrowserAct failed" in said
+        assert f"BrowserAct task {waiting.wait.browseract_task_id} could not be stopped (BrowserAct failed" in said
         assert f"until you stop it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
 
     def test_kill_whose_stop_hangs_returns_in_time_and_logs_it(self, emulator, waiting, monkeypatch, capfd):
@@ -436,7 +450,7 @@ class TestKill:
         async def never(**_):
             await asyncio.sleep(3600)
 
-        monkeypatch.setattr(triggers, "XCom", SimpleNamespace(aget_one=never))
+        monkeypatch.setattr(xcoms, "xcom", lambda: SimpleNamespace(aget_one=never))
         monkeypatch.setattr(timings, "ON_KILL_LIMIT", 0.2)
         began = time.monotonic()
         asyncio.run(waiting.on_kill())
@@ -464,13 +478,13 @@ class TestKillOfResumedTask:
 
     def test_kill_does_not_stop_run_when_callback_ended_this_wait(self, emulator, waiting, airflow, capfd):
         airflow.state = "scheduled"
-        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at}
+        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.wait.first_poll_at}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         assert "a callback has resumed the Airflow task" in "".join(capfd.readouterr())
 
     def test_kill_stops_run_when_callback_ended_an_earlier_wait(self, emulator, waiting, airflow):
-        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.first_poll_at - 60}
+        airflow.xcoms["wait"] = {"woken_by": "callback", "first_poll_at": waiting.wait.first_poll_at - 60}
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
@@ -480,8 +494,8 @@ class TestKillOfResumedTask:
     ):
         airflow.state = "scheduled"
         people._ask(waiting.task_instance.id)
-        waiting.on_paused, waiting.deferred_at = "ask", time.time()
-        waiting.question = waiting.task_instance.id if own else None
+        action = waiting.task_instance.id if own else None
+        waiting.wait = replace(waiting.wait, policy=ASKS, began_at=time.time(), required_action=action)
         people.answer("Resume")
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
@@ -494,8 +508,8 @@ class TestKillOfResumedTask:
         people._ask(waiting.task_instance.id)
         if what == "answered before":
             people.answer("Resume")
-        waiting.on_paused, waiting.deferred_at = "ask", time.time()
-        waiting.question = waiting.task_instance.id
+        action = waiting.task_instance.id
+        waiting.wait = replace(waiting.wait, policy=ASKS, began_at=time.time(), required_action=action)
         people.away = KeyError("no such question") if what == "cleared" else None
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
@@ -512,5 +526,5 @@ class TestKillOfResumedTask:
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "running"
         said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may go on" in said
+        assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may keep running" in said
         assert "the API server is away" in said

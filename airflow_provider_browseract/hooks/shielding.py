@@ -1,0 +1,44 @@
+"""Awaiting something that must come to its end although whoever awaits it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+
+T = TypeVar("T")
+
+_UNDER_WAY: set[asyncio.Future[Any]] = set()
+"""What may outlast those who wait for it; the loop alone would not keep it alive."""
+
+
+def outlasting(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start something that comes to its end whatever becomes of those who wait for it."""
+    task = asyncio.ensure_future(coroutine)
+    _UNDER_WAY.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a request to Airflow without passing on a cancellation.
+
+    Before Airflow 3.3, a triggerer mistakes the response to a cancelled request for the response to the next one, and
+    breaks down.
+    """
+    return await asyncio.shield(outlasting(coroutine))
+
+
+async def ask_airflow(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that sends a request to Airflow in a thread, and let nothing cancel it."""
+    asking: Coroutine[Any, Any, T] = sync_to_async(function)(*args)
+    return await uninterrupted(asking)
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    _UNDER_WAY.discard(done)
+    if not done.cancelled():
+        # Otherwise asyncio would complain about an error that nobody awaits any more.
+        done.exception()

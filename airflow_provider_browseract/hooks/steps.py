@@ -1,0 +1,124 @@
+"""The two loops that carry out the steps of :mod:`airflow_provider_browseract.runs`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import BrowserActClient
+
+T = TypeVar("T")
+
+CHECK_INTERVAL = 0.5
+"""Seconds after which a sleep in a worker checks whether it is to end; a signal handler does not interrupt it."""
+
+
+class AsyncSender(Protocol):
+    """The one method of an asynchronous client that the loop uses."""
+
+    async def send(self, call: Call[T]) -> T:
+        """Send a call."""
+        ...
+
+
+class Log(Protocol):
+    """The methods of a logger that this package uses, which Airflow's loggers have too."""
+
+    def log(self, level: int, msg: str, /, *args: Any) -> Any:
+        """Write a line with a level."""
+
+    def info(self, msg: str, /, *args: Any) -> Any:
+        """Write a line."""
+
+    def warning(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Write a warning."""
+
+    def error(self, msg: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Write an error."""
+
+
+def _unknown_step(step: Any) -> Any:
+    raise TypeError(f"unknown step {step!r}")
+
+
+def _nothing_to_check() -> None:
+    pass
+
+
+def run_steps(
+    steps: Generator[Any, Any, T],
+    client: BrowserActClient,
+    log: Log,
+    do: Callable[[Any], Any] = _unknown_step,
+    check: Callable[[], None] = _nothing_to_check,
+) -> T:
+    """Carry out steps in this thread.
+
+    :param steps: the steps.
+    :param client: sends the calls.
+    :param log: the task's log.
+    :param do: carries out every step that is neither a call nor a sleep nor a log line, and returns the result.
+    :param check: called before each step and every :data:`CHECK_INTERVAL` seconds of a sleep; its exception ends the
+        steps.
+    :returns: what the steps came to.
+    """
+    try:
+        step = next(steps)
+        while True:
+            check()
+            result: Any = None
+            if isinstance(step, Sleep):
+                sleep(step.seconds, check)
+            elif isinstance(step, LogLine):
+                log.log(step.level, "%s", step.text)
+            elif isinstance(step, Call):
+                try:
+                    result = client.send(step)
+                except BrowserActError as error:
+                    step = steps.throw(error)
+                    continue
+            else:
+                result = do(step)
+            step = steps.send(result)
+    except StopIteration as stop:
+        over: T = stop.value
+        return over
+
+
+def sleep(seconds: float, check: Callable[[], None]) -> None:
+    """Sleep in this thread, and check every :data:`CHECK_INTERVAL` seconds; an exception ends the sleep."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, CHECK_INTERVAL))
+        check()
+
+
+async def run_steps_async(steps: Generator[Any, Any, T], client: AsyncSender, log: Log) -> T:
+    """Carry out steps in the event loop; as :func:`run_steps`."""
+    try:
+        step = next(steps)
+        while True:
+            result: Any = None
+            if isinstance(step, Sleep):
+                await asyncio.sleep(step.seconds)
+            elif isinstance(step, LogLine):
+                log.log(step.level, "%s", step.text)
+            elif isinstance(step, Call):
+                try:
+                    result = await client.send(step)
+                except BrowserActError as error:
+                    step = steps.throw(error)
+                    continue
+            else:
+                result = _unknown_step(step)
+            step = steps.send(result)
+    except StopIteration as stop:
+        over: T = stop.value
+        return over

@@ -1,0 +1,76 @@
+"""Addresses: which ones BrowserAct can call, and which hosts are private."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_browseract.runs.arguments import InputError
+
+URL_LENGTH = 2048
+"""The longest callback address that the API takes, in characters."""
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that stand for the IPv4 address in their last four bytes."""
+
+NEAR_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")))
+"""IPv6 addresses that stand for an IPv4 address which a gateway nearby chooses, or that are deprecated."""
+
+
+def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | None:
+    """Check a callback address as the API would.
+
+    :param argument: name of the operator's argument, for the message.
+    :param url: the address; ``None`` or an empty string for none.
+    :param api_base_url: a private address is allowed where the API itself has one.
+    :returns: the address, or None.
+    :raises InputError: it is not http(s), longer than 2,048 characters, not ASCII, or private.
+    """
+    if url is None or url == "":
+        return None
+    # The address is not repeated in the messages: it can hold a token.
+    if not isinstance(url, str):
+        raise InputError(f"{argument} is of type {type(url).__name__}. Give an address that begins with https://.")
+    if len(url) > URL_LENGTH:
+        raise InputError(f"{argument} has {len(url)} characters. BrowserAct takes at most {URL_LENGTH}.")
+    if odd := next((char for char in url if not "!" <= char <= "~"), None):
+        raise InputError(
+            f"{argument} contains the character {odd!a}, which is not allowed in a URL. Write it percent-encoded "
+            f"({quote(odd, errors='replace')}) or, in the host name, in the ASCII form of the name (xn--...)."
+        )
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError(f"{argument} is not an http or https address. Give one like https://example.com/path.")
+    if is_private(host) and not is_private(urlsplit(api_base_url).hostname or ""):
+        raise InputError(
+            f"{argument} names the host {host}, which BrowserAct cannot reach. Give an address that is public."
+        )
+    return url
+
+
+def is_private(host: str) -> bool:
+    """Say whether a host is only reachable from near, judged by its name or IP address without asking DNS.
+
+    :param host: host name or IP address.
+    """
+    name = host.rstrip(".").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            # Resolvers take 127.1 and 0x7f000001 for addresses, too.
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except (OSError, ValueError):
+            return "." not in name or name.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        elif any(address in network for network in NEAR_IPV6):
+            return True
+    return not address.is_global or address.is_multicast

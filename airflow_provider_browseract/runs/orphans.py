@@ -1,0 +1,323 @@
+"""Orphans: finding the run that a start has made if the response to the start was lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, TypeAlias
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
+from airflow_provider_browseract.api.models import (
+    InputParameter,
+    Page,
+    Task,
+    TaskStatus,
+    Template,
+    Word,
+    Workflow,
+    read_page,
+)
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.ledger import Entry
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+
+CUT_LENGTH = 64
+"""Characters from which on a value that begins as the one that was sent may be that one, cut short."""
+
+
+class OnOrphan(Word):
+    """What to do where it stays unknown which run, if any, an earlier start has made."""
+
+    FAIL = "fail"
+    """Fail, and name the runs that may be the one."""
+
+    ADOPT = "adopt"
+    """Take the newest of them."""
+
+    START = "start"
+    """Start a new run, unless exactly one surely is the one; those that may be the one go on."""
+
+
+class OrphanError(Exception):
+    """Several runs, or runs that cannot be told apart, may be the one that an earlier start has made."""
+
+
+@dataclass(frozen=True)
+class AskClaimed:
+    """Return the BrowserAct tasks that other task instances are known to wait for."""
+
+
+Step: TypeAlias = "Sleep | LogLine | AskClaimed | calls.Call[Any]"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A run that a start may have made, as far as it is known.
+
+    :param entry: what was written down before the start.
+    :param request: what that start was for; None if that is not known any more.
+    :param created_until: the run was created before this moment, in seconds since the epoch.
+    :param listed_from: before this moment the run may be missing in the list of tasks, so that a list without it, or
+        with another run that looks like it, proves nothing.
+    """
+
+    entry: Entry
+    request: RunRequest | None
+    created_until: float
+    listed_from: float
+
+    @property
+    def since(self) -> datetime:
+        """The run was created at this moment or later."""
+        return _moment(self.entry.written_at - timings.CLOCK_SKEW)
+
+    @property
+    def until(self) -> datetime:
+        """The run was created at this moment or earlier."""
+        return _moment(self.created_until)
+
+
+def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
+    """Find the run that a start has made although its response was lost.
+
+    :param orphan: the run.
+    :param on_orphan: what to do if it stays unknown which run it is.
+    :param clock: returns the moment, in seconds since the epoch.
+    :returns: the run, or None if there is certainly none.
+    :raises RunStartUnknownError: the list of tasks cannot be read.
+    :raises OrphanError: several runs may be the one.
+    """
+    listed = yield from _list_until_settled(orphan, on_orphan, clock)
+    if listed is None:
+        return None
+    found, skipped = listed
+    found = yield from _dated([task for task in found if _match(task, orphan) is not False])
+    matches = {task.id: _match(task, orphan) for task in found}
+    if orphan.request is not None and None in matches.values():
+        details = yield from _read_details(orphan)
+        matches = {task.id: _match(task, orphan, details) for task in found}
+    # Last, because others may have learned of their runs meanwhile.
+    taken: Collection[str] = yield AskClaimed()
+    possible = [task for task in found if task.id not in taken and matches[task.id] is not False]
+    if not possible and skipped and on_orphan is not OnOrphan.START:
+        raise RunStartUnknownError(
+            "It is not known whether BrowserAct started a run: the list of its tasks has one that cannot be read "
+            f"({skipped[0]})"
+        )
+    if not possible:
+        return None
+    if len(possible) == 1 and matches[possible[0].id]:
+        return possible[0]
+    return (yield from _choose(possible, orphan, on_orphan))
+
+
+def _list_until_settled(
+    orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]
+) -> Generator[Step, Any, tuple[list[Task], list[str]] | None]:
+    """Return the tasks that may be the run and the items that cannot be read; None if a failed list does not matter."""
+    workflow_id = None if orphan.entry.source.is_template else orphan.entry.source.id
+    while True:
+        try:
+            listed = yield from _list_tasks(
+                workflow_id=workflow_id, created_at_from=orphan.since, created_at_to=orphan.until
+            )
+        except BrowserActError as error:
+            if on_orphan is OnOrphan.START:
+                yield LogLine(f"Looking for a run failed: {error.brief}", logging.WARNING)
+                return None
+            raise RunStartUnknownError(
+                f"It is not known whether BrowserAct started a run, and looking for it failed: {error.message}",
+                http_status=error.http_status,
+                code=error.code,
+                msg=error.msg,
+                trace_id=error.trace_id,
+            ) from error
+        if clock() >= orphan.listed_from:
+            return listed
+        yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - clock()))
+
+
+def _choose(possible: Sequence[Task], orphan: Orphan, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
+    """Do what ``on_orphan`` says with the runs of which it is not known which one is ours."""
+    ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
+    if on_orphan is OnOrphan.START:
+        yield LogLine(
+            f"Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start "
+            f"and keep running: {ids}.",
+            logging.WARNING,
+        )
+        return None
+    # A run for something else would only be stopped, and it may be someone else's.
+    if on_orphan is OnOrphan.ADOPT and orphan.request is not None:
+        newest = max(possible, key=lambda task: task.created_at or orphan.since)
+        yield LogLine(
+            f"Of the BrowserAct tasks {ids}, the newest is adopted because of on_orphan='adopt'.", logging.WARNING
+        )
+        return newest
+    raise OrphanError(
+        f"An earlier start of {orphan.entry.source} may have made one of these BrowserAct tasks: {ids}. Stop those "
+        "that nobody waits for in the BrowserAct dashboard, and clear the Airflow task. Or set on_orphan: 'adopt' "
+        "takes the newest, 'start' starts a new run."
+    )
+
+
+def _list_tasks(**filters: Any) -> Generator[Step, Any, tuple[list[Task], list[str]]]:
+    """Return the tasks of all pages of a list, and which items could not be read.
+
+    :param filters: the arguments of :func:`~airflow_provider_browseract.api.calls.list_tasks`.
+    """
+    pages = calls.Pages(replace(calls.list_tasks(**filters), read=read_page(Task.read_summary)))
+    found: list[Task] = []
+    while pages.call is not None:
+        page: Page[Task] = yield pages.call
+        found += pages.take(page)
+    return found, pages.skipped
+
+
+def _dated(tasks: Sequence[Task]) -> Generator[Step, Any, list[Task]]:
+    """Read those tasks alone whose time the list does not have; an older run may look like the one that is wanted."""
+    found = []
+    for task in tasks:
+        if task.created_at is None:
+            try:
+                task = yield calls.get_task(task.id)
+            except BrowserActError as error:
+                yield LogLine(f"BrowserAct task {task.id} cannot be read: {error.brief}", logging.WARNING)
+        found.append(task)
+    return found
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What is known of a workflow or template beside its id.
+
+    :param declared: its inputs.
+    :param task_ids: of a template, the tasks that are listed under its name and belong to no workflow of the account.
+    """
+
+    declared: tuple[InputParameter, ...] = ()
+    task_ids: frozenset[str] = frozenset()
+
+
+def _read_details(orphan: Orphan) -> Generator[Step, Any, _Details]:
+    """Read what helps to recognise a run of a workflow or template; return nothing if that cannot be read."""
+    source = orphan.entry.source
+    read = calls.get_official_workflow_template if source.is_template else calls.get_workflow
+    try:
+        described: Workflow | Template = yield read(source.id)
+        named: list[Task] = []
+        own: set[str] = set()
+        if source.is_template and described.name:
+            # The run of a template belongs to a workflow of which only the name is known. A workflow of the account may
+            # have the same name.
+            named, _ = yield from _list_tasks(
+                workflow_name=described.name, created_at_from=orphan.since, created_at_to=orphan.until
+            )
+            own = yield from _own_workflows()
+    except BrowserActError as error:
+        yield LogLine(f"The details of {source} cannot be read: {error.brief}", logging.WARNING)
+        return _Details()
+    ids = frozenset(task.id for task in named if task.workflow_id is not None and task.workflow_id not in own)
+    return _Details(described.input_parameters, ids)
+
+
+def _own_workflows() -> Generator[Step, Any, set[str]]:
+    """Return the ids of the account's workflows."""
+    pages = calls.Pages(calls.list_workflows())
+    found: set[str] = set()
+    while pages.call is not None:
+        page: Page[Workflow] = yield pages.call
+        found |= {workflow.id for workflow in pages.take(page)}
+    return found
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _match(task: Task, orphan: Orphan, details: _Details = _Details()) -> bool | None:
+    """Return whether a task is the run that was started; None if it may be."""
+    entry, request = orphan.entry, orphan.request
+    # A run that came to nothing is of no use to anyone, and need not be told from others.
+    if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
+        return False
+    if not entry.source.is_template and task.workflow_id not in (None, entry.source.id):
+        return False
+    created = task.created_at
+    if created is not None and not orphan.since <= created <= orphan.until:
+        return False
+    if request is None:
+        return None
+    inputs = inputs_match(task.input_parameters or "", request.inputs, details.declared)
+    if inputs is False or (request.profile_id and task.profile_id not in (None, request.profile_id)):
+        return False
+    # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
+    sure = created is not None and created.timestamp() >= entry.written_at - timings.CLOCK_RESOLUTION
+    # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
+    known = task.workflow_id == entry.source.id or task.id in details.task_ids
+    sure = sure and (not entry.source.is_template or known)
+    return inputs if sure and (not request.profile_id or task.profile_id is not None) else None
+
+
+def inputs_match(
+    text: str, inputs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter] = ()
+) -> bool | None:
+    """Return whether a task was started with some inputs.
+
+    :param text: the inputs as the API shows them, ``key=value; key=value``, in any order.
+    :param inputs: the inputs as they were sent, as name/value pairs.
+    :param declared: the inputs that the workflow or template declares. Those that are enabled by default may be there
+        with whatever value although they were not sent: which value is the default, the API does not say.
+    :returns: True if it has all of them and none that was not sent and has no default, False if it has one with another
+        value, None if it cannot be known.
+    """
+    listed = _without_spaces(text)
+    pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
+    sent = [pair["name"] for pair in inputs]
+    names = {name: f"{_without_spaces(name)}=" for name in (*sent, *(one.name for one in declared))}
+    added = [names[one.name] for one in declared if one.default_enabled is True and one.name not in sent]
+    if any(True for _ in _consumed(listed, pieces, added, tuple(names.values()))):
+        return True
+    # What was hidden or cut short cannot be told from another value.
+    if any(sign in listed and not any(sign in piece for piece in pieces) for sign in ("*", "...", "\u2026")):
+        return None
+    bounded = f";{listed};"
+    for pair, piece in zip(inputs, pieces, strict=True):
+        name = f"{_without_spaces(pair['name'])}="
+        _, named, rest = bounded.partition(f";{name}")
+        value = rest.partition(";")[0]
+        cut = len(value) >= CUT_LENGTH and piece.startswith(name + value)
+        if named and not cut and f";{piece};" not in bounded:
+            return False
+    return None
+
+
+def _without_spaces(text: str) -> str:
+    """Leave out what may get lost on the way."""
+    return "".join(text.split())
+
+
+def _consumed(text: str, pieces: list[str], added: list[str], names: Sequence[str]) -> Iterator[None]:
+    """Yield for each way in which a text is made of all the pieces; values may contain what separates them.
+
+    :param added: how pieces begin that may be there as well, with any value.
+    :param names: how the pieces of all known inputs begin. Such a value ends before the next of them.
+    """
+    if not pieces and not text:
+        yield
+    for index, piece in enumerate(pieces):
+        if piece in pieces[:index] or not text.startswith(piece):
+            continue
+        rest = text[len(piece) :]
+        others = pieces[:index] + pieces[index + 1 :]
+        if not rest or rest.startswith(";"):
+            yield from _consumed(rest[1:], others, added, names)
+    for name in added:
+        if text.startswith(name):
+            ends = (text.find(f";{other}") for other in names)
+            end = min((at for at in ends if at >= 0), default=len(text))
+            yield from _consumed(text[end + 1 :], pieces, [other for other in added if other != name], names)

@@ -1,0 +1,311 @@
+"""What is to be run, as one value: checked, sent, recognised by a later try, and logged."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
+from airflow_provider_browseract.runs.addresses import check_callback_url
+from airflow_provider_browseract.runs.arguments import InputError, read_id
+from airflow_provider_browseract.runs.stored import Text
+
+
+class SourceKind(Word):
+    """What can be run."""
+
+    WORKFLOW = "workflow"
+    """A workflow of the account."""
+
+    TEMPLATE = "template"
+    """An official template of BrowserAct."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is run.
+
+    :param kind: a workflow or a template.
+    :param id: its id.
+    """
+
+    kind: SourceKind
+    id: Text
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is an official template."""
+        return self.kind is SourceKind.TEMPLATE
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as it is asked for.
+
+    Inputs, addresses and token are left out of the ``repr``, because they can be confidential.
+
+    :param source: what is run.
+    :param inputs: the inputs, as name/value pairs.
+    :param save_browser_data: keep cookies and logins of the run (workflows only).
+    :param profile_id: browser profile to start with (workflows only).
+    :param region: code of the proxy region (templates only).
+    :param callback_url: address that is called once, when the run ends.
+    :param status_change_callback_url: address that is called at each change of status, the end included.
+    :param callback_token: the token in whichever of the two addresses is ours, if one is.
+    """
+
+    source: Source
+    inputs: Sequence[Mapping[str, str]] = field(default=(), repr=False)
+    save_browser_data: bool = False
+    profile_id: str | None = None
+    region: str | None = None
+    callback_url: str | None = field(default=None, repr=False)
+    status_change_callback_url: str | None = field(default=None, repr=False)
+    callback_token: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def call(self) -> calls.Call[CreatedTask]:
+        """The call that starts the run (``run-task`` or ``run-task-by-template``)."""
+        addresses = {
+            "callback_url": self.callback_url,
+            "status_change_callback_url": self.status_change_callback_url,
+        }
+        if self.source.is_template:
+            return calls.run_task_by_template(
+                self.source.id, region=self.region, input_parameters=self.inputs, **addresses
+            )
+        return calls.run_task(
+            self.source.id,
+            input_parameters=self.inputs,
+            save_browser_data=self.save_browser_data,
+            profile_id=self.profile_id,
+            **addresses,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tell runs apart without keeping what is in them: the SHA-256 of everything but the callback addresses.
+
+        Neither the order of the inputs nor that of the keys in one of them counts, since both may change between tries.
+        """
+        inputs = {pair["name"]: _with_sorted_keys(pair["value"]) for pair in self.inputs}
+        parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def callback_token_sha256(self) -> str | None:
+        """What may be stored of the token; None if the run is started without a callback of ours."""
+        return None if self.callback_token is None else digest(self.callback_token)
+
+    def with_callback(self, address: str, token: str) -> RunRequest:
+        """Return the same request with our address in the place that the user's own address leaves free.
+
+        :param address: our address.
+        :param token: the token in it.
+        """
+        place = "status_change_callback_url" if self.callback_url else "callback_url"
+        return replace(self, **{place: address}, callback_token=token)  # type: ignore[arg-type]
+
+    def shown(self, is_secret: Callable[[str], bool]) -> dict[str, Any]:
+        """Return the body of the start as a log may show it.
+
+        :param is_secret: returns whether the value of that name must be hidden.
+        :returns: the body without addresses and without values with secret names, at any depth.
+        """
+        body = self.call.body or {}
+        inputs = [
+            {"name": pair["name"], "value": "***" if is_secret(pair["name"]) else _shown_text(pair["value"], is_secret)}
+            for pair in self.inputs
+        ]
+        hidden = {name: "***" for name in body if name.endswith("callback_url")}
+        return {**body, **hidden, "input_parameters": inputs}
+
+
+def digest(token: str) -> str:
+    """Return what may be stored of a token: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _with_sorted_keys(text: str) -> str:
+    """Return the text of an input with the keys of JSON objects in it in order; any other text as it is."""
+    try:
+        value = json.loads(text) if text[:1] in ("{", "[") else None
+        return text if value is None else json.dumps(value, sort_keys=True)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _shown_text(text: str, is_secret: Callable[[str], bool]) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    shown = _without_secrets(value, is_secret)
+    return json.dumps(shown, ensure_ascii=False) if isinstance(value, dict | list) else text
+
+
+def _without_secrets(value: Any, is_secret: Callable[[str], bool]) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: "***" if is_secret(name) else _without_secrets(member, is_secret) for name, member in value.items()
+        }
+    return [_without_secrets(member, is_secret) for member in value] if isinstance(value, list) else value
+
+
+def read_run(
+    workflow_id: Any,
+    input_parameters: Any,
+    *,
+    save_browser_data: bool,
+    profile_id: Any,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> RunRequest:
+    """Check everything that a workflow is run with.
+
+    :param workflow_id: the workflow to run.
+    :param input_parameters: see :func:`read_input_parameters`.
+    :param save_browser_data: keep cookies and logins of the run.
+    :param profile_id: browser profile of an earlier run, or nothing.
+    :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
+    :param status_change_callback_url: likewise.
+    :param api_base_url: address of the API.
+    :raises InputError: something of it is not usable.
+    """
+    return RunRequest(
+        Source(SourceKind.WORKFLOW, read_id("workflow_id", workflow_id)),
+        read_input_parameters(input_parameters),
+        save_browser_data=save_browser_data,
+        profile_id=read_id("profile_id", profile_id) if profile_id else None,
+        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
+        status_change_callback_url=check_callback_url(
+            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
+        ),
+    )
+
+
+def read_template_run(
+    workflow_template_id: Any,
+    input_parameters: Any,
+    *,
+    region: Any,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> RunRequest:
+    """Check everything that a template is run with.
+
+    :param workflow_template_id: the template to run.
+    :param region: code of the proxy region; None for the API's default.
+    :raises InputError: something of it is not usable; for the other arguments see :func:`read_run`.
+    """
+    return RunRequest(
+        Source(SourceKind.TEMPLATE, read_id("workflow_template_id", workflow_template_id)),
+        read_input_parameters(input_parameters),
+        region=None if region is None else read_id("region", region),
+        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
+        status_change_callback_url=check_callback_url(
+            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
+        ),
+    )
+
+
+def read_input_parameters(value: Any) -> list[dict[str, str]]:
+    """Turn ``input_parameters`` into the pairs that the API takes.
+
+    :param value: a mapping of names to values, or a sequence of ``{"name": ..., "value": ...}``. Values that are
+        strings stay as they are, any other JSON value becomes JSON text; ``None`` stands for no inputs.
+    :returns: pairs of strings, in the order given.
+    :raises InputError: it is something else, a name is empty or given twice, or a value is not JSON.
+    """
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        named = list(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        named = [_read_pair(position, pair) for position, pair in enumerate(value)]
+    else:
+        raise InputError(
+            f"input_parameters is of type {type(value).__name__}. Give a dict of names and values, or a list of "
+            '{"name": ..., "value": ...}; for a template that renders one, set render_template_as_native_obj=True.'
+        )
+    pairs: dict[str, str] = {}
+    for name, given in named:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"input_parameters has the name {name!r}. Names are strings that are not empty.")
+        if name in pairs:
+            raise InputError(f"input_parameters names {name!r} twice. Keep one of the two.")
+        if given is None:
+            raise InputError(f"input_parameters[{name!r}] is None. Give a value, or leave the name out.")
+        pairs[name] = given if isinstance(given, str) else _json_text(name, given)
+    return [{"name": name, "value": text} for name, text in pairs.items()]
+
+
+def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
+    if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
+        keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
+        raise InputError(
+            f"input_parameters[{position}] is not a pair but {keys}. Each element needs exactly the keys name "
+            "and value."
+        )
+    return pair["name"], pair["value"]
+
+
+def _json_text(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"input_parameters[{name!r}] cannot be written as JSON ({error}). Give a string or a JSON value, "
+            "such as a time as .isoformat()."
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Open the lazy sequences that Airflow hands out for the results of mapped tasks."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter], what: str) -> None:
+    """Compare the names of inputs with those that are declared.
+
+    :param pairs: the inputs, as name/value pairs.
+    :param declared: what is declared.
+    :param what: what is run, for the message.
+    :raises InputError: a name is not declared, or one that has to be given is not.
+    """
+    known = [one.name for one in declared]
+    given = [pair["name"] for pair in pairs]
+    wrong = [
+        *(f"has the name {name!r}{_meant(name, known)}" for name in given if name not in known),
+        *(
+            f"lacks {one.name!r}, which has to be given"
+            for one in declared
+            if one.default_enabled is False and one.name not in given
+        ),
+    ]
+    if wrong:
+        needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
+        raise InputError(f"input_parameters {'; it '.join(wrong)}. What {what} takes: {needed}.")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    folded = {one.casefold(): one for one in known}
+    if same := folded.get(name.strip().casefold()):
+        return f", which is written {same!r}"
+    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""

@@ -1,0 +1,196 @@
+"""What follows when a wait has ended: decided here once, for operator and sensor, and returned as a value."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.report import describe
+from airflow_provider_browseract.runs.steps import LogLine
+from airflow_provider_browseract.runs.stored import EXACT
+from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd, WokenBy, is_hopeless
+
+
+@dataclass(frozen=True)
+class WaitEvent:
+    """What resumes a deferred task instance, whether the trigger or the callback route sends it.
+
+    :param wait: the wait that ended, with what the log has shown by then.
+    :param end: how it ended; a callback only hints that the run has ended.
+    :param woken_by: what ended it.
+    :param reason: why the status could not be learned, if that is so.
+    :param answer: what was decided about a paused run, if that ended the wait.
+    :param answered_by: name of the person who decided it; None if nobody did in time.
+    """
+
+    __pydantic_config__ = EXACT
+
+    wait: Wait
+    end: End
+    woken_by: WokenBy = WokenBy.POLL
+    reason: str | None = None
+    answer: Answer | None = None
+    answered_by: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.end is End.ANSWERED) != (self.answer is not None):
+            raise ValueError("an event has an answer if that ended the wait, and only then")
+
+
+@dataclass(frozen=True)
+class Conclude:
+    """The run has ended: take its result.
+
+    :param task: the run.
+    """
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class WaitAgain:
+    """The run is still running, or may be: wait again.
+
+    :param wait: the next wait.
+    """
+
+    wait: Wait
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run has paused: do what is wanted in that case, then wait again.
+
+    :param wait: the next wait.
+    :param task: the run.
+    """
+
+    wait: Wait
+    task: Task
+
+
+@dataclass(frozen=True)
+class Answered:
+    """It was decided what becomes of the paused run: do that.
+
+    :param wait: the next wait, if the run is resumed.
+    :param answer: what was decided.
+    :param by: name of the person who decided; None if nobody did in time.
+    """
+
+    wait: Wait
+    answer: Answer
+    by: str | None
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """There is nothing more to wait for, and no result.
+
+    :param wait: the wait that ended.
+    :param end: how it ended.
+    :param reason: why the status could not be learned, if that is known.
+    :param error: why the run cannot be read now, if that is so.
+    """
+
+    wait: Wait
+    end: End
+    reason: str | None = None
+    error: BrowserActError | None = None
+
+
+Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
+
+
+def concluded(over: WaitEnd) -> Decision:
+    """Decide what follows a wait in a worker, which has read the run itself.
+
+    :param over: what the wait came to.
+    """
+    if over.task is not None and over.end is End.ENDED:
+        return Conclude(over.task)
+    if over.task is not None and over.end is End.PAUSED:
+        return Paused(over.wait, over.task)
+    return GiveUp(over.wait, over.end, over.error.brief if over.error else None)
+
+
+def resumed(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:
+    """Decide what follows a wait in the triggerer. Only the reason why it ended is taken from the event.
+
+    :param event: what resumed the task instance.
+    :param seen: the run as the API shows it now, or why it does not.
+    :param now: the moment, in seconds since the epoch.
+    :returns: the decision, and what the log should say about it.
+    """
+    wait, lines = event.wait, []
+    if isinstance(seen, Task):
+        if seen.status.ended:
+            useless = event.answer and f"The run has ended, so the answer {event.answer.option} has no effect."
+            return Conclude(seen), [LogLine(useless)] if useless else []
+        news, wait = wait.news(seen)
+        lines = [LogLine(line) for line in news]
+    if event.end is End.NO_LONGER_PAUSED:
+        wait = wait.unasked()
+    if event.end is End.ENDED and event.woken_by is WokenBy.POLL:
+        wait = replace(wait, callback_missed=True)
+    if event.answer is not None:
+        decision, said = _after_answer(wait, event.answer, event.answered_by)
+    elif isinstance(seen, BrowserActError):
+        decision, said = _after_unreadable(wait, event, seen, now)
+    else:
+        decision, said = _after_poll(wait, event, seen, now)
+    return decision, [*lines, *said]
+
+
+def _after_answer(wait: Wait, answer: Answer, by: str | None) -> tuple[Decision, list[LogLine]]:
+    if wait.required_action is not None:
+        return Answered(wait, answer, by), []
+    # Airflow shows a Required Action that is still open in later tries too.
+    said = f"The answer {answer.option} was to an earlier Required Action. Waiting again."
+    return WaitAgain(wait), [LogLine(said, logging.WARNING)]
+
+
+def _after_unreadable(
+    wait: Wait, event: WaitEvent, error: BrowserActError, now: float
+) -> tuple[Decision, list[LogLine]]:
+    limit = {
+        End.PAUSED: wait.deadline,
+        End.NOT_STARTED: wait.deadline,
+        End.ENDED: wait.deadline + timings.TIMEOUT_BACKSTOP,
+        End.NO_LONGER_PAUSED: wait.deadline + timings.TIMEOUT_BACKSTOP,
+    }
+    if is_hopeless(error) or now >= limit.get(event.end, 0.0):
+        return GiveUp(wait, event.end, error.brief, error), []
+    said = f"BrowserAct task {wait.browseract_task_id} cannot be read yet: {error.brief}"
+    return WaitAgain(wait), [LogLine(said, logging.WARNING)]
+
+
+def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[Decision, list[LogLine]]:
+    """Decide what follows if the run can be read and has not ended."""
+    end, status = event.end, seen.status
+    if end is End.PAUSED and status is TaskStatus.PAUSED:
+        return Paused(wait, seen), []
+    if end is End.GIVEN_UP and now >= wait.deadline:
+        end = End.DEADLINE
+    not_started = end is End.NOT_STARTED and status is TaskStatus.CREATED
+    if end is End.DEADLINE or not_started or (end is End.GIVEN_UP and status is TaskStatus.UNKNOWN):
+        return GiveUp(wait, end, event.reason), []
+    if end is End.NO_LONGER_PAUSED:
+        return WaitAgain(wait), [LogLine(f"BrowserAct task {seen.id} is no longer paused, so no answer is needed.")]
+    if end is End.NOT_STARTED:
+        return WaitAgain(wait), []
+    if end is End.GIVEN_UP and wait.required_action is not None:
+        said = f"The answer of a person cannot be used: {event.reason}"
+        wait = wait.unasked()
+    elif end is End.GIVEN_UP:
+        why = event.reason or "its status stayed unknown"
+        said = f"The triggerer could not poll BrowserAct task {seen.id} ({why}), but this worker can. Waiting again."
+    else:
+        said = f"{describe(seen)} is {status}, although the {event.woken_by} reported that it is {end}. Waiting again."
+        if event.woken_by is WokenBy.CALLBACK:
+            wait = replace(wait, callbacks_in_vain=wait.callbacks_in_vain + 1)
+    return WaitAgain(wait), [LogLine(said, logging.WARNING)]

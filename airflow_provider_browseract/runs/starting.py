@@ -1,0 +1,262 @@
+"""Starting a run, or reattaching to the run of an earlier try.
+
+Nothing is started while it is not known what became of an earlier start: that run is looked up first.
+
+:func:`begin` does no I/O: it yields the next step and is sent the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import (
+    NOTHING_TO_STOP,
+    BrowserActError,
+    ConcurrencyLimitError,
+    RateLimitError,
+    TaskNotFoundError,
+)
+from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.ledger import Entry, LedgerError
+from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, Orphan, find_orphan
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+
+MAX_STARTS = 3
+"""How many times one try starts a run if each time the response was lost and certainly no run was started."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a task instance wants of the start of its run.
+
+    :param request: the run.
+    :param timeout: seconds that it may take.
+    :param patience: seconds that sending the start can take at most.
+    :param on_orphan: what to do if it stays unknown which run a start has made.
+    :param max_tries: up to which try Airflow retries by itself. Only a person who clears the task changes that.
+    :param deferred: whether the task instance waits deferred. If it is cleared then, no worker learns of it, and the
+        triggerer may learn of it too late to stop the run.
+    """
+
+    request: RunRequest
+    timeout: float
+    patience: float
+    on_orphan: OnOrphan = OnOrphan.FAIL
+    max_tries: int = 0
+    deferred: bool = False
+
+    def entry(self, now: float, earlier: tuple[str, ...]) -> Entry:
+        """Return what is written down before the start.
+
+        :param now: the moment, in seconds since the epoch.
+        :param earlier: BrowserAct tasks of earlier runs.
+        """
+        return Entry(
+            self.request.source,
+            self.request.fingerprint,
+            written_at=now,
+            deadline=now + self.timeout,
+            callback_token_sha256=self.request.callback_token_sha256,
+            earlier=earlier,
+            max_tries=self.max_tries if self.deferred else None,
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write down an entry in place of the one before.
+
+    :param entry: the entry; None if there is nothing to know.
+    :param over: its run is not running.
+    """
+
+    entry: Entry | None
+    over: bool = False
+
+    @property
+    def starts(self) -> bool:
+        """Whether a start follows it."""
+        return not self.over and self.entry is not None and self.entry.task_id is None
+
+
+@dataclass(frozen=True)
+class BeforeStart:
+    """Check the store and the names of the inputs before a run is written down and started. This can take minutes."""
+
+
+@dataclass(frozen=True)
+class StartedRun:
+    """There is a run to wait for.
+
+    :param entry: what is written down of it; its ``task_id`` is known.
+    :param task: the run as the API showed it; None if it was started just now.
+    """
+
+    entry: Entry
+    task: Task | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The BrowserAct task."""
+        if self.entry.task_id is None:
+            raise ValueError("the entry names no task")
+        return self.entry.task_id
+
+
+@dataclass(frozen=True)
+class PlanFull:
+    """Nothing was started, because BrowserAct accepts no further run now.
+
+    :param error: what it said.
+    """
+
+    error: ConcurrencyLimitError | RateLimitError
+
+
+Step: TypeAlias = "Sleep | LogLine | BeforeStart | Write | AskClaimed | calls.Call[Any]"
+
+
+def begin(start: Start, entry: Entry | None, clock: Callable[[], float]) -> Generator[Step, Any, StartedRun | PlanFull]:
+    """Reattach to the run that an earlier try has started, or start one.
+
+    :param start: the run that is wanted.
+    :param entry: what an earlier try has written down, if anything.
+    :param clock: returns the moment, in seconds since the epoch.
+    :returns: the run, or that there is no slot for one now.
+    :raises LedgerError: the entry contradicts what the API says of its run.
+    :raises OrphanError: it cannot be decided which run an earlier start has made.
+    :raises RunStartUnknownError: it cannot be learned whether a start has made a run; the entry stays, so that a later
+        try looks it up.
+    :raises BrowserActError: the start was refused, or the earlier run can be neither read nor stopped.
+    """
+    earlier: tuple[str, ...] = ()
+    if entry is not None:
+        found = yield from _reattach(start, entry, clock)
+        if isinstance(found, StartedRun):
+            return found
+        earlier = found
+    return (yield from _start(start, entry, earlier, clock))
+
+
+def _reattach(
+    start: Start, entry: Entry, clock: Callable[[], float]
+) -> Generator[Step, Any, StartedRun | tuple[str, ...]]:
+    """Reattach to the run of an entry; or return the runs that there were, none of which is still running."""
+    same = start.request.fingerprint == entry.fingerprint
+    if entry.task_id is None:
+        found = yield from _earlier_orphan(start, entry, same, clock)
+        if found is None:
+            return entry.earlier
+        entry = found
+    task_id: str = entry.task_id or ""
+    try:
+        task: Task = yield calls.get_task(task_id)
+    except TaskNotFoundError as error:
+        if start.on_orphan is OnOrphan.FAIL:
+            raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error.brief}") from error
+        yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
+        return *entry.earlier, task_id
+    source = entry.source
+    if not source.is_template and task.workflow_id not in (None, source.id):
+        raise LedgerError(
+            f"it names BrowserAct task {task_id} as one of {source}, and BrowserAct says that it is of workflow "
+            f"{task.workflow_id}"
+        )
+    if not same:
+        yield from _give_way(task, "an earlier try had another workflow, other inputs or another profile")
+    elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
+        yield LogLine(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
+    elif not task.status.ended and entry.max_tries not in (None, start.max_tries):
+        yield from _give_way(task, "the Airflow task was cleared while it waited")
+    else:
+        # Someone may have changed the timeout.
+        deadline = entry.written_at + start.timeout
+        if entry.deadline != deadline:
+            entry = replace(entry, deadline=deadline)
+            yield Write(entry)
+        return StartedRun(entry, task)
+    return *entry.earlier, task_id
+
+
+def _earlier_orphan(
+    start: Start, entry: Entry, same: bool, clock: Callable[[], float]
+) -> Generator[Step, Any, Entry | None]:
+    """Find the run that an earlier try was about to start, and write it down; return None if there is none."""
+    yield LogLine("An earlier try was about to start a run and did not write down the result. Looking for the run.")
+    found = yield from find_orphan(
+        Orphan(
+            entry,
+            start.request if same else None,
+            created_until=entry.written_at + start.patience + timings.CLOCK_SKEW,
+            listed_from=entry.written_at + start.patience + timings.LISTING_DELAY,
+        ),
+        start.on_orphan,
+        clock,
+    )
+    if found is None:
+        yield LogLine("No matching run was found.")
+        return None
+    entry = replace(entry, task_id=found.id, profile_id=found.profile_id or entry.profile_id)
+    yield Write(entry)
+    return entry
+
+
+def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
+    """Stop a run that is not wanted any more, if it is still running."""
+    if task.status.ended:
+        yield LogLine(f"BrowserAct task {task.id} has ended as {task.status}, but {why}. Starting a new run.")
+        return
+    with contextlib.suppress(*NOTHING_TO_STOP):
+        yield calls.stop_task(task.id)
+    yield LogLine(f"BrowserAct task {task.id} was stopped, because {why}. Starting a new run.", logging.WARNING)
+
+
+def _start(
+    start: Start, before: Entry | None, earlier: tuple[str, ...], clock: Callable[[], float]
+) -> Generator[Step, Any, StartedRun | PlanFull]:
+    """Start a run. If certainly none was started, what was written down before is valid again."""
+    yield BeforeStart()
+    for number in range(1, MAX_STARTS + 1):
+        # Right before the start: a later try looks for runs from this moment on, for as long as a start can take.
+        entry = start.entry(clock(), earlier)
+        yield Write(entry)
+        try:
+            created: CreatedTask = yield start.request.call
+        except BrowserActError as error:
+            if error.started_nothing:
+                yield Write(before, over=True)
+                if isinstance(error, ConcurrencyLimitError | RateLimitError):
+                    return PlanFull(error)
+                raise
+            yield LogLine(
+                f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING
+            )
+            found = yield from _own_orphan(start, entry, clock)
+            if found is None:
+                yield LogLine(f"No run was started (start {number} of {MAX_STARTS}).", logging.WARNING)
+                if number < MAX_STARTS:
+                    continue
+                yield Write(before, over=True)
+                raise
+            created = CreatedTask(found.id, found.profile_id)
+            yield LogLine(f"BrowserAct task {found.id} is the run.")
+        entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
+        yield Write(entry)
+        return StartedRun(entry)
+    raise AssertionError("the last start has returned or raised")
+
+
+def _own_orphan(start: Start, entry: Entry, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
+    """Find the run of a start whose response was lost just now."""
+    now = clock()
+    orphan = Orphan(
+        entry, start.request, created_until=now + timings.CLOCK_SKEW, listed_from=now + timings.LISTING_DELAY
+    )
+    return (yield from find_orphan(orphan, start.on_orphan, clock))

@@ -1,0 +1,112 @@
+"""The Required Action of a paused run, as the triggerer sees it: find the answer, or close what is open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from airflow_provider_browseract.hooks import required_action
+from airflow_provider_browseract.hooks.shielding import ask_airflow
+from airflow_provider_browseract.hooks.steps import Log
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WokenBy
+
+
+async def find_answer(wait: Wait, log: Log) -> WaitEvent:
+    """Wait for the answer of a person, or for the moment from which on nobody has to answer any more.
+
+    :param wait: a wait with a Required Action.
+    :param log: the trigger's log.
+    """
+    action, default = wait.required_action or "", wait.policy.answer_default
+    await asyncio.sleep(max(0.0, wait.first_poll_at - time.time()))
+    while True:
+        over = wait.answer_by is not None and time.time() >= wait.answer_by
+        try:
+            found = await ask_airflow(required_action.find_answer, action)
+            if found is None and over:
+                await ask_airflow(required_action.close, action, default)
+                found = required_action.Found(default, None, time.time())
+        except ValueError as error:
+            return WaitEvent(wait, End.GIVEN_UP, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the next look may succeed
+            log.warning("Could not look for the answer of a person: %s", error)
+        else:
+            if found is not None:
+                return answer_event(wait, found)
+        left = timings.ANSWER_POLL_INTERVAL if wait.answer_by is None or over else wait.answer_by - time.time()
+        await asyncio.sleep(max(0.0, min(timings.ANSWER_POLL_INTERVAL, left)))
+
+
+def answer_event(wait: Wait, found: required_action.Found) -> WaitEvent:
+    """Return the event for an answer; or for the end of the pause, if a trigger closed the Required Action for that.
+
+    :param wait: a wait with a Required Action.
+    :param found: the answer.
+    """
+    if found.by is None:
+        # The moment is from the clock of another machine.
+        in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
+        if not in_time or found.answer is not wait.policy.answer_default:
+            return WaitEvent(wait, End.NO_LONGER_PAUSED)
+    return WaitEvent(wait, End.ANSWERED, WokenBy.PERSON, answer=found.answer, answered_by=found.by)
+
+
+async def close(action: str, answer: Answer, log: Log) -> required_action.Found | None:
+    """Answer a Required Action in place of a person, so that it is not open any more.
+
+    :param action: its id.
+    :param answer: the answer.
+    :param log: the trigger's log.
+    :returns: the answer of a person who was faster.
+    """
+    try:
+        found = await ask_airflow(required_action.find_answer, action)
+        if found is None:
+            try:
+                await ask_airflow(required_action.close, action, answer)
+            except Exception:  # noqa: BLE001 - a person may have been faster
+                found = await ask_airflow(required_action.find_answer, action)
+    except Exception as error:  # noqa: BLE001 - an open Required Action does no harm to the run
+        log.warning("The Required Action could not be closed: %s", error)
+        return None
+    return found if found and found.by is not None else None
+
+
+async def close_earlier(wait: Wait, ti: Any) -> None:
+    """Close the Required Action that an earlier try may have left open: nobody waits for its answer any more.
+
+    :param wait: a wait without one.
+    :param ti: the task instance.
+    """
+    if wait.policy.on_paused is OnPaused.ASK and ti is not None and ti.try_number > 1:
+        with suppress(Exception):
+            if await ask_airflow(required_action.find_answer, str(ti.id)) is None:
+                await ask_airflow(required_action.close, str(ti.id), Answer.STOP)
+
+
+async def was_answered(wait: Wait, ti: Any) -> bool:
+    """Return whether a person has answered a Required Action, this or an earlier one, during a wait."""
+    if wait.policy.on_paused is not OnPaused.ASK:
+        return False
+    # There may be none, and that of a task instance that was cleared is gone.
+    with suppress(Exception):
+        found = await ask_airflow(required_action.find_answer, str(ti.id))
+        return found is not None and found.by is not None and found.at >= wait.began_at
+    return False
+
+
+def closed_as(event: WaitEvent, found: required_action.Found | None) -> WaitEvent:
+    """Return what ended a wait whose Required Action was closed.
+
+    :param event: how the wait ended.
+    :param found: the answer of a person who was faster, if there is one.
+    """
+    if found is None or event.end is End.ENDED:
+        return event
+    answered = answer_event(event.wait, found)
+    return replace(answered, wait=event.wait)

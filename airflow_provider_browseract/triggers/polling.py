@@ -1,0 +1,75 @@
+"""Polling a run in the triggerer until its wait ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.hooks.steps import Log, run_steps_async
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.waiting import End, Wait, wait_for_end
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import AsyncBrowserActClient
+    from airflow_provider_browseract.api.models import Task
+
+T = TypeVar("T")
+
+LARGEST_RESPONSE = 4 * 1024 * 1024
+"""Bytes of a response to a poll that a triggerer reads at most. What is larger is read by the worker that resumes."""
+
+
+class PatientClient:
+    """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
+
+    :param conn_id: id of the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._open = AsyncExitStack()
+        self._client: AsyncBrowserActClient | None = None
+
+    async def send(self, call: Call[T]) -> T:
+        """Send a call.
+
+        :raises BrowserActError: it failed, or the connection cannot be read.
+        """
+        if self._client is None:
+            opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE)
+            try:
+                self._client = await self._open.enter_async_context(opening)
+            except Exception as error:
+                raise unreadable(self._conn_id, error) from error
+        return await self._client.send(call)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._open.aclose()
+
+
+async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent, Task | None]:
+    """Poll a run until its wait ends.
+
+    :param wait: the wait.
+    :param conn_id: id of the Airflow connection.
+    :param log: the trigger's log.
+    :returns: how the wait ended, and the run as it was seen last.
+    """
+    try:
+        async with aclosing(PatientClient(conn_id)) as client:
+            over = await run_steps_async(wait_for_end(wait, time.time, random.random), client, log)
+    except Exception as error:
+        # A trigger that raises skips execute_complete, and nothing would wait for the run any more. An error here
+        # would probably occur again at once, so end the wait no sooner than failed polls would.
+        log.error("Waiting for BrowserAct task %s failed", wait.browseract_task_id, exc_info=True)
+        await asyncio.sleep(max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time())))
+        return WaitEvent(wait, End.GIVEN_UP, reason=f"{type(error).__name__}: {error}"), None
+    return WaitEvent(over.wait, over.end, reason=over.error.brief if over.error else None), over.task

@@ -1,0 +1,148 @@
+"""The trigger that is the whole of a sensor, without any worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.hooks.steps import run_steps_async
+from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, RETURN_KEY, XComs, delete_xcoms, why_unstorable
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.links.showing import count_run, show_run
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.late_output import read_late_output
+from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, pending_line, read_output
+from airflow_provider_browseract.runs.report import end_lines, status_line
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import Wait, WaitPolicy
+from airflow_provider_browseract.triggers.polling import PatientClient, poll_until_end
+
+
+class TaskSensorTrigger(BaseTrigger):
+    """Do all of a :class:`~airflow_provider_browseract.sensors.browseract.TaskSensor` in the triggerer.
+
+    The scheduler starts it in place of the task (``start_from_trigger``; Airflow 3.3 and later, which renders its
+    arguments). It takes the result of a run that has finished. All else is left to the sensor in a worker, which has
+    the right error for it.
+
+    :param browseract_task_id: the BrowserAct task.
+    :param browseract_conn_id: id of the Airflow connection.
+    :param poll_interval: seconds between two polls.
+    :param output_format: what the text of the output is.
+    """
+
+    def __init__(
+        self, *, browseract_task_id: str, browseract_conn_id: str, poll_interval: float, output_format: str
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.browseract_task_id = browseract_task_id
+        self.browseract_conn_id = browseract_conn_id
+        self.poll_interval = poll_interval
+        self.output_format = output_format
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments: plain JSON values, none of them secret."""
+        names = ("browseract_task_id", "browseract_conn_id", "poll_interval", "output_format")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and end the Airflow task with the output of the run, or let the sensor continue in a worker."""
+        # The one moment that stays the same, whichever triggerer this is.
+        timeout_after: datetime = self.timeout_after  # type: ignore[attr-defined]
+        until = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp()
+        # A policy of the deployment may have set this after the sensor was made.
+        has_own_timeout = getattr(self.task, "execution_timeout", None)
+        wait = Wait(
+            self.browseract_task_id,
+            until if has_own_timeout else until - timings.TIMEOUT_BACKSTOP,
+            policy=WaitPolicy(poll_interval=self.poll_interval),
+            interval=self.poll_interval,
+        )
+        cleared = await self._clear()
+        event, seen = await poll_until_end(await self._look(wait), self.browseract_conn_id, self.log)
+        if seen is not None and seen.status is TaskStatus.FINISHED:
+            try:
+                async with aclosing(PatientClient(self.browseract_conn_id)) as client:
+                    task = await run_steps_async(read_late_output(seen, time.time()), client, self.log)
+                if await asyncio.to_thread(self._conclude, task, cleared):
+                    yield TaskSuccessEvent()
+                    return
+            except Exception as error:  # noqa: BLE001 - a worker meets the same error, and reports it in its own way
+                self.log.warning("The result is left to a worker: %s", error)
+        yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
+
+    async def _clear(self) -> bool:
+        """Delete the XComs of an earlier run of the task instance, as Airflow does when a worker starts it.
+
+        Otherwise the result of an earlier BrowserAct task would be passed on if this one has none.
+
+        :returns: whether there are none any more.
+        """
+        links = (BrowserActTaskLink().xcom_key, LiveViewLink().xcom_key)
+        try:
+            await asyncio.to_thread(self._delete, (*RESULT_KEYS, "task", *links))
+        except Exception as error:  # noqa: BLE001 - tried again before there is a result
+            self.log.warning("The XComs of an earlier run of this task could not be deleted yet: %s", error)
+            return False
+        return True
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        ti: Any = self.task_instance
+        # Airflow logs an error for each XCom that is looked for and does not exist.
+        if ti.try_number > 1:
+            delete_xcoms(ti, keys)
+
+    async def _look(self, wait: Wait) -> Wait:
+        """Show the run while it is active, as a worker does, and return the wait from there.
+
+        If the run cannot be read, the polls of the wait report why.
+        """
+        try:
+            async with aclosing(PatientClient(self.browseract_conn_id)) as client:
+                task = await client.send(calls.get_task(self.browseract_task_id))
+            if task.status.ended:
+                return wait
+            self.log.info("%s", status_line(task))
+            _, wait = wait.news(task)
+            await asyncio.to_thread(show_run, XComs(self.task_instance), task, self.log)
+            # This was the first poll.
+            return wait.in_worker(time.time())
+        except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and reports it
+            self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
+            return wait
+
+    def _conclude(self, task: Task, cleared: bool) -> bool:
+        """Push the output, and return whether there is nothing left to do.
+
+        It runs in a thread of its own: asgiref has a single one for all triggers, which would wait for a slow XCom
+        backend.
+        """
+        sensor: Any = self.task
+        if sensor.multiple_outputs or next(sensor.iter_mapped_dependants(), None) is not None:
+            # A policy may have set the one after the sensor was made. For the other, Airflow has to learn how long the
+            # output is, and only a worker tells it.
+            return False
+        if not cleared:
+            self._delete(RESULT_KEYS)
+        read = read_output(task, OutputFormat(self.output_format), why_unstorable)
+        for line in end_lines(task):
+            self.log.info("%s", line)
+        if read.kept_as_text is not None:
+            self.log.warning("%s", as_text_line(read.kept_as_text))
+        if pending := pending_line(task):
+            self.log.warning("%s", pending)
+        xcoms = XComs(self.task_instance)
+        show_run(xcoms, task, self.log)
+        # Not with the event: Airflow would not store that with a custom XCom backend.
+        if read.value is not None and sensor.do_xcom_push:
+            xcoms.xcom_push(RETURN_KEY, read.value)
+        count_run(task)
+        return True

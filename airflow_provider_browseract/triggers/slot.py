@@ -1,0 +1,51 @@
+"""The trigger that waits for a slot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.steps import run_steps_async
+from airflow_provider_browseract.runs.queueing import QueueWait, Slots, wait_for_slot
+from airflow_provider_browseract.runs.stored import from_json, to_json
+
+_SLOTS: dict[str, Slots] = {}
+"""What the task instances that wait for a slot in this triggerer know of the runs, by connection."""
+
+
+class SlotTrigger(BaseTrigger):
+    """Wait until BrowserAct seems to have a free slot. It starts nothing itself, so its end loses nothing.
+
+    :param browseract_conn_id: id of the Airflow connection.
+    :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.queueing.QueueWait` or as it is stored.
+    :raises ValueError: the wait cannot be read.
+    """
+
+    def __init__(self, *, browseract_conn_id: str, wait: QueueWait | dict[str, Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.browseract_conn_id = browseract_conn_id
+        self.wait = wait if isinstance(wait, QueueWait) else from_json(QueueWait, wait)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments: plain JSON values, none of them secret."""
+        arguments = {"browseract_conn_id": self.browseract_conn_id, "wait": to_json(self.wait)}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and report once that the wait is over; only BrowserAct knows whether there is a slot."""
+        slots = _SLOTS.setdefault(self.browseract_conn_id, Slots())
+        try:
+            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
+                await run_steps_async(wait_for_slot(slots, self.wait, time.time, random.random), client, self.log)
+        except Exception:
+            # The start meets the same trouble, and reports it.
+            self.log.exception("Waiting for a slot failed")
+            await asyncio.sleep(self.wait.pause)
+        # dag.test() passes on nothing but the event.
+        yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]

@@ -1,0 +1,161 @@
+"""The trigger that watches for runs that end, whoever started them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.arguments import InputError, read_id, read_seconds
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
+
+log = logging.getLogger(__name__)
+
+
+class TaskFinishedTrigger(BaseEventTrigger):
+    """Reports each BrowserAct task that ends, whoever started it: for an Airflow ``AssetWatcher``.
+
+    The ``payload`` in the ``extra`` of the asset's event has under ``tasks`` a dict for each that has ended since the
+    event before (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.facts`). It reports what ends after
+    the first poll.
+
+    On Airflow 3.3 and later all watchers with the same connection and interval share their polls. What was reported is
+    kept in the state of the asset: after a restart of the triggerer the ends since then are reported, back to 24 hours.
+    An end is reported twice if the triggerer is killed within seconds after the first time, or if the state could not
+    be kept. Before Airflow 3.3 each watcher polls for itself, and what ends while no triggerer runs is not reported.
+
+    :param workflow_id: only tasks of this workflow; of all workflows and templates without it.
+    :param status: only tasks that ended so: ``"finished"``, ``"failed"``, ``"canceled"``, or several of them. Default:
+        all three.
+    :param poll_interval: seconds between two polls, 10 at least.
+    :param browseract_conn_id: id of the Airflow connection.
+    :raises InputError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str | None = None,
+        status: str | Sequence[str] | None = None,
+        poll_interval: float = 60.0,
+        browseract_conn_id: str = BrowserActHook.default_conn_name,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.workflow_id = None if workflow_id is None else read_id("workflow_id", workflow_id)
+        self.status = [each.value for each in _read_ends(status)]
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        if self.poll_interval < timings.SHORTEST_WATCH_INTERVAL:
+            raise InputError(
+                f"poll_interval is {poll_interval!r}. Give {timings.SHORTEST_WATCH_INTERVAL:g} seconds at least."
+            )
+        self.browseract_conn_id = browseract_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments: plain JSON values, none of them secret."""
+        names = ("workflow_id", "status", "poll_interval", "browseract_conn_id")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch alone, as before Airflow 3.3."""
+        async with (
+            aclosing(self.open_shared_stream(self.serialize()[1])) as looks,
+            aclosing(self.filter_shared_stream(looks)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Share the polls with all watchers of the same connection and interval."""
+        return (type(self).__qualname__, self.browseract_conn_id, self.poll_interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[tuple[EndedTask, ...], None]:
+        """Poll which tasks have ended lately, and yield all of them each time.
+
+        An error does not end it, since that would end all watchers that share it: the connection is read anew.
+
+        :param kwargs: the arguments of one of the watchers.
+        """
+        window = Window(time.time())
+        while True:
+            try:
+                async with BrowserActHook(kwargs["browseract_conn_id"]).async_client() as client:
+                    while True:
+                        asked_at = time.time()
+                        listed = [task async for task in client.iter_items(window.call())]
+                        yield window.add(listed, asked_at)
+                        await asyncio.sleep(kwargs["poll_interval"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, someone may mend it
+                log.error("The tasks of BrowserAct could not be listed; trying again: %s", error)
+                await asyncio.sleep(kwargs["poll_interval"])
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[tuple[EndedTask, ...]]
+    ) -> AsyncGenerator[TriggerEvent, None]:
+        """Pick what this watcher has to report and has not reported yet."""
+        statuses = [TaskStatus(status) for status in self.status]
+        cursor = await self._kept_cursor()
+        async for ended in shared_stream:
+            wanted = matching(ended, self.workflow_id, statuses)
+            if cursor is None:
+                cursor = Cursor.beginning(wanted, time.time())
+            elif news := cursor.news(wanted):
+                # In one event: another one at once would start no run of a DAG before a third one comes.
+                yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
+                cursor.mark_reported(news, time.time())
+                # First Airflow has to have the event: rather reported twice than never.
+                await asyncio.sleep(timings.EVENT_STORE_GRACE)
+            else:
+                continue
+            await self._keep(cursor)
+
+    @property
+    def _cursor_key(self) -> str:
+        # Who watches for something else begins anew.
+        return ":".join(["browseract", self.browseract_conn_id, self.workflow_id or "*", *self.status])
+
+    async def _kept_cursor(self) -> Cursor | None:
+        store = getattr(self, "asset_state_store", None)
+        while store is not None:
+            try:
+                kept = await store.aget(self._cursor_key)
+                return None if kept is None else Cursor.read(kept, time.time())
+            except ValueError as error:
+                self.log.warning(
+                    "Ignoring the watcher state, which cannot be used: %s. Reporting only runs that end from now on.",
+                    error,
+                )
+                break
+            except Exception as error:  # noqa: BLE001 - a watcher that ends would begin with the same trouble
+                self.log.warning("The watcher state cannot be read; trying again: %s", error)
+                await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
+        return None
+
+    async def _keep(self, cursor: Cursor) -> None:
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return
+        try:
+            await store.aset(self._cursor_key, to_json(cursor))
+        except Exception as error:  # noqa: BLE001 - likewise
+            self.log.warning(
+                "The watcher state could not be kept. After a restart, runs may be reported again: %s", error
+            )
+
+
+def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:
+    """Check the statuses that a watcher wants to know of."""
+    given = [status] if isinstance(status, str) else list(status) if status is not None else list(END_STATUSES)
+    known = [each.value for each in END_STATUSES]
+    if not given or not all(each in known for each in given):
+        raise InputError(f"status is {status!r}. Give one or several of: {', '.join(known)}.")
+    return [each for each in END_STATUSES if each.value in given]

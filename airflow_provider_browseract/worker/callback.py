@@ -1,0 +1,67 @@
+"""The callback of a run: whether BrowserAct is to call back, and what the callback is recognised by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.steps import Log
+from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.webhook.callback import NoCallbackError, TaskInstanceKey, arrange
+
+
+def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, *, demanded: bool) -> RunRequest:
+    """Return a request with our callback address, or the same one if the task instance is to poll.
+
+    :param request: the run.
+    :param ti: the running Airflow task instance.
+    :param hook: the hook, whose connection has the public address of the API server.
+    :param log: the task's log.
+    :param demanded: whether a missing callback is an error.
+    :raises InputError: it is demanded, and cannot be had.
+    """
+    settings = hook.settings
+    if settings.webhook_base_url is None:
+        if demanded:
+            raise InputError(
+                f"webhook=True needs webhook_base_url in the extra of connection {hook.browseract_conn_id!r}: the "
+                "public address of the Airflow API server."
+            )
+        return request
+    key = TaskInstanceKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+    try:
+        return arrange(
+            settings.webhook_base_url,
+            key,
+            request,
+            conn_id=hook.browseract_conn_id,
+            api_base_url=settings.client.base_url,
+        )
+    except NoCallbackError as error:
+        if demanded:
+            raise InputError(f"{error}. Change that, or leave webhook=True out to let the task poll.") from None
+        log.info("%s. This task polls.", error)
+        return request
+
+
+def announce(request: RunRequest, ti: Any, log: Log) -> bool:
+    """Keep what the callback of a run will be recognised by, before the run is started.
+
+    Not even a callback that overtakes the response to the start is unknown then.
+
+    :param request: the run.
+    :param ti: the running Airflow task instance.
+    :param log: the task's log.
+    :returns: whether the run can be started with its callback.
+    """
+    if request.callback_token is None:
+        return True
+    mask_secret(request.callback_token)
+    if show_wait(ti, request.callback_token_sha256, {"waits_for": "callback"}, log):
+        return True
+    log.warning("Without the XCom 'wait' no callback could resume this task, so it polls.")
+    return False

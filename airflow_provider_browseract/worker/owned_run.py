@@ -1,0 +1,292 @@
+"""The run that this process answers for, from the moment before its start until it has ended or is left to others."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.steps import Log
+from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
+from airflow_provider_browseract.runs.report import not_stopped
+from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.worker.tries import NEXT_TRY, Kill, Tries
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.worker.conclusion import Conclusion
+
+T = TypeVar("T")
+
+Setting: TypeAlias = Literal["cancel_on_kill", "cancel_on_timeout"]
+"""An argument of the operator that decides whether a run is stopped."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was stopped."""
+
+
+@dataclass(frozen=True)
+class HadEnded:
+    """The run had already ended when it was to be stopped."""
+
+
+@dataclass(frozen=True)
+class NotStopped:
+    """The run could not be stopped."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class KeptRunning:
+    """The run is left running because the user wants that."""
+
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class LeftRunning:
+    """The run is left running because somebody else continues to wait for it.
+
+    :param to: who does, as a clause.
+    """
+
+    to: str
+
+
+Fate: TypeAlias = Stopped | HadEnded | NotStopped | KeptRunning | LeftRunning
+"""What becomes of a run that this process does not wait for any more."""
+
+
+def describe_fate(fate: Fate, url: str | None) -> str:
+    """Return a sentence about what becomes of a run, which names the setting responsible.
+
+    :param fate: what becomes of it.
+    :param url: address of the run's page, if it is known.
+    """
+    where = f" ({url})" if url else ""
+    match fate:
+        case Stopped():
+            return "The run was stopped."
+        case HadEnded():
+            return "The run had already ended."
+        case NotStopped(error):
+            return f"The run {not_stopped(error, url)}"
+        case KeptRunning(setting):
+            return f"The run keeps running and using credits because {setting}=False{where}."
+        case LeftRunning(to):
+            return f"The run keeps running, and {to}{where}."
+
+
+class EndedBeforeKillError(RunError):
+    """The infrastructure has ended a try whose run had ended before, so that only its result is left to read."""
+
+
+class OwnedRun:
+    """A run, what is needed to stop it at any moment, and whether this process is being killed.
+
+    Airflow calls ``on_kill`` in a signal handler, so everything that it needs is here before the run is started.
+
+    :param hook: returns the hook that stops the run; called when the arguments of the task are rendered.
+    :param log: the task's log.
+    :param cancel_on_kill: stop the run when the task instance is killed.
+    :param cancel_on_timeout: stop the run when its time is over.
+    """
+
+    def __init__(
+        self, hook: Callable[[], BrowserActHook], log: Log, *, cancel_on_kill: bool, cancel_on_timeout: bool
+    ) -> None:
+        self._hook = hook
+        self.log = log
+        self.source: Source | None = None
+        """What is run."""
+        self.tries: Tries | None = None
+        """The tries of the task instance; None before this one has begun."""
+        self.task_id: str | None = None
+        """The BrowserAct task; None if no run is known for which this process answers."""
+        self.url: str | None = None
+        """Address of the run's page, once it is known."""
+        self.start_under_way = False
+        """A start was written down, and its response is not there yet."""
+        self.killed = False
+        self.kill_error: RunError | None = None
+        self.conclusion: Conclusion | None = None
+        """What was made of the run, once it has ended."""
+        self._wants_stop: dict[Setting, bool] = {
+            "cancel_on_kill": cancel_on_kill,
+            "cancel_on_timeout": cancel_on_timeout,
+        }
+
+    @property
+    def hook(self) -> BrowserActHook:
+        """The hook for the connection of the task instance."""
+        return self._hook()
+
+    def describe(self, fate: Fate) -> str:
+        """Return a sentence about what becomes of the run."""
+        return describe_fate(fate, self.url)
+
+    def stop(self, *, within: float | None = None) -> Fate:
+        """Stop the run. Never raise an exception for it.
+
+        :param within: seconds that it may take; None for the patience of the connection.
+        """
+        try:
+            # Whoever ends this, such as execution_timeout, calls on_kill, which then stops the run.
+            stopped = self.hook.stop_task(self.task_id or "", within=within)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the message must say what becomes of the run
+            self.task_id = None
+            return NotStopped(error)
+        self.task_id = None
+        if within is None and self.tries is not None:
+            with suppress(Exception):
+                LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
+        return Stopped() if stopped else HadEnded()
+
+    def stop_if(self, setting: Setting) -> Fate:
+        """Stop the run if a setting says so."""
+        if self._wants_stop[setting]:
+            return self.stop()
+        self.task_id = None
+        return KeptRunning(setting)
+
+    def leave_to_next_try(self, error: BaseException) -> Fate | None:
+        """Leave the run to the next try, if there is one; return None if the run is still to be stopped.
+
+        :param error: what this try raises.
+        """
+        if self.tries is None or not self.tries.another(error):
+            return None
+        self.task_id = None
+        return LeftRunning(NEXT_TRY)
+
+    def on_kill(self) -> None:
+        """Do what the operator's ``on_kill`` has to do, at most once."""
+        if self.killed:
+            return
+        # Airflow calls this while it handles the exception of the timeout. It then sets no time limit for the stop.
+        overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+        self.kill(
+            Kill("execution_timeout ended the Airflow task", wanted=True) if overdue else None, hurried=not overdue
+        )
+
+    def kill(self, kill: Kill | None = None, *, hurried: bool = True) -> Fate | None:
+        """Stop the run of a try that is being killed, unless another try reattaches to it, and keep the error.
+
+        :param kill: why the try is killed; None to ask Airflow.
+        :param hurried: Airflow ends the process after a few seconds.
+        :returns: what becomes of the run; None if no run is known.
+        """
+        self.killed = True
+        task_id = self.task_id
+        if task_id is None:
+            if self.start_under_way:
+                self.log.warning(
+                    "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may be "
+                    "running and using credits. A later try looks for it. If there is none, look at the newest tasks "
+                    "in the BrowserAct dashboard.",
+                    self.source,
+                )
+            return None
+        began = time.monotonic()
+        if kill is None and self.tries:
+            left = RunLostError(f"BrowserAct task {task_id} keeps running.")
+            kill = self.tries.why_killed(left, within=timings.KILL_LIMIT / 2)
+        kill = kill or Kill("the Airflow task was killed")
+        fate: Fate
+        if kill.continued_by is not None:
+            self.task_id = None
+            fate = LeftRunning(kill.continued_by)
+        elif not self._wants_stop["cancel_on_kill"]:
+            fate = self.stop_if("cancel_on_kill")
+        else:
+            fate = self.stop(within=timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None)
+        self.kill_error = self._error_of_kill(task_id, kill, fate)
+        self.log.warning("%s", self.kill_error)
+        return fate
+
+    def _error_of_kill(self, task_id: str, kill: Kill, fate: Fate) -> RunError:
+        said = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}.\n{self.describe(fate)}"
+        if isinstance(fate, LeftRunning | KeptRunning):
+            return RunLostError(said)
+        if isinstance(fate, HadEnded) and not kill.wanted:
+            return EndedBeforeKillError(f"{said} Its result is read.")
+        return RunCanceledError(said)
+
+    def raise_if_killed(self) -> None:
+        """End what Airflow lets continue after its signal handler.
+
+        :raises RunError: the try was killed.
+        """
+        if self.killed:
+            raise self.kill_error or RunCanceledError("Killed before a run was started.")
+
+    def kill_if_not_running(self) -> None:
+        """Act as killed if Airflow does not want this try any more.
+
+        Airflow would refuse its deferral, and would notify neither this process nor a trigger.
+
+        :raises RunError: the try was killed.
+        """
+        if self.tries is not None and not self.tries.is_running():
+            self.kill()
+        self.raise_if_killed()
+
+    def account_for(self, browseract_task_id: str, see_through: Callable[[], T], read_result: Callable[[], T]) -> T:
+        """Do what is left to do for a started run, and let nothing end that without a word about the run.
+
+        Whatever goes wrong, the run is left to a later try or, if there is none, stopped.
+
+        :param browseract_task_id: the BrowserAct task.
+        :param see_through: waits for the run and returns its result.
+        :param read_result: returns the result of a run that has ended.
+        """
+        try:
+            try:
+                return see_through()
+            except EndedBeforeKillError:
+                return read_result()
+        except (RunError, AirflowFailException):
+            raise
+        except KeyboardInterrupt:
+            # As in dag.test(), where no one calls on_kill.
+            self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again as one that says what becomes of the run
+            said = (
+                f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
+                f"({type(error).__name__}: {error})."
+            )
+            self.task_id = browseract_task_id
+            fate = self.leave_to_next_try(RunLostError(said)) or self.stop()
+            # One traceback: that of the error.
+            raise RunLostError(f"{said}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
+
+    def give_up(self, why: str, *, overdue: bool = False) -> RunLostError:
+        """Leave the run to the next try, or stop it if there is none or if its time is over, and return the error.
+
+        :param why: why it is given up.
+        :param overdue: its time is over.
+        """
+        if self.task_id is None:
+            return RunLostError(
+                f"A run of {self.source} was started but its id is not known here: {why.rstrip('.')}.\n"
+                "Look at the newest tasks in the BrowserAct dashboard."
+            )
+        said = f"BrowserAct task {self.task_id} was given up: {why.rstrip('.')}."
+        left = None if overdue else self.leave_to_next_try(RunLostError(said))
+        return RunLostError(f"{said}\n{self.describe(left or self.stop_if('cancel_on_timeout'))}")
+
+
+def started_task_id(ti: Any) -> str | None:
+    """Return the BrowserAct task that a task instance has pushed as its run; None if there is none."""
+    found = ti.xcom_pull(task_ids=ti.task_id, key="task_id", map_indexes=ti.map_index)
+    return found if isinstance(found, str) else None

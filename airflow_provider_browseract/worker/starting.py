@@ -1,0 +1,241 @@
+"""Starting the run of an operator, or reattaching to the run of an earlier try; and waiting for a slot in between."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ConcurrencyLimitError,
+    RunStartUnknownError,
+)
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
+from airflow_provider_browseract.hooks.connection import no_connection
+from airflow_provider_browseract.hooks.steps import run_steps, sleep
+from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerError
+from airflow_provider_browseract.runs.orphans import AskClaimed, OrphanError
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active, pause_after
+from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.starting import BeforeStart, PlanFull, Start, StartedRun, Write, begin
+from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.tries import Kill, Tries
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+@dataclass
+class Starter:
+    """Starts a run, or reattaches to the run of an earlier try.
+
+    :param run: the run that this process answers for.
+    :param tries: the tries of the task instance.
+    :param prepare: checks everything that only this process can check, and returns the start that is wanted.
+    :param check: checks what only others know, such as the store; called before a run is started.
+    """
+
+    run: OwnedRun
+    tries: Tries
+    prepare: Callable[[], Start]
+    check: Callable[[RunRequest], None]
+    _entry: Entry | None = field(default=None, init=False)
+    _start: Start | None = field(default=None, init=False)
+
+    def begin(self) -> StartedRun | PlanFull:
+        """Start the run or reattach to it.
+
+        :returns: the run, or that there is no slot for one now.
+        :raises AirflowFailException: something is wrong that no retry can fix.
+        :raises RunError: the run of an earlier try could not be followed.
+        """
+        for pause in (*timings.RECHECK_PAUSES, None):
+            try:
+                return self._begin()
+            except Exception as error:  # noqa: BLE001 - tried again, or raised again in the way that fits
+                if pause is None or not _connection_may_change(error):
+                    self.fail(error)
+                conn_id = self.run.hook.browseract_conn_id
+                self.run.log.warning(
+                    "%s\nTrying again in %g seconds, in case the connection is being changed right now, or Airflow "
+                    "could not read it.",
+                    error.brief if isinstance(error, BrowserActError) else no_connection(conn_id),
+                    pause,
+                )
+                sleep(pause, self.run.raise_if_killed)
+            except AirflowTaskTimeout:
+                if self.tries.remembered or not self.run.start_under_way:
+                    raise
+                raise AirflowFailException(
+                    f"execution_timeout ended the start of {self.run.source}, so it is not known whether a run was "
+                    f"started.\n{RunStartUnknownError.remedy}"
+                ) from None
+            except KeyboardInterrupt:
+                self.run.kill(Kill("interrupted (Ctrl-C)", wanted=True))
+                raise
+            finally:
+                self._report_unknown_start()
+        raise AssertionError("the last round has returned or raised")
+
+    def _begin(self) -> StartedRun | PlanFull:
+        run = self.run
+        self._entry = None
+        self._entry = entry = self.tries.read()
+        run.task_id = entry.task_id if entry else None
+        self._start = self.prepare()
+        started = run_steps(begin(self._start, entry, time.time), run.hook.client, run.log, self._do)
+        if isinstance(started, PlanFull):
+            return started
+        run.task_id = started.task_id
+        if started.task is None:
+            run.log.info("Started BrowserAct task %s of %s.", started.task_id, run.source)
+        else:
+            run.log.info("Reattaching to BrowserAct task %s, which an earlier try has started.", started.task_id)
+        return started
+
+    def _do(self, step: BeforeStart | Write | AskClaimed) -> Any:
+        if isinstance(step, AskClaimed):
+            return self.tries.claimed()
+        if isinstance(step, Write):
+            return self._write(step)
+        # By now, no run of an earlier try is running. While one is, a missing store is no reason to fail.
+        self.run.task_id = None
+        assert self._start is not None
+        self.check(self._start.request)
+        self.run.raise_if_killed()
+        return None
+
+    def _write(self, step: Write) -> None:
+        """Write down an entry for later tries, and here what on_kill needs, which may come at any moment."""
+        run, entry = self.run, step.entry
+        run.start_under_way = step.starts
+        run.task_id = None if step.over or entry is None else entry.task_id
+        try:
+            self.tries.write(entry)
+        except Exception:
+            if run.start_under_way:
+                # Nothing was started yet, and nothing may be started that no later try would know of.
+                run.start_under_way = False
+                raise
+            run.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
+
+    def _report_unknown_start(self) -> None:
+        if not self.run.start_under_way:
+            return
+        another = self.tries.another(RunStartUnknownError(""))
+        self.run.log.error(
+            "It is not known whether a run was started. A run may be running and using credits. %s",
+            "The next try looks for it." if another else RunStartUnknownError.remedy,
+        )
+        self.run.start_under_way = False
+
+    def fail(self, error: Exception) -> NoReturn:
+        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try.
+
+        :param error: why there is no run to wait for.
+        """
+        if isinstance(error, LedgerError):
+            raise AirflowFailException(
+                f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
+                f"was started or stopped.\nDelete the key {STATE_KEY} from the task state of this task instance, or "
+                "set reattach=False, once you know that no run is running."
+            ) from None
+        run, entry = self.run, self._entry
+        said, final = self._verdict(error)
+        if (task_id := run.task_id) is not None:
+            earlier = f"{said}\nBrowserAct task {task_id} of an earlier try: "
+            left = None if final else run.leave_to_next_try(RunLostError(earlier))
+            said = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill'))}"
+            if not final:
+                raise RunLostError(said) from None
+        elif final and entry is not None:
+            said = f"{said}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
+        if final:
+            raise AirflowFailException(said) from None
+        raise error
+
+    def _verdict(self, error: Exception) -> tuple[str, bool]:
+        """Return what to say of an error, and whether no retry can change anything."""
+        said = str(error)
+        if isinstance(error, AirflowNotFoundException):
+            # Airflow raises it also if its database or a secrets backend does not respond.
+            return no_connection(self.run.hook.browseract_conn_id), self._entry is None
+        if isinstance(error, InputError | OrphanError):
+            return said, True
+        if isinstance(error, RunStartUnknownError):
+            # The next try knows when this start was, and looks again.
+            return said, not self.tries.remembered
+        if isinstance(error, BrowserActError):
+            # A gateway, a firewall or a maintenance page responds without a code of BrowserAct's, and only for a while.
+            # And nothing that the API says of an earlier run makes that one worthless.
+            return said, not error.temporary and error.code is not None and self._entry is None
+        if self.run.start_under_way and not self.tries.remembered:
+            return f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
+        return said, False
+
+
+def _connection_may_change(error: Exception) -> bool:
+    """Return whether a start failed because of the connection, in a way that a change of the connection can fix."""
+    if isinstance(error, AuthenticationError):
+        return error.code is not None
+    return isinstance(error, AirflowNotFoundException)
+
+
+def wait_for_slot(
+    run: OwnedRun, context: Context, full: PlanFull, queued: Queued, limit: float, defer: Callable[..., Any] | None
+) -> None:
+    """Wait until there may be a slot for a run: here, or in the triggerer by raising the deferral.
+
+    :param run: the run that this process answers for.
+    :param context: the context of the Airflow task.
+    :param full: the refusal of the start.
+    :param queued: how long the task instance has been in the queue, this refusal included.
+    :param limit: seconds that it may be in the queue.
+    :param defer: the operator's ``defer``; None to wait in this worker.
+    :raises NoSlotError: the time is over.
+    """
+    run.raise_if_killed()
+    try:
+        active = run_steps(count_active(), run.hook.client, run.log)
+    except BrowserActError:
+        active = None
+    shown = "an unknown number of" if active is None else active
+    now, until = time.time(), queued.since + limit
+    if now >= until:
+        raise NoSlotError(
+            f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown} runs "
+            f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer."
+        )
+    pause = max(pause_after(queued.refusals, random.random), full.error.retry_after or 0.0)
+    run.log.info(
+        "BrowserAct has no free slot now; %s runs are active. Refused %d times, trying again as soon as there is one, "
+        "for %.0f seconds at most. (%s)",
+        shown,
+        queued.refusals,
+        until - now,
+        full.error.message,
+    )
+    show_wait(context["ti"], None, {"waits_for": "slot", "refusals": queued.refusals}, run.log)
+    if defer is None:
+        sleep(min(pause, until - now), run.raise_if_killed)
+        run.raise_if_killed()
+        return
+    from airflow_provider_browseract.triggers.slot import SlotTrigger
+
+    # 429 is not about runs; and a refusal while no run is active cannot be explained by their number.
+    capacity = (active or None) if isinstance(full.error, ConcurrencyLimitError) else None
+    wait = QueueWait(queued, capacity, pause, max(until, now + timings.CORE_RACE_GRACE))
+    defer(
+        trigger=SlotTrigger(browseract_conn_id=run.hook.browseract_conn_id, wait=wait),
+        method_name="execute_queued",
+        timeout=timedelta(seconds=until - now + timings.TIMEOUT_BACKSTOP),
+    )

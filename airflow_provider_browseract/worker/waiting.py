@@ -1,0 +1,205 @@
+"""Waiting for the run of an operator: in the worker or in the triggerer, as often as needed, until it has ended."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.compat import AirflowNotFoundException, count_in_task, in_dag_test
+from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.hooks.steps import run_steps
+from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.report import log_url
+from airflow_provider_browseract.runs.resuming import (
+    Answered,
+    Conclude,
+    Decision,
+    GiveUp,
+    Paused,
+    WaitAgain,
+    WaitEvent,
+    concluded,
+    resumed,
+)
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
+from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.pauses import (
+    PauseCallback,
+    act_on_answer,
+    handle_pause,
+    required_action_url,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_browseract.api.models import Task
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """Waits for a run in the way that the operator asks for.
+
+    :param run: the run that this process answers for.
+    :param context: the context of the Airflow task.
+    :param deferrable: wait in the triggerer.
+    :param defer: the operator's ``defer``.
+    :param timeout: seconds that the run may take, for the error.
+    :param start_timeout: seconds that the run may stay ``created``, for the error.
+    :param callbacks: whom to notify when the run pauses.
+    :param cancel_on_kill: what the trigger does if it is killed.
+    """
+
+    run: OwnedRun
+    context: Context
+    deferrable: bool
+    defer: Callable[..., Any]
+    timeout: float
+    start_timeout: float | None
+    callbacks: Sequence[PauseCallback]
+    cancel_on_kill: bool
+
+    def until_end(self, decision: Decision) -> Task:
+        """Do what follows, wait as often as needed, and return the run when it has ended.
+
+        :param decision: what follows first.
+        :raises TaskDeferred: the wait continues in the triggerer.
+        :raises RunError: there is no result to wait for.
+        :raises AirflowFailException: a person has stopped the run.
+        """
+        while True:
+            match decision:
+                case Conclude(task):
+                    return task
+                case WaitAgain(wait):
+                    decision = self._wait(wait)
+                case Paused():
+                    decision = handle_pause(decision, self.context, self.run, self.callbacks)
+                case Answered():
+                    decision = act_on_answer(decision, self.run)
+                case GiveUp():
+                    raise self._no_result(decision)
+
+    def resume(self, event: WaitEvent, resumed_at: float) -> Decision:
+        """Read the run after a deferral, and return what follows.
+
+        :param event: what ended the deferral.
+        :param resumed_at: moment at which this process began, in seconds since the epoch.
+        """
+        self.run.task_id = event.wait.browseract_task_id
+        seen: Task | BrowserActError
+        try:
+            seen = self.run.hook.get_task(event.wait.browseract_task_id)
+        except BrowserActError as error:
+            seen = error
+        except AirflowNotFoundException as error:
+            seen = unreadable(self.run.hook.browseract_conn_id, error)
+        else:
+            self.run.url = log_url(seen)
+        decision, lines = resumed(event, seen, time.time())
+        for line in lines:
+            self.run.log.log(line.level, "%s", line.text)
+        if isinstance(decision, Conclude):
+            self._report_what_woke(event, decision.task, resumed_at)
+        return decision
+
+    def _wait(self, wait: Wait) -> Decision:
+        """Wait for the run until something follows."""
+        if self.deferrable or wait.required_action is not None:
+            self._defer(wait)
+        steps = wait_for_end(wait.in_worker(time.time()), time.time, random.random)
+        self.run.raise_if_killed()
+        over = run_steps(steps, self.run.hook.client, self.run.log, check=self.run.raise_if_killed)
+        # After a kill during the last request, raise the error of the kill, which names the reason.
+        self.run.raise_if_killed()
+        return concluded(over)
+
+    def _defer(self, wait: Wait) -> NoReturn:
+        from airflow_provider_browseract.triggers.run import TaskTrigger
+
+        if not in_dag_test():
+            self.run.kill_if_not_running()
+        self.run.raise_if_killed()
+        planned = wait.in_triggerer(time.time())
+        self._log_wait(planned)
+        shown = {"waits_for": planned.waits_for.value, "poll_interval": planned.interval}
+        show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
+        now = time.time()
+        wait = wait.in_triggerer(now)
+        conn_id = self.run.hook.browseract_conn_id
+        self.defer(
+            trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.cancel_on_kill),
+            method_name="execute_complete",
+            kwargs={"wait": to_json(wait)},
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
+        )
+        raise AssertionError("defer has raised")
+
+    def _log_wait(self, wait: Wait) -> None:
+        log = self.run.log
+        if wait.waits_for is WokenBy.PERSON:
+            log.info("Waiting in the triggerer for the answer of a person: %s", required_action_url(self.context))
+        elif wait.waits_for is WokenBy.POLL:
+            log.info("Waiting in the triggerer, which polls the run every %g seconds.", wait.interval)
+        else:
+            log.info(
+                "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
+                "polls the run every %g seconds.",
+                wait.interval,
+            )
+
+    def _report_what_woke(self, event: WaitEvent, task: Task, resumed_at: float) -> None:
+        wait = event.wait
+        # The trigger of this wait may be told to end only now, and then looks for these two (is_resumed_wait).
+        shown: dict[str, Any] = {"woken_by": event.woken_by.value, "first_poll_at": wait.first_poll_at}
+        after = ""
+        if task.finished_at is not None:
+            # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
+            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
+            after = f", {seconds:g} seconds after the end of the run"
+        missed = event.woken_by is WokenBy.POLL and wait.callback_token_sha256 is not None
+        # A callback that comes right after the deferral is refused.
+        if missed and (task.finished_at is None or task.finished_at.timestamp() > wait.first_poll_at):
+            count_in_task("browseract.callbacks_missed")
+            self.run.log.warning(
+                "Woken by a poll%s, and by no callback.\nIf that happens often, test connection %r: the test says "
+                "whether webhook_base_url leads to the callback route. API servers log callbacks that they could not "
+                "handle.",
+                after,
+                self.run.hook.browseract_conn_id,
+            )
+        else:
+            self.run.log.info("Woken by a %s%s.", event.woken_by, after)
+        show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
+
+    def _no_result(self, over: GiveUp) -> RunError:
+        """Stop the run or leave it, and return the error that says why there is no result."""
+        task_id, run = over.wait.browseract_task_id, self.run
+        if over.error is None and over.end is End.DEADLINE:
+            return RunTimedOutError(
+                f"BrowserAct task {task_id} did not end within {self.timeout:g} seconds.\n"
+                f"{run.describe(run.stop_if('cancel_on_timeout'))}\n"
+                "Raise timeout if the workflow needs longer."
+            )
+        if over.error is None and over.end is End.NOT_STARTED:
+            return RunTimedOutError(
+                f"BrowserAct task {task_id} still has the status 'created' after start_timeout={self.start_timeout:g} "
+                "seconds.\n"
+                f"{run.describe(run.stop_if('cancel_on_timeout'))}\n"
+                "Check in the BrowserAct dashboard whether runs leave this status at all. Raise start_timeout if they "
+                "need longer."
+            )
+        if over.error is None and over.end is End.PAUSED:
+            return RunPausedError(
+                f"BrowserAct task {task_id} paused for a person, which on_paused='fail' does not wait for.\n"
+                f"{run.describe(run.stop())}"
+            )
+        return run.give_up(f"its status could not be learned: {over.reason or 'it stayed unknown'}")

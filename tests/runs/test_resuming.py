@@ -1,0 +1,409 @@
+"""What follows when a wait has ended, and any interleaving of deaths, callbacks, answers and failures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ServerError,
+    TaskNotFoundError,
+)
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.resuming import (
+    Answered,
+    Conclude,
+    GiveUp,
+    Paused,
+    WaitAgain,
+    WaitEvent,
+    concluded,
+    resumed,
+)
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import (
+    MIN_FAILED_POLLS,
+    Answer,
+    End,
+    OnPaused,
+    Wait,
+    WaitEnd,
+    WaitPolicy,
+    WokenBy,
+    wait_for_end,
+)
+
+START = 1_000_000.0
+C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
+DOWN = ServerError("down", http_status=503)
+REFUSED = AuthenticationError("Invalid authorization", code=401, http_status=401)
+GONE = TaskNotFoundError("gone", code=10112)
+
+WAIT = Wait("7", START, "0" * 64)
+ASKING = WAIT.asking("q", None)
+EVENT = WaitEvent(WAIT, End.ENDED, WokenBy.CALLBACK)
+
+
+def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
+    if end is End.ANSWERED:
+        return WaitEvent(ASKING, end, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")
+    return WaitEvent(wait, end, **fields)
+
+
+def test_wait_event_survives_a_json_round_trip():
+    for event in (EVENT, event_of(End.GIVEN_UP, reason="HTTP 503"), event_of(End.ANSWERED)):
+        assert from_json(WaitEvent, json.loads(json.dumps(to_json(event)))) == event
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        [],
+        {"wait": None},
+        {"wait": {}},
+        {"end": None},
+        {"end": "triumph"},
+        {"woken_by": None},
+        {"woken_by": "magic"},
+        {"reason": 7},
+        {"answered_by": 7},
+        {"answer": "resume"},
+        {"end": "answered"},
+        {"end": "answered", "answer": "perhaps"},
+        {"colour": "blue"},
+    ],
+    ids=str,
+)
+def test_incomplete_or_invalid_wait_event_is_refused(change):
+    payload = {**to_json(EVENT), **change} if isinstance(change, dict) else change
+    with pytest.raises(ValueError):  # noqa: PT011 - the words differ by what is missing
+        from_json(WaitEvent, payload)
+
+
+@pytest.mark.parametrize(
+    ("over", "decision"),
+    [
+        (WaitEnd(End.ENDED, WAIT, Task("7", F)), Conclude(Task("7", F))),
+        (WaitEnd(End.PAUSED, WAIT, Task("7", P)), Paused(WAIT, Task("7", P))),
+        (WaitEnd(End.DEADLINE, WAIT, Task("7", R)), GiveUp(WAIT, End.DEADLINE)),
+        (WaitEnd(End.NOT_STARTED, WAIT, Task("7", C)), GiveUp(WAIT, End.NOT_STARTED)),
+        (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief)),
+    ],
+    ids=["ended", "paused", "deadline", "not started", "given up"],
+)
+def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
+    assert concluded(over) == decision
+
+
+@pytest.mark.parametrize("end", End)
+@pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
+def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
+    decision, lines = resumed(event_of(end), Task("7", status), START + 1.0)
+    assert decision == Conclude(Task("7", status))
+    useless = [LogLine("The run has ended, so the answer Resume has no effect.")]
+    assert lines == (useless if end is End.ANSWERED else [])
+
+
+@pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
+@pytest.mark.parametrize("woken_by", [WokenBy.POLL, WokenBy.CALLBACK])
+def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, woken_by):
+    decision, lines = resumed(WaitEvent(WAIT, End.ENDED, woken_by), Task("7", status), START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    assert decision.wait.callbacks_in_vain == (woken_by is WokenBy.CALLBACK)
+    assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
+    said = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it is ended. Waiting again."
+    assert lines[-1] == LogLine(said, logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "late", "kind"),
+    [
+        (End.DEADLINE, R, True, GiveUp),
+        (End.PAUSED, P, False, Paused),
+        (End.ANSWERED, P, False, Answered),
+        (End.ANSWERED, R, True, Answered),
+        (End.PAUSED, R, False, WaitAgain),
+        (End.NO_LONGER_PAUSED, R, False, WaitAgain),
+        (End.NO_LONGER_PAUSED, P, False, WaitAgain),
+        (End.GIVEN_UP, R, False, WaitAgain),
+        (End.GIVEN_UP, R, True, GiveUp),
+        (End.GIVEN_UP, TaskStatus.UNKNOWN, False, GiveUp),
+        (End.NOT_STARTED, C, False, GiveUp),
+        (End.NOT_STARTED, R, False, WaitAgain),
+    ],
+)
+def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status, late, kind):
+    decision, _ = resumed(event_of(end), Task("7", status), START + 1.0 if late else START - 1.0)
+    assert type(decision) is kind
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "after", "kind"),
+    [
+        (End.ENDED, DOWN, 0.0, WaitAgain),
+        (End.ENDED, DOWN, timings.TIMEOUT_BACKSTOP, GiveUp),
+        (End.ENDED, REFUSED, 0.0, WaitAgain),
+        (End.ENDED, GONE, 0.0, GiveUp),
+        (End.DEADLINE, DOWN, 0.0, GiveUp),
+        (End.GIVEN_UP, DOWN, -60.0, GiveUp),
+        (End.PAUSED, DOWN, -60.0, WaitAgain),
+        (End.PAUSED, DOWN, 60.0, GiveUp),
+        (End.PAUSED, GONE, -60.0, GiveUp),
+        (End.NO_LONGER_PAUSED, DOWN, 0.0, WaitAgain),
+        (End.NOT_STARTED, DOWN, -60.0, WaitAgain),
+        (End.ANSWERED, DOWN, -60.0, Answered),
+    ],
+    ids=[
+        "ended, API down",
+        "ended, API down too long",
+        "ended, key refused",
+        "ended, task not found",
+        "deadline, API down",
+        "given up, API down",
+        "paused, API down",
+        "paused, API down past the deadline",
+        "paused, task not found",
+        "resumed, API down",
+        "not started, API down",
+        "answered, API down",
+    ],
+)
+def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, error, after, kind):
+    decision, lines = resumed(event_of(end), error, START + after)
+    assert type(decision) is kind
+    if isinstance(decision, GiveUp):
+        assert decision == GiveUp(decision.wait, end, error.brief, error)
+    if isinstance(decision, WaitAgain):
+        said = f"BrowserAct task 7 cannot be read yet: {error.brief}"
+        assert lines == [LogLine(said, logging.WARNING)]
+
+
+def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
+    decision, _ = resumed(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START)
+    assert decision == GiveUp(WAIT.news(Task("7", R))[1], End.DEADLINE, "HTTP 503")
+
+
+def test_run_that_the_triggerer_could_not_poll_is_waited_for_again_with_the_reason():
+    decision, lines = resumed(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    said = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
+    assert lines[-1] == LogLine(said, logging.WARNING)
+
+
+def test_answer_that_cannot_be_used_closes_the_required_action():
+    decision, lines = resumed(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
+    assert lines[-1].text == "The answer of a person cannot be used: no such option"
+
+
+def test_run_that_is_no_longer_paused_needs_no_answer():
+    decision, lines = resumed(event_of(End.NO_LONGER_PAUSED, ASKING), Task("7", R), START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    assert decision.wait.required_action is None
+    assert lines[-1].text == "BrowserAct task 7 is no longer paused, so no answer is needed."
+
+
+def test_answer_to_an_earlier_required_action_is_ignored():
+    event = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
+    decision, lines = resumed(event, Task("7", R), START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    assert lines[-1].text == "The answer Stop was to an earlier Required Action. Waiting again."
+
+
+def test_news_of_the_run_are_logged_once():
+    task = Task("7", R, steps=(Step(1, "running", "Open the page", None, None),))
+    decision, lines = resumed(event_of(End.NOT_STARTED), task, START - 1.0)
+    assert isinstance(decision, WaitAgain)
+    expected = ["BrowserAct task 7, step 1: Open the page (running)", "BrowserAct task 7 is running."]
+    assert [line.text for line in lines] == expected
+    assert resumed(event_of(End.NOT_STARTED, decision.wait), task, START - 1.0)[1] == []
+
+
+class WaitingForARun(RuleBasedStateMachine):
+    """One run, its trigger, which dies and comes back, callbacks, true and forged, and the task that is resumed."""
+
+    @initialize(
+        poll_interval=st.sampled_from([3.0, 10.0, 120.0]),
+        length=st.sampled_from([60.0, 600.0]),
+        on_paused=st.sampled_from(OnPaused),
+    )
+    def a_run_is_deferred_for(self, poll_interval: float, length: float, on_paused: OnPaused) -> None:
+        # The clock may be set back, and time passes all the same.
+        self.now = self.passed = START
+        self.status = TaskStatus.CREATED
+        self.result: TaskStatus | None = None
+        self.given_up: End | None = None
+        self.failures = 0
+        self._defer(Wait("7", START + length, policy=WaitPolicy(poll_interval, on_paused)))
+
+    def _defer(self, wait: Wait) -> None:
+        self.grace_ends = self.passed + 8.0
+        self.wait = wait.in_triggerer(self.now)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.failed_polls = 0
+        self.failing_since = self.passed
+        self.poll_failed = False
+        self.reply: Any = None
+        self.steps = wait_for_end(self.wait, lambda: self.now, lambda: 0.5)
+        self._advance()
+
+    def _advance(self, error: BrowserActError | None = None) -> None:
+        try:
+            self.pending = self.steps.throw(error) if error else self.steps.send(self.reply)
+            if isinstance(self.pending, Sleep):
+                # Never past the deadline, so that the wait ends.
+                assert self.now + self.pending.seconds <= max(self.wait.deadline, self.wait.first_poll_at, self.now)
+        except StopIteration as stop:
+            over: WaitEnd = stop.value
+            assert self.passed >= self.grace_ends
+            assert self.now >= self.wait.deadline or over.end is not End.DEADLINE
+            if over.end is End.GIVEN_UP:
+                assert self.failed_polls + 1 >= MIN_FAILED_POLLS
+                # The clock may have been set back meanwhile, so that it took longer.
+                assert self.passed - self.failing_since >= timings.POLL_PATIENCE
+            # Nobody is asked twice about one pause.
+            assert over.end is not End.PAUSED or (self.wait.policy.pause_ends_wait and not self.wait.pause_known)
+            self._resume(WaitEvent(over.wait, over.end))
+
+    def _resume(self, event: WaitEvent) -> None:
+        """Do what is decided when Airflow resumes the operator."""
+        read = from_json(WaitEvent, json.loads(json.dumps(to_json(event))))
+        seen: Task | BrowserActError = DOWN if self.failures > 0 else Task("7", self.status)
+        self.failures = max(0, self.failures - 1)
+        decision, _ = resumed(read, seen, self.now)
+        match decision:
+            case Conclude():
+                # No success, nor any other result, without the API's word.
+                assert isinstance(seen, Task)
+                assert self.status.ended
+                self.result = self.status
+            case GiveUp(wait):
+                # A result that there is was not given up while the API could be asked.
+                assert isinstance(seen, BrowserActError) or not self.status.ended
+                last_moment = wait.deadline + timings.TIMEOUT_BACKSTOP
+                assert read.end not in (End.ENDED, End.NO_LONGER_PAUSED) or self.now >= last_moment
+                self.given_up = read.end
+            case Paused(wait):
+                assert self.status is P
+                self._handle_pause(wait)
+            case Answered(wait):
+                self.status = R if self.status is P else self.status
+                self._defer(replace(wait.unasked(), pauses_from=self.now + timings.RESUME_GRACE))
+            case WaitAgain(wait):
+                self._defer(wait)
+
+    def _handle_pause(self, wait: Wait) -> None:
+        match wait.policy.on_paused:
+            case OnPaused.FAIL:
+                self.given_up = End.PAUSED
+            case OnPaused.ASK:
+                self._defer(wait.asking("q", None))
+            case _:
+                self.status = R
+                self._defer(replace(wait, pauses_from=self.now + timings.RESUME_GRACE))
+
+    def _goes_on(self) -> bool:
+        return self.result is None and self.given_up is None
+
+    @precondition(_goes_on)
+    @rule(steps=st.integers(1, 12))
+    def the_trigger_goes_on(self, steps: int) -> None:
+        for _ in range(steps):
+            if not self._goes_on():
+                return
+            step, self.reply = self.pending, None
+            if isinstance(step, Sleep):
+                self.now += step.seconds
+                self.passed += step.seconds
+                self.failed_polls = self.failed_polls + 1 if self.poll_failed else 0
+                self.poll_failed = False
+                self._advance()
+            elif isinstance(step, LogLine):
+                self._advance()
+            elif self.failures > 0:
+                self.failures -= 1
+                self.poll_failed = True
+                self.failing_since = self.failing_since if self.failed_polls else self.passed
+                self._advance(DOWN)
+            else:
+                self._answer(step)
+
+    def _answer(self, call: Call[Any]) -> None:
+        assert self.passed >= self.grace_ends, "nothing is asked within the grace"
+        assert call.name == "get-task", "a wait starts, resumes and stops nothing"
+        self.reply = Task("7", self.status)
+        self._advance()
+
+    @precondition(_goes_on)
+    @rule()
+    def the_triggerer_dies_and_another_begins_anew(self) -> None:
+        self.steps.close()
+        self._begin()
+
+    @precondition(lambda self: self._goes_on() and self.passed >= self.grace_ends)
+    @rule()
+    def a_callback_says_that_it_ended(self) -> None:
+        """Whether it did or not."""
+        self.steps.close()
+        self._resume(WaitEvent(self.wait, End.ENDED, WokenBy.CALLBACK))
+
+    @precondition(lambda self: self._goes_on() and self.wait.required_action and self.passed >= self.grace_ends)
+    @rule()
+    def a_person_lets_it_go_on(self) -> None:
+        self.steps.close()
+        answer = WaitEvent(self.wait, End.ANSWERED, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")
+        self._resume(answer)
+
+    @precondition(lambda self: not self.status.ended)
+    @rule(status=st.sampled_from([status for status in TaskStatus if status is not TaskStatus.UNKNOWN]))
+    def the_run_changes(self, status: TaskStatus) -> None:
+        self.status = status
+
+    @rule(failures=st.integers(1, MIN_FAILED_POLLS + 1) | st.just(300))
+    def the_api_fails_for_a_while(self, failures: int) -> None:
+        self.failures = failures
+
+    @rule(seconds=st.sampled_from([0.5, 7.0, 45.0, 300.0]))
+    def the_machine_stands_still(self, seconds: float) -> None:
+        self.now += seconds
+        self.passed += seconds
+
+    @rule(seconds=st.sampled_from([3.0, 30.0]))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        self.now -= seconds
+
+    def teardown(self) -> None:
+        """Once all is well again, the wait comes to an end, with the result if there is one."""
+        if not hasattr(self, "status"):
+            return
+        ended, waited = self.status.ended, self._goes_on()
+        self.failures = 0
+        for _ in range(2000):
+            if not self._goes_on():
+                break
+            self.the_trigger_goes_on(1)
+        assert not self._goes_on()
+        if ended and waited:
+            assert self.result is self.status
+
+
+TestAnyInterleaving = WaitingForARun.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,618 @@
+"""Starting and reattaching, and any interleaving of deaths, lost responses and clock steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    ConcurrencyLimitError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    RateLimitError,
+    ResponseLostError,
+    RunStartUnknownError,
+    ServerError,
+    TaskEndedError,
+    TaskNotFoundError,
+)
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    InputParameter,
+    Page,
+    Task,
+    TaskStatus,
+    Template,
+    Workflow,
+)
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.ledger import Entry, LedgerError
+from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, OrphanError
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.starting import BeforeStart, PlanFull, Start, StartedRun, Write, begin
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from tests.runs.starts import ENTRY, PATIENCE, PENS_LISTED, SAME, SOURCE, start
+from tests.steps import carry_out
+
+
+def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
+    assert StartedRun(ENTRY).task_id == "7"
+    with pytest.raises(ValueError, match="the entry names no task"):
+        _ = StartedRun(replace(ENTRY, task_id=None)).task_id
+
+
+@dataclass
+class Service:
+    """A BrowserAct that forgets nothing: every run that it ever made, and those of someone else.
+
+    :param lag: seconds until a new run is in the list.
+    :param cleared: whether a person has asked for a new run since the last one was made.
+    """
+
+    now: float = 10_000.0
+    lag: float = 0.0
+    cleared: bool = False
+    others: list[Task] = field(default_factory=list)
+    runs: dict[str, Task] = field(default_factory=dict)
+
+    def start(self, call: calls.Call[CreatedTask]) -> CreatedTask:
+        """Make a run."""
+        assert call.body is not None
+        told = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
+        if self.runs:
+            last = list(self.runs.values())[-1]
+            came_to_nothing = last.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
+            not_wanted = last.status.ended and last.input_parameters != told
+            # A run that ends while it is being stopped for a person's sake.
+            not_wanted |= last.status.ended and self.cleared
+            assert came_to_nothing or not_wanted, f"a start that nothing explains, after {last}"
+        made = str(100 + len(self.runs))
+        self.cleared = False
+        created = datetime.fromtimestamp(int(self.now), timezone.utc)
+        self.runs[made] = Task(made, TaskStatus.RUNNING, "70", created, input_parameters=told)
+        return CreatedTask(made)
+
+    def answer(self, call: calls.Call[Any]) -> Any:
+        """Carry out any other call."""
+        if call.path.endswith("list-tasks"):
+            since, until = (
+                datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
+                for name in ("created_at_from", "created_at_to")
+            )
+            listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
+            found = [
+                task
+                for task in (*self.others, *self.runs.values())
+                if since <= (task.created_at or since) <= min(until, listed)
+            ]
+            return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+        if call.path.endswith("list-workflows"):
+            return Page((Workflow("70"), Workflow("71")), number=1, total_count=2)
+        if call.path.endswith("get-workflow"):
+            return Workflow("70", input_parameters=(InputParameter("keyword", False),))
+        if call.path.endswith("get-official-workflow-template"):
+            return Template("70", name="Search", input_parameters=(InputParameter("keyword", False),))
+        known = {task.id: task for task in (*self.others, *self.runs.values())}
+        task = known[str(call.params["task_id"])]
+        if call.path.endswith("stop-task"):
+            if task.status.ended:
+                raise TaskEndedError("x", code=10121)
+            self.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
+            return None
+        return task
+
+    @property
+    def going(self) -> list[Task]:
+        """The runs that cost money now."""
+        return [task for task in self.runs.values() if not task.status.ended]
+
+
+class TriesOfATask(RuleBasedStateMachine):
+    """One Airflow task instance, whose tries die at any step, and whose starts meet any fate."""
+
+    @initialize(
+        lag=st.sampled_from([0.0, timings.LISTING_DELAY - 1.0]),
+        others=st.booleans(),
+        kind=st.sampled_from(["deferred", "in the worker", "template", "with a profile"]),
+    )
+    def begin_with_nothing(self, lag: float, others: bool, kind: str) -> None:
+        self.service = Service(lag=lag)
+        self.kind = kind
+        if others:
+            # Runs that somebody else's tasks wait for, or that were going before anything was started here.
+            self.service.others = [
+                Task("1", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED),
+                Task("2", TaskStatus.RUNNING, "70", self._at(-30.0), input_parameters="keyword=ink; more=yes"),
+                Task("3", TaskStatus.RUNNING, "71", self._at(5.0), input_parameters=PENS_LISTED),
+            ]
+        self.stored: str | None = None
+        self.steps: Any = None
+        self.reply: Any = None
+        self.error: BrowserActError | None = None
+        self.keyword = "pens"
+        self.max_tries = 3
+        self.pending: Any = None
+        self.decided_at = self.service.now
+        self.followed: str | None = None
+
+    def _at(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(self.service.now + seconds, timezone.utc)
+
+    def _advance(self) -> Any:
+        """Let the try go on to its next step."""
+        try:
+            if self.error is not None:
+                error, self.error = self.error, None
+                step = self.steps.throw(error)
+            else:
+                step = self.steps.send(self.reply)
+        except StopIteration as stop:
+            self.steps = None
+            self._take_outcome(stop.value)
+            return None
+        except (BrowserActError, OrphanError):
+            # The try fails; another may come. There is never more than one run that may be the one.
+            self.steps = None
+            return None
+        self.reply = None
+        if isinstance(step, Write):
+            self.decided_at = self.service.now
+        return step
+
+    def _take_outcome(self, outcome: object) -> None:
+        """Look at what the beginning came to, beside what is written down."""
+        assert isinstance(outcome, StartedRun | PlanFull)
+        if isinstance(outcome, StartedRun):
+            self.followed = outcome.task_id
+            entry = Entry.read(json.loads(self.stored or "null"))
+            assert entry.task_id == self.followed
+            assert self.followed in self.service.runs
+            assert entry.source.is_template == (self.kind == "template")
+            # An entry of an earlier try keeps what was written down then.
+            assert (entry.max_tries is None) == (self.kind == "in the worker")
+
+    @precondition(lambda self: self.steps is None)
+    @rule()
+    def a_try_begins(self) -> None:
+        self.followed = None
+        entry = None if self.stored is None else Entry.read(json.loads(self.stored))
+        self.reply = None
+        self.steps = begin(start(self.keyword, self.max_tries, self.kind), entry, lambda: self.service.now)
+        self.pending = self._advance()
+
+    @precondition(lambda self: self.steps is not None)
+    @rule(
+        steps=st.integers(1, 8),
+        fate=st.sampled_from(["well", "well", "well", "lost", "never arrived", "broken", "no room"]),
+    )
+    def the_try_goes_on(self, steps: int, fate: str) -> None:
+        """Let all steps but the last one go well."""
+        for step in range(1, steps + 1):
+            if self.steps is not None:
+                self._take_step(fate if step == steps else "well")
+
+    @precondition(lambda self: self.steps is not None)
+    @rule(fate=st.sampled_from(["lost", "never arrived", "broken"]), steps=st.integers(0, 30))
+    def the_start_meets_its_fate(self, fate: str, steps: int) -> None:
+        """Let all go well up to the start and for some steps after it, but not the start itself."""
+        for _ in range(60):
+            if self.steps is None:
+                return
+            if isinstance(self.pending, calls.Call) and self.pending.starts_run:
+                self._take_step(fate)
+                break
+            self._take_step("well")
+        for _ in range(steps):
+            if self.steps is not None:
+                self._take_step("well")
+
+    def _take_step(self, fate: str) -> None:
+        step = self.pending
+        if isinstance(step, Sleep):
+            self.service.now += step.seconds
+        elif isinstance(step, Write):
+            self.stored = None if step.entry is None else json.dumps(step.entry.value())
+        elif isinstance(step, AskClaimed):
+            self.reply = {"1"}
+        elif isinstance(step, calls.Call):
+            self._carry_out(step, fate)
+        else:
+            # The checks before the start may take any time: nothing is written down yet.
+            assert isinstance(step, LogLine | BeforeStart)
+        self.pending = self._advance()
+
+    def _carry_out(self, call: calls.Call[Any], fate: str) -> None:
+        if fate == "never arrived":
+            self.error = ConnectionFailedError("x")
+        elif fate == "broken":
+            self.error = ServerError("x")
+        elif fate == "no room" and call.starts_run:
+            self.error = ConcurrencyLimitError("x")
+        elif fate == "lost":
+            self._do(call)
+            self.error = ResponseLostError("x")
+        else:
+            try:
+                self.reply = self._do(call)
+            except BrowserActError as error:
+                self.error = error
+
+    def _do(self, call: calls.Call[Any]) -> Any:
+        return self.service.start(call) if call.starts_run else self.service.answer(call)
+
+    @precondition(lambda self: self.steps is not None)
+    @rule()
+    def the_worker_dies(self) -> None:
+        self.steps.close()
+        self.steps = None
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
+    def time_passes(self, seconds: float) -> None:
+        step = self.pending
+        if self.steps is not None and (isinstance(step, Write) or (isinstance(step, calls.Call) and step.starts_run)):
+            # Between what it writes down and its start, a try is held up for no longer than the patience that it tells:
+            # a later try looks for the start only among the runs of that time.
+            seconds = max(0.0, min(seconds, self.decided_at + PATIENCE - self.service.now))
+        self.service.now += seconds
+
+    @rule(status=st.sampled_from([TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.PAUSED]))
+    def a_run_changes(self, status: TaskStatus) -> None:
+        for task in self.service.going[:1]:
+            self.service.runs[task.id] = replace(task, status=status)
+
+    @precondition(lambda self: self.steps is None and (self.stored is None or json.loads(self.stored)["task_id"]))
+    @rule()
+    def the_inputs_change(self) -> None:
+        # Not where the run of the old inputs is not known: then a person has to decide.
+        self.keyword = "ink" if self.keyword == "pens" else "pens"
+
+    @precondition(lambda self: self.steps is None)
+    @rule()
+    def a_person_clears_the_task(self) -> None:
+        self.max_tries += 1
+        self.service.cleared = True
+
+    @invariant()
+    def at_most_one_run_goes_on(self) -> None:
+        assert len(getattr(self, "service", Service()).going) <= 1, self.service.runs
+
+
+TestAnyInterleaving = TriesOfATask.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@dataclass
+class Played:
+    """What :func:`begin` did with the given answers, in order."""
+
+    over: StartedRun | PlanFull | Exception | None = None
+    written: list[Write] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    asked: list[calls.Call[Any]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The endpoints that were asked."""
+        return [call.name for call in self.asked]
+
+
+def play(
+    entry: Entry | None,
+    *answers: object,
+    now: float = 2000.0,
+    on_orphan: OnOrphan = OnOrphan.FAIL,
+    wants: Start | None = None,
+) -> Played:
+    """Begin a run with an entry of an earlier try, and give each call the next answer."""
+    left, played = list(answers), Played()
+    clock = [now]
+
+    def answer(step: object) -> object:
+        if isinstance(step, Write):
+            played.written.append(step)
+        elif isinstance(step, LogLine):
+            played.said.append(step.text)
+        elif isinstance(step, Sleep):
+            played.slept.append(step.seconds)
+            clock[0] += step.seconds
+        elif isinstance(step, AskClaimed):
+            return set()
+        elif isinstance(step, calls.Call):
+            played.asked.append(step)
+            return left.pop(0)
+        return None
+
+    wanted = replace(wants or start(), on_orphan=on_orphan)
+    steps = begin(wanted, entry, lambda: clock[0])
+    try:
+        played.over = carry_out(steps, answer)
+    except (BrowserActError, LedgerError, OrphanError) as error:
+        played.over = error
+    assert not left
+    return played
+
+
+RUN = Task("7", TaskStatus.RUNNING, "70", datetime.fromtimestamp(1000.0, timezone.utc), input_parameters=PENS_LISTED)
+NOT_WANTED = "an earlier try had another workflow, other inputs or another profile"
+MADE = CreatedTask("9", "profile of 9")
+NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3)
+"""What is written down before another run is started at second 2000."""
+
+
+AT_2000 = datetime.fromtimestamp(2000.0, timezone.utc)
+
+
+def page_of(*tasks: Task) -> Page[Task]:
+    return Page(tasks, number=1, total_count=len(tasks))
+
+
+class TestTheRunOfAnEarlierTry:
+    @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED, TaskStatus.UNKNOWN])
+    def test_active_run_of_an_earlier_try_is_reattached_without_a_write_or_a_log_line(self, status):
+        run = replace(RUN, status=status)
+        played = play(SAME, run)
+        assert played.over == StartedRun(SAME, run)
+        assert (played.written, played.said, played.names) == ([], [], ["get-task"])
+        assert played.asked[0].params == {"task_id": "7"}
+
+    def test_deadline_of_a_reattached_run_follows_a_changed_timeout(self):
+        played = play(replace(SAME, deadline=9.0), RUN)
+        assert played.over == StartedRun(SAME, RUN)
+        assert played.written == [Write(SAME)]
+
+    @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.CANCELED])
+    def test_failed_or_canceled_run_of_an_earlier_try_is_replaced_by_a_new_run(self, status):
+        played = play(SAME, replace(RUN, status=status), MADE)
+        made = replace(NEW, task_id="9", profile_id="profile of 9")
+        assert played.over == StartedRun(made)
+        assert played.written == [Write(NEW), Write(made)]
+        assert played.said == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
+        assert played.names == ["get-task", "run-task"]
+
+    @pytest.mark.parametrize(
+        ("entry", "why"),
+        [
+            (replace(SAME, fingerprint="f" * 64), NOT_WANTED),
+            (replace(SAME, max_tries=2), "the Airflow task was cleared while it waited"),
+        ],
+        ids=["other inputs", "cleared"],
+    )
+    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["", "ended meanwhile"])
+    def test_run_with_other_inputs_or_of_a_cleared_task_is_stopped_before_a_new_start(
+        self, entry, why, ended_meanwhile
+    ):
+        stopped = TaskEndedError("x", code=10121) if ended_meanwhile else None
+        played = play(entry, RUN, stopped, MADE)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.earlier == ("5", "6", "7")
+        assert played.said == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
+        assert played.names == ["get-task", "stop-task", "run-task"]
+
+    def test_ended_run_with_other_inputs_is_not_stopped(self):
+        played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
+        assert played.said == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
+        assert played.names == ["get-task", "run-task"]
+
+    def test_finished_run_is_reattached_although_the_task_instance_was_cleared(self):
+        run = replace(RUN, status=TaskStatus.FINISHED)
+        assert play(replace(SAME, max_tries=2), run).over == StartedRun(replace(SAME, max_tries=2), run)
+
+    def test_task_instance_that_waited_in_a_worker_reattaches_after_a_clear(self):
+        entry = replace(SAME, max_tries=None)
+        assert play(entry, RUN).over == StartedRun(entry, RUN)
+
+    def test_run_that_no_longer_exists_fails_the_try(self):
+        played = play(SAME, TaskNotFoundError("gone", code=10112))
+        assert isinstance(played.over, LedgerError)
+        assert str(played.over) == "it names BrowserAct task 7, and BrowserAct says: gone (code 10112)"
+        assert played.names == ["get-task"]
+
+    @pytest.mark.parametrize("on_orphan", [OnOrphan.START, OnOrphan.ADOPT])
+    def test_run_that_no_longer_exists_is_replaced_with_on_orphan_start_or_adopt(self, on_orphan):
+        played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.earlier == ("5", "6", "7")
+        assert played.said == ["BrowserAct task 7 of an earlier try no longer exists: gone (code 10112)"]
+
+    def test_run_of_another_workflow_fails_the_try(self):
+        played = play(SAME, replace(RUN, workflow_id="71"))
+        assert isinstance(played.over, LedgerError)
+        assert "it names BrowserAct task 7 as one of workflow 70, and BrowserAct says that it is of workflow 71" in str(
+            played.over
+        )
+
+    def test_run_of_a_template_may_belong_to_any_workflow(self):
+        wants = start(kind="template")
+        entry = replace(SAME, fingerprint=wants.request.fingerprint, source=wants.request.source)
+        run = replace(RUN, workflow_id="71")
+        assert play(entry, run, wants=wants).over == StartedRun(entry, run)
+
+
+class TestAnUnansweredStartOfAnEarlierTry:
+    ENTRY = replace(SAME, task_id=None, deadline=4600.0)
+
+    def test_orphan_of_an_earlier_try_is_found_written_down_and_reattached(self):
+        played = play(self.ENTRY, page_of(RUN), RUN)
+        assert played.over == StartedRun(replace(self.ENTRY, task_id="7"), RUN)
+        assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
+        assert played.said == [
+            "An earlier try was about to start a run and did not write down the result. Looking for the run."
+        ]
+        listing = played.asked[0]
+        window = calls.list_tasks(
+            workflow_id="70",
+            created_at_from=datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc),
+            created_at_to=datetime.fromtimestamp(1100.0 + timings.CLOCK_SKEW, timezone.utc),
+        )
+        assert listing.params == window.params
+
+    @pytest.mark.parametrize(("shown", "kept"), [("of the list", "of the list"), (None, "9")])
+    def test_profile_of_an_orphan_comes_from_the_list_if_the_list_has_one(self, shown, kept):
+        played = play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.profile_id == kept
+
+    def test_list_is_read_until_the_start_must_be_in_it(self):
+        pages = [page_of()] * 3
+        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LOOK_PAUSE - 3.0)
+        assert played.slept == [timings.ORPHAN_LOOK_PAUSE, 3.0]
+        assert played.said[1:] == ["No matching run was found."]
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.earlier == ("5", "6")
+
+    def test_list_is_read_once_if_the_start_must_be_in_it_already(self):
+        assert play(self.ENTRY, page_of(), MADE, now=1100.0 + timings.LISTING_DELAY).slept == []
+
+    @pytest.mark.parametrize("on_orphan", [OnOrphan.FAIL, OnOrphan.ADOPT])
+    def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
+        entry = replace(self.ENTRY, fingerprint="f" * 64)
+        played = play(entry, page_of(replace(RUN, input_parameters="keyword=ink")), on_orphan=on_orphan)
+        assert isinstance(played.over, OrphanError)
+
+    def test_another_run_is_started_beside_those_that_may_be_the_one_if_so_wanted(self):
+        entry = replace(self.ENTRY, fingerprint="f" * 64)
+        played = play(entry, page_of(RUN), MADE, on_orphan=OnOrphan.START)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.task_id == "9"
+
+    def test_one_item_of_the_list_that_cannot_be_read_is_skipped(self):
+        listing = play(self.ENTRY, page_of(), MADE).asked[0]
+        items = [{"id": "5", "status": "a new word"}, {"status": "running"}]
+        page = listing.read({"items": items, "total_count": 2})
+        assert [task.id for task in page.items] == ["5"]
+        assert len(page.skipped) == 1
+
+
+class TestAStart:
+    def test_entry_is_written_before_and_after_the_start(self):
+        wants = start(callback_token="secret")
+        played = play(None, MADE, wants=wants)
+        before = replace(NEW, callback_token_sha256=digest("secret"), earlier=())
+        after = replace(before, task_id="9", profile_id="profile of 9")
+        assert played.over == StartedRun(after)
+        assert played.written == [Write(before), Write(after)]
+        assert play(None, MADE, wants=start(kind="in the worker")).written[0] == Write(
+            replace(before, callback_token_sha256=None, max_tries=None)
+        )
+
+    @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])
+    @pytest.mark.parametrize(
+        "error", [ConcurrencyLimitError("full", code=10118), RateLimitError("slow down", http_status=429)]
+    )
+    def test_start_without_a_slot_restores_the_entry_before(self, entry, error):
+        earlier = [] if entry is None else [replace(RUN, status=TaskStatus.FAILED)]
+        played = play(entry, *earlier, error)
+        assert played.over == PlanFull(error)
+        assert played.written[1:] == [Write(entry, over=True)]
+
+    def test_refused_start_leaves_the_entry_before(self):
+        refused = InvalidRequestError("no", code=99001)
+        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused)
+        assert played.over is refused
+        assert played.written[1:] == [Write(SAME, over=True)]
+
+    def test_lost_answers_are_looked_up_and_the_start_sent_again_three_times_at_most(self):
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        lost = ResponseLostError("lost")
+        played = play(None, lost, *looks, lost, *looks, lost, *looks)
+        assert played.over is lost
+        assert played.names.count("run-task") == 3
+        assert [text for text in played.said if "(start" in text] == [
+            f"No run was started (start {number} of 3)." for number in (1, 2, 3)
+        ]
+        assert played.slept == [timings.ORPHAN_LOOK_PAUSE] * 12
+        assert [write.starts for write in played.written] == [True, True, True, False]
+        assert played.written[-1] == Write(None, over=True)
+
+    def test_start_that_surely_made_no_run_leaves_the_entry_before(self):
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        lost = ResponseLostError("lost")
+        played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
+        assert played.written[-1] == Write(SAME, over=True)
+
+    @pytest.mark.parametrize(
+        ("kind", "endpoint", "parameter"),
+        [
+            ("deferred", "get-workflow", "workflow_id"),
+            ("template", "get-official-workflow-template", "workflow_template_id"),
+        ],
+    )
+    def test_what_is_run_is_read_to_tell_which_inputs_have_defaults(self, kind, endpoint, parameter):
+        wants = start(kind=kind)
+        run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), wants=wants)
+        assert isinstance(played.over, OrphanError)
+        assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
+        assert played.said[-1].startswith(f"The details of {wants.request.source} cannot be read: down")
+
+    def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
+        run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
+        looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        played = play(None, ResponseLostError("lost"), *looks)
+        assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
+        assert played.said[-1] == "BrowserAct task 8 is the run."
+
+    @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
+    def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
+        wants = start(inputs=[])
+        run = replace(RUN, id="8", created_at=AT_2000, input_parameters=listed)
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        source = [] if task_id else [Workflow("70")]
+        played = play(None, ResponseLostError("lost"), *looks, *source, wants=wants)
+        assert isinstance(played.over, StartedRun if task_id else OrphanError)
+
+
+def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
+    steps = begin(start(patience=1.0), None, lambda: 0.0)
+    assert isinstance(next(steps), BeforeStart)
+    assert isinstance(steps.send(None), Write)
+    step = steps.send(None)
+    assert isinstance(step, calls.Call)
+    step = steps.throw(ResponseLostError("x"))
+    assert isinstance(step, LogLine)
+    step = steps.send(None)
+    assert isinstance(step, calls.Call)
+    # And no further Write.
+    with pytest.raises(RunStartUnknownError, match="looking for it failed: x") as caught:
+        steps.throw(ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
+    error = caught.value
+    assert (error.http_status, error.code, error.msg, error.trace_id) == (503, 7, "m", "t")
+
+
+@pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
+def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(code):
+    call = start().request.call
+    with pytest.raises(BrowserActError) as refused:
+        call.read_response(calls.Response(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
+    steps = begin(start(patience=1.0), None, lambda: 0.0)
+    while not isinstance(step := next(steps), calls.Call):
+        pass
+    assert step.starts_run
+    steps.throw(refused.value)
+    step = next(steps)
+    assert isinstance(step, calls.Call)
+    assert step.name == "list-tasks"
+
+
+def test_ledger_entry_is_dated_after_slow_checks_before_the_start():
+    now = 10_000.0
+    steps = begin(start(), None, lambda: now)
+    assert isinstance(next(steps), BeforeStart)
+    now += 300.0
+    written = steps.send(None)
+    assert isinstance(written, Write)
+    assert written.entry is not None
+    assert written.entry.written_at == now
