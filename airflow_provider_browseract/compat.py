@@ -95,6 +95,15 @@ def xcom() -> Any:
     return XCom
 
 
+def xcom_exists(key: str, of: Mapping[str, Any]) -> bool:
+    """Return whether Airflow's database has an XCom, without asking an XCom backend for its value.
+
+    :param key: key of the XCom.
+    :param of: what identifies the task instance, as keyword arguments of ``XCom``.
+    """
+    return xcom()._get_xcom_db_ref(key=key, **of).value is not None
+
+
 def sent_xcom(value: Any) -> Any:
     """Return a serialized value as Airflow's supervisor receives it for an XCom.
 
@@ -194,5 +203,6 @@ __all__ = [
     "sent_xcom",
     "set_during_execution",
     "xcom",
+    "xcom_exists",
     "xcom_serde",
 ]

@@ -16,8 +16,8 @@ from airflow_provider_browseract.emulator.faults import CallbackFault
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-CallbackOutcome = Literal["finished", "failed", "canceled"]
-OUTCOMES: tuple[CallbackOutcome, ...] = ("finished", "failed", "canceled")
+Outcome = Literal["finished", "failed", "canceled"]
+OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
 
 
 class RunFailed(Exception):
@@ -95,7 +95,7 @@ class WorkflowSettings(TypedDict, total=False):
     behaviour: Behaviour
     duration: float
     queued: float
-    outcome: CallbackOutcome
+    outcome: Outcome
     failure: tuple[int, str]
     failed_step: int | None
     output: str | None
@@ -179,7 +179,7 @@ class EmulatedWorkflow:
     published_at: str = "2026-01-06T08:00:00Z"
     duration: float = 2.0
     queued: float = 0.0
-    outcome: CallbackOutcome = "finished"
+    outcome: Outcome = "finished"
     failure: tuple[int, str] = (10001, "Navigation timeout")
     failed_step: int | None = None
     output: str | None = None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_serde
+from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_exists, xcom_serde
 
 RETURN_KEY = "return_value"
 """Key of the XCom with what a task returns."""
@@ -67,7 +67,7 @@ def delete_xcoms(ti: Any, keys: Iterable[str]) -> None:
     of = names_of(ti)
     for key in keys:
         # An XCom backend may fail to purge what does not exist.
-        if xcom()._get_xcom_db_ref(key=key, **of).value is not None:
+        if xcom_exists(key, of):
             xcom().delete(key=key, **of)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 from airflow.sdk import BaseOperatorLink
 
+from airflow_provider_browseract.compat import xcom
 from airflow_provider_browseract.webhook import OVER_PATH, URL_PREFIX
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ class PushedLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that was pushed, or an empty string before there is one."""
-        from airflow.sdk.execution_time.xcom import XCom
-
-        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+        return xcom().get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 
 @attrs.define()

@@ -113,7 +113,7 @@ SETTINGS = {
 
 
 @dataclass
-class CallbackOutcome:
+class Outcome:
     """What a round came to."""
 
     seed: int
@@ -153,7 +153,7 @@ class CallbackOutcome:
 class Round:
     """One round, which its seed makes again."""
 
-    def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: CallbackOutcome) -> None:
+    def __init__(self, airflow: LocalAirflow, api: Api, database: Database, outcome: Outcome) -> None:
         self.airflow = airflow
         self.api = api
         self.emulator = api.emulator
@@ -459,14 +459,14 @@ def world(home: Path, *, seed: int) -> Iterator[tuple[LocalAirflow, Api, Databas
             yield airflow, api, database
 
 
-def run_round(runs: int, seed: int, home: Path) -> CallbackOutcome:
+def run_round(runs: int, seed: int, home: Path) -> Outcome:
     """Play a round.
 
     :param runs: how many task instances there are.
     :param seed: what chance begins with.
     :param home: folder for Airflow.
     """
-    outcome = CallbackOutcome(seed, runs)
+    outcome = Outcome(seed, runs)
     with world(home, seed=seed) as (airflow, api, database):
         Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
     return outcome

@@ -12,7 +12,7 @@ from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.catalogue import results_for
 from tests.e2e.local_airflow import wait_for
 
-from .round import CallbackOutcome, Round, world
+from .round import Outcome, Round, world
 
 SEED = 11
 RUNS = 30
@@ -68,7 +68,7 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
 
 
 def test_round_of_faults_loses_duplicates_and_leaves_no_run(parts, capsys):
-    outcome = CallbackOutcome(SEED, RUNS)
+    outcome = Outcome(SEED, RUNS)
     Round(parts.airflow, parts.api, parts.database, outcome).play(limit=300)
     with capsys.disabled():
         print(f"\n{outcome}")
