@@ -11,7 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
-from tests.operators.conftest import Worker, emulator, store, worker
+from tests.workers import Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 

@@ -37,7 +37,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.worker import starting
-from tests.operators.conftest import ORDERS_RESULT, asked
+from tests.workers import ORDERS_RESULT, asked
 
 KEY = "app-emulator"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])

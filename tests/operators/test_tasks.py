@@ -9,7 +9,7 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
-from tests.operators.conftest import asked
+from tests.workers import asked
 
 
 @pytest.fixture(autouse=True)

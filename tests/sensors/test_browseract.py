@@ -40,7 +40,7 @@ from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.sensor import TaskSensorTrigger
-from tests.operators.conftest import FakeTaskInstance
+from tests.workers import FakeTaskInstance
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 

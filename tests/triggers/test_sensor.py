@@ -24,7 +24,7 @@ from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.triggers import polling
 from airflow_provider_browseract.triggers import sensor as triggers
 from airflow_provider_browseract.triggers.sensor import TaskSensorTrigger
-from tests.operators.conftest import FakeTaskInstance
+from tests.workers import FakeTaskInstance
 
 pytestmark = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
 

@@ -18,7 +18,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
-from tests.operators.conftest import ORDERS_RESULT
+from tests.workers import ORDERS_RESULT
 
 WAITING = TaskInstanceKey("shop", "manual__1", "run", -1)
 MINE = "http://127.0.0.1:1/mine"

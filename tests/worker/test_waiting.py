@@ -13,7 +13,7 @@ from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedErro
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
-from tests.operators.conftest import asked
+from tests.workers import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 

@@ -36,7 +36,7 @@ from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
 from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
-from tests.operators.conftest import FakeTaskInstance, asked
+from tests.workers import FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 PENS = {"keyword": "pens", "max_items": 2}

@@ -19,7 +19,7 @@ from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
-from tests.operators.conftest import asked
+from tests.workers import asked
 
 PENS = {"keyword": "pens", "max_items": 2}
 REATTACHES = "The run keeps running, and the next try reattaches to it ("

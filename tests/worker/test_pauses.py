@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, Answer, End
 from airflow_provider_browseract.worker import pauses, waiting
-from tests.operators.conftest import asked
+from tests.workers import asked
 
 CONFIRMED = {"confirmed": True}
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])

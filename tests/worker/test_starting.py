@@ -9,7 +9,7 @@ from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Request
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunCanceledError
-from tests.operators.conftest import is_killed_at_each_call
+from tests.workers import is_killed_at_each_call
 
 PENS = {"keyword": "pens", "max_items": 2}
 

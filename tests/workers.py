@@ -1,0 +1,143 @@
+"""Operators that run as in a worker, and the parts of Airflow that they use there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
+"""What the emulator's workflow ORDERS returns without a profile."""
+
+
+class FakeTaskInstance:
+    """The part of a task instance that the operator uses: XComs, which last over a deferral."""
+
+    dag_id, run_id, task_id, map_index = "shop", "manual__1", "run", -1
+    try_number, max_tries = 1, 0
+    id = "019ab3d5-0000-7000-8000-000000000001"
+    log_url = "http://airflow.example/dags/shop/runs/manual__1/tasks/run?try_number=1"
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.siblings: dict[str, list[object]] = {}
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+    def xcom_pull(self, task_ids, key, map_indexes=None):
+        if task_ids == ["run"]:
+            # Without an index, Airflow gives those of all mapped siblings.
+            return [*self.siblings.get(key, ()), *filter(None, [self.xcoms.get(key)])]
+        assert (task_ids, map_indexes) == ("run", -1)
+        return self.xcoms.get(key)
+
+
+class FakeStore:
+    """Airflow's task state, which lasts over tries: JSON values by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key):
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key, value, *, retention):
+        assert retention > timedelta(days=1)
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key):
+        self.values.pop(key, None)
+
+
+class Worker:
+    """Runs an operator as Airflow does, deferrals included, but in this process and without a scheduler."""
+
+    def __init__(
+        self, *, store: FakeStore | None = None, operator_class: Any = RunWorkflowOperator, **arguments
+    ) -> None:
+        self.operator_class = operator_class
+        self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
+        self.ti = FakeTaskInstance()
+        self.context: Any = {"ti": self.ti}
+        if store is not None:
+            self.context["task_state_store"] = store
+        self.deferrals: list[TaskDeferred] = []
+        self.events: list[dict] = []
+
+    def operator(self) -> Any:
+        """Make the operator anew, as each process does."""
+        return self.operator_class(**self.arguments)
+
+    def run(self):
+        """Run it to its end."""
+        try:
+            return self.operator().execute(self.context)
+        except TaskDeferred as deferred:
+            return self.resume(deferred)
+
+    def resume(self, deferred: TaskDeferred):
+        """Run the trigger, then the operator from there, as often as it defers."""
+        while True:
+            event = self.wait_in_triggerer(deferred)
+            kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
+            try:
+                return self.operator().resume_execution(deferred.method_name, kwargs, self.context)
+            except TaskDeferred as again:
+                deferred = again
+
+    def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
+        """Run the trigger, made anew from what is stored of it, and give the payload of its one event."""
+        self.deferrals.append(deferred)
+        path, arguments = deferred.trigger.serialize()
+        trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
+
+        async def wait() -> list[dict]:
+            return [event.payload async for event in trigger.run()]
+
+        [event] = asyncio.run(wait())
+        self.events.append(event)
+        return event
+
+
+def asked(emulator, endpoint: str) -> int:
+    """LogLine how often an endpoint was asked."""
+    return sum(request.endpoint == endpoint for request in emulator.requests)
+
+
+def is_killed_at_each_call(operator, monkeypatch) -> None:
+    """Let an operator be killed before each of its calls; Airflow lets the code go on after that."""
+    send = operator.hook.client.send
+
+    def killed_meanwhile(call):
+        operator.on_kill()
+        return send(call)
+
+    monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
+
+
+@pytest.fixture
+def worker(short_timings):
+    return Worker
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    """What lasts over the tries of one task instance."""
+    return FakeStore()
+
+
+@pytest.fixture
+def emulator(browseract_emulator):
+    """The emulator behind ``browseract_default``, with runs that take no time to speak of."""
+    emulator = browseract_emulator.emulator
+    for workflow_id in emulator.workflows:
+        emulator.set_workflow(workflow_id, duration=0.2)
+    return emulator
