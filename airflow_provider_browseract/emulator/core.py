@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.emulator.catalogue import TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.emulator.faults import (
+    DOWNLOAD_FILE,
     EVERY_ENDPOINT,
     CallbackFault,
     FaultPlan,
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
         EmulatedWorkflow,
         WorkflowSettings,
     )
-
-#: The name that faults and records use for downloads of exported files.
-DOWNLOAD_FILE = "download-file"
 
 
 @dataclass(frozen=True)

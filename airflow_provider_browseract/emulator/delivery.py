@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import TYPE_CHECKING
 
 import httpx
 
-from airflow_provider_browseract.emulator.core import Emulator
-from airflow_provider_browseract.emulator.faults import CallbackFault
-from airflow_provider_browseract.emulator.service import Transition
+if TYPE_CHECKING:
+    from airflow_provider_browseract.emulator.core import Emulator
+    from airflow_provider_browseract.emulator.faults import CallbackFault
+    from airflow_provider_browseract.emulator.service import Transition
 
 #: How often a callback is tried; only an answer of 5xx leads to another attempt.
 ATTEMPTS = 3

@@ -12,6 +12,9 @@ CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order", "hung_up"
 #: The endpoint name for faults of every endpoint of the API (files are not part of it).
 EVERY_ENDPOINT = "*"
 
+#: The name that faults and records use for downloads of exported files.
+DOWNLOAD_FILE = "download-file"
+
 
 @dataclass(frozen=True)
 class RequestFault:

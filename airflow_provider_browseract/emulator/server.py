@@ -34,7 +34,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from fastapi import FastAPI, Request, Response
@@ -42,10 +42,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_browseract.emulator.catalogue import settings_from_json
-from airflow_provider_browseract.emulator.core import DOWNLOAD_FILE, Emulator
 from airflow_provider_browseract.emulator.delivery import CallbackSender
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
 from airflow_provider_browseract.emulator.faults import (
+    DOWNLOAD_FILE,
     RequestFault,
     callback_fault_from_json,
     request_fault_from_json,
@@ -57,6 +57,9 @@ from airflow_provider_browseract.emulator.service import (
     PATH_PREFIX,
     error_envelope,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.emulator.core import Emulator
 
 log = logging.getLogger(__name__)
 
