@@ -311,7 +311,7 @@ class TestOutputPath:
         emulator.set_workflow(DOWNLOAD.id, downloads=files)
         emulator.fault("download-file", RequestFault.status(503), times=None, skip=1)
         arguments = {"workflow_id": DOWNLOAD.id, "input_parameters": PENS, "output_path": str(folder), "store": store}
-        with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*in BrowserAct until"):
+        with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*available in BrowserAct"):
             worker(**arguments).run()
         emulator.clear_faults()
         before = asked(emulator, "download-file")
@@ -593,7 +593,7 @@ class TestRunReport:
         run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])
         run.context["outlet_events"] = events
         assert run.run()["logged_in"] is False
-        assert "The events of the outlets could not be told of the run" in "".join(capfd.readouterr())
+        assert "The asset events could not be extended with the run" in "".join(capfd.readouterr())
 
     def test_store_that_fails_leaves_the_results_to_a_later_try_or_names_their_log(
         self, worker, emulator, folder, store, monkeypatch
@@ -605,7 +605,7 @@ class TestRunReport:
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             worker(**arguments, store=store).run()
-        with pytest.raises(AirflowFailException, match=r"is in BrowserAct until that deletes it: http.*/logs/"):
+        with pytest.raises(AirflowFailException, match=r"is still available in BrowserAct: http.*/logs/"):
             worker(**arguments).run()
 
 
