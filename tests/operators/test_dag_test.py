@@ -129,7 +129,7 @@ def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emul
 def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, emulator):
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
-    result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=3)
+    result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=6)
     assert result.state == "failed"
     assert sum(each.endpoint == "resume-task" for each in emulator.requests) == MAX_RESUMES
 
