@@ -214,7 +214,9 @@ class LocalAirflow:
         def healthy() -> bool:
             self.check_alive()
             try:
-                health = self._http.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
+                answer = self._http.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+                answer.raise_for_status()
+                health = answer.json()
             except (requests.RequestException, ValueError):
                 return False
             return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
