@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.sdk import BaseHook
 
@@ -22,13 +20,13 @@ from airflow_provider_browseract.api.errors import (
     ConnectionFailedError,
     NotTheApiError,
     ResponseLostError,
-    RunStartUnknownError,
 )
-from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
+from airflow_provider_browseract.hooks import checked_calls
 from airflow_provider_browseract.hooks import connection as form
+from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.shielding import uninterrupted
-from airflow_provider_browseract.runs.arguments import InputError, read_choice, read_id
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import read_run, read_template_run
 from airflow_provider_browseract.webhook import callback
 
@@ -36,49 +34,57 @@ if TYPE_CHECKING:
     import requests
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
-    from airflow_provider_browseract.api.models import (
-        CreatedTask,
-        Page,
-        Region,
-        Task,
-        Template,
-        Workflow,
-    )
+    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus, Template, Workflow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PROBE_TIMEOUT = 5.0
 """Seconds that the test of a connection waits for the callback route."""
 
 
-@dataclass(eq=False)
-class _Shared:
-    """A client that an :meth:`BrowserActHook.async_client` opened, for whatever runs within; None once it is closed."""
+def _for_one_call(
+    method: Callable[Concatenate[AsyncBrowserAct, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[BrowserActHook, P], Coroutine[Any, Any, T]]:
+    """Return a method of the hook that opens a client, awaits this method of it, and closes the client."""
 
-    hook: BrowserActHook
-    loop: asyncio.AbstractEventLoop
-    client: AsyncBrowserActClient | None
+    @wraps(method)
+    async def call(hook: BrowserActHook, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async with hook.async_client() as browseract:
+            return await method(browseract, *args, **kwargs)
+
+    return call
 
 
-# Each asyncio task sees what itself and those that started it have opened, the innermost last, and nothing of others.
-_SHARED: ContextVar[tuple[_Shared, ...]] = ContextVar("browseract_shared_clients", default=())
+def _for_one_iteration(
+    method: Callable[Concatenate[AsyncBrowserAct, P], AsyncIterator[T]],
+) -> Callable[Concatenate[BrowserActHook, P], AsyncGenerator[T, None]]:
+    """Return a method of the hook that opens a client, iterates over this method of it, and closes the client."""
+
+    @wraps(method)
+    async def iterate(hook: BrowserActHook, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+        async with hook.async_client() as browseract:
+            async for item in method(browseract, *args, **kwargs):
+                yield item
+
+    return iterate
 
 
 class BrowserActHook(BaseHook):
-    """Talks to BrowserAct as a connection of type ``browseract`` says.
+    """Call BrowserAct with an Airflow connection of type ``browseract``.
 
-    Each endpoint of the API has a method, and a second one, with an ``a`` before its name, that does not block the
-    event loop. The latter share one connection pool within :meth:`async_client`; elsewhere each opens its own.
+    Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
+    a client that has the same methods as coroutines and asynchronous iterators. The hook also has each of these with an
+    ``a`` before its name. Such a method opens a client, with a connection pool, for that one call.
 
-    The connection is looked up at the first call, and again when BrowserAct refuses its API key: if the connection has
-    another key by then, that one is used from then on. Every method raises
-    :class:`~airflow_provider_browseract.api.errors.BrowserActError`, in the class that says what can be done, and
-    :class:`~airflow_provider_browseract.runs.arguments.InputError` for arguments or a connection that cannot be used.
+    The hook reads the connection at the first call, and again when BrowserAct refuses its API key. If the connection
+    then has another key, the hook uses that one from then on. Every method raises a subclass of
+    :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
+    :class:`~airflow_provider_browseract.runs.arguments.InputError` if an argument or the connection cannot be used.
 
-    The examples run as they stand against the package's emulator, whose ids they use. In them ``asyncio`` is
-    imported, ``hook`` is ``BrowserActHook()``, and ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids
-    of three tasks, of which the first is running.
+    The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
+    ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids of three tasks, of which the first is running.
 
     :param browseract_conn_id: id of the Airflow connection.
     """
@@ -91,6 +97,7 @@ class BrowserActHook(BaseHook):
     def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.browseract_conn_id = browseract_conn_id
+        self._settings: form.ConnectionSettings | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -102,14 +109,16 @@ class BrowserActHook(BaseHook):
         """Describe the form's standard fields to Airflow 3.1; newer cores read the provider info."""
         return form.field_behaviour()
 
-    @cached_property
+    @property
     def settings(self) -> form.ConnectionSettings:
         """What the connection says."""
-        return self._read(self.get_connection(self.browseract_conn_id))
+        if self._settings is None:
+            self._settings = self._look_up()
+        return self._settings
 
     @cached_property
     def client(self) -> BrowserActClient:
-        """The client that carries any call of :mod:`airflow_provider_browseract.api.calls`."""
+        """The client that sends any call of :mod:`airflow_provider_browseract.api.calls`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
         return BrowserActClient(self.settings.client, renew=self._renew)
@@ -121,33 +130,25 @@ class BrowserActHook(BaseHook):
     @asynccontextmanager
     async def async_client(
         self, *, within: float | None = None, max_response: int | None = None
-    ) -> AsyncIterator[AsyncBrowserActClient]:
-        """Open an asynchronous client; the connection is read without blocking the event loop.
+    ) -> AsyncIterator[AsyncBrowserAct]:
+        """Open a client for code that runs in an event loop. Reading the connection does not block the loop either.
 
-        This hook's asynchronous methods use it, and so its connection pool, where they are called within the context,
-        also in asyncio tasks that are started there. The client itself is for triggers, and carries any call of
-        :mod:`airflow_provider_browseract.api.calls`.
-
-        :param within: seconds after which a call gives up, where they are few; the connection's patience otherwise.
-        :param max_response: bytes of an answer after which a call stops reading and raises
+        :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
+            ``retry_budget`` say.
+        :param max_response: bytes of a response after which a call stops reading and raises
             :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: no limit.
 
-        >>> async def statuses():
-        ...     async with hook.async_client():
-        ...         return await asyncio.gather(*map(hook.aget_task_status, [task_id, finished_task_id]))
-        >>> print(*asyncio.run(statuses()))
+        >>> import asyncio
+        >>> async with hook.async_client() as browseract:
+        ...     print(*await asyncio.gather(*map(browseract.get_task_status, [task_id, finished_task_id])))
         running finished
         """
-        async with self._open(within, max_response) as client:
-            shared = _Shared(self, asyncio.get_running_loop(), client)
-            _SHARED.set((*_still_open(), shared))
-            try:
-                yield client
-            finally:
-                # An asynchronous generator may be closed in another context, from where no variable of this one can be
-                # reset, and asyncio tasks that were started within may outlast it: they see that it is closed.
-                shared.client = None
-                _SHARED.set(_still_open())
+        from airflow_provider_browseract.api.client import AsyncBrowserActClient
+
+        settings = _hurried((await self._asettings()).client, within)
+        renew = partial(self._arenew, within)
+        async with AsyncBrowserActClient(settings, renew=renew, max_response=max_response) as client:
+            yield AsyncBrowserAct(client, self.log)
 
     def run_task(
         self,
@@ -159,18 +160,17 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of a workflow (``run-task``); everything is checked before anything is sent.
+        """Start a run of a workflow (``run-task``). Check all arguments before sending anything.
 
         :param workflow_id: the workflow to run.
-        :param input_parameters: names and values, or the API's list of name/value pairs.
-        :param save_browser_data: keep cookies and logins; the answer then has the profile's id.
-        :param profile_id: browser profile of an earlier run to start with.
-        :param callback_url: public address that is called once when the task ends.
-        :param status_change_callback_url: public address that is called at each change of status.
+        :param input_parameters: the inputs, as a dict or as the API's list of name/value pairs.
+        :param save_browser_data: keep cookies and logins of the run in a profile, whose id the result then has.
+        :param profile_id: profile of an earlier run to start with.
+        :param callback_url: public address that BrowserAct calls once, when the task ends.
+        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
         :returns: the ids of the task and, if it is saved, of the profile.
-        :raises RunStartUnknownError: the call may have started a run, but its answer was lost or is unusable.
-        :raises ConcurrencyLimitError: as many runs as the plan allows are going; this is said at once, and not waited
-            for.
+        :raises RunStartUnknownError: the call may have started a run, but the response was lost or cannot be used.
+        :raises ConcurrencyLimitError: as many runs as the plan allows are running. The hook does not wait for a slot.
 
         >>> created = hook.run_task("71002814653029437", {"keyword": "laptops"})
         >>> print(hook.get_task_status(created.id))
@@ -185,40 +185,8 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with self._starting(request.call):
+        with checked_calls.starting(request.call, self.log):
             return self.client.send(request.call)
-
-    async def arun_task(
-        self,
-        workflow_id: str,
-        input_parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        *,
-        save_browser_data: bool = False,
-        profile_id: str | None = None,
-        callback_url: str | None = None,
-        status_change_callback_url: str | None = None,
-    ) -> CreatedTask:
-        """As :meth:`run_task`, without blocking the event loop.
-
-        Not for triggers: Airflow may run a trigger more than once, and each time would start, and bill, a run.
-
-        >>> async def start(keyword):
-        ...     created = await hook.arun_task("71002814653029437", {"keyword": keyword})
-        ...     return await hook.aget_task(created.id)
-        >>> print(asyncio.run(start("laptops")).input_parameters)
-        keyword=laptops
-        """
-        request = read_run(
-            workflow_id,
-            input_parameters,
-            save_browser_data=save_browser_data,
-            profile_id=profile_id,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-            api_base_url=(await self._asettings()).client.base_url,
-        )
-        with self._starting(request.call):
-            return await self._asend(request.call)
 
     def run_task_by_template(
         self,
@@ -229,14 +197,14 @@ class BrowserActHook(BaseHook):
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
     ) -> CreatedTask:
-        """Start a run of an official template (``run-task-by-template``); everything is checked before.
+        """Start a run of an official template (``run-task-by-template``). Check all arguments before sending anything.
 
         :param workflow_template_id: the template to run.
-        :param input_parameters: names and values, or the API's list of name/value pairs.
-        :param region: code of the proxy region; the API's default is ``US``.
-        :param callback_url: public address that is called once when the task ends.
-        :param status_change_callback_url: public address that is called at each change of status.
-        :returns: the id of the task; templates know no profiles.
+        :param input_parameters: the inputs, as a dict or as the API's list of name/value pairs.
+        :param region: code of the proxy region. Default: ``US``, the API's.
+        :param callback_url: public address that BrowserAct calls once, when the task ends.
+        :param status_change_callback_url: public address that BrowserAct calls at each change of status.
+        :returns: the id of the task. Runs of templates have no profiles.
         :raises RunStartUnknownError: as :meth:`run_task`.
         :raises ConcurrencyLimitError: as :meth:`run_task`.
 
@@ -252,40 +220,14 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with self._starting(request.call):
+        with checked_calls.starting(request.call, self.log):
             return self.client.send(request.call)
-
-    async def arun_task_by_template(
-        self,
-        workflow_template_id: str,
-        input_parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        *,
-        region: str | None = None,
-        callback_url: str | None = None,
-        status_change_callback_url: str | None = None,
-    ) -> CreatedTask:
-        """As :meth:`run_task_by_template`, without blocking the event loop; as :meth:`arun_task`, not for triggers.
-
-        >>> created = asyncio.run(hook.arun_task_by_template("52000417936205143", {"keyword": "laptops"}))
-        >>> print(asyncio.run(hook.aget_task_status(created.id)))
-        running
-        """
-        request = read_template_run(
-            workflow_template_id,
-            input_parameters,
-            region=region,
-            callback_url=callback_url,
-            status_change_callback_url=status_change_callback_url,
-            api_base_url=(await self._asettings()).client.base_url,
-        )
-        with self._starting(request.call):
-            return await self._asend(request.call)
 
     def get_task(self, task_id: str) -> Task:
         """Read everything about a task (``get-task``).
 
         :param task_id: the task to read.
-        :returns: the task with its steps, its output and why it failed, as far as it has come.
+        :returns: the task with its steps so far and, once it has ended, its output or the reason of its failure.
         :raises TaskNotFoundError: there is no such task.
 
         >>> import json
@@ -293,22 +235,13 @@ class BrowserActHook(BaseHook):
         >>> print(task.status, task.credit, json.loads(task.output.string)[0]["title"])
         finished 20 laptops 824
         """
-        return self.client.send(calls.get_task(read_id("task_id", task_id)))
-
-    async def aget_task(self, task_id: str) -> Task:
-        """As :meth:`get_task`, without blocking the event loop.
-
-        >>> task = asyncio.run(hook.aget_task(task_id))
-        >>> print(task.status, task.steps[-1].goal)
-        running Open the search page
-        """
-        return await self._asend(calls.get_task(read_id("task_id", task_id)))
+        return self.client.send(checked_calls.get_task(task_id))
 
     def get_task_status(self, task_id: str) -> TaskStatus:
-        """Read a task's status alone, the cheapest way to poll (``get-task-status``).
+        """Read only the status of a task, the cheapest way to poll (``get-task-status``).
 
         :param task_id: the task to read.
-        :returns: the status, whose ``ended`` says whether it will never change again.
+        :returns: the status. If its ``ended`` is ``True``, it does not change any more.
         :raises TaskNotFoundError: there is no such task.
 
         >>> hook.get_task_status(task_id)
@@ -316,15 +249,7 @@ class BrowserActHook(BaseHook):
         >>> hook.get_task_status(finished_task_id).ended
         True
         """
-        return self.client.send(calls.get_task_status(read_id("task_id", task_id)))
-
-    async def aget_task_status(self, task_id: str) -> TaskStatus:
-        """As :meth:`get_task_status`, without blocking the event loop.
-
-        >>> asyncio.run(hook.aget_task_status(task_id))
-        <TaskStatus.RUNNING: 'running'>
-        """
-        return await self._asend(calls.get_task_status(read_id("task_id", task_id)))
+        return self.client.send(checked_calls.get_task_status(task_id))
 
     def iter_tasks(
         self,
@@ -338,79 +263,43 @@ class BrowserActHook(BaseHook):
         """Iterate over the tasks that match (``list-tasks``); each page is read when it is needed.
 
         :param workflow_id: only tasks of this workflow.
-        :param workflow_name: only tasks of workflows whose name contains this, in any case.
+        :param workflow_name: only tasks of workflows whose name contains this. Case does not matter.
         :param status: only tasks with this status.
-        :param created_at_from: only tasks created at this time or later; needs a time zone.
-        :param created_at_to: only tasks created at this time or earlier; needs a time zone.
-        :returns: the tasks, without steps and downloads, which only :meth:`get_task` has.
+        :param created_at_from: only tasks created at this time or later. It needs a time zone.
+        :param created_at_to: only tasks created at this time or earlier. It needs a time zone.
+        :returns: the tasks, without steps and downloads, which only :meth:`get_task` returns.
 
         >>> import pendulum
-        >>> now = pendulum.now("UTC")
-        >>> tasks = hook.iter_tasks(
-        ...     workflow_id="71002814653029437",
-        ...     workflow_name="search",
-        ...     status="finished",
-        ...     created_at_from=now.subtract(days=1),
-        ...     created_at_to=now,
-        ... )
+        >>> yesterday = pendulum.now("UTC").subtract(days=1)
+        >>> tasks = hook.iter_tasks(workflow_name="search", status="finished", created_at_from=yesterday)
         >>> sum(task.credit for task in tasks)
         20
         """
-        return self.client.iter_items(_list_tasks(workflow_id, workflow_name, status, created_at_from, created_at_to))
-
-    def aiter_tasks(
-        self,
-        *,
-        workflow_id: str | None = None,
-        workflow_name: str | None = None,
-        status: TaskStatus | str | None = None,
-        created_at_from: datetime | None = None,
-        created_at_to: datetime | None = None,
-    ) -> AsyncGenerator[Task, None]:
-        """As :meth:`iter_tasks`, without blocking the event loop.
-
-        >>> async def credits(**filters):
-        ...     return sum([task.credit async for task in hook.aiter_tasks(**filters)])
-        >>> asyncio.run(credits(workflow_id="71002814653029437", status="finished"))
-        20
-        """
-        return self._aiter_items(_list_tasks(workflow_id, workflow_name, status, created_at_from, created_at_to))
+        call = checked_calls.list_tasks(workflow_id, workflow_name, status, created_at_from, created_at_to)
+        return self.client.iter_items(call)
 
     def stop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
-        """Cancel a task (``stop-task``).
+        """Stop a task (``stop-task``).
 
-        :param task_id: the task to cancel.
+        :param task_id: the task to stop.
         :param biz_code: a number for your own statistics.
-        :param within: seconds after which to give up, where they are few; the connection's patience otherwise.
-        :returns: False if BrowserAct says that the task had already ended, or does not know it any more.
+        :param within: seconds after which the call fails, retries included. Default: as the connection's timeouts and
+            ``retry_budget`` say.
+        :returns: ``False`` if the task had already ended or does not exist any more.
 
         >>> hook.stop_task(task_id)
         True
         >>> hook.stop_task(finished_task_id)
         False
         """
-        call = _stop_task(task_id, biz_code)
-        if within is None:
-            return self.client.send(call)
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        def renew() -> ClientSettings | None:
-            renewed = self._renew()
-            return None if renewed is None else _hurried(renewed, within)
-
-        with BrowserActClient(_hurried(self.settings.client, within), renew=renew) as client:
-            return client.send(call)
-
-    async def astop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
-        """As :meth:`stop_task`, without blocking the event loop.
-
-        >>> asyncio.run(hook.astop_task(task_id, within=5))
-        True
-        """
-        return await self._asend(_stop_task(task_id, biz_code), within)
+        call = checked_calls.stop_task(task_id, biz_code=biz_code)
+        with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
+            client.send(call)
+            return True
+        return False
 
     def resume_task(self, task_id: str) -> None:
-        """Let a paused task go on (``resume-task``).
+        """Resume a paused task (``resume-task``).
 
         :param task_id: the task that waits for a person.
         :raises TaskNotPausedError: the task is not paused.
@@ -420,39 +309,20 @@ class BrowserActHook(BaseHook):
         >>> print(hook.get_task_status(paused_task_id))
         running
         """
-        self.client.send(calls.resume_task(read_id("task_id", task_id)))
-
-    async def aresume_task(self, task_id: str) -> None:
-        """As :meth:`resume_task`, without blocking the event loop.
-
-        >>> asyncio.run(hook.aresume_task(paused_task_id))
-        >>> print(asyncio.run(hook.aget_task_status(paused_task_id)))
-        running
-        """
-        await self._asend(calls.resume_task(read_id("task_id", task_id)))
+        self.client.send(checked_calls.resume_task(task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
 
-        :returns: the workflows, without their inputs, which only :meth:`get_workflow` has.
+        :returns: the workflows, without their inputs, which only :meth:`get_workflow` returns.
 
         >>> [workflow.id for workflow in hook.iter_workflows() if workflow.name == "Search"]
         ['71002814653029437']
         """
         return self.client.iter_items(calls.list_workflows())
 
-    def aiter_workflows(self) -> AsyncGenerator[Workflow, None]:
-        """As :meth:`iter_workflows`, without blocking the event loop.
-
-        >>> async def ids(name):
-        ...     return [workflow.id async for workflow in hook.aiter_workflows() if workflow.name == name]
-        >>> asyncio.run(ids("Search"))
-        ['71002814653029437']
-        """
-        return self._aiter_items(calls.list_workflows())
-
     def get_workflow(self, workflow_id: str) -> Workflow:
-        """Read a workflow with the inputs that it takes (``get-workflow``).
+        """Read a workflow and which inputs it takes (``get-workflow``).
 
         :param workflow_id: the workflow to read.
         :returns: the workflow.
@@ -461,39 +331,21 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_workflow("71002814653029437").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(calls.get_workflow(read_id("workflow_id", workflow_id)))
-
-    async def aget_workflow(self, workflow_id: str) -> Workflow:
-        """As :meth:`get_workflow`, without blocking the event loop.
-
-        >>> asyncio.run(hook.aget_workflow("71002814653029437")).name
-        'Search'
-        """
-        return await self._asend(calls.get_workflow(read_id("workflow_id", workflow_id)))
+        return self.client.send(checked_calls.get_workflow(workflow_id))
 
     def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
         """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
 
         :param keyword: only templates whose name or description contains this.
-        :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` has.
+        :returns: the templates, without their inputs, which only :meth:`get_official_workflow_template` returns.
 
         >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("summary")]
         [('52000417936205157', 'Page summary')]
         """
         return self.client.iter_items(calls.list_official_workflow_templates(keyword=keyword))
 
-    def aiter_official_workflow_templates(self, keyword: str | None = None) -> AsyncGenerator[Template, None]:
-        """As :meth:`iter_official_workflow_templates`, without blocking the event loop.
-
-        >>> async def names(keyword):
-        ...     return [template.name async for template in hook.aiter_official_workflow_templates(keyword)]
-        >>> asyncio.run(names("product"))
-        ['Product export', 'Product search']
-        """
-        return self._aiter_items(calls.list_official_workflow_templates(keyword=keyword))
-
     def get_official_workflow_template(self, workflow_template_id: str) -> Template:
-        """Read a template with the inputs that it takes (``get-official-workflow-template``).
+        """Read an official template and which inputs it takes (``get-official-workflow-template``).
 
         :param workflow_template_id: the template to read.
         :returns: the template.
@@ -502,38 +354,44 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_official_workflow_template("52000417936205143").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(_get_template(workflow_template_id))
-
-    async def aget_official_workflow_template(self, workflow_template_id: str) -> Template:
-        """As :meth:`get_official_workflow_template`, without blocking the event loop.
-
-        >>> asyncio.run(hook.aget_official_workflow_template("52000417936205143")).name
-        'Product search'
-        """
-        return await self._asend(_get_template(workflow_template_id))
+        return self.client.send(checked_calls.get_official_workflow_template(workflow_template_id))
 
     def get_region_list(self) -> tuple[Region, ...]:
-        """List the proxy regions for template runs (``get-region-list``).
+        """Read the proxy regions for runs of templates (``get-region-list``).
 
-        :returns: the regions; :meth:`run_task_by_template` takes their codes.
+        :returns: the regions, whose codes :meth:`run_task_by_template` takes.
 
         >>> [region.code for region in hook.get_region_list()]
         ['US', 'UK', 'DE', 'JP']
         """
         return self.client.send(calls.get_region_list())
 
-    async def aget_region_list(self) -> tuple[Region, ...]:
-        """As :meth:`get_region_list`, without blocking the event loop.
+    # The same for code that runs in an event loop. Each opens a client for one call, and has the client's docstring.
+    arun_task = _for_one_call(AsyncBrowserAct.run_task)
+    arun_task_by_template = _for_one_call(AsyncBrowserAct.run_task_by_template)
+    aget_task = _for_one_call(AsyncBrowserAct.get_task)
+    aget_task_status = _for_one_call(AsyncBrowserAct.get_task_status)
+    aiter_tasks = _for_one_iteration(AsyncBrowserAct.iter_tasks)
+    aresume_task = _for_one_call(AsyncBrowserAct.resume_task)
+    aiter_workflows = _for_one_iteration(AsyncBrowserAct.iter_workflows)
+    aget_workflow = _for_one_call(AsyncBrowserAct.get_workflow)
+    aiter_official_workflow_templates = _for_one_iteration(AsyncBrowserAct.iter_official_workflow_templates)
+    aget_official_workflow_template = _for_one_call(AsyncBrowserAct.get_official_workflow_template)
+    aget_region_list = _for_one_call(AsyncBrowserAct.get_region_list)
 
-        >>> [region.name for region in asyncio.run(hook.aget_region_list()) if region.code == "DE"]
-        ['Germany']
+    async def astop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
+        """Stop a task (``stop-task``) as :meth:`stop_task` does, without blocking the event loop.
+
+        >>> await hook.astop_task(task_id, within=5)
+        True
         """
-        return await self._asend(calls.get_region_list())
+        async with self.async_client(within=within) as browseract:
+            return await browseract.stop_task(task_id, biz_code=biz_code)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check key, address and network by listing one workflow, which costs no credits, and the way of callbacks.
+        """Check API key, address and network by listing one workflow, which costs no credits; then check callbacks.
 
-        :returns: whether it worked, and what was found or what is wrong.
+        :returns: whether the connection works, and a message for the user.
         """
         try:
             page = self.client.send(calls.list_workflows(limit=1))
@@ -550,12 +408,12 @@ class BrowserActHook(BaseHook):
         return good, f"{connected} {callbacks}"
 
     def _test_callbacks(self) -> tuple[bool, str]:
-        """Knock at the callback route with a token that no run has."""
+        """Send a callback with a token that no run has, and return whether the callback route received it."""
         import requests
 
         base_url = self.settings.webhook_base_url
         if base_url is None:
-            return True, "Deferred tasks poll, since there is no webhook_base_url."
+            return True, "Deferred tasks poll, because the connection has no webhook_base_url."
         try:
             url = callback.address(
                 base_url,
@@ -564,164 +422,112 @@ class BrowserActHook(BaseHook):
                 conn_id=self.browseract_conn_id,
                 api_base_url=self.settings.client.base_url,
             )
-            answer = requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False)
+            response = requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False)
         except InputError as error:
             return False, str(error)
         except requests.RequestException as error:
             return True, (
-                f"Whether callbacks arrive at {base_url} is not known: it cannot be reached from here "
-                f"({type(error).__name__})."
+                f"It is not known whether callbacks arrive at {base_url}, because the address cannot be reached from "
+                f"here ({type(error).__name__})."
             )
-        if (answer.status_code, answer.content) == (404, callback.UNKNOWN_RESPONSE):
+        if (response.status_code, response.content) == (404, callback.UNKNOWN_RESPONSE):
             return True, f"Callbacks arrive at {base_url}."
-        return False, _why_callbacks_do_not_arrive(base_url, answer)
+        return False, _why_callbacks_do_not_arrive(base_url, response)
 
-    def _read(self, connection: Connection) -> form.ConnectionSettings:
-        from airflow import __version__ as airflow_version
+    def _client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
+        """Return :attr:`client`, or a client for calls that must end within some seconds."""
+        if seconds is None:
+            return nullcontext(self.client)
+        from airflow_provider_browseract.api.client import BrowserActClient
 
-        user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
-        return form.read_settings(connection, user_agent=user_agent)
+        return BrowserActClient(_hurried(self.settings.client, seconds), renew=partial(self._renew, seconds))
 
     async def _asettings(self) -> form.ConnectionSettings:
-        """Return :attr:`settings`, and read the connection for them without blocking the event loop."""
-        if "settings" not in self.__dict__:
-            self.__dict__["settings"] = await self._alook_up()
-        return self.settings
+        """Return :attr:`settings` without blocking the event loop."""
+        if self._settings is None:
+            self._settings = await self._alook_up()
+        return self._settings
+
+    def _look_up(self) -> form.ConnectionSettings:
+        """Read the connection."""
+        return _read(self.get_connection(self.browseract_conn_id))
 
     async def _alook_up(self) -> form.ConnectionSettings:
         """Read the connection without blocking the event loop."""
         try:
-            connection = await uninterrupted(self.aget_connection(self.browseract_conn_id))
+            return _read(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
         except AirflowNotFoundException:
-            # In a task of Airflow 3.1, and under dag.test(), only the blocking look-up reaches the connections that
-            # Airflow keeps; the other one does not find them.
+            # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that Airflow
+            # stores.
             if not (_in_a_task() or in_dag_test()):
                 raise
-            connection = self.get_connection(self.browseract_conn_id)
-        return self._read(connection)
+            return self._look_up()
 
-    def _renew(self) -> ClientSettings | None:
-        """Read the connection again, since BrowserAct refused its API key; return None where that fails."""
+    def _renew(self, within: float | None = None) -> ClientSettings | None:
+        """Read the connection again after BrowserAct refused its API key; return ``None`` if that fails."""
+        with self._renewing():
+            return self._renewed(self._look_up(), within)
+        return None
+
+    async def _arenew(self, within: float | None) -> ClientSettings | None:
+        """Read the connection again as :meth:`_renew` does, without blocking the event loop."""
+        with self._renewing():
+            return self._renewed(await self._alook_up(), within)
+        return None
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """Log an error instead of raising it, because the caller raises that the API key was refused."""
         try:
-            settings = self._read(self.get_connection(self.browseract_conn_id))
-        except Exception as error:  # noqa: BLE001 - the refused key is the error that the caller reports
-            self._log_not_renewed(error)
-            return None
-        return self._renewed(settings)
+            yield
+        except Exception as error:  # noqa: BLE001
+            self.log.warning(
+                "BrowserAct refused the API key of connection %r, and the connection could not be read again (%s).",
+                self.browseract_conn_id,
+                type(error).__name__,
+            )
 
-    async def _arenew(self) -> ClientSettings | None:
-        """As :meth:`_renew`, without blocking the event loop."""
-        try:
-            settings = await self._alook_up()
-        except Exception as error:  # noqa: BLE001 - the refused key is the error that the caller reports
-            self._log_not_renewed(error)
-            return None
-        return self._renewed(settings)
-
-    def _renewed(self, settings: form.ConnectionSettings) -> ClientSettings:
+    def _renewed(self, settings: form.ConnectionSettings, within: float | None) -> ClientSettings:
         if settings.client.api_key != self.settings.client.api_key:
             self.log.info(
                 "BrowserAct refused the API key of connection %r. The connection has another key now, which is used "
                 "from here on.",
                 self.browseract_conn_id,
             )
-            self.__dict__["settings"] = settings
-        return settings.client
-
-    def _log_not_renewed(self, error: Exception) -> None:
-        self.log.warning(
-            "BrowserAct refused the API key of connection %r, and the connection could not be read again (%s).",
-            self.browseract_conn_id,
-            type(error).__name__,
-        )
-
-    @asynccontextmanager
-    async def _carrier(self, within: float | None) -> AsyncIterator[AsyncBrowserActClient]:
-        """Return the client of the innermost :meth:`async_client` around, or open one."""
-        around = self._client_around() if within is None else None
-        if around is not None:
-            yield around
-        else:
-            async with self._open(within) as client:
-                yield client
-
-    def _client_around(self) -> AsyncBrowserActClient | None:
-        # A thread that was started within has the same variables, but may have an event loop of its own.
-        loop = asyncio.get_running_loop()
-        ours = (shared.client for shared in reversed(_SHARED.get()) if shared.hook is self and shared.loop is loop)
-        return next(filter(None, ours), None)
-
-    @asynccontextmanager
-    async def _open(
-        self, within: float | None, max_response: int | None = None
-    ) -> AsyncIterator[AsyncBrowserActClient]:
-        from airflow_provider_browseract.api.client import AsyncBrowserActClient
-
-        def patient(settings: ClientSettings) -> ClientSettings:
-            return settings if within is None else _hurried(settings, within)
-
-        async def renew() -> ClientSettings | None:
-            renewed = await self._arenew()
-            return None if renewed is None else patient(renewed)
-
-        settings = (await self._asettings()).client
-        async with AsyncBrowserActClient(patient(settings), renew=renew, max_response=max_response) as client:
-            yield client
-
-    async def _asend(self, call: calls.Call[T], within: float | None = None) -> T:
-        async with self._carrier(within) as client:
-            return await client.send(call)
-
-    async def _aiter_items(self, call: calls.Call[Page[T]]) -> AsyncGenerator[T, None]:
-        async with self._carrier(None) as client:
-            async for item in client.iter_items(call):
-                yield item
-
-    @contextmanager
-    def _starting(self, call: calls.Call[CreatedTask]) -> Iterator[None]:
-        """LogLine of a start that ends without its answer what it may have left behind."""
-        try:
-            yield
-        except BrowserActError as error:
-            if error.started_nothing:
-                raise
-            raise RunStartUnknownError(
-                f"It is not known whether BrowserAct started a run: {error.message}",
-                http_status=error.http_status,
-                code=error.code,
-                msg=error.msg,
-                trace_id=error.trace_id,
-                connection=error.connection,
-            ) from error
-        except BaseException:
-            # Such as Airflow's task timeout, which interrupts wherever the code is.
-            self.log.error("Interrupted during %s: a run may go on, and cost credits, without its id known.", call.name)
-            raise
+            self._settings = settings
+        return _hurried(settings.client, within)
 
 
-def _why_callbacks_do_not_arrive(base_url: str, answer: requests.Response) -> str:
-    """Return what is wrong where the callback route did not answer as it does to an unknown token."""
-    said = f"HTTP {answer.status_code}"
-    if answer.status_code == 503 and answer.content.startswith(b'{"outcome":'):
+def _read(connection: Connection) -> form.ConnectionSettings:
+    from airflow import __version__ as airflow_version
+
+    user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
+    return form.read_settings(connection, user_agent=user_agent)
+
+
+def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response) -> str:
+    """Return what is wrong if the response is not the one of the callback route to an unknown token."""
+    status = f"HTTP {response.status_code}"
+    if response.status_code == 503 and response.content.startswith(b'{"outcome":'):
         return (
-            f"But the callback route at {base_url} cannot handle callbacks now ({said}): Airflow's database does not "
-            "answer, or this version of the provider does not know this Airflow. See the log of the API server."
+            f"But the callback route at {base_url} cannot handle callbacks now ({status}): Airflow's database does not "
+            "respond, or this version of the provider does not know this Airflow. See the log of the API server."
         )
-    is_page = "html" in answer.headers.get("content-type", "").lower()
-    if answer.is_redirect or answer.status_code in (401, 403) or (is_page and answer.ok):
+    is_page = "html" in response.headers.get("content-type", "").lower()
+    if response.is_redirect or response.status_code in (401, 403) or (is_page and response.ok):
         return (
-            f"But a login, or another gateway, answers at {base_url} ({said}) in place of the callback route. "
+            f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. "
             "Callbacks need a relay there."
         )
     return (
-        f"But {base_url} does not lead to the callback route: it answered {said}. Check its path, and that the "
+        f"But {base_url} does not lead to the callback route: the response was {status}. Check its path, and that the "
         "provider is installed where the API server runs."
     )
 
 
 @contextmanager
 def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
-    """Let what no retry can mend, a wrong argument or no such connection, end the Airflow task without retries.
+    """Fail the task instance without retries if an argument is wrong or the connection does not exist.
 
     :param conn_id: id of the connection that is used within.
     """
@@ -731,49 +537,6 @@ def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
     except AirflowNotFoundException:
         raise AirflowFailException(form.no_connection(conn_id)) from None
-
-
-def _list_tasks(
-    workflow_id: str | None,
-    workflow_name: str | None,
-    status: TaskStatus | str | None,
-    created_at_from: datetime | None,
-    created_at_to: datetime | None,
-) -> calls.Call[Page[Task]]:
-    for argument, moment in (("created_at_from", created_at_from), ("created_at_to", created_at_to)):
-        if moment is not None and moment.tzinfo is None:
-            raise InputError(f"{argument} is {moment.isoformat()}, which has no time zone. Give a datetime with one.")
-    return calls.list_tasks(
-        workflow_id=None if workflow_id is None else read_id("workflow_id", workflow_id),
-        workflow_name=workflow_name,
-        status=None if status is None else read_choice("status", status, TaskStatus),
-        created_at_from=created_at_from,
-        created_at_to=created_at_to,
-    )
-
-
-def _get_template(workflow_template_id: str) -> calls.Call[Template]:
-    return calls.get_official_workflow_template(read_id("workflow_template_id", workflow_template_id))
-
-
-@dataclass(frozen=True)
-class _StopCall(calls.Call[bool]):
-    """A call of ``stop-task`` whose result says whether there was anything to stop."""
-
-    def read_response(self, response: calls.Response) -> bool:
-        try:
-            return super().read_response(response)
-        except NOTHING_TO_STOP:
-            return False
-
-
-def _stop_task(task_id: str, biz_code: int | None) -> calls.Call[bool]:
-    call = calls.stop_task(read_id("task_id", task_id), biz_code=biz_code)
-    return _StopCall(call.method, call.path, read=lambda _: True, params=call.params)
-
-
-def _still_open() -> tuple[_Shared, ...]:
-    return tuple(shared for shared in _SHARED.get() if shared.client is not None)
 
 
 def _in_a_task() -> bool:
@@ -786,11 +549,13 @@ def _in_a_task() -> bool:
     return True
 
 
-def _hurried(settings: ClientSettings, seconds: float) -> ClientSettings:
-    """Let a call of a client end within some seconds."""
+def _hurried(settings: ClientSettings, within: float | None) -> ClientSettings:
+    """Return settings with which a call ends within some seconds; ``None`` changes nothing."""
+    if within is None:
+        return settings
     from airflow_provider_browseract.api.retries import RetryPolicy
 
-    part = seconds / 3
+    part = within / 3
     return replace(
         settings,
         connect_timeout=part,

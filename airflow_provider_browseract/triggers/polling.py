@@ -17,8 +17,8 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.waiting import End, Wait, wait_for_end
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import AsyncBrowserActClient
     from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class PatientClient:
     def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
         self._open = AsyncExitStack()
-        self._client: AsyncBrowserActClient | None = None
+        self._client: AsyncBrowserAct | None = None
 
     async def send(self, call: Call[T]) -> T:
         """Send a call.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime
+from functools import partial
 
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -129,8 +130,12 @@ async def test_invalid_argument_raises_input_error_before_any_request(emulator, 
     hook = BrowserActHook()
     with pytest.raises(InputError):
         getattr(hook, name)(*arguments, **options)
+    awaited = partial(getattr(hook, f"a{name}"), *arguments, **options)
     with pytest.raises(InputError):
-        await getattr(hook, f"a{name}")(*arguments, **options)
+        await (anext(awaited()) if name.startswith("iter_") else awaited())
+    async with hook.async_client() as browseract:
+        with pytest.raises(InputError):
+            await getattr(browseract, name)(*arguments, **options)
     assert emulator.requests == []
 
 
@@ -219,9 +224,10 @@ class TestRotatedApiKey:
         assert [request.status for request in emulator.requests] == [401, 400]
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
-        async with hook.async_client() as client:
-            await hook.aget_region_list()
-            assert client.settings.api_key == "app-new"
+        async with hook.async_client() as browseract:
+            await browseract.get_region_list()
+            await browseract.get_region_list()
+        assert [request.status for request in emulator.requests] == [401, 200, 200]
         assert hook.settings.client.api_key == "app-new"
 
     @pytest.mark.parametrize(
@@ -255,7 +261,7 @@ async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(e
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert said == ["Interrupted during run-task: a run may go on, and cost credits, without its id known."]
+    assert said == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
 
 
 def test_template_run_is_created_with_both_callback_urls(emulator, browseract_emulator):
@@ -303,103 +309,38 @@ class TestAsyncCalls:
         monkeypatch.setattr(AsyncBrowserActClient, "send", recorded)
         return carried
 
-    async def test_async_call_without_open_client_opens_and_closes_its_own(self, emulator, clients):
+    async def test_async_call_of_the_hook_opens_and_closes_its_own_client(self, emulator, clients):
         hook = BrowserActHook()
         await hook.aget_region_list()
         [one async for one in hook.aiter_workflows()]
         assert len(set(clients)) == 2
         assert all(client._opened is None for client in clients)
 
-    async def test_async_calls_share_the_enclosing_open_client(self, emulator, clients):
-        hook = BrowserActHook()
-        async with hook.async_client() as client:
-            await hook.aget_region_list()
-            await asyncio.gather(*(hook.aget_workflow(one.id) for one in emulator.workflows.values()))
-            await asyncio.create_task(hook.aget_region_list())
-            async for one in hook.aiter_workflows():
-                await hook.aget_workflow(one.id)
-            assert set(clients) == {client}
-            assert client._opened is not None
-        await hook.aget_region_list()
-        assert clients[-1] is not client
-        assert client._opened is None
-
-    async def test_async_call_uses_innermost_of_nested_clients(self, emulator, clients):
-        hook = BrowserActHook()
-        async with hook.async_client() as outer:
-            async with hook.async_client(within=5) as inner:
-                await hook.aget_region_list()
-            await hook.aget_region_list()
-        assert clients == [inner, outer]
-
-    async def test_async_call_obeys_response_size_limit_of_enclosing_client(self, emulator):
-        hook = BrowserActHook()
-        async with hook.async_client(max_response=10):
-            with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
-                await hook.aget_region_list()
-        assert await hook.aget_region_list()
-
-    async def test_async_call_with_own_time_limit_opens_its_own_client(self, emulator, clients):
-        hook = BrowserActHook()
-        async with hook.async_client() as client:
-            await hook.astop_task("12345678901234567", within=5)
-            assert clients[0] is not client
-            assert clients[0].settings.read_timeout < client.settings.read_timeout
-
-    async def test_async_call_ignores_client_of_another_hook(self, emulator, clients):
-        async with BrowserActHook().async_client() as client:
-            await BrowserActHook().aget_region_list()
-        assert clients[0] is not client
-
-    async def test_async_call_ignores_client_of_another_event_loop(self, emulator, clients):
-        hook = BrowserActHook()
-        async with hook.async_client() as client:
-            await asyncio.to_thread(lambda: asyncio.run(hook.aget_region_list()))
-        assert clients[0] is not client
-
-    async def test_concurrent_coroutines_each_use_their_own_client(self, emulator, clients):
-        hook, closed = BrowserActHook(), asyncio.Event()
-
-        async def first():
-            async with hook.async_client() as client:
-                await hook.aget_region_list()
-            closed.set()
-            return client
-
-        async def second():
-            async with hook.async_client() as client:
-                await closed.wait()
-                await hook.aget_region_list()
-            return client
-
-        assert clients == list(await asyncio.gather(first(), second()))
-
-    async def test_async_call_after_enclosing_client_was_closed_opens_a_new_one(self, emulator, clients):
-        hook, closed = BrowserActHook(), asyncio.Event()
-
-        async def later():
-            await closed.wait()
-            await hook.aget_region_list()
-
-        async with hook.async_client() as client:
-            late = asyncio.create_task(later())
-        closed.set()
-        await late
-        assert clients[0] is not client
+    async def test_calls_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, clients):
+        async with BrowserActHook().async_client() as browseract:
+            await asyncio.gather(*(browseract.get_workflow(one.id) for one in emulator.workflows.values()))
+            async for one in browseract.iter_workflows():
+                await browseract.get_workflow(one.id)
+            await browseract.send(calls.get_region_list())
+            assert len(set(clients)) == 1
+            assert clients[0]._opened is not None
         assert clients[0]._opened is None
 
-    async def test_async_call_ignores_client_closed_by_another_asyncio_task(self, emulator, clients):
+    async def test_async_client_obeys_its_response_size_limit(self, emulator):
         hook = BrowserActHook()
+        async with hook.async_client(max_response=10) as browseract:
+            with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
+                await browseract.get_region_list()
+        assert await hook.aget_region_list()
 
-        async def opened():
-            async with hook.async_client() as client:
-                yield client
-
-        generator = opened()
-        client = await anext(generator)
-        await asyncio.create_task(generator.aclose())
-        await hook.aget_region_list()
-        assert clients[0] is not client
+    async def test_async_client_and_stop_with_time_limit_have_shorter_timeouts(self, emulator, clients):
+        hook = BrowserActHook()
+        async with hook.async_client(within=6) as browseract:
+            assert await browseract.stop_task("12345678901234567") is False
+        assert await hook.astop_task("12345678901234567", within=6) is False
+        for client in clients:
+            assert (client.settings.connect_timeout, client.settings.read_timeout) == (2, 2)
+            assert client.settings.retries.budget == 2
 
     async def test_async_iterator_closed_early_closes_its_client(self, emulator, clients):
         iteration = BrowserActHook().aiter_workflows()
@@ -450,8 +391,6 @@ class TestConnectionInTask:
 
 
 def test_async_client_used_twice_reads_connection_once_without_blocking(emulator, monkeypatch):
-    from airflow_provider_browseract.api import calls
-
     def blocking(hook, conn_id):
         raise AssertionError("the blocking accessor was used in the event loop")
 
@@ -468,8 +407,8 @@ def test_async_client_used_twice_reads_connection_once_without_blocking(emulator
 
     async def use():
         for _ in range(2):
-            async with hook.async_client() as client:
-                assert await client.send(calls.get_region_list())
+            async with hook.async_client() as browseract:
+                assert await browseract.get_region_list()
 
     asyncio.run(use())
     assert looked_up == ["browseract_default"]
@@ -556,7 +495,7 @@ class TestConnectionTest:
         connect({"webhook_base_url": browseract_emulator.url})
         good, message = BrowserActHook().test_connection()
         assert good is False
-        assert "does not lead to the callback route: it answered HTTP 404" in message
+        assert "does not lead to the callback route: the response was HTTP 404" in message
 
     @pytest.mark.parametrize(
         ("answer", "message"),
@@ -564,11 +503,11 @@ class TestConnectionTest:
             (Response('{"outcome":"unavailable"}', 503), "cannot handle callbacks now (HTTP 503): Airflow's database"),
             (
                 Response("<html>", 503, media_type="text/html"),
-                "does not lead to the callback route: it answered HTTP 503",
+                "does not lead to the callback route: the response was HTTP 503",
             ),
-            (Response(status_code=302, headers={"location": "/login"}), "a login, or another gateway, answers at"),
-            (Response(status_code=401), "(HTTP 401) in place of the callback route. Callbacks need a relay"),
-            (Response("<html>log in", media_type="text/html"), "a login, or another gateway, answers at"),
+            (Response(status_code=302, headers={"location": "/login"}), "a login page or another gateway responds at"),
+            (Response(status_code=401), "(HTTP 401) instead of the callback route. Callbacks need a relay"),
+            (Response("<html>log in", media_type="text/html"), "a login page or another gateway responds at"),
             (Response("{}", 404), "Check its path, and that the provider is installed"),
         ],
         ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
