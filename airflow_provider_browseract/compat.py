@@ -168,7 +168,7 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """LogLine whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
+    """Return whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
 
     :param name: name of a value.
     """

@@ -179,7 +179,7 @@ def value_of(response: httpx.Response, name: str) -> Any:
 
 
 def outcome(response: httpx.Response) -> str:
-    """LogLine how a request was answered: the HTTP status, and BrowserAct's code and message if there are any."""
+    """Return how a request was answered: the HTTP status, and BrowserAct's code and message if there are any."""
     value = json_of(response)
     if isinstance(value, dict) and "code" in value:
         return f"HTTP {response.status_code}, code {value['code']}: {value.get('msg')}"

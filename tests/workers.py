@@ -108,7 +108,7 @@ class Worker:
 
 
 def asked(emulator, endpoint: str) -> int:
-    """LogLine how often an endpoint was asked."""
+    """Return how often an endpoint was asked."""
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 

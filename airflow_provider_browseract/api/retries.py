@@ -13,7 +13,7 @@ from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyL
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
-    """LogLine whether a call that ended with an error may be sent again.
+    """Return whether a call that ended with an error may be sent again.
 
     Any call may after something temporary, except one that starts a run: that may only if it surely was not carried
     out, and not for want of room. After a timeout, a reset or a 5xx nobody knows, and a second start would be a

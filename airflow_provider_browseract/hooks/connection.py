@@ -95,7 +95,7 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
 
 
 def no_connection(conn_id: str) -> str:
-    """LogLine that there is no such connection, and how to make one."""
+    """Return a message that there is no such connection, and how to make one."""
     return (
         f"There is no connection {conn_id!r}.\n"
         "Add one of type BrowserAct with the API key in its API key (password) field, or set "

@@ -47,7 +47,7 @@ class Slots:
     woken: deque[float] = field(default_factory=deque)
 
     def is_fresh(self, now: float) -> bool:
-        """LogLine whether the count is new enough."""
+        """Return whether the count is new enough."""
         return now - self.counted_at < timings.SLOT_COUNT_LIFETIME
 
     def count(self, active: int | None, now: float) -> None:

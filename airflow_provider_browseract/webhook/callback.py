@@ -121,7 +121,7 @@ def new_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """LogLine whether a text has the form of a token."""
+    """Return whether a text has the form of a token."""
     return _TOKEN.fullmatch(text) is not None
 
 

@@ -142,7 +142,7 @@ async def _read(request: Request) -> tuple[bytes | None, int | None]:
 
 
 def is_progress_update(body: bytes) -> bool:
-    """LogLine whether a callback tells of a change that is not the end of the run.
+    """Return whether a callback tells of a change that is not the end of the run.
 
     Only a status that is known, and none of an ended run, counts: whatever else the body is, the API is asked.
 

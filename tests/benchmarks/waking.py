@@ -60,7 +60,7 @@ class WaitsForThatMoment(BaseOperator):
 
 
 async def has_ended(response: Any) -> bool:
-    """LogLine whether an answer of get-task-status tells of the end."""
+    """Return whether an answer of get-task-status tells of the end."""
     return "finished" in response.text
 
 

@@ -357,7 +357,7 @@ class Round:
                 return [ti for ti in found if ti["task_id"] in KINDS and ti["map_index"] >= 0]
 
     def _at_rest(self) -> bool:
-        """LogLine whether all is over; and start again what gave up by itself, or it never would be."""
+        """Return whether all is over; and start again what gave up by itself, or it never would be."""
         with self.hands:
             for name in self.airflow.revive():
                 self.outcome.faults[f"{name} gave up by itself"] += 1

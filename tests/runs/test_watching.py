@@ -33,7 +33,7 @@ def task(task_id: str, status: TaskStatus = TaskStatus.FINISHED, *, created=-60.
 
 
 def begins(window: Window) -> float:
-    """LogLine from when on a window lists, in seconds from now."""
+    """Return from when on a window lists, in seconds from now."""
     return datetime.fromisoformat(str(window.call().params["created_at_from"]).replace("Z", "+00:00")).timestamp() - NOW
 
 

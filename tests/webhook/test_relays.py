@@ -40,7 +40,7 @@ def raw(address: str, method: str, path: str) -> tuple[int, bytes]:
 
 
 def listens(port: int) -> bool:
-    """LogLine whether something listens on a port."""
+    """Return whether something listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
