@@ -7,6 +7,7 @@ A call is a plain value: it can be compared, logged and tested without a network
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -203,8 +204,8 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     with suppress(ValueError):
-        # Not NaN, of which the maximum would depend on the order.
-        return max(0.0, float(value)) if value.strip().lower() != "nan" else None
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

@@ -154,7 +154,7 @@ class BrowserActClient:
         return answer
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
-        """Return the items of a list call, page after page, each once.
+        """Iterate over the items of a list call, page after page, each once.
 
         :param call: the call for the first page.
         :raises BrowserActError: as :meth:`send`; also where the pages contradict each other, which ends the list.
@@ -251,7 +251,7 @@ class AsyncBrowserActClient:
             raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Return the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
+        """Iterate over the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
             for item in pages.take(await self.send(pages.call)):

@@ -52,7 +52,7 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
 
 
 def find_answer(action: str) -> Found | None:
-    """Look for the answer to a question.
+    """Look for the answer to a Required Action.
 
     :param action: what :func:`ask` returned.
     :raises Exception: Airflow could not be asked.
@@ -66,7 +66,7 @@ def find_answer(action: str) -> Found | None:
 
 
 def close(action: str, answer: Answer) -> None:
-    """Answer a question in place of a person, so that nobody is asked any more.
+    """Answer a Required Action in place of a person, so that it is not open any more.
 
     :raises Exception: a person was faster, or Airflow could not be asked.
     """

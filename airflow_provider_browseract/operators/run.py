@@ -43,14 +43,14 @@ from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import log_url
 from airflow_provider_browseract.runs.request import RunRequest, Source, check_names
 from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
-from airflow_provider_browseract.runs.starting import PlanFull, Start, StartedRun
+from airflow_provider_browseract.runs.starting import Start, StartedRun, StartRefused
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import Answer, OnPaused, Wait, WaitPolicy
-from airflow_provider_browseract.worker.callback import announce, with_callback
+from airflow_provider_browseract.worker.callback import register, with_callback
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
 from airflow_provider_browseract.worker.owned_run import OwnedRun, started_task_id
 from airflow_provider_browseract.worker.pauses import PauseCallbacks, read_callbacks
-from airflow_provider_browseract.worker.starting import Starter, wait_for_slot
+from airflow_provider_browseract.worker.starting import Starter, fail_to_start, wait_in_queue
 from airflow_provider_browseract.worker.tries import Tries
 from airflow_provider_browseract.worker.waiting import Waiter
 
@@ -239,12 +239,16 @@ class RunOperator(BaseOperator):
         """The hook for the operator's connection."""
         return BrowserActHook(self.browseract_conn_id)
 
-    @cached_property
+    @property
     def _run(self) -> OwnedRun:
-        """The run that this process answers for; ``on_kill`` can come at any moment."""
-        return OwnedRun(
-            lambda: self.hook, self.log, cancel_on_kill=self.cancel_on_kill, cancel_on_timeout=self.cancel_on_timeout
-        )
+        """The run that this process answers for."""
+        found: OwnedRun | None = self.__dict__.get("_owned_run")
+        if found is None:
+            hook, log = lambda: self.hook, self.log
+            stops = {"cancel_on_kill": self.cancel_on_kill, "cancel_on_timeout": self.cancel_on_timeout}
+            # on_kill can interrupt this at any moment, so the first one that is stored counts.
+            found = self.__dict__.setdefault("_owned_run", OwnedRun(hook, log, **stops))
+        return found
 
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start one, and wait for it in the way asked for."""
@@ -258,7 +262,7 @@ class RunOperator(BaseOperator):
         return self._execute(context, from_json(Queued, event))
 
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
-        """Continue after the wait for the end: ask the API what became of the run, whatever the event says.
+        """Continue after the wait for the end: ask the API what became of the run, and do not believe the event.
 
         :param event: a :class:`~airflow_provider_browseract.runs.resuming.WaitEvent` as JSON values, from the trigger
             or from the callback route; or the answer of a person, from Airflow.
@@ -271,6 +275,7 @@ class RunOperator(BaseOperator):
             read = read_event(event, from_json(Wait, wait) if wait else None)
         except ValueError as error:
             return self._end_with_airflow(context, f"the trigger's event cannot be read: {error}")
+        self._run.task_id = read.wait.browseract_task_id
 
         def see_through() -> Any:
             waiter = self._waiter(context)
@@ -313,13 +318,13 @@ class RunOperator(BaseOperator):
 
         def check(request: RunRequest) -> None:
             if queued.refusals == 0:
-                self._check_others(request)
+                self._check_before_start(request)
 
-        starter = Starter(self._run, tries, lambda: self._start(context), check)
-        while isinstance(started := starter.begin(), PlanFull):
+        starter = Starter(self._run, tries, lambda: self._wanted(context), check)
+        while isinstance(started := starter.begin(), StartRefused):
             queued = replace(queued, refusals=queued.refusals + 1)
             limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
-            wait_for_slot(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
+            wait_in_queue(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
         return self._account_for(context, started.task_id, lambda: self._see_through(context, started))
 
     def _own(self, context: Context) -> Tries:
@@ -331,14 +336,14 @@ class RunOperator(BaseOperator):
     def _account_for(self, context: Context, task_id: str, see_through: Callable[[], Any]) -> Any:
         return self._run.account_for(task_id, see_through, lambda: self._conclude(context, self.hook.get_task(task_id)))
 
-    def _start(self, context: Context) -> Start:
+    def _wanted(self, context: Context) -> Start:
         """Check everything, before anything is started, and return the start that is wanted."""
         self.prepare(context)
         request = self._checked_request()
         ti: Any = context["ti"]
         if self.webhook is not False and self._waits_deferred:
             called = with_callback(request, ti, self.hook, self.log, demanded=self.webhook is True)
-            request = called if announce(called, ti, self.log) else request
+            request = called if register(called, ti, self.log) else request
         return Start(
             request,
             read_seconds("timeout", self.timeout),
@@ -352,9 +357,6 @@ class RunOperator(BaseOperator):
         """Push what later tasks need of a run, and wait for it if that is wanted."""
         ti: Any = context["ti"]
         self._push_ids(ti, started)
-        if self._run.killed and self._run.kill_error is None:
-            # The signal came during a call, before the run was known. Airflow lets the code continue after it.
-            self._run.kill()
         self._run.raise_if_killed()
         limit = None if self.start_timeout is None else read_seconds("start_timeout", self.start_timeout)
         wait = Wait(
@@ -470,7 +472,7 @@ class RunOperator(BaseOperator):
         if task is not None and task.status.ended:
             self.log.warning("%s. The run has ended meanwhile.", why.rstrip("."))
             return self._conclude(context, task)
-        raise self._run.give_up(why, overdue=overdue)
+        raise self._run.give_up(task_id, why, overdue=overdue)
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
@@ -478,11 +480,9 @@ class RunOperator(BaseOperator):
             request = self._checked_request()
             if self.webhook is not False and self._waits_deferred:
                 with_callback(request, context["ti"], self.hook, self.log, demanded=self.webhook is True)
-            self._check_others(request)
+            self._check_before_start(request)
         except Exception as error:  # noqa: BLE001 - raised again in the way that fits
-            Starter(self._run, Tries(context, reattach=False), lambda: self._start(context), self._check_others).fail(
-                error
-            )
+            fail_to_start(error, self._run, Tries(context, reattach=False), None)
         self.log.info(
             "Dry run: nothing is started. The request would be %s %s%s with %s",
             request.call.method,
@@ -501,7 +501,7 @@ class RunOperator(BaseOperator):
             read_output_path(self.output_path)
         return self.read_request()
 
-    def _check_others(self, request: RunRequest) -> None:
+    def _check_before_start(self, request: RunRequest) -> None:
         """Check, before money is spent, what only others know: the store, and what is run."""
         if (store := open_store(self.output_path, self.hook, self.log)) is not None:
             store.check()

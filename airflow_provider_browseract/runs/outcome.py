@@ -84,7 +84,7 @@ def _what_happened(task: Task) -> str:
 
 
 def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
-    """Return which step it failed at, how that was judged, and where the picture of the page is, a line each."""
+    """Yield lines that say which step failed, how it was evaluated, and where the screenshot is."""
     if not steps:
         return
     at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)

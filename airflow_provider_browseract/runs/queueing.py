@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.steps import Sleep
-from airflow_provider_browseract.runs.stored import EXACT, Count, Moment, Seconds
+from airflow_provider_browseract.runs.stored import Count, Moment, Seconds
 
 PAUSE_GROWTH = 1.5
 """By how much a pause is longer than the one before."""
@@ -78,8 +78,6 @@ class Queued:
     :param refusals: how often BrowserAct refused the start.
     """
 
-    __pydantic_config__ = EXACT
-
     since: Moment
     refusals: Count = 0
 
@@ -94,8 +92,6 @@ class QueueWait:
     :param pause: seconds before the first look.
     :param until: moment at which the wait ends in any case, in seconds since the epoch.
     """
-
-    __pydantic_config__ = EXACT
 
     queued: Queued
     capacity: Count | None

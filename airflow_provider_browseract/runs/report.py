@@ -39,7 +39,7 @@ def log_url(task: Task) -> str | None:
 
 
 def status_line(task: Task) -> str:
-    """Return in one line where a run stands, with the live view while there is one."""
+    """Return a line that says where a run stands, with the live view while there is one."""
     line = f"BrowserAct task {task.id} is {task.status}."
     if not task.live_url or task.status.ended:
         return line
@@ -49,12 +49,12 @@ def status_line(task: Task) -> str:
 
 
 def step_line(task_id: str, step: Step) -> str:
-    """Return in one line that a step has begun, and where it stands."""
+    """Return a line that says which step has begun, and where it stands."""
     return f"BrowserAct task {task_id}, {name_step(step)} ({step.status or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:
-    """Return how a run ended, what it took, and which steps it had, a line each."""
+    """Yield lines that say how a run ended, what it took, and which steps it had."""
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""

@@ -11,7 +11,6 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import describe
 from airflow_provider_browseract.runs.steps import LogLine
-from airflow_provider_browseract.runs.stored import EXACT
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd, WokenBy, is_hopeless
 
 
@@ -26,8 +25,6 @@ class WaitEvent:
     :param answer: what was decided about a paused run, if that ended the wait.
     :param answered_by: name of the person who decided it; None if nobody did in time.
     """
-
-    __pydantic_config__ = EXACT
 
     wait: Wait
     end: End
@@ -106,7 +103,7 @@ class GiveUp:
 Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
 
 
-def concluded(over: WaitEnd) -> Decision:
+def after_wait(over: WaitEnd) -> Decision:
     """Decide what follows a wait in a worker, which has read the run itself.
 
     :param over: what the wait came to.
@@ -118,8 +115,8 @@ def concluded(over: WaitEnd) -> Decision:
     return GiveUp(over.wait, over.end, over.error.brief if over.error else None)
 
 
-def resumed(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:
-    """Decide what follows a wait in the triggerer. Only the reason why it ended is taken from the event.
+def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:
+    """Decide what follows a wait in the triggerer. How the run stands is taken from the API, and never from the event.
 
     :param event: what resumed the task instance.
     :param seen: the run as the API shows it now, or why it does not.

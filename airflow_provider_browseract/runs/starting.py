@@ -74,7 +74,7 @@ class Write:
     """Write down an entry in place of the one before.
 
     :param entry: the entry; None if there is nothing to know.
-    :param over: its run is not running.
+    :param over: there is no run of it.
     """
 
     entry: Entry | None
@@ -111,7 +111,7 @@ class StartedRun:
 
 
 @dataclass(frozen=True)
-class PlanFull:
+class StartRefused:
     """Nothing was started, because BrowserAct accepts no further run now.
 
     :param error: what it said.
@@ -123,7 +123,9 @@ class PlanFull:
 Step: TypeAlias = "Sleep | LogLine | BeforeStart | Write | AskClaimed | calls.Call[Any]"
 
 
-def begin(start: Start, entry: Entry | None, clock: Callable[[], float]) -> Generator[Step, Any, StartedRun | PlanFull]:
+def begin(
+    start: Start, entry: Entry | None, clock: Callable[[], float]
+) -> Generator[Step, Any, StartedRun | StartRefused]:
     """Reattach to the run that an earlier try has started, or start one.
 
     :param start: the run that is wanted.
@@ -220,7 +222,7 @@ def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
 
 def _start(
     start: Start, before: Entry | None, earlier: tuple[str, ...], clock: Callable[[], float]
-) -> Generator[Step, Any, StartedRun | PlanFull]:
+) -> Generator[Step, Any, StartedRun | StartRefused]:
     """Start a run. If certainly none was started, what was written down before is valid again."""
     yield BeforeStart()
     for number in range(1, MAX_STARTS + 1):
@@ -233,7 +235,7 @@ def _start(
             if error.started_nothing:
                 yield Write(before, over=True)
                 if isinstance(error, ConcurrencyLimitError | RateLimitError):
-                    return PlanFull(error)
+                    return StartRefused(error)
                 raise
             yield LogLine(
                 f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING

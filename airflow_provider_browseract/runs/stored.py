@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
@@ -18,11 +18,8 @@ Count = Annotated[int, Field(ge=0)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
 """A moment in seconds since the epoch."""
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A length of time."""
-
-EXACT = ConfigDict(extra="forbid")
-"""Refuse unknown fields; for the ``__pydantic_config__`` of a stored value that only this version writes."""
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
@@ -46,7 +43,7 @@ def from_json(kind: type[T], value: Any) -> T:
     :param kind: the dataclass.
     :param value: plain JSON values.
     :raises ValueError: a field is missing, has another type, or a value that it cannot have. The message names the
-        fields and quotes no values.
+        fields and quotes no values. Unknown fields are ignored: a newer version may have written them.
     """
     try:
         text = json.dumps(value)
@@ -60,3 +57,15 @@ def from_json(kind: type[T], value: Any) -> T:
         # pydantic words what a check of our own raises in the same way, with a prefix.
         said = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in wrong)
         raise ValueError("; ".join(each.removeprefix(": ") for each in said)) from None
+
+
+def read_argument(kind: type[T], value: Any) -> T:
+    """Read an argument of a trigger; as :func:`from_json`.
+
+    :raises TypeError: it cannot be read. A triggerer fails only the trigger that raises this; any other exception would
+        stop the triggerer itself.
+    """
+    try:
+        return from_json(kind, value)
+    except ValueError as error:
+        raise TypeError(f"the stored {kind.__name__} cannot be read: {error}") from None

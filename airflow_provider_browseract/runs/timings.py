@@ -116,5 +116,5 @@ comes before the scheduler has made the DAG run, which takes seconds, belongs to
 STORE_RETRY_PAUSE = 2.0
 """Before a failed access to object storage is tried again."""
 
-FILES_LOOK_PAUSE = 10.0
+FILES_LOOK_PAUSE = 5.0
 """Between two reads of a run whose files BrowserAct is still preparing."""

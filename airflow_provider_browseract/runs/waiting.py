@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import status_line, step_line
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from airflow_provider_browseract.runs.stored import EXACT, Count, Moment, Seconds, Text
+from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
 JITTER = 0.2
 """Part of the poll interval by which each pause is spread, so that runs started together are not polled together."""
@@ -32,8 +32,8 @@ MAX_RESUMES = 3
 """How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes for ever."""
 
 MAX_CALLBACKS_IN_VAIN = 5
-"""Callbacks that were no end of the run after which none resumes the task instance any more. Otherwise whoever knows
-the address could start workers for ever."""
+"""How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored: otherwise
+whoever knows the address could start workers for ever."""
 
 
 class End(Word):
@@ -116,8 +116,6 @@ class WaitPolicy:
     :param answer_default: what happens if nobody answers in that time.
     """
 
-    __pydantic_config__ = EXACT
-
     poll_interval: Seconds | None = None
     on_paused: OnPaused = OnPaused.WAIT
     notifies_of_pauses: bool = False
@@ -157,8 +155,6 @@ class Wait:
     :param interval: seconds between two polls.
     """
 
-    __pydantic_config__ = EXACT
-
     browseract_task_id: Text
     deadline: Moment
     callback_token_sha256: Text | None = None
@@ -184,7 +180,7 @@ class Wait:
             return WokenBy.PERSON
         return WokenBy.POLL if self.callback_token_sha256 is None else WokenBy.CALLBACK
 
-    def in_triggerer(self, now: float) -> Wait:
+    def deferred(self, now: float) -> Wait:
         """Return the wait as it begins with a deferral.
 
         :param now: the moment.
@@ -195,7 +191,7 @@ class Wait:
         grace = timings.CORE_RACE_GRACE + (0.0 if self.waits_for is WokenBy.POLL else timings.CALLBACK_GRACE)
         return self._begun(now, interval, now + grace)
 
-    def in_worker(self, now: float) -> Wait:
+    def begun(self, now: float) -> Wait:
         """Return the wait as it begins in a worker.
 
         :param now: the moment.

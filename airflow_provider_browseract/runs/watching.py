@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -103,14 +103,13 @@ class Cursor:
     """
 
     floor: Moment
-    reported: dict[str, Moment] = field(default_factory=dict)
+    reported: dict[str, Moment]
 
     @classmethod
     def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
         """Begin with a first look: what it shows has ended before."""
-        cursor = cls(now - WATCH_OVERLAP)
-        cursor.reported = {each.task.id: each.moment for each in ended if each.moment >= cursor.floor}
-        return cursor
+        floor = now - WATCH_OVERLAP
+        return cls(floor, {each.task.id: each.moment for each in ended if each.moment >= floor})
 
     @classmethod
     def read(cls, value: Any, now: float) -> Cursor:

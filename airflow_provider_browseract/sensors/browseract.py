@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -40,7 +41,7 @@ from airflow_provider_browseract.runs.resuming import (
     Paused,
     WaitAgain,
     WaitEvent,
-    resumed,
+    after_deferral,
 )
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_hopeless
@@ -166,8 +167,7 @@ class TaskSensor(BaseSensorOperator):
             self._check_store()
             if self.deferrable:
                 task_id = read_id("browseract_task_id", self.browseract_task_id)
-                policy = WaitPolicy(poll_interval=self._poll_interval)
-                wait = Wait(task_id, time.time() + self.timeout, policy=policy)
+                wait = Wait(task_id, time.time() + self.timeout)
                 if (task := self._look(context)) is not None and task.status.ended:
                     return self._conclude(context, task)
                 if task is not None:
@@ -190,7 +190,7 @@ class TaskSensor(BaseSensorOperator):
         self._check_arguments()
         read = from_json(WaitEvent, event)
         seen = self._read(read.wait.browseract_task_id)
-        decision, lines = resumed(read, seen, time.time())
+        decision, lines = after_deferral(read, seen, time.time())
         for line in lines:
             self.log.log(line.level, "%s", line.text)
         match decision:
@@ -305,10 +305,11 @@ class TaskSensor(BaseSensorOperator):
         from airflow_provider_browseract.triggers.run import TaskTrigger
 
         now = time.time()
+        wait = replace(wait, policy=WaitPolicy(poll_interval=self._poll_interval))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.
             trigger=TaskTrigger(
-                browseract_conn_id=self.browseract_conn_id, wait=wait.in_triggerer(now), cancel_on_kill=False
+                browseract_conn_id=self.browseract_conn_id, wait=wait.deferred(now), cancel_on_kill=False
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from airflow_provider_browseract.hooks import required_action
@@ -108,5 +107,4 @@ def closed_as(event: WaitEvent, found: required_action.Found | None) -> WaitEven
     """
     if found is None or event.end is End.ENDED:
         return event
-    answered = answer_event(event.wait, found)
-    return replace(answered, wait=event.wait)
+    return answer_event(event.wait, found)

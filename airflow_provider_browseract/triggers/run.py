@@ -15,7 +15,7 @@ from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.hooks.shielding import outlasting
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait
 from airflow_provider_browseract.triggers import answers
 from airflow_provider_browseract.triggers.polling import poll_until_end
@@ -31,13 +31,13 @@ class TaskTrigger(BaseTrigger):
     :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.waiting.Wait` or as it is stored.
     :param cancel_on_kill: stop the run when a person ends the wait. When ``False``, the run keeps running and using
         credits.
-    :raises ValueError: the wait cannot be read.
+    :raises TypeError: the wait cannot be read.
     """
 
     def __init__(self, *, browseract_conn_id: str, wait: Wait | Mapping[str, Any], cancel_on_kill: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, Wait) else from_json(Wait, wait)
+        self.wait = wait if isinstance(wait, Wait) else read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from airflow_provider_browseract.triggers.polling import PatientClient, poll_unt
 
 
 class TaskSensorTrigger(BaseTrigger):
-    """Do all of a :class:`~airflow_provider_browseract.sensors.browseract.TaskSensor` in the triggerer.
+    """Do the work of a :class:`~airflow_provider_browseract.sensors.browseract.TaskSensor` in the triggerer.
 
     The scheduler starts it in place of the task (``start_from_trigger``; Airflow 3.3 and later, which renders its
     arguments). It takes the result of a run that has finished. All else is left to the sensor in a worker, which has
@@ -114,7 +114,7 @@ class TaskSensorTrigger(BaseTrigger):
             _, wait = wait.news(task)
             await asyncio.to_thread(show_run, XComs(self.task_instance), task, self.log)
             # This was the first poll.
-            return wait.in_worker(time.time())
+            return wait.begun(time.time())
         except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and reports it
             self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
             return wait

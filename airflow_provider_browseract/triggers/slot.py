@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import run_steps_async
 from airflow_provider_browseract.runs.queueing import QueueWait, Slots, wait_for_slot
-from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.stored import read_argument, to_json
 
 _SLOTS: dict[str, Slots] = {}
 """What the task instances that wait for a slot in this triggerer know of the runs, by connection."""
@@ -24,13 +24,13 @@ class SlotTrigger(BaseTrigger):
 
     :param browseract_conn_id: id of the Airflow connection.
     :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.queueing.QueueWait` or as it is stored.
-    :raises ValueError: the wait cannot be read.
+    :raises TypeError: the wait cannot be read.
     """
 
     def __init__(self, *, browseract_conn_id: str, wait: QueueWait | dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, QueueWait) else from_json(QueueWait, wait)
+        self.wait = wait if isinstance(wait, QueueWait) else read_argument(QueueWait, wait)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""

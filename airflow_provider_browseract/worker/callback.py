@@ -48,7 +48,7 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, 
         return request
 
 
-def announce(request: RunRequest, ti: Any, log: Log) -> bool:
+def register(request: RunRequest, ti: Any, log: Log) -> bool:
     """Keep what the callback of a run will be recognised by, before the run is started.
 
     Not even a callback that overtakes the response to the start is unknown then.

@@ -48,7 +48,7 @@ class _KilledError(Exception):
     """The process is being ended while something is waited for."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Conclusion:
     """What an Airflow task makes of its run that has ended.
 
@@ -205,7 +205,7 @@ class Conclusion:
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Make the error of a run that was paid for and whose results are not where they belong."""
         said = f"{describe(self.task)} finished, but {why.rstrip('.')}."
-        if url := log_url(self.task):
+        if not lost and (url := log_url(self.task)):
             said += f" Its output is still available in BrowserAct: {url}"
         if not self.another_try_reads_it:
             # A retry would only pay for another run.

@@ -134,14 +134,17 @@ class OwnedRun:
         """Return a sentence about what becomes of the run."""
         return describe_fate(fate, self.url)
 
-    def stop(self, *, within: float | None = None) -> Fate:
-        """Stop the run. Never raise an exception for it.
+    # The methods take the id of the run, because a kill in the meantime has reset the attribute.
 
+    def stop(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
+        """Stop the run. A failure is logged by the caller, and never raised.
+
+        :param browseract_task_id: the BrowserAct task.
         :param within: seconds that it may take; None for the patience of the connection.
         """
         try:
             # Whoever ends this, such as execution_timeout, calls on_kill, which then stops the run.
-            stopped = self.hook.stop_task(self.task_id or "", within=within)
+            stopped = self.hook.stop_task(browseract_task_id, within=within)
         except Exception as error:  # noqa: BLE001 - whatever fails, the message must say what becomes of the run
             self.task_id = None
             return NotStopped(error)
@@ -151,10 +154,14 @@ class OwnedRun:
                 LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
         return Stopped() if stopped else HadEnded()
 
-    def stop_if(self, setting: Setting) -> Fate:
-        """Stop the run if a setting says so."""
+    def stop_if(self, setting: Setting, browseract_task_id: str) -> Fate:
+        """Stop the run if a setting says so.
+
+        :param setting: the setting.
+        :param browseract_task_id: the BrowserAct task.
+        """
         if self._wants_stop[setting]:
-            return self.stop()
+            return self.stop(browseract_task_id)
         self.task_id = None
         return KeptRunning(setting)
 
@@ -206,9 +213,9 @@ class OwnedRun:
             self.task_id = None
             fate = LeftRunning(kill.continued_by)
         elif not self._wants_stop["cancel_on_kill"]:
-            fate = self.stop_if("cancel_on_kill")
+            fate = self.stop_if("cancel_on_kill", task_id)
         else:
-            fate = self.stop(within=timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None)
+            fate = self.stop(task_id, within=timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None)
         self.kill_error = self._error_of_kill(task_id, kill, fate)
         self.log.warning("%s", self.kill_error)
         return fate
@@ -227,6 +234,9 @@ class OwnedRun:
         :raises RunError: the try was killed.
         """
         if self.killed:
+            if self.kill_error is None and self.task_id is not None:
+                # The signal came before the run was known. Airflow lets the code continue after it.
+                self.kill()
             raise self.kill_error or RunCanceledError("Killed before a run was started.")
 
     def kill_if_not_running(self) -> None:
@@ -241,9 +251,9 @@ class OwnedRun:
         self.raise_if_killed()
 
     def account_for(self, browseract_task_id: str, see_through: Callable[[], T], read_result: Callable[[], T]) -> T:
-        """Do what is left to do for a started run, and let nothing end that without a word about the run.
+        """Do what is left to do for a started run. Whatever ends that, the error says what becomes of the run.
 
-        Whatever goes wrong, the run is left to a later try or, if there is none, stopped.
+        After an unexpected error, the run is left to a later try or, if there is none, stopped.
 
         :param browseract_task_id: the BrowserAct task.
         :param see_through: waits for the run and returns its result.
@@ -265,25 +275,25 @@ class OwnedRun:
                 f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
                 f"({type(error).__name__}: {error})."
             )
-            self.task_id = browseract_task_id
-            fate = self.leave_to_next_try(RunLostError(said)) or self.stop()
+            fate = self.leave_to_next_try(RunLostError(said)) or self.stop(browseract_task_id)
             # One traceback: that of the error.
             raise RunLostError(f"{said}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
 
-    def give_up(self, why: str, *, overdue: bool = False) -> RunLostError:
+    def give_up(self, browseract_task_id: str | None, why: str, *, overdue: bool = False) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or if its time is over, and return the error.
 
+        :param browseract_task_id: the BrowserAct task, if it is known.
         :param why: why it is given up.
         :param overdue: its time is over.
         """
-        if self.task_id is None:
+        if browseract_task_id is None:
             return RunLostError(
                 f"A run of {self.source} was started but its id is not known here: {why.rstrip('.')}.\n"
                 "Look at the newest tasks in the BrowserAct dashboard."
             )
-        said = f"BrowserAct task {self.task_id} was given up: {why.rstrip('.')}."
+        said = f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}."
         left = None if overdue else self.leave_to_next_try(RunLostError(said))
-        return RunLostError(f"{said}\n{self.describe(left or self.stop_if('cancel_on_timeout'))}")
+        return RunLostError(f"{said}\n{self.describe(left or self.stop_if('cancel_on_timeout', browseract_task_id))}")
 
 
 def started_task_id(ti: Any) -> str | None:

@@ -89,7 +89,7 @@ def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
     if answer is Answer.RESUME:
         run.log.info("BrowserAct task %s is resumed: %s.", task_id, who)
         return WaitAgain(_resume(wait.unasked(), run))
-    said = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop())}"
+    said = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
     if answered.by is None:
         raise RunPausedError(said)
     raise AirflowFailException(said)

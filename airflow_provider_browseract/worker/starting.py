@@ -26,7 +26,7 @@ from airflow_provider_browseract.runs.orphans import AskClaimed, OrphanError
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active, pause_after
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.runs.starting import BeforeStart, PlanFull, Start, StartedRun, Write, begin
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import Kill, Tries
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-@dataclass
+@dataclass(repr=False)
 class Starter:
     """Starts a run, or reattaches to the run of an earlier try.
 
@@ -49,9 +49,9 @@ class Starter:
     prepare: Callable[[], Start]
     check: Callable[[RunRequest], None]
     _entry: Entry | None = field(default=None, init=False)
-    _start: Start | None = field(default=None, init=False)
+    _wanted: Start | None = field(default=None, init=False)
 
-    def begin(self) -> StartedRun | PlanFull:
+    def begin(self) -> StartedRun | StartRefused:
         """Start the run or reattach to it.
 
         :returns: the run, or that there is no slot for one now.
@@ -63,7 +63,7 @@ class Starter:
                 return self._begin()
             except Exception as error:  # noqa: BLE001 - tried again, or raised again in the way that fits
                 if pause is None or not _connection_may_change(error):
-                    self.fail(error)
+                    fail_to_start(error, self.run, self.tries, self._entry)
                 conn_id = self.run.hook.browseract_conn_id
                 self.run.log.warning(
                     "%s\nTrying again in %g seconds, in case the connection is being changed right now, or Airflow "
@@ -86,14 +86,14 @@ class Starter:
                 self._report_unknown_start()
         raise AssertionError("the last round has returned or raised")
 
-    def _begin(self) -> StartedRun | PlanFull:
+    def _begin(self) -> StartedRun | StartRefused:
         run = self.run
         self._entry = None
         self._entry = entry = self.tries.read()
         run.task_id = entry.task_id if entry else None
-        self._start = self.prepare()
-        started = run_steps(begin(self._start, entry, time.time), run.hook.client, run.log, self._do)
-        if isinstance(started, PlanFull):
+        self._wanted = self.prepare()
+        started = run_steps(begin(self._wanted, entry, time.time), run.hook.client, run.log, self._do)
+        if isinstance(started, StartRefused):
             return started
         run.task_id = started.task_id
         if started.task is None:
@@ -109,8 +109,8 @@ class Starter:
             return self._write(step)
         # By now, no run of an earlier try is running. While one is, a missing store is no reason to fail.
         self.run.task_id = None
-        assert self._start is not None
-        self.check(self._start.request)
+        assert self._wanted is not None
+        self.check(self._wanted.request)
         self.run.raise_if_killed()
         return None
 
@@ -138,49 +138,53 @@ class Starter:
         )
         self.run.start_under_way = False
 
-    def fail(self, error: Exception) -> NoReturn:
-        """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try.
 
-        :param error: why there is no run to wait for.
-        """
-        if isinstance(error, LedgerError):
-            raise AirflowFailException(
-                f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
-                f"was started or stopped.\nDelete the key {STATE_KEY} from the task state of this task instance, or "
-                "set reattach=False, once you know that no run is running."
-            ) from None
-        run, entry = self.run, self._entry
-        said, final = self._verdict(error)
-        if (task_id := run.task_id) is not None:
-            earlier = f"{said}\nBrowserAct task {task_id} of an earlier try: "
-            left = None if final else run.leave_to_next_try(RunLostError(earlier))
-            said = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill'))}"
-            if not final:
-                raise RunLostError(said) from None
-        elif final and entry is not None:
-            said = f"{said}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
-        if final:
-            raise AirflowFailException(said) from None
-        raise error
+def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> NoReturn:
+    """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try.
 
-    def _verdict(self, error: Exception) -> tuple[str, bool]:
-        """Return what to say of an error, and whether no retry can change anything."""
-        said = str(error)
-        if isinstance(error, AirflowNotFoundException):
-            # Airflow raises it also if its database or a secrets backend does not respond.
-            return no_connection(self.run.hook.browseract_conn_id), self._entry is None
-        if isinstance(error, InputError | OrphanError):
-            return said, True
-        if isinstance(error, RunStartUnknownError):
-            # The next try knows when this start was, and looks again.
-            return said, not self.tries.remembered
-        if isinstance(error, BrowserActError):
-            # A gateway, a firewall or a maintenance page responds without a code of BrowserAct's, and only for a while.
-            # And nothing that the API says of an earlier run makes that one worthless.
-            return said, not error.temporary and error.code is not None and self._entry is None
-        if self.run.start_under_way and not self.tries.remembered:
-            return f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
-        return said, False
+    :param error: why there is no run to wait for.
+    :param run: the run that this process answers for.
+    :param tries: the tries of the task instance.
+    :param entry: what an earlier try has written down, if anything.
+    """
+    if isinstance(error, LedgerError):
+        raise AirflowFailException(
+            f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
+            f"was started or stopped.\nDelete the key {STATE_KEY} from the task state of this task instance, or "
+            "set reattach=False, once you know that no run is running."
+        ) from None
+    said, final = _verdict(error, run, tries, entry)
+    if (task_id := run.task_id) is not None:
+        earlier = f"{said}\nBrowserAct task {task_id} of an earlier try: "
+        left = None if final else run.leave_to_next_try(RunLostError(earlier))
+        said = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill', task_id))}"
+        if not final:
+            raise RunLostError(said) from None
+    elif final and entry is not None:
+        said = f"{said}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
+    if final:
+        raise AirflowFailException(said) from None
+    raise error
+
+
+def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> tuple[str, bool]:
+    """Return what to say of an error, and whether no retry can change anything."""
+    said = str(error)
+    if isinstance(error, AirflowNotFoundException):
+        # Airflow raises it also if its database or a secrets backend does not respond.
+        return no_connection(run.hook.browseract_conn_id), entry is None
+    if isinstance(error, InputError | OrphanError):
+        return said, True
+    if isinstance(error, RunStartUnknownError):
+        # The next try knows when this start was, and looks again.
+        return said, not tries.remembered
+    if isinstance(error, BrowserActError):
+        # A gateway, a firewall or a maintenance page responds without a code of BrowserAct's, and only for a while.
+        # And nothing that the API says of an earlier run makes that one worthless.
+        return said, not error.temporary and error.code is not None and entry is None
+    if run.start_under_way and not tries.remembered:
+        return f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
+    return said, False
 
 
 def _connection_may_change(error: Exception) -> bool:
@@ -190,8 +194,8 @@ def _connection_may_change(error: Exception) -> bool:
     return isinstance(error, AirflowNotFoundException)
 
 
-def wait_for_slot(
-    run: OwnedRun, context: Context, full: PlanFull, queued: Queued, limit: float, defer: Callable[..., Any] | None
+def wait_in_queue(
+    run: OwnedRun, context: Context, full: StartRefused, queued: Queued, limit: float, defer: Callable[..., Any] | None
 ) -> None:
     """Wait until there may be a slot for a run: here, or in the triggerer by raising the deferral.
 
@@ -216,6 +220,7 @@ def wait_for_slot(
             f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer."
         )
     pause = max(pause_after(queued.refusals, random.random), full.error.retry_after or 0.0)
+    pause = min(pause, timings.LONGEST_SLOT_WAIT)
     run.log.info(
         "BrowserAct has no free slot now; %s runs are active. Refused %d times, trying again as soon as there is one, "
         "for %.0f seconds at most. (%s)",

@@ -25,8 +25,8 @@ from airflow_provider_browseract.runs.resuming import (
     Paused,
     WaitAgain,
     WaitEvent,
-    concluded,
-    resumed,
+    after_deferral,
+    after_wait,
 )
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Waiter:
     """Waits for a run in the way that the operator asks for.
 
@@ -104,7 +104,7 @@ class Waiter:
             seen = unreadable(self.run.hook.browseract_conn_id, error)
         else:
             self.run.url = log_url(seen)
-        decision, lines = resumed(event, seen, time.time())
+        decision, lines = after_deferral(event, seen, time.time())
         for line in lines:
             self.run.log.log(line.level, "%s", line.text)
         if isinstance(decision, Conclude):
@@ -115,12 +115,12 @@ class Waiter:
         """Wait for the run until something follows."""
         if self.deferrable or wait.required_action is not None:
             self._defer(wait)
-        steps = wait_for_end(wait.in_worker(time.time()), time.time, random.random)
+        steps = wait_for_end(wait.begun(time.time()), time.time, random.random)
         self.run.raise_if_killed()
         over = run_steps(steps, self.run.hook.client, self.run.log, check=self.run.raise_if_killed)
         # After a kill during the last request, raise the error of the kill, which names the reason.
         self.run.raise_if_killed()
-        return concluded(over)
+        return after_wait(over)
 
     def _defer(self, wait: Wait) -> NoReturn:
         from airflow_provider_browseract.triggers.run import TaskTrigger
@@ -128,12 +128,12 @@ class Waiter:
         if not in_dag_test():
             self.run.kill_if_not_running()
         self.run.raise_if_killed()
-        planned = wait.in_triggerer(time.time())
+        planned = wait.deferred(time.time())
         self._log_wait(planned)
         shown = {"waits_for": planned.waits_for.value, "poll_interval": planned.interval}
         show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
         now = time.time()
-        wait = wait.in_triggerer(now)
+        wait = wait.deferred(now)
         conn_id = self.run.hook.browseract_conn_id
         self.defer(
             trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.cancel_on_kill),
@@ -186,20 +186,20 @@ class Waiter:
         if over.error is None and over.end is End.DEADLINE:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} did not end within {self.timeout:g} seconds.\n"
-                f"{run.describe(run.stop_if('cancel_on_timeout'))}\n"
+                f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
                 "Raise timeout if the workflow needs longer."
             )
         if over.error is None and over.end is End.NOT_STARTED:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} still has the status 'created' after start_timeout={self.start_timeout:g} "
                 "seconds.\n"
-                f"{run.describe(run.stop_if('cancel_on_timeout'))}\n"
+                f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
                 "Check in the BrowserAct dashboard whether runs leave this status at all. Raise start_timeout if they "
                 "need longer."
             )
         if over.error is None and over.end is End.PAUSED:
             return RunPausedError(
                 f"BrowserAct task {task_id} paused for a person, which on_paused='fail' does not wait for.\n"
-                f"{run.describe(run.stop())}"
+                f"{run.describe(run.stop(task_id))}"
             )
-        return run.give_up(f"its status could not be learned: {over.reason or 'it stayed unknown'}")
+        return run.give_up(task_id, f"its status could not be learned: {over.reason or 'it stayed unknown'}")

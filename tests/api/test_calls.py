@@ -291,10 +291,22 @@ class TestAnswers:
             ("-1", 0.0),
             ("soon", None),
             ("nan", None),
+            ("inf", None),
+            ("1e999", None),
             ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
             ("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", None),
         ],
-        ids=["seconds", "fraction", "negative", "not a number", "NaN", "past date", "impossible time zone"],
+        ids=[
+            "seconds",
+            "fraction",
+            "negative",
+            "not a number",
+            "NaN",
+            "infinite",
+            "too large",
+            "past date",
+            "impossible time zone",
+        ],
     )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:

@@ -270,7 +270,7 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
             trigger = Trigger.from_object(
                 TaskTrigger(
                     browseract_conn_id="browseract_default",
-                    wait=Wait("7", time.time() + 3600, digest(token)).in_triggerer(time.time()),
+                    wait=Wait("7", time.time() + 3600, digest(token)).deferred(time.time()),
                 )
             )
             trigger.created_date = datetime.now(timezone.utc) - timedelta(minutes=1)

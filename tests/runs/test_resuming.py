@@ -28,8 +28,8 @@ from airflow_provider_browseract.runs.resuming import (
     Paused,
     WaitAgain,
     WaitEvent,
-    concluded,
-    resumed,
+    after_deferral,
+    after_wait,
 )
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
@@ -83,7 +83,6 @@ def test_wait_event_survives_a_json_round_trip():
         {"answer": "resume"},
         {"end": "answered"},
         {"end": "answered", "answer": "perhaps"},
-        {"colour": "blue"},
     ],
     ids=str,
 )
@@ -105,13 +104,13 @@ def test_incomplete_or_invalid_wait_event_is_refused(change):
     ids=["ended", "paused", "deadline", "not started", "given up"],
 )
 def test_wait_in_a_worker_is_followed_by_what_it_came_to(over, decision):
-    assert concluded(over) == decision
+    assert after_wait(over) == decision
 
 
 @pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status.ended])
 def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
-    decision, lines = resumed(event_of(end), Task("7", status), START + 1.0)
+    decision, lines = after_deferral(event_of(end), Task("7", status), START + 1.0)
     assert decision == Conclude(Task("7", status))
     useless = [LogLine("The run has ended, so the answer Resume has no effect.")]
     assert lines == (useless if end is End.ANSWERED else [])
@@ -120,7 +119,7 @@ def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
 @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
 @pytest.mark.parametrize("woken_by", [WokenBy.POLL, WokenBy.CALLBACK])
 def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, woken_by):
-    decision, lines = resumed(WaitEvent(WAIT, End.ENDED, woken_by), Task("7", status), START - 1.0)
+    decision, lines = after_deferral(WaitEvent(WAIT, End.ENDED, woken_by), Task("7", status), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert decision.wait.callbacks_in_vain == (woken_by is WokenBy.CALLBACK)
     assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
@@ -146,7 +145,7 @@ def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, 
     ],
 )
 def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status, late, kind):
-    decision, _ = resumed(event_of(end), Task("7", status), START + 1.0 if late else START - 1.0)
+    decision, _ = after_deferral(event_of(end), Task("7", status), START + 1.0 if late else START - 1.0)
     assert type(decision) is kind
 
 
@@ -182,7 +181,7 @@ def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status,
     ],
 )
 def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, error, after, kind):
-    decision, lines = resumed(event_of(end), error, START + after)
+    decision, lines = after_deferral(event_of(end), error, START + after)
     assert type(decision) is kind
     if isinstance(decision, GiveUp):
         assert decision == GiveUp(decision.wait, end, error.brief, error)
@@ -192,26 +191,26 @@ def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, 
 
 
 def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
-    decision, _ = resumed(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START)
+    decision, _ = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START)
     assert decision == GiveUp(WAIT.news(Task("7", R))[1], End.DEADLINE, "HTTP 503")
 
 
 def test_run_that_the_triggerer_could_not_poll_is_waited_for_again_with_the_reason():
-    decision, lines = resumed(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START - 1.0)
+    decision, lines = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START - 1.0)
     assert isinstance(decision, WaitAgain)
     said = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
     assert lines[-1] == LogLine(said, logging.WARNING)
 
 
 def test_answer_that_cannot_be_used_closes_the_required_action():
-    decision, lines = resumed(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
+    decision, lines = after_deferral(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
     assert lines[-1].text == "The answer of a person cannot be used: no such option"
 
 
 def test_run_that_is_no_longer_paused_needs_no_answer():
-    decision, lines = resumed(event_of(End.NO_LONGER_PAUSED, ASKING), Task("7", R), START - 1.0)
+    decision, lines = after_deferral(event_of(End.NO_LONGER_PAUSED, ASKING), Task("7", R), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert decision.wait.required_action is None
     assert lines[-1].text == "BrowserAct task 7 is no longer paused, so no answer is needed."
@@ -219,18 +218,18 @@ def test_run_that_is_no_longer_paused_needs_no_answer():
 
 def test_answer_to_an_earlier_required_action_is_ignored():
     event = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
-    decision, lines = resumed(event, Task("7", R), START - 1.0)
+    decision, lines = after_deferral(event, Task("7", R), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert lines[-1].text == "The answer Stop was to an earlier Required Action. Waiting again."
 
 
 def test_news_of_the_run_are_logged_once():
     task = Task("7", R, steps=(Step(1, "running", "Open the page", None, None),))
-    decision, lines = resumed(event_of(End.NOT_STARTED), task, START - 1.0)
+    decision, lines = after_deferral(event_of(End.NOT_STARTED), task, START - 1.0)
     assert isinstance(decision, WaitAgain)
     expected = ["BrowserAct task 7, step 1: Open the page (running)", "BrowserAct task 7 is running."]
     assert [line.text for line in lines] == expected
-    assert resumed(event_of(End.NOT_STARTED, decision.wait), task, START - 1.0)[1] == []
+    assert after_deferral(event_of(End.NOT_STARTED, decision.wait), task, START - 1.0)[1] == []
 
 
 class WaitingForARun(RuleBasedStateMachine):
@@ -252,7 +251,7 @@ class WaitingForARun(RuleBasedStateMachine):
 
     def _defer(self, wait: Wait) -> None:
         self.grace_ends = self.passed + 8.0
-        self.wait = wait.in_triggerer(self.now)
+        self.wait = wait.deferred(self.now)
         self._begin()
 
     def _begin(self) -> None:
@@ -286,7 +285,7 @@ class WaitingForARun(RuleBasedStateMachine):
         read = from_json(WaitEvent, json.loads(json.dumps(to_json(event))))
         seen: Task | BrowserActError = DOWN if self.failures > 0 else Task("7", self.status)
         self.failures = max(0, self.failures - 1)
-        decision, _ = resumed(read, seen, self.now)
+        decision, _ = after_deferral(read, seen, self.now)
         match decision:
             case Conclude():
                 # No success, nor any other result, without the API's word.

@@ -38,7 +38,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, OrphanError
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.starting import BeforeStart, PlanFull, Start, StartedRun, Write, begin
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.runs.starts import ENTRY, PATIENCE, PENS_LISTED, SAME, SOURCE, start
 from tests.steps import carry_out
@@ -170,7 +170,7 @@ class TriesOfATask(RuleBasedStateMachine):
 
     def _take_outcome(self, outcome: object) -> None:
         """Look at what the beginning came to, beside what is written down."""
-        assert isinstance(outcome, StartedRun | PlanFull)
+        assert isinstance(outcome, StartedRun | StartRefused)
         if isinstance(outcome, StartedRun):
             self.followed = outcome.task_id
             entry = Entry.read(json.loads(self.stored or "null"))
@@ -296,7 +296,7 @@ TestAnyInterleaving.settings = settings(
 class Played:
     """What :func:`begin` did with the given answers, in order."""
 
-    over: StartedRun | PlanFull | Exception | None = None
+    over: StartedRun | StartRefused | Exception | None = None
     written: list[Write] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     asked: list[calls.Call[Any]] = field(default_factory=list)
@@ -514,7 +514,7 @@ class TestAStart:
     def test_start_without_a_slot_restores_the_entry_before(self, entry, error):
         earlier = [] if entry is None else [replace(RUN, status=TaskStatus.FAILED)]
         played = play(entry, *earlier, error)
-        assert played.over == PlanFull(error)
+        assert played.over == StartRefused(error)
         assert played.written[1:] == [Write(entry, over=True)]
 
     def test_refused_start_leaves_the_entry_before(self):

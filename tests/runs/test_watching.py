@@ -154,9 +154,10 @@ class TestACursor:
             {},
             {"floor": "1", "reported": {}},
             {"floor": True, "reported": {}},
+            {"floor": 1},
             {"floor": 1, "reported": {"1": None}},
         ],
-        ids=["null", "list", "empty object", "text floor", "boolean floor", "null time"],
+        ids=["null", "list", "empty object", "text floor", "boolean floor", "no reports", "null time"],
     )
     def test_stored_cursor_with_invalid_content_is_refused(self, value):
         with pytest.raises(ValueError, match=r"floor|reported|Input should be an object"):

@@ -23,6 +23,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait
 from airflow_provider_browseract.triggers import polling
 from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.slot import SlotTrigger
 
 log: Any = logging.getLogger(__name__)
 
@@ -255,6 +256,18 @@ class TestRequiredAction:
 
         event = asyncio.run(asyncio.wait_for(story(), 60))
         assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+
+    def test_required_action_is_closed_when_polling_was_given_up_and_nobody_answers_by_the_deadline(
+        self, people, asked, monkeypatch
+    ):
+        async def broken(*_):
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(polling, "run_steps_async", broken)
+        monkeypatch.setattr(timings, "POLL_PATIENCE", 0.0)
+        event = wait(asked(deadline=time.time() + 0.3))
+        assert (event.end, event.reason) == (End.DEADLINE, "ZeroDivisionError: a bug")
+        assert people.question["chosen"] == ["Stop"]
 
     def test_required_action_answered_with_unknown_option_makes_trigger_give_up(self, people, asked):
         people.answer("Perhaps")
@@ -528,3 +541,14 @@ class TestKillOfResumedTask:
         said = "".join(capfd.readouterr())
         assert f"BrowserAct task {emulator.tasks[0].id} was not stopped and may keep running" in said
         assert "the API server is away" in said
+
+
+@pytest.mark.parametrize(
+    "stored", [{}, {"browseract_task_id": "7"}, "7", None], ids=["empty", "no deadline", "text", "null"]
+)
+def test_trigger_with_an_unreadable_stored_wait_fails_as_triggerers_expect_it(stored):
+    # Of all exceptions in __init__, a triggerer survives TypeError only.
+    with pytest.raises(TypeError, match="the stored Wait cannot be read: "):
+        TaskTrigger(browseract_conn_id="browseract_default", wait=stored)
+    with pytest.raises(TypeError, match="the stored QueueWait cannot be read: "):
+        SlotTrigger(browseract_conn_id="browseract_default", wait=stored)

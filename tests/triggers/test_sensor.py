@@ -173,6 +173,12 @@ class TestXComsOfEarlierRun:
 
 
 class TestSensorResult:
+    def test_run_that_had_ended_before_the_first_poll_is_concluded(self, emulator, supervisor):
+        task_id = started(emulator)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        assert isinstance(run(task_id), TaskSuccessEvent)
+        assert supervisor.xcoms["task"]["status"] == "finished"
+
     def test_result_that_airflow_cannot_store_is_pushed_as_text(self, emulator, supervisor):
         text = '[{"__id__": "a1"}]'
         assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)

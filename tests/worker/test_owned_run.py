@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
-from airflow_provider_browseract.compat import AirflowTaskTimeout, TaskDeferred, conf
+from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError
-from tests.workers import asked
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
+from airflow_provider_browseract.worker.owned_run import OwnedRun
+from tests.workers import asked, is_killed_at_each_call
 
 PENS = {"keyword": "pens", "max_items": 2}
 REATTACHES = "The run keeps running, and the next try reattaches to it ("
@@ -262,7 +266,7 @@ class TestUnexpectedSigterm:
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
-        monkeypatch.setattr(operator, "_check_others", lambda request: operator.on_kill())
+        monkeypatch.setattr(operator, "_check_before_start", lambda request: operator.on_kill())
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
             operator.execute(attempt.context)
         assert emulator.tasks == []
@@ -560,3 +564,72 @@ class TestExecutionTimeout:
             operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
         assert len(stops) == 2
+
+
+class TestKillDuringTheReadAfterADeferral:
+    """SIGTERM comes while a resumed try reads its run, and Airflow lets the code continue."""
+
+    @pytest.fixture
+    def killed_while_reading(self, tries, airflow, monkeypatch):
+        """Resume a try with an event, and kill it while it reads its run."""
+
+        def resume(event_of: Callable[[Wait], WaitEvent], **arguments) -> BaseException:
+            attempt = tries(deferrable=True, **arguments)
+            with pytest.raises(TaskDeferred) as deferral:
+                attempt.operator().execute(attempt.context)
+            operator = attempt.operator()
+            is_killed_at_each_call(operator, monkeypatch)
+            event = to_json(event_of(deferral.value.trigger.wait))
+            with pytest.raises((RunError, AirflowFailException)) as raised:
+                operator.execute_complete(attempt.context, event)
+            return raised.value
+
+        return resume
+
+    def test_run_that_a_person_has_stopped_is_stopped(self, killed_while_reading, emulator):
+        def stop(wait: Wait) -> WaitEvent:
+            asking = wait.asking("019ab3d5-0000-7000-8000-000000000001", None)
+            return WaitEvent(asking, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
+
+        error = killed_while_reading(stop)
+        assert "ada has chosen Stop.\nThe run was stopped." in str(error)
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_run_at_its_deadline_is_stopped(self, killed_while_reading, emulator):
+        error = killed_while_reading(lambda wait: WaitEvent(wait, End.DEADLINE))
+        assert isinstance(error, RunTimedOutError)
+        assert emulator.tasks[0].status == "canceled"
+
+    def test_run_that_was_given_up_is_named_and_left_to_the_next_try(self, killed_while_reading, emulator):
+        with emulator.outage("get-task", RequestFault.status(503)):
+            error = killed_while_reading(lambda wait: WaitEvent(wait, End.GIVEN_UP))
+        assert f"BrowserAct task {emulator.tasks[0].id} was given up" in str(error)
+        assert "the next try reattaches to it" in str(error)
+        assert emulator.tasks[0].status == "running"
+
+    def test_run_that_is_waited_for_again_in_the_worker_is_left_to_the_next_try(self, killed_while_reading, emulator):
+        error = killed_while_reading(lambda wait: WaitEvent(wait, End.ENDED))
+        assert "the next try reattaches to it" in str(error)
+        assert emulator.tasks[0].status == "running"
+
+
+def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_known(tries, emulator):
+    operator = tries().operator()
+    operator.on_kill()
+    assert operator._run.killed
+    operator._run.task_id = task_id = BrowserActHook().run_task(SEARCH.id, PENS).id
+    with pytest.raises(RunCanceledError, match=f"Killed while waiting for BrowserAct task {task_id}"):
+        operator._run.raise_if_killed()
+
+
+def test_signal_while_the_owned_run_is_being_made_is_not_forgotten(tries, monkeypatch):
+    operator = tries().operator()
+    make = OwnedRun.__init__
+
+    def interrupted(self, *arguments, **options):
+        monkeypatch.setattr(OwnedRun, "__init__", make)
+        operator.on_kill()
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(OwnedRun, "__init__", interrupted)
+    assert operator._run.killed

@@ -13,7 +13,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
-from tests.workers import is_killed_at_each_call
+from tests.workers import FakeTaskInstance, is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 NO_ROOM = pytest.mark.parametrize(
@@ -164,3 +164,10 @@ def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worke
     emulator.fault("list-tasks", RequestFault.status(503), times=2)
     assert len(search(worker).run()) == 2
     assert "an unknown number of runs are active" in "".join(capfd.readouterr())
+
+
+def test_endless_retry_after_does_not_make_an_endless_pause(worker, emulator):
+    emulator.fault("run-task", RequestFault.status(429, retry_after=10**9), times=None)
+    with pytest.raises(TaskDeferred) as deferral:
+        search(worker, deferrable=True).operator().execute({"ti": FakeTaskInstance()})
+    assert deferral.value.trigger.wait.pause == timings.LONGEST_SLOT_WAIT
