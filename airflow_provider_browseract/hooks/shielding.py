@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
-
 T = TypeVar("T")
 
 _UNDER_WAY: set[asyncio.Future[Any]] = set()
@@ -33,6 +31,9 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def ask_airflow(function: Callable[..., T], *args: Any) -> T:
     """Call a function that sends a request to Airflow in a thread, and let nothing cancel it."""
+    # Only triggerers need it, and DAG files import this module.
+    from asgiref.sync import sync_to_async
+
     asking: Coroutine[Any, Any, T] = sync_to_async(function)(*args)
     return await uninterrupted(asking)
 

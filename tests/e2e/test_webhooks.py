@@ -289,7 +289,11 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(two_run
     assert outcomes[0] == "too early"
     assert outcomes.count("resumed") == 1
     assert set(outcomes) <= {"too early", "resumed", "already resumed", "not waiting"}
-    wait_for("The wait after it", lambda: "although the callback reported that it is ended. Waiting again." in runs.log(index), timeout=150)
+    wait_for(
+        "The wait after it",
+        lambda: "although the callback reported that it is ended. Waiting again." in runs.log(index),
+        timeout=150,
+    )
     before = runs.world.polls(task.id)
     wait_for("A poll of it", lambda: runs.world.polls(task.id) > before, timeout=150)
     runs.world.release(task.id)
