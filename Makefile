@@ -7,6 +7,7 @@
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
 #   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
+#   make docs                       the documentation site, in docs/_build/html
 #   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
 
 AIRFLOW ?= 3.3.2
@@ -24,6 +25,8 @@ VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
 READY := $(VENV)/.ready
 # Results in S3 and OpenLineage are tried where the constraints have what that takes: on the newest Airflow.
 STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
+DOCS := .venv/docs
+DOCS_CONSTRAINTS := tests/constraints/docs.txt
 PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
@@ -33,7 +36,7 @@ UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/fau
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench coverage mutants faults live contract clean
+.PHONY: env demo test check format bench coverage mutants faults live contract docs clean
 
 env: $(READY)
 
@@ -99,9 +102,23 @@ contract: $(READY)
 live: $(READY)
 	@$(RUN) python -m tests.live
 
+$(DOCS)/.ready: pyproject.toml $(DOCS_CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making the environment $(DOCS) ..."
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(DOCS_CONSTRAINTS))"
+	@$(DOCS)/bin/uv pip install --quiet --python $(DOCS)/bin/python --constraint $(DOCS_CONSTRAINTS) --group docs
+	@touch $@
+
+# A warning, such as a link that leads nowhere, is an error.
+docs: $(DOCS)/.ready
+	@$(DOCS)/bin/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
 	@$(RUN) python -m tests.mutants $(MUTANTS)
 
 clean:
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* mutants
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* mutants docs/_build

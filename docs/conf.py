@@ -1,0 +1,52 @@
+"""Settings of Sphinx, with which ``make docs`` builds the documentation site.
+
+The reference is made from the source without importing it, so that no Airflow is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+REPOSITORY = "https://github.com/browseract-ai/airflow-provider-browseract"
+[VERSION] = re.findall(r'__version__ = "(.*)"', (ROOT / "airflow_provider_browseract" / "__init__.py").read_text())
+
+project = "airflow-provider-browseract"
+author = "The airflow-provider-browseract developers"
+copyright = author
+version = release = VERSION
+
+extensions = ["myst_parser", "autoapi.extension"]
+exclude_patterns = ["_build"]
+nitpicky = True
+nitpick_ignore_regex = [
+    # These belong to Python and Airflow, whose inventories would have to be downloaded for each build.
+    ("py:.*", r"(airflow\.|airflow_provider_browseract\.compat\.|collections\.abc\.|datetime\.|requests\.|httpx\.).*"),
+    ("py:.*", r"(str|int|float|bool|bytes|dict|list|tuple|type|object|None|True|False|Exception|ValueError|TypeError)"),
+    ("py:exc", "Airflow.*"),
+    # These are not meant for users, so the reference does not describe them.
+    ("py:.*", r"airflow_provider_browseract\.(api\.(calls|client)|runs\.(queueing|resuming|waiting)).*"),
+]
+
+html_theme = "furo"
+html_title = f"airflow-provider-browseract {VERSION}"
+html_theme_options = {
+    "source_repository": REPOSITORY,
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+
+# Addresses of headings are those that GitHub gives them, so that links work there too.
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+autoapi_dirs = [str(ROOT / "airflow_provider_browseract")]
+autoapi_generate_api_docs = False
+autoapi_add_toctree_entry = False
+autoapi_keep_files = False
+autoapi_options = ["members", "show-inheritance"]
+autoapi_python_class_content = "class"
+autodoc_typehints = "none"
+# What compat.py imports is defined in Airflow, and differs from version to version.
+suppress_warnings = ["autoapi.python_import_resolution"]
