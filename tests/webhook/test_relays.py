@@ -1,4 +1,4 @@
-"""The relays that the README shows, run as they are shown."""
+"""The relays that docs/callbacks.md shows, run as they are shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.served import served
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 ENDED = {"id": "7", "status": "finished"}
 JSON = {"Content-Type": "application/json"}
@@ -68,11 +68,11 @@ def backend(api_server, base) -> Iterator[int]:
 
 @pytest.fixture
 def nginx(tmp_path, backend, base) -> Iterator[str]:
-    """The README's nginx, on loopback and without TLS; gives its address."""
+    """The documented nginx, on loopback and without TLS; gives its address."""
     if NGINX is None:
         pytest.skip("nginx is not installed")
     port = free_port()
-    [shown] = re.findall(r"```nginx\n(.*?)```", README, re.DOTALL)
+    [shown] = re.findall(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
     for before, after in (
         ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
         ("http://airflow-api-server:8080", f"http://127.0.0.1:{backend}"),
@@ -159,19 +159,19 @@ class TestNginx:
 
 @pytest.fixture
 def function(backend, base, monkeypatch) -> Callable[..., dict[str, Any]]:
-    """The README's function, in front of the API server."""
+    """The documented function, in front of the API server."""
     monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{backend}")
     monkeypatch.setenv("AIRFLOW_TOKEN", "t0ken-of-the-login")
     monkeypatch.setenv("AIRFLOW_PATH", base)
     monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
-    [shown] = re.findall(r"```python\n(import base64.*?)```", README, re.DOTALL)
+    [shown] = re.findall(r"```python\n(import base64.*?)```", PAGE, re.DOTALL)
     return handler_of(shown)
 
 
 def handler_of(source: str) -> Callable[..., dict[str, Any]]:
     """Load the function from its text."""
     names: dict[str, Any] = {}
-    exec(compile(source, "README.md", "exec"), names)
+    exec(compile(source, "callbacks.md", "exec"), names)
     handler: Callable[..., dict[str, Any]] = names["handler"]
     return handler
 
