@@ -48,5 +48,6 @@ autoapi_keep_files = False
 autoapi_options = ["members", "show-inheritance"]
 autoapi_python_class_content = "class"
 autodoc_typehints = "none"
+python_maximum_signature_line_length = 100
 # What compat.py imports is defined in Airflow, and differs from version to version.
 suppress_warnings = ["autoapi.python_import_resolution"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
@@ -331,6 +332,20 @@ def test_exceptions_page_gives_cause_and_remedy_of_every_exception():
     ]
     ours += [each.__name__ for each in (InputError, ConnectionFieldError, NoCallbackError)]
     assert sorted(described) == sorted([*ours, "AirflowFailException", "AirflowSensorTimeout"])
+
+
+def test_troubleshooting_headings_are_messages_of_the_provider():
+    constants = [
+        node.value
+        for path in (ROOT / "airflow_provider_browseract").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    messages = re.findall(r"^### `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    assert messages
+    for message in messages:
+        for part in message.split("…"):
+            assert any(part.strip() in constant for constant in constants), part
 
 
 def test_xcom_table_describes_every_fact_of_a_run():
