@@ -1,7 +1,7 @@
-"""A BrowserAct to develop and test DAGs against, offline and without credits.
+"""An emulated BrowserAct to develop and test DAGs with, offline and without credits.
 
-It answers API v2 as the vendor's OpenAPI document says, and where that is silent as
-:mod:`~airflow_provider_browseract.emulator.service` says.
+It implements API v2 as the vendor's OpenAPI document describes it. For what the document does not describe, see
+:mod:`~airflow_provider_browseract.emulator.service`.
 
 In a test::
 
@@ -12,8 +12,8 @@ In a test::
         ...
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-By hand: ``python -m airflow_provider_browseract.emulator``, and see
-:mod:`~airflow_provider_browseract.emulator.server` for what can be asked of it over HTTP.
+To start it from the command line, run ``python -m airflow_provider_browseract.emulator``. See
+:mod:`~airflow_provider_browseract.emulator.server` for how to control it over HTTP.
 """
 
 from __future__ import annotations

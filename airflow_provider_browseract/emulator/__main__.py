@@ -14,7 +14,7 @@ from airflow_provider_browseract.emulator import Emulator, RunningEmulator
 
 
 def introduction(running: RunningEmulator) -> Iterator[str]:
-    """Describe an emulator to its user: the Airflow connection that leads to it, and what it can run.
+    """Describe an emulator to its user: the Airflow connection to it, and what it can run.
 
     :param running: the emulator.
     :returns: the lines to print.
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_browseract.emulator",
-        description="A BrowserAct to develop DAGs against, offline and without credits.",
+        description="An emulated BrowserAct to develop DAGs with, offline and without credits.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8010, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8010, help="0 selects a free one (default: %(default)s)")
     parser.add_argument("--api-key", default="app-emulator", help="key to accept (default: %(default)s)")
     parser.add_argument(
         "--concurrency",
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(introduction(running)), flush=True)
             done.wait()
     except OSError as error:
-        print(f"Cannot listen at {options.host}:{options.port}: {error}", file=sys.stderr)
+        print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 1
     return 0
 

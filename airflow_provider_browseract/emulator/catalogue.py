@@ -1,4 +1,4 @@
-"""What the emulator can run: workflows, official templates and regions."""
+"""The workflows, official templates and regions of the emulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
 
 
 class RunFailed(Exception):
-    """Raised by a behaviour to let its run end as ``failed`` with this code and message."""
+    """Raised by a behaviour to end its run as ``failed`` with this code and message."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -39,14 +39,14 @@ class WorkflowInput:
 
 @dataclass(frozen=True)
 class EmulatedFile:
-    """A file that a run puts out or downloads.
+    """A file that a run produces or downloads.
 
-    Output files are addresses in ``output.files``, as of "Output as file". Downloads are objects in ``download_files``,
-    as of what the browser has downloaded.
+    Output files are addresses in ``output.files``, as with "Output as file". Downloads are objects in
+    ``download_files``, as with files that the browser has downloaded.
 
-    :param prepared_after: seconds after the end of the run from which on it can be had (real time)
-    :param broken: why it never can, in the words of a download's ``errorMessage``
-    :param announced: its size in bytes as a download's ``fileSize`` says it, if that is not the true one
+    :param prepared_after: seconds after the end of the run from which the file is available (real time)
+    :param broken: ``errorMessage`` of a download that never becomes available
+    :param announced: size in bytes in a download's ``fileSize``, if it differs from the actual size
     """
 
     name: str
@@ -68,11 +68,11 @@ class Output:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a behaviour sees of its run.
+    """The data of a run that its behaviour can use.
 
     :param inputs: the input parameters by name
-    :param cookies: the state of the run's browser profile; what is written here stays in the profile when
-        the run was started with ``save_browser_data``
+    :param cookies: the state of the run's browser profile. Changes are saved in the profile if the run was started with
+        ``save_browser_data``
     :param confirmed: whether every pause was ended by ``resume-task`` and not by its time limit
     """
 
@@ -85,7 +85,7 @@ Behaviour = Callable[[RunContext], Output]
 
 
 class WorkflowSettings(TypedDict, total=False):
-    """What :meth:`Emulator.set_workflow` and :meth:`Emulator.next_run` can change; see EmulatedWorkflow."""
+    """Settings that :meth:`Emulator.set_workflow` and :meth:`Emulator.next_run` can change; see EmulatedWorkflow."""
 
     name: str
     description: str
@@ -136,17 +136,17 @@ TIMES = (
 
 @dataclass(frozen=True)
 class EmulatedWorkflow:
-    """A workflow of the emulated account, and how its runs go.
+    """A workflow of the emulated account, and the behaviour of its runs.
 
     All times are seconds at speed 1.
 
     :param inputs: the declared input parameters
     :param steps: the goal of each step; a run spreads them evenly over its duration
     :param behaviour: computes the output of a run that finishes, and may change its profile
-    :param published: a run of an unpublished workflow is refused
-    :param duration: time spent in ``running``
-    :param queued: time spent in ``created`` before
-    :param outcome: the status in which a run ends by itself
+    :param published: whether the workflow is published. A run of an unpublished workflow is refused
+    :param duration: time in the status ``running``
+    :param queued: time in the status ``created`` before that
+    :param outcome: the status with which a run ends by itself
     :param failure: code and message in ``task_failure_info`` when the outcome is ``failed``
     :param failed_step: the step (from 1) at which a failing run ends; None means its last one
     :param output: text that replaces the behaviour's
@@ -156,16 +156,16 @@ class EmulatedWorkflow:
     :param output_after: how long after the end of a run its output, files and downloads appear
     :param listed_after: how long after its start a run appears in ``list-tasks``
     :param one_at_a_time: whether a run is refused while another one of this workflow is active, as with a
-        Standard Browser. Nobody documents code and words of that refusal; see ``BROWSER_BUSY``
+        Standard Browser. The code and the message of that refusal are not documented; see ``BROWSER_BUSY``
     :param pause_at: the fraction of the duration at which a run pauses for a human; None means never
     :param pausing_for: how long it is ``pausing`` before it is ``paused``
-    :param pause_limit: how long a pause lasts when nobody resumes; the run then goes on unconfirmed. None
-        means for ever
+    :param pause_limit: how long a pause lasts if nobody resumes the run, which then continues unconfirmed. None
+        means forever
     :param resume_after: how long a resumed run stays ``paused``
-    :param unknown_at: the fraction of the duration from which on the status is ``unknown``; None means never
-    :param unknown_for: for how long it is
-    :param status: a word reported in place of every status, for clients that must survive unknown ones
-    :param callback_fault: what befalls every callback of a run
+    :param unknown_at: the fraction of the duration from which the status is ``unknown``; None means never
+    :param unknown_for: how long the status is ``unknown``
+    :param status: a word that is reported instead of every status, to test clients with unknown statuses
+    :param callback_fault: the fault of every callback of a run
     """
 
     id: str
@@ -219,8 +219,8 @@ class EmulatedWorkflow:
     def having(self, **settings: Unpack[WorkflowSettings]) -> EmulatedWorkflow:
         """Return this workflow with some settings changed.
 
-        :raises TypeError: if there is no setting of that name
-        :raises ValueError: if a value cannot be
+        :raises TypeError: if there is no setting with that name
+        :raises ValueError: if a value is invalid
         """
         unknown = settings.keys() - WorkflowSettings.__annotations__.keys()
         if unknown:
@@ -261,7 +261,7 @@ WRONG_PASSWORD = "wrong"
 
 
 def _number(*parts: str) -> int:
-    """Return a number that depends on nothing but the parts, so that outputs can be compared across runs."""
+    """Return a number that depends only on the parts, so that outputs can be compared across runs."""
     digest = hashlib.sha256("\x00".join(parts).encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -327,7 +327,7 @@ def _csv_file(run: RunContext) -> EmulatedFile:
     writer = csv.DictWriter(table, fieldnames=["rank", "title", "price", "url"])
     writer.writeheader()
     writer.writerows(rows)
-    # The service's CSV files begin with a byte order mark too.
+    # The CSV files of the service also begin with a byte order mark.
     return EmulatedFile("results.csv", table.getvalue().encode("utf-8-sig"), "text/csv")
 
 
@@ -376,7 +376,7 @@ SEARCH = EmulatedWorkflow(
 EXPORT = EmulatedWorkflow(
     id="71002814653029449",
     name="Export results",
-    description="Searches shop.example and puts the results out as a file.",
+    description="Searches shop.example and returns the results as a file.",
     inputs=(WorkflowInput("keyword"), WorkflowInput("max_items", required=False)),
     steps=("Open the search page", "Collect the results", "Upload the file"),
     behaviour=_export,
@@ -463,9 +463,9 @@ TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
 
 
 def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
-    """Read settings as they arrive over HTTP.
+    """Read settings from the JSON of a request.
 
-    :raises TypeError: if there is no such setting, or it is of another type
+    :raises TypeError: if there is no such setting, or it has another type
     """
     number, optional = (int, float), type(None)
     kinds: dict[str, type | tuple[type, ...]] = {

@@ -1,4 +1,4 @@
-"""The emulator as its user holds it: the service, what shall go wrong, and a record of what happened."""
+"""The emulator's public interface: the service, its faults, and a record of requests and callbacks."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class RequestRecord:
     """A request that arrived.
 
     :param endpoint: the last part of an API path, ``download-file``, or None for any other path
-    :param status: the HTTP status answered; None while or when there is no answer
-    :param fault: the kind of fault that struck it
-    :param with_key: whether it carried an ``Authorization`` header (of which nothing is kept)
+    :param status: the HTTP status of the response; None before the response, or if there is none
+    :param fault: the kind of fault that applied to it
+    :param with_key: whether it had an ``Authorization`` header (whose value is not recorded)
     """
 
     method: str
@@ -64,11 +64,11 @@ class DeliveryRecord:
     """An attempt to deliver a callback.
 
     :param kind: ``callback_url`` or ``status_change_callback_url``
-    :param attempt: 1 to 3; higher than 1 after an answer of 5xx
+    :param attempt: 1 to 3; higher than 1 after a 5xx response
     :param status: the task's status in the payload
-    :param http_status: what the receiver answered; None if it did not, or was never asked
-    :param error: why there is no answer
-    :param fault: the kind of fault that struck it
+    :param http_status: the HTTP status of the receiver's response; None if there was no response or no request
+    :param error: why there is no response
+    :param fault: the kind of fault that applied to it
     """
 
     task_id: str
@@ -84,7 +84,7 @@ class DeliveryRecord:
 
 @dataclass(frozen=True)
 class RunningEmulator:
-    """An emulator that answers at a URL."""
+    """An emulator that is being served at a URL."""
 
     url: str
     emulator: Emulator
@@ -96,31 +96,31 @@ class RunningEmulator:
 
     @property
     def connection(self) -> dict[str, str]:
-        """The Airflow connection that leads to it, as ``AIRFLOW_CONN_...`` takes it in JSON."""
+        """The Airflow connection to the emulator, as ``AIRFLOW_CONN_...`` takes it in JSON."""
         return {"conn_type": "browseract", "host": self.url, "password": self.api_key}
 
 
 class Emulator:
     """An emulated BrowserAct.
 
-    :param api_key: the API key it accepts
-    :param concurrency: how many tasks may be active at once; a paused one counts. Default: 1, as on the free plan
-    :param speed: how many times faster than usual runs go; does not touch faults and time limits
-    :param allow_private_callbacks: whether callback URLs may lead to private and local addresses. The real
-        service refuses them; an emulator on a developer's machine can hardly
-    :param stop_ended_is_ok: whether ``stop-task`` answers 200 for a task that has ended, not code 10121
-    :param resume_running_is_ok: whether ``resume-task`` answers 200 for a task that is running, not code 10127
-    :param refusal: code and words with which a start is refused while ``concurrency`` tasks are active. Default: 10118,
-        "Running tasks number exceeds."
-    :param credits: what the account has; a start is refused once that is spent. Default: enough for everything
-    :param as_in_the_demos: whether answers are odd in the ways of the vendor's examples: ``profileId``, null outputs,
-        screenshots and (in lists) ``created_at``, ``finished_at`` while a run is active, ``live_url_info`` after its
-        end, and an envelope without ``data`` and with another format of ``time``
-    :param callback_timeout: seconds a receiver may take to answer
+    :param api_key: the accepted API key
+    :param concurrency: how many tasks may be active at once, including paused ones. Default: 1, as on the free plan
+    :param speed: factor by which runs are faster. Faults and time limits do not change. Default: 1
+    :param allow_private_callbacks: whether callback URLs may have private and local addresses. The real service refuses
+        them, but an emulator on a developer's machine usually needs them. Default: ``True``
+    :param stop_ended_is_ok: whether ``stop-task`` responds with 200 for a task that has ended, instead of code 10121
+    :param resume_running_is_ok: whether ``resume-task`` responds with 200 for a running task, instead of code 10127
+    :param refusal: code and message with which a start is refused while ``concurrency`` tasks are active. Default:
+        10118, "Running tasks number exceeds."
+    :param credits: credits of the account. When they are used up, starts are refused. Default: no limit
+    :param as_in_the_demos: whether responses have the irregularities of the vendor's examples: ``profileId``, null
+        outputs, screenshots and (in lists) ``created_at``, ``finished_at`` while a run is active, ``live_url_info``
+        after its end, and an envelope without ``data`` and with another format of ``time``
+    :param callback_timeout: seconds that a receiver may take to respond
     :param callback_retry_delay: seconds between the attempts to deliver a callback
     :param workflows: the workflows of the account
     :param templates: the official templates
-    :param clock: tells the time in seconds since the epoch; a served emulator needs one that runs by itself
+    :param clock: returns the time in seconds since the epoch. A served emulator needs a clock that runs by itself
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Emulator:
 
     @property
     def speed(self) -> float:
-        """How many times faster than usual runs go; a change concerns the runs created after it."""
+        """Factor by which runs are faster. A change applies to runs that are created after it."""
         return self.service.speed
 
     @speed.setter
@@ -184,7 +184,7 @@ class Emulator:
 
     @property
     def refusal(self) -> tuple[int, str]:
-        """Code and words with which a start is refused while as many tasks are active."""
+        """Code and message with which a start is refused while ``concurrency`` tasks are active."""
         return self.service.refusal
 
     @refusal.setter
@@ -193,7 +193,7 @@ class Emulator:
 
     @property
     def credits(self) -> int | None:
-        """What the account has; a start is refused once that is spent. None means enough for everything."""
+        """Credits of the account. When they are used up, starts are refused. None means no limit."""
         return self.service.credits
 
     @credits.setter
@@ -202,13 +202,13 @@ class Emulator:
 
     @property
     def workflows(self) -> dict[str, EmulatedWorkflow]:
-        """The workflows by id, as they are at present."""
+        """The current workflows by id."""
         with self._changed:
             return dict(self.service.workflows)
 
     @property
     def templates(self) -> dict[str, EmulatedWorkflow]:
-        """The official templates by id, as they are at present."""
+        """The current official templates by id."""
         with self._changed:
             return dict(self.service.templates)
 
@@ -219,7 +219,7 @@ class Emulator:
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """Every request that arrived, oldest first; those under ``/_emulator`` are left out."""
+        """Every request that arrived, oldest first, except those to ``/_emulator``."""
         with self._changed:
             return list(self._requests)
 
@@ -234,7 +234,7 @@ class Emulator:
         self.service.put(workflow)
 
     def set_workflow(self, workflow_id: str, **settings: Unpack[WorkflowSettings]) -> None:
-        """Change a workflow or template for every run created from now on.
+        """Change a workflow or template for every run that is created from now on.
 
         :param settings: see :class:`EmulatedWorkflow`
         :raises KeyError: if there is no such workflow
@@ -243,9 +243,9 @@ class Emulator:
             self.service.put(self.service.find(workflow_id).having(**settings))
 
     def next_run(self, workflow_id: str, **settings: Unpack[WorkflowSettings]) -> None:
-        """Let the next run of a workflow or template, and only that, go differently.
+        """Change the settings of only the next run of a workflow or template.
 
-        Several calls concern several runs, in turn. A refused request uses none up.
+        Several calls apply to several runs, in order. A refused request uses none of them.
 
         :param settings: see :class:`EmulatedWorkflow`
         :raises KeyError: if there is no such workflow
@@ -253,7 +253,7 @@ class Emulator:
         self.service.plan_run(workflow_id, settings)
 
     def rotate_key(self, api_key: str) -> None:
-        """Accept another API key from now on, and refuse the one before.
+        """Accept another API key from now on, and refuse the previous one.
 
         :param api_key: the key to accept
         :raises ValueError: if it is empty
@@ -263,12 +263,13 @@ class Emulator:
         self.api_key = api_key
 
     def fault(self, endpoint: str, fault: RequestFault, *, times: int | None = None, skip: int = 0) -> None:
-        """Let requests go wrong.
+        """Add a fault of requests.
 
         :param endpoint: last part of the path such as ``run-task``; ``*`` for every endpoint of the API;
             ``download-file`` for exported files
-        :param times: how many requests; None means all until :meth:`clear_faults`
-        :param skip: how many requests to leave unharmed before
+        :param fault: the fault
+        :param times: how many requests it applies to; None means all until :meth:`clear_faults`
+        :param skip: how many requests pass without the fault before
         :raises ValueError: if there is no such endpoint
         """
         with self._changed:
@@ -276,7 +277,7 @@ class Emulator:
 
     @contextlib.contextmanager
     def outage(self, endpoint: str, fault: RequestFault) -> Iterator[None]:
-        """Let every request go wrong while the context lasts; faults that were armed before come first.
+        """Apply a fault to every request while the context lasts. Faults that were added before come first.
 
         :param endpoint: as in :meth:`fault`
         :raises ValueError: if there is no such endpoint
@@ -299,13 +300,14 @@ class Emulator:
         times: int | None = None,
         skip: int = 0,
     ) -> None:
-        """Let callbacks go wrong.
+        """Add a fault of callbacks.
 
-        :param workflow_id: only those of this workflow's runs
-        :param task_id: only those of this run
-        :param status: only those that tell of this status
-        :param times: how many callbacks; None means all until :meth:`clear_faults`
-        :param skip: how many callbacks to leave unharmed before
+        :param fault: the fault
+        :param workflow_id: only callbacks of this workflow's runs
+        :param task_id: only callbacks of this run
+        :param status: only callbacks that report this status
+        :param times: how many callbacks it applies to; None means all until :meth:`clear_faults`
+        :param skip: how many callbacks pass without the fault before
         """
         if workflow_id is not None:
             self.service.find(workflow_id)
@@ -321,39 +323,42 @@ class Emulator:
             self._callback_faults.arm(fault, concerns, times=times, skip=skip)
 
     def clear_faults(self) -> None:
-        """Let nothing go wrong any more, neither requests nor callbacks."""
+        """Remove all faults of requests and callbacks."""
         with self._changed:
             self._request_faults.clear()
             self._callback_faults.clear()
 
     def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
-        """Wait until a condition holds; it is looked at again after every change.
+        """Wait until a condition is true. It is checked again after every change.
 
-        :param timeout: seconds to wait at most
-        :raises TimeoutError: if it does not hold by then
+        :param condition: the condition
+        :param timeout: seconds to wait at most. Default: 30
+        :raises TimeoutError: if the condition is not true by then
         """
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"the condition did not come to hold within {timeout:g} s")
+                raise TimeoutError(f"the condition did not become true within {timeout:g} s")
             with self._changed:
-                # The condition may depend on things the emulator knows nothing of.
+                # The condition may depend on something outside the emulator.
                 self._changed.wait(min(left, 0.02))
 
     @contextlib.contextmanager
     def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[RunningEmulator]:
-        """Answer at ``http://host:port`` while the context lasts; port 0 picks a free one.
+        """Serve the emulator at ``http://host:port`` while the context lasts.
 
-        :raises OSError: if the port is taken
-        :raises RuntimeError: if this emulator is being served already
+        :param host: address to listen on. Default: 127.0.0.1
+        :param port: port to listen on. Default: 0, which selects a free port
+        :raises OSError: if the port is already in use
+        :raises RuntimeError: if this emulator is already being served
         """
-        # The web framework is imported only by those who serve.
+        # Imported here, because only a served emulator needs the web framework.
         from airflow_provider_browseract.emulator.running import running_server
 
         with self._changed:
             if self._serving:
-                raise RuntimeError("this emulator is being served already")
+                raise RuntimeError("this emulator is already being served")
             self._serving = True
         try:
             with running_server(self, host, port) as url:
@@ -362,31 +367,31 @@ class Emulator:
             self._serving = False
 
     def accepts_key(self, authorization: str) -> bool:
-        """Tell whether the value of an ``Authorization`` header carries the API key."""
+        """Return whether the value of an ``Authorization`` header contains the API key."""
         scheme, _, key = authorization.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self.api_key.encode())
 
     def take_request_fault(self, endpoint: str) -> RequestFault | None:
-        """Return what goes wrong with a request that arrives now."""
+        """Return the fault of a request that arrives now, or None."""
         with self._changed:
             return self._request_faults.take(endpoint)
 
     def take_callback_fault(self, transition: Transition) -> CallbackFault | None:
-        """Return what goes wrong with the callbacks of a status change."""
+        """Return the fault of the callbacks of a status change, or None."""
         with self._changed:
             return self._callback_faults.take(transition) or transition.workflow.callback_fault
 
     def begin_request(
         self, method: str, path: str, query: str, endpoint: str | None, fault: str | None, with_key: bool
     ) -> int:
-        """Record a request, not answered yet, and return its number."""
+        """Record a request without a response, and return its number."""
         with self._changed:
             self._requests.append(RequestRecord(method, path, query, endpoint, None, fault, with_key, self._now()))
             self._changed.notify_all()
             return len(self._requests) - 1
 
     def end_request(self, number: int, status: int) -> None:
-        """Record the answer to a request."""
+        """Record the status of the response to a request."""
         with self._changed:
             self._requests[number] = dataclasses.replace(self._requests[number], status=status)
             self._changed.notify_all()
@@ -424,10 +429,10 @@ class Emulator:
 
 
 def _concerns(endpoint: str) -> Callable[[str], bool]:
-    """Return what tells whether a request fault of an endpoint concerns a request."""
+    """Return a function that returns whether a fault of an endpoint applies to a request."""
     if endpoint not in (EVERY_ENDPOINT, DOWNLOAD_FILE, *ENDPOINTS):
         raise ValueError(f"no such endpoint: {endpoint!r} (there are: {', '.join(ENDPOINTS)})")
-    return lambda asked: asked == endpoint or (endpoint == EVERY_ENDPOINT and asked in ENDPOINTS)
+    return lambda requested: requested == endpoint or (endpoint == EVERY_ENDPOINT and requested in ENDPOINTS)
 
 
 def _addresses(host: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Delivering callbacks as the vendor documents it, or as badly as a fault asks for."""
+"""Deliver callbacks as the vendor documents it, or with a fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.emulator.faults import CallbackFault
     from airflow_provider_browseract.emulator.service import Transition
 
-#: How often a callback is tried; only an answer of 5xx leads to another attempt.
+#: How often a callback is tried. Only a 5xx response leads to another attempt.
 ATTEMPTS = 3
 
 #: Ends a request as soon as it is sent.
@@ -21,7 +21,7 @@ HANG_UP = httpx.Timeout(None, read=0.0)
 
 
 class CallbackSender:
-    """Sends the callbacks of status changes, each task's in order.
+    """Sends the callbacks of status changes, in order for each task.
 
     :param client: must follow no redirects
     """
@@ -34,7 +34,7 @@ class CallbackSender:
         self._held: dict[str, list[Transition]] = {}
 
     def send(self, transition: Transition) -> None:
-        """Begin to deliver the callbacks of a status change."""
+        """Start to deliver the callbacks of a status change."""
         if not transition.urls:
             return
         fault = self._emulator.take_callback_fault(transition)
@@ -52,7 +52,7 @@ class CallbackSender:
             sending.add_done_callback(lambda done: self._forget(task_id, done))
 
     async def close(self) -> None:
-        """Give up what is still under way."""
+        """Cancel all deliveries that are still running."""
         for sending in self._under_way:
             sending.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -89,8 +89,8 @@ class CallbackSender:
         for attempt in range(1, ATTEMPTS + 1):
             http_status = error = None
             try:
-                # The limit is on the whole answer; the client's own counts from packet to packet.
-                answer = await asyncio.wait_for(
+                # This limit applies to the whole response. The timeout of the client applies to each packet.
+                response = await asyncio.wait_for(
                     self._client.post(
                         url,
                         content=body,
@@ -99,11 +99,11 @@ class CallbackSender:
                     ),
                     self._emulator.callback_timeout,
                 )
-                http_status = answer.status_code
+                http_status = response.status_code
             except httpx.ReadTimeout:
                 error = "hung up"
             except asyncio.TimeoutError:
-                error = f"no answer within {self._emulator.callback_timeout:g} s"
+                error = f"no response within {self._emulator.callback_timeout:g} s"
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
                 error = f"{type(problem).__name__}: {problem}"
             self._emulator.record_delivery(

@@ -1,4 +1,4 @@
-"""Where the emulator is known to differ from BrowserAct, or decides what no document says."""
+"""Known differences between the emulator and BrowserAct, and decisions about undocumented behaviour."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STRICTER = (
     "A path that does not exist is answered without BrowserAct's error envelope.",
     "A wrong API key is answered with HTTP 401. The vendor's document declares 200, 400 and 500 only.",
 )
-"""Where a DAG that works on BrowserAct may fail here."""
+"""Differences because of which a DAG that works on BrowserAct may fail here."""
 
 LENIENT = (
     "Callback addresses may be private, unless the emulator is set to refuse them (--public-callbacks-only).",
@@ -28,4 +28,4 @@ LENIENT = (
     "codes and messages here are invented.",
     "Only API v2 is served.",
 )
-"""Where a DAG that works here may fail on BrowserAct."""
+"""Differences because of which a DAG that works here may fail on BrowserAct."""

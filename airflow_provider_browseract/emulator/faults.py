@@ -1,4 +1,4 @@
-"""What can go wrong between a client and BrowserAct, on purpose."""
+"""Faults between a client and BrowserAct that a test can add."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order", "hung_up"
 #: The endpoint name for faults of every endpoint of the API (files are not part of it).
 EVERY_ENDPOINT = "*"
 
-#: The name that faults and records use for downloads of exported files.
+#: The endpoint name for downloads of exported files.
 DOWNLOAD_FILE = "download-file"
 
 
 @dataclass(frozen=True)
 class RequestFault:
-    """Something that goes wrong with a request; made by one of the class methods.
+    """A fault of a request. Create it with one of the class methods.
 
-    :param processed: whether the request takes effect although its sender gets no proper answer
+    :param processed: whether the request takes effect although its sender gets no proper response
     """
 
     kind: RequestFaultKind
@@ -34,19 +34,19 @@ class RequestFault:
 
     @classmethod
     def slow(cls, seconds: float) -> RequestFault:
-        """Process the request at once, but answer only after ``seconds``."""
+        """Process the request at once, but respond only after ``seconds``."""
         if not seconds >= 0:
             raise ValueError(f"seconds must not be negative, got {seconds!r}")
         return cls("slow", processed=True, seconds=seconds)
 
     @classmethod
     def hung(cls, *, processed: bool = False) -> RequestFault:
-        """Never answer; the connection stays open until the client or the emulator ends it."""
+        """Never respond. The connection stays open until the client or the emulator closes it."""
         return cls("hung", processed=processed)
 
     @classmethod
     def status(cls, http_status: int, *, retry_after: float | str | None = None) -> RequestFault:
-        """Answer with this HTTP status and the error envelope, without processing the request.
+        """Respond with this HTTP status and the error envelope, without processing the request.
 
         :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
         """
@@ -56,21 +56,21 @@ class RequestFault:
 
     @classmethod
     def html(cls, http_status: int = 200) -> RequestFault:
-        """Answer with a page of HTML, as a proxy, a gateway or quite another host would."""
+        """Respond with an HTML page, as a proxy, a gateway or another host would."""
         if not 200 <= http_status <= 599:
             raise ValueError(f"an HTTP status is from 200 to 599, got {http_status!r}")
         return cls("html", http_status=http_status)
 
     @classmethod
     def gateway(cls, http_status: int) -> RequestFault:
-        """Answer with the JSON of an API gateway or a firewall, which has no code of BrowserAct's."""
+        """Respond with the JSON of an API gateway or a firewall, which has no BrowserAct code."""
         if not 400 <= http_status <= 599:
             raise ValueError(f"an error status is from 400 to 599, got {http_status!r}")
         return cls("gateway", http_status=http_status)
 
     @classmethod
     def redirect(cls, location: str = "/login", *, http_status: int = 302) -> RequestFault:
-        """Redirect to another page, as a host does that wants a login first.
+        """Redirect to another page, as a host does that requires a login.
 
         :param location: value of the ``Location`` header
         """
@@ -80,9 +80,9 @@ class RequestFault:
 
     @classmethod
     def lost_answer(cls, *, status: int | None = None) -> RequestFault:
-        """Process the request, then lose the answer.
+        """Process the request, then lose the response.
 
-        :param status: what a gateway answers instead, such as 502; None means that the connection breaks
+        :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
         """
         if status is not None and not 400 <= status <= 599:
             raise ValueError(f"an error status is from 400 to 599, got {status!r}")
@@ -95,7 +95,7 @@ class RequestFault:
 
     @classmethod
     def refused(cls, code: int, message: str | None = None, *, http_status: int = 400) -> RequestFault:
-        """Answer with the error envelope and this code, without processing the request."""
+        """Respond with the error envelope and this code, without processing the request."""
         if code == 0:
             raise ValueError("code 0 means success")
         return cls("refused", code=code, message=message, http_status=http_status)
@@ -103,7 +103,7 @@ class RequestFault:
 
 @dataclass(frozen=True)
 class CallbackFault:
-    """Something that goes wrong with a callback; made by one of the class methods."""
+    """A fault of a callback. Create it with one of the class methods."""
 
     kind: CallbackFaultKind
     seconds: float = 0.0
@@ -111,34 +111,34 @@ class CallbackFault:
 
     @classmethod
     def lost(cls) -> CallbackFault:
-        """Never deliver it."""
+        """Never deliver the callback."""
         return cls("lost")
 
     @classmethod
     def late(cls, seconds: float) -> CallbackFault:
-        """Deliver it after ``seconds``; later callbacks do not wait for it."""
+        """Deliver the callback after ``seconds``. Later callbacks do not wait for it."""
         if not seconds >= 0:
             raise ValueError(f"seconds must not be negative, got {seconds!r}")
         return cls("late", seconds=seconds)
 
     @classmethod
     def doubled(cls, copies: int = 2) -> CallbackFault:
-        """Deliver it several times."""
+        """Deliver the callback several times."""
         if copies < 2:
             raise ValueError(f"copies must be 2 or more, got {copies!r}")
         return cls("doubled", copies=copies)
 
     @classmethod
     def out_of_order(cls) -> CallbackFault:
-        """Deliver it after the next callback of the same run.
+        """Deliver the callback after the next callback of the same run.
 
-        The last callback of a run has none after it and is delivered as usual.
+        The last callback of a run is delivered as usual.
         """
         return cls("out_of_order")
 
     @classmethod
     def hung_up(cls) -> CallbackFault:
-        """Deliver it, but close the connection without waiting for the answer."""
+        """Deliver the callback, but close the connection without waiting for the response."""
         return cls("hung_up")
 
 
@@ -154,7 +154,7 @@ class _Armed(Generic[Fault]):
 
 
 class FaultPlan(Generic[Fault]):
-    """Faults waiting for what they concern, in the order in which they were armed."""
+    """Faults that apply to later requests or callbacks, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._armed: list[_Armed[Fault]] = []
@@ -164,9 +164,10 @@ class FaultPlan(Generic[Fault]):
     ) -> Callable[[], None]:
         """Add a fault, and return a function that removes it.
 
-        :param concerns: tells whether the fault concerns what :meth:`take` is asked about
-        :param times: how often it strikes; None means until cleared
-        :param skip: how many it lets pass before
+        :param fault: the fault
+        :param concerns: returns whether the fault applies to the arguments of :meth:`take`
+        :param times: how often it applies; None means until cleared
+        :param skip: how often it is skipped before
         """
         if times is not None and times < 1:
             raise ValueError(f"times must be 1 or more, or None, got {times!r}")
@@ -181,7 +182,7 @@ class FaultPlan(Generic[Fault]):
         return disarm
 
     def take(self, *about: Any) -> Fault | None:
-        """Return the first fault that strikes, and count it."""
+        """Return the first fault that applies, and count it."""
         for armed in self._armed:
             if not armed.concerns(*about):
                 continue
@@ -196,7 +197,7 @@ class FaultPlan(Generic[Fault]):
         return None
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self._armed.clear()
 
 
@@ -221,14 +222,14 @@ _CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
 
 
 def request_fault_from_json(kind: str, arguments: dict[str, Any]) -> RequestFault:
-    """Make a request fault from the name of its class method and that method's arguments."""
+    """Return a request fault, given the name and the arguments of its class method."""
     if kind not in _REQUEST_FAULTS:
         raise TypeError(f"no such request fault: {kind!r} (there are: {', '.join(_REQUEST_FAULTS)})")
     return _REQUEST_FAULTS[kind](**arguments)
 
 
 def callback_fault_from_json(kind: str, arguments: dict[str, Any]) -> CallbackFault:
-    """Make a callback fault from the name of its class method and that method's arguments."""
+    """Return a callback fault, given the name and the arguments of its class method."""
     if kind not in _CALLBACK_FAULTS:
         raise TypeError(f"no such callback fault: {kind!r} (there are: {', '.join(_CALLBACK_FAULTS)})")
     return _CALLBACK_FAULTS[kind](**arguments)

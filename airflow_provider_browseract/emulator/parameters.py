@@ -1,4 +1,4 @@
-"""Reading requests strictly: what cannot be understood is an :class:`ApiError`, never ignored."""
+"""Read requests strictly. Anything that cannot be understood raises an :class:`ApiError` and is never ignored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[
 
 
 class ApiError(Exception):
-    """An error that the API answers with its envelope.
+    """An error for which the response is the error envelope of the API.
 
     :param code: the ``code`` of the envelope
     :param message: its ``msg``
-    :param http_status: the HTTP status it goes with
+    :param http_status: the HTTP status of the response
     """
 
     def __init__(self, code: int, message: str, http_status: int = 400) -> None:
@@ -42,7 +42,7 @@ class Query:
     """The query of a request.
 
     :param raw: the query string as it was sent
-    :param known: the parameters that the endpoint has; any other is an error
+    :param known: the parameters of the endpoint; any other is an error
     """
 
     def __init__(self, raw: bytes, known: Iterable[str]) -> None:
@@ -85,7 +85,7 @@ class Query:
             raise parameter_error(message)
         whole, fraction, zone = parts.groups()
         try:
-            # Python 3.10 reads neither "Z" nor fractions of any length.
+            # Python 3.10 can read neither "Z" nor fractions of any length.
             moment = datetime.fromisoformat(whole.upper() + ("+00:00" if zone in "Zz" else zone))
             return moment.timestamp() + float(fraction or 0)
         except (ValueError, OverflowError):
@@ -95,13 +95,13 @@ class Query:
 def read_object(raw: bytes, content_type: str, fields: Mapping[str, type]) -> dict[str, Any]:
     """Read a JSON body.
 
-    :param fields: the fields that the endpoint has, and their types; any other is an error
+    :param fields: the fields of the endpoint, and their types; any other is an error
     """
     if content_type.split(";")[0].strip().lower() != "application/json":
         raise parameter_error("the Content-Type must be application/json")
     try:
         body = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
-        # A lone surrogate can be written in JSON, but not sent back as UTF-8.
+        # JSON can contain a lone surrogate, but UTF-8 cannot.
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise parameter_error("the body is not JSON") from None
@@ -133,7 +133,7 @@ def read_inputs(items: Iterable[Any]) -> list[tuple[str, str]]:
 def check_callback_url(name: str, url: str, resolve: Callable[[str], Iterable[str]] | None) -> None:
     """Check a callback URL as the API does.
 
-    :param resolve: finds the addresses of a host, so that private ones can be refused; None allows them
+    :param resolve: returns the addresses of a host, so that private ones can be refused; None allows them
     """
     if len(url) > MAX_URL_LENGTH:
         raise parameter_error(f"{name} must not be longer than {MAX_URL_LENGTH} characters")
@@ -156,7 +156,7 @@ def check_callback_url(name: str, url: str, resolve: Callable[[str], Iterable[st
 
 
 def iso(moment: float) -> str:
-    """Write a time as the API does: UTC, whole seconds."""
+    """Return a time as the API writes it: UTC, whole seconds."""
     return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,4 +1,4 @@
-"""Serving an emulator from a thread of its own."""
+"""Serve an emulator in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 15.0
 KEEP_ALIVE = 60
-"""Seconds that an idle connection is kept, about as long as load balancers before APIs keep theirs."""
+"""Seconds for which an idle connection is kept, about as long as load balancers in front of APIs keep theirs."""
 
 
 @contextlib.contextmanager
 def running_server(emulator: Emulator, host: str, port: int) -> Iterator[str]:
-    """Serve an emulator while the context lasts, and return its URL.
+    """Serve an emulator while the context lasts, and yield its URL.
 
-    :raises OSError: if the port is taken
+    :raises OSError: if the port is already in use
     :raises RuntimeError: if the server does not start or stop in time
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=512)
-    # asyncio does this only for sockets that were made with the protocol's number; without it, every answer on a
+    # asyncio does this only for sockets that were created with the protocol's number. Without it, every response on a
     # connection that is kept open takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]

@@ -1,20 +1,20 @@
-"""The emulator's HTTP face.
+"""The emulator's HTTP server.
 
-Besides the API it serves exported files (``/files/...``, no API key needed), small pages behind the links of
-tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``) and, to callers on the same machine only and without
-an API key, what other processes need to direct it. Bodies are JSON:
+In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
+tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``). Callers on the same machine can control it without an API
+key. Bodies are JSON:
 
 ======================================== ===================================================================
 ``GET /_emulator/record``                ``{tasks, requests, deliveries}``: everything that ever happened
 ``GET /_emulator/workflows``             ids, names and main settings of workflows and templates
 ``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
 ``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
-``POST /_emulator/api-key``              ``{api_key}``: the key to accept in place of the present one
+``POST /_emulator/api-key``              ``{api_key}``: the key to accept instead of the current one
 ``POST /_emulator/account``              ``{concurrency?, credits?, refusal?}``, as :class:`Emulator` takes them
 ``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
                                          of RequestFault, and further members are its arguments
 ``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
-                                         likewise for CallbackFault
+                                         as for faults, with CallbackFault
 ``DELETE /_emulator/faults``             clears the faults of requests and callbacks
 ======================================== ===================================================================
 """
@@ -73,7 +73,7 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQV
 def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
     """Return the ASGI application that serves an emulator.
 
-    :param stopping: set when the server is about to stop, so that requests left hanging are let go
+    :param stopping: set when the server is about to stop, so that hanging requests end
     """
 
     @contextlib.asynccontextmanager
@@ -97,7 +97,7 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
-        # As the framework that BrowserAct's address hints at answers it; whether BrowserAct does is not documented.
+        # BrowserAct's address suggests a framework that responds like this. The response itself is not documented.
         body = {
             "timestamp": iso(emulator.service.clock()),
             "status": error.status_code,
@@ -119,7 +119,7 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
 
-    # May be called from any thread, and while the loop is closing.
+    # This may be called from any thread, and while the event loop is closing.
     def changed() -> None:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(wake.set)
@@ -131,7 +131,7 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
             for transition in service.advance():
                 sender.send(transition)
             due = service.next_change()
-            # Not asyncio.wait_for: before Python 3.12 it may swallow the cancellation that ends this.
+            # Not asyncio.wait_for, because it may swallow the cancellation of this task before Python 3.12.
             alarm = None if due is None else loop.call_later(max(0.0, due - service.clock()), wake.set)
             await wake.wait()
             if alarm is not None:
@@ -142,7 +142,7 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
 
 def _complain(ticking: asyncio.Task[None]) -> None:
     if not ticking.cancelled():
-        log.critical("The emulator's tasks stand still from now on", exc_info=ticking.exception())
+        log.critical("The emulator's tasks make no more progress because of an error", exc_info=ticking.exception())
 
 
 def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
@@ -156,7 +156,7 @@ def _envelope(emulator: Emulator, code: int, message: str, status: int, headers:
 
 
 def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         if not emulator.accepts_key(request.headers.get("authorization", "")):
             return _envelope(emulator, 401, MESSAGES[401], 401)
         try:
@@ -170,7 +170,7 @@ def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
             return _envelope(emulator, error.code, error.message, error.http_status)
         return Response() if value is None else _json(value)
 
-    return answer
+    return respond
 
 
 def _add_pages(app: FastAPI, emulator: Emulator) -> None:
@@ -200,7 +200,7 @@ def _add_pages(app: FastAPI, emulator: Emulator) -> None:
 
 
 def _start_page(emulator: Emulator) -> str:
-    """Return a page that says what this is, what it can run, and where it differs from BrowserAct."""
+    """Return a page that describes the emulator, what it can run, and how it differs from BrowserAct."""
     catalogue = {"Workflows": emulator.workflows, "Templates": emulator.templates}
     listed = {
         **{
@@ -233,7 +233,7 @@ def _page_of(task: Mapping[str, Any]) -> str:
     return _html(
         f"BrowserAct task {task['id']}",
         f"<p>Status: <b>{escape(task['status'])}</b></p><ol>{steps}</ol>"
-        "<p>This is the emulator: a page of BrowserAct would show the browser here.</p>",
+        "<p>This is the emulator. The page of BrowserAct would show the browser here.</p>",
     )
 
 
@@ -246,7 +246,7 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
 
     def control(method: str, path: str) -> Callable[[Callable[[Request], Any]], None]:
         def add(act: Callable[[Request], Any]) -> None:
-            async def answer(request: Request) -> Response:
+            async def respond(request: Request) -> Response:
                 if not _is_local(request):
                     return _json({"error": "only callers on the same machine may do this"}, 403)
                 try:
@@ -256,7 +256,7 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
                 except (TypeError, ValueError) as error:
                     return _json({"error": str(error)}, 400)
 
-            app.add_api_route(CONTROL_PREFIX + path, answer, methods=[method])
+            app.add_api_route(CONTROL_PREFIX + path, respond, methods=[method])
 
         return add
 
@@ -302,7 +302,7 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
         if "refusal" in given:
             code, message = given["refusal"]
             given["refusal"] = (int(code), str(message))
-        # First what can be refused, so that nothing is changed then.
+        # Set concurrency first, because it can be refused. Then nothing else is changed.
         for name in sorted(given, key=lambda name: name != "concurrency"):
             setattr(emulator, name, given[name])
         return {}
@@ -344,7 +344,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Gate:
-    """Stands before the application: records requests, and lets them go wrong as asked."""
+    """ASGI middleware that records requests and applies their faults."""
 
     def __init__(self, app: ASGIApp, emulator: Emulator, stopping: asyncio.Event) -> None:
         self._app = app
@@ -367,7 +367,7 @@ class _Gate:
         )
 
         async def recording_send(message: Message) -> None:
-            # Before it is sent, so that whoever has the answer finds it recorded.
+            # Recorded before the response is sent, so that a client with the response finds the record.
             if message["type"] == "http.response.start":
                 self._emulator.end_request(number, message["status"])
             await send(message)
@@ -393,15 +393,15 @@ class _Gate:
             await self._gone_or_stopping(receive, None)
             await cut_connection(receive)
         elif fault.kind == "reset":
-            # A client that is still sending would not always notice that it was a reset.
+            # A client that is still sending would not always notice the reset.
             await _whole_request(receive)
             await cut_connection(receive, reset=True)
         elif fault.kind == "lost_answer" and fault.http_status is None:
             await cut_connection(receive)
         else:
-            await self._answer(fault)(scope, receive, send)
+            await self._response(fault)(scope, receive, send)
 
-    def _answer(self, fault: RequestFault) -> Response:
+    def _response(self, fault: RequestFault) -> Response:
         status = fault.http_status or 400
         if fault.kind in ("html", "lost_answer"):
             return Response(HTML_PAGE, status, media_type="text/html")
@@ -415,7 +415,7 @@ class _Gate:
         return _envelope(self._emulator, code, message, status, headers)
 
     async def _gone_or_stopping(self, receive: Receive, seconds: float | None) -> None:
-        """Wait until the client has gone or the emulator stops, or for some seconds."""
+        """Wait until the client disconnects, the emulator stops, or some seconds have passed."""
         waits = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._stopping.wait())]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -445,20 +445,20 @@ async def _disconnected(receive: Receive) -> bool:
 
 
 async def cut_connection(receive: Receive, *, reset: bool = False) -> None:
-    """End the TCP connection of a request without an answer.
+    """Close the TCP connection of a request without a response.
 
-    ASGI knows no such thing. Under uvicorn ``receive`` is a method of the object that handles the request,
-    with either of its HTTP implementations, and that object holds the connection's transport.
+    ASGI has no method for this. With uvicorn, ``receive`` is a method of the object that handles the request, and that
+    object has the transport of the connection. This applies to both HTTP implementations of uvicorn.
 
-    :param reset: whether the other side shall see a reset, and not an end of the stream
+    :param reset: reset the connection instead of closing it normally
     """
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
-        raise RuntimeError("connections can be cut only under uvicorn, with nothing in between")
+        raise RuntimeError("connections can be closed only under uvicorn, without other middleware in between")
     connection = transport.get_extra_info("socket")
     if reset and connection is not None:
-        # Closing a socket that lingers for no time resets the connection.
+        # Closing a socket with a linger time of zero resets the connection.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-    # Only when uvicorn has noticed does it not complain of the missing answer.
+    # uvicorn logs an error about the missing response unless it has noticed the disconnect.
     await _disconnected(receive)

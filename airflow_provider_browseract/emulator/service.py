@@ -1,7 +1,7 @@
-"""The emulated BrowserAct itself: tasks, profiles and files in memory, without any I/O.
+"""The emulated BrowserAct itself: tasks, profiles and files in memory, without I/O.
 
-Where the vendor's documents say nothing, the stricter answer is given, so that a DAG which works here does not depend
-on luck; :mod:`~airflow_provider_browseract.emulator.differences` lists where.
+If the vendor's documents do not describe a behaviour, the emulator is strict, so that a DAG that works here does not
+depend on undocumented behaviour. :mod:`~airflow_provider_browseract.emulator.differences` lists the differences.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ STATUSES = ("created", "running", "finished", "canceled", "pausing", "paused", "
 ENDED = ("finished", "canceled", "failed")
 CREDITS_PER_STEP = 5
 MAX_LIMIT = 500
-#: ``task_failure_info.code`` of a run whose behaviour raised anything but RunFailed.
+#: ``task_failure_info.code`` of a run whose behaviour raised another exception than RunFailed.
 UNEXPECTED = 10000
 
 UNAUTHORIZED = 401
@@ -86,7 +86,7 @@ MESSAGES = {
     WORKFLOW_UNKNOWN: "Workflow does not exist or is not visible.",
     TASK_UNKNOWN: "Task is not exist.",
     TOO_MANY_RUNNING: "Running tasks number exceeds.",
-    # Code and words of the next two are made up: no document has them.
+    # The next two codes and messages are invented, because they are not documented.
     BROWSER_BUSY: "A Standard Browser allows only one active task at a time.",
     NO_CREDITS: "Insufficient credits.",
     TASK_ENDED: "Task has completed.",
@@ -118,14 +118,14 @@ _FILTERS = ("status", "workflow_id", "workflow_name", "created_at_from", "create
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """Everything about a task, as of the moment it was asked for.
+    """Everything about a task at one moment.
 
     :param workflow_id: its workflow, or its template
     :param inputs: the input parameters exactly as they were sent
-    :param status: its true status, also when another word is reported
-    :param history: each status and since when
+    :param status: its true status, even if another word is reported
+    :param history: each status, and when it began
     :param ended_by: ``workflow`` if it ended by itself, ``stop-task`` if a request stopped it
-    :param biz_code: what ``stop-task`` gave as its business code
+    :param biz_code: the business code of ``stop-task``
     """
 
     id: str
@@ -151,10 +151,10 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class Transition:
-    """A change of a task's status, and what its callbacks say.
+    """A change of a task's status, and the payload of its callbacks.
 
-    :param status: the status as it is reported
-    :param urls: where to call back, each as the name of the field it was given in, and the URL
+    :param status: the reported status
+    :param urls: the callback URLs, each with the name of its field in the request
     """
 
     task_id: str
@@ -184,12 +184,12 @@ class _StoredFile:
 
 @dataclass
 class _Run:
-    """A task: what was asked for, and how far it has come.
+    """A task: its request and its progress.
 
-    :param workflow_id: what the API says that it is a run of: for a template, a copy that only BrowserAct knows
-    :param since: when the present status began
+    :param workflow_id: the workflow id that the API returns. For a template, it belongs to a copy that no list contains
+    :param since: when the current status began
     :param worked: seconds of work (at speed 1) done before that
-    :param paused_once: whether its pause is behind it
+    :param paused_once: whether its pause has already begun
     :param resumed: when somebody resumed it, while it is still paused
     """
 
@@ -227,7 +227,7 @@ class _Run:
         return self.status in ENDED
 
     def reported(self, at: float) -> str:
-        """Return the status as the API says it."""
+        """Return the status that the API reports."""
         if self.workflow.status is not None:
             return self.workflow.status
         if self.status == "running" and self.workflow.unknown_at is not None:
@@ -237,7 +237,7 @@ class _Run:
         return self.status
 
     def has_output(self, at: float) -> bool:
-        """Return whether its output and files can be had."""
+        """Return whether its output and files are available."""
         return self.finished is not None and self.finished + self.workflow.output_after / self.speed <= at
 
     def is_listed(self, at: float) -> bool:
@@ -249,7 +249,7 @@ class _Run:
 
     @property
     def work_ahead(self) -> float:
-        """How much work (at speed 1, from the beginning) is done before the run pauses or ends."""
+        """Seconds of work (at speed 1, from the beginning) before the run pauses or ends."""
         if self.workflow.pause_at is not None and not self.paused_once:
             return self.workflow.duration * self.workflow.pause_at
         return self.workflow.duration
@@ -273,7 +273,7 @@ class _Run:
 
     @property
     def expires_at(self) -> float | None:
-        """When a pause ends that nobody ended."""
+        """When a pause ends that nobody ends earlier."""
         limit = self.workflow.pause_limit
         return None if limit is None else self.since + limit / self.speed
 
@@ -294,7 +294,7 @@ class _Run:
             self.finished = at
 
     def steps(self, at: float) -> list[tuple[str, str]]:
-        """Return goal and status of each step begun by then."""
+        """Return goal and status of each step that has begun by then."""
         if self.started is None:
             return []
         goals = self.workflow.steps
@@ -307,19 +307,19 @@ class _Run:
 
 
 class BrowserActService:
-    """BrowserAct in memory. Safe to use from several threads.
+    """BrowserAct in memory. It is safe to use from several threads.
 
-    :param concurrency: how many tasks may be active at once; a paused one counts. Default: 1, as on the free plan
-    :param speed: how many times faster than usual runs go
-    :param clock: tells the time, in seconds since the epoch
-    :param stop_ended_is_ok: whether ``stop-task`` answers 200 for a task that has ended, as one of the
-        vendor's documents says, and not with code 10121, as another says
-    :param resume_running_is_ok: whether ``resume-task`` answers 200 for a task that is running; likewise with 10127
-    :param refusal: code and words with which a start is refused while ``concurrency`` tasks are active
-    :param credits: what the account has; a start is refused once that is spent. None means enough for everything
-    :param as_in_the_demos: whether answers are odd in the ways of the vendor's examples
-    :param resolve_host: finds the addresses of a callback URL's host, to refuse private ones as the real
-        service does; None allows them
+    :param concurrency: how many tasks may be active at once, including paused ones. Default: 1, as on the free plan
+    :param speed: factor by which runs are faster
+    :param clock: returns the time, in seconds since the epoch
+    :param stop_ended_is_ok: whether ``stop-task`` responds with 200 for a task that has ended, as one of the vendor's
+        documents says, instead of code 10121, as another one says
+    :param resume_running_is_ok: whether ``resume-task`` responds with 200 for a running task, instead of code 10127
+    :param refusal: code and message with which a start is refused while ``concurrency`` tasks are active
+    :param credits: credits of the account. When they are used up, starts are refused. None means no limit
+    :param as_in_the_demos: whether responses have the irregularities of the vendor's examples
+    :param resolve_host: returns the addresses of a callback URL's host, to refuse private ones as the real service
+        does; None allows them
     """
 
     def __init__(
@@ -348,11 +348,11 @@ class BrowserActService:
         self.credits = credits
         self.as_in_the_demos = as_in_the_demos
         self.resolve_host = resolve_host
-        #: Where the links in answers lead to.
+        #: Base URL of the links in responses.
         self.base_url = "http://browseract.invalid"
         #: Held while state is read or changed, and notified after a change.
         self.changed = threading.Condition(threading.RLock())
-        #: Called after a change of any task, from whatever thread.
+        #: Called after a change of any task, from any thread.
         self.on_change: Callable[[], None] | None = None
         #: Cookies of each saved profile.
         self.profiles: dict[str, dict[str, str]] = {}
@@ -376,7 +376,7 @@ class BrowserActService:
 
     @property
     def speed(self) -> float:
-        """How many times faster than usual runs go; a change concerns the runs created after it."""
+        """Factor by which runs are faster. A change applies to runs that are created after it."""
         return self._speed
 
     @speed.setter
@@ -397,30 +397,30 @@ class BrowserActService:
         self._concurrency = concurrency
 
     def call(self, endpoint: str, *, query: bytes = b"", body: bytes = b"", content_type: str = "") -> Any:
-        """Answer a request.
+        """Process a request, and return the body of the response.
 
         :param endpoint: the last part of the path, such as ``run-task``
         :param query: the query string as it was sent
-        :returns: the value of the JSON body to answer with; None if it is to be empty
-        :raises ApiError: if the API answers with its error envelope
+        :returns: the value of the JSON body; None for an empty body
+        :raises ApiError: if the response is the error envelope
         """
         with self.changed:
             self._bring_up_to_date(self.clock())
             if endpoint == "run-task":
                 Query(query, ())
-                answer: Any = self._run_task(read_object(body, content_type, _RUN_FIELDS))
+                value: Any = self._run_task(read_object(body, content_type, _RUN_FIELDS))
             elif endpoint == "run-task-by-template":
                 Query(query, ())
-                answer = self._run_template(read_object(body, content_type, _TEMPLATE_RUN_FIELDS))
+                value = self._run_template(read_object(body, content_type, _TEMPLATE_RUN_FIELDS))
             else:
                 read, known = self._reads[endpoint]
-                answer = read(Query(query, known))
-            return answer
+                value = read(Query(query, known))
+            return value
 
     def advance(self, now: float | None = None) -> list[Transition]:
-        """Bring all tasks up to date.
+        """Update all tasks.
 
-        :param now: the time, if not the clock's
+        :param now: the time to use instead of the clock
         :returns: the status changes since the last call, oldest first
         """
         with self.changed:
@@ -437,7 +437,7 @@ class BrowserActService:
     def find(self, workflow_id: str) -> EmulatedWorkflow:
         """Return a workflow or template.
 
-        :raises KeyError: if there is none of that id
+        :raises KeyError: if there is none with that id
         """
         found = self.workflows.get(workflow_id) or self.templates.get(workflow_id)
         if found is None:
@@ -445,7 +445,7 @@ class BrowserActService:
         return found
 
     def put(self, workflow: EmulatedWorkflow) -> None:
-        """Add a workflow or template, or put it in the place of the one of the same id."""
+        """Add a workflow or template, or replace the one with the same id."""
         with self.changed:
             same_kind, other = self.workflows, self.templates
             if isinstance(workflow, EmulatedTemplate):
@@ -455,7 +455,7 @@ class BrowserActService:
             same_kind[workflow.id] = workflow
 
     def plan_run(self, workflow_id: str, settings: WorkflowSettings) -> None:
-        """Let the next run of a workflow, or the next one not planned yet, have these settings."""
+        """Apply settings to the next run of a workflow for which no settings are planned yet."""
         with self.changed:
             self.find(workflow_id).having(**settings)
             self._planned.setdefault(workflow_id, []).append(settings)
@@ -475,7 +475,7 @@ class BrowserActService:
             return stored.file if stored is not None and stored.ready(now) and now < stored.expires else None
 
     def describe(self, task_id: str) -> dict[str, Any] | None:
-        """Return what ``get-task`` says of a task, or None if there is none of that id."""
+        """Return a task as ``get-task`` does, or None if there is none with that id."""
         with self.changed:
             now = self.clock()
             self._bring_up_to_date(now)
@@ -552,7 +552,7 @@ class BrowserActService:
         profile_given: bool = False,
         save: bool = False,
     ) -> _Run:
-        # A plan is used up only here, so that a refused request leaves it for the next one.
+        # The planned settings are removed only here, so that a refused request keeps them for the next one.
         if self._planned.get(workflow.id):
             del self._planned[workflow.id][0]
         now = self.clock()
@@ -577,14 +577,14 @@ class BrowserActService:
         return run
 
     def _new_id(self) -> str:
-        # 17 digits and odd: nobody gets away with reading it as a floating-point number.
+        # 17 digits and odd, so that a client that reads the id as a floating-point number fails.
         while True:
             number = str((10**16 + secrets.randbelow(9 * 10**16)) | 1)
             if float(number) != int(number) and number not in self._runs and number not in self.profiles:
                 return number
 
     def _bring_up_to_date(self, now: float) -> None:
-        # One change at a time, in order: a run may save the profile with which the next one starts.
+        # One change at a time, in order, because a run may save the profile with which the next one starts.
         while True:
             due = [
                 (moment, run)
@@ -640,7 +640,7 @@ class BrowserActService:
 
     def _change(self, run: _Run, status: str, at: float) -> None:
         run.change(status, at)
-        # The vendor's list of changes that are called back has no "pausing".
+        # The vendor's list of statuses with a callback does not contain "pausing".
         urls = [("status_change_callback_url", run.status_change_callback_url)] if status != "pausing" else []
         if run.ended:
             del self._under_way[run.id]
@@ -751,7 +751,7 @@ class BrowserActService:
 
     def _simple(self, run: _Run, at: float) -> dict[str, Any]:
         odd = self.as_in_the_demos
-        answer: dict[str, Any] = {
+        task: dict[str, Any] = {
             "id": run.id,
             "status": run.reported(at),
             "workflow_id": run.workflow_id,
@@ -760,28 +760,28 @@ class BrowserActService:
             "credit": _credit(run, at),
         }
         if run.profile_id is not None:
-            answer[self._profile_key] = run.profile_id
+            task[self._profile_key] = run.profile_id
         if run.status in ("running", "pausing", "paused") or (odd and run.ended):
             live_url = f"{self.base_url}/live/{run.id}"
-            answer["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
-            answer["live_url"] = live_url
+            task["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
+            task["live_url"] = live_url
         if run.finished is not None or (odd and run.started is not None):
-            answer["finished_at"] = iso(at if run.finished is None else run.finished)
+            task["finished_at"] = iso(at if run.finished is None else run.finished)
         if run.has_output(at) and not (odd and run.status != "finished"):
-            answer["output"] = {
+            task["output"] = {
                 "string": run.output.string,
                 "files": [self._link(stored, at) for stored in run.files if stored.ready(at)],
             }
         elif odd:
-            answer["output"] = {"string": None, "files": None}
+            task["output"] = {"string": None, "files": None}
         if run.status == "failed" and run.failure is not None:
-            answer["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
-        return answer
+            task["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
+        return task
 
     def _full(self, run: _Run, at: float) -> dict[str, Any]:
-        answer = self._simple(run, at)
-        answer["log_detail_url"] = f"{self.base_url}/logs/{run.id}"
-        answer["steps"] = steps = []
+        task = self._simple(run, at)
+        task["log_detail_url"] = f"{self.base_url}/logs/{run.id}"
+        task["steps"] = steps = []
         before = None
         for number, (goal, status) in enumerate(run.steps(at), start=1):
             steps.append(
@@ -796,16 +796,16 @@ class BrowserActService:
             )
             before = goal
         if run.downloads and run.has_output(at):
-            answer["download_files"] = [self._download(stored, at) for stored in run.downloads]
-            answer["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.downloads))
-        return answer
+            task["download_files"] = [self._download(stored, at) for stored in run.downloads]
+            task["files_expires_at"] = _milliseconds(min(stored.expires for stored in run.downloads))
+        return task
 
     def _screenshot(self, run: _Run, number: int) -> str | None:
         return None if self.as_in_the_demos else f"{self.base_url}/screenshots/{run.id}/{number}.png"
 
     def _download(self, stored: _StoredFile, at: float) -> dict[str, Any]:
         created = _milliseconds(stored.created)
-        answer: dict[str, Any] = {
+        described: dict[str, Any] = {
             "guid": stored.guid,
             "fileName": stored.file.name,
             "status": "uploading",
@@ -814,12 +814,12 @@ class BrowserActService:
             "createTime": created,
         }
         if stored.file.broken is not None:
-            return {**answer, "status": "failed", "errorMessage": stored.file.broken}
+            return {**described, "status": "failed", "errorMessage": stored.file.broken}
         if not stored.ready(at):
-            return answer
+            return described
         announced = stored.file.announced
         return {
-            **answer,
+            **described,
             "status": "uploaded",
             "progress": 100,
             "fileSize": len(stored.file.content) if announced is None else announced,
@@ -829,7 +829,7 @@ class BrowserActService:
         }
 
     def _link(self, stored: _StoredFile, at: float) -> str:
-        """Return a link, and a new one in place of one that has expired: they are signed when they are asked for."""
+        """Return a link. If the earlier link has expired, sign a new one."""
         if at >= stored.expires:
             self._sign(stored, at)
         name = quote(stored.file.name, safe="")
@@ -842,7 +842,7 @@ class BrowserActService:
 
 
 def error_envelope(code: int, message: str, now: float, *, as_in_the_demos: bool = False) -> dict[str, Any]:
-    """Return the body of an error answer."""
+    """Return the body of an error response."""
     return {
         "code": code,
         "msg": message,
@@ -872,7 +872,7 @@ def _check_inputs(declared: tuple[WorkflowInput, ...], inputs: list[tuple[str, s
 
 def _page(query: Query, found: list[Any], render: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     page = query.integer("page", 1) or 1
-    # One item a page is what the service does when no limit is sent.
+    # Without a limit, the service returns one item per page.
     limit = query.integer("limit", 1, MAX_LIMIT) or 1
     return {
         "page": page,
@@ -900,13 +900,13 @@ def _workflow(workflow: EmulatedWorkflow) -> dict[str, Any]:
 
 
 def _inputs(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
-    # By the vendor's n8n node, a parameter that is not enabled by default is one that must be given.
+    # According to the vendor's n8n node, a parameter that is not enabled by default is required.
     return [{"name": one.name, "default_enabled": not one.required} for one in workflow.inputs]
 
 
 def _recommended(template: EmulatedWorkflow) -> dict[str, str]:
     if not isinstance(template, EmulatedTemplate):
-        raise TypeError(f"{template.id!r} is no template")
+        raise TypeError(f"{template.id!r} is not a template")
     return {"recommendDesc": template.recommendation, "detailUrl": template.detail_url}
 
 

@@ -101,7 +101,7 @@ def test_callback_to_a_receiver_that_is_too_slow_is_given_up(serve: Any, receive
     receiver.hold.clear()
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert delivered(client, 1) == [("finished", 1, None)]
-    assert client.emulator.deliveries[0].error == "no answer within 0.2 s"
+    assert client.emulator.deliveries[0].error == "no response within 0.2 s"
 
 
 def test_slow_receiver_still_gets_its_callbacks_in_order(client: Any, receiver: Any) -> None:
