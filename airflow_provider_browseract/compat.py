@@ -1,7 +1,7 @@
-"""What moved between Airflow 3.1 and 3.3, and what is not Airflow's public interface, in one place.
+"""Imports that differ between Airflow 3.1 and 3.3, and imports that are not Airflow's public interface.
 
-What only some processes need is imported by the function that needs it, because DAG files and the plugin import this
-module. Airflow's models are not here: only ``webhook/resume.py`` touches them.
+DAG files and the plugin import this module. Functions therefore import what only some processes need. Airflow's models
+are not here: only ``webhook/resume.py`` uses them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ except ImportError:  # before Airflow 3.2
 
 
 TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
-"""Whether triggers are told of the task that they start, so that a task can do without a worker."""
+"""Whether a trigger can start a task and knows it, so that the task needs no worker."""
 
 
 def count(name: str) -> None:
-    """Count one more of something in the metrics of Airflow's API server; what goes wrong there does no harm.
+    """Increment a counter in the metrics of Airflow's API server. Errors are ignored.
 
     :param name: name of the counter.
     """
@@ -61,11 +61,11 @@ def count(name: str) -> None:
 
 
 def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
-    """Count something in the metrics of a worker's task, which are set up apart; otherwise as :func:`count`.
+    """Increment a counter in the metrics of a task, which Airflow configures separately; otherwise as :func:`count`.
 
     :param name: name of the counter.
-    :param by: how many more there are.
-    :param tags: what tells one counter of that name from another.
+    :param by: the number to add.
+    :param tags: tags of the counter.
     """
     with suppress(Exception):
         try:
@@ -76,10 +76,10 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
 
 
 def count_task_instances(ti: Any, *states: str) -> int:
-    """Return how many task instances Airflow has in the place of one: 1 or 0.
+    """Return 1 if Airflow has a task instance in one of the states, and 0 otherwise.
 
     :param ti: the task instance.
-    :param states: count it only in one of these states; without any, in whichever state.
+    :param states: the states. Without states, every state counts.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -96,10 +96,10 @@ def xcom() -> Any:
 
 
 def xcom_exists(key: str, of: Mapping[str, Any]) -> bool:
-    """Return whether Airflow's database has an XCom, without asking an XCom backend for its value.
+    """Return whether Airflow's database has an XCom, without reading its value from an XCom backend.
 
     :param key: key of the XCom.
-    :param of: what identifies the task instance, as keyword arguments of ``XCom``.
+    :param of: keyword arguments of ``XCom`` that identify the task instance.
     """
     return xcom()._get_xcom_db_ref(key=key, **of).value is not None
 
@@ -107,7 +107,7 @@ def xcom_exists(key: str, of: Mapping[str, Any]) -> bool:
 def sent_xcom(value: Any) -> Any:
     """Return a serialized value as Airflow's supervisor receives it for an XCom.
 
-    :raises Exception: it cannot be sent.
+    :raises Exception: the value cannot be sent.
     """
     from airflow.sdk.execution_time.comms import SetXCom
 
@@ -127,17 +127,17 @@ def plain_xcom_arg() -> type[Any]:
 
 
 def set_during_execution() -> Any:
-    """Return the value that stands for a template field which the task itself sets."""
+    """Return the placeholder for a template field that the task itself sets."""
     from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
 
     return SET_DURING_EXECUTION
 
 
 def call_with_context(function: Callable[..., Any], args: Collection[Any], context: Mapping[str, Any]) -> Any:
-    """Call a function of the user with those values of the context that it takes by name.
+    """Call a function of the user with the values of the context that it takes by name.
 
-    :param args: its positional arguments.
-    :param context: the context, and its named arguments.
+    :param args: positional arguments of the function.
+    :param context: the context, together with keyword arguments of the function.
     """
     try:
         from airflow.sdk.bases.decorator import determine_kwargs
@@ -147,12 +147,12 @@ def call_with_context(function: Callable[..., Any], args: Collection[Any], conte
 
 
 def is_unmapped(operator: object) -> bool:
-    """Return whether Airflow makes an operator from a mapped one, in the worker, while it runs ``__init__``."""
+    """Return whether ``__init__`` runs in a worker, where Airflow creates an operator from a mapped one."""
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
 def in_dag_test() -> bool:
-    """Return whether this is ``dag.test()``: it runs tasks and triggers in one process, and has no UI."""
+    """Return whether this is ``dag.test()``, which runs tasks and triggers in one process, and has no UI."""
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
@@ -168,7 +168,7 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether Airflow masks values that are called so; whatever cannot be learned is taken for a secret.
+    """Return whether Airflow masks values with this name; ``True`` if that cannot be found out.
 
     :param name: name of a value.
     """

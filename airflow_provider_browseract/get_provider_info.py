@@ -1,4 +1,4 @@
-"""What the package tells Airflow about itself (entry point ``apache_airflow_provider``)."""
+"""Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INTEGRATION = "BrowserAct"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider, in the form of Airflow's ``provider_info.schema.json``."""
+    """Return the provider info, as Airflow's ``provider_info.schema.json`` defines it."""
     return {
         "package-name": "airflow-provider-browseract",
         "name": "BrowserAct",

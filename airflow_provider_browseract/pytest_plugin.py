@@ -1,4 +1,4 @@
-"""A pytest fixture for tests of DAGs: an emulated BrowserAct, and the Airflow connection that leads to it."""
+"""A pytest fixture for tests of DAGs: an emulated BrowserAct, and the Airflow connection to it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def browseract_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
-    """Serve an emulator during a test, with ``browseract_default`` set to lead to it."""
-    # pytest loads this module in every run of every project of the environment, so it imports nothing before.
+    """Run an emulator during a test, with the connection ``browseract_default`` set to it."""
+    # Imported here, because pytest loads this module in every run of every project in the environment.
     from airflow_provider_browseract.emulator import Emulator
 
     with Emulator().serve() as running:

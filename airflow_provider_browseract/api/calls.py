@@ -1,7 +1,7 @@
 """Every endpoint of BrowserAct's API v2 as a function that returns a :class:`Call`.
 
-A call is a plain value: it can be compared, logged and tested without a network. The clients in
-:mod:`~airflow_provider_browseract.api.client` carry it and hand what came back to :meth:`Call.read_response`.
+A call is a plain value that can be compared, logged and tested without a network. The clients in
+:mod:`~airflow_provider_browseract.api.client` send it and pass the response to :meth:`Call.read_response`.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from airflow_provider_browseract.api.models import (
 T = TypeVar("T")
 U = TypeVar("U")
 PAGE_LIMIT = 500
-"""The largest page that the API gives. It is always sent: without it a page holds one item."""
+"""The largest page that the API returns. The limit is always sent, because a page has only one item without it."""
 
 MAX_PAGES = 1000
-"""Pages of a list after which something must be wrong with it."""
+"""Pages after which a list counts as invalid."""
 
 SUCCESS_CODES = (None, 0, "0")
-"""What the ``code`` of a successful answer may be. Most answers have none."""
+"""Values of ``code`` in a successful response. Most responses have none."""
 
 NO_SLOT_WORDS = re.compile(r"running tasks|concurren|one active task", re.IGNORECASE)
-"""How BrowserAct refuses a start for want of a slot in answers whose code is not documented.
+"""Words with which BrowserAct refuses a start without a free slot in responses whose code is not documented.
 
-Its own scripts look for words like these and not for a code, and no code is documented for the second run of a Standard
-Browser, which takes one at a time.
+BrowserAct's own scripts look for words like these instead of a code. No code is documented for the second run of a
+Standard Browser, which allows one run at a time.
 """
 
 Pair = Mapping[str, str]
@@ -66,7 +66,7 @@ Pair = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Response:
-    """What came back over HTTP, whichever library carried it.
+    """An HTTP response, from either HTTP library.
 
     :param status: HTTP status.
     :param headers: header names in lower case, with their values.
@@ -80,14 +80,14 @@ class Response:
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request to the API, and how to read its answer.
+    """One request to the API, and how to read its response.
 
     :param method: HTTP method.
-    :param path: path below the base URL, with the API's version.
-    :param read: turns the decoded JSON of a successful answer into a model.
+    :param path: path below the base URL, with the version of the API.
+    :param read: converts the decoded JSON of a successful response to a model.
     :param params: query parameters.
     :param body: JSON body, kept out of ``repr`` because inputs may be confidential.
-    :param starts_run: whether carrying it out twice would start, and bill, two runs.
+    :param starts_run: whether sending the call twice would start, and bill, two runs.
     """
 
     method: str
@@ -103,20 +103,20 @@ class Call(Generic[T]):
         return self.path.rsplit("/", 1)[-1]
 
     def read_response(self, response: Response) -> T:
-        """Turn an HTTP answer into the call's result.
+        """Convert an HTTP response to the result of the call.
 
-        :raises BrowserActError: the class that fits BrowserAct's code, or else the HTTP status.
+        :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
         if 200 <= response.status < 300:
             try:
                 data = _decode(response)
-                # Errors never came with status 200 in any documented example; should one, it is still an error.
+                # No documented error has status 200, but such an error would still be an error.
                 if isinstance(data, Mapping) and data.get("code") not in SUCCESS_CODES:
                     raise self._error(response, data)
                 return self.read(_unwrapped(data))
             except UnexpectedResponseError as error:
                 raise type(error)(
-                    f"BrowserAct's answer to {self.name} is not usable: {error.message}",
+                    f"BrowserAct's response to {self.name} cannot be used: {error.message}",
                     http_status=response.status,
                 ) from None
         is_page = False
@@ -134,7 +134,7 @@ class Call(Generic[T]):
             response.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page
         )
         if issubclass(kind, NotTheApiError):
-            return kind(f"The answer to {self.name} is not from BrowserAct's API", http_status=response.status)
+            return kind(f"The response to {self.name} is not from BrowserAct's API", http_status=response.status)
         no_slot = self.starts_run and code not in BY_CODE and NO_SLOT_WORDS.search(msg or "")
         if no_slot:
             kind = ConcurrencyLimitError
@@ -149,13 +149,13 @@ class Call(Generic[T]):
             retry_after=_retry_after(response.headers.get("retry-after")),
             remedy=self._remedy(kind),
         )
-        # Nobody documented what an unknown code means. Only HTTP 429 says by itself that nothing was carried out.
+        # The meaning of an unknown code is not documented. Only HTTP 429 itself means that nothing was processed.
         if given and code not in BY_CODE and not isinstance(error, RateLimitError) and not no_slot:
             error.not_processed = False
         return error
 
     def _remedy(self, kind: type[BrowserActError]) -> str | None:
-        """Return the remedy with the id that the call was about, where the class does not say it all."""
+        """Return the remedy with the id from the call, or None to use the remedy of the class."""
         workflow_id = {**self.params, **(self.body or {})}.get("workflow_id")
         if not issubclass(kind, WorkflowNotFoundError) or workflow_id is None:
             return None
@@ -163,11 +163,11 @@ class Call(Generic[T]):
 
 
 MAX_MESSAGE_LENGTH = 1000
-"""Characters of BrowserAct's own words that an error keeps."""
+"""Characters of BrowserAct's own message that an error contains."""
 
 
 def _one_line(value: Any) -> str | None:
-    """Return words of an answer as one printable line of bounded length, or None if there are none."""
+    """Return a text from a response as one printable line of limited length, or None if it is empty."""
     if value is None:
         return None
     text = str(value)[: 2 * MAX_MESSAGE_LENGTH]
@@ -176,7 +176,7 @@ def _one_line(value: Any) -> str | None:
 
 
 def _code(given: Any) -> int | None:
-    """Read the code of an envelope, a number that may have come as text."""
+    """Read the code of an envelope, a number that may be sent as text."""
     if isinstance(given, str):
         # Python refuses to read numbers of thousands of digits.
         return int(given) if given.isdecimal() and len(given) < 20 else None
@@ -184,7 +184,7 @@ def _code(given: Any) -> int | None:
 
 
 def _unwrapped(data: Any) -> Any:
-    """Return what an answer is about: most come bare, and a few, by the document, in ``{"code": 0, "data": ...}``."""
+    """Return the data of a response. According to the document, a few have it in ``{"code": 0, "data": ...}``."""
     return data["data"] if is_envelope_of_success(data) and "data" in data else data
 
 
@@ -195,8 +195,8 @@ def _decode(response: Response) -> Any:
         return json.loads(response.body)
     except (ValueError, RecursionError):
         if response.body.lstrip().startswith(b"<"):
-            raise NotTheApiError("it is not JSON but a web page") from None
-        raise UnexpectedResponseError("it is not whole JSON") from None
+            raise NotTheApiError("it is a web page instead of JSON") from None
+        raise UnexpectedResponseError("it is not complete JSON") from None
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -216,11 +216,11 @@ def _retry_after(value: str | None) -> float | None:
 
 
 class Pages(Generic[U]):
-    """Walk through the pages of a list, to its end and no further.
+    """Go through the pages of a list up to its end.
 
-    The document requires none of the numbers that come with a page, so each of them may be missing, and a gateway may
-    answer every page with the first one. A list that contradicts itself is an error: taken for a short list, it would
-    hide a run that somebody pays for.
+    The document does not require any of the numbers of a page, so each of them may be missing, and a gateway may return
+    the first page for every page. A list that contradicts itself is an error. If it counted as a short list, it would
+    hide a run that uses credits.
 
     :param call: the call for the first page.
     """
@@ -236,15 +236,15 @@ class Pages(Generic[U]):
         self._position = 0
 
     def take(self, page: Page[U]) -> list[U]:
-        """Take the answer to :attr:`call`, and set :attr:`call` to the next one.
+        """Take the page that :attr:`call` returned, and set :attr:`call` to the next one.
 
-        :returns: the items of the page, without those that an earlier page had already: they move to a later page
-            while new ones come in front of them.
-        :raises UnexpectedResponseError: the numbers that come with the pages do not fit the items.
+        :returns: the items of the page, without those of earlier pages. Items move to a later page when new items are
+            added to the front of the list.
+        :raises UnexpectedResponseError: the numbers of the pages contradict the items.
         """
         if self.call is None:
             raise ValueError("the list has ended")
-        # The number is taken from what was asked: an answer may have none.
+        # The number of the page comes from the request, because a response may have none.
         number, count, before = int(self.call.params["page"]), len(page.items) + len(page.skipped), self._position
         new = {getattr(item, "id", item): item for item in page.items}
         new = {key: item for key, item in new.items() if key not in self._seen}
@@ -261,13 +261,13 @@ class Pages(Generic[U]):
         if not self._goes_on(page, number, count):
             self.call = None
         elif number == MAX_PAGES:
-            raise self._contradiction(number, page, "more pages behind it")
+            raise self._contradiction(number, page, "a next page")
         else:
             self.call = replace(self.call, params={**self.call.params, "page": number + 1})
         return list(new.values())
 
     def _may_end(self, page: Page[U], number: int, before: int) -> bool:
-        """Return whether a page with nothing new can be the one after the last."""
+        """Return whether the list may end before a page without new items."""
         if page.total_count is not None:
             return before >= page.total_count
         if page.total_pages is not None:
@@ -275,20 +275,20 @@ class Pages(Generic[U]):
         return not page.items
 
     def _goes_on(self, page: Page[U], number: int, count: int) -> bool:
-        """Return whether another page may follow one that has brought something."""
+        """Return whether another page may follow a page with new items."""
         more_pages = page.total_pages is not None and number < page.total_pages
         if page.total_count is not None:
             return more_pages or self._position < page.total_count
         if page.total_pages is not None:
             return more_pages
-        # A page may be smaller than was asked for, and only an answered limit says that it is not full.
+        # A page may be smaller than requested. Only a limit in the response shows that it is not full.
         return page.limit is None or count >= page.limit
 
     def _contradiction(self, number: int, page: Page[U], what: str) -> UnexpectedResponseError:
         assert self.call is not None
         numbers = f"total_count {page.total_count}, total_pages {page.total_pages}, limit {page.limit}"
         return UnexpectedResponseError(
-            f"BrowserAct's answers to {self.call.name} contradict each other: page {number} has {what}, after "
+            f"BrowserAct's responses to {self.call.name} contradict each other: page {number} has {what}, after "
             f"{self._position - len(page.items) - len(page.skipped)} items ({numbers})"
         )
 
@@ -306,7 +306,7 @@ def run_task(
 
     :param workflow_id: the workflow to run.
     :param input_parameters: name/value pairs of strings.
-    :param save_browser_data: keep cookies and logins; the answer then has the profile's id.
+    :param save_browser_data: save cookies and logins in a profile. The response then contains its id.
     :param profile_id: browser profile of an earlier run to start with.
     :param callback_url: called once when the task ends.
     :param status_change_callback_url: called at each change of status.
@@ -330,7 +330,7 @@ def run_task_by_template(
     callback_url: str | None = None,
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
-    """Start a run of an official template (``POST /v2/workflow/run-task-by-template``); templates know no profiles.
+    """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles.
 
     :param workflow_template_id: the template to run.
     :param region: code of the proxy region; the API's default is ``US``.
@@ -349,7 +349,7 @@ def run_task_by_template(
 
 
 def get_task_status(task_id: str) -> Call[TaskStatus]:
-    """Read the status alone, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
+    """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
     return Call("GET", "/v2/workflow/get-task-status", read_status, {"task_id": task_id})
 
 
@@ -378,7 +378,7 @@ def list_tasks(
     """List tasks by creation time (``GET /v2/workflow/list-tasks``).
 
     :param workflow_id: only tasks of this workflow.
-    :param workflow_name: only tasks of workflows whose name contains this, in any case.
+    :param workflow_name: only tasks of workflows whose name contains this. Case does not matter.
     :param status: only tasks with this status.
     :param created_at_from: only tasks created at this time or later; needs a time zone.
     :param created_at_to: only tasks created at this time or earlier; needs a time zone.
@@ -408,12 +408,12 @@ def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
 
 
 def resume_task(task_id: str) -> Call[None]:
-    """Let a paused task go on (``PUT /v2/workflow/resume-task``)."""
+    """Resume a paused task (``PUT /v2/workflow/resume-task``)."""
     return Call("PUT", "/v2/workflow/resume-task", read_nothing, {"task_id": task_id})
 
 
 def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workflow]]:
-    """List the account's workflows (``GET /v2/workflow/list-workflows``), ``limit`` of 1 to 500 a page."""
+    """List the account's workflows (``GET /v2/workflow/list-workflows``), with a ``limit`` of 1 to 500 per page."""
     params = {"page": page, "limit": limit}
     return Call("GET", "/v2/workflow/list-workflows", read_page(Workflow.read), params)
 

@@ -1,7 +1,7 @@
-"""The two clients: they carry calls, and everything else is decided elsewhere.
+"""The two clients that send calls. All decisions are made elsewhere.
 
-Redirects are not followed, since the API has none and the key must not travel. Credentials in ``~/.netrc`` are not
-used; proxy variables of the environment are.
+The clients do not follow redirects, because the API has none and the key must not be sent to another host. They use the
+proxy variables of the environment, but not the credentials in ``~/.netrc``.
 """
 
 from __future__ import annotations
@@ -43,43 +43,44 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
 MAX_CONNECTIONS = 10
-"""Connections that an asynchronous client opens at most; further calls wait for one."""
+"""Connections that an asynchronous client opens at most. Further calls wait for one."""
 
 KEEP_ALIVE = 30.0
-"""Seconds for which an asynchronous client keeps a connection that is not used.
+"""Seconds for which an asynchronous client keeps an idle connection.
 
-Longer than the usual pause between two polls, or each of them would begin with a TLS handshake, which blocks the event
-loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool looks at every one of
-them for each request: with 500 triggers the loop then stood still for tens of milliseconds.)
+This is longer than the usual pause between two polls. Otherwise each poll would begin with a TLS handshake, which
+blocks the event loop for milliseconds. (One client for all triggers would keep fewer connections, but its pool checks
+all of them for each request. With 500 triggers, this blocked the event loop for tens of milliseconds.)
 """
 
 
 LARGE_BODY = 256 * 1024
-"""Bytes from which on the body of an answer is read in a thread and not on the event loop.
+"""Bytes from which the body of a response is parsed in a thread instead of the event loop.
 
-This keeps the loop free while models are built. Parsing the JSON itself holds the interpreter's lock also in a thread,
-some 10 milliseconds for a megabyte: where that matters, pass ``max_response``.
+This keeps the event loop free while models are created. Parsing the JSON itself holds the interpreter's lock in a
+thread too, for about 10 milliseconds per megabyte. Pass ``max_response`` if that matters.
 """
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
-"""What OpenSSL reports of a server that does not speak TLS. Which of them depends on the first bytes of its answer."""
+"""Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
 
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """What both clients need to know.
+    """The settings of both clients.
 
     :param api_key: BrowserAct API key; kept out of ``repr``.
-    :param base_url: address of the API without the version.
-    :param connect_timeout: seconds to wait for a connection.
-    :param read_timeout: seconds to wait for the next bytes of an answer.
-    :param retries: how a call is tried again.
-    :param user_agent: who is calling.
+    :param base_url: address of the API without the version. Default: BrowserAct's own.
+    :param connect_timeout: seconds to wait for a connection. Default: 10.
+    :param read_timeout: seconds to wait for the next bytes of a response. Default: 30.
+    :param retries: for how long, and with which pauses, a call is tried.
+    :param user_agent: value of the ``User-Agent`` header.
     :param connection: id of the Airflow connection that the settings come from, for error messages.
     :param files_timeout: seconds to wait, after the end of a run, for files that BrowserAct is still preparing.
-        Default: 30 minutes, after which BrowserAct prepares none any more.
-    :param max_file_size: bytes of a file of a run at most. Default: 50 MiB, BrowserAct's own limit.
-    :param max_run_size: bytes of all files of a run at most. Default: 100 files of that size, its limit, too.
+        Default: 30 minutes. After that, BrowserAct does not prepare any more files.
+    :param max_file_size: bytes that a file of a run may have. Default: 50 MiB, BrowserAct's own limit.
+    :param max_run_size: bytes that all files of a run may have together. Default: 100 files of 50 MiB, BrowserAct's own
+        limit.
     """
 
     api_key: str = field(repr=False)
@@ -95,9 +96,9 @@ class ClientSettings:
 
     @property
     def longest_call(self) -> float:
-        """Seconds that a call can take with all its tries, as far as it is not slowed down byte by byte.
+        """Seconds that a call can take with all its tries, unless the response arrives byte by byte.
 
-        The last try may be two requests: one with a refused API key, and one with the key that replaced it.
+        The last try may be two requests: one with a refused API key, and one with the new key.
         """
         return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
 
@@ -108,11 +109,11 @@ class ClientSettings:
 
 
 class BrowserActClient:
-    """Carries calls with ``requests`` over one connection pool.
+    """Sends calls with ``requests`` over one connection pool.
 
-    :param settings: where to, as whom, and how patiently.
-    :param renew: returns the settings anew when BrowserAct refuses the API key. If they have another key, the client
-        uses them from then on and sends the call once more. Default: a refused key is an error at once.
+    :param settings: address, API key, timeouts and retries.
+    :param renew: returns the current settings when BrowserAct refuses the API key. If they have another key, the client
+        uses them from then on and sends the call again. Default: a refused key is an error at once.
     """
 
     def __init__(self, settings: ClientSettings, *, renew: Callable[[], ClientSettings | None] | None = None) -> None:
@@ -136,28 +137,28 @@ class BrowserActClient:
         return session
 
     def close(self) -> None:
-        """Close the connections; the client can be used again and opens new ones."""
+        """Close the connections. The client can still be used and then opens new ones."""
         self._session.close()
 
     def send(self, call: Call[T]) -> T:
-        """Carry a call, again if the policy says so.
+        """Send a call, with retries as the policy says.
 
         :param call: a value from :mod:`airflow_provider_browseract.api.calls`.
-        :returns: what the call's reader makes of the answer.
-        :raises BrowserActError: the class says what a user can do about it.
+        :returns: the result of the call.
+        :raises BrowserActError: the call failed. The class says what a user can do.
         """
         try:
-            answer: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+            result: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
         except BrowserActError as error:
             error.connection = self.settings.connection
             raise
-        return answer
+        return result
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
-        """Iterate over the items of a list call, page after page, each once.
+        """Iterate over the items of a list call, page by page, each item once.
 
         :param call: the call for the first page.
-        :raises BrowserActError: as :meth:`send`; also where the pages contradict each other, which ends the list.
+        :raises BrowserActError: as :meth:`send`, or the pages contradict each other.
         """
         pages = Pages(call)
         while pages.call is not None:
@@ -194,13 +195,13 @@ class BrowserActClient:
 
 
 class AsyncBrowserActClient:
-    """Carries calls with ``httpx`` over one connection pool; nothing in it blocks the event loop.
+    """Sends calls with ``httpx`` over one connection pool, without blocking the event loop.
 
-    :param settings: where to, as whom, and how patiently.
+    :param settings: address, API key, timeouts and retries.
     :param renew: as for :class:`BrowserActClient`, but awaited.
-    :param max_response: bytes of a body, without its compression, after which the client stops reading and raises
-        :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It bounds memory and the time for which
-        parsing blocks the event loop. Default: no limit.
+    :param max_response: bytes of an uncompressed body after which the client stops reading and raises
+        :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It limits the memory, and the time for
+        which parsing blocks the event loop. Default: no limit.
     """
 
     def __init__(
@@ -226,7 +227,8 @@ class AsyncBrowserActClient:
     async def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
             context = await asyncio.to_thread(_ssl_context)
-            # Several first calls may have waited for that. From here on nothing awaits, so that one of them opens it.
+            # Several first calls may have waited for the context. Nothing is awaited from here on, so only one of them
+            # opens the client.
             if self._opened is None:
                 self._opened = httpx.AsyncClient(
                     headers=self.settings.headers,
@@ -237,13 +239,13 @@ class AsyncBrowserActClient:
         return self._opened
 
     async def aclose(self) -> None:
-        """Close the connections; the client can be used again and opens new ones."""
+        """Close the connections. The client can still be used and then opens new ones."""
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.aclose()
 
     async def send(self, call: Call[T]) -> T:
-        """Carry a call; as :meth:`BrowserActClient.send`."""
+        """Send a call; as :meth:`BrowserActClient.send`."""
         try:
             return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
         except BrowserActError as error:
@@ -251,7 +253,7 @@ class AsyncBrowserActClient:
             raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Iterate over the items of a list call, page after page; as :meth:`BrowserActClient.iter_items`."""
+        """Iterate over the items of a list call, page by page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
             for item in pages.take(await self.send(pages.call)):
@@ -284,14 +286,14 @@ class AsyncBrowserActClient:
                 auth=_HttpxBearer(settings.api_key),
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                 extensions={"trace": progress.note},
-            ) as response:
-                answer = Response(response.status_code, response.headers, await self._read_body(call, response))
+            ) as streamed:
+                response = Response(streamed.status_code, streamed.headers, await self._read_body(call, streamed))
         # httpx does not wrap a TLS error that occurs after the handshake.
         except (httpx.HTTPError, OSError) as error:
             raise _httpx_error(call, settings, error, progress) from None
-        if len(answer.body) > LARGE_BODY:
-            return await asyncio.to_thread(call.read_response, answer)
-        return call.read_response(answer)
+        if len(response.body) > LARGE_BODY:
+            return await asyncio.to_thread(call.read_response, response)
+        return call.read_response(response)
 
     async def _read_body(self, call: Call[Any], response: httpx.Response) -> bytes:
         if self.max_response is None:
@@ -301,39 +303,39 @@ class AsyncBrowserActClient:
             body += chunk
             if len(body) > self.max_response:
                 raise ResponseTooLargeError(
-                    f"The answer to {call.name} is larger than {self.max_response} bytes (max_response)",
+                    f"The response to {call.name} is larger than {self.max_response} bytes (max_response)",
                     http_status=response.status_code,
                 )
         return bytes(body)
 
 
 class _Progress:
-    """Remembers which request a connection of httpx has begun to send last."""
+    """Tracks which request a connection of httpx has begun to send last."""
 
     def __init__(self) -> None:
         self.opening_tunnel = False
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take an event of httpcore's ``trace`` extension."""
+        """Handle an event of httpcore's ``trace`` extension."""
         if event.endswith("send_request_headers.started"):
             self.opening_tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
 
 
 class _NotConnectedError(NewConnectionError):
-    """A connection that ended while it was opened: in the handshake of TLS, or in the CONNECT of a proxy."""
+    """A connection that failed while it was opened: in the TLS handshake, or in the CONNECT request to a proxy."""
 
 
 class _Session(requests.Session):
-    """A session that never looks where a redirect leads: requests would read the address even without following it."""
+    """A session that ignores the target of a redirect. requests would read it even without following it."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
 
 
 class _HttpsConnection(HTTPSConnection):
-    """Distinguish failures to connect, which happen before the request is sent, from later failures.
+    """Distinguishes failures to connect, which happen before the request is sent, from later failures.
 
-    urllib3 does so only for TCP: there, a failed TLS handshake looks like an answer that cannot be read.
+    urllib3 does so only for TCP. For urllib3, a failed TLS handshake looks like a response that cannot be read.
     """
 
     def connect(self) -> None:
@@ -364,20 +366,20 @@ class _Adapter(HTTPAdapter):
 
 def _use_https_pool(manager: Any) -> None:
     classes = manager.pool_classes_by_scheme
-    # A SOCKS proxy has connections of its own, whose failures are taken for lost answers.
+    # A SOCKS proxy has its own connection class. Its failures count as lost responses.
     if classes["https"] is HTTPSConnectionPool:
         manager.pool_classes_by_scheme = {**classes, "https": _HttpsPool}
 
 
 def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
-    """Return whether to send a call again with another key; a start only if it certainly was not processed."""
+    """Return whether to send a call again with another key. A start is sent again only if it was not processed."""
     return error.not_processed or not call.starts_run
 
 
 @cache
 def _ssl_context() -> ssl.SSLContext:
-    # Reading the certificates blocks for long enough to be felt by other triggers, and a copy takes some 500 KiB:
-    # so once a process, in a thread.
+    # Reading the certificates blocks long enough to delay other triggers, and a copy takes about 500 KiB. So this is
+    # done once per process, in a thread.
     certificates = trusted_certificates()
     if certificates is None:
         return httpx.create_ssl_context()
@@ -390,15 +392,15 @@ def _ssl_context() -> ssl.SSLContext:
 def trusted_certificates() -> str | None:
     """Return the file or folder of certificates that the environment names, or None for those of certifi.
 
-    requests knows two of the variables and httpx the other two, so that a worker and a triggerer with the same
-    environment would trust different hosts.
+    requests reads two of the variables and httpx the other two. A worker and a triggerer with the same environment
+    would therefore trust different hosts.
     """
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
     return next((path for path in map(os.environ.get, names) if path), None)
 
 
 class _RequestsBearer(AuthBase):
-    """Sets the key as requests' own authentication, or it would be replaced by an entry in ~/.netrc."""
+    """Sets the key as authentication of requests. Otherwise an entry in ~/.netrc would replace it."""
 
     def __init__(self, api_key: str) -> None:
         self.api_key = api_key
@@ -418,8 +420,8 @@ class _HttpxBearer(httpx.Auth):
 
 
 def _requests_error(call: Call[Any], settings: ClientSettings, error: requests.RequestException) -> BrowserActError:
-    # urllib3 keeps what happened in `reason`, and behind a proxy, where it calls a reset a proxy error too, in
-    # `original_error`. Only these surely came before the request was sent.
+    # urllib3 stores the cause in `reason`. Behind a proxy, where it also reports a reset as a proxy error, the cause is
+    # in `original_error`. Only the causes below certainly occurred before the request was sent.
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     reason = getattr(reason, "original_error", reason)
     if isinstance(reason, ConnectTimeoutError | NewConnectionError):
@@ -437,20 +439,20 @@ def _httpx_error(
 
 
 def _lost(call: Call[Any], settings: ClientSettings, error: BaseException) -> ResponseLostError:
-    # Only the kind is named: the text of these exceptions can hold addresses with query and object references.
+    # Only the class is named, because the text of these exceptions can contain addresses with queries.
     kind = type(error).__name__
-    return ResponseLostError(f"{settings.base_url} gave no whole answer to {call.name} ({kind})")
+    return ResponseLostError(f"No complete response to {call.name} from {settings.base_url} ({kind})")
 
 
 def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseException) -> ConnectionFailedError:
-    """Return the error of a connection that was never there, with the reason that TLS gave for it, if any."""
+    """Return the error of a connection that could not be opened, with the reason of TLS, if any."""
     causes = list(_causes(error))
     failure = f"No connection to {settings.base_url} for {call.name}"
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return UntrustedCertificateError(f"{failure}: its certificate is not trusted ({tls.verify_message})")
     if tls is not None and tls.reason in PLAIN_HTTP_REASONS:
-        return PlainHttpError(f"{failure}: the host answers in plain HTTP, not in HTTPS")
+        return PlainHttpError(f"{failure}: the host uses plain HTTP, not HTTPS")
     if tls is not None:
         return ConnectionFailedError(f"{failure}: the TLS handshake failed ({tls.reason or type(tls).__name__})")
     known = [cause for cause in causes if not isinstance(cause, _NotConnectedError)]
@@ -458,7 +460,7 @@ def _not_connected(call: Call[Any], settings: ClientSettings, error: BaseExcepti
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Iterate over an exception and those that led to it."""
+    """Iterate over an exception and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,37 +1,37 @@
-"""What can go wrong with a call: one exception class per thing that a user can act on.
+"""Exceptions of the API: one class for each kind of error that a user can act on.
 
-Nothing here carries a secret: not the API key, not a request's body, not a callback address.
+No exception contains a secret, such as the API key, the body of a request or a callback address.
 """
 
 from __future__ import annotations
 
 THE_CONNECTION = "the Airflow connection"
-"""How a remedy refers to the connection. The text of an error adds the connection's id where that is known."""
+"""How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
 
 class BrowserActError(Exception):
-    """A call to BrowserAct did not succeed.
+    """A call to BrowserAct failed.
 
     ``str(error)`` has up to three lines: the reason, the remedy, and the codes. :attr:`brief` is one line.
 
     :param message: what happened, in one sentence.
-    :param http_status: HTTP status of the answer, if there was one.
+    :param http_status: HTTP status of the response, if there was one.
     :param code: BrowserAct's own code from the error envelope, if there was one.
-    :param msg: BrowserAct's own words from the error envelope.
+    :param msg: BrowserAct's own message from the error envelope.
     :param trace_id: id that BrowserAct's support asks for.
-    :param retry_after: seconds after which the service asked to be called again.
-    :param remedy: what the user can do, in place of what the class says.
+    :param retry_after: seconds to wait before the next call, as the response requires.
+    :param remedy: what the user can do, instead of the remedy of the class.
     :param connection: id of the Airflow connection that was used. The clients set it.
     """
 
     remedy: str = ""
-    """What the user can do about it."""
+    """What the user can do."""
 
     temporary: bool = False
-    """Whether the same call may succeed a little later without anyone doing anything."""
+    """Whether the same call may succeed a little later without any change."""
 
     not_processed: bool = False
-    """Whether it is sure that BrowserAct did not carry the call out, so that even a start may be sent again."""
+    """Whether BrowserAct certainly did not process the call, so that even a start may be sent again."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class BrowserActError(Exception):
 
     @property
     def started_nothing(self) -> bool:
-        """Whether a start that failed with this error has surely started no run."""
+        """Whether a start that failed with this error certainly started no run."""
         return self.not_processed
 
     @property
     def brief(self) -> str:
-        """Reason and codes in one line, without the remedy and without a full stop, to be embedded in a sentence."""
+        """Reason and codes in one line, without the remedy and without a full stop, for use in a sentence."""
         reason = self._reason.rstrip(".")
         return f"{reason} ({self._codes})" if self._codes else reason
 
@@ -106,14 +106,14 @@ class PermissionDeniedError(BrowserActError):
 
 
 class NotFoundError(BrowserActError):
-    """What an id names does not exist, or not for this API key."""
+    """The id does not exist, or is not visible to this API key."""
 
     remedy = "Check the id, and that it belongs to the account of the API key."
     not_processed = True
 
 
 class WorkflowNotFoundError(NotFoundError):
-    """No such workflow, or not visible to this API key."""
+    """There is no such workflow, or it is not visible to this API key."""
 
     remedy = (
         "Check workflow_id (dashboard, or BrowserActHook.iter_workflows), and that the API key is of the account that "
@@ -129,56 +129,57 @@ class WorkflowNotPublishedError(BrowserActError):
 
 
 class TemplateNotFoundError(NotFoundError):
-    """No such official template."""
+    """There is no such official template."""
 
     remedy = "Check workflow_template_id (BrowserActHook.iter_official_workflow_templates)."
 
 
 class TaskNotFoundError(NotFoundError):
-    """No such task, or not visible to this API key."""
+    """There is no such task, or it is not visible to this API key."""
 
 
 class RegionNotFoundError(NotFoundError):
-    """No such proxy region."""
+    """There is no such proxy region."""
 
-    remedy = "Take a code from BrowserActHook.get_region_list."
+    remedy = "Use a code from BrowserActHook.get_region_list."
 
 
 class InvalidRequestError(BrowserActError):
     """BrowserAct refused the content of a call."""
 
-    remedy = "Correct the arguments that the message names."
+    remedy = "Fix the arguments that the message names."
     not_processed = True
 
 
 class UnknownRefusalError(BrowserActError):
-    """BrowserAct refused a call with a code that its documentation does not list, or without any.
+    """BrowserAct refused a call with a code that its documentation does not list, or without a code.
 
-    It is not known whether BrowserAct carried out a part of the call, so a start is looked up and not sent again.
+    It is not known whether BrowserAct processed a part of the call, so the run of a start is looked up, and the start
+    is not sent again.
     """
 
     remedy = (
-        "This version of the provider does not know the code. Read BrowserAct's reason above, or ask BrowserAct's "
-        "support and quote the traceId."
+        "This version of the provider does not know the code. Read BrowserAct's reason above, or contact BrowserAct's "
+        "support with the traceId."
     )
 
 
 class MissingInputError(InvalidRequestError):
     """An input that the workflow requires was not given."""
 
-    remedy = "Add the missing name to input_parameters; BrowserActHook.get_workflow lists what a workflow takes."
+    remedy = "Add the missing name to input_parameters. BrowserActHook.get_workflow lists the inputs of a workflow."
 
 
 class ConcurrencyLimitError(BrowserActError):
-    """As many tasks run as the plan allows, so nothing was started."""
+    """The plan has no free slot, so no run was started."""
 
-    remedy = "Limit the runs with an Airflow pool of the plan's size (include deferred tasks), or enlarge the plan."
+    remedy = "Limit the runs with an Airflow pool of the plan's size (include deferred tasks), or upgrade the plan."
     temporary = True
     not_processed = True
 
 
 class RateLimitError(BrowserActError):
-    """Too many calls; the service asks for a pause."""
+    """There were too many calls; wait before the next one."""
 
     temporary = True
     not_processed = True
@@ -197,16 +198,16 @@ class TaskNotPausedError(BrowserActError):
 
 
 class ServerError(BrowserActError):
-    """BrowserAct failed; whether it carried the call out is not known."""
+    """BrowserAct failed. It is not known whether it processed the call."""
 
     temporary = True
 
 
 class ConnectionFailedError(BrowserActError):
-    """No connection to the API, so the call did not arrive."""
+    """No connection to the API could be opened, so the call was not sent."""
 
     remedy = (
-        f"Check the host of {THE_CONNECTION} (field API address), and that this machine reaches it (DNS, proxy, "
+        f"Check the host of {THE_CONNECTION} (field API address), and that this machine can reach it (DNS, proxy, "
         "firewall)."
     )
     temporary = True
@@ -232,48 +233,48 @@ class UntrustedCertificateError(ConnectionFailedError):
 
 
 class ResponseLostError(BrowserActError):
-    """The call was sent but no whole answer came back; whether it was carried out is not known."""
+    """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
     temporary = True
 
 
 class ResponseTooLargeError(BrowserActError):
-    """The answer is larger than the caller accepts, so the rest of it was not read."""
+    """The response is larger than the caller accepts, so the rest of it was not read."""
 
-    remedy = "Raise max_response, or make a call whose answer is smaller, such as get_task_status."
+    remedy = "Raise max_response, or use a call with a smaller response, such as get_task_status."
 
 
 class UnexpectedResponseError(BrowserActError):
-    """The answer is JSON, but not what the API documents for this call."""
+    """The response is not what the API documents for this call."""
 
-    remedy = "If BrowserAct changed its API, a newer version of the provider may know the answer."
+    remedy = "If BrowserAct changed its API, a newer version of the provider may understand the response."
 
 
 class NotTheApiError(UnexpectedResponseError):
-    """The host answered, but with a page or a redirect: it is not BrowserAct's API."""
+    """The response is a page or a redirect, so it is not from BrowserAct's API."""
 
     remedy = (
         f"Set the host of {THE_CONNECTION} (field API address) to the address of BrowserAct's API, or leave it empty. "
-        "If it is right, a proxy or a firewall between this machine and BrowserAct has answered."
+        "If it is right, the response comes from a proxy or a firewall between this machine and BrowserAct."
     )
 
     @property
     def started_nothing(self) -> bool:
-        """Return ``True``: whoever answered, it was not BrowserAct."""
+        """Return ``True``, because the response is not from BrowserAct."""
         return True
 
 
 class RunStartUnknownError(BrowserActError):
-    """A call that starts a run ended without a usable answer: a run may go on, and may cost, without its id known."""
+    """A call that starts a run got no usable response. A run may be running and using credits with an unknown id."""
 
     remedy = (
-        "Look at the newest tasks of the workflow in the BrowserAct dashboard (or BrowserActHook.iter_tasks) and stop "
-        "the one that nobody waits for, before the Airflow task is cleared."
+        "Check the newest tasks of the workflow in the BrowserAct dashboard (or BrowserActHook.iter_tasks), and stop "
+        "the one that no Airflow task waits for, before you clear the Airflow task."
     )
 
 
 NOTHING_TO_STOP = (TaskEndedError, TaskNotFoundError)
-"""What BrowserAct answers where a task need not be stopped, since it does not go on."""
+"""Errors of a stop that mean that the task is not running, so it need not be stopped."""
 
 BY_CODE: dict[int, type[BrowserActError]] = {
     401: AuthenticationError,
@@ -291,16 +292,16 @@ BY_CODE: dict[int, type[BrowserActError]] = {
     99001: InvalidRequestError,
     99002: PermissionDeniedError,
 }
-"""Which exception a code of the error envelope means."""
+"""The exception for each code of the error envelope."""
 
 
 def error_class(http_status: int, code: int | None, *, is_envelope: bool, is_page: bool) -> type[BrowserActError]:
-    """Choose the exception for an answer: by BrowserAct's code if it is documented, else by the HTTP status.
+    """Return the exception class for a response, by BrowserAct's code if it is documented, or by the HTTP status.
 
-    :param http_status: HTTP status of the answer.
-    :param code: the code of the error envelope, where it is a number.
-    :param is_envelope: whether the answer has anything of BrowserAct's error envelope, such as a code or a trace id.
-    :param is_page: whether the answer is a web page, as of a firewall that knows nothing of API keys.
+    :param http_status: HTTP status of the response.
+    :param code: the code of the error envelope, if it is a number.
+    :param is_envelope: whether the response has any part of BrowserAct's error envelope, such as a code or a trace id.
+    :param is_page: whether the response is a web page, for example of a firewall.
     """
     if code in BY_CODE:
         return BY_CODE[code]

@@ -1,9 +1,8 @@
-"""What BrowserAct answers, as frozen values.
+"""BrowserAct's responses as frozen values.
 
-Every reader takes the decoded JSON and is tolerant in the one direction that is safe: fields that are missing, null
-or new do no harm, while an answer without the field that it exists for (an id, a status) is refused with
-:class:`~airflow_provider_browseract.api.errors.UnexpectedResponseError`. Ids are always strings: they have 17 digits
-and would lose some as floating-point numbers.
+Every reader takes the decoded JSON. It accepts missing, null and new fields, but it refuses a response without its
+essential field (an id, a status) with :class:`~airflow_provider_browseract.api.errors.UnexpectedResponseError`. Ids are
+always strings, because they have 17 digits, and floating-point numbers would lose some of them.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ T = TypeVar("T")
 Json = Any
 
 MAX_REASON_LENGTH = 300
-"""Characters of the reason why an item is skipped."""
+"""Characters of the reason why an item is skipped that a message contains."""
 
 
 class Word(str, Enum):
-    """Base of enumerations of words, each of which reads as itself also where it is put into a text."""
+    """Base class of enumerations whose members are formatted as their value."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -59,14 +58,14 @@ _ENDED = frozenset({TaskStatus.FINISHED, TaskStatus.CANCELED, TaskStatus.FAILED}
 
 @dataclass(frozen=True)
 class CreatedTask:
-    """Answer of ``run-task`` and ``run-task-by-template``."""
+    """Response to ``run-task`` and ``run-task-by-template``."""
 
     id: str
     profile_id: str | None = None
 
     @classmethod
     def read(cls, data: Json) -> CreatedTask:
-        # The document says profile_id, the vendor's own demos show profileId.
+        # The document uses profile_id, but the vendor's own demos use profileId.
         fields = _object(data, "a created task")
         return cls(
             id=_required_id(fields, "id", "a created task"),
@@ -76,7 +75,7 @@ class CreatedTask:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a task: what it was to do, and how the step before it was judged."""
+    """One step of a task: its goal, and the evaluation of the previous step."""
 
     number: int | None
     status: str | None
@@ -98,7 +97,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why BrowserAct says that a task failed (``task_failure_info``)."""
+    """The reason why a task failed, as BrowserAct reports it (``task_failure_info``)."""
 
     code: int | None
     message: str | None
@@ -111,14 +110,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Output:
-    """A task's output as it was sent: one text, and the addresses of files."""
+    """A task's output in the response: one text, and the addresses of files."""
 
     string: str | None = None
     files: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, data: Json) -> Output:
-        # The one part of a task that is read strictly: what is paid for must not vanish unseen.
+        # The output is the only part of a task that is read strictly, because a paid result must not be lost silently.
         fields = _object(data, "an output")
         string, files = fields.get("string"), fields.get("files") or []
         if not isinstance(files, list) or not all(isinstance(url, str) for url in files):
@@ -129,7 +128,7 @@ class Output:
 
 @dataclass(frozen=True)
 class DownloadFile:
-    """A file that a task downloaded; ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
+    """A file that a task downloaded. ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
 
     guid: str | None
     file_name: str | None
@@ -159,11 +158,11 @@ class DownloadFile:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as ``get-task`` and ``list-tasks`` answer it.
+    """A task as ``get-task`` and ``list-tasks`` return it.
 
-    ``steps``, ``download_files`` and ``log_detail_url`` are absent from the list; ``input_parameters`` is one text,
-    ``key=value; key=value``, not the list that was sent. ``finished_at`` may be set on a task that still runs: only
-    ``status`` says whether it ended.
+    ``list-tasks`` does not return ``steps``, ``download_files`` and ``log_detail_url``. ``input_parameters`` is one
+    text, ``key=value; key=value``, and not the list that was sent. ``finished_at`` may be set on a task that is still
+    running: only ``status`` shows whether it has ended.
     """
 
     id: str
@@ -194,7 +193,7 @@ class Task:
             created_at=_time(fields.get("created_at")),
             finished_at=_time(fields.get("finished_at")),
             steps=_readable_items(fields.get("steps"), Step.read),
-            # Before the end it is not documented, and not needed.
+            # The output before the end of a task is not documented, and not needed.
             output=None if output is None else Output.read(output) if status.ended else _readable(output, Output.read),
             failure=_readable(fields.get("task_failure_info"), Failure.read),
             profile_id=_id(fields.get("profile_id") or fields.get("profileId")),
@@ -208,7 +207,7 @@ class Task:
 
     @classmethod
     def read_summary(cls, data: Json) -> Task:
-        """Read a task of a list as tolerantly as can be: without its output, and whatever its status says.
+        """Read a task of a list tolerantly: without its output, and with any status.
 
         A status that the API does not document becomes ``UNKNOWN``. Only a task without an id is an error.
         """
@@ -221,7 +220,7 @@ class Task:
 
 @dataclass(frozen=True)
 class InputParameter:
-    """An input that a workflow or template declares; without ``default_enabled`` it has to be given."""
+    """An input that a workflow or template declares. If ``default_enabled`` is ``False``, the input is required."""
 
     name: str
     default_enabled: bool | None = None
@@ -237,7 +236,7 @@ class InputParameter:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow; its inputs are known from ``get-workflow`` only."""
+    """A workflow. Only ``get-workflow`` returns its inputs."""
 
     id: str
     name: str | None = None
@@ -261,7 +260,7 @@ class Workflow:
 
 @dataclass(frozen=True)
 class Template:
-    """An official workflow template; the list calls its id ``templateId``, the single one ``id``."""
+    """An official workflow template. Its id is ``templateId`` in the list, and ``id`` in the single template."""
 
     id: str
     name: str | None = None
@@ -302,9 +301,9 @@ class Page(Generic[T]):
 
     :param items: the items that could be read.
     :param number: the number of the page, counted from 1.
-    :param total_pages: how many pages there are, if the answer says so.
-    :param total_count: how many items all pages have together, if the answer says so.
-    :param limit: how many items a full page has, if the answer says so.
+    :param total_pages: how many pages there are, if the response contains it.
+    :param total_count: how many items all pages have together, if the response contains it.
+    :param limit: how many items a full page has, if the response contains it.
     :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
     """
 
@@ -317,12 +316,12 @@ class Page(Generic[T]):
 
 
 def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
-    """Make the reader of a page from the reader of its items."""
+    """Return a function that reads a page, given one that reads an item."""
 
     def read(data: Json) -> Page[T]:
         fields = _object(data, "a page")
         if not isinstance(fields.get("items"), list):
-            raise UnexpectedResponseError("the answer should be a page, but has no list of items")
+            raise UnexpectedResponseError("the response should be a page, but has no list of items")
         items, skipped = _list(fields["items"], read_item)
         return Page(
             items=items,
@@ -337,18 +336,18 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
 
 
 def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]:
-    """Make the reader of a bare JSON array from the reader of its items."""
+    """Return a function that reads a JSON array, given one that reads an item."""
 
     def read(data: Json) -> tuple[T, ...]:
         if not isinstance(data, list):
-            raise UnexpectedResponseError(f"the answer should be a list, but is {_kind(data)}")
+            raise UnexpectedResponseError(f"the response should be a list, but is {_kind(data)}")
         return _list(data, read_item)[0]
 
     return read
 
 
 def read_status(data: Json) -> TaskStatus:
-    """Read the status of an answer; one that the API does not document is an error, never a success."""
+    """Read the status in a response. A status that the API does not document is an error, never a success."""
     word = _object(data, "a task status").get("status")
     try:
         return TaskStatus(word)
@@ -357,15 +356,15 @@ def read_status(data: Json) -> TaskStatus:
 
 
 def is_envelope_of_success(data: Json) -> bool:
-    """Return whether an answer is BrowserAct's envelope with the code of a success."""
+    """Return whether a response is BrowserAct's envelope with the code of a success."""
     return isinstance(data, Mapping) and str(data.get("code")) == "0"
 
 
 def read_nothing(data: Json) -> None:
-    """Read the answer of a call that has none: stop and resume answer with an empty body, or with code 0 alone."""
-    # Anything else, such as a refusal in the words of another service, must not be taken for a success.
+    """Read the response to stop and resume, which is empty or contains only code 0."""
+    # Anything else, such as the refusal of another service, must not count as a success.
     if data not in (None, {}) and not is_envelope_of_success(data):
-        raise UnexpectedResponseError(f"the answer should be empty, but is {_kind(data)}")
+        raise UnexpectedResponseError(f"the response should be empty, but is {_kind(data)}")
 
 
 def _kind(data: Json) -> str:
@@ -374,14 +373,14 @@ def _kind(data: Json) -> str:
 
 def _object(data: Json, what: str) -> Mapping[str, Json]:
     if not isinstance(data, Mapping):
-        raise UnexpectedResponseError(f"the answer should be {what}, but is {_kind(data)}")
+        raise UnexpectedResponseError(f"the response should be {what}, but is {_kind(data)}")
     return data
 
 
 def _required_id(fields: Mapping[str, Json], name: str, what: str) -> str:
     value = _id(fields.get(name))
     if value is None:
-        raise UnexpectedResponseError(f"the answer should be {what}, but has no {name}")
+        raise UnexpectedResponseError(f"the response should be {what}, but has no {name}")
     return value
 
 
@@ -396,7 +395,7 @@ def _text(value: Json) -> str | None:
 
 
 def _link(value: Json) -> str | None:
-    """Read an address that people are shown as a link: one of http or https, in one piece."""
+    """Read an address that is shown to people as a link: http or https, without spaces."""
     url = _text(value)
     if url is None or not url.lower().startswith(("http://", "https://")):
         return None
@@ -428,7 +427,7 @@ def _readable_items(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
 
 
 def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
-    """Read the items of a list, and say which of them could not be read: one odd item must not hide the others."""
+    """Return the items of a list, and descriptions of those that cannot be read, which must not hide the others."""
     found: list[T] = []
     skipped: list[str] = []
     for item in items:
@@ -446,13 +445,13 @@ def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], 
 
 
 def _declared(value: Json) -> tuple[InputParameter, ...]:
-    """Read the inputs that a workflow declares; none if one of them cannot be read, so that no name is refused."""
+    """Return the inputs that a workflow declares, or none if one cannot be read, so that no name is refused."""
     found, skipped = _list(value if isinstance(value, list) else [], InputParameter.read)
     return () if skipped else found
 
 
 def _count(value: Json) -> int | None:
-    """Read a number of things, which may have come as text or as a number with a point."""
+    """Read a count, which may be sent as text or as a floating-point number."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
         return int(value)
     number = int(value) if isinstance(value, float) and value.is_integer() else _int(value)

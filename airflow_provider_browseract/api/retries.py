@@ -1,4 +1,4 @@
-"""When a call may be sent again, and after how long: one policy for both clients."""
+"""Decide whether and when a call is sent again, with one policy for both clients."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyL
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
     """Return whether a call that ended with an error may be sent again.
 
-    Any call may after something temporary, except one that starts a run: that may only if it surely was not carried
-    out, and not for want of room. After a timeout, a reset or a 5xx nobody knows, and a second start would be a
-    second, billed run.
+    Any call may be sent again after a temporary error, except one that starts a run. A start is sent again only if it
+    certainly was not processed, and not if there was no free slot. After a timeout, a reset or a 5xx, it is not known
+    whether it was processed, and a second start would start, and bill, a second run.
     """
     if not isinstance(error, BrowserActError) or not error.temporary:
         return False
     if call.starts_run and isinstance(error, ConcurrencyLimitError):
-        # Room for a run comes when another one ends: whoever starts it knows better how to wait for that.
+        # A slot becomes free when another run ends. The caller knows better how to wait for that.
         return False
     return not call.starts_run or error.not_processed
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long, and with which pauses, a call is tried.
+    """For how long, and with which pauses, a call is tried.
 
-    :param budget: seconds from the first try after which no further try is begun; a ``Retry-After`` beyond it ends
-        the tries at once.
-    :param first_pause: upper bound in seconds of the first pause; it doubles from try to try. A pause is random within
-        its bound, and at least as long as the service asks for.
-    :param longest_pause: upper bound in seconds of any pause that the service did not ask for.
+    :param budget: seconds from the first try after which no further try begins. A ``Retry-After`` beyond this limit
+        ends the tries at once. Default: 60.
+    :param first_pause: upper bound in seconds of the first pause. It doubles with each try. A pause is random within
+        its bound, and at least as long as ``Retry-After`` requires. Default: 0.5.
+    :param longest_pause: upper bound in seconds of any pause without ``Retry-After``. Default: 15.
     """
 
     budget: float = 60.0
@@ -43,7 +43,7 @@ class RetryPolicy:
     longest_pause: float = 15.0
 
     def controls(self, call: Call[Any]) -> dict[str, Any]:
-        """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that carry this policy."""
+        """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that apply this policy."""
         return {
             "retry": retry_if_exception(lambda error: may_send_again(call, error)),
             "wait": _AtLeastAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
@@ -53,7 +53,7 @@ class RetryPolicy:
 
 
 class _AtLeastAsTold(wait_base):
-    """A pause of one's own, and no shorter one than the service asked for with ``Retry-After``."""
+    """Our own pause, but at least as long as the response requires with ``Retry-After``."""
 
     def __init__(self, own: wait_base) -> None:
         self.own = own

@@ -1,4 +1,4 @@
-"""The task decorator ``@task.browseract``: a function that makes the inputs of a run."""
+"""The task decorator ``@task.browseract``: a function returns the inputs of a run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
-    """Calls a function, and runs a workflow with what it returns as ``input_parameters``.
+    """Call a function, and run a workflow with the returned value as ``input_parameters``.
 
-    Each try calls the function, and again after a wait for a slot. What it returns is not rendered as a template. If it
-    returns something else for a later try, that try does not reattach to the run of an earlier one, but stops that run
-    and starts another, as with every input that changes.
+    The function is called in each try, and again after a wait for a slot. The returned value is not rendered as a
+    template. If the function returns another value in a later try, that try stops the run of the earlier try and starts
+    a new one, as with every input that changes.
 
-    :param python_callable: the function; it may take arguments of its own and those of the context.
-    :param op_args: its positional arguments.
-    :param op_kwargs: its named arguments.
+    :param python_callable: the function. It may take its own arguments and values of the context.
+    :param op_args: positional arguments of the function.
+    :param op_kwargs: keyword arguments of the function.
     :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator`,
         without ``input_parameters``.
     """
@@ -35,7 +35,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         **RunWorkflowOperator.template_fields_renderers,
     }
     custom_operator_name: str = "@task.browseract"
-    # Before that, the UI can only show that the inputs are not made yet; and again after a deferral.
+    # Before the function is called, and again after a deferral, the UI cannot show the inputs.
     overwrite_rtif_after_execution: bool = True
 
     def __init__(
@@ -51,7 +51,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
             op_args=op_args,
             op_kwargs=op_kwargs,
             input_parameters=set_during_execution(),
-            # Airflow concludes from the function's annotation that there are several, but the run's output comes back.
+            # Airflow infers multiple_outputs from the function's annotation, but the task returns the run's output.
             **{**kwargs, "multiple_outputs": False},
         )
 
@@ -60,7 +60,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         given = {**context, **self.op_kwargs}
         made = call_with_context(self.python_callable, self.op_args, given)
         if made is None:
-            raise InputError("The function returned None. Let it return the inputs, or {} where there are none.")
+            raise InputError("The function returned None. Return the inputs, or {} if there are none.")
         if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):
             raise InputError(
                 f"The function returned a value of type {type(made).__name__}.\n"
@@ -73,7 +73,7 @@ def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     """Turn a function that returns ``input_parameters`` into a task that runs a workflow.
 
     :param python_callable: the function.
-    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`, ``workflow_id`` first of all.
+    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`. ``workflow_id`` is required.
     """
     return task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=BrowserActDecoratedOperator, **kwargs

@@ -45,7 +45,7 @@ class AsyncBrowserAct:
         return await self._client.send(call)
 
     def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Iterate over the items of a list, of which the call reads the first page; as :meth:`send`."""
+        """Iterate over the items of a list. The call reads its first page; as :meth:`send`."""
         return self._client.iter_items(call)
 
     async def run_task(
@@ -169,7 +169,7 @@ class AsyncBrowserAct:
         return self.iter_items(calls.list_workflows())
 
     async def get_workflow(self, workflow_id: str) -> Workflow:
-        """Read a workflow and which inputs it takes (``get-workflow``).
+        """Read a workflow and the inputs that it takes (``get-workflow``).
 
         >>> [entry.name for entry in (await browseract.get_workflow("71002814653029437")).input_parameters]
         ['keyword', 'max_items']
@@ -185,7 +185,7 @@ class AsyncBrowserAct:
         return self.iter_items(calls.list_official_workflow_templates(keyword=keyword))
 
     async def get_official_workflow_template(self, workflow_template_id: str) -> Template:
-        """Read an official template and which inputs it takes (``get-official-workflow-template``).
+        """Read an official template and the inputs that it takes (``get-official-workflow-template``).
 
         >>> (await browseract.get_official_workflow_template("52000417936205143")).name
         'Product search'

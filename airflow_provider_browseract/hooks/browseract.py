@@ -1,4 +1,4 @@
-"""The hook: BrowserAct's API behind an Airflow connection."""
+"""The hook: call BrowserAct's API with an Airflow connection."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class BrowserActHook(BaseHook):
 
     @property
     def settings(self) -> form.ConnectionSettings:
-        """What the connection says."""
+        """The settings of the connection."""
         if self._settings is None:
             self._settings = self._look_up()
         return self._settings
@@ -124,7 +124,7 @@ class BrowserActHook(BaseHook):
         return BrowserActClient(self.settings.client, renew=self._renew)
 
     def get_conn(self) -> BrowserActClient:
-        """Return :attr:`client`, under the name that Airflow's hooks have in common."""
+        """Return :attr:`client`. All hooks of Airflow have a method with this name."""
         return self.client
 
     @asynccontextmanager
@@ -164,11 +164,11 @@ class BrowserActHook(BaseHook):
 
         :param workflow_id: the workflow to run.
         :param input_parameters: the inputs, as a dict or as the API's list of name/value pairs.
-        :param save_browser_data: keep cookies and logins of the run in a profile, whose id the result then has.
+        :param save_browser_data: save cookies and logins of the run in a profile. The result then contains its id.
         :param profile_id: profile of an earlier run to start with.
         :param callback_url: public address that BrowserAct calls once, when the task ends.
         :param status_change_callback_url: public address that BrowserAct calls at each change of status.
-        :returns: the ids of the task and, if it is saved, of the profile.
+        :returns: the id of the task and, with ``save_browser_data``, of the profile.
         :raises RunStartUnknownError: the call may have started a run, but the response was lost or cannot be used.
         :raises ConcurrencyLimitError: as many runs as the plan allows are running. The hook does not wait for a slot.
 
@@ -322,7 +322,7 @@ class BrowserActHook(BaseHook):
         return self.client.iter_items(calls.list_workflows())
 
     def get_workflow(self, workflow_id: str) -> Workflow:
-        """Read a workflow and which inputs it takes (``get-workflow``).
+        """Read a workflow and the inputs that it takes (``get-workflow``).
 
         :param workflow_id: the workflow to read.
         :returns: the workflow.
@@ -345,7 +345,7 @@ class BrowserActHook(BaseHook):
         return self.client.iter_items(calls.list_official_workflow_templates(keyword=keyword))
 
     def get_official_workflow_template(self, workflow_template_id: str) -> Template:
-        """Read an official template and which inputs it takes (``get-official-workflow-template``).
+        """Read an official template and the inputs that it takes (``get-official-workflow-template``).
 
         :param workflow_template_id: the template to read.
         :returns: the template.
@@ -389,7 +389,7 @@ class BrowserActHook(BaseHook):
             return await browseract.stop_task(task_id, biz_code=biz_code)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check API key, address and network by listing one workflow, which costs no credits; then check callbacks.
+        """Check API key, address and network by listing one workflow, which uses no credits; then check callbacks.
 
         :returns: whether the connection works, and a message for the user.
         """
@@ -413,7 +413,7 @@ class BrowserActHook(BaseHook):
 
         base_url = self.settings.webhook_base_url
         if base_url is None:
-            return True, "Deferred tasks poll, because the connection has no webhook_base_url."
+            return True, "Deferred tasks poll BrowserAct, because the connection has no webhook_base_url."
         try:
             url = callback.address(
                 base_url,
@@ -511,13 +511,14 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response) -> 
     if response.status_code == 503 and response.content.startswith(b'{"outcome":'):
         return (
             f"But the callback route at {base_url} cannot handle callbacks now ({status}): Airflow's database does not "
-            "respond, or this version of the provider does not know this Airflow. See the log of the API server."
+            "respond, or this version of the provider does not support this version of Airflow. Check the log of the "
+            "API server."
         )
     is_page = "html" in response.headers.get("content-type", "").lower()
     if response.is_redirect or response.status_code in (401, 403) or (is_page and response.ok):
         return (
-            f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. "
-            "Callbacks need a relay there."
+            f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. Set "
+            "up a relay there for callbacks."
         )
     return (
         f"But {base_url} does not lead to the callback route: the response was {status}. Check its path, and that the "

@@ -1,4 +1,4 @@
-"""What the hook and its asynchronous client share: calls with checked arguments, and what a lost start raises.
+"""Calls with checked arguments, and the error of a lost start. The hook and its asynchronous client share them.
 
 The functions raise :class:`~airflow_provider_browseract.runs.arguments.InputError` for an argument that cannot be used.
 Calls that start a run come from :mod:`airflow_provider_browseract.runs.request`.
@@ -51,7 +51,7 @@ def list_tasks(
     """Return the call that reads the first page of the tasks that match."""
     for argument, moment in (("created_at_from", created_at_from), ("created_at_to", created_at_to)):
         if moment is not None and moment.tzinfo is None:
-            raise InputError(f"{argument} is {moment.isoformat()}, which has no time zone. Give a datetime with one.")
+            raise InputError(f"{argument} is {moment.isoformat()}, which has no time zone. Pass a datetime with one.")
     return calls.list_tasks(
         workflow_id=None if workflow_id is None else read_id("workflow_id", workflow_id),
         workflow_name=workflow_name,
@@ -63,7 +63,7 @@ def list_tasks(
 
 @contextmanager
 def starting(call: Call[CreatedTask], log: Log) -> Iterator[None]:
-    """Raise :class:`RunStartUnknownError` if the start that is sent within fails and may have started a run.
+    """Raise :class:`RunStartUnknownError` if the start that is sent in this context fails and may have started a run.
 
     :param call: the start.
     :param log: gets an error if the start is interrupted, because a run may be running then.

@@ -1,7 +1,7 @@
-"""The ``browseract`` connection: which fields it has, how the form shows them, and what they mean.
+"""The ``browseract`` connection: its fields, their meaning, and how the form shows them.
 
 The form is described once, in :data:`EXTRA_FIELDS` and the three constants after it. Newer cores read the
-description from the provider info (:func:`connection_type`), Airflow 3.1 asks the hook (:func:`form_widgets`,
+description from the provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook (:func:`form_widgets`,
 :func:`field_behaviour`).
 """
 
@@ -53,11 +53,11 @@ WEBHOOK_BASE_URL = ExtraField(
 EXTRA_FIELDS = (
     WEBHOOK_BASE_URL,
     ExtraField("connect_timeout", "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."),
-    ExtraField("read_timeout", "Read timeout", "Seconds to wait for the next bytes of an answer. Default: 30."),
+    ExtraField("read_timeout", "Read timeout", "Seconds to wait for the next bytes of a response. Default: 30."),
     ExtraField(
         "retry_budget",
         "Retry budget",
-        "Seconds during which a call that failed for a moment is tried again. Default: 60.",
+        "Seconds during which a call is retried after a temporary error. Default: 60.",
     ),
     ExtraField(
         "files_timeout",
@@ -65,19 +65,19 @@ EXTRA_FIELDS = (
         "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
     ),
     ExtraField(
-        "max_file_size", "Largest file", "Bytes of each file of a run at most. Default: 52428800 (50 MiB).", "bytes"
+        "max_file_size", "Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB).", "bytes"
     ),
     ExtraField(
         "max_run_size",
         "Largest run",
-        "Bytes of all files of a run at most. Default: 5242880000 (100 files of 50 MiB).",
+        "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
         "bytes",
     ),
 )
 HIDDEN_FIELDS = ["login", "schema"]
 RELABELING = {"password": "API key", "host": "API address", "port": "API port"}
-# The Test button of Airflow 3.3 sends port 0 for a connection without one, and the API server then takes the connection
-# for a changed one and answers 400. So the form shows the port, which hardly anybody needs otherwise.
+# The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the connection
+# as changed and responds with 400. So the form shows the port, although hardly anybody needs it otherwise.
 PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-...", "port": "443"}
 
 _warned: set[tuple[str | None, str]] = set()
@@ -87,7 +87,7 @@ _warned: set[tuple[str | None, str]] = set()
 def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
     """Return the error of a call whose Airflow connection cannot be read now.
 
-    Airflow reports a connection as missing also where its database or a secrets backend does not answer.
+    Airflow also reports a connection as missing if its database or a secrets backend does not respond.
     """
     return ConnectionFailedError(
         f"Airflow connection {conn_id!r} cannot be read ({type(error).__name__}: {error})", remedy=""
@@ -95,7 +95,7 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
 
 
 def no_connection(conn_id: str) -> str:
-    """Return a message that there is no such connection, and how to make one."""
+    """Return a message that there is no such connection, and how to add one."""
     return (
         f"There is no connection {conn_id!r}.\n"
         "Add one of type BrowserAct with the API key in its API key (password) field, or set "
@@ -136,7 +136,7 @@ def field_behaviour() -> dict[str, Any]:
 
 def form_widgets() -> dict[str, Any]:
     """Describe the extra fields as a hook of Airflow 3.1 does (``get_connection_form_widgets``)."""
-    # Airflow 3.1 asks only where this library is installed, which its FAB provider brings.
+    # Airflow 3.1 calls this only if this library is installed. Its FAB provider depends on the library.
     from wtforms import IntegerField, StringField
     from wtforms.validators import Optional
 
@@ -149,16 +149,16 @@ def form_widgets() -> dict[str, Any]:
 
 
 class ConnectionFieldError(InputError):
-    """The connection cannot be used as it is; the message names the field."""
+    """The connection cannot be used; the message names the field."""
 
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """What a connection says.
+    """The settings of a connection.
 
     :param client: how to reach the BrowserAct API.
-    :param webhook_base_url: where BrowserAct reaches the Airflow API server; None to do without callbacks.
-    :param warning: what is odd about the connection although it can be used, as a sentence; None if nothing is.
+    :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; None to use no callbacks.
+    :param warning: a sentence about a likely mistake in a connection that can be used; None if there is none.
     """
 
     client: ClientSettings
@@ -167,13 +167,15 @@ class ConnectionSettings:
 
 
 def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
-    """Read a connection, wherever it came from.
+    """Read the settings of a connection.
 
-    Log a warning of unknown keys in its extra, and of a public address without TLS, once per process and connection.
+    Log a warning about unknown keys in its extra, and about a public address without TLS, once per process and
+    connection.
 
-    :param connection: password is the API key; host (with scheme, or with the scheme in ``schema``, and a port)
-        overrides the API's address; extra may hold the fields of :data:`EXTRA_FIELDS`, numbers also as text.
-    :param user_agent: who is calling.
+    :param connection: the password is the API key. The host overrides the address of the API; it may have a port, and
+        the scheme in front or in ``schema``. The extra may contain the fields of :data:`EXTRA_FIELDS`, numbers also as
+        text.
+    :param user_agent: value of the ``User-Agent`` header.
     :raises ConnectionFieldError: the key is missing, or a field cannot be used.
     """
     from airflow_provider_browseract.api.client import ClientSettings
@@ -206,7 +208,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
-    """Name the keys of a connection's extra that mean nothing, each with the known one that it resembles."""
+    """Return a warning about unknown keys in a connection's extra, with the known key that each of them resembles."""
     known = [field.name for field in EXTRA_FIELDS]
     unknown = [key for key in extra if key not in known]
     if not unknown:
@@ -219,7 +221,7 @@ def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
 
 
 def _unencrypted(base_url: str) -> str | None:
-    """Return a warning where the API key would travel through the internet in clear text."""
+    """Return a warning if the API key would be sent over the internet unencrypted."""
     parts = urlsplit(base_url)
     if parts.scheme == "https" or is_private(parts.hostname or ""):
         return None
@@ -231,8 +233,8 @@ def _webhook_base_url(connection: Connection, value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {WEBHOOK_BASE_URL.name!r} is {value!r}. Give an address like "
-            "https://airflow.example.com."
+            f"Connection {connection.conn_id!r}: extra {WEBHOOK_BASE_URL.name!r} is {value!r}. Set it to an address "
+            "like https://airflow.example.com."
         )
     return value.strip()
 
@@ -242,7 +244,7 @@ def _seconds(connection: Connection, name: str, value: Any) -> float:
         return read_seconds(name, float(value) if isinstance(value, str) else value)
     except ValueError:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Give a positive number of seconds."
+            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Set it to a positive number of seconds."
         ) from None
 
 
@@ -253,7 +255,8 @@ def _bytes(connection: Connection, name: str, value: Any) -> int:
         number = None
     if type(number) is not int or number <= 0:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Give a positive whole number of bytes."
+            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Set it to a positive whole number of "
+            "bytes."
         )
     return number
 
@@ -267,8 +270,8 @@ def _api_key(connection: Connection) -> str:
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: the API key (password) field holds no API key, since it has spaces "
-            "or characters that no key has.\nEnter only the key, without 'Bearer' before it."
+            f"Connection {connection.conn_id!r}: the value of the API key (password) field is not an API key, because "
+            "it has spaces or characters that no key has.\nEnter only the key, without 'Bearer' before it."
         )
     return key
 
@@ -294,7 +297,7 @@ def _base_url(connection: Connection) -> str:
             f"Connection {connection.conn_id!r}: the host is not an http or https address.\n"
             f"Put one like {DEFAULT_BASE_URL} into the API address (host) field, or leave the field empty."
         )
-    # The port of the scheme, which the form's placeholder proposes, needs no place in the address.
+    # The form's placeholder proposes the default port of the scheme, which is left out of the address.
     implied = not port or port == {"http": 80, "https": 443}[parts.scheme]
     netloc = parts.netloc if parts.port or implied else f"{parts.netloc}:{port}"
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

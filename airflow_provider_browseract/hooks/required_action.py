@@ -1,8 +1,8 @@
-"""The Required Action of a paused run: people are asked in the Airflow UI (Airflow's human-in-the-loop).
+"""The Required Action of a paused run: ask people in the Airflow UI (Airflow's human-in-the-loop).
 
-Airflow keeps one Required Action per task instance, each new one in place of the one before; one that is still open
-moves on to the next try. A worker asks. On Airflow 3.3 the answer itself resumes the deferred task; below, and if it
-came too early for that, the trigger finds it.
+Airflow keeps one Required Action per task instance. A new one replaces the earlier one, and an open one moves on to the
+next try. A worker creates it. On Airflow 3.3 the answer itself resumes the deferred task. On earlier versions, and if
+the answer came too early for that, the trigger finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 
 
 class Found(NamedTuple):
-    """An answer: what was decided, by whom, and when, in seconds since the epoch; by nobody if a trigger closed it."""
+    """An answer: the choice, who made it, and when, in seconds since the epoch. ``by`` is None if a trigger made it."""
 
     answer: Answer
     by: str | None
@@ -35,14 +35,14 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
     :param ti: the running Airflow task instance.
     :param task: the run.
     :param default: the answer that applies if nobody answers in time.
-    :param limit: seconds for which someone can answer; None for as long as the operator waits for the run.
-    :returns: what :func:`find_answer` finds the answer by.
+    :param limit: seconds to wait for an answer; None for as long as the operator waits for the run.
+    :returns: the id with which :func:`find_answer` finds the answer.
     """
     of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
     required_actions().upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
-        # The list of Required Actions shows the beginning only.
+        # The list of Required Actions shows only the beginning.
         subject=f"A person is needed in BrowserAct{of_which}",
         body=_what_to_do(task, default, limit),
         defaults=[default.option],
@@ -52,10 +52,10 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
 
 
 def find_answer(action: str) -> Found | None:
-    """Look for the answer to a Required Action.
+    """Return the answer to a Required Action, or None if there is none yet.
 
-    :param action: what :func:`ask` returned.
-    :raises Exception: Airflow could not be asked.
+    :param action: the id that :func:`ask` returned.
+    :raises Exception: the request to Airflow failed.
     """
     given = required_actions().get_hitl_detail_content_detail(ti_id=UUID(action))
     if not given.response_received or not given.chosen_options:
@@ -66,19 +66,19 @@ def find_answer(action: str) -> Found | None:
 
 
 def close(action: str, answer: Answer) -> None:
-    """Answer a Required Action in place of a person, so that it is not open any more.
+    """Answer a Required Action instead of a person, so that it is no longer open.
 
-    :raises Exception: a person was faster, or Airflow could not be asked.
+    :raises Exception: a person was faster, or the request to Airflow failed.
     """
     required_actions().update_hitl_detail_response(ti_id=UUID(action), chosen_options=[answer.option], params_input={})
 
 
 def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
-    """Read what resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
+    """Read the payload that resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
 
     :param payload: the payload.
-    :param wait: the wait that it ended; None if Airflow has not kept it.
-    :raises ValueError: it is neither.
+    :param wait: the wait that ended; None if Airflow has not kept it.
+    :raises ValueError: the payload is neither.
     """
     if wait is None or not isinstance(payload, Mapping) or "chosen_options" not in payload:
         return from_json(WaitEvent, payload)
@@ -95,25 +95,26 @@ def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
 def _read_options(options: Any) -> Answer:
     chosen = [answer for answer in Answer if [answer.option] == options]
     if not chosen:
-        raise ValueError(f"the answer is {options!r}, and not one of {[answer.option for answer in Answer]}")
+        raise ValueError(f"the answer is {options!r}, but must be one of {[answer.option for answer in Answer]}")
     return chosen[0]
 
 
 LINK_CHARACTERS = ":/?#[]@!$&'*+,;=%~"
-"""What a link in Markdown may have besides letters, digits and ``_.-``; not the parentheses that would end it."""
+"""Characters that a link in Markdown may have in addition to letters, digits and ``_.-``; parentheses would end it."""
 
 
 def _escaped(text: str) -> str:
-    """Return a text as Markdown that shows just that text, without links, pictures and HTML."""
+    """Return Markdown that shows exactly this text, without links, images or HTML."""
     return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
-    Airflow keeps the first text of a task instance for all its later questions, so this one says what it is about.
+    Airflow keeps the first text of a task instance for all its later Required Actions, so the text says that it is
+    about the first pause.
     """
-    # What a step is to do was written by a page, or by what has read the page.
+    # The goal of a step may contain text from a web page, so it is escaped.
     last = f" Its last step so far is {_escaped(name_step(task.steps[-1]))}" if task.steps else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
@@ -122,8 +123,8 @@ def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
         [
             f"BrowserAct task {task.id} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
-            "Do in the browser what is needed, then answer here. **Resume** continues the run. **Stop** cancels it, "
-            "and fails the Airflow task without further tries.",
+            "Do in the browser what is needed, then answer here. **Resume** continues the run. **Stop** cancels the "
+            "run and fails the Airflow task without retries.",
             *without,
             "This text is about the first pause of this Airflow task. In later pauses, find the browser with the "
             "button *Live view* under *Details*.",

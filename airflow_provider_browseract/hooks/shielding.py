@@ -1,4 +1,4 @@
-"""Awaiting something that must come to its end although whoever awaits it is cancelled."""
+"""Await coroutines that must complete even if the task that awaits them is cancelled."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _UNDER_WAY: set[asyncio.Future[Any]] = set()
-"""What may outlast those who wait for it; the loop alone would not keep it alive."""
+"""Running coroutines that may outlast their callers. The event loop alone would not keep them alive."""
 
 
 def outlasting(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start something that comes to its end whatever becomes of those who wait for it."""
+    """Start a coroutine that completes even if its callers are cancelled."""
     task = asyncio.ensure_future(coroutine)
     _UNDER_WAY.add(task)
     task.add_done_callback(_forget)
@@ -30,7 +30,7 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def ask_airflow(function: Callable[..., T], *args: Any) -> T:
-    """Call a function that sends a request to Airflow in a thread, and let nothing cancel it."""
+    """Call a function that sends a request to Airflow in a thread, without passing on a cancellation."""
     # Only triggerers need it, and DAG files import this module.
     from asgiref.sync import sync_to_async
 
@@ -41,5 +41,5 @@ async def ask_airflow(function: Callable[..., T], *args: Any) -> T:
 def _forget(done: asyncio.Future[Any]) -> None:
     _UNDER_WAY.discard(done)
     if not done.cancelled():
-        # Otherwise asyncio would complain about an error that nobody awaits any more.
+        # Otherwise asyncio would warn about an exception that was never retrieved.
         done.exception()

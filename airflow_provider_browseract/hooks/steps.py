@@ -1,4 +1,4 @@
-"""The two loops that carry out the steps of :mod:`airflow_provider_browseract.runs`."""
+"""The two loops that execute the steps of :mod:`airflow_provider_browseract.runs`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHECK_INTERVAL = 0.5
-"""Seconds after which a sleep in a worker checks whether it is to end; a signal handler does not interrupt it."""
+"""Seconds after which a sleep in a worker checks whether to stop; a signal handler does not interrupt the sleep."""
 
 
 class AsyncSender(Protocol):
@@ -29,7 +29,7 @@ class AsyncSender(Protocol):
 
 
 class Log(Protocol):
-    """The methods of a logger that this package uses, which Airflow's loggers have too."""
+    """The methods that this package uses of a logger. Airflow's loggers have them too."""
 
     def log(self, level: int, msg: str, /, *args: Any) -> Any:
         """Write a line with a level."""
@@ -59,15 +59,15 @@ def run_steps(
     do: Callable[[Any], Any] = _unknown_step,
     check: Callable[[], None] = _nothing_to_check,
 ) -> T:
-    """Carry out steps in this thread.
+    """Execute steps in this thread.
 
     :param steps: the steps.
     :param client: sends the calls.
     :param log: the task's log.
-    :param do: carries out every step that is neither a call nor a sleep nor a log line, and returns the result.
+    :param do: executes every step that is not a call, a sleep or a log line, and returns its result.
     :param check: called before each step and every :data:`CHECK_INTERVAL` seconds of a sleep; its exception ends the
         steps.
-    :returns: what the steps came to.
+    :returns: the value that the steps return.
     """
     try:
         step = next(steps)
@@ -93,7 +93,7 @@ def run_steps(
 
 
 def sleep(seconds: float, check: Callable[[], None]) -> None:
-    """Sleep in this thread, and check every :data:`CHECK_INTERVAL` seconds; an exception ends the sleep."""
+    """Sleep in this thread, and call ``check`` every :data:`CHECK_INTERVAL` seconds; its exception ends the sleep."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, CHECK_INTERVAL))
@@ -101,7 +101,7 @@ def sleep(seconds: float, check: Callable[[], None]) -> None:
 
 
 async def run_steps_async(steps: Generator[Any, Any, T], client: AsyncSender, log: Log) -> T:
-    """Carry out steps in the event loop; as :func:`run_steps`."""
+    """Execute steps in the event loop; as :func:`run_steps`."""
     try:
         step = next(steps)
         while True:

@@ -1,4 +1,4 @@
-"""XComs of a task instance: what Airflow can store as one, and deleting those of an earlier try."""
+"""XComs of a task instance: check which values Airflow can store, and delete the XComs of an earlier try."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RETURN_KEY = "return_value"
 """Key of the XCom with what a task returns."""
 
 RESULT_KEYS = (RETURN_KEY, "output_text", "output_files")
-"""Keys of the XComs that have the output of a run, or parts of it."""
+"""Keys of the XComs that contain the output of a run, or parts of it."""
 
 
 def why_unstorable(value: Any) -> str | None:
     """Return why Airflow cannot store a value as an XCom, or None if it can.
 
-    Serialize the value as Airflow does before it sends an XCom to its supervisor, and read it back. No XCom backend is
-    asked, since that would store the value.
+    Serialize the value as Airflow does before it sends an XCom to its supervisor, and read it back. The XCom backend is
+    not used, because it would store the value.
 
     :param value: plain JSON values.
     """
@@ -29,16 +29,16 @@ def why_unstorable(value: Any) -> str | None:
             return f"it has the key {key}, which Airflow reserves"
         sent = sent_xcom(serde.serialize(value))
         found: object = serde.deserialize(json.loads(json.dumps(sent)))
-    except Exception as error:  # noqa: BLE001 - whatever Airflow refuses a value with, the text can be stored
+    except Exception as error:  # noqa: BLE001 - the caller then stores the text instead
         # The message of the error may quote the value.
-        return f"Airflow refuses it with {type(error).__name__}"
+        return f"Airflow refuses it ({type(error).__name__})"
     return None if found == value else "Airflow reads it back as another value"
 
 
 def _reserved_key(value: Any, serde: Any) -> str | None:
-    """Return the key that makes Airflow take a dict for an object of its own, or None.
+    """Return the key that makes Airflow read a dict as one of its serialized objects, or None.
 
-    Reading back such a value would import and make the object, and a web page must not choose which one.
+    Reading back such a value would import a class and create an object, and a web page must not choose which one.
     """
     left = [value]
     while left:
@@ -54,7 +54,7 @@ def _reserved_key(value: Any, serde: Any) -> str | None:
 
 
 def names_of(ti: Any) -> dict[str, Any]:
-    """Return what identifies the XComs of a task instance."""
+    """Return the arguments that identify the XComs of a task instance."""
     return {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
 
 
@@ -66,7 +66,7 @@ def delete_xcoms(ti: Any, keys: Iterable[str]) -> None:
     """
     of = names_of(ti)
     for key in keys:
-        # An XCom backend may fail to purge what does not exist.
+        # An XCom backend may fail to purge an XCom that does not exist.
         if xcom_exists(key, of):
             xcom().delete(key=key, **of)
 
@@ -77,7 +77,7 @@ async def aget_xcom(ti: Any, key: str) -> Any:
 
 
 class XComs:
-    """Push XComs of a task instance outside a worker, where the task instance itself cannot do it.
+    """Push XComs of a task instance outside a worker, where the task instance itself cannot push them.
 
     :param ti: the task instance.
     """

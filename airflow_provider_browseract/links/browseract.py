@@ -1,6 +1,6 @@
-"""Buttons on the page of an Airflow task instance that lead to BrowserAct.
+"""Buttons on the page of an Airflow task instance that open BrowserAct.
 
-Airflow shows the address that it finds in an XCom, and writes that XCom itself only when a worker is done with the
+Airflow reads the address of a button from an XCom, and writes that XCom itself only after the worker has finished the
 task. The operator therefore pushes it right after the start, with :meth:`PushedLink.push`.
 """
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @attrs.define()
 class PushedLink(BaseOperatorLink):
-    """A button that leads where the operator said last."""
+    """A button that opens the address that was pushed last."""
 
     def push(self, ti: Any, url: str) -> None:
-        """Make the button lead to an address.
+        """Set the address that the button opens.
 
         :param ti: the running Airflow task instance.
         :param url: the address.
@@ -38,7 +38,7 @@ class PushedLink(BaseOperatorLink):
 
 @attrs.define()
 class BrowserActTaskLink(PushedLink):
-    """Leads to the log of the BrowserAct task."""
+    """Opens the log of the BrowserAct task."""
 
     @property
     def name(self) -> str:
@@ -48,10 +48,10 @@ class BrowserActTaskLink(PushedLink):
 
 @attrs.define()
 class LiveViewLink(PushedLink):
-    """Leads to the live view of the browser while the run goes on, and to a page that says so when it is over."""
+    """Opens the live view of the browser while the run is active, and a page that says that the run is over later."""
 
     OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
-    """Address of that page, which the plugin serves; the UI takes it as relative to ``[api] base_url``."""
+    """Address of that page, which the plugin serves. The UI reads it as relative to ``[api] base_url``."""
 
     @property
     def name(self) -> str:

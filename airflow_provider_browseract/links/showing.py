@@ -1,4 +1,4 @@
-"""What Airflow shows and counts of a run, wherever the run is waited for."""
+"""XComs and metrics that show a run in Airflow, from a worker or from the triggerer."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 def count_run(task: Task) -> None:
-    """Count a run that has ended, and what it took, in Airflow's metrics."""
+    """Count an ended run and its credits in Airflow's metrics."""
     count_in_task("browseract.runs", tags={"status": task.status.value})
     if task.credit:
         count_in_task("browseract.credits", by=task.credit)
 
 
 def show_run(ti: Any, task: Task, log: Log = _log) -> None:
-    """Push the links to a run and what is known of it as XComs of an Airflow task instance.
+    """Push the links to a run and the facts about it as XComs of an Airflow task instance.
 
-    They are only for display, so a failure is logged and never raised.
+    They are only for display, so an error is logged and never raised.
 
     :param ti: the running Airflow task instance.
     :param task: the run.
-    :param log: where a failure is logged, such as the log of the Airflow task.
+    :param log: logs an error, for example the log of the Airflow task.
     """
     try:
         url = log_url(task)
@@ -41,9 +41,9 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
         ti.xcom_push(key="task", value=facts(task))
-    except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises, the run matters more than its links
+    except Exception as error:  # noqa: BLE001 - an error of the XCom backend must not end the run
         log.warning(
-            "The links to BrowserAct task %s and the XCom 'task' could not be stored (%s: %s).",
+            "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s: %s).",
             task.id,
             type(error).__name__,
             error,
@@ -51,18 +51,18 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
-    """Push the XCom that shows how a task instance waits or what woke it, and by which the route knows the token.
+    """Push the XCom that shows how a task instance waits or what woke it, with the digest for the callback route.
 
     :param ti: the running Airflow task instance.
     :param callback_token_sha256: digest of the token; None without callbacks.
-    :param shown: what the XCom shows.
-    :param log: where a failure is logged.
-    :returns: whether it could be pushed.
+    :param shown: the other values of the XCom.
+    :param log: logs an error.
+    :returns: whether the XCom could be pushed.
     """
     token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}
     try:
         ti.xcom_push(key=WAIT_XCOM, value={**shown, **token})
-    except Exception as error:  # noqa: BLE001 - what is only shown must not end a run
+    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the run
         log.warning("Could not push the XCom 'wait' (%s: %s).", type(error).__name__, error)
         return False
     return True

@@ -1,4 +1,4 @@
-"""The operators: running workflows and official templates of BrowserAct, stopping and resuming their tasks."""
+"""Operators that run BrowserAct workflows and official templates, and stop and resume BrowserAct tasks."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ __all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "
 
 
 class RunWorkflowOperator(RunOperator):
-    """Runs a BrowserAct workflow, waits for its end, and returns its output (``run-task``).
+    """Run a BrowserAct workflow, wait for its end, and return its output (``run-task``).
 
-    Besides the XComs of every run it pushes ``profile_id``: the browser profile that a later run can start with, or an
-    empty text if there is none. ``task.output["profile_id"]`` hands it on.
+    In addition to the XComs of every run, the task pushes ``profile_id``: the browser profile that a later run can
+    start with, or an empty string if there is none. Pass it on with ``task.output["profile_id"]``.
 
-    :param workflow_id: the workflow to run, as the BrowserAct dashboard shows it.
-    :param save_browser_data: keep cookies and logins of this run; its ``profile_id`` XCom then names them.
-    :param profile_id: browser profile of an earlier run to start with. A value that turns out to be empty is an
-        error, since the run would not be logged in.
+    :param workflow_id: id of the workflow to run, as the BrowserAct dashboard shows it.
+    :param save_browser_data: save the cookies and logins of this run in a browser profile. Its id is the XCom
+        ``profile_id``. Default: ``False``.
+    :param profile_id: browser profile of an earlier run to start with. If the value is rendered to nothing, the task
+        fails, because the run would not be logged in. Default: no profile.
     :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     """
 
@@ -50,7 +51,7 @@ class RunWorkflowOperator(RunOperator):
         self.workflow_id = workflow_id
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
-        # Rendering may turn a profile into nothing; only here can it be told that one was asked for.
+        # Rendering may replace a given profile with None. Only here is it known that a profile was given.
         self._profile_wanted = profile_id is not None
         self._take_arguments()
 
@@ -78,10 +79,10 @@ class RunWorkflowOperator(RunOperator):
         return self.hook.get_workflow(self.workflow_id).input_parameters
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
-        """Return the profile that was saved or, if none was, the one that the run started with; empty if there is none.
+        """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
 
-        A missing XCom would be an error of Airflow's, in the task that asks for it, which names neither the profile
-        nor save_browser_data.
+        If the XCom were missing, Airflow would fail the task that reads it, with an error that names neither the
+        profile nor save_browser_data.
         """
         if started.entry.profile_id:
             return started.entry.profile_id
@@ -97,19 +98,21 @@ class RunWorkflowOperator(RunOperator):
             return read_id("profile_id", self.profile_id)
         except InputError:
             raise InputError(
-                f"profile_id is {self.profile_id!r}. The task that it comes from saved no profile: give it "
-                "save_browser_data=True, or leave profile_id out here."
+                f"profile_id is {self.profile_id!r}, because the task that it comes from saved no profile. Set "
+                "save_browser_data=True in that task, or remove profile_id here."
             ) from None
 
 
 class RunTemplateOperator(RunOperator):
-    """Runs an official template of BrowserAct, waits for its end, and returns its output (``run-task-by-template``).
+    """Run an official BrowserAct template, wait for its end, and return its output (``run-task-by-template``).
 
-    Templates have no browser profiles. To use one, copy the template into a workflow of your own in the BrowserAct
-    dashboard and run that with :class:`RunWorkflowOperator`.
+    Runs of templates have no browser profiles. To use a profile, copy the template to a workflow of your account in
+    the BrowserAct dashboard, and run that workflow with :class:`RunWorkflowOperator`.
 
-    :param workflow_template_id: the template to run, as ``BrowserActHook.iter_official_workflow_templates`` lists it.
-    :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the API's.
+    :param workflow_template_id: id of the template to run, as ``BrowserActHook.iter_official_workflow_templates`` lists
+        it.
+    :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the
+        default of the API.
     :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
     """
 
@@ -138,7 +141,7 @@ class RunTemplateOperator(RunOperator):
         )
 
     def read_declared(self) -> Sequence[InputParameter]:
-        """Read the template's inputs (``get-official-workflow-template``); the region has to be one of the API's."""
+        """Read the template's inputs (``get-official-workflow-template``), and check the region."""
         template = self.hook.get_official_workflow_template(self.workflow_template_id)
         if self.region is not None:
             self._check_region(read_id("region", self.region))
@@ -152,18 +155,18 @@ class RunTemplateOperator(RunOperator):
             return
         if regions and region not in regions:
             known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
-            raise InputError(f"region is {region!r}. BrowserAct has: {known}.")
+            raise InputError(f"region is {region!r}, which BrowserAct does not have. Use one of: {known}.")
 
 
 class TaskOperator(BaseOperator):
-    """Does something with BrowserAct tasks, each for itself: one that fails keeps none of the others from its turn.
+    """Act on one or several BrowserAct tasks. If one of them fails, the others are still processed.
 
-    :param browseract_task_id: the BrowserAct task, or several.
-    :param browseract_conn_id: id of the Airflow connection.
-    :returns: what became of each, by its id.
-    :raises AirflowFailException: an argument is wrong, or a task cannot be acted on, now or later.
-    :raises RunError: it failed for some of them for a reason that may pass. Airflow's retries apply, and do no harm to
-        the others.
+    :param browseract_task_id: id of the BrowserAct task, or a list of ids.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
+    :returns: the outcome for each task, by its id.
+    :raises AirflowFailException: an argument is wrong, or the action can never succeed for one of the tasks.
+    :raises RunError: the action failed for some of the tasks, and may succeed later. Airflow's retries apply; repeating
+        the action does not affect the other tasks.
     """
 
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
@@ -187,15 +190,15 @@ class TaskOperator(BaseOperator):
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:
-        """Do it with one task, and say in a word what became of it.
+        """Act on one task, and return the outcome as a word.
 
-        :raises BrowserActError: it cannot be done.
-        :raises InputError: it can never be done.
-        :raises RunError: it cannot be done yet.
+        :raises BrowserActError: the action failed.
+        :raises InputError: the action can never succeed.
+        :raises RunError: the action is not possible yet.
         """
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Do it with each."""
+        """Act on each task, and return the outcomes."""
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
         with no_retry_on_bad_arguments(self.browseract_conn_id):
@@ -212,13 +215,14 @@ class TaskOperator(BaseOperator):
 
 
 class StopTaskOperator(TaskOperator):
-    """Stops BrowserAct tasks, wherever they were started (``stop-task``); see :class:`TaskOperator`.
+    """Stop BrowserAct tasks, wherever they were started (``stop-task``).
 
-    Of each task it says ``stopped``, or ``ended`` if it had ended before.
+    The outcome of a task is ``stopped``, or ``ended`` if it had already ended. For arguments and errors, see
+    :class:`TaskOperator`.
     """
 
     def act(self, browseract_task_id: str) -> str:
-        """Stop it, unless it has ended."""
+        """Stop the task, unless it has already ended."""
         try:
             self.hook.client.send(calls.stop_task(browseract_task_id))
         except TaskEndedError:
@@ -227,21 +231,22 @@ class StopTaskOperator(TaskOperator):
 
 
 class ResumeTaskOperator(TaskOperator):
-    """Lets paused BrowserAct tasks go on (``resume-task``); see :class:`TaskOperator`.
+    """Resume paused BrowserAct tasks (``resume-task``).
 
-    Of each task it says ``resumed``, or its status if it goes on already. One that has ended is an error.
+    The outcome of a task is ``resumed``, or its status if it is already running again. Resuming a task that has ended
+    is an error. For arguments and errors, see :class:`TaskOperator`.
     """
 
     def act(self, browseract_task_id: str) -> str:
-        """Resume it, if it is paused."""
+        """Resume the task, if it is paused."""
         try:
             self.hook.resume_task(browseract_task_id)
         except TaskNotPausedError:
             status = self.hook.get_task_status(browseract_task_id)
             if status.ended:
-                raise InputError(f"it has ended as {status}, and cannot be resumed.") from None
+                raise InputError(f"it has ended as {status} and cannot be resumed.") from None
             if status is TaskStatus.PAUSING:
-                raise RunError("it is about to pause, and cannot be resumed yet.") from None
+                raise RunError("it is about to pause and cannot be resumed yet.") from None
             return str(status)
         return "resumed"
 

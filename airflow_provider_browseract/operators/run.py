@@ -1,4 +1,4 @@
-"""What all operators that start a run have in common."""
+"""The base class of all operators that start a run."""
 
 from __future__ import annotations
 
@@ -63,71 +63,81 @@ InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
 class RunOperator(BaseOperator):
-    """Starts a run, waits for its end, and returns its output; the base of those that say what is run.
+    """Start a run, wait for its end, and return its output. Subclasses define what is run.
 
-    Right after the start it pushes the XCom ``task_id`` (the BrowserAct task). The XCom ``task`` has what is known of
-    the run, without its data (:func:`~airflow_provider_browseract.runs.report.facts`).
+    Right after the start, the task pushes the id of the BrowserAct task as the XCom ``task_id``. The XCom ``task``
+    contains the facts about the run, without its data (:func:`~airflow_provider_browseract.runs.report.facts`).
 
-    :param input_parameters: the inputs of what is run, as a dict of names and values or as the API's list of
-        ``{"name": ..., "value": ...}``. Strings are sent as they are, other JSON values as JSON text. Templates work
-        at every depth, in values (and in the list form in names too).
-    :param callback_url: a receiver of your own for the end of the run; http(s), public, at most 2,048 characters.
-    :param status_change_callback_url: a receiver of your own for each change of status; as ``callback_url``.
-    :param output_format: what the text of the output is: ``"json"``, ``"csv"`` (the rows come back as dicts),
-        ``"text"``, or ``"auto"``, which is JSON where it can be read as that.
-    :param output_path: folder in object storage for what the run put out, as ``ObjectStoragePath`` takes it, such as
-        ``s3://conn_id@bucket/results``. Text, files and facts are written into a folder of the run's own in it.
-    :param validate_inputs: compare the names of the inputs with those that are declared, before the start. That is one
-        request more; if the declaration cannot be read, the log warns and the run is started.
-    :param dry_run: check everything, log the request that would start the run, start nothing, and end as skipped.
-    :param browseract_conn_id: id of the Airflow connection.
-    :param wait_for_completion: wait for the end. Without it the task succeeds once the run is started and returns
-        the id of the BrowserAct task.
-    :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
-    :param webhook: let BrowserAct call back when the run ends, and resume the deferred task at once. ``None`` does so
-        where the connection has a ``webhook_base_url``, ``True`` demands it, ``False`` leaves it to the polls.
+    :param input_parameters: the inputs of the run, as a dict of names and values or as the API's list of
+        ``{"name": ..., "value": ...}``. Strings are sent as they are, other JSON values as JSON text. Values can be
+        templates at any depth. In the list form, names can be templates too.
+    :param callback_url: your own URL that BrowserAct calls when the run ends: http(s), public, at most 2,048
+        characters.
+    :param status_change_callback_url: your own URL that BrowserAct calls at each change of status; as ``callback_url``.
+    :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
+        or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
+        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format.
+    :param output_path: folder in object storage for the results of the run, as ``ObjectStoragePath`` takes it, such as
+        ``s3://conn_id@bucket/results``. Text, files and facts are written to a separate folder for each run. Default:
+        nothing is written, and the task returns the output itself.
+    :param validate_inputs: compare the names of the inputs with the declared ones before the start. This takes one
+        more request. If the declaration cannot be read, the task logs a warning and starts the run. When ``False``,
+        a wrong name only shows in the run. Default: ``True``.
+    :param dry_run: check everything and log the request that would start the run, but start nothing. The task ends as
+        skipped.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
+    :param wait_for_completion: wait for the end of the run. When ``False``, the task succeeds once the run is started,
+        and returns the id of the BrowserAct task.
+    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
+    :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
+        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible.
+        ``False`` only polls. Default: ``None``.
     :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10, and 120 while a callback is
-        expected.
-    :param timeout: seconds, or a ``timedelta``, that the run may take from its start. Then it is stopped and the
-        Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
+        expected. A shorter interval finds the end of the run sooner, but sends more requests.
+    :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
+        and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
     :param start_timeout: seconds, or a ``timedelta``, that the run may stay in the status ``created``, from its start.
         After that, the run is stopped and the Airflow task fails. Default: no separate limit; only ``timeout`` applies.
     :param queue_timeout: seconds, or a ``timedelta``, to wait in the queue for a slot if BrowserAct accepts no further
-        run. Default: as ``timeout``.
+        run. After that, the Airflow task fails. Default: the value of ``timeout``.
     :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
         later, which keep the state of a run for the next try). It needs ``retries``: without a later try, a run that
-        would be left to that try is stopped.
-    :param on_orphan: what to do where it stays unknown which run an earlier start has made: ``"fail"`` and name those
-        that may be the one, ``"adopt"`` the newest of them, or ``"start"`` a new one beside them.
-    :param on_paused: what to do when the run pauses for a person: ``"wait"`` on, ``"fail"`` and stop it, ``"resume"``
-        it, at most three times in each try, or ``"ask"`` people in Airflow: the pause becomes a Required Action, with
-        the live view of the browser and the answers Resume and Stop. While it is open, the task is always deferred.
+        would be left to that try is stopped. Default: ``True``.
+    :param on_orphan: what to do if it stays unknown which run an earlier start has created: ``"fail"`` and name the
+        possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running. Default:
+        ``"fail"``.
+    :param on_paused: what to do when the run pauses for a person: keep waiting (``"wait"``), stop the run and fail
+        (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in Airflow
+        (``"ask"``). With ``"ask"``, the pause becomes a Required Action with the live view of the browser and the
+        answers Resume and Stop. While it is open, the task is always deferred. Default: ``"wait"``.
     :param on_paused_timeout: seconds, or a ``timedelta``, to wait for the answer to ``"ask"``. Default: as long as the
         run may take.
-    :param on_paused_default: what happens if nobody answers in that time: ``"stop"`` or ``"resume"``.
-    :param on_paused_callback: called each time the run pauses, with the context of the task: notifiers, or functions.
-        ``browseract_task`` in it has what is known of the run
-        (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``;
-        ``required_action_url`` is where to answer. While a callback is expected, the run is polled every 10
-        seconds with this or with ``"ask"``, instead of every 120.
+    :param on_paused_default: what to do if nobody answers in that time: ``"stop"`` or ``"resume"``. Default:
+        ``"stop"``.
+    :param on_paused_callback: a notifier or a function, or a list of them, called with the context of the task each
+        time the run pauses. In the context, ``browseract_task`` contains the facts about the run
+        (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
+        ``required_action_url`` is the page on which to answer. With this or with ``"ask"``, the run is polled every 10
+        seconds instead of every 120 while a callback is expected.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
-        ``execution_timeout`` or Ctrl-C ends that, or when its process receives SIGTERM and no later try can reattach to
-        the run. When ``False``, the run keeps running and using credits.
+        ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
+        reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.
     :param cancel_on_timeout: stop the run when its time is over, when it still has the status ``created`` after
         ``start_timeout``, or when its status can no longer be read and no later try can reattach to it. When ``False``,
-        the run keeps running and using credits.
-    :returns: the output: JSON text as the value it describes, other text as text, ``None`` if there is none. If the
-        run put out files, a dict with that under ``output`` and the files' addresses under ``files``. With
-        ``output_path`` a dict of what was written: ``path`` of the run's folder, ``task`` (path of the facts),
-        ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and ``media_type``.
-    :raises InputError: an argument that is not a template has an impossible value, when the DAG is parsed.
-    :raises AirflowFailException: something is wrong that a retry cannot mend, such as an argument, the connection or
-        the API key; nothing was started. Or it is not known whether a run was started, and no later try could find
-        out. Or the run finished, and a retry could only pay for another: the output does not have the declared format
-        (its text is kept), or files of it will not come any more. Or a person has chosen to stop it.
-    :raises RunError: the run was started and failed, was canceled, took too long, paused and nobody answered, or could
-        not be followed; or there was no slot for one; or it finished and its results could not be written. Airflow's
-        retries apply: the next try starts a new run if this one has come to nothing.
+        the run keeps running and using credits. Default: ``True``.
+    :returns: the output: JSON text as the value that it describes, other text as text, ``None`` if there is none. If
+        the run produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.
+        With ``output_path``, a dict that describes what was written: ``path`` of the run's folder, ``task`` (path of
+        the facts), ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and
+        ``media_type``.
+    :raises InputError: an argument that is not a template has an invalid value. It is raised when the DAG is parsed.
+    :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, and
+        nothing was started. Or it is not known whether a run was started, and no later try could find out. Or the run
+        finished, and a retry would only start, and bill, another run: the output does not have the declared format
+        (its text is kept), or some of its files are no longer available. Or a person chose to stop the run.
+    :raises RunError: the run failed, was canceled, took too long, paused and nobody answered, or its status could not
+        be read; or there was no free slot; or the run finished and its results could not be written. Airflow's retries
+        apply: the next try starts a new run if it cannot use this one.
     """
 
     template_fields: Sequence[str] = (
@@ -170,8 +180,8 @@ class RunOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Not at the end of execute: until Airflow knows of the success, a later try has to find the run.
-        # First of all, since a callback of the user's may take longer than Airflow waits.
+        # Not at the end of execute: until Airflow knows of the success, a later try must find the run.
+        # First in the list, because a callback of the user may take longer than Airflow waits.
         self.on_success_callback = [forget_run, *self.on_success_callback]
         self.input_parameters = input_parameters
         self.callback_url = callback_url
@@ -179,7 +189,7 @@ class RunOperator(BaseOperator):
         self.output_format = output_format
         self.output_path = output_path
         self.validate_inputs = validate_inputs
-        # Not self.dry_run, which is a method of Airflow's.
+        # Airflow's BaseOperator has a method named dry_run.
         self._dry = dry_run
         self.browseract_conn_id = browseract_conn_id
         self.wait_for_completion = wait_for_completion
@@ -200,39 +210,39 @@ class RunOperator(BaseOperator):
         self._given: dict[str, Any] = {}
 
     def _take_arguments(self) -> None:
-        """Check the constants of a complete operator, and remember what was given for the templated arguments."""
-        # Of a mapped task, Airflow makes the operator in the worker, where an error here would be tried again.
+        """Check the arguments that are not templates, and remember the templated ones as they were given."""
+        # Airflow creates the operator of a mapped task in the worker, where an error here would be retried.
         if not is_unmapped(self):
             self._check_constants()
-        # Rendering may turn it into nothing.
+        # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name, None) for name in self.template_fields}
 
     @property
     @abstractmethod
     def source(self) -> Source:
-        """What is run."""
+        """The workflow or template to run."""
 
     @abstractmethod
     def read_request(self) -> RunRequest:
-        """Check everything that is run, and return it.
+        """Check the arguments of the run, and return them as a request.
 
-        :raises InputError: something of it is not usable.
+        :raises InputError: an argument cannot be used.
         """
 
     @abstractmethod
     def read_declared(self) -> Sequence[InputParameter]:
-        """Read which inputs are declared, and check what only the API knows."""
+        """Read the declared inputs, and check everything that only the API knows."""
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
-        """Return the browser profile that a run passes on; None for a kind of run that has none.
+        """Return the browser profile that later runs can use; None for a kind of run without profiles.
 
         :param started: the run.
-        :param task: the run as the API showed it, if it did.
+        :param task: the run as the API returned it; None if it was not read.
         """
         return None
 
     def prepare(self, context: Context) -> None:
-        """Make what a run needs and only this process can make, before everything is checked. Nothing by default."""
+        """Prepare the arguments before they are checked. Does nothing by default."""
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -241,17 +251,17 @@ class RunOperator(BaseOperator):
 
     @property
     def _run(self) -> OwnedRun:
-        """The run that this process answers for."""
+        """The run that this process is responsible for."""
         found: OwnedRun | None = self.__dict__.get("_owned_run")
         if found is None:
             hook, log = lambda: self.hook, self.log
             stops = {"cancel_on_kill": self.cancel_on_kill, "cancel_on_timeout": self.cancel_on_timeout}
-            # on_kill can interrupt this at any moment, so the first one that is stored counts.
+            # on_kill can interrupt this at any moment, so the first stored object counts.
             found = self.__dict__.setdefault("_owned_run", OwnedRun(hook, log, **stops))
         return found
 
     def execute(self, context: Context) -> Any:
-        """Reattach to the run of an earlier try or start one, and wait for it in the way asked for."""
+        """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
         return self._execute(context, Queued(time.time()))
 
     def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -262,12 +272,12 @@ class RunOperator(BaseOperator):
         return self._execute(context, from_json(Queued, event))
 
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
-        """Continue after the wait for the end: ask the API what became of the run, and do not believe the event.
+        """Continue after the wait for the end. Read the run from the API instead of trusting the event.
 
         :param event: a :class:`~airflow_provider_browseract.runs.resuming.WaitEvent` as JSON values, from the trigger
-            or from the callback route; or the answer of a person, from Airflow.
-        :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values, for the
-            answer of a person; ``dag.test()`` does not keep it.
+            or from the callback route; or a person's answer, from Airflow.
+        :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values. It is used
+            if the event is a person's answer. ``dag.test()`` does not keep it.
         """
         resumed_at = time.time()
         self._own(context)
@@ -286,7 +296,7 @@ class RunOperator(BaseOperator):
         return self._account_for(context, read.wait.browseract_task_id, see_through)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Continue after the deferral, also if Airflow ended it: then the run must not be left running unseen."""
+        """Continue after a deferral. If Airflow itself ended it, conclude the run or give it up."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
@@ -299,19 +309,19 @@ class RunOperator(BaseOperator):
     def on_kill(self) -> None:
         """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.
 
-        Airflow calls this in a signal handler for each SIGTERM, also for one that the infrastructure sends. A run that
-        the next try can reattach to is then left running.
+        Airflow calls this in a signal handler for each SIGTERM, including those that the infrastructure sends. In that
+        case, a run that the next try can reattach to keeps running.
         """
         self._run.on_kill()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return for OpenLineage, whose provider calls this, what was run and where its results are."""
+        """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
         from airflow_provider_browseract.worker.lineage import lineage_of
 
         return lineage_of(self.source, self.hook.settings.client.base_url, self._run.conclusion)
 
     def _execute(self, context: Context, queued: Queued) -> Any:
-        """Start the run, or wait for a slot and then start it; then wait for its end and take its result."""
+        """Start the run, wait for a slot first if there is none, wait for the end, and return the result."""
         if self._dry:
             self._run_dry(context)
         tries = self._own(context)
@@ -328,7 +338,7 @@ class RunOperator(BaseOperator):
         return self._account_for(context, started.task_id, lambda: self._see_through(context, started))
 
     def _own(self, context: Context) -> Tries:
-        """Let this process answer for the run of a task instance."""
+        """Make this process responsible for the run of a task instance."""
         self._run.source = self.source
         self._run.tries = tries = Tries(context, reattach=self.reattach is True)
         return tries
@@ -337,7 +347,7 @@ class RunOperator(BaseOperator):
         return self._run.account_for(task_id, see_through, lambda: self._conclude(context, self.hook.get_task(task_id)))
 
     def _wanted(self, context: Context) -> Start:
-        """Check everything, before anything is started, and return the start that is wanted."""
+        """Check everything before a run is started, and return the wanted start."""
         self.prepare(context)
         request = self._checked_request()
         ti: Any = context["ti"]
@@ -354,7 +364,7 @@ class RunOperator(BaseOperator):
         )
 
     def _see_through(self, context: Context, started: StartedRun) -> Any:
-        """Push what later tasks need of a run, and wait for it if that is wanted."""
+        """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         ti: Any = context["ti"]
         self._push_ids(ti, started)
         self._run.raise_if_killed()
@@ -379,25 +389,25 @@ class RunOperator(BaseOperator):
         self._push_profile(ti, self.profile_of(started, None))
         digest = started.entry.callback_token_sha256
         if started.task is not None and digest:
-            # BrowserAct calls back with the token of the try that started the run.
+            # The callback uses the token of the try that started the run.
             show_wait(ti, digest, {"waits_for": "callback"}, self.log)
 
     def _push_profile(self, ti: Any, profile_id: str | None) -> None:
-        """Push the profile that the run passes on, if it is one of a kind that has any."""
+        """Push the profile that later runs can use, if the kind of run has profiles."""
         if profile_id is None:
             return
         try:
             ti.xcom_push(key="profile_id", value=profile_id)
-        except Exception as error:  # noqa: BLE001 - the run is worth more, and the log has the id
+        except Exception as error:  # noqa: BLE001 - the run is more important, and the log contains the id
             self.log.error(
-                "The XCom profile_id could not be stored (%s: %s), so later tasks cannot read it. The profile is %s.",
+                "The XCom 'profile_id' could not be pushed (%s: %s), so later tasks cannot read it. The profile is %s.",
                 type(error).__name__,
                 error,
                 profile_id or "none",
             )
 
     def _look(self, ti: Any, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
-        """Read a new task for its links and, if the response to the start had none, for its profile."""
+        """Read a new run for its links and, if the response to the start had none, for its profile."""
         try:
             task = started.task or self.hook.get_task(started.task_id)
         except BrowserActError as error:
@@ -441,9 +451,9 @@ class RunOperator(BaseOperator):
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:
-        """Return the result of a run that has ended, or raise the error that it has ended with."""
+        """Return the result of a run that has ended, or raise the error with which it ended."""
         if task.status is TaskStatus.CANCELED and isinstance(self._run.kill_error, RunCanceledError):
-            # It names who stopped the run and why.
+            # This error says who stopped the run, and why.
             raise self._run.kill_error
         self._run.task_id = None
         self._run.url = log_url(task)
@@ -462,15 +472,15 @@ class RunOperator(BaseOperator):
         return self._run.conclusion.result()
 
     def _end_with_airflow(self, context: Context, why: str, *, overdue: bool = False) -> Any:
-        """Take the result that there may be although Airflow's part of the wait failed, or give the run up."""
+        """Return the result if the run has ended although Airflow's part of the wait failed, or give up the run."""
         task_id = self._run.task_id = started_task_id(context["ti"])
         task = None
         try:
             task = self.hook.get_task(task_id) if task_id else None
-        except Exception as error:  # noqa: BLE001 - the wait has failed already, and that is what is reported
+        except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
             self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
         if task is not None and task.status.ended:
-            self.log.warning("%s. The run has ended meanwhile.", why.rstrip("."))
+            self.log.warning("%s. The run has ended in the meantime.", why.rstrip("."))
             return self._conclude(context, task)
         raise self._run.give_up(task_id, why, overdue=overdue)
 
@@ -481,7 +491,7 @@ class RunOperator(BaseOperator):
             if self.webhook is not False and self._waits_deferred:
                 with_callback(request, context["ti"], self.hook, self.log, demanded=self.webhook is True)
             self._check_before_start(request)
-        except Exception as error:  # noqa: BLE001 - raised again in the way that fits
+        except Exception as error:  # noqa: BLE001 - raised again by fail_to_start
             fail_to_start(error, self._run, Tries(context, reattach=False), None)
         self.log.info(
             "Dry run: nothing is started. The request would be %s %s%s with %s",
@@ -493,7 +503,7 @@ class RunOperator(BaseOperator):
         raise AirflowSkipException(f"Dry run: no run of {self.source} was started.")
 
     def _checked_request(self) -> RunRequest:
-        """Check the rendered arguments, and return what is to be run."""
+        """Check the rendered arguments, and return the request."""
         self._check_constants()
         for name, given in self._given.items():
             check_rendered(name, given, getattr(self, name))
@@ -502,7 +512,7 @@ class RunOperator(BaseOperator):
         return self.read_request()
 
     def _check_before_start(self, request: RunRequest) -> None:
-        """Check, before money is spent, what only others know: the store, and what is run."""
+        """Check the store and the names of the inputs before the run is started and costs credits."""
         if (store := open_store(self.output_path, self.hook, self.log)) is not None:
             store.check()
         if not self.validate_inputs:
@@ -520,7 +530,7 @@ class RunOperator(BaseOperator):
             self.log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", self.source)
 
     def _check_constants(self) -> None:
-        """Check the arguments that are no templates, so that a wrong one is an import error of the DAG."""
+        """Check the arguments that are not templates, so that a wrong one is an import error of the DAG."""
         read_seconds("timeout", self.timeout)
         for name in ("poll_interval", "start_timeout", "queue_timeout", "on_paused_timeout"):
             if (given := getattr(self, name)) is not None:
@@ -541,16 +551,16 @@ class RunOperator(BaseOperator):
         self._check_webhook()
         if self.output_path is not None and not self.wait_for_completion:
             raise InputError(
-                "output_path needs wait_for_completion=True: what a run puts out is known at its end only."
+                "output_path needs wait_for_completion=True: the output of a run is available only at its end."
             )
 
     def _check_webhook(self) -> None:
         if self.webhook is not None and not isinstance(self.webhook, bool):
-            raise InputError(f"webhook is {self.webhook!r}. Give True, False or None.")
+            raise InputError(f"webhook is {self.webhook!r}. Use True, False or None.")
         if self.webhook is True and not self._waits_deferred:
             raise InputError(
-                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only wake a task "
-                "that waits without a worker."
+                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only resume a task "
+                "that is deferred."
             )
 
     def _check_pauses(self) -> None:
@@ -558,17 +568,17 @@ class RunOperator(BaseOperator):
         default = read_choice("on_paused_default", self.on_paused_default, Answer)
         if not asks and (self.on_paused_timeout is not None or default is not Answer.STOP):
             raise InputError(
-                "on_paused_timeout and on_paused_default are about the answer of a person, and with "
-                f"on_paused={self.on_paused!r} nobody is asked. Set on_paused='ask', or leave them out."
+                f"on_paused_timeout and on_paused_default have no effect with on_paused={self.on_paused!r}, because "
+                "nobody is asked. Set on_paused='ask', or remove them."
             )
         callbacks = read_callbacks(self.on_paused_callback)
         if not self.wait_for_completion and (asks or callbacks):
             raise InputError(
-                "on_paused='ask' and on_paused_callback need wait_for_completion=True: the pauses of a run that is not "
-                "waited for are not noticed."
+                "on_paused='ask' and on_paused_callback need wait_for_completion=True: a task that does not wait for "
+                "its run does not notice a pause."
             )
 
 
 def forget_run(context: Context) -> None:
-    """Delete what is written down of a run once Airflow knows of the success: clearing the task gives a new run."""
+    """Delete the stored state of a run after the task has succeeded, so that clearing the task starts a new run."""
     Tries(context, reattach=True).write(None)

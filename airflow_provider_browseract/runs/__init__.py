@@ -1,4 +1,4 @@
-"""The life of a run without any I/O: what to send, when to ask, and what an answer means.
+"""Decisions about a run, without I/O: what to send, when to poll, and what a response means.
 
-The operator in its worker and the trigger in the triggerer decide with the same code, so the two cannot drift apart.
+The operator in a worker and the trigger in the triggerer use the same code, so they always decide in the same way.
 """

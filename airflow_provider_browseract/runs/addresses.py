@@ -1,4 +1,4 @@
-"""Addresses: which ones BrowserAct can call, and which hosts are private."""
+"""Check which addresses BrowserAct can call, and which hosts are private."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from urllib.parse import quote, urlsplit
 from airflow_provider_browseract.runs.arguments import InputError
 
 URL_LENGTH = 2048
-"""The longest callback address that the API takes, in characters."""
+"""The longest callback address that the API accepts, in characters."""
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that stand for the IPv4 address in their last four bytes."""
+"""IPv6 addresses that map to the IPv4 address in their last four bytes."""
 
 NEAR_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")))
-"""IPv6 addresses that stand for an IPv4 address which a gateway nearby chooses, or that are deprecated."""
+"""IPv6 addresses that a local gateway maps to an IPv4 address, or that are deprecated."""
 
 
 def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | None:
-    """Check a callback address as the API would.
+    """Check a callback address as the API does.
 
     :param argument: name of the operator's argument, for the message.
     :param url: the address; ``None`` or an empty string for none.
-    :param api_base_url: a private address is allowed where the API itself has one.
+    :param api_base_url: address of the API. If it is private, the callback address may be private too.
     :returns: the address, or None.
-    :raises InputError: it is not http(s), longer than 2,048 characters, not ASCII, or private.
+    :raises InputError: the address is not http(s), longer than 2,048 characters, not ASCII, or private.
     """
     if url is None or url == "":
         return None
-    # The address is not repeated in the messages: it can hold a token.
+    # The messages do not repeat the address, because it can contain a token.
     if not isinstance(url, str):
-        raise InputError(f"{argument} is of type {type(url).__name__}. Give an address that begins with https://.")
+        raise InputError(f"{argument} is of type {type(url).__name__}. Use an address that begins with https://.")
     if len(url) > URL_LENGTH:
-        raise InputError(f"{argument} has {len(url)} characters. BrowserAct takes at most {URL_LENGTH}.")
+        raise InputError(f"{argument} has {len(url)} characters. BrowserAct accepts at most {URL_LENGTH}.")
     if odd := next((char for char in url if not "!" <= char <= "~"), None):
         raise InputError(
             f"{argument} contains the character {odd!a}, which is not allowed in a URL. Write it percent-encoded "
@@ -46,16 +46,16 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
     except ValueError:
         host, parts = None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host:
-        raise InputError(f"{argument} is not an http or https address. Give one like https://example.com/path.")
+        raise InputError(f"{argument} is not an http or https address. Use one like https://example.com/path.")
     if is_private(host) and not is_private(urlsplit(api_base_url).hostname or ""):
         raise InputError(
-            f"{argument} names the host {host}, which BrowserAct cannot reach. Give an address that is public."
+            f"{argument} has the private host {host}, which BrowserAct cannot reach. Use a public address."
         )
     return url
 
 
 def is_private(host: str) -> bool:
-    """Say whether a host is only reachable from near, judged by its name or IP address without asking DNS.
+    """Return whether a host is private, judging by its name or IP address without a DNS lookup.
 
     :param host: host name or IP address.
     """
@@ -64,7 +64,7 @@ def is_private(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         try:
-            # Resolvers take 127.1 and 0x7f000001 for addresses, too.
+            # Resolvers also accept addresses such as 127.1 and 0x7f000001.
             address = ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, ValueError):
             return "." not in name or name.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))

@@ -1,7 +1,7 @@
-"""Waiting for the output of a run that has finished: it can come later than the status.
+"""Wait for the output of a finished run, which can become available later than the status.
 
-A callback makes the worker read the run within a second of its end. A public client of the API, which polls, reads a
-finished run without any output again before it believes that there is none.
+After a callback, the worker reads the run within a second of its end. A public client of the API, which polls, also
+reads a finished run again before it accepts that there is no output.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from airflow_provider_browseract.runs.outputs import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, Task]"
-"""What to do next; a call is answered with its result, or with the error thrown in."""
+"""Steps to execute. The generator is sent the result of a call, or its error is thrown in."""
 
 
 def read_late_output(task: Task, now: float) -> Steps:
     """Read a finished run again while it has steps and neither output nor files (``get-task``).
 
-    :param task: the run as the API showed it.
-    :param now: the moment, in seconds since the epoch. A run that ended more than ``timings.LATE_OUTPUT_LIMIT`` seconds
-        before is not read again.
-    :returns: the run as the API showed it last. It is without output if it still had none after
+    :param task: the run as the API returned it.
+    :param now: the current time, in seconds since the epoch. A run that ended more than ``timings.LATE_OUTPUT_LIMIT``
+        seconds ago is not read again.
+    :returns: the run as the API returned it last. It has no output if it still had none after
         ``timings.LATE_OUTPUT_PAUSES``.
-    :raises BrowserActError: the run without output could not be read at last, so that nothing is known of its output.
+    :raises BrowserActError: the last read failed, so it is not known whether the run has output.
     """
     if not _lacks_output(task) or (task.finished_at and task.finished_at.timestamp() < now - timings.LATE_OUTPUT_LIMIT):
         return task
@@ -56,6 +56,6 @@ def read_late_output(task: Task, now: float) -> Steps:
 
 
 def _lacks_output(task: Task) -> bool:
-    """Return whether a run has finished and did something, but has nothing to show for it."""
+    """Return whether a run has finished and has steps, but neither output nor files."""
     has_text = task.output is not None and bool(task.output.string)
     return task.status is TaskStatus.FINISHED and bool(task.steps) and not (has_text or has_files(task))

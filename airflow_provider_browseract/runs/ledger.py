@@ -1,6 +1,6 @@
-"""What is written down of a run before and after its start, so that every later try finds it.
+"""The state of a run that is stored before and after its start, so that every later try finds the run.
 
-Nothing in it depends on the number of the try.
+The stored state does not depend on the try number.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.stored import Moment, Text, from_json, to_json
 
 STATE_KEY = "browseract_run"
-"""Key of the entry in Airflow's task state; the number of the try is not in it."""
+"""Key of the entry in Airflow's task state. It does not contain the try number."""
 
 VERSION = 1
-"""Version of what is written down. A newer one is refused, because it may contain what is not understood here."""
+"""Version of the stored state. A newer version is refused, because this code may not understand it."""
 
 
 class LedgerError(Exception):
-    """What is written down of an earlier run cannot be used; nothing was started or stopped."""
+    """The stored state of an earlier run cannot be used. Nothing was started or stopped."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is written down of a run.
+    """The stored state of a run.
 
-    :param source: what is run.
+    :param source: the workflow or template.
     :param fingerprint: see :attr:`~airflow_provider_browseract.runs.request.RunRequest.fingerprint`.
-    :param written_at: moment before the start, in seconds since the epoch.
-    :param deadline: moment at which the run's time is over, in seconds since the epoch.
+    :param written_at: when the entry was written, just before the start, in seconds since the epoch.
+    :param deadline: when the run's time is over, in seconds since the epoch.
     :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
-    :param task_id: the BrowserAct task; None until the response to the start is there.
-    :param profile_id: its browser profile, if one is known.
+    :param task_id: the BrowserAct task; None until the response to the start has arrived.
+    :param profile_id: its browser profile, if known.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
-    :param max_tries: up to which try Airflow retries by itself; None if the task instance does not wait deferred.
+    :param max_tries: the last try that Airflow starts by itself; None if the task instance does not wait deferred.
     """
 
     source: Source
@@ -49,20 +49,20 @@ class Entry:
     max_tries: int | None = None
 
     def value(self) -> dict[str, Any]:
-        """Return it as plain JSON values, none of them secret."""
+        """Return the entry as plain JSON values, none of them secret."""
         return {"version": VERSION, **to_json(self)}
 
     @classmethod
     def read(cls, value: Any) -> Entry:
-        """Read what :meth:`value` returned.
+        """Read an entry that :meth:`value` returned.
 
-        :raises LedgerError: it is something else, or from a newer version of this provider.
+        :raises LedgerError: the value is something else, or a newer version of this provider has written it.
         """
         if not isinstance(value, Mapping):
             raise LedgerError(f"it is of type {type(value).__name__}")
         version = value.get("version")
         if type(version) is not int or version > VERSION:
-            raise LedgerError(f"its version is {version!r}, and this provider knows {VERSION}")
+            raise LedgerError(f"its version is {version!r}, but this provider supports only version {VERSION}")
         try:
             return from_json(cls, dict(value))
         except ValueError as error:

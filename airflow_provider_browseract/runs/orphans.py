@@ -1,4 +1,4 @@
-"""Orphans: finding the run that a start has made if the response to the start was lost."""
+"""Orphans: find the run that a start has created if the response to the start was lost."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 CUT_LENGTH = 64
-"""Characters from which on a value that begins as the one that was sent may be that one, cut short."""
+"""Characters from which a listed value that is a prefix of the sent value may be a truncated copy of it."""
 
 
 class OnOrphan(Word):
-    """What to do where it stays unknown which run, if any, an earlier start has made."""
+    """What to do if it stays unknown which run, if any, an earlier start has created."""
 
     FAIL = "fail"
-    """Fail, and name the runs that may be the one."""
+    """Fail, and name the possible runs."""
 
     ADOPT = "adopt"
-    """Take the newest of them."""
+    """Adopt the newest of them."""
 
     START = "start"
-    """Start a new run, unless exactly one surely is the one; those that may be the one go on."""
+    """Start a new run, unless exactly one run matches for certain. The possible runs keep running."""
 
 
 class OrphanError(Exception):
-    """Several runs, or runs that cannot be told apart, may be the one that an earlier start has made."""
+    """It cannot be decided which run an earlier start has created."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ Step: TypeAlias = "Sleep | LogLine | AskClaimed | calls.Call[Any]"
 
 @dataclass(frozen=True)
 class Orphan:
-    """A run that a start may have made, as far as it is known.
+    """A run that a start may have created, as far as it is known.
 
-    :param entry: what was written down before the start.
-    :param request: what that start was for; None if that is not known any more.
+    :param entry: the entry that was stored before the start.
+    :param request: the request of that start; None if it is no longer known.
     :param created_until: the run was created before this moment, in seconds since the epoch.
-    :param listed_from: before this moment the run may be missing in the list of tasks, so that a list without it, or
-        with another run that looks like it, proves nothing.
+    :param listed_from: before this moment, the run may be missing in the list of tasks. A list without it, or with a
+        similar run, then proves nothing.
     """
 
     entry: Entry
@@ -82,12 +82,12 @@ class Orphan:
 
 
 def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
-    """Find the run that a start has made although its response was lost.
+    """Find the run that a start has created although the response was lost.
 
     :param orphan: the run.
     :param on_orphan: what to do if it stays unknown which run it is.
-    :param clock: returns the moment, in seconds since the epoch.
-    :returns: the run, or None if there is certainly none.
+    :param clock: returns the current time, in seconds since the epoch.
+    :returns: the run, or None if there is certainly none, or a new run is to be started.
     :raises RunStartUnknownError: the list of tasks cannot be read.
     :raises OrphanError: several runs may be the one.
     """
@@ -100,12 +100,12 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
     if orphan.request is not None and None in matches.values():
         details = yield from _read_details(orphan)
         matches = {task.id: _match(task, orphan, details) for task in found}
-    # Last, because others may have learned of their runs meanwhile.
+    # Last, because other task instances may have found their runs in the meantime.
     taken: Collection[str] = yield AskClaimed()
     possible = [task for task in found if task.id not in taken and matches[task.id] is not False]
     if not possible and skipped and on_orphan is not OnOrphan.START:
         raise RunStartUnknownError(
-            "It is not known whether BrowserAct started a run: the list of its tasks has one that cannot be read "
+            "It is not known whether BrowserAct started a run: an item in the list of tasks cannot be read "
             f"({skipped[0]})"
         )
     if not possible:
@@ -142,31 +142,29 @@ def _list_until_settled(
 
 
 def _choose(possible: Sequence[Task], orphan: Orphan, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
-    """Do what ``on_orphan`` says with the runs of which it is not known which one is ours."""
+    """Act on the possible runs as ``on_orphan`` says."""
     ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
     if on_orphan is OnOrphan.START:
         yield LogLine(
-            f"Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start "
+            "Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start "
             f"and keep running: {ids}.",
             logging.WARNING,
         )
         return None
-    # A run for something else would only be stopped, and it may be someone else's.
+    # A run of another request would only be stopped, and it may belong to someone else.
     if on_orphan is OnOrphan.ADOPT and orphan.request is not None:
         newest = max(possible, key=lambda task: task.created_at or orphan.since)
-        yield LogLine(
-            f"Of the BrowserAct tasks {ids}, the newest is adopted because of on_orphan='adopt'.", logging.WARNING
-        )
+        yield LogLine(f"Adopting the newest of the possible runs because of on_orphan='adopt': {ids}.", logging.WARNING)
         return newest
     raise OrphanError(
-        f"An earlier start of {orphan.entry.source} may have made one of these BrowserAct tasks: {ids}. Stop those "
-        "that nobody waits for in the BrowserAct dashboard, and clear the Airflow task. Or set on_orphan: 'adopt' "
-        "takes the newest, 'start' starts a new run."
+        f"An earlier start of {orphan.entry.source} may have created one of these BrowserAct tasks: {ids}. In the "
+        "BrowserAct dashboard, stop those that no Airflow task waits for, and clear the Airflow task. Or set "
+        "on_orphan: 'adopt' adopts the newest, 'start' starts a new run."
     )
 
 
 def _list_tasks(**filters: Any) -> Generator[Step, Any, tuple[list[Task], list[str]]]:
-    """Return the tasks of all pages of a list, and which items could not be read.
+    """Return the tasks of all pages of a list, and the items that could not be read.
 
     :param filters: the arguments of :func:`~airflow_provider_browseract.api.calls.list_tasks`.
     """
@@ -179,7 +177,7 @@ def _list_tasks(**filters: Any) -> Generator[Step, Any, tuple[list[Task], list[s
 
 
 def _dated(tasks: Sequence[Task]) -> Generator[Step, Any, list[Task]]:
-    """Read those tasks alone whose time the list does not have; an older run may look like the one that is wanted."""
+    """Read each task whose creation time is missing in the list, because an older run may look like the wanted one."""
     found = []
     for task in tasks:
         if task.created_at is None:
@@ -193,10 +191,10 @@ def _dated(tasks: Sequence[Task]) -> Generator[Step, Any, list[Task]]:
 
 @dataclass(frozen=True)
 class _Details:
-    """What is known of a workflow or template beside its id.
+    """Details of a workflow or template.
 
-    :param declared: its inputs.
-    :param task_ids: of a template, the tasks that are listed under its name and belong to no workflow of the account.
+    :param declared: its declared inputs.
+    :param task_ids: for a template, the tasks that are listed under its name and belong to no workflow of the account.
     """
 
     declared: tuple[InputParameter, ...] = ()
@@ -204,7 +202,7 @@ class _Details:
 
 
 def _read_details(orphan: Orphan) -> Generator[Step, Any, _Details]:
-    """Read what helps to recognise a run of a workflow or template; return nothing if that cannot be read."""
+    """Read details that help to recognise a run of a workflow or template; return no details if that fails."""
     source = orphan.entry.source
     read = calls.get_official_workflow_template if source.is_template else calls.get_workflow
     try:
@@ -212,8 +210,8 @@ def _read_details(orphan: Orphan) -> Generator[Step, Any, _Details]:
         named: list[Task] = []
         own: set[str] = set()
         if source.is_template and described.name:
-            # The run of a template belongs to a workflow of which only the name is known. A workflow of the account may
-            # have the same name.
+            # The run of a template belongs to a workflow whose name alone is known. A workflow of the account may have
+            # the same name.
             named, _ = yield from _list_tasks(
                 workflow_name=described.name, created_at_from=orphan.since, created_at_to=orphan.until
             )
@@ -240,9 +238,9 @@ def _moment(seconds: float) -> datetime:
 
 
 def _match(task: Task, orphan: Orphan, details: _Details = _Details()) -> bool | None:
-    """Return whether a task is the run that was started; None if it may be."""
+    """Return whether a task is the run that was started; None if that is not certain."""
     entry, request = orphan.entry, orphan.request
-    # A run that came to nothing is of no use to anyone, and need not be told from others.
+    # A failed or canceled run is useless, so it does not matter whether it is the wanted one.
     if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         return False
     if not entry.source.is_template and task.workflow_id not in (None, entry.source.id):
@@ -255,9 +253,9 @@ def _match(task: Task, orphan: Orphan, details: _Details = _Details()) -> bool |
     inputs = inputs_match(task.input_parameters or "", request.inputs, details.declared)
     if inputs is False or (request.profile_id and task.profile_id not in (None, request.profile_id)):
         return False
-    # Unless BrowserAct's clock is slow, it is older than the start, or with another profile.
+    # A run that was created earlier is older than the start, unless BrowserAct's clock is slow.
     sure = created is not None and created.timestamp() >= entry.written_at - timings.CLOCK_RESOLUTION
-    # A template's run may be shown under a workflow that nobody knows, as others with the same inputs may.
+    # The API may list a template's run under an unknown workflow, which may also have other runs with the same inputs.
     known = task.workflow_id == entry.source.id or task.id in details.task_ids
     sure = sure and (not entry.source.is_template or known)
     return inputs if sure and (not request.profile_id or task.profile_id is not None) else None
@@ -270,10 +268,10 @@ def inputs_match(
 
     :param text: the inputs as the API shows them, ``key=value; key=value``, in any order.
     :param inputs: the inputs as they were sent, as name/value pairs.
-    :param declared: the inputs that the workflow or template declares. Those that are enabled by default may be there
-        with whatever value although they were not sent: which value is the default, the API does not say.
-    :returns: True if it has all of them and none that was not sent and has no default, False if it has one with another
-        value, None if it cannot be known.
+    :param declared: the inputs that the workflow or template declares. An input that is enabled by default may be
+        listed with any value although it was not sent, because the API does not show the default value.
+    :returns: True if the task has all sent inputs, and no other inputs except those with a default; False if an input
+        has another value; None if it cannot be decided.
     """
     listed = _without_spaces(text)
     pieces = [_without_spaces(f"{pair['name']}={pair['value']}") for pair in inputs]
@@ -282,7 +280,7 @@ def inputs_match(
     added = [names[one.name] for one in declared if one.default_enabled is True and one.name not in sent]
     if any(True for _ in _consumed(listed, pieces, added, tuple(names.values()))):
         return True
-    # What was hidden or cut short cannot be told from another value.
+    # A hidden or truncated value cannot be distinguished from another value.
     if any(sign in listed and not any(sign in piece for piece in pieces) for sign in ("*", "...", "\u2026")):
         return None
     bounded = f";{listed};"
@@ -297,15 +295,15 @@ def inputs_match(
 
 
 def _without_spaces(text: str) -> str:
-    """Leave out what may get lost on the way."""
+    """Return the text without whitespace, which BrowserAct may change."""
     return "".join(text.split())
 
 
 def _consumed(text: str, pieces: list[str], added: list[str], names: Sequence[str]) -> Iterator[None]:
-    """Yield for each way in which a text is made of all the pieces; values may contain what separates them.
+    """Yield once for each way to split a text into all the pieces; values may contain the separator.
 
-    :param added: how pieces begin that may be there as well, with any value.
-    :param names: how the pieces of all known inputs begin. Such a value ends before the next of them.
+    :param added: prefixes of further pieces that the text may contain, with any value.
+    :param names: prefixes of the pieces of all known inputs. The value of a further piece ends before the next of them.
     """
     if not pieces and not text:
         yield

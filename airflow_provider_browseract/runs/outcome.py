@@ -1,4 +1,4 @@
-"""What an ended run means: its result, or an error that says what happened and what to do."""
+"""Decide whether a run has a result, or raise an error that says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from airflow_provider_browseract.runs.report import describe, name_step
 
 REMEDIES = {
     1011: (
-        "A captcha or a block stopped it: let the workflow pause for a person there, start with a profile that is "
-        "logged in already, or slow the workflow down."
+        "A captcha or a block stopped the run: let the workflow pause for a person at this point, start with a profile "
+        "that is already logged in, or slow down the workflow."
     ),
-    10001: "The page did not come up in time: check its address, and let the workflow wait longer for it.",
+    10001: "The page did not load in time: check its address, and let the workflow wait longer for the page.",
 }
-"""What helps against the failures that BrowserAct's documents show, by code. There is no list of all."""
+"""Remedies for the failure codes in BrowserAct's documents, which do not list all codes."""
 
 
 class RunError(Exception):
-    """A run did not come to a result. Airflow's retries apply."""
+    """A run has no result. Airflow's retries apply."""
 
 
 class RunFailedError(RunError):
-    """BrowserAct says that the run failed."""
+    """BrowserAct reports that the run failed."""
 
 
 class RunCanceledError(RunError):
@@ -34,28 +34,28 @@ class RunTimedOutError(RunError):
 
 
 class RunPausedError(RunError):
-    """The run paused for a person, and the operator was told not to wait for one."""
+    """The run paused for a person, and the operator did not wait for one, or nobody answered in time."""
 
 
 class NoSlotError(RunError):
-    """BrowserAct had no room for a run for as long as the operator was told to wait; nothing was started."""
+    """BrowserAct had no free slot for as long as the operator may wait for one. No run was started."""
 
 
 class RunLostError(RunError):
-    """The status of the run could not be learned; the run may go on."""
+    """The status of the run could not be read. The run may keep running."""
 
 
 class ResultError(RunError):
-    """The run finished, and what it put out could not be kept, or not all of it; it is still there in BrowserAct."""
+    """The run finished, but not all of its results could be read and stored. BrowserAct still has them."""
 
 
 def check_finished(task: Task) -> None:
-    """Make sure that a run has come to a result.
+    """Raise an error unless a run has finished.
 
-    :param task: the task as ``get-task`` answers it.
+    :param task: the task as ``get-task`` returns it.
     :raises RunFailedError: the run failed.
     :raises RunCanceledError: the run was canceled.
-    :raises RunLostError: the status is none of an ended run, so that nothing is known of its result.
+    :raises RunLostError: the run has not ended, so it has no result yet.
     """
     if task.status is TaskStatus.FINISHED:
         return
@@ -78,7 +78,7 @@ def _what_happened(task: Task) -> str:
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
         *_failing_step(task.steps),
         *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
-        f"{remedy} Mend the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
+        f"{remedy} Fix the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
     ]
     return "\n".join(said)
 
@@ -90,12 +90,12 @@ def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
     at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)
     step = steps[at]
     yield f"At {name_step(step)}"
-    # A step is judged by the one after it.
+    # The evaluation of a step is in the step after it.
     if at + 1 < len(steps) and (judged := steps[at + 1].evaluation_previous_goal):
         yield f"Evaluation: {judged}"
     elif step.evaluation_previous_goal:
         yield f"Before it: {step.evaluation_previous_goal}"
-    # With a query, the address may be signed, and is then as good as a key.
+    # An address with a query may be signed, and is then secret.
     if step.screenshots_url and "?" not in step.screenshots_url:
         yield f"Screenshot: {step.screenshots_url}"
 

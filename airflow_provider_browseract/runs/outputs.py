@@ -1,4 +1,4 @@
-"""Reading what a run put out: one text, and files."""
+"""Read the output of a run: one text, and files."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from airflow_provider_browseract.api.models import Task, Word
 
 MAX_DEPTH = 64
-"""Levels of lists and dicts that a returned value may have: MySQL, the strictest of Airflow's databases, stores 100."""
+"""Levels of lists and dicts that a returned value may have. MySQL, the strictest of Airflow's databases, stores 100."""
 
 LARGE_OUTPUT = 1024 * 1024
-"""Bytes of a text from which on it belongs into object storage rather than into Airflow's database."""
+"""Bytes from which a text should be written to object storage instead of Airflow's database."""
 
 NAME_BYTES = 200
-"""The longest file name, in bytes of UTF-8: stores allow 255 and more, and names of other things are put around it."""
+"""The longest file name, in bytes of UTF-8. Stores allow 255 and more; the rest is for additions to the name."""
 
 BROKEN_STATES = frozenset({"failed", "error", "expired", "canceled", "cancelled"})
-"""What BrowserAct may call a file that will not come any more; its document says that the words vary."""
+"""Statuses of a file that BrowserAct will no longer prepare. Its document says that the words vary."""
 
 BOM = "\ufeff"
 
 
 class OutputFormat(Word):
-    """What the text of an output is."""
+    """Format of an output's text."""
 
     AUTO = "auto"
-    """JSON if it can be read as that, and text otherwise."""
+    """JSON if the text can be read as JSON, and text otherwise."""
 
     JSON = "json"
     """A JSON value."""
@@ -48,7 +48,7 @@ class OutputFormat(Word):
     """Comma-separated values with a header line."""
 
     TEXT = "text"
-    """Nothing but text."""
+    """Plain text."""
 
 
 OUTPUT_NAMES = {
@@ -56,18 +56,18 @@ OUTPUT_NAMES = {
     OutputFormat.CSV: "output.csv",
     OutputFormat.TEXT: "output.txt",
 }
-"""Under which name a text is written, by what it is."""
+"""File name of a text, by its format."""
 
 RESERVED_NAMES = ("task.json", *OUTPUT_NAMES.values())
-"""Names of what is written beside a run's files."""
+"""Names that files of a run must not have, because other files in its folder have them."""
 
 
 class FormatError(ValueError):
-    """A text does not have the format that was declared; the message says why, and not what is in it."""
+    """A text does not have the declared format. The message contains the reason, but no part of the text."""
 
 
 class _BeyondPythonError(Exception):
-    """A text is too deep, or has a number with too many digits, for Python to read it."""
+    """A text is nested too deeply, or has a number with too many digits, for Python to read it."""
 
 
 WhyUnstorable: TypeAlias = Callable[[Any], str | None]
@@ -76,10 +76,11 @@ WhyUnstorable: TypeAlias = Callable[[Any], str | None]
 
 @dataclass(frozen=True)
 class ReturnValue:
-    """What an Airflow task returns of an output.
+    """The value that an Airflow task returns.
 
     :param value: the value.
-    :param kept_as_text: why the value has the text itself and not what the text describes; None if it does not.
+    :param kept_as_text: why the value is the text itself instead of the value that the text describes; None if there
+        is no such reason.
     """
 
     value: Any
@@ -87,19 +88,19 @@ class ReturnValue:
 
 
 def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
-    """Turn a run's output into the value that an Airflow task returns.
+    """Return the value that an Airflow task returns for a run's output.
 
-    :param task: the run as ``get-task`` answers it.
-    :param output_format: what the text of its output is.
-    :param why_unstorable: asks Airflow whether it can store a value.
-    :returns: what :func:`read_text` makes of the text. If the run has files, ready or not, a dict with that under
-        ``output`` and the addresses of those that are ready under ``files``.
+    :param task: the run as ``get-task`` returns it.
+    :param output_format: format of its output's text.
+    :param why_unstorable: returns why Airflow cannot store a value.
+    :returns: the value that :func:`read_text` returns. If the run has files, ready or not, a dict with that value under
+        ``output`` and the addresses of the ready files under ``files``.
     :raises FormatError: the text does not have that format.
     """
     text = task.output.string if task.output else None
     if not has_files(task):
         return read_text(text, output_format, why_unstorable)
-    # An output that is written into a file leaves the text empty.
+    # The text is empty if the workflow writes its output to a file.
     read = read_text(text, output_format, why_unstorable) if text else ReturnValue(None)
     return replace(read, value={"output": read.value, "files": addresses_of(task)})
 
@@ -110,7 +111,7 @@ def has_files(task: Task) -> bool:
 
 
 def addresses_of(task: Task) -> list[str]:
-    """Return the addresses of a run's files: those that the workflow put out, then the downloads that are ready."""
+    """Return the addresses of a run's files: first the workflow's output files, then the downloads that are ready."""
     put_out = task.output.files if task.output else ()
     known = set(map(source_of, put_out))
     downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
@@ -118,7 +119,7 @@ def addresses_of(task: Task) -> list[str]:
 
 
 def pending_line(task: Task) -> str | None:
-    """Return the line for the log where files are not returned because BrowserAct still prepares them, or None."""
+    """Return a log line if files are not returned because BrowserAct is still preparing them, or None."""
     pending = sum(file.pending for file in files_of(task))
     if not pending:
         return None
@@ -131,14 +132,15 @@ def pending_line(task: Task) -> str | None:
 def read_text(text: str | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Read the text of an output.
 
-    A value that Airflow cannot store would fail the task after the run was paid for. The text is returned instead.
+    A value that Airflow cannot store would fail the task after the run has used its credits. The text is returned
+    instead.
 
-    :param text: the text; a byte order mark before it does not count.
-    :param output_format: what it is.
-    :param why_unstorable: asks Airflow whether it can store a value.
-    :returns: for JSON the value that it describes, for CSV the rows as dicts of strings by the names in the header, for
-        text the text itself; ``None`` for an empty text that was not declared to be JSON or CSV.
-    :raises FormatError: it is not that.
+    :param text: the text. A byte order mark in front is ignored.
+    :param output_format: format of the text.
+    :param why_unstorable: returns why Airflow cannot store a value.
+    :returns: for JSON, the value that it describes; for CSV, a list with a dict of strings for each row; for text, the
+        text itself; ``None`` for an empty text that was not declared as JSON or CSV.
+    :raises FormatError: the text does not have that format.
     """
     text = (text or "").removeprefix(BOM)
     auto = output_format is OutputFormat.AUTO
@@ -161,7 +163,7 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
 
 
 def as_text_line(why: str) -> str:
-    """Return the line for the log where a value is returned as text.
+    """Return a log line about a value that is returned as text.
 
     :param why: why Airflow cannot store the value.
     """
@@ -172,16 +174,16 @@ def as_text_line(why: str) -> str:
 
 
 def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
-    """Return what a text is.
+    """Return the format of a text.
 
-    :param output_format: what it is declared to be.
-    :raises FormatError: it is not that.
+    :param output_format: the declared format.
+    :raises FormatError: the text does not have that format.
     """
     text = (text or "").removeprefix(BOM)
     if output_format is OutputFormat.CSV:
         _read_csv(text)
     elif output_format is OutputFormat.JSON:
-        # What Python cannot read may be JSON all the same.
+        # A text that Python cannot read may still be JSON.
         with suppress(_BeyondPythonError):
             _read_json(text)
     elif output_format is OutputFormat.AUTO:
@@ -193,7 +195,7 @@ def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
 
 
 def storable(text: str) -> str:
-    """Replace what a database cannot store: lone surrogates, which JSON can write, and the character zero."""
+    """Replace characters that a database cannot store: lone surrogates, which JSON can contain, and NUL."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
@@ -207,19 +209,19 @@ def _read_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise FormatError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise _BeyondPythonError("it is nested too deep for Python") from None
+        raise _BeyondPythonError("it is nested too deeply for Python") from None
     except ValueError:
         raise _BeyondPythonError("it has a number with too many digits for Python") from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise FormatError(f"{name} is no JSON value")
+    raise FormatError(f"{name} is not a JSON value")
 
 
 def _why_no_database_stores(value: Any) -> str | None:
-    """Return why a value cannot go into one of Airflow's databases, or None.
+    """Return why one of Airflow's databases cannot store a value, or None.
 
-    It goes down level by level, since a recursion ends at another depth in each version of Python.
+    Check level by level instead of recursively, because the recursion limit differs between versions of Python.
     """
     level, depth = [value], 0
     while level:
@@ -258,10 +260,10 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
         if header is None:
             raise FormatError("the output is empty")
         if "" in header or len(set(header)) < len(header):
-            raise FormatError("the header line has an empty name, or one twice")
+            raise FormatError("the header line has an empty or a duplicate name")
         found = []
         for row in rows:
-            # An empty line is an empty value where there is but one, and nothing otherwise.
+            # An empty line is an empty value if there is only one column, and is ignored otherwise.
             if not row and len(header) > 1:
                 continue
             if len(row) > len(header):
@@ -278,7 +280,7 @@ SIGNATURE = re.compile(
     "x-(amz|goog|oss)-.*|.*(signature|accesskeyid|accessid)|key-pair-id|policy|expires?|token|sig|s[eprtv]|spr|sk[a-z]+",
     re.IGNORECASE,
 )
-"""Parts of a query that sign the address of a file, for S3, CloudFront, Google, Azure and OSS, and change each time."""
+"""Query parameters that sign the address of a file (S3, CloudFront, Google, Azure, OSS) and change each time."""
 
 
 @dataclass(frozen=True)
@@ -286,12 +288,13 @@ class RunFile:
     """A file of a run.
 
     :param name: a name that is safe on every store, and that no other file of the run has.
-    :param url: where it can be fetched, for a while and by anyone: kept out of ``repr``. None while it is prepared.
-    :param size: its size in bytes, if that was announced.
-    :param broken: why it will not come any more, if so.
-    :param source: digest of what its address names, without what only signs the address.
-    :param ambiguous: another file of the run has the same name by itself, so that the next time the two may change
-        places in BrowserAct's lists, and with that their names.
+    :param url: temporary address from which anyone can fetch it, so it is kept out of ``repr``. None while BrowserAct
+        is preparing the file.
+    :param size: its size in bytes, if announced.
+    :param broken: why BrowserAct will no longer prepare it, if so.
+    :param source: digest of the address, without the parameters that only sign it.
+    :param ambiguous: another file of the run has the same original name. The next time, the two may have another order
+        in BrowserAct's lists, and therefore each other's names.
     """
 
     name: str
@@ -303,25 +306,25 @@ class RunFile:
 
     @property
     def pending(self) -> bool:
-        """Whether BrowserAct still prepares it."""
+        """Whether BrowserAct is still preparing it."""
         return self.url is None and self.broken is None
 
 
 def files_of(task: Task) -> tuple[RunFile, ...]:
-    """Return the files of a run: what the browser downloaded, then what the workflow put out.
+    """Return the files of a run: first the browser's downloads, then the workflow's output files.
 
-    :param task: the task as ``get-task`` answers it. A file that is in both lists counts once.
+    :param task: the task as ``get-task`` returns it. A file in both lists counts once.
     """
     taken = set(RESERVED_NAMES)
     found: list[RunFile] = []
     downloads = [(file, safe_name(file.file_name or _name_in(file.download_url or ""))) for file in task.download_files]
     often = Counter(name.lower() for _, name in downloads)
     for file, name in downloads:
-        # The list may come in another order the next time, and what a name stands for has to stay.
+        # The list may have another order the next time, but a name must keep its meaning.
         if file.guid and (often[name.lower()] > 1 or name.lower() in RESERVED_NAMES):
             name = _with(name, safe_name(file.guid))
         state = file.status or ""
-        broken = file.error_message or (f"BrowserAct says {state}" if state.lower() in BROKEN_STATES else None)
+        broken = file.error_message or (f"its status is {state}" if state.lower() in BROKEN_STATES else None)
         url = file.download_url or None
         free = _free_name(name, taken)
         ambiguous = not file.guid and often[name.lower()] > 1
@@ -338,7 +341,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
 
 def source_of(url: str) -> str:
-    """Return a short digest of what an address names, which stays the same when the address is signed anew.
+    """Return a short digest of an address that stays the same when the address is signed again.
 
     :param url: the address of a file.
     """
@@ -351,19 +354,20 @@ def source_of(url: str) -> str:
 
 
 def media_type_of(name: str) -> str:
-    """Return the media type that a file's name stands for."""
+    """Return the media type of a file, guessed from its name."""
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def safe_name(name: str) -> str:
-    """Make a file name that is one on every store, and leads out of no folder.
+    """Return a file name that is valid on every store, and does not lead out of its folder.
 
-    :param name: whatever was given as a name.
-    :returns: its last part, without what cannot be seen, at most :data:`NAME_BYTES` long; ``file`` if nothing is left.
+    :param name: any text that was given as a name.
+    :returns: its last path segment, without invisible characters and at most :data:`NAME_BYTES` long; ``file`` if
+        nothing is left.
     """
     name = unicodedata.normalize("NFC", storable(name.replace("\0", ""))).replace("\\", "/").rpartition("/")[2]
     name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] != "C")
-    # A dot in front hides a file, and a dot or a blank behind gets lost on some stores.
+    # A leading dot hides a file, and some stores drop a trailing dot or space.
     name = name.lstrip(". ").rstrip(". ")
     stem, dot, ending = name.rpartition(".")
     if len(ending.encode()) > 20 or not dot:
@@ -379,7 +383,7 @@ def _name_in(url: str) -> str:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken yet, also where capitals do not count, and take it."""
+    """Return a name that is not taken yet, ignoring case, and mark it as taken."""
     for candidate in _candidates(name):
         if candidate.lower() not in taken:
             taken.add(candidate.lower())
@@ -394,11 +398,11 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def _with(name: str, addition: str) -> str:
-    """Put something behind a name and before its ending."""
+    """Insert something between a name and its extension."""
     stem, dot, ending = name.rpartition(".")
     return f"{stem} ({addition}){dot}{ending}" if dot else f"{name} ({addition})"
 
 
 def _cut(text: str, length: int) -> str:
-    """Cut a text to a number of bytes, between two characters."""
+    """Truncate a text to a number of bytes, without splitting a character."""
     return text.encode()[:length].decode("utf-8", "ignore")

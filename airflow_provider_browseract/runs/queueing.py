@@ -1,4 +1,4 @@
-"""Waiting for a slot: BrowserAct accepts only so many runs at once, and queues none itself."""
+"""Wait for a slot: BrowserAct accepts only a limited number of concurrent runs, and does not queue further ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_browseract.runs.steps import Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds
 
 PAUSE_GROWTH = 1.5
-"""By how much a pause is longer than the one before."""
+"""Factor by which each pause is longer than the previous one."""
 
 PAUSE_SPREAD = 0.5
-"""Part of a pause by which it is spread, so that tasks refused together do not come back together."""
+"""Fraction of a pause that is random, so that tasks that were refused together do not try again together."""
 
 _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING)
 
@@ -35,9 +35,9 @@ def pause_after(refusals: int, chance: Callable[[], float]) -> float:
 
 @dataclass
 class Slots:
-    """What the task instances that wait in one process know together about the runs of an account.
+    """The active runs of an account, as known to all task instances that wait in one process.
 
-    A slot that gets free is seen by all of them, and must wake one only.
+    All of them see a slot that becomes free, but it must wake only one of them.
     """
 
     active: int | None = None
@@ -51,15 +51,15 @@ class Slots:
         return now - self.counted_at < timings.SLOT_COUNT_LIFETIME
 
     def count(self, active: int | None, now: float) -> None:
-        """Keep a new count."""
+        """Store a new count."""
         self.active, self.counted_at = active, now
 
     def take(self, capacity: int, now: float) -> bool:
-        """Take a free slot for one task, if there is one.
+        """Take a free slot for one task instance, if there is one.
 
         :param capacity: how many runs were active when this task instance found no slot. Another run may have ended
-            just then, so the largest such number is the plan's.
-        :param now: the moment, in seconds.
+            at that moment, so the largest such number is the limit of the plan.
+        :param now: the current time, in seconds.
         """
         self.capacity = max(self.capacity, capacity)
         while self.woken and now - self.woken[0] >= timings.START_DELAY:
@@ -87,10 +87,10 @@ class QueueWait:
     """A wait for a slot, as the trigger stores it.
 
     :param queued: how long the task instance has been in the queue.
-    :param capacity: how many runs were active when there was no slot; None if that is not known. Without it, one pause
-        is all.
-    :param pause: seconds before the first look.
-    :param until: moment at which the wait ends in any case, in seconds since the epoch.
+    :param capacity: how many runs were active when there was no slot; None if that is not known. In that case, the wait
+        ends after one pause.
+    :param pause: seconds before the first count.
+    :param until: when the wait ends in any case, in seconds since the epoch.
     """
 
     queued: Queued
@@ -103,11 +103,11 @@ SlotSteps: TypeAlias = Generator["Sleep | calls.Call[Page[Task]]", Any, None]
 
 
 def wait_for_slot(slots: Slots, wait: QueueWait, clock: Callable[[], float], chance: Callable[[], float]) -> SlotSteps:
-    """Wait until there seems to be a slot for one more run, or the time is over.
+    """Wait until there seems to be a free slot, or the time is over.
 
-    :param slots: what is known in this process.
+    :param slots: the active runs as known in this process.
     :param wait: the wait.
-    :param clock: returns the moment, in seconds since the epoch.
+    :param clock: returns the current time, in seconds since the epoch.
     :param chance: returns a random number from 0 to 1.
     """
     look_at = clock() + wait.pause
@@ -124,7 +124,7 @@ def wait_for_slot(slots: Slots, wait: QueueWait, clock: Callable[[], float], cha
             try:
                 slots.count((yield from count_active()), clock())
             except BrowserActError:
-                # A start would fare no better.
+                # A start would probably fail too.
                 continue
             finally:
                 slots.counting = False
@@ -133,7 +133,7 @@ def wait_for_slot(slots: Slots, wait: QueueWait, clock: Callable[[], float], cha
 
 
 def count_active() -> Generator[calls.Call[Page[Task]], Any, int | None]:
-    """Count the active runs of the account; None if BrowserAct does not say how many there are."""
+    """Return the number of active runs of the account; None if BrowserAct does not return it."""
     active = 0
     for status in _HOLD_A_SLOT:
         page: Page[Task] = yield calls.list_tasks(status=status, limit=1)

@@ -1,4 +1,4 @@
-"""What logs, messages and XComs say of a run: one set of words for all of them."""
+"""Describe a run in logs, messages and XComs, always in the same words."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 
 GOAL_LENGTH = 200
-"""Characters of a step's goal in one line."""
+"""Characters of a step's goal that a log line shows."""
 
 MAX_TABLE_STEPS = 50
-"""Steps in the table at the end; of a longer run, the first and the last ones."""
+"""Steps in the summary at the end of a run. Of a longer run, it shows the first and the last ones."""
 
 
 def describe(task: Task) -> str:
-    """Name a task in the words of every message."""
+    """Return the name of a task for messages."""
     return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
 
 
 def not_stopped(error: Exception, url: str | None) -> str:
     """Return the end of a sentence about a run whose stop failed.
 
-    :param error: what the stop failed with.
-    :param url: address of the run's page, if it is known.
+    :param error: the error of the stop.
+    :param url: address of the run's page, if known.
     """
     said = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
     return (
@@ -34,12 +34,12 @@ def not_stopped(error: Exception, url: str | None) -> str:
 
 
 def log_url(task: Task) -> str | None:
-    """Return the address of a task's page in BrowserAct; while it has none, that of its live view."""
+    """Return the address of a task's page in BrowserAct, or of its live view as long as it has no page."""
     return task.log_detail_url or task.live_url
 
 
 def status_line(task: Task) -> str:
-    """Return a line that says where a run stands, with the live view while there is one."""
+    """Return a line with the status of a run, and the live view while there is one."""
     line = f"BrowserAct task {task.id} is {task.status}."
     if not task.live_url or task.status.ended:
         return line
@@ -49,12 +49,12 @@ def status_line(task: Task) -> str:
 
 
 def step_line(task_id: str, step: Step) -> str:
-    """Return a line that says which step has begun, and where it stands."""
+    """Return a line with a step and its status."""
     return f"BrowserAct task {task_id}, {name_step(step)} ({step.status or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:
-    """Yield lines that say how a run ended, what it took, and which steps it had."""
+    """Yield lines with the end of a run, its duration, its credits and its steps."""
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""
@@ -77,7 +77,7 @@ def duration_of(task: Task) -> float | None:
 
 
 def facts(task: Task) -> dict[str, Any]:
-    """Return what is known of a run as plain JSON values, without what it was given and what it found.
+    """Return the facts about a run as plain JSON values, without its inputs and its output.
 
     :returns: ``task_id``, ``workflow_id``, ``profile_id``, ``status``, ``created_at`` and ``finished_at`` in ISO 8601,
         ``seconds``, ``credits``, ``links`` (``task``, ``live``), and ``counts`` of ``steps``, ``output_files`` and
@@ -102,7 +102,7 @@ def facts(task: Task) -> dict[str, Any]:
 
 
 def name_step(step: Step) -> str:
-    """Return number and goal of a step, in one line."""
+    """Return the number and the goal of a step in one line."""
     goal = " ".join((step.goal or "no goal given").split())
     if len(goal) > GOAL_LENGTH:
         goal = f"{goal[: GOAL_LENGTH - 1]}\u2026"

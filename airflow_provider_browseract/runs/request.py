@@ -1,4 +1,4 @@
-"""What is to be run, as one value: checked, sent, recognised by a later try, and logged."""
+"""A run as one value: check its arguments, send it, recognise it in a later try, and log it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceKind(Word):
 
 @dataclass(frozen=True)
 class Source:
-    """What is run.
+    """The workflow or template to run.
 
     :param kind: a workflow or a template.
     :param id: its id.
@@ -49,18 +49,18 @@ class Source:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as it is asked for.
+    """A requested run.
 
-    Inputs, addresses and token are left out of the ``repr``, because they can be confidential.
+    Inputs, addresses and token are kept out of ``repr``, because they can be confidential.
 
-    :param source: what is run.
+    :param source: the workflow or template.
     :param inputs: the inputs, as name/value pairs.
-    :param save_browser_data: keep cookies and logins of the run (workflows only).
+    :param save_browser_data: save cookies and logins of the run in a browser profile (workflows only).
     :param profile_id: browser profile to start with (workflows only).
     :param region: code of the proxy region (templates only).
-    :param callback_url: address that is called once, when the run ends.
-    :param status_change_callback_url: address that is called at each change of status, the end included.
-    :param callback_token: the token in whichever of the two addresses is ours, if one is.
+    :param callback_url: address that BrowserAct calls once, when the run ends.
+    :param status_change_callback_url: address that BrowserAct calls at each change of status, including the end.
+    :param callback_token: the token in our callback address, if one of the two addresses is ours.
     """
 
     source: Source
@@ -93,9 +93,9 @@ class RunRequest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tell runs apart without keeping what is in them: the SHA-256 of everything but the callback addresses.
+        """SHA-256 of everything except the callback addresses. It distinguishes runs without storing their data.
 
-        Neither the order of the inputs nor that of the keys in one of them counts, since both may change between tries.
+        The order of the inputs and of the keys in an input is ignored, because both may change between tries.
         """
         inputs = {pair["name"]: _with_sorted_keys(pair["value"]) for pair in self.inputs}
         parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
@@ -103,11 +103,11 @@ class RunRequest:
 
     @property
     def callback_token_sha256(self) -> str | None:
-        """What may be stored of the token; None if the run is started without a callback of ours."""
+        """Digest of the token, which may be stored; None if neither callback address is ours."""
         return None if self.callback_token is None else digest(self.callback_token)
 
     def with_callback(self, address: str, token: str) -> RunRequest:
-        """Return the same request with our address in the place that the user's own address leaves free.
+        """Return the same request with our address in the argument that the user has not set.
 
         :param address: our address.
         :param token: the token in it.
@@ -116,10 +116,10 @@ class RunRequest:
         return replace(self, **{place: address}, callback_token=token)  # type: ignore[arg-type]
 
     def shown(self, is_secret: Callable[[str], bool]) -> dict[str, Any]:
-        """Return the body of the start as a log may show it.
+        """Return the body of the start for a log, without secrets.
 
-        :param is_secret: returns whether the value of that name must be hidden.
-        :returns: the body without addresses and without values with secret names, at any depth.
+        :param is_secret: returns whether a value with this name must be hidden.
+        :returns: the body without callback addresses, and without values with secret names at any depth.
         """
         body = self.call.body or {}
         inputs = [
@@ -131,12 +131,12 @@ class RunRequest:
 
 
 def digest(token: str) -> str:
-    """Return what may be stored of a token: its SHA-256, in hexadecimal."""
+    """Return the SHA-256 of a token in hexadecimal, which may be stored."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _with_sorted_keys(text: str) -> str:
-    """Return the text of an input with the keys of JSON objects in it in order; any other text as it is."""
+    """Return the text of an input with the keys of JSON objects sorted, and any other text unchanged."""
     try:
         value = json.loads(text) if text[:1] in ("{", "[") else None
         return text if value is None else json.dumps(value, sort_keys=True)
@@ -171,16 +171,16 @@ def read_run(
     status_change_callback_url: Any,
     api_base_url: str,
 ) -> RunRequest:
-    """Check everything that a workflow is run with.
+    """Check the arguments of a workflow run, and return them as a request.
 
     :param workflow_id: the workflow to run.
     :param input_parameters: see :func:`read_input_parameters`.
-    :param save_browser_data: keep cookies and logins of the run.
-    :param profile_id: browser profile of an earlier run, or nothing.
+    :param save_browser_data: save cookies and logins of the run in a browser profile.
+    :param profile_id: browser profile of an earlier run, or an empty value.
     :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
-    :param status_change_callback_url: likewise.
+    :param status_change_callback_url: as ``callback_url``.
     :param api_base_url: address of the API.
-    :raises InputError: something of it is not usable.
+    :raises InputError: an argument cannot be used.
     """
     return RunRequest(
         Source(SourceKind.WORKFLOW, read_id("workflow_id", workflow_id)),
@@ -203,11 +203,13 @@ def read_template_run(
     status_change_callback_url: Any,
     api_base_url: str,
 ) -> RunRequest:
-    """Check everything that a template is run with.
+    """Check the arguments of a template run, and return them as a request.
+
+    For the other arguments, see :func:`read_run`.
 
     :param workflow_template_id: the template to run.
     :param region: code of the proxy region; None for the API's default.
-    :raises InputError: something of it is not usable; for the other arguments see :func:`read_run`.
+    :raises InputError: an argument cannot be used.
     """
     return RunRequest(
         Source(SourceKind.TEMPLATE, read_id("workflow_template_id", workflow_template_id)),
@@ -221,12 +223,12 @@ def read_template_run(
 
 
 def read_input_parameters(value: Any) -> list[dict[str, str]]:
-    """Turn ``input_parameters`` into the pairs that the API takes.
+    """Convert ``input_parameters`` to the pairs that the API takes.
 
-    :param value: a mapping of names to values, or a sequence of ``{"name": ..., "value": ...}``. Values that are
-        strings stay as they are, any other JSON value becomes JSON text; ``None`` stands for no inputs.
-    :returns: pairs of strings, in the order given.
-    :raises InputError: it is something else, a name is empty or given twice, or a value is not JSON.
+    :param value: a mapping of names to values, or a sequence of ``{"name": ..., "value": ...}``. Strings stay as they
+        are, and any other JSON value is converted to JSON text. ``None`` means no inputs.
+    :returns: pairs of strings, in the given order.
+    :raises InputError: the value is something else, a name is empty or given twice, or a value is not JSON.
     """
     if value is None:
         return []
@@ -236,17 +238,17 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
         named = [_read_pair(position, pair) for position, pair in enumerate(value)]
     else:
         raise InputError(
-            f"input_parameters is of type {type(value).__name__}. Give a dict of names and values, or a list of "
-            '{"name": ..., "value": ...}; for a template that renders one, set render_template_as_native_obj=True.'
+            f"input_parameters is of type {type(value).__name__}. Pass a dict of names and values, or a list of "
+            '{"name": ..., "value": ...}. For a template that renders to one, set render_template_as_native_obj=True.'
         )
     pairs: dict[str, str] = {}
     for name, given in named:
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"input_parameters has the name {name!r}. Names are strings that are not empty.")
+            raise InputError(f"input_parameters has the name {name!r}. Use strings that are not empty.")
         if name in pairs:
-            raise InputError(f"input_parameters names {name!r} twice. Keep one of the two.")
+            raise InputError(f"input_parameters has the name {name!r} twice. Remove one of them.")
         if given is None:
-            raise InputError(f"input_parameters[{name!r}] is None. Give a value, or leave the name out.")
+            raise InputError(f"input_parameters[{name!r}] is None. Set a value, or remove the name.")
         pairs[name] = given if isinstance(given, str) else _json_text(name, given)
     return [{"name": name, "value": text} for name, text in pairs.items()]
 
@@ -255,8 +257,8 @@ def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
     if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
         keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
         raise InputError(
-            f"input_parameters[{position}] is not a pair but {keys}. Each element needs exactly the keys name "
-            "and value."
+            f"input_parameters[{position}] is {keys} instead of a pair. Each element needs exactly the keys name and "
+            "value."
         )
     return pair["name"], pair["value"]
 
@@ -266,13 +268,13 @@ def _json_text(name: str, value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"input_parameters[{name!r}] cannot be written as JSON ({error}). Give a string or a JSON value, "
-            "such as a time as .isoformat()."
+            f"input_parameters[{name!r}] cannot be written as JSON ({error}). Pass a string or a JSON value, for "
+            "example a time as .isoformat()."
         ) from None
 
 
 def _plain(value: Any) -> Any:
-    """Open the lazy sequences that Airflow hands out for the results of mapped tasks."""
+    """Convert the lazy sequences that Airflow returns for the results of mapped tasks."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
@@ -281,26 +283,26 @@ def _plain(value: Any) -> Any:
 
 
 def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter], what: str) -> None:
-    """Compare the names of inputs with those that are declared.
+    """Compare the names of inputs with the declared ones.
 
     :param pairs: the inputs, as name/value pairs.
-    :param declared: what is declared.
-    :param what: what is run, for the message.
-    :raises InputError: a name is not declared, or one that has to be given is not.
+    :param declared: the declared inputs.
+    :param what: the workflow or template, for the message.
+    :raises InputError: a name is not declared, or a required input is missing.
     """
     known = [one.name for one in declared]
     given = [pair["name"] for pair in pairs]
     wrong = [
         *(f"has the name {name!r}{_meant(name, known)}" for name in given if name not in known),
         *(
-            f"lacks {one.name!r}, which has to be given"
+            f"lacks {one.name!r}, which is required"
             for one in declared
             if one.default_enabled is False and one.name not in given
         ),
     ]
     if wrong:
         needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
-        raise InputError(f"input_parameters {'; it '.join(wrong)}. What {what} takes: {needed}.")
+        raise InputError(f"input_parameters {'; it '.join(wrong)}. The inputs of {what} are: {needed}.")
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What follows when a wait has ended: decided here once, for operator and sensor, and returned as a value."""
+"""Decide what to do after a wait. Operator and sensor use the same decisions, which are returned as values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd,
 
 @dataclass(frozen=True)
 class WaitEvent:
-    """What resumes a deferred task instance, whether the trigger or the callback route sends it.
+    """The event that resumes a deferred task instance, from the trigger or from the callback route.
 
-    :param wait: the wait that ended, with what the log has shown by then.
-    :param end: how it ended; a callback only hints that the run has ended.
+    :param wait: the wait that ended.
+    :param end: how it ended. A callback is only a hint that the run has ended.
     :param woken_by: what ended it.
-    :param reason: why the status could not be learned, if that is so.
-    :param answer: what was decided about a paused run, if that ended the wait.
-    :param answered_by: name of the person who decided it; None if nobody did in time.
+    :param reason: why the status could not be read, if so.
+    :param answer: the answer to the Required Action, if it ended the wait.
+    :param answered_by: name of the person who answered; None if nobody did in time.
     """
 
     wait: Wait
@@ -35,12 +35,12 @@ class WaitEvent:
 
     def __post_init__(self) -> None:
         if (self.end is End.ANSWERED) != (self.answer is not None):
-            raise ValueError("an event has an answer if that ended the wait, and only then")
+            raise ValueError("an event must have an answer if and only if an answer ended the wait")
 
 
 @dataclass(frozen=True)
 class Conclude:
-    """The run has ended: take its result.
+    """The run has ended: return its result.
 
     :param task: the run.
     """
@@ -60,7 +60,7 @@ class WaitAgain:
 
 @dataclass(frozen=True)
 class Paused:
-    """The run has paused: do what is wanted in that case, then wait again.
+    """The run has paused: act as ``on_paused`` says, then wait again.
 
     :param wait: the next wait.
     :param task: the run.
@@ -72,11 +72,11 @@ class Paused:
 
 @dataclass(frozen=True)
 class Answered:
-    """It was decided what becomes of the paused run: do that.
+    """The Required Action of the paused run was answered: resume or stop the run.
 
     :param wait: the next wait, if the run is resumed.
-    :param answer: what was decided.
-    :param by: name of the person who decided; None if nobody did in time.
+    :param answer: the answer.
+    :param by: name of the person who answered; None if nobody did in time.
     """
 
     wait: Wait
@@ -86,12 +86,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """There is nothing more to wait for, and no result.
+    """The wait is over without a result.
 
     :param wait: the wait that ended.
     :param end: how it ended.
-    :param reason: why the status could not be learned, if that is known.
-    :param error: why the run cannot be read now, if that is so.
+    :param reason: why the status could not be read, if known.
+    :param error: why the run cannot be read now, if so.
     """
 
     wait: Wait
@@ -104,9 +104,9 @@ Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
 
 
 def after_wait(over: WaitEnd) -> Decision:
-    """Decide what follows a wait in a worker, which has read the run itself.
+    """Decide what to do after a wait in a worker, which has read the run itself.
 
-    :param over: what the wait came to.
+    :param over: the end of the wait.
     """
     if over.task is not None and over.end is End.ENDED:
         return Conclude(over.task)
@@ -116,12 +116,12 @@ def after_wait(over: WaitEnd) -> Decision:
 
 
 def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:
-    """Decide what follows a wait in the triggerer. How the run stands is taken from the API, and never from the event.
+    """Decide what to do after a wait in the triggerer. Use the status that the API returns, never that of the event.
 
-    :param event: what resumed the task instance.
-    :param seen: the run as the API shows it now, or why it does not.
-    :param now: the moment, in seconds since the epoch.
-    :returns: the decision, and what the log should say about it.
+    :param event: the event that resumed the task instance.
+    :param seen: the run as the API returns it now, or the error of reading it.
+    :param now: the current time, in seconds since the epoch.
+    :returns: the decision, and lines for the log.
     """
     wait, lines = event.wait, []
     if isinstance(seen, Task):
@@ -146,8 +146,8 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
 def _after_answer(wait: Wait, answer: Answer, by: str | None) -> tuple[Decision, list[LogLine]]:
     if wait.required_action is not None:
         return Answered(wait, answer, by), []
-    # Airflow shows a Required Action that is still open in later tries too.
-    said = f"The answer {answer.option} was to an earlier Required Action. Waiting again."
+    # Airflow also shows an open Required Action in later tries.
+    said = f"The answer {answer.option} was for an earlier Required Action and has no effect. Waiting again."
     return WaitAgain(wait), [LogLine(said, logging.WARNING)]
 
 
@@ -167,7 +167,7 @@ def _after_unreadable(
 
 
 def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[Decision, list[LogLine]]:
-    """Decide what follows if the run can be read and has not ended."""
+    """Decide what to do if the run can be read and has not ended."""
     end, status = event.end, seen.status
     if end is End.PAUSED and status is TaskStatus.PAUSED:
         return Paused(wait, seen), []
@@ -181,7 +181,7 @@ def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[D
     if end is End.NOT_STARTED:
         return WaitAgain(wait), []
     if end is End.GIVEN_UP and wait.required_action is not None:
-        said = f"The answer of a person cannot be used: {event.reason}"
+        said = f"The answer to the Required Action cannot be used: {event.reason}"
         wait = wait.unasked()
     elif end is End.GIVEN_UP:
         why = event.reason or "its status stayed unknown"

@@ -1,8 +1,8 @@
-"""Starting a run, or reattaching to the run of an earlier try.
+"""Start a run, or reattach to the run of an earlier try.
 
-Nothing is started while it is not known what became of an earlier start: that run is looked up first.
+If the result of an earlier start is not known, its run is looked up first, before a new run is started.
 
-:func:`begin` does no I/O: it yields the next step and is sent the result.
+:func:`begin` does no I/O. It yields the next step and is sent the result.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MAX_STARTS = 3
-"""How many times one try starts a run if each time the response was lost and certainly no run was started."""
+"""How often one try sends a start if each time the response was lost, but certainly no run was started."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a task instance wants of the start of its run.
+    """The wanted start of a run.
 
     :param request: the run.
-    :param timeout: seconds that it may take.
+    :param timeout: seconds that the run may take.
     :param patience: seconds that sending the start can take at most.
-    :param on_orphan: what to do if it stays unknown which run a start has made.
-    :param max_tries: up to which try Airflow retries by itself. Only a person who clears the task changes that.
-    :param deferred: whether the task instance waits deferred. If it is cleared then, no worker learns of it, and the
-        triggerer may learn of it too late to stop the run.
+    :param on_orphan: what to do if it stays unknown which run a start has created.
+    :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it.
+    :param deferred: whether the task instance waits deferred. If it is cleared during the wait, no worker is notified,
+        and the triggerer may be notified too late to stop the run.
     """
 
     request: RunRequest
@@ -53,9 +53,9 @@ class Start:
     deferred: bool = False
 
     def entry(self, now: float, earlier: tuple[str, ...]) -> Entry:
-        """Return what is written down before the start.
+        """Return the entry to store before the start.
 
-        :param now: the moment, in seconds since the epoch.
+        :param now: the current time, in seconds since the epoch.
         :param earlier: BrowserAct tasks of earlier runs.
         """
         return Entry(
@@ -71,10 +71,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Write:
-    """Write down an entry in place of the one before.
+    """Store an entry, which replaces the earlier one.
 
-    :param entry: the entry; None if there is nothing to know.
-    :param over: there is no run of it.
+    :param entry: the entry; None deletes the earlier one.
+    :param over: the entry has no run that is still running.
     """
 
     entry: Entry | None
@@ -82,21 +82,21 @@ class Write:
 
     @property
     def starts(self) -> bool:
-        """Whether a start follows it."""
+        """Whether a start follows this step."""
         return not self.over and self.entry is not None and self.entry.task_id is None
 
 
 @dataclass(frozen=True)
 class BeforeStart:
-    """Check the store and the names of the inputs before a run is written down and started. This can take minutes."""
+    """Check the store and the names of the inputs before a run is stored and started. This can take minutes."""
 
 
 @dataclass(frozen=True)
 class StartedRun:
     """There is a run to wait for.
 
-    :param entry: what is written down of it; its ``task_id`` is known.
-    :param task: the run as the API showed it; None if it was started just now.
+    :param entry: its stored entry; the ``task_id`` is known.
+    :param task: the run as the API returned it; None if it was started just now.
     """
 
     entry: Entry
@@ -106,7 +106,7 @@ class StartedRun:
     def task_id(self) -> str:
         """The BrowserAct task."""
         if self.entry.task_id is None:
-            raise ValueError("the entry names no task")
+            raise ValueError("the entry has no BrowserAct task")
         return self.entry.task_id
 
 
@@ -114,7 +114,7 @@ class StartedRun:
 class StartRefused:
     """Nothing was started, because BrowserAct accepts no further run now.
 
-    :param error: what it said.
+    :param error: BrowserAct's refusal.
     """
 
     error: ConcurrencyLimitError | RateLimitError
@@ -126,17 +126,17 @@ Step: TypeAlias = "Sleep | LogLine | BeforeStart | Write | AskClaimed | calls.Ca
 def begin(
     start: Start, entry: Entry | None, clock: Callable[[], float]
 ) -> Generator[Step, Any, StartedRun | StartRefused]:
-    """Reattach to the run that an earlier try has started, or start one.
+    """Reattach to the run that an earlier try has started, or start a new one.
 
-    :param start: the run that is wanted.
-    :param entry: what an earlier try has written down, if anything.
-    :param clock: returns the moment, in seconds since the epoch.
-    :returns: the run, or that there is no slot for one now.
-    :raises LedgerError: the entry contradicts what the API says of its run.
-    :raises OrphanError: it cannot be decided which run an earlier start has made.
-    :raises RunStartUnknownError: it cannot be learned whether a start has made a run; the entry stays, so that a later
-        try looks it up.
-    :raises BrowserActError: the start was refused, or the earlier run can be neither read nor stopped.
+    :param start: the wanted start.
+    :param entry: the entry that an earlier try has stored, if there is one.
+    :param clock: returns the current time, in seconds since the epoch.
+    :returns: the run, or the refusal if there is no free slot now.
+    :raises LedgerError: the entry contradicts the API.
+    :raises OrphanError: it cannot be decided which run an earlier start has created.
+    :raises RunStartUnknownError: it is not known whether a start has created a run. The entry stays, so that a later
+        try looks up the run.
+    :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.
     """
     earlier: tuple[str, ...] = ()
     if entry is not None:
@@ -150,7 +150,7 @@ def begin(
 def _reattach(
     start: Start, entry: Entry, clock: Callable[[], float]
 ) -> Generator[Step, Any, StartedRun | tuple[str, ...]]:
-    """Reattach to the run of an entry; or return the runs that there were, none of which is still running."""
+    """Reattach to the run of an entry, or return the earlier runs if none of them can be used."""
     same = start.request.fingerprint == entry.fingerprint
     if entry.task_id is None:
         found = yield from _earlier_orphan(start, entry, same, clock)
@@ -162,13 +162,13 @@ def _reattach(
         task: Task = yield calls.get_task(task_id)
     except TaskNotFoundError as error:
         if start.on_orphan is OnOrphan.FAIL:
-            raise LedgerError(f"it names BrowserAct task {task_id}, and BrowserAct says: {error.brief}") from error
+            raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error
         yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
         return *entry.earlier, task_id
     source = entry.source
     if not source.is_template and task.workflow_id not in (None, source.id):
         raise LedgerError(
-            f"it names BrowserAct task {task_id} as one of {source}, and BrowserAct says that it is of workflow "
+            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of workflow "
             f"{task.workflow_id}"
         )
     if not same:
@@ -190,8 +190,8 @@ def _reattach(
 def _earlier_orphan(
     start: Start, entry: Entry, same: bool, clock: Callable[[], float]
 ) -> Generator[Step, Any, Entry | None]:
-    """Find the run that an earlier try was about to start, and write it down; return None if there is none."""
-    yield LogLine("An earlier try was about to start a run and did not write down the result. Looking for the run.")
+    """Find the run that an earlier try was about to start, and store it; return None if there is none."""
+    yield LogLine("An earlier try was about to start a run and did not store the result. Looking for the run.")
     found = yield from find_orphan(
         Orphan(
             entry,
@@ -211,7 +211,7 @@ def _earlier_orphan(
 
 
 def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
-    """Stop a run that is not wanted any more, if it is still running."""
+    """Stop a run that is no longer wanted, if it is still running."""
     if task.status.ended:
         yield LogLine(f"BrowserAct task {task.id} has ended as {task.status}, but {why}. Starting a new run.")
         return
@@ -223,10 +223,10 @@ def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
 def _start(
     start: Start, before: Entry | None, earlier: tuple[str, ...], clock: Callable[[], float]
 ) -> Generator[Step, Any, StartedRun | StartRefused]:
-    """Start a run. If certainly none was started, what was written down before is valid again."""
+    """Start a run. If certainly none was started, restore the earlier entry."""
     yield BeforeStart()
     for number in range(1, MAX_STARTS + 1):
-        # Right before the start: a later try looks for runs from this moment on, for as long as a start can take.
+        # Right before the start, because a later try looks for runs that were created from this moment on.
         entry = start.entry(clock(), earlier)
         yield Write(entry)
         try:
@@ -248,7 +248,7 @@ def _start(
                 yield Write(before, over=True)
                 raise
             created = CreatedTask(found.id, found.profile_id)
-            yield LogLine(f"BrowserAct task {found.id} is the run.")
+            yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
         return StartedRun(entry)

@@ -1,7 +1,7 @@
-"""The steps in which the decisions of this package say what to do next.
+"""The steps that the decisions of this package yield.
 
-A decision is a generator. It yields steps, among them the calls of :mod:`airflow_provider_browseract.api.calls`, and is
-sent the result of each. :mod:`airflow_provider_browseract.hooks.steps` has the two loops that carry them out.
+A decision is a generator. It yields steps, including the calls of :mod:`airflow_provider_browseract.api.calls`, and is
+sent the result of each. :mod:`airflow_provider_browseract.hooks.steps` has the two loops that execute them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Sleep:
 
 @dataclass(frozen=True)
 class LogLine:
-    """Write a line into the task's log."""
+    """Write a line to the task's log."""
 
     text: str
     level: int = logging.INFO

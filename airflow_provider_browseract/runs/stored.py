@@ -1,4 +1,4 @@
-"""Values that are stored and received: written as plain JSON, and read back strictly."""
+"""Write stored values as plain JSON, and read them back strictly."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ def to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], value: Any) -> T:
-    """Read what :func:`to_json` returned.
+    """Read a value that :func:`to_json` returned.
+
+    Unknown fields are ignored, because a newer version may have written them.
 
     :param kind: the dataclass.
     :param value: plain JSON values.
-    :raises ValueError: a field is missing, has another type, or a value that it cannot have. The message names the
-        fields and quotes no values. Unknown fields are ignored: a newer version may have written them.
+    :raises ValueError: a field is missing, has another type, or an invalid value. The message names the fields and
+        quotes no values.
     """
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"it is of type {type(value).__name__}, and not JSON") from None
+        raise ValueError(f"it is of type {type(value).__name__} and is not JSON") from None
     try:
         read: T = _adapter(kind).validate_json(text, strict=True)
         return read
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False, include_context=False)
-        # pydantic words what a check of our own raises in the same way, with a prefix.
+        # pydantic adds a prefix to the messages of our own checks.
         said = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in wrong)
         raise ValueError("; ".join(each.removeprefix(": ") for each in said)) from None
 
@@ -62,8 +64,8 @@ def from_json(kind: type[T], value: Any) -> T:
 def read_argument(kind: type[T], value: Any) -> T:
     """Read an argument of a trigger; as :func:`from_json`.
 
-    :raises TypeError: it cannot be read. A triggerer fails only the trigger that raises this; any other exception would
-        stop the triggerer itself.
+    :raises TypeError: the value cannot be read. A ``TypeError`` fails only its trigger; any other exception would stop
+        the triggerer.
     """
     try:
         return from_json(kind, value)

@@ -1,7 +1,7 @@
-"""Waiting for the end of a run: what a wait is, when to poll next, and what each response means.
+"""Wait for the end of a run: what a wait is, when to poll next, and what each response means.
 
-:func:`wait_for_end` does no I/O and reads no clock of its own. It yields the next step and is sent the result, so a
-worker and the triggerer wait in exactly the same way.
+:func:`wait_for_end` does no I/O and does not read the clock itself. It yields the next step and is sent the result, so
+a worker and the triggerer wait in exactly the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
 JITTER = 0.2
-"""Part of the poll interval by which each pause is spread, so that runs started together are not polled together."""
+"""Fraction of the poll interval that is random, so that runs that started together are not polled together."""
 
 MIN_FAILED_POLLS = 5
 """How many polls in a row must have failed before the wait is given up. Each was already retried by the client."""
@@ -29,36 +29,36 @@ MIN_UNKNOWN_POLLS = 30
 """How many polls in a row must have shown the status ``unknown`` before the wait is given up."""
 
 MAX_RESUMES = 3
-"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes for ever."""
+"""How many pauses each try resumes with ``on_paused="resume"``, so that no run pauses and resumes forever."""
 
 MAX_CALLBACKS_IN_VAIN = 5
-"""How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored: otherwise
-whoever knows the address could start workers for ever."""
+"""How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
+anyone who knows the address could start workers forever."""
 
 
 class End(Word):
     """How a wait ended."""
 
     ENDED = "ended"
-    """The run has ended, in whichever way."""
+    """The run has ended with any status."""
 
     DEADLINE = "deadline"
     """The time allowed for the run is over; the run is still running."""
 
     NOT_STARTED = "not_started"
-    """The run did not leave the status ``created`` in the time allowed for that."""
+    """The run did not leave the status ``created`` in the time allowed for it."""
 
     PAUSED = "paused"
     """The run waits for a person, and a worker has to do something about it."""
 
     ANSWERED = "answered"
-    """A person, or the lack of one, has decided what becomes of the paused run."""
+    """The Required Action of the paused run was answered, or the default answer applies."""
 
     NO_LONGER_PAUSED = "no_longer_paused"
-    """The run of the Required Action has left its pause without an answer."""
+    """The run left its pause before the Required Action was answered."""
 
     GIVEN_UP = "given_up"
-    """The status could not be learned; the run may be running."""
+    """The status could not be read. The run may still be running."""
 
 
 class OnPaused(Word):
@@ -68,23 +68,23 @@ class OnPaused(Word):
     """Keep waiting until the deadline."""
 
     FAIL = "fail"
-    """Wait no longer."""
+    """Stop the run and fail."""
 
     RESUME = "resume"
-    """Resume the run, :data:`MAX_RESUMES` times at most, then wait until the deadline."""
+    """Resume the run at most :data:`MAX_RESUMES` times, then wait until the deadline."""
 
     ASK = "ask"
-    """Ask people in Airflow, as a Required Action."""
+    """Ask people in Airflow with a Required Action."""
 
 
 class Answer(Word):
-    """What can be decided about a paused run."""
+    """An answer to the Required Action of a paused run."""
 
     RESUME = "resume"
-    """Resume it."""
+    """Resume the run."""
 
     STOP = "stop"
-    """Stop it."""
+    """Stop the run."""
 
     @property
     def option(self) -> str:
@@ -102,18 +102,18 @@ class WokenBy(Word):
     """BrowserAct's callback."""
 
     PERSON = "person"
-    """The answer of a person, or that there was none in time."""
+    """A person's answer, or the default because there was none in time."""
 
 
 @dataclass(frozen=True)
 class WaitPolicy:
-    """How a task instance wants to wait, whatever happens to its run.
+    """The settings of a wait, which do not depend on the run.
 
     :param poll_interval: seconds between two polls; None for the default of the kind of wait.
     :param on_paused: what to do when the run pauses.
-    :param notifies_of_pauses: a worker has someone to notify when the run pauses.
+    :param notifies_of_pauses: a worker must call ``on_paused_callback`` when the run pauses.
     :param answer_timeout: seconds to wait for an answer to a Required Action; None for as long as the run may take.
-    :param answer_default: what happens if nobody answers in that time.
+    :param answer_default: the answer that applies if nobody answers in that time.
     """
 
     poll_interval: Seconds | None = None
@@ -130,28 +130,28 @@ class WaitPolicy:
 
 @dataclass(frozen=True)
 class Wait:
-    """A wait for the end of a run: what the trigger stores, the callback route reads, and each deferral passes on.
+    """A wait for the end of a run. The trigger stores it, the callback route reads it, and each deferral passes it on.
 
     All moments are absolute, in seconds since the epoch, so a triggerer that takes over continues with the same limits.
 
     :param browseract_task_id: the BrowserAct task.
     :param deadline: moment at which the run's time is over.
     :param callback_token_sha256: digest of the token with which a callback may end the wait; None without callbacks.
-    :param start_by: moment by which the run has to leave the status ``created``, if there is one.
-    :param policy: how the task instance wants to wait.
-    :param last_seen: the status that the log has shown last; None before the first.
-    :param steps_logged: how many steps of the run the log has shown.
+    :param start_by: moment by which the run must leave the status ``created``; None for no such limit.
+    :param policy: the settings of the wait.
+    :param last_seen: the last status in the log; None before the first.
+    :param steps_logged: how many steps of the run are in the log.
     :param pauses: how many pauses of the run a worker has handled.
-    :param pause_known: the pause that the run is in has been handled already.
+    :param pause_known: the current pause of the run has already been handled.
     :param pauses_from: moment before which no pause ends the wait.
     :param required_action: id of the open Required Action, if there is one. Its answer ends the wait, and so does the
         end of the pause.
-    :param answer_by: moment from which on nobody has to answer it any more, if there is one.
+    :param answer_by: moment at which the default answer applies; None for no such limit.
     :param callbacks_in_vain: how many callbacks have resumed the task instance although the run had not ended.
-    :param callback_missed: a poll found the end of the run that no callback had reported, so the next wait polls as
-        often as one without callbacks.
+    :param callback_missed: a poll found the end of the run before a callback, so the next wait polls as often as one
+        without callbacks.
     :param began_at: moment at which the wait began.
-    :param first_poll_at: moment of the first poll, which tells the waits of a run apart.
+    :param first_poll_at: moment of the first poll. It distinguishes the waits of a run.
     :param interval: seconds between two polls.
     """
 
@@ -183,7 +183,7 @@ class Wait:
     def deferred(self, now: float) -> Wait:
         """Return the wait as it begins with a deferral.
 
-        :param now: the moment.
+        :param now: the current time, in seconds since the epoch.
         """
         only_polls = self.waits_for is not WokenBy.CALLBACK
         often = only_polls or self.callback_missed or self.policy.pause_ends_wait
@@ -194,7 +194,7 @@ class Wait:
     def begun(self, now: float) -> Wait:
         """Return the wait as it begins in a worker.
 
-        :param now: the moment.
+        :param now: the current time, in seconds since the epoch.
         """
         wait = self._begun(now, timings.DEFAULT_POLL_INTERVAL, now)
         return replace(wait, first_poll_at=min(now + wait.interval, self.deadline))
@@ -220,7 +220,7 @@ class Wait:
     def next_limit(self, now: float) -> float:
         """Return the next moment at which the wait can end without an end of the run.
 
-        :param now: the moment.
+        :param now: the current time, in seconds since the epoch.
         """
         may_be_created = self.last_seen in (None, TaskStatus.CREATED)
         if self.start_by is not None and self.start_by > now and may_be_created:
@@ -228,7 +228,7 @@ class Wait:
         return self.deadline
 
     def news(self, task: Task) -> tuple[list[str], Wait]:
-        """Return the log lines about a run that the log does not have yet, and the wait that knows of them."""
+        """Return the lines about a run that are not in the log yet, and the wait that includes them."""
         lines = [step_line(task.id, step) for step in task.steps[self.steps_logged :]]
         if task.status is not self.last_seen:
             lines.append(status_line(task))
@@ -239,12 +239,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class WaitEnd:
-    """What a wait came to.
+    """The end of a wait.
 
     :param end: how it ended.
-    :param wait: the wait, with what the log has shown by now.
-    :param task: the run as the API showed it last; None if it never did, or if it is too large to be read here.
-    :param error: why the status could not be learned, if that is so.
+    :param wait: the wait, including the lines in the log by now.
+    :param task: the run as the API returned it last; None if it was never read, or is too large to be read here.
+    :param error: why the status could not be read, if so.
     """
 
     end: End
@@ -254,12 +254,12 @@ class WaitEnd:
 
 
 Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, WaitEnd]"
-"""What to do next; a call is answered with its result, or with the error thrown in."""
+"""Steps to execute. The generator is sent the result of a call, or its error is thrown in."""
 
 
 @dataclass
 class _Streak:
-    """Polls in a row that came to the same.
+    """Consecutive polls with the same outcome.
 
     :param number: how many.
     :param since: moment of the first.
@@ -274,20 +274,20 @@ class _Streak:
         self.number += 1
 
     def lasts(self, number: int, now: float) -> bool:
-        """Return whether there are so many of them, for long enough to give up the wait."""
+        """Return whether there are at least this many polls, over a time that is long enough to give up the wait."""
         return self.number >= number and now - self.since >= timings.POLL_PATIENCE
 
 
 def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], float]) -> Steps:
-    """Wait until a run has ended, its time is over, or nothing can be learned of it.
+    """Wait until a run has ended, its time is over, or its status cannot be read.
 
-    Each poll reads the whole task, so that one request brings the status, the steps so far for the log, and in the end
-    the result. One failed poll is not a failed run, and neither is a response that cannot be understood: only
-    :data:`MIN_FAILED_POLLS` or more in a row over ``timings.POLL_PATIENCE`` seconds or more end the wait, and not as a
-    success. Only BrowserAct's own response that there is no such task ends it at once.
+    Each poll reads the whole task, so that one request returns the status, the steps for the log, and finally the
+    result. One failed poll, or one unreadable response, is not a failed run. The wait is given up only after at least
+    :data:`MIN_FAILED_POLLS` consecutive failures over at least ``timings.POLL_PATIENCE`` seconds, and never as a
+    success. If BrowserAct itself responds that there is no such task, the wait ends at once.
 
     :param wait: the wait.
-    :param clock: returns the moment, in seconds since the epoch.
+    :param clock: returns the current time, in seconds since the epoch.
     :param chance: returns a random number from 0 to 1.
     """
     task: Task | None = None
@@ -295,7 +295,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
     poll_at = wait.first_poll_at + min(JITTER * wait.interval, timings.FIRST_POLL_JITTER) * chance()
     while True:
         now = clock()
-        # Not even a limit brings the first poll forward.
+        # The first poll is never earlier, even if a limit is.
         yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), wait.first_poll_at)) - now))
         poll_at = clock() + wait.interval * (1 + JITTER * (2 * chance() - 1))
         try:
@@ -326,9 +326,9 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
 
 
 def _poll(browseract_task_id: str) -> Generator[calls.Call[Any], Any, tuple[Task, bool]]:
-    """Read a task; of one that is too large to be read here, read only the status.
+    """Read a task, or only its status if the task is too large to be read here.
 
-    :returns: the task, and whether it is all of it.
+    :returns: the task, and whether it is complete.
     """
     try:
         task: Task = yield calls.get_task(browseract_task_id)
@@ -342,9 +342,9 @@ def _poll(browseract_task_id: str) -> Generator[calls.Call[Any], Any, tuple[Task
 def _end_of(wait: Wait, task: Task, now: float) -> End | None:
     """Return how a poll ends the wait, or None if it does not.
 
-    :param wait: the wait, which knows of the poll.
-    :param task: what the poll has shown.
-    :param now: the moment, in seconds since the epoch.
+    :param wait: the wait, including this poll.
+    :param task: the task that the poll returned.
+    :param now: the current time, in seconds since the epoch.
     """
     if task.status.ended:
         return End.ENDED
@@ -361,5 +361,5 @@ def _end_of(wait: Wait, task: Task, now: float) -> End | None:
 
 
 def is_hopeless(error: BrowserActError) -> bool:
-    """Return whether another poll is useless: BrowserAct itself, and not a gateway, does not know the task."""
+    """Return whether another poll is useless, because BrowserAct itself, and not a gateway, does not know the task."""
     return isinstance(error, NotFoundError) and error.code is not None

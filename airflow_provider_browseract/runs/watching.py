@@ -1,4 +1,4 @@
-"""Watching for tasks that end, whoever started them: which to list, and which of them are news. Does no I/O."""
+"""Watch for tasks that end, whoever started them: which tasks to list, and which to report. Does no I/O."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.stored import Moment, from_json
 
 REPORT_WINDOW = 24 * 3600.0
-"""Seconds for which the end of a task can be reported late, after a time without a triggerer."""
+"""Seconds by which the end of a task may be reported late, after a time without a running triggerer."""
 
 WATCH_OVERLAP = 600.0
-"""Seconds by which the end or the beginning of a task may be seen out of order, or by a clock that goes wrong."""
+"""Seconds of tolerance for tasks that are listed out of order, and for inaccurate clocks."""
 
 LONGEST_RUN = timings.DEFAULT_TIMEOUT + WATCH_OVERLAP
-"""Seconds that a task takes at most, so that the first look finds all that ended lately."""
+"""Seconds that a task may take. The first poll lists tasks from this far back, to find all that ended lately."""
 
 END_STATUSES = tuple(status for status in TaskStatus if status.ended)
-"""The statuses that are ends."""
+"""The statuses of ended tasks."""
 
 
 @dataclass(frozen=True)
 class EndedTask:
     """A task that has ended.
 
-    :param task: the task, without what it put out.
+    :param task: the task, without its output.
     :param moment: when it ended, in seconds since the epoch.
     """
 
@@ -38,7 +38,7 @@ class EndedTask:
     moment: float
 
     def facts(self) -> dict[str, Any]:
-        """Return what an event tells of it, as plain JSON values: as much as a list of tasks knows.
+        """Return the facts for an event as plain JSON values, as far as a list of tasks contains them.
 
         :returns: as :func:`~airflow_provider_browseract.runs.report.facts`, without ``links`` and ``counts``, and with
             ``failure`` (``code`` and ``message``; None unless it failed).
@@ -49,12 +49,12 @@ class EndedTask:
 
 
 class Window:
-    """The tasks of an account that ended lately, kept up to date with one short list at a time.
+    """The tasks of an account that ended lately, kept up to date with one short list per poll.
 
-    Tasks are listed by their creation. So each list begins with the oldest task that was still active, and the first
-    one early enough for what ended within :data:`REPORT_WINDOW`.
+    The API filters tasks by their creation time. So each list begins with the oldest task that was still active, and
+    the first list begins early enough for all tasks that ended within :data:`REPORT_WINDOW`.
 
-    :param now: the moment, in seconds since the epoch.
+    :param now: the current time, in seconds since the epoch.
     """
 
     def __init__(self, now: float) -> None:
@@ -63,15 +63,15 @@ class Window:
         self._ended: dict[str, EndedTask] = {}
 
     def call(self) -> Call[Page[Task]]:
-        """Make the call for what may have changed."""
+        """Return the call that lists the tasks that may have changed."""
         call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc))
         return replace(call, read=read_page(Task.read_summary))
 
     def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
-        """Take the tasks that were listed.
+        """Add the listed tasks.
 
-        :param tasks: what the call gave, all pages of it.
-        :param now: the moment before it was sent.
+        :param tasks: the tasks of all pages of the list.
+        :param now: the time before the call was sent, in seconds since the epoch.
         :returns: all tasks that ended lately.
         """
         active: set[str] = set()
@@ -82,12 +82,12 @@ class Window:
                 active.add(task.id)
                 begins.append(created)
             elif task.id not in self._ended:
-                # Without a moment of its end, a task that was not seen active is taken for an old one.
+                # A task without finished_at that was never seen active is treated as an old one.
                 unknown = now if task.id in self._active else created
                 moment = task.finished_at.timestamp() if task.finished_at else unknown
                 self._ended[task.id] = EndedTask(task, moment)
         self._active = active
-        # A task that never ends must not make the list longer and longer.
+        # A task that never ends must not make the list ever longer.
         self._from = max(min(begins), now - REPORT_WINDOW)
         oldest = now - REPORT_WINDOW - WATCH_OVERLAP
         self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
@@ -96,10 +96,10 @@ class Window:
 
 @dataclass
 class Cursor:
-    """Which ends were reported already, so that each is reported once.
+    """The tasks that were already reported, so that each is reported once.
 
-    :param floor: moment before which nothing is reported any more, in seconds since the epoch.
-    :param reported: the tasks after it that were reported, and when they ended.
+    :param floor: tasks that ended before this moment are not reported any more, in seconds since the epoch.
+    :param reported: the reported tasks that ended after it, and when they ended.
     """
 
     floor: Moment
@@ -107,15 +107,15 @@ class Cursor:
 
     @classmethod
     def beginning(cls, ended: Iterable[EndedTask], now: float) -> Cursor:
-        """Begin with a first look: what it shows has ended before."""
+        """Return the cursor after the first poll, whose tasks count as already reported."""
         floor = now - WATCH_OVERLAP
         return cls(floor, {each.task.id: each.moment for each in ended if each.moment >= floor})
 
     @classmethod
     def read(cls, value: Any, now: float) -> Cursor:
-        """Read a cursor that was kept.
+        """Read a stored cursor.
 
-        :raises ValueError: it is none, or one from the future, with which nothing would be reported for a long time.
+        :raises ValueError: the value is not a cursor, or is from the future and would delay all reports.
         """
         cursor = from_json(cls, value)
         if cursor.floor > now:
@@ -123,22 +123,22 @@ class Cursor:
         return cursor
 
     def news(self, ended: Iterable[EndedTask]) -> list[EndedTask]:
-        """Return what was not reported yet, the earliest end first."""
+        """Return the tasks that were not reported yet, the earliest end first."""
         new = [each for each in ended if each.moment >= self.floor and each.task.id not in self.reported]
-        # Moments have whole seconds, so the one that began first comes first.
+        # The times of the API have whole seconds, so tasks that ended together are sorted by their creation.
         return sorted(new, key=lambda each: (each.moment, _created(each.task)))
 
     def mark_reported(self, news: Iterable[EndedTask], now: float) -> None:
-        """Take note of what is reported."""
+        """Mark tasks as reported."""
         self.reported.update({each.task.id: each.moment for each in news})
-        # Not with a clock that is ahead, or the next ends would lie below the floor.
+        # Limited to now: with a clock that is ahead, the next ends would be before the floor.
         latest = min(max(self.reported.values(), default=self.floor), now)
         self.floor = max(self.floor, latest - WATCH_OVERLAP)
         self.reported = {task_id: moment for task_id, moment in self.reported.items() if moment >= self.floor}
 
 
 def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
-    """Pick the tasks of a workflow, or of all, that ended in one of some ways."""
+    """Return the tasks of a workflow, or of all workflows, that ended with one of the statuses."""
     return [each for each in ended if each.task.status in statuses and workflow_id in (None, each.task.workflow_id)]
 
 

@@ -1,4 +1,4 @@
-"""The sensor that waits for a BrowserAct task which was started elsewhere."""
+"""A sensor that waits for a BrowserAct task that was started elsewhere."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ if TYPE_CHECKING:
 
 
 def _for_triggerer(value: Any) -> str | None:
-    """Return what the triggerer can render, or None where only a worker can.
+    """Return a template that the triggerer can render, or None if only a worker can render the value.
 
-    A triggerer knows no macros and filters of the DAG. And it can read one XCom, but not look for those of all mapped
-    tasks, as ``xcom_pull`` does unless it is told which one: for the answer it would wait for ever.
+    A triggerer does not know the macros and filters of the DAG. It can read a single XCom, but not those of all mapped
+    tasks, which ``xcom_pull`` requests without a map index: it would wait for the response forever.
 
     :param value: the text, template or XCom that was given to the sensor.
     """
@@ -70,30 +70,32 @@ def _for_triggerer(value: Any) -> str | None:
 
 
 class TaskSensor(BaseSensorOperator):
-    """Waits until a BrowserAct task has ended which was started elsewhere, and returns its output (``get-task``).
+    """Wait until a BrowserAct task that was started elsewhere has ended, and return its output (``get-task``).
 
-    It starts nothing and stops nothing, whatever becomes of the Airflow task.
+    The sensor never starts or stops a run, whatever happens to the Airflow task.
 
-    :param browseract_task_id: the BrowserAct task.
-    :param output_format: what the text of the output is; as in
+    :param browseract_task_id: id of the BrowserAct task.
+    :param output_format: format of the output's text, as in
         :class:`~airflow_provider_browseract.operators.run.RunOperator`.
-    :param output_path: folder in object storage for what the run put out; likewise.
-    :param browseract_conn_id: id of the Airflow connection.
-    :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``. Without it,
-        ``mode`` says whether a worker is held (``"poke"``) or not (``"reschedule"``).
-    :param start_from_trigger: with ``deferrable``, begin in the triggerer too, and end there if the run has finished:
-        no worker is used at all (Airflow 3.3 and later). By default so where nothing needs a worker, which is that
-        neither ``output_path`` nor ``outlets``, ``multiple_outputs``, ``execution_timeout``, ``on_execute_callback``,
-        ``pre_execute`` or ``post_execute`` are given, the task is not mapped, and id and connection are texts without
-        templates or the ``output`` of a task that is not mapped. ``False`` begins and ends in a worker.
-    :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, among them ``poke_interval`` and ``timeout``.
-        ``soft_fail`` and ``never_fail`` do the same with ``deferrable`` as without it.
-    :returns: as :class:`~airflow_provider_browseract.operators.run.RunOperator`.
-    :raises AirflowFailException: an argument is wrong, or the run failed or was canceled: no retry can mend that. Or
-        BrowserAct refuses the API key at the first request. A key that is refused later may be in rotation, so the
-        sensor keeps waiting: for 10 minutes, or until ``timeout`` with ``mode="reschedule"``, which remembers nothing.
+    :param output_path: folder in object storage for the results of the run, as in
+        :class:`~airflow_provider_browseract.operators.run.RunOperator`.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
+    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
+        When ``False``, ``mode`` decides whether the sensor holds a worker (``"poke"``) or not (``"reschedule"``).
+    :param start_from_trigger: with ``deferrable``, also begin in the triggerer, and end there if the run has finished,
+        so that no worker is used at all (Airflow 3.3 and later). This only applies if nothing needs a worker: none of
+        ``output_path``, ``outlets``, ``multiple_outputs``, ``execution_timeout``, ``on_execute_callback``,
+        ``pre_execute`` and ``post_execute`` is set, the task is not mapped, and id and connection are strings without
+        templates or the ``output`` of a task that is not mapped. When ``False``, the sensor begins and ends in a
+        worker. Default: ``True``.
+    :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` and ``timeout``.
+        ``soft_fail`` and ``never_fail`` have the same effect with ``deferrable`` as without it.
+    :returns: the output, as :class:`~airflow_provider_browseract.operators.run.RunOperator` does.
+    :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
+        BrowserAct refused the API key at the first request. A key that is refused later may be in rotation, so the
+        sensor keeps waiting: for 10 minutes, or until ``timeout`` with ``mode="reschedule"``, which keeps no state.
     :raises AirflowSensorTimeout: the run did not end within ``timeout``; it keeps running.
-    :raises RunError: its status could not be learned, or its results could not be written. Airflow's retries apply.
+    :raises RunError: the status could not be read, or the results could not be written. Airflow's retries apply.
     """
 
     template_fields: Sequence[str] = ("browseract_task_id", "output_path", "browseract_conn_id")
@@ -119,7 +121,7 @@ class TaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._asked = False
         self._refused_since: float | None = None
-        # Rendering may turn it into nothing.
+        # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
             self._check_constants()
@@ -161,7 +163,7 @@ class TaskSensor(BaseSensorOperator):
         return BrowserActHook(self.browseract_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Wait in the way asked for."""
+        """Wait for the end of the run, deferred or in this worker, and return its output."""
         with self._leniently():
             self._check_arguments()
             self._check_store()
@@ -178,15 +180,15 @@ class TaskSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         if self.start_from_trigger and context["ti"].try_number > 1:
-            # Airflow deletes the XComs of an earlier run only when it starts a task in a worker, and the trigger may
-            # have failed to.
+            # Airflow deletes the XComs of an earlier try only when it starts a task in a worker, and the trigger may
+            # have failed to delete them.
             delete_xcoms(context["ti"], RESULT_KEYS)
         with self._leniently():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """Ask the API what became of the run, whatever the event says, and conclude it, wait again or fail."""
-        # Of a sensor that began in the triggerer, nothing was checked before.
+        """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
+        # The arguments of a sensor that began in the triggerer were not checked before.
         self._check_arguments()
         read = from_json(WaitEvent, event)
         seen = self._read(read.wait.browseract_task_id)
@@ -211,10 +213,10 @@ class TaskSensor(BaseSensorOperator):
         if over.error is not None and is_hopeless(over.error):
             return AirflowFailException(str(over.error))
         why = str(over.error) if over.error is not None else over.reason or "it stayed unknown"
-        return RunLostError(f"The status of BrowserAct task {task_id} could not be learned: {why}")
+        return RunLostError(f"The status of BrowserAct task {task_id} could not be read: {why}")
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once, and take the result if there is one."""
+        """Poll once, and return the result if the run has ended."""
         task = self._look(context)
         if task is None or not task.status.ended:
             return False
@@ -222,7 +224,7 @@ class TaskSensor(BaseSensorOperator):
 
     @contextmanager
     def _leniently(self) -> Iterator[None]:
-        """Skip the task where ``soft_fail`` or ``never_fail`` do so, as Airflow does with what a poke raises."""
+        """Skip the task if ``soft_fail`` or ``never_fail`` say so, as Airflow does with the exceptions of ``poke``."""
         try:
             yield
         except AirflowSkipException:
@@ -252,15 +254,15 @@ class TaskSensor(BaseSensorOperator):
             read_id("browseract_task_id", self.browseract_task_id)
 
     def _check_store(self) -> None:
-        """Try the connection and the store: better now than when the run has ended."""
+        """Check the connection and the store now, because an error after the end of the run comes too late."""
         with no_retry_on_bad_arguments(self.browseract_conn_id):
             _ = self.hook.settings
-            # A sensor that is rescheduled begins anew each time.
+            # A rescheduled sensor starts from the beginning each time.
             if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
                 store.check()
 
     def _read(self, browseract_task_id: str) -> Task | BrowserActError:
-        """Read the run, or return why it cannot be read."""
+        """Return the run, or the error with which reading it failed."""
         try:
             return self.hook.get_task(browseract_task_id)
         except BrowserActError as error:
@@ -287,14 +289,14 @@ class TaskSensor(BaseSensorOperator):
     def _is_final(self, error: BrowserActError, first: bool, context: Context) -> bool:
         """Return whether a failed poll fails the task.
 
-        :param error: what the poll failed with.
+        :param error: the error of the poll.
         :param first: this is the first poll of this process.
         :param context: the context of the Airflow task.
         """
         if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
             return is_hopeless(error)
         if self.reschedule:
-            # Each poke is a process of its own, so that only Airflow knows of earlier ones.
+            # Each poke is a separate process, so only Airflow knows of earlier ones.
             return context["ti"].get_first_reschedule_date(context) is None
         now = time.monotonic()
         if self._refused_since is None:

@@ -1,4 +1,4 @@
-"""The Required Action of a paused run, as the triggerer sees it: find the answer, or close what is open."""
+"""The Required Action of a paused run in the triggerer: find the answer, or close an open Required Action."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait
 
 
 async def find_answer(wait: Wait, log: Log) -> WaitEvent:
-    """Wait for the answer of a person, or for the moment from which on nobody has to answer any more.
+    """Wait for a person's answer, at most until the time for it is over.
 
     :param wait: a wait with a Required Action.
     :param log: the trigger's log.
@@ -32,8 +32,8 @@ async def find_answer(wait: Wait, log: Log) -> WaitEvent:
                 found = required_action.Found(default, None, time.time())
         except ValueError as error:
             return WaitEvent(wait, End.GIVEN_UP, reason=str(error))
-        except Exception as error:  # noqa: BLE001 - the next look may succeed
-            log.warning("Could not look for the answer of a person: %s", error)
+        except Exception as error:  # noqa: BLE001 - the next request may succeed
+            log.warning("Could not read the answer to the Required Action; trying again: %s", error)
         else:
             if found is not None:
                 return answer_event(wait, found)
@@ -42,13 +42,13 @@ async def find_answer(wait: Wait, log: Log) -> WaitEvent:
 
 
 def answer_event(wait: Wait, found: required_action.Found) -> WaitEvent:
-    """Return the event for an answer; or for the end of the pause, if a trigger closed the Required Action for that.
+    """Return the event for an answer, or for the end of the pause if a trigger closed the Required Action for that.
 
     :param wait: a wait with a Required Action.
     :param found: the answer.
     """
     if found.by is None:
-        # The moment is from the clock of another machine.
+        # found.at comes from the clock of another machine.
         in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
         if not in_time or found.answer is not wait.policy.answer_default:
             return WaitEvent(wait, End.NO_LONGER_PAUSED)
@@ -56,12 +56,12 @@ def answer_event(wait: Wait, found: required_action.Found) -> WaitEvent:
 
 
 async def close(action: str, answer: Answer, log: Log) -> required_action.Found | None:
-    """Answer a Required Action in place of a person, so that it is not open any more.
+    """Answer a Required Action instead of a person, so that it is no longer open.
 
     :param action: its id.
     :param answer: the answer.
     :param log: the trigger's log.
-    :returns: the answer of a person who was faster.
+    :returns: the answer of a person who was faster; None if there is none.
     """
     try:
         found = await ask_airflow(required_action.find_answer, action)
@@ -70,16 +70,16 @@ async def close(action: str, answer: Answer, log: Log) -> required_action.Found 
                 await ask_airflow(required_action.close, action, answer)
             except Exception:  # noqa: BLE001 - a person may have been faster
                 found = await ask_airflow(required_action.find_answer, action)
-    except Exception as error:  # noqa: BLE001 - an open Required Action does no harm to the run
+    except Exception as error:  # noqa: BLE001 - an open Required Action does not affect the run
         log.warning("The Required Action could not be closed: %s", error)
         return None
     return found if found and found.by is not None else None
 
 
 async def close_earlier(wait: Wait, ti: Any) -> None:
-    """Close the Required Action that an earlier try may have left open: nobody waits for its answer any more.
+    """Close the Required Action that an earlier try may have left open, because no task waits for its answer.
 
-    :param wait: a wait without one.
+    :param wait: a wait without a Required Action.
     :param ti: the task instance.
     """
     if wait.policy.on_paused is OnPaused.ASK and ti is not None and ti.try_number > 1:
@@ -89,10 +89,10 @@ async def close_earlier(wait: Wait, ti: Any) -> None:
 
 
 async def was_answered(wait: Wait, ti: Any) -> bool:
-    """Return whether a person has answered a Required Action, this or an earlier one, during a wait."""
+    """Return whether a person has answered a Required Action of the task instance during a wait."""
     if wait.policy.on_paused is not OnPaused.ASK:
         return False
-    # There may be none, and that of a task instance that was cleared is gone.
+    # There may be no Required Action, and clearing a task instance deletes it.
     with suppress(Exception):
         found = await ask_airflow(required_action.find_answer, str(ti.id))
         return found is not None and found.by is not None and found.at >= wait.began_at
@@ -100,7 +100,7 @@ async def was_answered(wait: Wait, ti: Any) -> bool:
 
 
 def closed_as(event: WaitEvent, found: required_action.Found | None) -> WaitEvent:
-    """Return what ended a wait whose Required Action was closed.
+    """Return the event of a wait whose Required Action was closed.
 
     :param event: how the wait ended.
     :param found: the answer of a person who was faster, if there is one.

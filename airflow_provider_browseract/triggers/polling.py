@@ -1,4 +1,4 @@
-"""Polling a run in the triggerer until its wait ends."""
+"""Poll a run in the triggerer until its wait ends."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST_RESPONSE = 4 * 1024 * 1024
-"""Bytes of a response to a poll that a triggerer reads at most. What is larger is read by the worker that resumes."""
+"""Bytes that a triggerer reads at most of a response. A larger run is read by the worker that resumes the task."""
 
 
 class PatientClient:
-    """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
+    """Sends the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
 
     :param conn_id: id of the Airflow connection.
     """
@@ -61,7 +61,7 @@ async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent,
     :param wait: the wait.
     :param conn_id: id of the Airflow connection.
     :param log: the trigger's log.
-    :returns: how the wait ended, and the run as it was seen last.
+    :returns: how the wait ended, and the run as the last poll returned it.
     """
     try:
         async with aclosing(PatientClient(conn_id)) as client:

@@ -1,4 +1,4 @@
-"""The trigger that waits for the end of a run."""
+"""A trigger that waits for the end of a run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, sto
 
 
 class TaskTrigger(BaseTrigger):
-    """Wait until a BrowserAct task has ended, its time is over, or nothing can be learned of it.
+    """Wait until a BrowserAct task has ended, its time is over, or its status cannot be read.
 
-    The trigger never starts, resumes or judges a run: the operator asks the API again.
+    The trigger never starts or resumes a run, and does not decide on its result: the operator reads the run again.
 
     :param browseract_conn_id: id of the Airflow connection.
     :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.waiting.Wait` or as it is stored.
@@ -76,7 +76,7 @@ class TaskTrigger(BaseTrigger):
                 return answering.result()
             event, seen = run.result()
             if event.end is End.GIVEN_UP:
-                # The answer can still be found, and only here.
+                # Only this trigger can still find the answer.
                 await asyncio.wait({answering}, timeout=max(0.0, self.wait.deadline - time.time()))
                 if answering.done():
                     return answering.result()

@@ -1,4 +1,4 @@
-"""The trigger that is the whole of a sensor, without any worker."""
+"""A trigger that does the whole work of a sensor, without a worker."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from airflow_provider_browseract.triggers.polling import PatientClient, poll_unt
 class TaskSensorTrigger(BaseTrigger):
     """Do the work of a :class:`~airflow_provider_browseract.sensors.browseract.TaskSensor` in the triggerer.
 
-    The scheduler starts it in place of the task (``start_from_trigger``; Airflow 3.3 and later, which renders its
-    arguments). It takes the result of a run that has finished. All else is left to the sensor in a worker, which has
-    the right error for it.
+    The scheduler starts the trigger instead of the task (``start_from_trigger``; Airflow 3.3 and later, which renders
+    its arguments). The trigger returns the result of a run that has finished. In all other cases, the sensor continues
+    in a worker and raises the right error.
 
-    :param browseract_task_id: the BrowserAct task.
+    :param browseract_task_id: id of the BrowserAct task.
     :param browseract_conn_id: id of the Airflow connection.
     :param poll_interval: seconds between two polls.
-    :param output_format: what the text of the output is.
+    :param output_format: format of the output's text.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class TaskSensorTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end the Airflow task with the output of the run, or let the sensor continue in a worker."""
-        # The one moment that stays the same, whichever triggerer this is.
+        # This moment stays the same when another triggerer takes over.
         timeout_after: datetime = self.timeout_after  # type: ignore[attr-defined]
         until = timeout_after.replace(tzinfo=timeout_after.tzinfo or timezone.utc).timestamp()
-        # A policy of the deployment may have set this after the sensor was made.
+        # A cluster policy may have set this after the sensor was created.
         has_own_timeout = getattr(self.task, "execution_timeout", None)
         wait = Wait(
             self.browseract_task_id,
@@ -75,8 +75,8 @@ class TaskSensorTrigger(BaseTrigger):
                 if await asyncio.to_thread(self._conclude, task, cleared):
                     yield TaskSuccessEvent()
                     return
-            except Exception as error:  # noqa: BLE001 - a worker meets the same error, and reports it in its own way
-                self.log.warning("The result is left to a worker: %s", error)
+            except Exception as error:  # noqa: BLE001 - a worker gets the same error, and raises it
+                self.log.warning("The sensor continues in a worker, because the result could not be taken: %s", error)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def _clear(self) -> bool:
@@ -84,7 +84,7 @@ class TaskSensorTrigger(BaseTrigger):
 
         Otherwise the result of an earlier BrowserAct task would be passed on if this one has none.
 
-        :returns: whether there are none any more.
+        :returns: whether they could be deleted.
         """
         links = (BrowserActTaskLink().xcom_key, LiveViewLink().xcom_key)
         try:
@@ -96,14 +96,14 @@ class TaskSensorTrigger(BaseTrigger):
 
     def _delete(self, keys: Sequence[str]) -> None:
         ti: Any = self.task_instance
-        # Airflow logs an error for each XCom that is looked for and does not exist.
+        # Airflow logs an error for each requested XCom that does not exist.
         if ti.try_number > 1:
             delete_xcoms(ti, keys)
 
     async def _look(self, wait: Wait) -> Wait:
-        """Show the run while it is active, as a worker does, and return the wait from there.
+        """Show the run while it is active, as a worker does, and return the wait that follows.
 
-        If the run cannot be read, the polls of the wait report why.
+        If the run cannot be read, the polls of the wait report the reason.
         """
         try:
             async with aclosing(PatientClient(self.browseract_conn_id)) as client:
@@ -113,22 +113,22 @@ class TaskSensorTrigger(BaseTrigger):
             self.log.info("%s", status_line(task))
             _, wait = wait.news(task)
             await asyncio.to_thread(show_run, XComs(self.task_instance), task, self.log)
-            # This was the first poll.
+            # The request above counts as the first poll.
             return wait.begun(time.time())
-        except Exception as error:  # noqa: BLE001 - the wait meets the same trouble, and reports it
+        except Exception as error:  # noqa: BLE001 - the wait gets the same error, and reports it
             self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
             return wait
 
     def _conclude(self, task: Task, cleared: bool) -> bool:
         """Push the output, and return whether there is nothing left to do.
 
-        It runs in a thread of its own: asgiref has a single one for all triggers, which would wait for a slow XCom
-        backend.
+        Call this in a separate thread: asgiref has a single thread for all triggers, which a slow XCom backend would
+        block.
         """
         sensor: Any = self.task
         if sensor.multiple_outputs or next(sensor.iter_mapped_dependants(), None) is not None:
-            # A policy may have set the one after the sensor was made. For the other, Airflow has to learn how long the
-            # output is, and only a worker tells it.
+            # A cluster policy may have set multiple_outputs after the sensor was created. For mapped dependants,
+            # Airflow needs the length of the output, which only a worker reports.
             return False
         if not cleared:
             self._delete(RESULT_KEYS)
@@ -141,7 +141,7 @@ class TaskSensorTrigger(BaseTrigger):
             self.log.warning("%s", pending)
         xcoms = XComs(self.task_instance)
         show_run(xcoms, task, self.log)
-        # Not with the event: Airflow would not store that with a custom XCom backend.
+        # Not with the event, because Airflow would not use a custom XCom backend for it.
         if read.value is not None and sensor.do_xcom_push:
             xcoms.xcom_push(RETURN_KEY, read.value)
         count_run(task)

@@ -1,4 +1,4 @@
-"""The trigger that waits for a slot."""
+"""A trigger that waits for a slot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from airflow_provider_browseract.runs.queueing import QueueWait, Slots, wait_for
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 
 _SLOTS: dict[str, Slots] = {}
-"""What the task instances that wait for a slot in this triggerer know of the runs, by connection."""
+"""The active runs as known to the task instances that wait for a slot in this triggerer, by connection."""
 
 
 class SlotTrigger(BaseTrigger):
-    """Wait until BrowserAct seems to have a free slot. It starts nothing itself, so its end loses nothing.
+    """Wait until BrowserAct seems to have a free slot. The trigger starts no run, so it can end at any time.
 
     :param browseract_conn_id: id of the Airflow connection.
     :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.queueing.QueueWait` or as it is stored.
@@ -38,14 +38,14 @@ class SlotTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and report once that the wait is over; only BrowserAct knows whether there is a slot."""
+        """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
         slots = _SLOTS.setdefault(self.browseract_conn_id, Slots())
         try:
             async with BrowserActHook(self.browseract_conn_id).async_client() as client:
                 await run_steps_async(wait_for_slot(slots, self.wait, time.time, random.random), client, self.log)
         except Exception:
-            # The start meets the same trouble, and reports it.
+            # The next start gets the same error, and raises it.
             self.log.exception("Waiting for a slot failed")
             await asyncio.sleep(self.wait.pause)
-        # dag.test() passes on nothing but the event.
+        # dag.test() passes on only the event.
         yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Stopping the run of a trigger that is killed, unless somebody still waits for the run."""
+"""Stop the run of a trigger that is killed, unless something still waits for the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_browseract.webhook.callback import WAIT_XCOM, is_resumed_w
 
 
 async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Log) -> None:
-    """Stop the run of a ``dag.test()`` that is interrupted; no code of the operator runs after that."""
+    """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
     task_id = wait.browseract_task_id
     if not cancel_on_kill:
         log.warning(
@@ -31,7 +31,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         return
     try:
         stopped = await BrowserActHook(conn_id).astop_task(task_id, within=timings.ON_KILL_CALL_LIMIT)
-    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say what becomes of the run
+    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say that the run was not stopped
         log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
     else:
         what = "was stopped" if stopped else "had already ended"
@@ -51,10 +51,10 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         if waiting := await _who_waits(wait, ti):
             log.info("BrowserAct task %s is not stopped: %s", task_id, waiting)
             return
-    except Exception as error:  # noqa: BLE001 - a run that may be waited for must not be stopped on a guess
+    except Exception as error:  # noqa: BLE001 - a run that something may wait for must not be stopped
         log.error(
-            "BrowserAct task %s was not stopped and may keep running and using credits: Airflow could not be asked "
-            "whether the run is still waited for (%s: %s)",
+            "BrowserAct task %s was not stopped and may keep running and using credits: Airflow did not report whether "
+            "a task still waits for the run (%s: %s). If none does, stop it in the BrowserAct dashboard.",
             task_id,
             type(error).__name__,
             error,
@@ -62,7 +62,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         return
     try:
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
-            # It is not documented what a stop does to a run that has ended, whose result someone may be reading now.
+            # The API does not document what a stop does to an ended run, whose result someone may be reading now.
             with suppress(BrowserActError):
                 status = await client.send(calls.get_task_status(task_id))
                 if status.ended:
@@ -71,25 +71,25 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
             await client.send(calls.stop_task(task_id))
     except NOTHING_TO_STOP:
         log.info("BrowserAct task %s is not stopped: it had already ended.", task_id)
-    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say what becomes of the run
+    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say that the run was not stopped
         where = None
-        # Of a task that was cleared, Airflow has deleted the link.
+        # Airflow has deleted the link if the task was cleared.
         with suppress(Exception):
             where = await aget_xcom(ti, BrowserActTaskLink().xcom_key)
         log.error("BrowserAct task %s %s", task_id, not_stopped(error, where))
     else:
-        log.info("BrowserAct task %s was stopped, because nobody waits for it any more.", task_id)
+        log.info("BrowserAct task %s was stopped, because no task waits for it any more.", task_id)
 
 
 async def _who_waits(wait: Wait, ti: Any) -> str | None:
-    """Return who waits for the run although the trigger was told to end; None if nobody does."""
+    """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
     if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.first_poll_at):
         return "a callback has resumed the Airflow task."
     if await answers.was_answered(wait, ti):
-        return "the answer of a person has resumed the Airflow task."
-    # An up_for_retry one has left the run to its next try.
+        return "a person's answer has resumed the Airflow task."
+    # A task instance in the state up_for_retry has left the run to its next try.
     waiting = await asyncio.to_thread(count_task_instances, ti, "deferred", "running", "up_for_retry")
-    # Of a task that was cleared, Airflow has deleted the XComs by then; the next try wants another run.
+    # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
     if waiting and await aget_xcom(ti, "task_id") == wait.browseract_task_id:
         return "the Airflow task waits for it elsewhere."
     return None

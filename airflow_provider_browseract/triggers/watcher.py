@@ -1,4 +1,4 @@
-"""The trigger that watches for runs that end, whoever started them."""
+"""A trigger that reports runs that end, whoever started them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class TaskFinishedTrigger(BaseEventTrigger):
-    """Reports each BrowserAct task that ends, whoever started it: for an Airflow ``AssetWatcher``.
+    """Report each BrowserAct task that ends, whoever started it. Use it in an Airflow ``AssetWatcher``.
 
-    The ``payload`` in the ``extra`` of the asset's event has under ``tasks`` a dict for each that has ended since the
-    event before (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.facts`). It reports what ends after
-    the first poll.
+    In the ``extra`` of the asset event, ``payload`` has a list ``tasks`` with a dict for each task that has ended since
+    the last event (:meth:`~airflow_provider_browseract.runs.watching.EndedTask.facts`). The trigger reports tasks that
+    end after its first poll.
 
-    On Airflow 3.3 and later all watchers with the same connection and interval share their polls. What was reported is
-    kept in the state of the asset: after a restart of the triggerer the ends since then are reported, back to 24 hours.
-    An end is reported twice if the triggerer is killed within seconds after the first time, or if the state could not
-    be kept. Before Airflow 3.3 each watcher polls for itself, and what ends while no triggerer runs is not reported.
+    On Airflow 3.3 and later, all watchers with the same connection and interval share their polls. The reported tasks
+    are stored in the state of the asset. After a restart, the triggerer reports the tasks that ended in the meantime,
+    up to 24 hours late. A task is reported twice if the triggerer is killed within seconds after the first report, or
+    if the state could not be stored. Before Airflow 3.3, each watcher polls for itself, and tasks that end while no
+    triggerer is running are not reported.
 
-    :param workflow_id: only tasks of this workflow; of all workflows and templates without it.
-    :param status: only tasks that ended so: ``"finished"``, ``"failed"``, ``"canceled"``, or several of them. Default:
-        all three.
-    :param poll_interval: seconds between two polls, 10 at least.
-    :param browseract_conn_id: id of the Airflow connection.
+    :param workflow_id: report only tasks of this workflow. Default: tasks of all workflows and templates.
+    :param status: report only tasks with this status, or with one of these: ``"finished"``, ``"failed"``,
+        ``"canceled"``. Default: all three.
+    :param poll_interval: seconds between two polls, at least 10. A shorter interval reports a task sooner, but sends
+        more requests. Default: 60.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
     :raises InputError: an argument cannot be used.
     """
 
@@ -55,7 +57,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         if self.poll_interval < timings.SHORTEST_WATCH_INTERVAL:
             raise InputError(
-                f"poll_interval is {poll_interval!r}. Give {timings.SHORTEST_WATCH_INTERVAL:g} seconds at least."
+                f"poll_interval is {poll_interval!r}. Use at least {timings.SHORTEST_WATCH_INTERVAL:g} seconds."
             )
         self.browseract_conn_id = browseract_conn_id
 
@@ -65,7 +67,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch alone, as before Airflow 3.3."""
+        """Watch without sharing the polls, as before Airflow 3.3."""
         async with (
             aclosing(self.open_shared_stream(self.serialize()[1])) as looks,
             aclosing(self.filter_shared_stream(looks)) as events,
@@ -79,9 +81,10 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[tuple[EndedTask, ...], None]:
-        """Poll which tasks have ended lately, and yield all of them each time.
+        """Poll the list of tasks, and yield all tasks that ended lately after each poll.
 
-        An error does not end it, since that would end all watchers that share it: the connection is read anew.
+        An error does not end the stream, because that would end all watchers that share it. The connection is read
+        again instead.
 
         :param kwargs: the arguments of one of the watchers.
         """
@@ -94,14 +97,14 @@ class TaskFinishedTrigger(BaseEventTrigger):
                         listed = [task async for task in client.iter_items(window.call())]
                         yield window.add(listed, asked_at)
                         await asyncio.sleep(kwargs["poll_interval"])
-            except Exception as error:  # noqa: BLE001 - whatever it is, someone may mend it
-                log.error("The tasks of BrowserAct could not be listed; trying again: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, someone may fix it
+                log.error("The BrowserAct tasks could not be listed; trying again: %s", error)
                 await asyncio.sleep(kwargs["poll_interval"])
 
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[tuple[EndedTask, ...]]
     ) -> AsyncGenerator[TriggerEvent, None]:
-        """Pick what this watcher has to report and has not reported yet."""
+        """Select the tasks that this watcher must report and has not reported yet."""
         statuses = [TaskStatus(status) for status in self.status]
         cursor = await self._kept_cursor()
         async for ended in shared_stream:
@@ -109,10 +112,10 @@ class TaskFinishedTrigger(BaseEventTrigger):
             if cursor is None:
                 cursor = Cursor.beginning(wanted, time.time())
             elif news := cursor.news(wanted):
-                # In one event: another one at once would start no run of a DAG before a third one comes.
+                # In one event: a second event right after the first would start no DAG run before a third one arrives.
                 yield TriggerEvent({"tasks": [each.facts() for each in news]})  # type: ignore[no-untyped-call]
                 cursor.mark_reported(news, time.time())
-                # First Airflow has to have the event: rather reported twice than never.
+                # Airflow must have stored the event first: it is better to report a task twice than never.
                 await asyncio.sleep(timings.EVENT_STORE_GRACE)
             else:
                 continue
@@ -120,7 +123,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
     @property
     def _cursor_key(self) -> str:
-        # Who watches for something else begins anew.
+        # A watcher with other arguments starts with its own state.
         return ":".join(["browseract", self.browseract_conn_id, self.workflow_id or "*", *self.status])
 
     async def _kept_cursor(self) -> Cursor | None:
@@ -135,7 +138,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
                     error,
                 )
                 break
-            except Exception as error:  # noqa: BLE001 - a watcher that ends would begin with the same trouble
+            except Exception as error:  # noqa: BLE001 - a restarted watcher would get the same error
                 self.log.warning("The watcher state cannot be read; trying again: %s", error)
                 await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         return None
@@ -146,16 +149,16 @@ class TaskFinishedTrigger(BaseEventTrigger):
             return
         try:
             await store.aset(self._cursor_key, to_json(cursor))
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001 - a restarted watcher would get the same error
             self.log.warning(
-                "The watcher state could not be kept. After a restart, runs may be reported again: %s", error
+                "The watcher state could not be stored. After a restart, runs may be reported again: %s", error
             )
 
 
 def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:
-    """Check the statuses that a watcher wants to know of."""
+    """Check the statuses that a watcher reports."""
     given = [status] if isinstance(status, str) else list(status) if status is not None else list(END_STATUSES)
     known = [each.value for each in END_STATUSES]
     if not given or not all(each in known for each in given):
-        raise InputError(f"status is {status!r}. Give one or several of: {', '.join(known)}.")
+        raise InputError(f"status is {status!r}. Use one or several of: {', '.join(known)}.")
     return [each for each in END_STATUSES if each.value in given]

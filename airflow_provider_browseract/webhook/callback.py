@@ -1,7 +1,7 @@
-"""Callback addresses: what is in them, how they are made, and into which of the API's two fields they go.
+"""Callback addresses: what they contain, how they are created, and which of the API's two fields contains them.
 
-An address names the task instance that waits, and carries a token that only BrowserAct is told. What is stored of the
-token, in the trigger's arguments and in the XCom :data:`WAIT_XCOM`, is its SHA-256.
+An address contains the task instance that waits, and a token that is sent only to BrowserAct. The trigger's arguments
+and the XCom :data:`WAIT_XCOM` contain only the SHA-256 of the token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
 UNKNOWN_RESPONSE = b'{"outcome":"unknown"}'
-"""What the route answers to a token that it does not know."""
+"""The response of the route to an unknown token."""
 
 TOKEN_BYTES = 32
 
@@ -34,39 +34,39 @@ The callback route reads the field while a trigger waits, and the XCom before an
 """
 
 MAX_ID_LENGTH = 250
-"""Characters that Airflow's columns have for the ids of DAG, run and task."""
+"""Characters that Airflow's database columns allow for the ids of DAG, run and task."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff\U00010000-\U0010ffff]")
 
 
 class NoCallbackError(InputError):
-    """No callback can be arranged for this task; it can still poll."""
+    """Callbacks are not possible for this task; it can still poll."""
 
 
 class CallbackOutcome(Word):
-    """What became of a callback."""
+    """The outcome of a callback."""
 
     RESUMED = "resumed"
-    """The task waited, and was resumed."""
+    """The task was waiting, and was resumed."""
 
     ALREADY_RESUMED = "already resumed"
     """An earlier callback had resumed the task."""
 
     TOO_EARLY = "too early"
-    """The task has not deferred yet, or did so only just: its trigger will ask."""
+    """The task has not deferred yet, or has just deferred. Its trigger will poll the run."""
 
     NOT_WAITING = "not waiting"
-    """The task went on without this callback, or is over."""
+    """The task continued without this callback, or is over."""
 
     IGNORED = "ignored"
-    """Several callbacks for the wait were no end of the run, so that this one does not resume the task either."""
+    """Several callbacks for this wait came before the end of the run, so no further one resumes the task."""
 
     RUN_ACTIVE = "run active"
-    """The callback told of a change that is not the end of the run."""
+    """The callback reported a change that is not the end of the run."""
 
     UNKNOWN = "unknown"
-    """There is no such task instance, or the token is not the one that it waits for."""
+    """There is no such task instance, or it does not wait for this token."""
 
 
 class TaskInstanceKey(NamedTuple):
@@ -85,20 +85,20 @@ class TaskInstanceKey(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether every database of Airflow can be asked for it without an error."""
+        """Whether every database of Airflow can look it up without an error."""
         ids = self.dag_id, self.run_id, self.task_id
-        # MySQL's older character set ends at U+FFFF; NUL and half characters are an error in PostgreSQL.
+        # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
         writable = all(len(each) <= MAX_ID_LENGTH and not _UNSTORABLE.search(each) for each in ids)
         return writable and -1 <= self.map_index < 2**31
 
     def encode(self) -> str:
-        """Write it as one part of a path, whatever characters the ids have."""
+        """Return the key as one segment of a path, whatever characters the ids contain."""
         text = json.dumps(self, ensure_ascii=False, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, part: str) -> TaskInstanceKey:
-        """Read what :meth:`encode` wrote.
+        """Read a segment that :meth:`encode` returned.
 
         :raises ValueError: it is something else.
         """
@@ -107,16 +107,16 @@ class TaskInstanceKey(NamedTuple):
         except RecursionError:
             raise ValueError("it is nested") from None
         if not isinstance(fields, list) or [type(field) for field in fields] != [str, str, str, int]:
-            raise ValueError("it is no list of three ids and an index")
+            raise ValueError("it is not a list of three ids and an index")
         key = cls(*fields)
-        # What is written in another way is not from us.
+        # A segment with another spelling was not created by encode.
         if not key.fits or key.encode() != part:
-            raise ValueError("it names no task instance")
+            raise ValueError("it does not name a task instance")
         return key
 
 
 def new_token() -> str:
-    """Make a token that cannot be guessed: 256 bits, in 43 characters."""
+    """Return a token that cannot be guessed: 256 bits in 43 characters."""
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
@@ -138,13 +138,13 @@ def resumed_wait(wait: Wait) -> dict[str, Any]:
 
 
 def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
-    """Return whether a callback has ended one certain wait of a task instance.
+    """Return whether a callback has ended a certain wait of a task instance.
 
-    A task instance can wait several times, and each wait has a trigger of its own.
+    A task instance can wait several times, and each wait has its own trigger.
 
     :param wait: value of the XCom :data:`WAIT_XCOM`, or None if there is none.
-    :param first_poll_at: moment of the first poll of that wait. It identifies the wait, because Airflow uses the ids of
-        triggers again.
+    :param first_poll_at: moment of the first poll of that wait. It identifies the wait, because Airflow reuses the ids
+        of triggers.
     """
     if not isinstance(wait, dict) or wait.get("woken_by") != WokenBy.CALLBACK.value:
         return False
@@ -154,41 +154,41 @@ def is_resumed_wait(wait: Any, first_poll_at: float) -> bool:
 
 
 def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, api_base_url: str) -> str:
-    """Make the address for the callback of a run, and check it as BrowserAct will.
+    """Return the address for the callback of a run, after the checks that BrowserAct makes too.
 
     :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
     :param key: the task instance to resume.
     :param token: the token of the run.
     :param conn_id: id of the connection that has the base URL, for the messages.
-    :param api_base_url: address of the BrowserAct API; a private address is allowed where this is one.
-    :raises InputError: BrowserAct would not take the base URL.
-    :raises NoCallbackError: BrowserAct would not take the address, since the names in it are long.
+    :param api_base_url: address of the BrowserAct API. If it is private, the base URL may be private too.
+    :raises InputError: BrowserAct would not accept the base URL.
+    :raises NoCallbackError: BrowserAct would not accept the address, because the names in it are too long.
     """
     named = f"webhook_base_url of connection {conn_id!r}"
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
-        raise InputError(f"{named} has a query, a fragment or a login. Give scheme, host and path alone.")
+        raise InputError(f"{named} has a query, a fragment or a login. Set it to only scheme, host and path.")
     url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}"
     if len(url) > URL_LENGTH:
         raise NoCallbackError(
-            f"The callback address made from {named} and the names of DAG, run and task has {len(url)} characters, and "
-            f"BrowserAct takes at most {URL_LENGTH}"
+            f"The callback address, which contains {named} and the names of DAG, run and task, has {len(url)} "
+            f"characters, and BrowserAct accepts at most {URL_LENGTH}"
         )
     return url
 
 
 def arrange(base_url: str, key: TaskInstanceKey, request: RunRequest, *, conn_id: str, api_base_url: str) -> RunRequest:
-    """Return a request with an address of ours, which has a new token, beside the addresses of the user.
+    """Return a request with our callback address, which has a new token, in addition to the user's addresses.
 
-    The arguments that are not named here are those of :func:`address`, and so are the errors.
+    The other arguments and errors are those of :func:`address`.
 
     :param request: the run that the callback is for.
-    :raises NoCallbackError: both places are taken, or the task instance has names that fit into no address.
+    :raises NoCallbackError: the user has set both addresses, or the names of the task instance do not fit into one.
     """
     if request.callback_url and request.status_change_callback_url:
         raise NoCallbackError(
-            "callback_url and status_change_callback_url are both in use, which leaves no place for the address that "
-            "wakes this task"
+            "callback_url and status_change_callback_url are both set, so there is no place for the callback address "
+            "that resumes this task"
         )
     if not key.fits:
         raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")

@@ -1,4 +1,4 @@
-"""What keeps a flood of requests from delaying callbacks or filling the log of the API server."""
+"""Protect the callback route and the log of the API server against floods of requests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 
 
 class BusyError(Exception):
-    """Too many newer requests have come meanwhile."""
+    """Too many newer requests have arrived in the meantime."""
 
 
 class NewestFirst:
-    """Lets a few through at once. Of those that wait the newest is next, and the oldest is sent away if there are many.
+    """Limits the number of concurrent requests. The newest waiting request is next; if too many wait, the oldest fails.
 
-    A burst of forged requests then delays the ones before it and not a genuine callback behind it.
+    A burst of forged requests then delays earlier requests, but not a genuine callback after the burst.
 
-    :param at_once: how many are let through at once.
-    :param waiting: how many may wait.
+    :param at_once: how many requests may run at once.
+    :param waiting: how many requests may wait.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -32,7 +32,7 @@ class NewestFirst:
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn.
 
-        :raises BusyError: there is none.
+        :raises BusyError: too many newer requests wait.
         """
         if self._free:
             self._free -= 1
@@ -66,9 +66,9 @@ class NewestFirst:
 
 
 class RareLog:
-    """Logs one line of an error that may come many times a second, once a minute, with how often it came.
+    """Logs an error that may occur many times a second only once a minute, with the number of skipped lines.
 
-    :param log: where to.
+    :param log: the logger.
     :param every: seconds between two lines.
     """
 
@@ -82,12 +82,12 @@ class RareLog:
         """Log an error without its traceback, whose variables may be secret.
 
         :param what: what failed.
-        :param error: why.
+        :param error: the error.
         """
         if time.monotonic() < self._next:
             self._unsaid += 1
             return
-        more = f" {self._unsaid} more since the last such line." if self._unsaid else ""
+        more = f" {self._unsaid} more such errors since the last line." if self._unsaid else ""
         why = str(error).partition("\n")[0]
         self._log.error("%s (%s: %s).%s", what, type(error).__name__, why, more)
         self._next, self._unsaid = time.monotonic() + self._every, 0

@@ -1,7 +1,7 @@
 """The Airflow plugin that mounts the callback route (entry point ``airflow.plugins``).
 
-Plugins are imported in every process of Airflow, each task among them, and only the API server serves this one: what
-the route needs is imported by the first request.
+Every process of Airflow imports plugins, including each task, but only the API server serves this one. Everything that
+the route needs is therefore imported by the first request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 log = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"(?<=/)[A-Za-z0-9_-]{43}(?=/|$)")
-"""A part of a path that has the form of a token."""
+"""A segment of a path that has the form of a token."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,7 +26,7 @@ App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awa
 
 
 class CallbackApp:
-    """An ASGI application that becomes :func:`~airflow_provider_browseract.webhook.receiver.create_app` when asked."""
+    """An ASGI application that loads :func:`~airflow_provider_browseract.webhook.receiver.create_app` when needed."""
 
     def __init__(self) -> None:
         self._app: App | None = None
@@ -37,7 +37,7 @@ class CallbackApp:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
-        """Answer a request."""
+        """Respond to a request."""
         asked = dict(scope)
         _hide_token(scope)
         try:
@@ -46,7 +46,7 @@ class CallbackApp:
 
                 self._app = create_app()
         except Exception:
-            log.exception("The callback route cannot be made; waiting tasks are resumed by their polls")
+            log.exception("The callback route cannot be loaded. Waiting tasks are resumed by their polls.")
             await _unavailable(send)
         else:
             await self._app(asked, receive, send)
@@ -56,9 +56,9 @@ class CallbackApp:
 
 
 def _hide_token(scope: Scope) -> None:
-    """Take the token out of the path that the server and its middlewares write into their logs afterwards."""
+    """Remove the token from the path, because the server and its middlewares log the path afterwards."""
     before, route, _ = scope["path"].partition(f"{URL_PREFIX}{CALLBACK_PATH}/")
-    # A path that misses the route by a slash may have a token all the same.
+    # A path that misses the route by a slash may still contain a token.
     path = f"{before}{route}hidden" if route else _TOKEN.sub("hidden", scope["path"])
     if path != scope["path"]:
         scope["path"] = path

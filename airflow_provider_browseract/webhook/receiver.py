@@ -1,4 +1,4 @@
-"""The route that BrowserAct calls. Imported by the first request, since it brings FastAPI with it."""
+"""The route that BrowserAct calls. The first request imports this module, because it imports FastAPI."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst,
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a body that are read at most."""
+"""Bytes that are read of a body at most."""
 
 BODY_TIMEOUT = 20.0
-"""Seconds that a body may take to arrive; BrowserAct itself waits 30 for an answer."""
+"""Seconds that a body may take to arrive. BrowserAct itself waits 30 seconds for a response."""
 
 LOOKUP_THREADS = 4
-"""How many requests are looked up at once, and how many callbacks resume their task at once: as many threads and
-database connections each of the two takes at most, so that strangers' requests do not hold up what is genuine."""
+"""How many requests are looked up at once, and how many callbacks resume their task at once. Each of the two uses at
+most this many threads and database connections, so forged requests do not delay genuine callbacks."""
 
 MAX_WAITING_REQUESTS = 2000
-"""How many requests wait to be looked up at most: some seconds' worth, so that many runs may end at the same moment.
-Beyond that the oldest gets 503, and BrowserAct sends it again."""
+"""How many requests may wait to be looked up. That is a few seconds of work, so many runs may end at the same moment.
+Beyond that, the oldest request gets 503, and BrowserAct sends it again."""
 
 _STATUS = {CallbackOutcome.TOO_EARLY: 202}
 
@@ -44,7 +44,7 @@ OVER_PAGE = """<!DOCTYPE html>
 <head><meta charset="utf-8"><title>The run is over</title></head>
 <body style="font-family: sans-serif; margin: 4em auto; max-width: 36em">
 <h1>The run is over</h1>
-<p>There is no live view any more. The button <b>BrowserAct task</b> leads to the log of the run, with a picture of each
+<p>There is no live view any more. The button <b>BrowserAct task</b> opens the log of the run, with a screenshot of each
 step.</p>
 <p><a href="javascript:history.back()">Back</a></p>
 </body>
@@ -53,7 +53,7 @@ step.</p>
 
 
 def create_app() -> FastAPI:
-    """Make the application that the plugin mounts: the route, a page, and nothing that describes them."""
+    """Return the application that the plugin mounts: the callback route and a page, without API documentation."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     queues = _Queues()
     rare_log = RareLog(log)
@@ -63,13 +63,13 @@ def create_app() -> FastAPI:
         try:
             return await _receive(run, token, request, queues)
         except BusyError:
-            return _answer("busy", 503)
+            return _respond("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends the callback again
-            # Without a traceback: Airflow's logs may show its variables, and one of them is the token.
+            # Without a traceback: Airflow's logs may show its variables, such as the token.
             rare_log.error("A callback could not be handled, so the poll of its trigger ends the wait", error)
             log.debug("The callback for %r:\n%s", run, traceback.format_exc())
-            # BrowserAct sends a callback again after an answer of 5xx, and after no other.
-            return _answer("unavailable", 503)
+            # BrowserAct sends a callback again only after a 5xx response.
+            return _respond("unavailable", 503)
 
     @app.get(OVER_PATH)
     async def over() -> HTMLResponse:
@@ -78,13 +78,13 @@ def create_app() -> FastAPI:
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
         outcome = CallbackOutcome.UNKNOWN if error.status_code == 404 else "method not allowed"
-        return _answer(outcome, error.status_code, error.headers)
+        return _respond(outcome, error.status_code, error.headers)
 
     return app
 
 
 class _Queues:
-    """Where requests wait: all of them to be looked up, and then those with the right token to resume a task."""
+    """Where requests wait: first all of them to be looked up, then those with the right token to resume a task."""
 
     def __init__(self) -> None:
         self.looks = NewestFirst(LOOKUP_THREADS, MAX_WAITING_REQUESTS)
@@ -96,18 +96,18 @@ async def _receive(run: str, token: str, request: Request, queues: _Queues) -> J
     try:
         key = TaskInstanceKey.decode(run)
     except ValueError:
-        return _answer(CallbackOutcome.UNKNOWN, 404)
+        return _respond(CallbackOutcome.UNKNOWN, 404)
     if not is_token(token):
-        return _answer(CallbackOutcome.UNKNOWN, 404)
-    # Here, not above: this module is also imported where there is no database.
+        return _respond(CallbackOutcome.UNKNOWN, 404)
+    # Imported here, because this module is also imported where there is no database.
     from airflow_provider_browseract.webhook.resume import Deferral, look, resume
 
     async with queues.looks.turn():
         found = await anyio.to_thread.run_sync(look, key, digest(token), limiter=queues.look_threads)
     if found is CallbackOutcome.UNKNOWN:
         log.debug("Callback for %s: %s", key, found)
-        return _answer(found, 404)
-    # Only who knows the token has a body of theirs read.
+        return _respond(found, 404)
+    # Read the body only if the sender knows the token.
     body, refusal = await _read(request)
     if body is not None and is_progress_update(body):
         outcome = CallbackOutcome.RUN_ACTIVE
@@ -116,14 +116,14 @@ async def _receive(run: str, token: str, request: Request, queues: _Queues) -> J
     else:
         outcome = found
     log.info("Callback for %s: %s", key, outcome)
-    # Large outputs make large bodies. They are not read, but what they hint at is in the address.
-    return _answer(outcome, refusal or _STATUS.get(outcome, 200))
+    # Large outputs have large bodies, which are not read. The address alone identifies the task instance.
+    return _respond(outcome, refusal or _STATUS.get(outcome, 200))
 
 
 async def _read(request: Request) -> tuple[bytes | None, int | None]:
-    """Read a body of whatever content type, or return the status that says why it was not read to its end.
+    """Return the body, whatever its content type, and the HTTP status to refuse it with, each of them or None.
 
-    A sender that has hung up, perhaps because it waited too long for an answer, still hints at the end of the run.
+    A request whose sender has disconnected, perhaps because it waited too long, is still a hint that the run has ended.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
@@ -142,11 +142,11 @@ async def _read(request: Request) -> tuple[bytes | None, int | None]:
 
 
 def is_progress_update(body: bytes) -> bool:
-    """Return whether a callback tells of a change that is not the end of the run.
+    """Return whether a callback reports a change that is not the end of the run.
 
-    Only a status that is known, and none of an ended run, counts: whatever else the body is, the API is asked.
+    Only a known status of an active run counts. For any other body, the task reads the run from the API.
 
-    :param body: a task as ``get-task`` answers it, with or without the envelope.
+    :param body: a task as ``get-task`` returns it, with or without the envelope.
     """
     try:
         body_read = json.loads(body)
@@ -158,6 +158,8 @@ def is_progress_update(body: bytes) -> bool:
     return not status.ended and status is not TaskStatus.UNKNOWN
 
 
-def _answer(outcome: CallbackOutcome | str, http_status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _respond(
+    outcome: CallbackOutcome | str, http_status: int, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     count(f"browseract.callback.{str(outcome).replace(' ', '_')}")
     return JSONResponse({"outcome": str(outcome)}, http_status, headers)

@@ -1,7 +1,7 @@
-"""Resume a deferred task instance from the API server, with one look and one short transaction.
+"""Resume a deferred task instance from the API server, with one lookup and one short transaction.
 
-This is the only module of the package that touches ``airflow.models``, which is no public interface. The first callback
-imports it. Every error here is answered with 503, and the polls of the trigger end the wait.
+This is the only module of the package that uses ``airflow.models``, which is not a public interface. The first callback
+imports it. After every error here, the response is 503, and the polls of the trigger end the wait.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ TRIGGERS = "airflow_provider_browseract.triggers."
 """Module path of our triggers."""
 
 LOCK_TIMEOUT = 5.0
-"""Seconds to wait for the row of a task instance that another transaction has locked. PostgreSQL alone would wait for
-ever, and four such callbacks would hold up all others. Then the callback gets 503, and BrowserAct sends it again."""
+"""Seconds to wait for the row of a task instance that another transaction has locked. After that, the callback gets
+503, and BrowserAct sends it again. By default, PostgreSQL waits forever, and four such callbacks would block all
+others."""
 
 AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XComModel.set).parameters else {}
 """Keyword that makes Airflow store an XCom as workers do. Without it (before Airflow 3.2) JSON text is stored."""
@@ -66,16 +67,16 @@ class Deferral:
 
 
 def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
-    """Return the deferral that a callback with this token may end. Change nothing.
+    """Return the deferral that a callback with this token may end, without changing anything.
 
     :param key: the task instance.
     :param token_sha256: digest of the token in the address of the callback.
     :returns: the deferral, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
         not the right one.
     """
-    # Not the scoped session: that belongs to the thread, which serves other requests too.
+    # Not the scoped session, because it belongs to the thread, which serves other requests too.
     with create_session(scoped=False) as session:
-        # From Airflow 3.4 on the table has a row for each try; this function finds the current one.
+        # From Airflow 3.4 on, the table has a row for each try. This function finds the current one.
         ti = TaskInstance.get_task_instance(**key._asdict(), session=session)
         if ti is None:
             return CallbackOutcome.UNKNOWN
@@ -105,7 +106,7 @@ def resume(deferral: Deferral) -> CallbackOutcome:
     with create_session(scoped=False) as session:
         if not _claim(session, deferral, now):
             return CallbackOutcome.ALREADY_RESUMED
-        # The trigger, which Airflow is about to cancel, reads this and does not stop the run.
+        # Airflow is about to cancel the trigger. The trigger reads this and does not stop the run.
         described = resumed_wait(deferral.wait)
         XComModel.set(key=WAIT_XCOM, value=described, **deferral.key._asdict(), **AS_STORED, session=session)
         event = WaitEvent(deferral.wait, End.ENDED, WokenBy.CALLBACK)
@@ -138,7 +139,7 @@ def _wait_xcom(session: Session, key: TaskInstanceKey) -> dict[str, Any]:
     found = session.scalars(query).first()
     value = None if found is None else found.value
     if isinstance(value, str):
-        # Not with Airflow's decoder, which would import classes that the text names.
+        # Not with Airflow's decoder, because it would import classes named in the text.
         try:
             value = json.loads(value)
         except ValueError:
@@ -166,8 +167,8 @@ def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> CallbackOutcome:
 def _claim(session: Session, deferral: Deferral, now: datetime) -> bool:
     """Lock the task instance, if it still waits for this trigger.
 
-    An update that matches nothing changes nothing, and one that matches keeps the row until the transaction ends: on
-    every database, and without a lock for callbacks that do not get this far.
+    An update that matches no row changes nothing. One that matches locks the row until the transaction ends, on every
+    database. Callbacks that do not get this far lock nothing.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}"))

@@ -1,4 +1,4 @@
-"""The callback of a run: whether BrowserAct is to call back, and what the callback is recognised by."""
+"""The callback of a run: add our address to the request, and store how to recognise the callback."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, 
     :param ti: the running Airflow task instance.
     :param hook: the hook, whose connection has the public address of the API server.
     :param log: the task's log.
-    :param demanded: whether a missing callback is an error.
-    :raises InputError: it is demanded, and cannot be had.
+    :param demanded: whether it is an error if callbacks are not possible.
+    :raises InputError: a callback is demanded, but not possible.
     """
     settings = hook.settings
     if settings.webhook_base_url is None:
@@ -43,15 +43,15 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, 
         )
     except NoCallbackError as error:
         if demanded:
-            raise InputError(f"{error}. Change that, or leave webhook=True out to let the task poll.") from None
+            raise InputError(f"{error}. Change that, or remove webhook=True to let the task poll.") from None
         log.info("%s. This task polls.", error)
         return request
 
 
 def register(request: RunRequest, ti: Any, log: Log) -> bool:
-    """Keep what the callback of a run will be recognised by, before the run is started.
+    """Store how to recognise the callback of a run before the run is started.
 
-    Not even a callback that overtakes the response to the start is unknown then.
+    The callback may arrive even before the response to the start.
 
     :param request: the run.
     :param ti: the running Airflow task instance.
@@ -63,5 +63,5 @@ def register(request: RunRequest, ti: Any, log: Log) -> bool:
     mask_secret(request.callback_token)
     if show_wait(ti, request.callback_token_sha256, {"waits_for": "callback"}, log):
         return True
-    log.warning("Without the XCom 'wait' no callback could resume this task, so it polls.")
+    log.warning("This task polls, because no callback can resume it without the XCom 'wait'.")
     return False

@@ -1,4 +1,4 @@
-"""What becomes of a run that has ended: its result, or which error, and who is told of it."""
+"""Conclude a run that has ended: return its result or raise its error, and report both."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
 
 
 _UNREAD = {"output_text": "The text is", "output_files": "The addresses of its files are"}
-"""What the XComs of an output with a wrong format have."""
+"""What the XComs of an output with a wrong format contain, by key."""
 
 
 class _KilledError(Exception):
-    """The process is being ended while something is waited for."""
+    """The process is being ended while it waits for something."""
 
 
 @dataclass(repr=False)
 class Conclusion:
-    """What an Airflow task makes of its run that has ended.
+    """The result or the error of an Airflow task whose run has ended.
 
     :param task: the run.
     :param context: the context of the Airflow task.
-    :param output_format: what the text of the output is declared to be.
+    :param output_format: the declared format of the output's text.
     :param output_path: where the output is written; None if it is returned.
-    :param hook: reads the run again, if that is needed.
+    :param hook: reads the run again, if needed.
     :param outlets: the assets that the Airflow task declares as its outlets.
-    :param another_try_reads_it: whether a later try takes the result of this run instead of paying for another.
-    :param advice: how to have the run read again, for those who fix something first.
+    :param another_try_reads_it: whether a later try reads the result of this run instead of paying for another run.
+    :param advice: how to read the run again after the error is fixed.
     :param log: the task's log.
-    :param killed: returns whether the process is being ended, so that nothing is waited for any more.
+    :param killed: returns whether the process is being ended. If so, it stops waiting.
     """
 
     task: Task
@@ -79,11 +79,11 @@ class Conclusion:
     def result(self) -> Any:
         """Return the result of the run, after pushing its XComs, counting it and extending the events of its assets.
 
-        :returns: the output as a value or, where there is a store, what was written there.
+        :returns: the output as a value or, with an ``output_path``, a dict that describes what was written.
         :raises RunFailedError: the run failed.
         :raises RunCanceledError: the run was canceled.
-        :raises ResultError: it finished, its results could not be written, and the next try can.
-        :raises AirflowFailException: it finished, and no retry can bring its results where they belong.
+        :raises ResultError: the run finished and its results could not be written, but the next try may write them.
+        :raises AirflowFailException: the run finished, and no retry can return or write its results.
         """
         try:
             try:
@@ -96,7 +96,7 @@ class Conclusion:
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
         except ResultError:
-            # The next try comes to the same end.
+            # The next try reads the same run and counts it.
             raise
         except Exception:
             count_run(self.task)
@@ -107,9 +107,9 @@ class Conclusion:
 
     @contextmanager
     def _paid_once(self, what: str) -> Iterator[None]:
-        """Let nothing that goes wrong with the output pay for another run.
+        """Turn every error of the output into one that does not start, and bill, another run.
 
-        :param what: what is done with the output.
+        :param what: what is done with the output, for the message.
         """
         try:
             yield
@@ -117,12 +117,12 @@ class Conclusion:
             raise
         except AirflowTaskTimeout:
             raise self._not_kept(f"execution_timeout ended the {what} of its results") from None
-        except Exception as error:  # noqa: BLE001 - it becomes one that says what becomes of the results
+        except Exception as error:  # noqa: BLE001
             lost = self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _read_late_output(self) -> Task:
-        """Read the run again if its output may come late; a process that is being ended takes what there is."""
+        """Read the run again if its output may be late. Return the run as it is if the process is being ended."""
         try:
             steps = read_late_output(self.task, time.time())
             return run_steps(steps, self.hook.client, self.log, check=self._check)
@@ -150,8 +150,8 @@ class Conclusion:
             self.log.warning("%s", pending)
         if (size := len(text.encode("utf-8", "replace"))) > LARGE_OUTPUT:
             self.log.warning(
-                "The output has %.1f MiB and goes into Airflow's database. Give the operator an output_path, so that "
-                "it is written to object storage and only its path is passed on.",
+                "The output has %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
+                "storage and pass on only its path.",
                 size / LARGE_OUTPUT,
             )
         return read.value
@@ -159,7 +159,7 @@ class Conclusion:
     def _keep_unread(self, text: str) -> tuple[list[str], Exception | None]:
         """Push the text of a wrong format and the addresses of the files as XComs.
 
-        :returns: the keys of the XComs that were pushed, and why there are no more, if one failed.
+        :returns: the keys of the XComs that were pushed, and the error if one of them could not be pushed.
         """
         pushed: list[str] = []
         try:
@@ -167,7 +167,7 @@ class Conclusion:
                 if value:
                     self.context["ti"].xcom_push(key=key, value=value)
                     pushed.append(key)
-        except Exception as error:  # noqa: BLE001 - the wrong format is what the task fails with
+        except Exception as error:  # noqa: BLE001 - the task fails because of the wrong format, not because of this
             return pushed, error
         return pushed, None
 
@@ -198,24 +198,24 @@ class Conclusion:
 
     def _wrong_format(self, why: object, kept: str) -> str:
         return (
-            f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}. {kept} Correct "
-            f"output_format, or the workflow. {self.advice}"
+            f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}. {kept} Fix "
+            f"output_format or the workflow. {self.advice}"
         )
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
-        """Make the error of a run that was paid for and whose results are not where they belong."""
+        """Return the error of a finished run whose results could not be returned or written."""
         said = f"{describe(self.task)} finished, but {why.rstrip('.')}."
         if not lost and (url := log_url(self.task)):
             said += f" Its output is still available in BrowserAct: {url}"
         if not self.another_try_reads_it:
-            # A retry would only pay for another run.
+            # A retry would only start, and bill, another run.
             return AirflowFailException(said)
         if lost:
             return AirflowFailException(f"{said} {self.advice}")
         return ResultError(said)
 
     def _extend_asset_events(self) -> None:
-        """Add to the asset events which run they come from and where its results are."""
+        """Add the run and the path of its results to the asset events."""
         extra: dict[str, Any] = {"browseract_task_id": self.task.id, "counts": facts(self.task)["counts"]}
         if self.results is not None:
             extra["path"] = self.results.path
@@ -225,25 +225,25 @@ class Conclusion:
                 if isinstance(outlet, Asset):
                     self.context["outlet_events"][outlet].extra.update(extra)
         except Exception as error:  # noqa: BLE001 - the result matters more than its asset events
-            self.log.warning("The asset events could not be extended with the run: %s", error)
+            self.log.warning("The run could not be added to the asset events: %s", error)
 
 
 def _describe_kept(pushed: list[str], error: Exception | None) -> str:
-    """Return in words what was kept of an output with a wrong format.
+    """Return a sentence that says where the output with the wrong format is kept.
 
     :param pushed: keys of the XComs that were pushed.
-    :param error: why there are no more, if one failed.
+    :param error: the error if an XCom could not be pushed.
     """
     said = [f"{_UNREAD[key]} kept in the XCom {key}." for key in pushed]
     if error is not None:
-        said.append(f"The rest could not be kept as an XCom ({type(error).__name__}: {error}).")
+        said.append(f"The rest could not be pushed as an XCom ({type(error).__name__}: {error}).")
     return " ".join(said) or "There is nothing to keep."
 
 
 def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook, log: Log) -> ResultStore | None:
-    """Return the store for an ``output_path``, or None where there is none.
+    """Return the store for an ``output_path``, or None if there is no path.
 
-    :raises InputError: the path is none.
+    :raises InputError: the path cannot be used.
     """
     if output_path is None:
         return None

@@ -1,7 +1,7 @@
-"""Fetching the files of a run from hosts that are not BrowserAct's API.
+"""Fetch the files of a run from hosts that are not BrowserAct's API.
 
-Their addresses come from answers and redirects, so nothing of them is trusted: a request goes only to an address that
-was checked, and what comes is read in small pieces, with a limit for its size and for the time that it takes.
+The addresses come from responses and redirects, so they are not trusted: every address is checked before a request is
+sent to it, and each response is read in small pieces, with limits for its size and for the time that it takes.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ PARALLEL_DOWNLOADS = 4
 """How many files are fetched at once."""
 
 CHUNK_SIZE = 256 * 1024
-"""Bytes that are read and written at a time. Larger pieces are slower: each is new memory from the system."""
+"""Bytes that are read and written at a time. Larger pieces are slower, because each needs new memory."""
 
 MAX_REDIRECTS = 5
-"""How many redirects of a file's address are followed."""
+"""How many redirects are followed per file."""
 
 FILE_TIMEOUT = 1800.0
-"""Seconds that one file may take. A host that sends a byte now and then would otherwise hold the worker for ever."""
+"""Seconds that one file may take. A host that sends a byte now and then would otherwise block the worker forever."""
 
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
-"""What hosts answer to a link that was valid once."""
+"""HTTP statuses with which hosts respond to an expired link."""
 
 CONTENT_CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""Content codings that some stores send although none is asked for, and what zlib calls them."""
+"""Content codings that some stores use although the request accepts none, with zlib's value for each."""
 
 
 class FileError(Exception):
-    """A file could not be fetched or written; the message says why, without its address.
+    """A file could not be fetched or written. The message contains the reason, but not the address.
 
-    :param expired: its link may not be valid any more.
-    :param temporary: the same may work a little later.
+    :param expired: the link may have expired.
+    :param temporary: the same request may succeed a little later.
     """
 
     def __init__(self, why: str, *, expired: bool = False, temporary: bool = False) -> None:
@@ -64,7 +64,7 @@ class FileError(Exception):
 
 
 class Interrupted(Exception):
-    """The fetching of files was broken off from outside."""
+    """The download was interrupted from outside."""
 
 
 class Allowance:
@@ -79,9 +79,9 @@ class Allowance:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> None:
-        """Use some of it.
+        """Reserve bytes.
 
-        :raises FileError: less than that is left.
+        :raises FileError: fewer bytes are left.
         """
         with self._lock:
             self._left -= size
@@ -89,15 +89,15 @@ class Allowance:
                 raise FileError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
 
     def give_back(self, size: int) -> None:
-        """Have as much of it again, since what was written was deleted."""
+        """Release reserved bytes, because the written file was deleted."""
         with self._lock:
             self._left += size
 
 
 class FileSession(requests.Session):
-    """A session for the hosts of files: it knows no key, follows no redirect, and connects to no private address.
+    """A session for the hosts of files. It has no API key, follows no redirect, and connects to no private address.
 
-    :param settings: patience with the hosts, and the address of the API, whose host alone may be a private one.
+    :param settings: the timeouts, and the address of the API. Only the API's own host may be private.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -106,22 +106,22 @@ class FileSession(requests.Session):
         super().__init__()
         self._settings = settings
         self._own_host = (parse_url(settings.base_url).host or "").strip("[]")
-        # With a coding, a file's size would not be the announced one.
+        # With a content coding, Content-Length would not be the size of the file.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
-        # Nor is anything for them in ~/.netrc.
+        # Do not send credentials from ~/.netrc either.
         self.auth = _no_auth
         self.verify = trusted_certificates() or True
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(self._check_address))
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Find no redirect: requests would read the whole body that comes with one, however long."""
+        """Return None, because requests would read the whole body of a redirect, however long it is."""
 
     @contextmanager
     def opened(self, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
-        """Ask for a file, and give the answer and the size that was announced.
+        """Request a file, and yield the response and the announced size.
 
-        :raises FileError: it cannot be had, or not from there.
+        :raises FileError: the file cannot be fetched, or its address is not allowed.
         """
         url = file.url or ""
         try:
@@ -146,21 +146,21 @@ class FileSession(requests.Session):
         raise FileError(f"its address was redirected more than {MAX_REDIRECTS} times")
 
     def _prepare(self, url: str) -> requests.PreparedRequest:
-        """Make the request, and check the address as it will be used."""
+        """Return the prepared request after checking the address that it will use."""
         if "\\" in url or not url.isprintable() or any(char.isspace() for char in url):
-            raise FileError("its address has characters that no address has")
+            raise FileError("its address has characters that are not allowed in a URL")
         try:
             request = self.prepare_request(requests.Request("GET", url))
             parts = parse_url(request.url or "")
         except (requests.RequestException, LocationParseError, ValueError):
-            raise FileError("its address is not one of http or https") from None
+            raise FileError("its address is not an http or https address") from None
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise FileError("its address is not one of http or https")
+            raise FileError("its address is not an http or https address")
         if parts.auth is not None:
             raise FileError("its address has a user name or a password")
         self._check_address(parts.host, parts.host)
         if self._uses_proxy(request.url or ""):
-            # The proxy resolves the name, and may come to another result than this machine.
+            # The proxy resolves the name itself, and may get other addresses than this machine.
             for address in _addresses_of(parts.host, parts.port):
                 self._check_address(parts.host, address)
         return request
@@ -169,15 +169,15 @@ class FileSession(requests.Session):
         return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
 
     def _check_address(self, host: str, address: str) -> None:
-        """Check a host's name, or an IP address that it leads to, before anything is sent there."""
+        """Check a host name, or an IP address that it resolves to, before a request is sent there."""
         if host.strip("[]") != self._own_host and is_private(address.strip("[]")):
-            raise FileError(f"its address leads to the private host {host}")
+            raise FileError(f"its address points to the private host {host}")
 
 
 class _Adapter(HTTPAdapter):
-    """Connects to addresses that were checked. A proxy resolves names by itself.
+    """Connects only to checked addresses. A proxy resolves names itself.
 
-    :param check: called with host and IP address before a connection is made; what it raises ends the request.
+    :param check: called with host and IP address before a connection is opened. Its exception ends the request.
     """
 
     def __init__(self, check: Callable[[str, str], None]) -> None:
@@ -185,21 +185,21 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=PARALLEL_DOWNLOADS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools, with checked connections."""
+        """Create the pools with checked connections."""
         super().init_poolmanager(*args, **kwargs)
         manager: urllib3.PoolManager = self.poolmanager
         manager.pool_classes_by_scheme = self._pools
 
 
 def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
-    """Return pools of connections that resolve a host, check each of its addresses, and connect to what was checked."""
+    """Return connection pools that resolve a host, check each of its addresses, and connect to a checked one."""
 
     class Checked(HTTPConnection):
         def _new_conn(self) -> socket.socket:
             host = self._dns_host
             addresses = _addresses_of(host, self.port)
             if not addresses:
-                # urllib3 would resolve the name once more, and connect to what nobody has checked.
+                # urllib3 would resolve the name again, and connect to an address that was not checked.
                 raise NewConnectionError(self, f"Failed to resolve '{host}'")
             for address in addresses:
                 check(host, address)
@@ -213,7 +213,7 @@ def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
                 self._dns_host = addresses[-1]
                 return super()._new_conn()
             finally:
-                # TLS asks for the name.
+                # TLS needs the name.
                 self._dns_host = host
 
     class CheckedTLS(Checked, HTTPSConnection):
@@ -229,11 +229,11 @@ def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
 
 
 def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[bytes]:
-    """Read an answer in pieces of at most :data:`CHUNK_SIZE` bytes, without a content coding that it may have.
+    """Read a response in pieces of at most :data:`CHUNK_SIZE` bytes, with any content coding decoded.
 
-    :param response: the answer.
-    :param stop: ends the reading when it is set.
-    :raises FileError: it takes too long, breaks off, or has a coding that cannot be read.
+    :param response: the response.
+    :param stop: stops reading when it is set.
+    :raises FileError: the response takes too long, breaks off, or has a coding that cannot be decoded.
     :raises Interrupted: ``stop`` was set.
     """
     coding = _coding(response)
@@ -250,12 +250,12 @@ def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[by
     except HTTPError as error:
         raise _broken_off(error) from None
     except zlib.error:
-        raise FileError(f"it is not the {coding} that its host announced") from None
+        raise FileError(f"its content is not {coding}, although its host announced that coding") from None
 
 
 def _broken_off(error: Exception) -> FileError:
-    # Its text has the address, which is as good as a key.
-    return FileError(f"its host cannot be reached, or broke off ({type(error).__name__})", temporary=True)
+    # The text of the error contains the address, which is secret.
+    return FileError(f"its host cannot be reached or closed the connection ({type(error).__name__})", temporary=True)
 
 
 def _as_it_is(chunk: bytes) -> Iterator[bytes]:
@@ -264,18 +264,18 @@ def _as_it_is(chunk: bytes) -> Iterator[bytes]:
 
 
 def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that takes the pieces of a coded content and gives those of the content; b"" is the end."""
+    """Return a function that decodes content piece by piece; ``b""`` marks the end."""
     inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
 
     def decode(chunk: bytes) -> Iterator[bytes]:
         nonlocal inflating
         if not chunk and not inflating.eof:
-            raise FileError("its host broke off", temporary=True)
+            raise FileError("its host closed the connection too early", temporary=True)
         while chunk:
             if inflating.eof:
-                # Several contents, one after the other, are one.
+                # The content can consist of several compressed streams.
                 inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
-            # Never more at once: a few bytes can stand for very many.
+            # Limit each piece, because a few compressed bytes can expand to very many.
             yield inflating.decompress(chunk, CHUNK_SIZE)
             chunk = inflating.unconsumed_tail or inflating.unused_data
 
@@ -284,7 +284,7 @@ def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
 
 @contextmanager
 def no_addresses_in_debug_logs() -> Iterator[None]:
-    """Keep urllib3 from logging the addresses that it asks, each of which is as good as a key."""
+    """Prevent urllib3 from logging the addresses that it requests, because they are secret."""
     logger = logging.getLogger("urllib3.connectionpool")
     before = logger.level
     logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
@@ -295,7 +295,7 @@ def no_addresses_in_debug_logs() -> Iterator[None]:
 
 
 def _addresses_of(host: str, port: int | None) -> list[str]:
-    """Look up the IP addresses of a host; none where that cannot be done here."""
+    """Return the IP addresses of a host, or an empty list if it cannot be resolved here."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -316,7 +316,7 @@ def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise FileError("its address was redirected to something that is none") from None
+        raise FileError("its address was redirected to an invalid address") from None
 
 
 def _coding(response: requests.Response) -> str | None:
@@ -324,26 +324,29 @@ def _coding(response: requests.Response) -> str | None:
     if coding in ("identity", ""):
         return None
     if coding not in CONTENT_CODINGS:
-        raise FileError(f"its host sent it with the content coding {coding[:20]!r}, which nobody asked for")
+        raise FileError(f"its host sent it with the content coding {coding[:20]!r}, which the request does not accept")
     return coding
 
 
 def _announced(file: RunFile, response: requests.Response) -> int | None:
-    """Return the size of what is about to come, if it is said and surely that of the file."""
+    """Return the announced size of the file, or None if it is not announced reliably.
+
+    :raises FileError: the response is not the file.
+    """
     if response.status_code != 200:
         raise FileError(
-            f"its host answered HTTP {response.status_code}",
+            f"its host responded with HTTP {response.status_code}",
             expired=response.status_code in EXPIRED_STATUSES,
             temporary=response.status_code >= 500 or response.status_code in (408, 429),
         )
     length = response.headers.get("content-length", "")
-    # With a coding, it is the size of what comes through the network, and not of what is in it.
+    # With a content coding, Content-Length is the compressed size.
     announced = int(length) if length.isdecimal() and not _coding(response) else None
     is_right_size = announced is not None and announced == file.size
     if _is_page(response) and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
-        raise FileError("its host answered with a web page", expired=True)
+        raise FileError("its host responded with a web page", expired=True)
     if None not in (announced, file.size) and announced != file.size:
-        raise FileError(f"its host has {announced} bytes of it, and BrowserAct announced {file.size}")
+        raise FileError(f"its host announced {announced} bytes, but BrowserAct announced {file.size}")
     return file.size if announced is None else announced
 
 

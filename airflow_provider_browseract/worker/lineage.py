@@ -1,4 +1,4 @@
-"""What OpenLineage is told of a run. Imported by its provider's question only, so never without that provider."""
+"""Report a run to OpenLineage. Only the OpenLineage provider triggers the import of this module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACET = "browseract_task"
 
 @attrs.define
 class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
-    """What is known of the BrowserAct task, without its data.
+    """The facts about the BrowserAct task, without its data.
 
     :param task: see :func:`~airflow_provider_browseract.runs.report.facts`.
     """
@@ -31,11 +31,11 @@ class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 
 
 def lineage_of(source: Source, base_url: str, conclusion: Conclusion | None) -> OperatorLineage[Any, Any]:
-    """Return the workflow or template as input, the results' folder as output, and the run's facts.
+    """Return the workflow or template as input, the folder of the results as output, and the facts about the run.
 
-    :param source: what was run.
+    :param source: the workflow or template that was run.
     :param base_url: address of the BrowserAct API.
-    :param conclusion: what was made of the run, if it has ended.
+    :param conclusion: the conclusion of the run, if it has ended.
     """
     results = conclusion.results if conclusion else None
     return OperatorLineage(
@@ -46,7 +46,7 @@ def lineage_of(source: Source, base_url: str, conclusion: Conclusion | None) -> 
 
 
 def _dataset(path: str) -> Dataset:
-    """Name a folder as OpenLineage does: the store as namespace, and what lies in it as name."""
+    """Name a folder as OpenLineage does: the store is the namespace, and the path in the store is the name."""
     parts = urlsplit(path)
     if parts.scheme in ("", "file", "local"):
         return Dataset(namespace="file", name=parts.path)

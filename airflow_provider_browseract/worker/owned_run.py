@@ -1,4 +1,4 @@
-"""The run that this process answers for, from the moment before its start until it has ended or is left to others."""
+"""The run that this process is responsible for, from just before its start until it has ended or is left to others."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ class KeptRunning:
 
 @dataclass(frozen=True)
 class LeftRunning:
-    """The run is left running because somebody else continues to wait for it.
+    """The run is left running because something else continues to wait for it.
 
-    :param to: who does, as a clause.
+    :param to: what continues to wait, as a clause.
     """
 
     to: str
 
 
 Fate: TypeAlias = Stopped | HadEnded | NotStopped | KeptRunning | LeftRunning
-"""What becomes of a run that this process does not wait for any more."""
+"""What happens to a run that this process no longer waits for."""
 
 
 def describe_fate(fate: Fate, url: str | None) -> str:
-    """Return a sentence about what becomes of a run, which names the setting responsible.
+    """Return a sentence that says what happens to a run, and names the setting that decides it.
 
-    :param fate: what becomes of it.
-    :param url: address of the run's page, if it is known.
+    :param fate: what happens to the run.
+    :param url: address of the run's page, if known.
     """
     where = f" ({url})" if url else ""
     match fate:
@@ -87,18 +87,18 @@ def describe_fate(fate: Fate, url: str | None) -> str:
 
 
 class EndedBeforeKillError(RunError):
-    """The infrastructure has ended a try whose run had ended before, so that only its result is left to read."""
+    """The infrastructure ended a try whose run had already ended, so only the result is left to read."""
 
 
 class OwnedRun:
-    """A run, what is needed to stop it at any moment, and whether this process is being killed.
+    """A run, everything needed to stop it at any moment, and whether this process is being killed.
 
-    Airflow calls ``on_kill`` in a signal handler, so everything that it needs is here before the run is started.
+    Airflow calls ``on_kill`` in a signal handler, so everything that it needs is stored here before the run is started.
 
-    :param hook: returns the hook that stops the run; called when the arguments of the task are rendered.
+    :param hook: returns the hook that stops the run. It is called once the arguments of the task are rendered.
     :param log: the task's log.
-    :param cancel_on_kill: stop the run when the task instance is killed.
-    :param cancel_on_timeout: stop the run when its time is over.
+    :param cancel_on_kill: stop the run when the task instance is killed. When ``False``, the run keeps running.
+    :param cancel_on_timeout: stop the run when its time is over. When ``False``, the run keeps running.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ class OwnedRun:
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
         self.task_id: str | None = None
-        """The BrowserAct task; None if no run is known for which this process answers."""
+        """The BrowserAct task; None if this process is not responsible for any known run."""
         self.url: str | None = None
         """Address of the run's page, once it is known."""
         self.start_under_way = False
-        """A start was written down, and its response is not there yet."""
+        """A start was stored, and its response has not arrived yet."""
         self.killed = False
         self.kill_error: RunError | None = None
         self.conclusion: Conclusion | None = None
-        """What was made of the run, once it has ended."""
+        """The conclusion of the run, once it has ended."""
         self._wants_stop: dict[Setting, bool] = {
             "cancel_on_kill": cancel_on_kill,
             "cancel_on_timeout": cancel_on_timeout,
@@ -131,21 +131,21 @@ class OwnedRun:
         return self._hook()
 
     def describe(self, fate: Fate) -> str:
-        """Return a sentence about what becomes of the run."""
+        """Return a sentence that says what happens to the run."""
         return describe_fate(fate, self.url)
 
-    # The methods take the id of the run, because a kill in the meantime has reset the attribute.
+    # The methods take the id of the run, because a kill may have reset the attribute in the meantime.
 
     def stop(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
-        """Stop the run. A failure is logged by the caller, and never raised.
+        """Stop the run. A failure is returned and never raised; the caller logs it.
 
         :param browseract_task_id: the BrowserAct task.
-        :param within: seconds that it may take; None for the patience of the connection.
+        :param within: seconds that the stop may take; None for the limits of the connection.
         """
         try:
-            # Whoever ends this, such as execution_timeout, calls on_kill, which then stops the run.
+            # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
             stopped = self.hook.stop_task(browseract_task_id, within=within)
-        except Exception as error:  # noqa: BLE001 - whatever fails, the message must say what becomes of the run
+        except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             self.task_id = None
             return NotStopped(error)
         self.task_id = None
@@ -166,9 +166,9 @@ class OwnedRun:
         return KeptRunning(setting)
 
     def leave_to_next_try(self, error: BaseException) -> Fate | None:
-        """Leave the run to the next try, if there is one; return None if the run is still to be stopped.
+        """Leave the run to the next try; return None if there is no next try, and the run must still be stopped.
 
-        :param error: what this try raises.
+        :param error: the error that this try raises.
         """
         if self.tries is None or not self.tries.another(error):
             return None
@@ -176,21 +176,21 @@ class OwnedRun:
         return LeftRunning(NEXT_TRY)
 
     def on_kill(self) -> None:
-        """Do what the operator's ``on_kill`` has to do, at most once."""
+        """Carry out the operator's ``on_kill``, at most once."""
         if self.killed:
             return
-        # Airflow calls this while it handles the exception of the timeout. It then sets no time limit for the stop.
+        # After execution_timeout, Airflow calls this while it handles the exception, and sets no time limit.
         overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
         self.kill(
             Kill("execution_timeout ended the Airflow task", wanted=True) if overdue else None, hurried=not overdue
         )
 
     def kill(self, kill: Kill | None = None, *, hurried: bool = True) -> Fate | None:
-        """Stop the run of a try that is being killed, unless another try reattaches to it, and keep the error.
+        """Stop the run of a try that is being killed, unless another try reattaches to it, and store the error.
 
         :param kill: why the try is killed; None to ask Airflow.
         :param hurried: Airflow ends the process after a few seconds.
-        :returns: what becomes of the run; None if no run is known.
+        :returns: what happens to the run; None if no run is known.
         """
         self.killed = True
         task_id = self.task_id
@@ -198,8 +198,8 @@ class OwnedRun:
             if self.start_under_way:
                 self.log.warning(
                     "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may be "
-                    "running and using credits. A later try looks for it. If there is none, look at the newest tasks "
-                    "in the BrowserAct dashboard.",
+                    "running and using credits. A later try looks for it. If there is no later try, check the newest "
+                    "tasks in the BrowserAct dashboard.",
                     self.source,
                 )
             return None
@@ -225,24 +225,24 @@ class OwnedRun:
         if isinstance(fate, LeftRunning | KeptRunning):
             return RunLostError(said)
         if isinstance(fate, HadEnded) and not kill.wanted:
-            return EndedBeforeKillError(f"{said} Its result is read.")
+            return EndedBeforeKillError(f"{said} Reading its result.")
         return RunCanceledError(said)
 
     def raise_if_killed(self) -> None:
-        """End what Airflow lets continue after its signal handler.
+        """Raise the error of a kill, because Airflow lets the code continue after its signal handler.
 
         :raises RunError: the try was killed.
         """
         if self.killed:
             if self.kill_error is None and self.task_id is not None:
-                # The signal came before the run was known. Airflow lets the code continue after it.
+                # The signal came before the run was known.
                 self.kill()
             raise self.kill_error or RunCanceledError("Killed before a run was started.")
 
     def kill_if_not_running(self) -> None:
-        """Act as killed if Airflow does not want this try any more.
+        """Act as if killed when Airflow no longer wants this try to run.
 
-        Airflow would refuse its deferral, and would notify neither this process nor a trigger.
+        Airflow would refuse the deferral, and would notify neither this process nor a trigger.
 
         :raises RunError: the try was killed.
         """
@@ -251,9 +251,9 @@ class OwnedRun:
         self.raise_if_killed()
 
     def account_for(self, browseract_task_id: str, see_through: Callable[[], T], read_result: Callable[[], T]) -> T:
-        """Do what is left to do for a started run. Whatever ends that, the error says what becomes of the run.
+        """Wait for a started run. Every error that ends the wait says what happens to the run.
 
-        After an unexpected error, the run is left to a later try or, if there is none, stopped.
+        After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
 
         :param browseract_task_id: the BrowserAct task.
         :param see_through: waits for the run and returns its result.
@@ -267,29 +267,29 @@ class OwnedRun:
         except (RunError, AirflowFailException):
             raise
         except KeyboardInterrupt:
-            # As in dag.test(), where no one calls on_kill.
+            # In dag.test(), nothing calls on_kill.
             self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
-        except Exception as error:  # noqa: BLE001 - raised again as one that says what becomes of the run
+        except Exception as error:  # noqa: BLE001 - raised again as an error that says what happens to the run
             said = (
                 f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
                 f"({type(error).__name__}: {error})."
             )
             fate = self.leave_to_next_try(RunLostError(said)) or self.stop(browseract_task_id)
-            # One traceback: that of the error.
+            # Show only the traceback of the original error.
             raise RunLostError(f"{said}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
 
     def give_up(self, browseract_task_id: str | None, why: str, *, overdue: bool = False) -> RunLostError:
-        """Leave the run to the next try, or stop it if there is none or if its time is over, and return the error.
+        """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
 
-        :param browseract_task_id: the BrowserAct task, if it is known.
-        :param why: why it is given up.
-        :param overdue: its time is over.
+        :param browseract_task_id: the BrowserAct task, if known.
+        :param why: why the run is given up.
+        :param overdue: the time of the run is over.
         """
         if browseract_task_id is None:
             return RunLostError(
-                f"A run of {self.source} was started but its id is not known here: {why.rstrip('.')}.\n"
-                "Look at the newest tasks in the BrowserAct dashboard."
+                f"A run of {self.source} was started, but its id is not known here: {why.rstrip('.')}.\n"
+                "Check the newest tasks in the BrowserAct dashboard."
             )
         said = f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}."
         left = None if overdue else self.leave_to_next_try(RunLostError(said))
@@ -297,6 +297,6 @@ class OwnedRun:
 
 
 def started_task_id(ti: Any) -> str | None:
-    """Return the BrowserAct task that a task instance has pushed as its run; None if there is none."""
+    """Return the BrowserAct task that a task instance pushed as an XCom; None if there is none."""
     found = ti.xcom_pull(task_ids=ti.task_id, key="task_id", map_indexes=ti.map_index)
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""Pauses: notify people, ask them, and do what they have decided."""
+"""Pauses: notify people, ask them in a Required Action, and act on the answer."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
 
 
 def read_callbacks(value: Any) -> list[PauseCallback]:
-    """Check what is to be called when a run pauses.
+    """Check ``on_paused_callback``, and return it as a list.
 
-    :param value: one notifier or function, or several, or None.
-    :raises InputError: it is something else.
+    :param value: one notifier or function, a list of them, or None.
+    :raises InputError: the value is something else.
     """
     given = [value] if callable(value) else value if isinstance(value, list | tuple) else [] if value is None else None
     if given is None or not all(callable(each) for each in given):
-        raise InputError(f"on_paused_callback is {value!r}. Give a notifier or a function, or a list of them.")
+        raise InputError(f"on_paused_callback is {value!r}. Pass a notifier or a function, or a list of them.")
     if any(map(iscoroutinefunction, given)):
-        raise InputError(f"on_paused_callback is {value!r}. Give a function that is not async: nobody would await it.")
+        raise InputError(f"on_paused_callback is {value!r}. Pass a function that is not async; it is not awaited.")
     return list(given)
 
 
 def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Sequence[PauseCallback]) -> Decision:
-    """Do what is wanted when the run has paused for a person.
+    """Act on a pause of the run as ``on_paused`` says.
 
     :param paused: the wait and the run.
     :param context: the context of the Airflow task.
-    :param run: the run that this process answers for.
-    :param callbacks: whom to notify.
-    :returns: what follows.
+    :param run: the run that this process is responsible for.
+    :param callbacks: notifiers or functions to call.
+    :returns: what to do next.
     """
     wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
     policy = wait.policy
     show_run(context["ti"], task, log)
     if policy.on_paused is OnPaused.ASK and in_dag_test():
-        log.warning("dag.test() has nobody to ask. Resume the run in BrowserAct: %s", task.live_url)
+        log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct: %s", task.live_url)
     elif policy.on_paused is OnPaused.ASK:
-        # Before anybody is notified of where to answer.
+        # The Required Action must exist before anyone is notified of it.
         limit = policy.answer_timeout
         action = ask(context["ti"], task, policy.answer_default, limit)
         wait = wait.asking(action, None if limit is None else time.time() + limit)
@@ -67,27 +67,27 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
     if policy.on_paused is OnPaused.FAIL:
         return GiveUp(wait, End.PAUSED)
     if policy.on_paused is OnPaused.RESUME and wait.pauses <= MAX_RESUMES:
-        log.info("Resuming BrowserAct task %s, %d of %d times.", task.id, wait.pauses, MAX_RESUMES)
+        log.info("Resuming BrowserAct task %s (%d of at most %d times).", task.id, wait.pauses, MAX_RESUMES)
         return WaitAgain(_resume(wait, run))
     return WaitAgain(replace(wait, pause_known=True))
 
 
 def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
-    """Resume or stop the paused run, as a person or the lack of one has decided.
+    """Resume or stop the paused run, as a person chose or, without an answer, as ``on_paused_default`` says.
 
-    :param answered: what was decided.
-    :param run: the run that this process answers for.
-    :returns: what follows a resume.
+    :param answered: the answer.
+    :param run: the run that this process is responsible for.
+    :returns: what to do after a resume.
     :raises RunPausedError: nobody answered in time, and the run was stopped.
-    :raises AirflowFailException: a person has stopped it. There is no retry, which would only ask the same again.
+    :raises AirflowFailException: a person chose to stop the run. There is no retry, which would only ask again.
     """
     wait, answer = answered.wait, answered.answer
     task_id = wait.browseract_task_id
-    who = f"{answered.by} has chosen {answer.option}" if answered.by is not None else "nobody answered in time"
+    who = f"{answered.by} chose {answer.option}" if answered.by is not None else "nobody answered in time"
     if answered.by is None and wait.policy.answer_timeout is not None:
         who = f"nobody answered within {wait.policy.answer_timeout:g} seconds"
     if answer is Answer.RESUME:
-        run.log.info("BrowserAct task %s is resumed: %s.", task_id, who)
+        run.log.info("Resuming BrowserAct task %s: %s.", task_id, who)
         return WaitAgain(_resume(wait.unasked(), run))
     said = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
     if answered.by is None:
@@ -96,12 +96,12 @@ def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
 
 
 def _resume(wait: Wait, run: OwnedRun) -> Wait:
-    """Resume the run, and return the wait from there."""
+    """Resume the run, and return the wait that follows."""
     task_id, log = wait.browseract_task_id, run.log
     try:
         run.hook.resume_task(task_id)
     except TaskNotPausedError:
-        log.info("BrowserAct task %s is not paused any more.", task_id)
+        log.info("BrowserAct task %s is no longer paused.", task_id)
     except BrowserActError as error:
         log.warning("BrowserAct task %s could not be resumed: %s", task_id, error.brief)
         return wait
@@ -111,12 +111,12 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
 
 
 def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, log: Log) -> None:
-    """Call those who want to know of a pause. One that fails affects neither the others nor the run."""
+    """Call each callback. A failing one affects neither the others nor the run."""
     for callback in callbacks:
         try:
-            # A context for each: a notifier writes into its own.
+            # Each gets its own copy of the context, because notifiers change it.
             callback({**context, "browseract_task": facts(task), "required_action_url": required_action_url(context)})
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the run must not be left without a word
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing callback must not end the wait
             log.error("on_paused_callback %r failed: %s", callback, error)
 
 

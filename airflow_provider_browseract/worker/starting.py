@@ -1,4 +1,4 @@
-"""Starting the run of an operator, or reattaching to the run of an earlier try; and waiting for a slot in between."""
+"""Start the run of an operator or reattach to the run of an earlier try, and wait for a slot in between."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 class Starter:
     """Starts a run, or reattaches to the run of an earlier try.
 
-    :param run: the run that this process answers for.
+    :param run: the run that this process is responsible for.
     :param tries: the tries of the task instance.
-    :param prepare: checks everything that only this process can check, and returns the start that is wanted.
-    :param check: checks what only others know, such as the store; called before a run is started.
+    :param prepare: checks everything that needs no other service, and returns the wanted start.
+    :param check: checks everything that needs another service, such as the store. It is called before a run is started.
     """
 
     run: OwnedRun
@@ -54,20 +54,20 @@ class Starter:
     def begin(self) -> StartedRun | StartRefused:
         """Start the run or reattach to it.
 
-        :returns: the run, or that there is no slot for one now.
+        :returns: the run, or the refusal if there is no free slot now.
         :raises AirflowFailException: something is wrong that no retry can fix.
-        :raises RunError: the run of an earlier try could not be followed.
+        :raises RunError: the run of an earlier try could not be read.
         """
         for pause in (*timings.RECHECK_PAUSES, None):
             try:
                 return self._begin()
-            except Exception as error:  # noqa: BLE001 - tried again, or raised again in the way that fits
+            except Exception as error:  # noqa: BLE001 - tried again, or raised by fail_to_start
                 if pause is None or not _connection_may_change(error):
                     fail_to_start(error, self.run, self.tries, self._entry)
                 conn_id = self.run.hook.browseract_conn_id
                 self.run.log.warning(
-                    "%s\nTrying again in %g seconds, in case the connection is being changed right now, or Airflow "
-                    "could not read it.",
+                    "%s\nTrying again in %g seconds, because someone may be changing the connection right now, or "
+                    "Airflow could not read it.",
                     error.brief if isinstance(error, BrowserActError) else no_connection(conn_id),
                     pause,
                 )
@@ -107,7 +107,7 @@ class Starter:
             return self.tries.claimed()
         if isinstance(step, Write):
             return self._write(step)
-        # By now, no run of an earlier try is running. While one is, a missing store is no reason to fail.
+        # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
         assert self._wanted is not None
         self.check(self._wanted.request)
@@ -115,7 +115,7 @@ class Starter:
         return None
 
     def _write(self, step: Write) -> None:
-        """Write down an entry for later tries, and here what on_kill needs, which may come at any moment."""
+        """Store an entry for later tries, and set what on_kill needs, which Airflow may call at any moment."""
         run, entry = self.run, step.entry
         run.start_under_way = step.starts
         run.task_id = None if step.over or entry is None else entry.task_id
@@ -123,10 +123,10 @@ class Starter:
             self.tries.write(entry)
         except Exception:
             if run.start_under_way:
-                # Nothing was started yet, and nothing may be started that no later try would know of.
+                # Nothing was started yet. A run that no later try would know about must not be started.
                 run.start_under_way = False
                 raise
-            run.log.warning("What became of the run could not be written down for later tries.", exc_info=True)
+            run.log.warning("The state of the run could not be stored for later tries.", exc_info=True)
 
     def _report_unknown_start(self) -> None:
         if not self.run.start_under_way:
@@ -140,18 +140,18 @@ class Starter:
 
 
 def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> NoReturn:
-    """Raise what Airflow makes another try of, or no other; and say what becomes of the run of an earlier try.
+    """Raise an error that Airflow retries or does not retry, and that says what happens to the run of an earlier try.
 
     :param error: why there is no run to wait for.
-    :param run: the run that this process answers for.
+    :param run: the run that this process is responsible for.
     :param tries: the tries of the task instance.
-    :param entry: what an earlier try has written down, if anything.
+    :param entry: what an earlier try has stored, if anything.
     """
     if isinstance(error, LedgerError):
         raise AirflowFailException(
-            f"What an earlier try has written down of its run cannot be used: {str(error).rstrip('.')}. Nothing "
-            f"was started or stopped.\nDelete the key {STATE_KEY} from the task state of this task instance, or "
-            "set reattach=False, once you know that no run is running."
+            f"The state that an earlier try stored about its run cannot be used: {str(error).rstrip('.')}. Nothing "
+            "was started or stopped.\nMake sure that no run is running. Then delete the key "
+            f"{STATE_KEY} from the task state of this task instance, or set reattach=False."
         ) from None
     said, final = _verdict(error, run, tries, entry)
     if (task_id := run.task_id) is not None:
@@ -168,19 +168,19 @@ def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | 
 
 
 def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> tuple[str, bool]:
-    """Return what to say of an error, and whether no retry can change anything."""
+    """Return the message for an error, and whether retries are useless."""
     said = str(error)
     if isinstance(error, AirflowNotFoundException):
-        # Airflow raises it also if its database or a secrets backend does not respond.
+        # Airflow also raises this if its database or a secrets backend does not respond.
         return no_connection(run.hook.browseract_conn_id), entry is None
     if isinstance(error, InputError | OrphanError):
         return said, True
     if isinstance(error, RunStartUnknownError):
-        # The next try knows when this start was, and looks again.
+        # The next try knows the time of this start, and looks for the run again.
         return said, not tries.remembered
     if isinstance(error, BrowserActError):
-        # A gateway, a firewall or a maintenance page responds without a code of BrowserAct's, and only for a while.
-        # And nothing that the API says of an earlier run makes that one worthless.
+        # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
+        # An earlier run stays valuable whatever error the API returns.
         return said, not error.temporary and error.code is not None and entry is None
     if run.start_under_way and not tries.remembered:
         return f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
@@ -188,7 +188,7 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None)
 
 
 def _connection_may_change(error: Exception) -> bool:
-    """Return whether a start failed because of the connection, in a way that a change of the connection can fix."""
+    """Return whether a start failed because of the connection, and a change of the connection can fix that."""
     if isinstance(error, AuthenticationError):
         return error.code is not None
     return isinstance(error, AirflowNotFoundException)
@@ -197,15 +197,15 @@ def _connection_may_change(error: Exception) -> bool:
 def wait_in_queue(
     run: OwnedRun, context: Context, full: StartRefused, queued: Queued, limit: float, defer: Callable[..., Any] | None
 ) -> None:
-    """Wait until there may be a slot for a run: here, or in the triggerer by raising the deferral.
+    """Wait until there may be a free slot, in this worker or, by raising the deferral, in the triggerer.
 
-    :param run: the run that this process answers for.
+    :param run: the run that this process is responsible for.
     :param context: the context of the Airflow task.
     :param full: the refusal of the start.
-    :param queued: how long the task instance has been in the queue, this refusal included.
-    :param limit: seconds that it may be in the queue.
+    :param queued: how long the task instance has been in the queue, including this refusal.
+    :param limit: seconds that the task instance may be in the queue.
     :param defer: the operator's ``defer``; None to wait in this worker.
-    :raises NoSlotError: the time is over.
+    :raises NoSlotError: the limit is reached.
     """
     run.raise_if_killed()
     try:
@@ -222,8 +222,8 @@ def wait_in_queue(
     pause = max(pause_after(queued.refusals, random.random), full.error.retry_after or 0.0)
     pause = min(pause, timings.LONGEST_SLOT_WAIT)
     run.log.info(
-        "BrowserAct has no free slot now; %s runs are active. Refused %d times, trying again as soon as there is one, "
-        "for %.0f seconds at most. (%s)",
+        "BrowserAct has no free slot now; %s runs are active. Refused %d times. Trying again as soon as there is a "
+        "free slot, for at most %.0f seconds. (%s)",
         shown,
         queued.refusals,
         until - now,
@@ -236,7 +236,7 @@ def wait_in_queue(
         return
     from airflow_provider_browseract.triggers.slot import SlotTrigger
 
-    # 429 is not about runs; and a refusal while no run is active cannot be explained by their number.
+    # HTTP 429 is not about the number of runs, and neither is a refusal while no run is active.
     capacity = (active or None) if isinstance(full.error, ConcurrencyLimitError) else None
     wait = QueueWait(queued, capacity, pause, max(until, now + timings.CORE_RACE_GRACE))
     defer(

@@ -1,7 +1,7 @@
-"""Writing what a run put out into object storage, before BrowserAct deletes it.
+"""Write the results of a run to object storage before BrowserAct deletes them.
 
-Everything is written under a temporary name and moved then: whatever has its own name is whole. That makes it safe to
-begin again, by the next try or after a kill, and what is there already is not fetched once more.
+Everything is written under a temporary name and renamed when it is complete, so a file with its final name is always
+complete. The next try, also one after a kill, can therefore start again, and fetches only what is still missing.
 """
 
 from __future__ import annotations
@@ -58,36 +58,36 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.steps import Log
 
 UPLOAD_BLOCK = 5 * 1024 * 1024
-"""Bytes that a store's client may collect before it sends them: the least that S3 takes as a part of a file."""
+"""Bytes that a store's client may collect before it sends them: the smallest part that S3 accepts."""
 
 STORE_ATTEMPTS = 3
-"""How many times a file is fetched before it is given up."""
+"""How many times a file is fetched before it counts as missing."""
 
 COPY_CHECKS = 15
-"""How many times it is looked whether a store has copied something, with ``timings.STORE_RETRY_PAUSE`` between."""
+"""How many times a copy in the store is checked, with a pause of ``timings.STORE_RETRY_PAUSE`` in between."""
 
 LEFTOVER_AGE = timedelta(hours=1)
-"""Age from which on something that is not whole is taken for left behind."""
+"""Age from which an incomplete file counts as left behind."""
 
 TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
-"""Names of what is not whole yet."""
+"""Names of incomplete files."""
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "wasbs", "r2", "oss"})
-"""Stores without folders, where making one would at most make a bucket."""
+"""Stores without folders, where creating one would at most create a bucket."""
 
 
 class StorageError(Exception):
-    """The store cannot be used; the message names it and says why."""
+    """The store cannot be used; the message names the store and the reason."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """Something that lies in the store, whole.
+    """A complete file in the store.
 
-    :param name: its name there.
+    :param name: its name.
     :param path: its path, as ``ObjectStoragePath`` takes it.
     :param size: its size in bytes.
-    :param media_type: its media type, by its name.
+    :param media_type: its media type, guessed from the name.
     """
 
     name: str
@@ -98,14 +98,14 @@ class StoredFile:
 
 @dataclass
 class Results:
-    """What was kept of a run, and what was not.
+    """The results of a run in the store, and what is missing.
 
     :param path: the run's folder in the store.
     :param output: the text, if there is any.
     :param files: the files.
-    :param missing: the names of files that are not there, and why.
-    :param lost: whether some of those can never come.
-    :param format_error: why the text is not in the declared format, if so.
+    :param missing: the names of missing files, each with the reason.
+    :param lost: whether none of the missing files can become available any more.
+    :param format_error: why the text does not have the declared format, if so.
     """
 
     path: str
@@ -126,11 +126,11 @@ class Results:
 
 
 class ResultStore:
-    """A place in object storage for the results of runs.
+    """A folder in object storage for the results of runs.
 
-    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` gives it; each
-        run gets a folder in it.
-    :param settings: patience with hosts of files, and the address of the API.
+    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` returns it.
+        Each run gets a folder in it.
+    :param settings: timeouts and limits for the files, and the address of the API.
     :param log: the task's log.
     """
 
@@ -151,10 +151,10 @@ class ResultStore:
         return self._root.fs
 
     def check(self) -> None:
-        """Write, look at and delete something small, before money is spent on what could not be kept.
+        """Write, check and delete a small test file, before a run costs credits whose results could not be stored.
 
-        :raises InputError: there is no such store, its filesystem is not installed, or it may not be written to.
-        :raises StorageError: the store does not answer as it should.
+        :raises InputError: there is no such store, its filesystem is not installed, or writing is not allowed.
+        :raises StorageError: the store does not respond as expected.
         """
         with _storage_errors(f"output_path {self.output_path!r}"):
             self._try_out()
@@ -162,14 +162,14 @@ class ResultStore:
     def _try_out(self) -> None:
         scheme = urlsplit(self.output_path).scheme
         try:
-            self._root  # noqa: B018 - parsed and looked up here, so that the errors are of these
+            self._root  # noqa: B018 - evaluated here, so that the handlers below see the errors
             self._fs  # noqa: B018
         except AirflowNotFoundException as error:
             raise InputError(f"output_path is {self.output_path!r}: {error}") from error
         except (ImportError, ValueError) as error:
             raise InputError(
                 f"output_path is {self.output_path!r}, and the filesystem for {scheme or 'it'} cannot be used here "
-                f"({error}). Install the Airflow provider that brings it: for s3 "
+                f"({error}). Install the Airflow provider that contains it: for s3 "
                 "apache-airflow-providers-amazon[s3fs], for gs apache-airflow-providers-google, for abfs "
                 "apache-airflow-providers-microsoft-azure."
             ) from error
@@ -183,7 +183,7 @@ class ResultStore:
             self._fs.rm_file(probe)
         except (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError) as error:
             raise InputError(
-                f"output_path is {self.output_path!r}, which cannot be written to, looked at and deleted from "
+                f"output_path is {self.output_path!r}, but this worker cannot write, check and delete a file there "
                 f"({type(error).__name__}: {error})."
             ) from error
 
@@ -194,21 +194,21 @@ class ResultStore:
         read_again: Callable[[], Task],
         check: Callable[[], None] = lambda: None,
     ) -> Results:
-        """Write a finished run's text, files and facts.
+        """Write the text, the files and the facts of a finished run.
 
-        :param task: the task as ``get-task`` answers it.
-        :param output_format: what its text is declared to be.
-        :param read_again: reads the task anew, for links that have expired and files that were not ready.
-        :param check: called while files in preparation are waited for; what it raises ends that.
-        :returns: what was kept and what was not.
-        :raises StorageError: the store does not take even the text or the facts.
+        :param task: the task as ``get-task`` returns it.
+        :param output_format: the declared format of its text.
+        :param read_again: reads the task again, for links that have expired and files that were not ready.
+        :param check: called while waiting for files that BrowserAct is still preparing. Its exception ends the wait.
+        :returns: what was written, and what is missing.
+        :raises StorageError: the text or the facts could not be written.
         """
         if safe_name(task.id) != task.id:
-            raise StorageError(f"{task.id!r}, the id of the BrowserAct task, is no name for a folder.")
+            raise StorageError(f"{task.id!r}, the id of the BrowserAct task, cannot be the name of a folder.")
         results = Results(f"{self.output_path}/{task.id}")
         with _storage_errors(results.path):
             folder = f"{self._base}/{task.id}"
-            # Made here, and not by several threads at once.
+            # Created here, because several threads must not create it at once.
             self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task, output_format, folder, results)
@@ -228,11 +228,11 @@ class ResultStore:
         return results
 
     def _read_sources(self, path: str) -> dict[str, str]:
-        """Read which of the files that an earlier try has written is which, by their names."""
+        """Return the sources of the files that an earlier try has written, by file name."""
         try:
             sources = json.loads(self._fs.cat_file(path))["sources"]
             return {str(name): str(source) for name, source in sources.items()}
-        except Exception:  # noqa: BLE001 - without, files whose names are ambiguous are fetched again
+        except Exception:  # noqa: BLE001 - without them, files with ambiguous names are fetched again
             return {}
 
     @property
@@ -272,7 +272,7 @@ class ResultStore:
         read_again: Callable[[], Task],
         check: Callable[[], None],
     ) -> dict[str, StoredFile | FileError]:
-        """Fetch what is ready, then what becomes ready within a while, and once more what has expired."""
+        """Fetch all files that are ready or become ready within ``files_timeout``; renew expired links once."""
         files = files_of(task)
         waited_for: set[str] = set()
         outcomes: dict[str, StoredFile | FileError] = {}
@@ -289,11 +289,13 @@ class ResultStore:
             if not expired and (not pending or time.monotonic() >= until):
                 break
             if expired:
-                self._log.log(logging.INFO, "The links of %d files have expired. Reading them anew.", len(expired))
+                self._log.log(logging.INFO, "The links of %d files have expired. Reading new links.", len(expired))
                 renewed |= expired
             else:
-                self._log.log(logging.INFO, "BrowserAct still prepares %d of %d files. Waiting.", pending, len(files))
-                # The worker is what waits: the run is over, so that neither callback nor status tells of the files.
+                self._log.log(
+                    logging.INFO, "BrowserAct is still preparing %d of %d files. Waiting.", pending, len(files)
+                )
+                # The worker has to wait: the run is over, so neither a callback nor the status reports the files.
                 sleep(min(timings.FILES_LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
                 files = files_of(read_again())
@@ -301,10 +303,10 @@ class ResultStore:
                 self._log.log(logging.WARNING, "The files of BrowserAct task %s cannot be read: %s", task.id, error)
         for file in files:
             if file.name not in outcomes:
-                why = file.broken or f"BrowserAct did not have it ready within files_timeout={timeout:g} seconds"
+                why = file.broken or f"BrowserAct did not prepare it within files_timeout={timeout:g} seconds"
                 outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
         for name in waited_for - outcomes.keys():
-            outcomes[name] = FileError("BrowserAct does not list it any more", temporary=True)
+            outcomes[name] = FileError("BrowserAct no longer lists it", temporary=True)
         return outcomes
 
     def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, StoredFile | FileError]:
@@ -317,7 +319,7 @@ class ResultStore:
                 outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
                 return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
             except BaseException:
-                # Such as Airflow's time limit: what is under way must not hold the task.
+                # For example Airflow's timeout: running downloads must not keep the task from ending.
                 self._stop.set()
                 raise
             finally:
@@ -344,11 +346,11 @@ class ResultStore:
             return error
         except Interrupted:
             raise
-        except Exception as error:  # noqa: BLE001 - one file's trouble is not another's
+        except Exception as error:  # noqa: BLE001 - a failing file must not affect the others
             return FileError(f"{type(error).__name__}: {_without_urls(str(error))}", temporary=True)
 
     def _fetch_once(self, session: FileSession, file: RunFile, target: str) -> int:
-        """Fetch a file and give its size."""
+        """Fetch a file, and return its size."""
         if self._stop.is_set():
             raise Interrupted
         limit = self._settings.max_file_size
@@ -367,7 +369,7 @@ class ResultStore:
                             raise FileError(f"it has more than max_file_size={limit} bytes")
                         write(chunk)
                     if announced is not None and received < announced:
-                        raise FileError(f"only {received} of its {announced} bytes came", temporary=True)
+                        raise FileError(f"only {received} of its {announced} bytes arrived", temporary=True)
             except FileError:
                 # What was written is deleted.
                 self._allowance.give_back(received)
@@ -375,7 +377,7 @@ class ResultStore:
             return received
 
     def _size_of(self, path: str) -> int | None:
-        """Return the size of what is in the store already, or None."""
+        """Return the size of a file in the store, or None if it does not exist."""
         try:
             size = self._fs.info(path)["size"]
         except FileNotFoundError:
@@ -384,7 +386,7 @@ class ResultStore:
 
     @contextmanager
     def _writing(self, path: str) -> Iterator[Callable[[bytes], object]]:
-        """Write something that has its name only once it is whole."""
+        """Write a file that gets its final name only when it is complete."""
         folder, _, name = path.rpartition("/")
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
         try:
@@ -397,17 +399,17 @@ class ResultStore:
             raise
 
     def _name(self, temporary: str, path: str) -> None:
-        """Rename what is complete to its own name."""
+        """Give a complete file its final name."""
         if isinstance(self._fs, LocalFileSystem):
             if self._fs.isdir(path):
-                # It would be moved into that folder.
+                # mv would move the file into that folder.
                 raise IsADirectoryError(path)
             self._fs.mv(temporary, path)
             return
-        # Not mv, which would take brackets in a name for a pattern.
+        # mv would read brackets in the name as a pattern.
         self._fs.cp_file(temporary, path)
         size = self._fs.info(temporary)["size"]
-        # Some stores copy after they have answered.
+        # Some stores respond before the copy is complete.
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(FileError),
             wait=tenacity.wait_fixed(timings.STORE_RETRY_PAUSE),
@@ -417,11 +419,11 @@ class ResultStore:
             with attempt:
                 self._fs.invalidate_cache()
                 if self._size_of(path) != size:
-                    raise FileError("the store has not given it its name in time", temporary=True)
+                    raise FileError("the store did not rename it in time", temporary=True)
         self._fs.rm_file(temporary)
 
     def _tidy(self, folder: str) -> None:
-        """Delete what tries that were broken off have left in the folder; others may be writing there just now."""
+        """Delete old incomplete files that interrupted tries left in the folder; another try may still be writing."""
         long_ago = datetime.now(timezone.utc) - LEFTOVER_AGE
         with suppress(Exception):
             for path in self._fs.ls(folder, detail=False):
@@ -431,7 +433,7 @@ class ResultStore:
 
 @contextmanager
 def _storage_errors(where: str) -> Iterator[None]:
-    """Name the store in whatever error comes from it; one that is the user's to mend stays as it is."""
+    """Name the store in every error that comes from it, except in errors that the user can fix."""
     try:
         yield
     except InputError:

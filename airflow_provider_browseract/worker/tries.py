@@ -1,4 +1,4 @@
-"""What the tries of one task instance know of each other, and what Airflow will do with the next one."""
+"""The state that the tries of a task instance share, and whether Airflow will start another try."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 STATE_RETENTION = timedelta(days=30)
-"""How long Airflow keeps what is written down of a run, where nobody deletes it."""
+"""How long Airflow keeps the stored state of a run if nothing deletes it."""
 
 NEXT_TRY = "the next try reattaches to it"
 
 FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
-"""States of a task instance that Airflow does not try again by itself."""
+"""States in which Airflow does not retry a task instance by itself."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Kill:
     """Why this try is being killed.
 
     :param reason: the reason as a clause, which messages append after a colon.
-    :param continued_by: who continues to wait for the run, which is then not stopped; None if nobody does.
-    :param wanted: whether a person, or a time limit, wanted the end; otherwise it is trouble of the infrastructure.
+    :param continued_by: what continues to wait for the run, as a clause; the run is then not stopped. None if nothing
+        does.
+    :param wanted: whether a person or a time limit ended the try. If not, the infrastructure did.
     """
 
     reason: str
@@ -38,10 +39,10 @@ class Kill:
 
 
 class Tries:
-    """What is kept over the tries of a task instance, and whether there will be another one that finds it.
+    """The state that a task instance keeps from try to try, and whether another try will read it.
 
-    :param context: the context of this try. Its ``task_state_store`` (Airflow 3.3 and later) is what lasts.
-    :param reattach: whether later tries are to reattach to the run of earlier ones.
+    :param context: the context of this try. Its ``task_state_store`` (Airflow 3.3 and later) keeps the state.
+    :param reattach: whether later tries reattach to the run of an earlier one. When ``False``, no state is kept.
     """
 
     def __init__(self, context: Context, *, reattach: bool) -> None:
@@ -51,20 +52,20 @@ class Tries:
 
     @property
     def remembered(self) -> bool:
-        """Whether later tries find what is written down."""
+        """Whether later tries can read the state."""
         return self._store is not None
 
     def another(self, error: BaseException) -> bool:
-        """Return whether Airflow starts a later try by itself after an error, and that try finds what is written down.
+        """Return whether Airflow starts a later try by itself after an error, and that try can read the state.
 
-        :param error: what this try raises.
+        :param error: the error that this try raises.
         """
         return self.remembered and self.ti.try_number <= self.ti.max_tries and not self._policy_forbids(error)
 
     def _policy_forbids(self, error: BaseException) -> bool:
         """Return whether the task's ``retry_policy`` (Airflow 3.3 and later) fails it at once after an error.
 
-        Ask as Airflow does after the error, so that both come to the same answer.
+        Evaluate the policy as Airflow does after the error, so that both get the same result.
         """
         policy = getattr(getattr(self.ti, "task", None), "retry_policy", None)
         if policy is None:
@@ -76,20 +77,20 @@ class Tries:
                 max_tries=self.ti.max_tries,
                 context=self._context,
             )
-        except Exception:  # noqa: BLE001 - Airflow then decides as without a policy
+        except Exception:  # noqa: BLE001 - Airflow then ignores the policy
             return False
         return str(getattr(decision.action, "value", decision.action)) == "fail"
 
     def read(self) -> Entry | None:
-        """Read what an earlier try has written down.
+        """Read what an earlier try has stored.
 
-        :raises LedgerError: it cannot be understood.
+        :raises LedgerError: it cannot be read.
         """
         kept = self._store.get(STATE_KEY) if self.remembered else None
         return None if kept is None else Entry.read(kept)
 
     def write(self, entry: Entry | None) -> None:
-        """Keep an entry in place of the one before; None if there is nothing to know."""
+        """Store an entry, which replaces the earlier one; None deletes it."""
         if not self.remembered:
             return
         if entry is None:
@@ -103,20 +104,19 @@ class Tries:
         return {each for each in found or () if isinstance(each, str)}
 
     def is_running(self) -> bool:
-        """Return whether Airflow still wants this try to run; also where Airflow cannot be asked."""
+        """Return whether Airflow still wants this try to run; ``True`` if the request to Airflow fails."""
         with suppress(Exception):
             return self._is_in("running")
         return True
 
     def why_killed(self, error: BaseException, within: float) -> Kill:
-        """Find out why this try is being killed: by a person, or by the infrastructure.
+        """Find out whether a person or the infrastructure kills this try.
 
-        Airflow changes the task instance before it kills the process of one that a person has marked or cleared. The
-        process of one that is still as it was is ended by something else: an evicted pod, a drained node, a stopped
-        worker.
+        When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
+        the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
 
-        :param error: what this try raises if another one can reattach to its run.
-        :param within: seconds that Airflow may take to answer.
+        :param error: the error that this try raises if another one can reattach to its run.
+        :param within: seconds to wait for Airflow's response.
         """
         found: list[Kill] = []
 
@@ -124,13 +124,13 @@ class Tries:
             with suppress(Exception):
                 found.append(self._ask_why_killed(error))
 
-        # In a thread of its own: a kill may have interrupted a question to Airflow, and the next one waits for that.
+        # In a separate thread: the kill may have interrupted a request to Airflow, and the next request waits for it.
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(within)
         if found:
             return found[0]
-        return self._ended_by_infrastructure("the Airflow task was killed, and Airflow cannot be asked why", error)
+        return self._ended_by_infrastructure("the Airflow task was killed; Airflow did not report why", error)
 
     def _ask_why_killed(self, error: BaseException) -> Kill:
         if self._is_in("restarting"):
@@ -138,11 +138,11 @@ class Tries:
         if self._is_in(*FINAL_STATES):
             return Kill("the Airflow task was set to a final state", wanted=True)
         if self._is_in("deferred"):
-            # The process has a few things left to do after Airflow has taken the deferral.
+            # After Airflow has accepted the deferral, the process still runs for a moment.
             return Kill("the Airflow task has deferred", continued_by="the triggerer waits for it")
         if not self._is_in():
             return Kill("the task instance was deleted in Airflow", wanted=True)
-        # Another try has another identity, and Airflow then shows this one nothing any more.
+        # Another try has another id. Airflow then no longer shows the state to this try.
         if self.remembered and self._store.get(STATE_KEY) is None:
             return Kill("Airflow considered this try dead and started another one", continued_by=NEXT_TRY)
         ended = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
@@ -154,5 +154,5 @@ class Tries:
         return Kill(f"{reason}; no later try can reattach to the run (see retries, retry_policy and reattach)")
 
     def _is_in(self, *states: str) -> bool:
-        """Return whether the task instance is in one of some states; without any, whether it exists."""
+        """Return whether the task instance is in one of the states; without states, whether it exists."""
         return count_task_instances(self.ti, *states) > 0

@@ -1,4 +1,4 @@
-"""Waiting for the run of an operator: in the worker or in the triggerer, as often as needed, until it has ended."""
+"""Wait for the run of an operator, in the worker or in the triggerer, until it has ended."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Waiter:
-    """Waits for a run in the way that the operator asks for.
+    """Waits for a run as the arguments of the operator say.
 
-    :param run: the run that this process answers for.
+    :param run: the run that this process is responsible for.
     :param context: the context of the Airflow task.
     :param deferrable: wait in the triggerer.
     :param defer: the operator's ``defer``.
     :param timeout: seconds that the run may take, for the error.
     :param start_timeout: seconds that the run may stay ``created``, for the error.
-    :param callbacks: whom to notify when the run pauses.
-    :param cancel_on_kill: what the trigger does if it is killed.
+    :param callbacks: notifiers or functions that are called when the run pauses.
+    :param cancel_on_kill: whether the trigger stops the run if it is killed.
     """
 
     run: OwnedRun
@@ -68,12 +68,12 @@ class Waiter:
     cancel_on_kill: bool
 
     def until_end(self, decision: Decision) -> Task:
-        """Do what follows, wait as often as needed, and return the run when it has ended.
+        """Act on a decision, wait as often as needed, and return the run when it has ended.
 
-        :param decision: what follows first.
+        :param decision: the first decision.
         :raises TaskDeferred: the wait continues in the triggerer.
         :raises RunError: there is no result to wait for.
-        :raises AirflowFailException: a person has stopped the run.
+        :raises AirflowFailException: a person stopped the run.
         """
         while True:
             match decision:
@@ -89,10 +89,10 @@ class Waiter:
                     raise self._no_result(decision)
 
     def resume(self, event: WaitEvent, resumed_at: float) -> Decision:
-        """Read the run after a deferral, and return what follows.
+        """Read the run after a deferral, and decide what to do next.
 
         :param event: what ended the deferral.
-        :param resumed_at: moment at which this process began, in seconds since the epoch.
+        :param resumed_at: when this process began, in seconds since the epoch.
         """
         self.run.task_id = event.wait.browseract_task_id
         seen: Task | BrowserActError
@@ -112,7 +112,7 @@ class Waiter:
         return decision
 
     def _wait(self, wait: Wait) -> Decision:
-        """Wait for the run until something follows."""
+        """Wait for the run, and decide what to do next."""
         if self.deferrable or wait.required_action is not None:
             self._defer(wait)
         steps = wait_for_end(wait.begun(time.time()), time.time, random.random)
@@ -146,7 +146,7 @@ class Waiter:
     def _log_wait(self, wait: Wait) -> None:
         log = self.run.log
         if wait.waits_for is WokenBy.PERSON:
-            log.info("Waiting in the triggerer for the answer of a person: %s", required_action_url(self.context))
+            log.info("Waiting in the triggerer for a person's answer: %s", required_action_url(self.context))
         elif wait.waits_for is WokenBy.POLL:
             log.info("Waiting in the triggerer, which polls the run every %g seconds.", wait.interval)
         else:
@@ -158,19 +158,19 @@ class Waiter:
 
     def _report_what_woke(self, event: WaitEvent, task: Task, resumed_at: float) -> None:
         wait = event.wait
-        # The trigger of this wait may be told to end only now, and then looks for these two (is_resumed_wait).
+        # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
         shown: dict[str, Any] = {"woken_by": event.woken_by.value, "first_poll_at": wait.first_poll_at}
         after = ""
         if task.finished_at is not None:
-            # Two clocks, ours and BrowserAct's: less than nothing means that they differ.
+            # The two moments come from BrowserAct's clock and ours. A negative difference means that the clocks differ.
             shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
             after = f", {seconds:g} seconds after the end of the run"
         missed = event.woken_by is WokenBy.POLL and wait.callback_token_sha256 is not None
-        # A callback that comes right after the deferral is refused.
+        # A callback that arrives right after the deferral is refused, so it does not count as missed.
         if missed and (task.finished_at is None or task.finished_at.timestamp() > wait.first_poll_at):
             count_in_task("browseract.callbacks_missed")
             self.run.log.warning(
-                "Woken by a poll%s, and by no callback.\nIf that happens often, test connection %r: the test says "
+                "Woken by a poll%s; no callback arrived.\nIf this happens often, test connection %r: the test reports "
                 "whether webhook_base_url leads to the callback route. API servers log callbacks that they could not "
                 "handle.",
                 after,
@@ -181,7 +181,7 @@ class Waiter:
         show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
 
     def _no_result(self, over: GiveUp) -> RunError:
-        """Stop the run or leave it, and return the error that says why there is no result."""
+        """Stop the run or leave it running, and return the error that explains why there is no result."""
         task_id, run = over.wait.browseract_task_id, self.run
         if over.error is None and over.end is End.DEADLINE:
             return RunTimedOutError(
@@ -199,7 +199,7 @@ class Waiter:
             )
         if over.error is None and over.end is End.PAUSED:
             return RunPausedError(
-                f"BrowserAct task {task_id} paused for a person, which on_paused='fail' does not wait for.\n"
+                f"BrowserAct task {task_id} paused for a person, and on_paused='fail' does not wait for one.\n"
                 f"{run.describe(run.stop(task_id))}"
             )
-        return run.give_up(task_id, f"its status could not be learned: {over.reason or 'it stayed unknown'}")
+        return run.give_up(task_id, f"its status could not be read: {over.reason or 'it stayed unknown'}")

@@ -105,7 +105,7 @@ class TestAnswers:
         assert calls.stop_task("7").read_response(Response(200, {}, b"")) is None
 
     def test_empty_answer_is_refused_when_a_body_is_expected(self):
-        with pytest.raises(errors.UnexpectedResponseError, match="answer to get-task is not usable"):
+        with pytest.raises(errors.UnexpectedResponseError, match="response to get-task cannot be used"):
             calls.get_task("7").read_response(Response(200, {}, b""))
 
     def test_known_error_codes_are_exactly_the_documented_ones(self):
@@ -271,7 +271,7 @@ class TestAnswers:
             calls.get_task("7").read_response(answer(404, {"message": "Not Found"}))
 
     def test_truncated_json_is_an_unexpected_answer_and_not_a_wrong_host(self):
-        with pytest.raises(errors.UnexpectedResponseError, match="not whole JSON") as caught:
+        with pytest.raises(errors.UnexpectedResponseError, match="not complete JSON") as caught:
             calls.run_task("70").read_response(Response(200, JSON, b'{"id": "123", "profile'))
         assert not isinstance(caught.value, errors.NotTheApiError)
 
@@ -385,7 +385,7 @@ class TestPages:
         ids=["more items", "more pages", "fewer items"],
     )
     def test_numbers_that_do_not_fit_the_items_raise(self, numbers):
-        with pytest.raises(errors.UnexpectedResponseError, match="answers to list contradict each other: page"):
+        with pytest.raises(errors.UnexpectedResponseError, match="responses to list contradict each other: page"):
             Shop(3, **numbers).read()
 
     @pytest.mark.parametrize("numbers", [{}, {"total_pages": 9}, {"total_count": 9}, {"limit": 2}], ids=str)
@@ -402,7 +402,7 @@ class TestPages:
 
     def test_list_that_never_ends_raises(self, monkeypatch):
         monkeypatch.setattr(calls, "MAX_PAGES", 20)
-        with pytest.raises(errors.UnexpectedResponseError, match="page 20 has more pages behind it, after 38 items"):
+        with pytest.raises(errors.UnexpectedResponseError, match="page 20 has a next page, after 38 items"):
             Shop(1000).read()
 
     def test_item_that_moves_to_the_next_page_is_given_once(self):

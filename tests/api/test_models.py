@@ -134,7 +134,7 @@ def test_numeric_id_becomes_a_string_without_loss_of_digits():
     ids=["null", "list", "text", "empty object", "no id", "empty id"],
 )
 def test_answer_that_is_not_a_task_is_refused(data):
-    with pytest.raises(UnexpectedResponseError, match="the answer should be a task"):
+    with pytest.raises(UnexpectedResponseError, match="the response should be a task"):
         Task.read(data)
 
 

@@ -203,7 +203,7 @@ class TestFailedHandshake:
             error = start(int(running.url.rpartition(":")[2]))
             assert running.emulator.requests == []
         assert isinstance(error, errors.PlainHttpError)
-        assert "the host answers in plain HTTP" in error.brief
+        assert "the host uses plain HTTP" in error.brief
         assert "write http:// in front of the host of the Airflow connection 'browseract_prod'" in str(error)
         assert (error.not_processed, error.temporary) == (True, False)
 

@@ -348,7 +348,7 @@ class TestKilledTriggerer:
         run_id, task_id = answered.resumed.run_id, answered.resumed.task_id
         ended(world, PERSON, run_id)
         assert world.task(task_id).status == "finished"
-        assert "has chosen Resume" in "\n".join(world.airflow.log(PERSON, run_id, "solve"))
+        assert "chose Resume" in "\n".join(world.airflow.log(PERSON, run_id, "solve"))
 
 
 class TestRequiredAction:

@@ -506,7 +506,7 @@ class TestConnectionTest:
                 "does not lead to the callback route: the response was HTTP 503",
             ),
             (Response(status_code=302, headers={"location": "/login"}), "a login page or another gateway responds at"),
-            (Response(status_code=401), "(HTTP 401) instead of the callback route. Callbacks need a relay"),
+            (Response(status_code=401), "(HTTP 401) instead of the callback route. Set up a relay"),
             (Response("<html>log in", media_type="text/html"), "a login page or another gateway responds at"),
             (Response("{}", 404), "Check its path, and that the provider is installed"),
         ],

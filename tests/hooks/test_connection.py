@@ -104,7 +104,7 @@ def test_missing_api_key_raises_error_saying_where_to_create_one(password):
     "password", ["Bearer app-key", "app\nkey", "schlüssel"], ids=["Bearer prefix", "line break", "non-ASCII"]
 )
 def test_malformed_api_key_is_refused_and_not_repeated_in_the_error(password):
-    with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field holds no API key") as caught:
+    with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field is not an API key") as caught:
         read(password=password)
     assert password not in str(caught.value)
 

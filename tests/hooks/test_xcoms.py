@@ -66,7 +66,7 @@ def test_too_deeply_nested_xcom_value_is_unstorable_and_not_quoted_in_reason(mon
     value = json.loads("[" * 400 + '"secret"' + "]" * 400)
     with pytest.raises(ValueError, match="recursion"):
         SetXCom(key="a", value=value, dag_id="", run_id="", task_id="")
-    assert why_unstorable(value) == "Airflow refuses it with ValidationError"
+    assert why_unstorable(value) == "Airflow refuses it (ValidationError)"
 
 
 def test_xcom_value_that_airflow_reads_back_changed_is_unstorable(monkeypatch):
@@ -76,7 +76,7 @@ def test_xcom_value_that_airflow_reads_back_changed_is_unstorable(monkeypatch):
 
 def test_unknown_airflow_serializer_makes_value_unstorable_without_raising(monkeypatch):
     monkeypatch.setattr(xcoms, "xcom_serde", lambda: SimpleNamespace())
-    assert why_unstorable([1]) == "Airflow refuses it with AttributeError"
+    assert why_unstorable([1]) == "Airflow refuses it (AttributeError)"
 
 
 def test_check_of_xcom_value_does_not_call_the_xcom_backend(monkeypatch):

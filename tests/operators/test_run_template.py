@@ -55,7 +55,7 @@ def test_template_results_are_written_to_output_path(template, emulator, tmp_pat
     [
         ({"workflow_template_id": ""}, "workflow_template_id is ''"),
         ({"workflow_template_id": "123"}, "Check workflow_template_id"),
-        ({"region": "XX"}, r"region is 'XX'\. BrowserAct has: US \(United States\), UK"),
+        ({"region": "XX"}, r"region is 'XX', which BrowserAct does not have\. Use one of: US \(United States\), UK"),
         ({"region": ""}, "region is ''"),
         ({"input_parameters": {"Keyword": "pens"}}, "which is written 'keyword'"),
     ],
@@ -110,7 +110,7 @@ class TestLostStartResponse:
         # A run that was not started by us, of a workflow with the same inputs.
         worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
         emulator.fault("run-task-by-template", RequestFault.reset(), times=1)
-        with pytest.raises(AirflowFailException, match=f"may have made one of these.*{emulator.tasks[0].id}"):
+        with pytest.raises(AirflowFailException, match=f"may have created one of these.*{emulator.tasks[0].id}"):
             template().run()
         assert len(emulator.tasks) == 1
 

@@ -135,7 +135,7 @@ class TestXComs:
         assert run.ti.xcoms["profile_id"] == ""
         # What Airflow makes of log_in.output["profile_id"]; a missing XCom would be XComNotFound, and be retried.
         with pytest.raises(
-            AirflowFailException, match=r"profile_id is ''\. The task that it comes from saved no profile"
+            AirflowFailException, match=r"profile_id is '', because the task that it comes from saved no profile"
         ):
             worker(workflow_id=ORDERS.id, profile_id=run.ti.xcoms["profile_id"]).run()
         assert len(emulator.tasks) == 1
@@ -272,7 +272,7 @@ class TestDeferral:
         run.ti.xcom_push = refuse
         assert run.run()["logged_in"] is True
         said = "".join(capfd.readouterr())
-        assert "The XCom profile_id could not be stored (OSError: no API server)" in said
+        assert "The XCom 'profile_id' could not be pushed (OSError: no API server)" in said
         assert f"The profile is {emulator.tasks[0].profile_id}." in said
 
 
@@ -364,7 +364,7 @@ class TestUnsuccessfulRun:
     def test_api_key_that_stays_refused_ends_the_wait_and_stops_the_run(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
-        with pytest.raises(RunLostError, match=r"its status could not be learned.*code 401") as caught:
+        with pytest.raises(RunLostError, match=r"its status could not be read.*code 401") as caught:
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
         assert f"BrowserAct task {emulator.tasks[0].id} was given up" in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
@@ -499,7 +499,7 @@ class TestInvalidInput:
             ({"workflow_id": "123"}, "Check workflow_id"),
             ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
             ({"input_parameters": "keyword=pens"}, "input_parameters is of type str"),
-            ({"input_parameters": [{"name": "keyword"}]}, r"input_parameters\[0\] is not a pair"),
+            ({"input_parameters": [{"name": "keyword"}]}, r"input_parameters\[0\] is \['name'\] instead of a pair"),
             (
                 {"input_parameters": [{"name": "keyword", "value": "a"}, {"name": "keyword", "value": "b"}]},
                 "'keyword' twice",
@@ -629,7 +629,7 @@ class TestChangingConnection:
         emulator.rotate_key("app-new")
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
-        assert "Trying again in 0.05 seconds, in case the connection is being changed right now" in "".join(
+        assert "Trying again in 0.05 seconds, because someone may be changing the connection right now" in "".join(
             capfd.readouterr()
         )
 

@@ -87,7 +87,7 @@ class TestResumeTask:
     def test_resume_of_a_stopped_browseract_task_fails_without_a_retry(self, emulator):
         task_id = started(emulator)
         stop(task_id)
-        with pytest.raises(AirflowFailException, match="it has ended as canceled, and cannot be resumed"):
+        with pytest.raises(AirflowFailException, match="it has ended as canceled and cannot be resumed"):
             resume(task_id)
 
     def test_resume_of_an_unknown_browseract_task_fails_without_a_retry(self, emulator):

@@ -76,13 +76,13 @@ class TestOutputPath:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ("", "Give a folder"),
-            (None, "Give a folder"),
-            ("None", "Give a folder"),
-            ("/", "Give a folder"),
-            ("file:///", "Give a folder"),
-            ("s3:///x", "Give a folder"),
-            ("results", "Give a whole path"),
+            ("", "Use a folder"),
+            (None, "Use a folder"),
+            ("None", "Use a folder"),
+            ("/", "Use a folder"),
+            ("file:///", "Use a folder"),
+            ("s3:///x", "Use a folder"),
+            ("results", "Use an absolute path"),
         ],
         ids=[
             "empty",

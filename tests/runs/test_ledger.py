@@ -44,5 +44,5 @@ def test_ledger_entry_with_an_unknown_field_is_read_without_that_field():
 
 
 def test_ledger_entry_of_a_newer_version_is_refused():
-    with pytest.raises(LedgerError, match="its version is 2, and this provider knows 1"):
+    with pytest.raises(LedgerError, match="its version is 2, but this provider supports only version 1"):
         Entry.read({**ENTRY.value(), "version": 2})

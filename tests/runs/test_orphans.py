@@ -176,7 +176,9 @@ def look_up(
 
 def test_look_up_that_could_not_read_one_task_does_not_say_that_there_is_none():
     page: Page[Task] = Page((), number=1, total_count=1, skipped=("one without an id: it has none",))
-    with pytest.raises(RunStartUnknownError, match="one that cannot be read \\(one without an id: it has none\\)"):
+    with pytest.raises(
+        RunStartUnknownError, match="an item in the list of tasks cannot be read \\(one without an id: it has none\\)"
+    ):
         look_up(page)
     assert look_up(page, OnOrphan.START).task_id == "9"
 
@@ -378,6 +380,6 @@ def test_look_up_reads_all_pages():
 
 def test_look_up_in_a_list_that_contradicts_itself_does_not_say_that_there_is_none():
     with pytest.raises(
-        RunStartUnknownError, match="looking for it failed: BrowserAct's answers to list-tasks contradict"
+        RunStartUnknownError, match="looking for it failed: BrowserAct's responses to list-tasks contradict"
     ):
         look_up(Page((), number=1, total_count=3))

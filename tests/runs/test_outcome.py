@@ -35,7 +35,7 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
         "Evaluation: the captcha stands",
         "Screenshot: https://shots.example/2.png",
         "Log: https://log.example/7",
-        "let the workflow pause for a person there",
+        "let the workflow pause for a person at this point",
         "clear the Airflow task",
     ):
         assert part in said
@@ -48,7 +48,7 @@ def test_failed_run_error_shows_the_previous_evaluation_for_an_unjudged_step():
 
 
 def test_failed_run_with_an_undocumented_code_gets_the_general_remedy():
-    with pytest.raises(RunFailedError, match=r"gone \(code 9\)\.\nLog: .*\nMend the workflow or its inputs"):
+    with pytest.raises(RunFailedError, match=r"gone \(code 9\)\.\nLog: .*\nFix the workflow or its inputs"):
         check_finished(task(TaskStatus.FAILED, failure=Failure(9, "gone")))
 
 

@@ -130,7 +130,7 @@ UNSTORABLE = [
     (r'{"\u0000": 1}', "a character that a database cannot store"),
     (nested(MAX_DEPTH + 1), f"nested more than {MAX_DEPTH} levels"),
     (nested(900), f"nested more than {MAX_DEPTH} levels"),
-    (nested(100_000), "nested too deep for Python"),
+    (nested(100_000), "nested too deeply for Python"),
 ]
 
 
@@ -188,7 +188,7 @@ class TestJsonFormat:
             ('[{"a": 1},\n {"a": ', "Expecting value at line 2, column 8"),
             ("", "the output is empty"),
             (None, "the output is empty"),
-            ('{"a": Infinity}', "Infinity is no JSON value"),
+            ('{"a": Infinity}', "Infinity is not a JSON value"),
         ],
         ids=["broken off", "empty", "missing", "Infinity"],
     )
@@ -226,8 +226,8 @@ class TestCsvFormat:
         [
             ("", "the output is empty"),
             ("a,b\n1,2,3\n", "line 2 has 3 values for 2 names"),
-            ("a,a\n1,2\n", "an empty name, or one twice"),
-            ("a,\n1,2\n", "an empty name, or one twice"),
+            ("a,a\n1,2\n", "an empty or a duplicate name"),
+            ("a,\n1,2\n", "an empty or a duplicate name"),
             ('a,b\n"1,2\n', "unexpected end of data at line 2"),
         ],
         ids=["empty", "row too long", "duplicate name", "empty name", "open quote"],
@@ -434,7 +434,7 @@ class TestFilesOfARun:
 
     @pytest.mark.parametrize(
         ("fields", "why"),
-        [({"error_message": "too large"}, "too large"), ({"status": "Failed"}, "BrowserAct says Failed")],
+        [({"error_message": "too large"}, "too large"), ({"status": "Failed"}, "its status is Failed")],
         ids=["error message", "failed status"],
     )
     def test_file_without_a_url_is_broken_when_browseract_reports_a_failure(self, fields, why):

@@ -70,7 +70,7 @@ class TestInputParameters:
         ids=["value missing", "extra field", "string", "list"],
     )
     def test_invalid_input_pair_is_refused_with_its_position(self, pair):
-        with pytest.raises(InputError, match=r"input_parameters\[1\] is not a pair"):
+        with pytest.raises(InputError, match=r"input_parameters\[1\] is .* instead of a pair"):
             read_input_parameters([{"name": "ok", "value": "1"}, pair])
 
     def test_duplicate_input_name_is_refused(self):
@@ -79,12 +79,12 @@ class TestInputParameters:
 
     @pytest.mark.parametrize("given", [{"keyword": None}, [{"name": "keyword", "value": None}]], ids=["dict", "pairs"])
     def test_input_with_value_none_is_refused_by_name(self, given):
-        with pytest.raises(InputError, match=r"input_parameters\['keyword'\] is None\. Give a value, or leave"):
+        with pytest.raises(InputError, match=r"input_parameters\['keyword'\] is None\. Set a value, or remove"):
             read_input_parameters(given)
 
     @pytest.mark.parametrize("name", ["", "  ", 3, None], ids=["empty", "blank", "integer", "Python None"])
     def test_input_name_that_is_empty_or_not_a_string_is_refused(self, name):
-        with pytest.raises(InputError, match="Names are strings"):
+        with pytest.raises(InputError, match="Use strings that are not empty"):
             read_input_parameters({name: "1"})
 
     @pytest.mark.parametrize(

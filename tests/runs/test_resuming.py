@@ -206,7 +206,7 @@ def test_answer_that_cannot_be_used_closes_the_required_action():
     decision, lines = after_deferral(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
-    assert lines[-1].text == "The answer of a person cannot be used: no such option"
+    assert lines[-1].text == "The answer to the Required Action cannot be used: no such option"
 
 
 def test_run_that_is_no_longer_paused_needs_no_answer():
@@ -220,7 +220,7 @@ def test_answer_to_an_earlier_required_action_is_ignored():
     event = WaitEvent(WAIT, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
     decision, lines = after_deferral(event, Task("7", R), START - 1.0)
     assert isinstance(decision, WaitAgain)
-    assert lines[-1].text == "The answer Stop was to an earlier Required Action. Waiting again."
+    assert lines[-1].text == "The answer Stop was for an earlier Required Action and has no effect. Waiting again."
 
 
 def test_news_of_the_run_are_logged_once():

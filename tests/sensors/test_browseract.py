@@ -144,7 +144,7 @@ def test_sensor_tolerates_short_service_outage(emulator, deferrable):
 def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(emulator):
     task_id = started(emulator)
     emulator.fault("get-task", RequestFault.status(503), times=None)
-    with pytest.raises(RunLostError, match=r"could not be learned: BrowserAct failed at get-task"):
+    with pytest.raises(RunLostError, match=r"could not be read: BrowserAct failed at get-task"):
         wait(task_id, deferrable=True)
 
 
@@ -337,7 +337,7 @@ class TestRefusedApiKey:
 @BOTH_WAYS
 def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, deferrable):
     task_id = started(emulator, duration=60.0)
-    with pytest.raises(AirflowFailException, match="cannot be written to"):
+    with pytest.raises(AirflowFailException, match="cannot write, check and delete a file there"):
         wait(task_id, deferrable=deferrable, output_path="/proc/no/such")
 
 
@@ -348,7 +348,7 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
         ("404", {}, "Check the id"),
         ("", {}, "browseract_task_id is ''"),
         ("1", {"output_path": "None"}, "output_path is 'None'"),
-        ("1", {"output_path": "here"}, "Give a whole path"),
+        ("1", {"output_path": "here"}, "Use an absolute path"),
         ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     ],
     ids=["unknown task id", "empty task id", "output_path 'None'", "relative output_path", "unknown connection"],

@@ -289,7 +289,7 @@ def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(emulator, c
             await until(lambda: len(watch.tasks) == 2)
 
     run(story())
-    assert "The watcher state could not be kept. After a restart, runs may be reported again: the API" in "".join(
+    assert "The watcher state could not be stored. After a restart, runs may be reported again: the API" in "".join(
         capfd.readouterr()
     )
 
@@ -375,12 +375,12 @@ def test_asset_watcher_accepts_task_finished_trigger():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"status": "running"}, r"status is 'running'. Give one or several of: finished, canceled, failed"),
+        ({"status": "running"}, r"status is 'running'. Use one or several of: finished, canceled, failed"),
         ({"status": []}, r"status is \[\]"),
         ({"workflow_id": ""}, "workflow_id"),
-        ({"poll_interval": 0}, "poll_interval is 0. Give a positive number"),
+        ({"poll_interval": 0}, "poll_interval is 0. Use a positive number"),
         # Airflow can miss an event that follows another within moments.
-        ({"poll_interval": 9}, "poll_interval is 9. Give 10 seconds at least"),
+        ({"poll_interval": 9}, "poll_interval is 9. Use at least 10 seconds"),
     ],
     ids=["status running", "no status", "empty workflow id", "poll_interval 0", "poll_interval 9"],
 )

@@ -108,7 +108,7 @@ class TestTaskInstanceInUrl:
 
     def test_task_instance_encoded_with_other_json_spacing_is_refused(self):
         spaced = base64.urlsafe_b64encode(b'["shop", "run", "task", 1]').decode().rstrip("=")
-        with pytest.raises(ValueError, match="no task instance"):
+        with pytest.raises(ValueError, match="it does not name a task instance"):
             TaskInstanceKey.decode(spaced)
         assert TaskInstanceKey.decode(WAITING.encode()).encode() == WAITING.encode()
 
@@ -162,7 +162,7 @@ class TestCallbackUrl:
 
     def test_callback_urls_both_set_by_user_raise_no_callback_error(self):
         mine = "https://mine.example.com/end"
-        with pytest.raises(NoCallbackError, match="both in use"):
+        with pytest.raises(NoCallbackError, match="are both set"):
             arranged(callback_url=mine, status_change_callback_url=mine)
 
     @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ class TestCallbackUrl:
             ("https://me:secret@airflow.example.com", "login"),
             ("https://10.0.0.7:8080", "10.0.0.7, which BrowserAct cannot reach"),
             ("http://localhost:8080", "localhost, which BrowserAct cannot reach"),
-            ("https://airflow.example.com/" + "x" * 2000, "BrowserAct takes at most 2048"),
+            ("https://airflow.example.com/" + "x" * 2000, "BrowserAct accepts at most 2048"),
         ],
         ids=["ftp", "no scheme", "no host", "query", "fragment", "login", "private address", "localhost", "too long"],
     )
@@ -191,7 +191,7 @@ class TestCallbackUrl:
         assert callback.callback_url.startswith("http://127.0.0.1:8080/browseract/")
 
     def test_task_instance_names_too_long_for_callback_url_raise_no_callback_error(self):
-        with pytest.raises(NoCallbackError, match=r"The callback address made from webhook_base_url .* 2048"):
+        with pytest.raises(NoCallbackError, match=r"The callback address, which contains webhook_base_url .* 2048"):
             arranged(waiting=TaskInstanceKey("発" * 250, "発" * 250, "発" * 250, -1))
 
     def test_callback_url_may_have_as_many_characters_as_browseract_takes(self):

@@ -479,7 +479,7 @@ class TestUnexpectedError:
             "A callback could not be handled, so the poll of its trigger ends the wait (ConnectionError: the database "
             "is away)."
         )
-        assert said == [line, f"{line} 99 more since the last such line."]
+        assert said == [line, f"{line} 99 more such errors since the last line."]
 
     async def test_callback_is_answered_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
         def broken():

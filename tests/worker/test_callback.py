@@ -108,7 +108,9 @@ class TestCallbackUrl:
         arguments = wait_of(deferred(run))
         assert (arguments[TOKEN_KEY], arguments["interval"]) == (None, timings.DEFAULT_POLL_INTERVAL)
         assert emulator.tasks[0].callback_url == emulator.tasks[0].status_change_callback_url == MINE
-        assert "no place for the address that wakes this task. This task polls." in "".join(capfd.readouterr())
+        assert "no place for the callback address that resumes this task. This task polls." in "".join(
+            capfd.readouterr()
+        )
 
     @pytest.mark.parametrize(
         ("name", "why"), [("発" * 250, "2048"), ("🛒", "do not fit")], ids=["too long", "beyond U+FFFF"]
@@ -214,7 +216,7 @@ class TestSafetyPolls:
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
-        assert "and by no callback.\nIf that happens often, test connection 'browseract_default'" in log
+        assert "no callback arrived.\nIf this happens often, test connection 'browseract_default'" in log
         assert counted == ["browseract.callbacks_missed"]
 
     def test_poll_interval_is_normal_again_after_a_poll_found_the_end(self, worker, emulator, webhooks):
@@ -309,7 +311,7 @@ class TestCallback:
         refuse_the_xcom_wait(run.ti, monkeypatch)
         assert wait_of(deferred(run))[TOKEN_KEY] is None
         assert emulator.tasks[0].callback_url is None
-        assert "so it polls" in "".join(capfd.readouterr())
+        assert "This task polls, because no callback can resume it" in "".join(capfd.readouterr())
 
     def test_callback_token_that_cannot_be_stored_in_a_later_try_keeps_the_run_running(
         self, worker, emulator, webhooks, store, monkeypatch
@@ -338,7 +340,7 @@ class TestWebhookTrue:
         [
             ({"deferrable": False}, "webhook=True needs deferrable=True"),
             ({"deferrable": True, "wait_for_completion": False}, "wait_for_completion=True"),
-            ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
+            ({"deferrable": True, "webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
         ],
         ids=["not deferred", "not waiting", "not a bool"],
     )
@@ -348,7 +350,7 @@ class TestWebhookTrue:
 
     def test_webhook_true_with_two_callback_urls_of_the_user_fails_and_starts_no_run(self, worker, emulator, webhooks):
         mine = {"callback_url": MINE, "status_change_callback_url": MINE}
-        with pytest.raises(AirflowFailException, match="leave webhook=True out"):
+        with pytest.raises(AirflowFailException, match="remove webhook=True"):
             worker(workflow_id=ORDERS.id, deferrable=True, webhook=True, **mine).run()
         assert emulator.tasks == []
 

@@ -143,7 +143,7 @@ class TestOutputFormat:
         emulator.set_workflow(PLAIN_TEXT.id, output="{")
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
         refuse_xcoms(run, "output_text")
-        with pytest.raises(AirflowFailException, match=r"is not json: .* kept as an XCom \(OSError: SlowDown\)"):
+        with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
             run.run()
 
     @BOTH_WAYS
@@ -260,7 +260,9 @@ class TestOutputFormat:
     ):
         emulator.set_workflow(PLAIN_TEXT.id, output="x" * length)
         assert worker(workflow_id=PLAIN_TEXT.id).run() == "x" * length
-        assert ("Give the operator an output_path" in "".join(capfd.readouterr())) is warned
+        assert (
+            "Set output_path to write it to object storage and pass on only its path" in "".join(capfd.readouterr())
+        ) is warned
 
 
 class TestOutputPath:
@@ -427,9 +429,9 @@ class TestOutputPath:
         [
             ({"output_path": ""}, "output_path is ''"),
             ({"output_path": "None"}, "output_path is 'None'"),
-            ({"output_path": "here"}, "Give a whole path"),
+            ({"output_path": "here"}, "Use an absolute path"),
             ({"output_path": "nostore://x/y"}, "the filesystem for nostore cannot be used here"),
-            ({"output_path": "/proc/no/such"}, "cannot be written to"),
+            ({"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
         ],
         ids=["empty", "None as text", "relative", "unknown filesystem", "not writable"],
     )
@@ -442,7 +444,7 @@ class TestOutputPath:
         ("arguments", "message"),
         [
             ({"output_path": "/tmp/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
-            ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
+            ({"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
         ],
         ids=["output_path without wait", "unknown output_format"],
     )
@@ -484,7 +486,7 @@ class TestRunReport:
         refuse_xcoms(run, "task", LIVE, TASK)
         assert run.run()["logged_in"] is False
         assert [task.status for task in emulator.tasks] == ["finished"]
-        assert "could not be stored (OSError: SlowDown)" in "".join(capfd.readouterr())
+        assert "could not be pushed (OSError: SlowDown)" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize(
         ("credit", "counted"),
@@ -593,7 +595,7 @@ class TestRunReport:
         run = worker(workflow_id=ORDERS.id, outlets=[AssetAlias("pens"), Asset("pens")])
         run.context["outlet_events"] = events
         assert run.run()["logged_in"] is False
-        assert "The asset events could not be extended with the run" in "".join(capfd.readouterr())
+        assert "The run could not be added to the asset events" in "".join(capfd.readouterr())
 
     def test_store_that_fails_leaves_the_results_to_a_later_try_or_names_their_log(
         self, worker, emulator, folder, store, monkeypatch

@@ -88,7 +88,7 @@ NEAR = [
     "http://user:password@files.example/secret",
     "http://127.0.0.1:{port}#@files.example/secret",
     "http://127.0.0.1:{port}?@files.example/secret",
-    # characters that no address has
+    # characters that are not allowed in a URL
     "http://127.0.0.1:{port}/sec\nret",
     "http://127.0.0.1:{port}/sec\tret",
     "\thttp://127.0.0.1:{port}/secret",
@@ -238,7 +238,7 @@ class TestFileUrl:
 
     def test_file_on_other_private_host_is_refused_although_api_host_is_private(self, world):
         world.answers["other.example"] = [["127.0.0.1"]]
-        with pytest.raises(FileError, match=r"leads to the private host other\.example"):
+        with pytest.raises(FileError, match=r"points to the private host other\.example"):
             fetch(world, f"http://other.example:{world.port}/secret")
 
     def test_file_host_is_resolved_once_and_the_checked_ip_address_is_used(self, world, monkeypatch):
@@ -267,7 +267,7 @@ class TestFileUrl:
     @pytest.mark.parametrize("url", ["http://10.0.0.7/secret", "http://near.example/secret"])
     def test_private_file_url_is_not_sent_to_the_proxy(self, world, monkeypatch, url):
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{world.port}")
-        with pytest.raises(FileError, match="leads to the private host"):
+        with pytest.raises(FileError, match="points to the private host"):
             fetch(world, url)
         assert world.host.reached == []
 
@@ -310,9 +310,9 @@ class TestFileResponse:
     @pytest.mark.parametrize(
         ("path", "why"),
         [
-            ("half", "its host broke off"),
-            ("no-gzip", "it is not the gzip that its host announced"),
-            ("br", "content coding 'br', which nobody asked for"),
+            ("half", "its host closed the connection too early"),
+            ("no-gzip", "its content is not gzip, although its host announced that coding"),
+            ("br", "content coding 'br', which the request does not accept"),
         ],
         ids=["truncated gzip", "no gzip", "br"],
     )

@@ -118,7 +118,7 @@ class TestRequiredAction:
         assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
         assert asked(emulator, "resume-task") == 1
-        assert "is resumed: ada has chosen Resume" in "".join(capfd.readouterr())
+        assert ": ada chose Resume." in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
     def test_run_that_takes_time_to_pause_and_to_continue_is_resumed_once(self, worker, emulator, deferrable):
@@ -132,7 +132,7 @@ class TestRequiredAction:
         deferred = until_asked(run)
         people.answer("Stop")
         with pytest.raises(
-            AirflowFailException, match=r"paused for a person, and ada has chosen Stop\.\nThe run was stopped\."
+            AirflowFailException, match=r"paused for a person, and ada chose Stop\.\nThe run was stopped\."
         ):
             run.resume(deferred)
         assert emulator.tasks[0].status == "canceled"
@@ -146,7 +146,7 @@ class TestRequiredAction:
             assert resume(run, deferred, answer) == CONFIRMED
             assert emulator.tasks[0].status == "finished"
         else:
-            with pytest.raises(AirflowFailException, match="ada has chosen Stop"):
+            with pytest.raises(AirflowFailException, match="ada chose Stop"):
                 resume(run, deferred, answer)
             assert emulator.tasks[0].status == "canceled"
 
@@ -235,7 +235,7 @@ class TestRequiredAction:
             go_on(run, deferral.value, stop)
         assert again.value.trigger.wait.required_action is None
         assert emulator.tasks[0].status != "canceled"
-        assert "The answer Stop was to an earlier Required Action" in "".join(capfd.readouterr())
+        assert "The answer Stop was for an earlier Required Action" in "".join(capfd.readouterr())
 
     def test_dag_test_creates_no_required_action_and_waits_for_the_end_of_the_pause(
         self, worker, emulator, people, monkeypatch, capfd
@@ -245,7 +245,7 @@ class TestRequiredAction:
         with resumed_once_seen(emulator):
             assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": True}
         assert people.asked == 0
-        assert "dag.test() has nobody to ask" in "".join(capfd.readouterr())
+        assert "dag.test() has no UI for Required Actions" in "".join(capfd.readouterr())
 
     def test_run_with_an_open_required_action_is_stopped_at_its_deadline(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, timeout=1.0)
@@ -357,15 +357,18 @@ class TestPauseNotification:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_paused_timeout": 60}, "with on_paused='wait' nobody is asked"),
-        ({"on_paused": "fail", "on_paused_default": "resume"}, "with on_paused='fail' nobody is asked"),
+        ({"on_paused_timeout": 60}, "no effect with on_paused='wait', because nobody is asked"),
+        (
+            {"on_paused": "fail", "on_paused_default": "resume"},
+            "no effect with on_paused='fail', because nobody is asked",
+        ),
         ({"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
         ({"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
-        ({"on_paused_callback": asyncio.sleep}, "nobody would await it"),
-        ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Give a positive number"),
-        ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Give one of 'resume'"),
-        ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Give a notifier or a function"),
-        ({"on_paused_callback": [print, None]}, "Give a notifier or a function, or a list of them"),
+        ({"on_paused_callback": asyncio.sleep}, "it is not awaited"),
+        ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Use a positive number"),
+        ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Use one of 'resume'"),
+        ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
+        ({"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list of them"),
     ],
     ids=[
         "timeout without ask",

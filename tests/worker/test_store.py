@@ -252,7 +252,7 @@ def test_file_with_fewer_bytes_than_browseract_announced_is_reported_as_missing(
     # The host itself says no size.
     settings = replace(store.settings, max_file_size=100 * 1024 * 1024)
     kept = store.save(task(download("a", store.url("large/a"), file_size=50 * 1024 * 1024 + 1)), settings=settings)
-    assert kept.missing == {"a": "only 52428800 of its 52428801 bytes came"}
+    assert kept.missing == {"a": "only 52428800 of its 52428801 bytes arrived"}
     assert not kept.lost
 
 
@@ -367,7 +367,7 @@ class TestSizeLimits:
 
 @pytest.mark.parametrize("task_id", ["../../escaped", "a/b", "..", ".hidden", "a\\b"])
 def test_task_id_invalid_as_folder_name_raises_and_writes_nothing(store, task_id):
-    with pytest.raises(StorageError, match="is no name for a folder"):
+    with pytest.raises(StorageError, match="cannot be the name of a folder"):
         store.save(replace(task(text="x"), id=task_id))
     assert not list(store.root.parent.rglob("task.json"))
 
@@ -383,13 +383,13 @@ class TestFileDownload:
     @pytest.mark.parametrize(
         ("path", "fields", "why"),
         [
-            ("page/a", {}, "its host answered with a web page"),
-            ("page/a", {"file_size": None}, "its host answered with a web page"),
-            ("truncated/a", {"file_size": None}, "its host cannot be reached, or broke off|only"),
-            ("plain/a", {"file_size": 7}, f"its host has {len(CONTENT)} bytes of it, and BrowserAct announced 7"),
+            ("page/a", {}, "its host responded with a web page"),
+            ("page/a", {"file_size": None}, "its host responded with a web page"),
+            ("truncated/a", {"file_size": None}, "its host cannot be reached or closed the connection|only"),
+            ("plain/a", {"file_size": 7}, f"its host announced {len(CONTENT)} bytes, but BrowserAct announced 7"),
             ("endless/a", {}, f"it is larger than the {len(CONTENT)} bytes that were announced"),
             ("around/a", {}, "redirected more than 5 times"),
-            ("expired/a", {}, "its host answered HTTP 403"),
+            ("expired/a", {}, "its host responded with HTTP 403"),
         ],
         ids=[
             "web page",
@@ -413,7 +413,7 @@ class TestFileDownload:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 0))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         kept = store.save(task(download("bad", "https://files.example/x")), settings=ClientSettings("app-secret"))
-        assert kept.missing == {"bad": "its address leads to the private host files.example"}
+        assert kept.missing == {"bad": "its address points to the private host files.example"}
 
     @pytest.mark.parametrize(
         "url", ["http://169.254.169.254/x", "http://localhost:1/x", "ftp://example.com/x", "http://["]
@@ -428,7 +428,7 @@ class TestFileDownload:
         # The test's own host is private too, so here alone it counts as public.
         monkeypatch.setattr(downloading, "is_private", lambda name: name.startswith("169.254."))
         kept = store.save(task(download("bad", store.url("private/a"))))
-        assert kept.missing == {"bad": "its address leads to the private host 169.254.169.254"}
+        assert kept.missing == {"bad": "its address points to the private host 169.254.169.254"}
 
     def test_file_host_failing_twice_is_retried_until_it_succeeds(self, store, host):
         host.failures["plain"] = 2
@@ -438,7 +438,7 @@ class TestFileDownload:
     def test_file_host_that_keeps_failing_leaves_file_missing_but_not_lost(self, store, host):
         host.failures["plain"] = 99
         kept = store.save(task(download("a", store.url("plain/a"))))
-        assert kept.missing == {"a": "its host answered HTTP 503"}
+        assert kept.missing == {"a": "its host responded with HTTP 503"}
         assert not kept.lost
 
     def test_gzip_encoded_file_is_saved_decoded(self, store, host):
@@ -484,12 +484,12 @@ class TestExpiredLink:
 
         run = task(download("a", store.url("expired/a")), download("good", store.url("plain/b")))
         kept = store.make().save(run, AUTO, away)
-        assert kept.missing == {"a": "its host answered HTTP 403"}
+        assert kept.missing == {"a": "its host responded with HTTP 403"}
         assert written(store.folder).keys() == {"good", "task.json"}
 
     def test_file_link_still_expired_after_refresh_leaves_file_missing(self, store, host):
         kept = store.save(task(download("a", store.url("expired/a"))))
-        assert kept.missing == {"a": "its host answered HTTP 403"}
+        assert kept.missing == {"a": "its host responded with HTTP 403"}
         assert len(host.requests) == 2
 
 
@@ -526,12 +526,12 @@ class TestFileInPreparation:
     def test_file_not_ready_in_time_is_missing_but_not_lost(self, store):
         settings = replace(store.settings, files_timeout=0.05)
         kept = store.save(task(download("a", None, status="uploading")), settings=settings)
-        assert "did not have it ready within files_timeout=0.05 seconds" in kept.missing["a"]
+        assert "did not prepare it within files_timeout=0.05 seconds" in kept.missing["a"]
         assert not kept.lost
 
     def test_file_in_preparation_no_longer_listed_is_missing_but_not_lost(self, store, host):
         kept = store.save(task(download("a", None)), again=[task()])
-        assert kept.missing == {"a": "BrowserAct does not list it any more"}
+        assert kept.missing == {"a": "BrowserAct no longer lists it"}
         assert not kept.lost
 
     def test_file_whose_upload_failed_is_lost_and_reason_hides_its_url(self, store):
@@ -560,12 +560,12 @@ class TestCheckBeforeStart:
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
             made = store.make(f"file://{folder}/results")
-            with not_root(), pytest.raises(InputError, match="cannot be written to"):
+            with not_root(), pytest.raises(InputError, match="cannot write, check and delete a file there"):
                 made.check()
 
     def test_store_check_with_file_in_place_of_folder_raises_input_error(self, store):
         store.root.write_text("a file")
-        with pytest.raises(InputError, match="cannot be written to"):
+        with pytest.raises(InputError, match="cannot write, check and delete a file there"):
             store.make().check()
 
     @pytest.mark.parametrize("forbidden", ["info", "mv", "rm_file"])
@@ -575,7 +575,7 @@ class TestCheckBeforeStart:
 
         made = store.make()
         monkeypatch.setattr(made._fs, forbidden, denied)
-        with pytest.raises(InputError, match="cannot be written to, looked at and deleted from"):
+        with pytest.raises(InputError, match="cannot write, check and delete a file there"):
             made.check()
 
     def test_store_check_on_full_store_raises_storage_error(self, store, monkeypatch):

@@ -211,7 +211,7 @@ class TestAfterAirflowError:
         before = asked(emulator, "get-task")
         for found in (None, ["7", "8"]):
             attempt.ti.xcoms["task_id"] = found
-            with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Look at the newest tasks"):
+            with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Check the newest tasks"):
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert asked(emulator, "get-task") == before
 
@@ -427,7 +427,7 @@ class TestLostStartResponse:
 
     def test_start_that_keeps_failing_is_sent_a_limited_number_of_times(self, tries, emulator, store):
         emulator.fault("run-task", RequestFault.reset(), times=None)
-        with pytest.raises(ResponseLostError, match="no whole answer"):
+        with pytest.raises(ResponseLostError, match="No complete response"):
             tries().run()
         assert asked(emulator, "run-task") == MAX_STARTS
         assert store.values == {}
@@ -461,7 +461,7 @@ class TestLostStartResponse:
     def test_lost_start_response_fails_with_the_ids_of_several_possible_runs(self, tries, emulator):
         tries(wait_for_completion=False, store=None).run()
         emulator.fault("run-task", RequestFault.lost_answer(), times=1)
-        with pytest.raises(AirflowFailException, match="may have made one of these BrowserAct tasks") as failed:
+        with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks") as failed:
             tries().run()
         assert all(task.id in str(failed.value) for task in emulator.tasks)
         assert len(emulator.tasks) == 2
@@ -471,7 +471,7 @@ class TestLostStartResponse:
         made = emulator.tasks[0]
         emulator.wait_until(lambda: time.time() > made.created_at.timestamp() + timings.CLOCK_RESOLUTION + 1, timeout=5)
         emulator.fault("run-task", RequestFault.reset(), times=1)
-        with pytest.raises(AirflowFailException, match=f"may have made one of these BrowserAct tasks: {made.id}"):
+        with pytest.raises(AirflowFailException, match=f"may have created one of these BrowserAct tasks: {made.id}"):
             tries().run()
 
     def test_lost_start_response_does_not_match_a_run_with_another_profile(self, tries, emulator):
@@ -497,7 +497,7 @@ class TestLostStartResponse:
             raise RuntimeError("no API server")
 
         attempt.ti.xcom_pull = away
-        with pytest.raises(AirflowFailException, match=r"no API server\.\nLook at the newest tasks"):
+        with pytest.raises(AirflowFailException, match=r"no API server\.\nCheck the newest tasks"):
             attempt.run()
 
     def test_lost_start_that_cannot_be_checked_is_sent_again_with_on_orphan_start(self, tries, emulator):
@@ -562,7 +562,7 @@ class TestEntryWithoutId:
     @pytest.mark.parametrize(
         ("on_orphan", "runs", "said"),
         [
-            ("adopt", 2, "the newest is adopted because of on_orphan='adopt'"),
+            ("adopt", 2, "Adopting the newest of the possible runs because of on_orphan='adopt'"),
             ("start", 3, "may be the run of the lost start and keep running"),
         ],
         ids=["adopt", "start"],
@@ -592,8 +592,11 @@ class TestInvalidEntry:
             ({"deadline": "soon"}, "deadline: Input should be a valid number"),
             ({"written_at": 1e20}, "written_at: Input should be less than"),
             ({"earlier": None}, "earlier: Input should be a valid array"),
-            ({"source": {"kind": "workflow", "id": "1"}}, "of workflow 1, and BrowserAct says that it is of workflow"),
-            ({"task_id": "1"}, "it names BrowserAct task 1, and BrowserAct says"),
+            (
+                {"source": {"kind": "workflow", "id": "1"}},
+                "a run of workflow 1, but for BrowserAct it is a run of workflow",
+            ),
+            ({"task_id": "1"}, "it names BrowserAct task 1, but reading that failed"),
         ],
         ids=[
             "unknown version",
@@ -610,7 +613,9 @@ class TestInvalidEntry:
         emulator.set_workflow(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         store.values[STATE_KEY] = json.dumps({**json.loads(store.values[STATE_KEY]), **change})
-        with pytest.raises(AirflowFailException, match=f"written down.*{message}.*Nothing was started or stopped"):
+        with pytest.raises(
+            AirflowFailException, match=f"stored about its run.*{message}.*Nothing was started or stopped"
+        ):
             tries().run()
         assert [task.status for task in emulator.tasks] == ["running"]
 
@@ -652,7 +657,7 @@ class TestFailingTaskState:
 
         monkeypatch.setattr(store, "set", away)
         assert len(tries().run()) == 2
-        assert "could not be written down for later tries" in "".join(capfd.readouterr())
+        assert "could not be stored for later tries" in "".join(capfd.readouterr())
 
     def test_failed_read_of_task_state_starts_no_run(self, tries, emulator, store, monkeypatch):
         def away(key):

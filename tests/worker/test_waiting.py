@@ -39,7 +39,7 @@ class TestPausedRun:
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
         said = "".join(capfd.readouterr())
-        assert f"Resuming BrowserAct task {emulator.tasks[0].id}, 1 of {MAX_RESUMES} times." in said
+        assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in said
         assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in said
 
     def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator, capfd):
@@ -117,23 +117,23 @@ def test_stop_refused_for_an_ended_or_unknown_run_is_reported_as_already_ended(w
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_paused": "stop"}, "on_paused is 'stop'. Give one of 'wait', 'fail', 'resume', 'ask'"),
-        ({"on_orphan": None}, "on_orphan is None. Give one of 'fail', 'adopt', 'start'"),
-        ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Give True or False"),
-        ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Give True or False"),
-        ({"reattach": None}, "reattach is None. Give True or False"),
-        ({"validate_inputs": "yes"}, "validate_inputs is 'yes'. Give True or False"),
-        ({"deferrable": "yes"}, "deferrable is 'yes'. Give True or False"),
-        ({"save_browser_data": "False"}, "save_browser_data is 'False'. Give True or False"),
-        ({"wait_for_completion": 0}, "wait_for_completion is 0. Give True or False"),
-        ({"output_format": "xml"}, "output_format is 'xml'. Give one of 'auto', 'json', 'csv', 'text'"),
-        ({"poll_interval": 0}, "poll_interval is 0. Give a positive number of seconds"),
-        ({"start_timeout": 0}, "start_timeout is 0. Give a positive number of seconds"),
-        ({"queue_timeout": -1}, "queue_timeout is -1. Give a positive number of seconds"),
-        ({"timeout": 1e12}, "of a year at most"),
-        ({"timeout": -1}, "timeout is -1. Give a positive number of seconds"),
-        ({"timeout": "7h"}, "timeout is '7h'. Give a positive number of seconds"),
-        ({"webhook": "yes"}, "webhook is 'yes'. Give True, False or None"),
+        ({"on_paused": "stop"}, "on_paused is 'stop'. Use one of 'wait', 'fail', 'resume', 'ask'"),
+        ({"on_orphan": None}, "on_orphan is None. Use one of 'fail', 'adopt', 'start'"),
+        ({"cancel_on_kill": "no"}, "cancel_on_kill is 'no'. Use True or False"),
+        ({"cancel_on_timeout": 1}, "cancel_on_timeout is 1. Use True or False"),
+        ({"reattach": None}, "reattach is None. Use True or False"),
+        ({"validate_inputs": "yes"}, "validate_inputs is 'yes'. Use True or False"),
+        ({"deferrable": "yes"}, "deferrable is 'yes'. Use True or False"),
+        ({"save_browser_data": "False"}, "save_browser_data is 'False'. Use True or False"),
+        ({"wait_for_completion": 0}, "wait_for_completion is 0. Use True or False"),
+        ({"output_format": "xml"}, "output_format is 'xml'. Use one of 'auto', 'json', 'csv', 'text'"),
+        ({"poll_interval": 0}, "poll_interval is 0. Use a positive number of seconds"),
+        ({"start_timeout": 0}, "start_timeout is 0. Use a positive number of seconds"),
+        ({"queue_timeout": -1}, "queue_timeout is -1. Use a positive number of seconds"),
+        ({"timeout": 1e12}, "at most a year"),
+        ({"timeout": -1}, "timeout is -1. Use a positive number of seconds"),
+        ({"timeout": "7h"}, "timeout is '7h'. Use a positive number of seconds"),
+        ({"webhook": "yes"}, "webhook is 'yes'. Use True, False or None"),
         ({"webhook": True}, "webhook=True needs deferrable=True and wait_for_completion=True"),
         ({"output_path": "/x", "wait_for_completion": False}, "output_path needs wait_for_completion=True"),
     ],
