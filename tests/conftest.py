@@ -59,7 +59,7 @@ def pytest_make_collect_report(collector):
 
 
 def _failed_if_skipped(report):
-    """Make a failure of a skip for a reason that does not hold in CI."""
+    """Turn a skip into a failure if its reason does not apply in CI."""
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         _, _, reason = report.longrepr
         if not reason.removeprefix("Skipped: ").startswith(OTHER_AIRFLOWS):
@@ -68,7 +68,7 @@ def _failed_if_skipped(report):
 
 
 def pytest_collection_modifyitems(items):
-    """Let one process run all tests that use Airflow's database: making it takes longer than most of them."""
+    """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them."""
     for item in items:
         if "airflow_database" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("database"))
@@ -79,7 +79,7 @@ EXAMPLES = Path(__file__).parent.parent / "example_dags"
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """Make Airflow's database, once for all tests that need one."""
+    """Create Airflow's database once for all tests that need one."""
     from airflow.utils.db import initdb
 
     initdb()
@@ -87,7 +87,7 @@ def airflow_database() -> None:
 
 @pytest.fixture(scope="session")
 def api_server(airflow_database):
-    """What Airflow makes of the plugin: an application with its routes mounted."""
+    """The application that Airflow creates from the plugin, with its routes mounted."""
     from airflow.api_fastapi.app import init_plugins
     from fastapi import FastAPI
 
@@ -116,7 +116,7 @@ def connect(browseract_emulator, monkeypatch):
 
 @pytest.fixture
 def people(monkeypatch):
-    """Those who answer Required Actions."""
+    """The people who answer Required Actions."""
     from airflow.sdk.execution_time import hitl
 
     from tests.people import People
@@ -132,13 +132,13 @@ class DagResult:
         self.state = str(dag_run.state)
 
     def task(self, task_id: str, map_index: int = -1):
-        """Give a task instance."""
+        """Return a task instance."""
         found = self.dag_run.get_task_instance(task_id, map_index=map_index)
         assert found is not None
         return found
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1):
-        """Give an XCom, or None."""
+        """Return an XCom, or None."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
@@ -156,7 +156,7 @@ class DagResult:
 
 @pytest.fixture
 def parse(airflow_database):
-    """Parse a file as Airflow does, and give its DAGs by their ids."""
+    """Parse a file as Airflow does, and return its DAGs by their ids."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before Airflow 3.2
@@ -172,7 +172,7 @@ def parse(airflow_database):
 
 @pytest.fixture
 def add_dag_bundle(monkeypatch):
-    """Let Airflow have DAG files in another folder besides the examples; ``dag.test()`` needs to find them."""
+    """Let Airflow find DAG files in another folder in addition to the examples, as ``dag.test()`` requires."""
     from airflow.dag_processing.bundles import manager
 
     # From Airflow 3.4 on, the configuration of bundles is read once per process.

@@ -5,9 +5,9 @@
 The document is not part of this project. npm brings Prism, a proxy and mock server that knows such documents. Three
 rounds, each with both clients and every endpoint:
 
-- proxy: client, Prism, emulator. Prism notes each request and answer that the document does not allow.
-- mock, examples: the client against answers that Prism takes from the document.
-- mock, random: the client against answers that Prism makes up by the schemas of the document.
+- proxy: client, Prism, emulator. Prism records each request and response that the document does not allow.
+- mock, examples: the client with responses that Prism takes from the document.
+- mock, random: the client with responses that Prism generates from the schemas of the document.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Prism:
         self._listening.set()
 
     def prove(self) -> None:
-        """Make sure that Prism notes a request that the document does not allow, and forget all that it has noted.
+        """Check that Prism records a request that the document does not allow, and delete its records.
 
-        :raises RuntimeError: it does not, so that what it notes of others proves nothing.
+        :raises RuntimeError: it does not, so its other records prove nothing.
         """
         self.lines.clear()
         url = f"{self.url}/v2/workflow/list-tasks?limit=501"
@@ -110,7 +110,7 @@ class Prism:
         return [line for line in found if not UNDECLARED.search(line)]
 
     def settled_violations(self) -> list[str]:
-        """Return the violations once Prism has written them; it does so a moment after the answer."""
+        """Return the violations once Prism has written them, a moment after the response."""
         time.sleep(1.0)
         return self.violations
 
@@ -132,7 +132,7 @@ def prism(*arguments: str) -> Iterator[Prism]:
 
 
 class Clients:
-    """Both clients, and what became of their calls.
+    """Both clients, and the outcomes of their calls.
 
     :param url: address of the API.
     """
@@ -197,7 +197,7 @@ def every_call(workflow_id: str, template_id: str, task_id: str) -> list[calls.C
 
 
 def through_the_proxy(document: str) -> tuple[Clients, list[str]]:
-    """Let the clients call the emulator through Prism, with runs in every state."""
+    """Call the emulator through Prism, with runs in every state."""
     emulator = Emulator(concurrency=1000, speed=20.0)
     emulator.set_workflow(HUMAN.id, pause_limit=None)
     with emulator.serve() as running, prism("proxy", document, running.url) as judge:
@@ -235,30 +235,30 @@ def through_the_proxy(document: str) -> tuple[Clients, list[str]]:
 
 
 def against_the_mock(document: str, *options: str, rounds: int) -> tuple[Clients, list[str]]:
-    """Let the clients call Prism itself."""
+    """Call Prism itself."""
     with prism("mock", document, *options) as judge:
         clients = Clients(judge.url)
         judge.prove()
         for _ in range(rounds):
             for call in every_call("70", "80", "7"):
-                # The client holds the id against the one that it asked for, which Prism does not know.
+                # The client compares the id with the requested one, which Prism does not know.
                 clients.send(replace(call, read=Task.read) if call.name == "get-task" else call)
         violations = judge.settled_violations()
         # It has judged to the end.
         judge.prove()
-    # The document allows no answer that the client cannot read.
+    # The document allows no response that the client cannot read.
     clients.odd += clients.refused.elements()
     return clients, violations
 
 
 def main() -> int:
-    """Judge, and print what came of it."""
+    """Run the three rounds, and print their outcomes."""
     document = os.environ.get("BROWSERACT_OPENAPI")
     if not document or not Path(document).is_file() or shutil.which("npx") is None:
         print("Set BROWSERACT_OPENAPI to the vendor's openapi_v2.json, and install Node.js (npx).", file=sys.stderr)
         return 2
     failed = False
-    # A random answer often has an item that cannot be read.
+    # A random response often has an item that cannot be read.
     logging.disable(logging.WARNING)
     rounds = {
         "client, Prism, emulator": lambda: through_the_proxy(document),

@@ -1,15 +1,15 @@
-"""``make live``: ask the real service what its documents do not say, and print the answers as a table.
+"""``make live``: find out from the real service what its documents do not describe, and print it as a table.
 
     BROWSERACT_API_KEY=app-... WORKFLOW_ID=... make live
 
-It runs the workflow once to its end, and starts it twice more to stop it at once; that is what it costs. However it
+It runs the workflow once to its end, and starts it twice more and stops it at once. Only this uses credits. However it
 ends, it stops every run that it started and that is still active.
 
-``INPUT_PARAMETERS`` is a JSON object with the inputs, ``BROWSERACT_URL`` another address of the API. For the questions
-about callbacks, ``CALLBACK_URL`` is a public address from which requests reach port ``CALLBACK_PORT`` (8765) of this
-machine. ``LIVE_TIMEOUT`` (900) is how many seconds the run may take.
+``INPUT_PARAMETERS`` is a JSON object with the inputs, ``BROWSERACT_URL`` another address of the API. For the checks
+of callbacks, ``CALLBACK_URL`` is a public address from which requests reach port ``CALLBACK_PORT`` (8765) of this
+machine. ``LIVE_TIMEOUT`` (900) is the number of seconds that the run may take.
 
-Nothing secret is printed: of texts only the length, of addresses only the host, of ids only the end.
+Nothing secret is printed: only the length of texts, the host of addresses and the end of ids.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ LARGEST_NUMBER = 10**6
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked, and with what.
+    """The settings of the checks.
 
     :param url: address of the API.
     :param api_key: the API key.
     :param workflow_id: a published workflow that has some output.
     :param inputs: its inputs.
-    :param callback_url: public address that leads to the port below; None to leave callbacks out.
+    :param callback_url: public address of the port below; None to skip callbacks.
     :param callback_port: port of this machine.
     :param timeout: seconds that the run may take.
     """
@@ -83,9 +83,9 @@ class Settings:
 
 @dataclass
 class Live:
-    """A conversation with the API; raw, since the provider's own client would hide what is asked about.
+    """Raw calls of the API, because the provider's own client would hide the details to check.
 
-    :param settings: what is asked, and with what.
+    :param settings: the settings.
     """
 
     settings: Settings
@@ -108,7 +108,7 @@ class Live:
         return response
 
     def tell(self, question: str, answer: str, payload: Any = None) -> None:
-        """Add an answer to the table, and a payload behind it."""
+        """Add a row to the table, with a payload after it."""
         self.answers.append((question, answer))
         if payload is not None:
             self.payloads.append((question, payload))
@@ -116,7 +116,7 @@ class Live:
     def start(self, **fields: Any) -> httpx.Response:
         """Start a run, which is stopped at the end if it is still active then.
 
-        :raises httpx.HTTPError: there is no answer. The runs that may be the one are stopped at the end, too.
+        :raises httpx.HTTPError: there is no response. The possible runs are also stopped at the end.
         """
         pairs = [{"name": name, "value": value} for name, value in self.settings.inputs.items()]
         body = {"workflow_id": self.settings.workflow_id, "input_parameters": pairs, **fields}
@@ -162,7 +162,7 @@ class Live:
 
 
 def json_of(response: httpx.Response) -> Any:
-    """Return the body of an answer as a value; as text if it is no JSON, and None if there is none."""
+    """Return the body of a response as a value, as text if it is not JSON, or None if it is empty."""
     if not response.content:
         return None
     try:
@@ -172,14 +172,14 @@ def json_of(response: httpx.Response) -> Any:
 
 
 def value_of(response: httpx.Response, name: str) -> Any:
-    """Return a field of an answer that is an object, also of one that is wrapped."""
+    """Return a field of a response that is an object, wrapped or not."""
     value = json_of(response)
     value = value.get("data", value) if isinstance(value, dict) and value.get("data") else value
     return value.get(name) if isinstance(value, dict) else None
 
 
 def outcome(response: httpx.Response) -> str:
-    """Return how a request was answered: the HTTP status, and BrowserAct's code and message if there are any."""
+    """Describe the response to a request: the HTTP status, and BrowserAct's code and message if there are any."""
     value = json_of(response)
     if isinstance(value, dict) and "code" in value:
         return f"HTTP {response.status_code}, code {value['code']}: {value.get('msg')}"
@@ -302,7 +302,7 @@ def ask_with_a_run(live: Live, receiver: Receiver | None) -> None:
     live.tell("What does a run have while it is active?", waited or "It was never seen active.")
     ended = live.task(task_id)
     if ended.get("status") not in ENDED:
-        live.tell("What became of the run?", f"It did not end within {live.settings.timeout:g} s and is stopped.")
+        live.tell("What happened to the run?", f"It did not end within {live.settings.timeout:g} s and is stopped.")
         return
     live.active.discard(task_id)
     ask_after_the_end(live, task_id, receiver)
@@ -328,7 +328,7 @@ def ask_beside_the_run(live: Live, profile: object) -> None:
 
 
 def follow(live: Live, task_id: str) -> tuple[dict[str, float], str]:
-    """Poll a run until it has ended, and return when each status was seen first, and what it had meanwhile."""
+    """Poll a run until it has ended; return when each status was seen first, and the fields of the run until then."""
     began = time.monotonic()
     seen: dict[str, float] = {}
     waited = ""
@@ -443,7 +443,7 @@ def without(secrets: set[str], text: str) -> str:
 
 
 def main() -> int:
-    """Ask, and print the answers."""
+    """Run the checks, and print the results."""
     given = {name: os.environ.get(name) for name in ("BROWSERACT_API_KEY", "WORKFLOW_ID")}
     if not all(given.values()):
         print("Set BROWSERACT_API_KEY and WORKFLOW_ID. See tests/live.py for what it costs.", file=sys.stderr)

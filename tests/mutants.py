@@ -1,11 +1,11 @@
-"""``make mutants``: change the modules that decide about money in many small ways, and see whether a test notices.
+"""``make mutants``: change the modules that decide about money in many small ways, and check whether a test notices.
 
     python -m tests.mutants [PATTERN ...]
 
 mutmut makes the mutants and tests each of them, as ``[tool.mutmut]`` in ``pyproject.toml`` says. A pattern such as
 ``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``: without a
-pattern, only functions that changed are tested again. Survivors that no test has to notice are listed in
-``mutants.json`` with the reasons; any other one is a hole in the tests.
+pattern, only functions that changed are tested again. Survivors that no test needs to notice are listed in
+``mutants.json`` with the reasons. Any other survivor is a gap in the tests.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 def main() -> int:
-    """Test the mutants, and report those that no test notices and nobody has accepted."""
+    """Test the mutants, and report those that no test notices and that are not accepted."""
     patterns = sys.argv[1:] or ["*"]
     subprocess.run(["mutmut", "run", *sys.argv[1:]], check=False)
     accepted = {Change(**change) for each in json.loads(ACCEPTED.read_text()) for change in each["changes"]}

@@ -1,4 +1,4 @@
-"""Stands for Airflow's human-in-the-loop: its questions, and the people who answer them."""
+"""Replaces Airflow's human-in-the-loop: its Required Actions, and the people who answer them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 
 
 class People:
-    """Keeps questions as Airflow's execution API does: one per task instance, with its first text.
+    """Stores Required Actions as Airflow's execution API does: one per task instance, with its first text.
 
     :param airflow: the module of Airflow whose functions it replaces.
     """
@@ -27,12 +27,12 @@ class People:
 
     @property
     def question(self) -> dict[str, Any]:
-        """The one question that there is."""
+        """The only Required Action."""
         [question] = self.questions.values()
         return question
 
     def answer(self, option: str, by: str | None = "ada") -> dict[str, Any]:
-        """Answer the question, and give what Airflow 3.3 resumes the task with."""
+        """Answer the Required Action, and return the event with which Airflow 3.3 resumes the task."""
         person = None if by is None else {"id": "1", "name": by}
         self.question.update(chosen=[option], by=person, at=datetime.now(timezone.utc))
         return {
@@ -50,7 +50,7 @@ class People:
     def _find(self, ti_id: UUID) -> dict[str, Any]:
         assert isinstance(ti_id, UUID)
         self.looks.append("begun")
-        # Stands for an API server that takes its time; nobody waits by it.
+        # Simulates a slow API server.
         time.sleep(self.delay)
         self.looks.append("ended")
         if self.away:

@@ -1,4 +1,4 @@
-"""Carrying out the steps of ``airflow_provider_browseract.runs`` with answers that a test makes up."""
+"""Execute the steps of ``airflow_provider_browseract.runs`` with responses that a test defines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def carry_out(steps: Generator[Any, Any, T], answer: Callable[[Any], object]) -> T:
-    """Carry out steps, and return what they come to; what they raise is raised.
+    """Execute steps, and return their result or raise their exception.
 
-    :param steps: what to do.
+    :param steps: the steps.
     :param answer: returns the answer to a step. An error is thrown in.
     """
     reply: object = None

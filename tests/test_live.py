@@ -23,7 +23,7 @@ def _quick(monkeypatch):
 
 
 def answers(emulator: Emulator, **settings: Any) -> tuple[dict[str, str], str]:
-    """Ask an emulator, and return the answers by their questions, and all that is printed."""
+    """Run the checks with an emulator, and return the results by their labels, and all that is printed."""
     with emulator.serve() as running:
         given = {"workflow_id": SEARCH.id, "inputs": {"keyword": "very secret pens"}, **settings}
         live = Live(Settings(running.url, KEY, **given))
@@ -32,7 +32,7 @@ def answers(emulator: Emulator, **settings: Any) -> tuple[dict[str, str], str]:
 
 
 @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
-def test_questions_are_answered_and_nothing_is_left_running(as_in_the_demos):
+def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
     emulator = Emulator(api_key=KEY, as_in_the_demos=as_in_the_demos)
     emulator.set_workflow(SEARCH.id, duration=1.0)
     found, printed = answers(emulator)
@@ -107,18 +107,18 @@ def test_run_that_does_not_end_in_time_is_stopped(workflow):
     emulator.set_workflow(workflow.id, duration=60.0, pause_limit=None)
     inputs = {"keyword": "x"} if workflow is SEARCH else {}
     found, _ = answers(emulator, workflow_id=workflow.id, inputs=inputs, timeout=1.0)
-    assert found["What became of the run?"] == "It did not end within 1 s and is stopped."
+    assert found["What happened to the run?"] == "It did not end within 1 s and is stopped."
     assert found["How was a run that is still active stopped?"] == "HTTP 200, an empty body"
     assert emulator.tasks[0].status == "canceled"
 
 
-def test_start_that_is_refused_ends_the_questions():
+def test_refused_start_ends_the_checks():
     found, _ = answers(Emulator(api_key=KEY), workflow_id="1")
     assert "code 10111" in found["What does a start answer?"]
     assert "How is a stop of an ended run answered?" not in found
 
 
-def test_run_is_stopped_when_a_question_fails(monkeypatch):
+def test_run_is_stopped_when_a_check_fails(monkeypatch):
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=60.0)
     monkeypatch.setattr(module, "follow", lambda *_: 1 / 0)
@@ -166,7 +166,7 @@ def test_message_that_quotes_a_secret_is_printed_without_it():
 @pytest.mark.parametrize(
     "fault", [RequestFault.lost_answer(), RequestFault.lost_answer(status=502)], ids=["reset", "502"]
 )
-def test_run_of_a_start_that_was_not_answered_is_stopped(fault):
+def test_run_of_a_start_without_a_response_is_stopped(fault):
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=60.0)
     emulator.fault("run-task", fault, times=1)
@@ -187,7 +187,7 @@ def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, 
     assert f"BrowserAct task {emulator.tasks[0].id} may be running and using credits" in capsys.readouterr().err
 
 
-def test_start_without_an_answer_or_a_list_is_reported(monkeypatch):
+def test_start_without_a_response_or_a_list_is_reported(monkeypatch):
     emulator = Emulator(api_key=KEY)
     emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
     emulator.fault("list-tasks", RequestFault.reset(), skip=1)
@@ -197,7 +197,7 @@ def test_start_without_an_answer_or_a_list_is_reported(monkeypatch):
     assert live.lost == ["a start was not answered, and a run of the workflow may be running"]
 
 
-def test_command_without_a_key_says_what_to_set(monkeypatch, capsys):
+def test_command_without_a_key_reports_what_to_set(monkeypatch, capsys):
     monkeypatch.delenv("BROWSERACT_API_KEY", raising=False)
     assert module.main() == 2
     assert "Set BROWSERACT_API_KEY and WORKFLOW_ID" in capsys.readouterr().err

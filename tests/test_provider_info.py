@@ -80,7 +80,7 @@ def test_airflow_connection_form_shows_every_field():
     assert form.standard_fields.password.title == "API key"
     assert form.standard_fields.host is not None
     assert form.standard_fields.host.placeholder == "https://api.browseract.com"
-    # Without a port in the connection, the Test button of Airflow 3.3 is answered 400.
+    # Without a port in the connection, the response to the Test button of Airflow 3.3 is 400.
     assert form.standard_fields.port is not None
     assert not form.standard_fields.port.hidden
     assert (form.standard_fields.port.title, form.standard_fields.port.placeholder) == ("API port", "443")
@@ -105,7 +105,7 @@ def test_entry_point_can_be_loaded(point):
 
 @pytest.fixture
 def cli(airflow_database, capsys):
-    """Run an ``airflow`` command in this process, and give what it printed."""
+    """Run an ``airflow`` command in this process, and return what it printed."""
     from airflow.cli.cli_parser import get_parser
 
     def run(*words: str) -> str:

@@ -34,7 +34,7 @@ class FakeTaskInstance:
 
     def xcom_pull(self, task_ids, key, map_indexes=None):
         if task_ids == ["run"]:
-            # Without an index, Airflow gives those of all mapped siblings.
+            # Without an index, Airflow returns those of all mapped siblings.
             return [*self.siblings.get(key, ()), *filter(None, [self.xcoms.get(key)])]
         assert (task_ids, map_indexes) == ("run", -1)
         return self.xcoms.get(key)
@@ -73,7 +73,7 @@ class Worker:
         self.events: list[dict] = []
 
     def operator(self) -> Any:
-        """Make the operator anew, as each process does."""
+        """Create the operator again, as each process does."""
         return self.operator_class(**self.arguments)
 
     def run(self):
@@ -94,7 +94,7 @@ class Worker:
                 deferred = again
 
     def wait_in_triggerer(self, deferred: TaskDeferred) -> dict:
-        """Run the trigger, made anew from what is stored of it, and give the payload of its one event."""
+        """Run the trigger, created again from its stored arguments, and return the payload of its only event."""
         self.deferrals.append(deferred)
         path, arguments = deferred.trigger.serialize()
         trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
@@ -108,12 +108,12 @@ class Worker:
 
 
 def asked(emulator, endpoint: str) -> int:
-    """Return how often an endpoint was asked."""
+    """Return how often an endpoint was called."""
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
 def is_killed_at_each_call(operator, monkeypatch) -> None:
-    """Let an operator be killed before each of its calls; Airflow lets the code go on after that."""
+    """Kill an operator before each of its calls; Airflow lets the code continue after that."""
     send = operator.hook.client.send
 
     def killed_meanwhile(call):

@@ -109,7 +109,7 @@ class ClientSettings:
 
 
 class BrowserActClient:
-    """Sends calls with ``requests`` over one connection pool.
+    """Send calls with ``requests`` over one connection pool.
 
     :param settings: address, API key, timeouts and retries.
     :param renew: returns the current settings when BrowserAct refuses the API key. If they have another key, the client
@@ -195,7 +195,7 @@ class BrowserActClient:
 
 
 class AsyncBrowserActClient:
-    """Sends calls with ``httpx`` over one connection pool, without blocking the event loop.
+    """Send calls with ``httpx`` over one connection pool, without blocking the event loop.
 
     :param settings: address, API key, timeouts and retries.
     :param renew: as for :class:`BrowserActClient`, but awaited.
@@ -310,7 +310,7 @@ class AsyncBrowserActClient:
 
 
 class _Progress:
-    """Tracks which request a connection of httpx has begun to send last."""
+    """Track which request a connection of httpx has begun to send last."""
 
     def __init__(self) -> None:
         self.opening_tunnel = False
@@ -333,7 +333,7 @@ class _Session(requests.Session):
 
 
 class _HttpsConnection(HTTPSConnection):
-    """Distinguishes failures to connect, which happen before the request is sent, from later failures.
+    """Distinguish failures to connect, which happen before the request is sent, from later failures.
 
     urllib3 does so only for TCP. For urllib3, a failed TLS handshake looks like a response that cannot be read.
     """
@@ -400,7 +400,7 @@ def trusted_certificates() -> str | None:
 
 
 class _RequestsBearer(AuthBase):
-    """Sets the key as authentication of requests. Otherwise an entry in ~/.netrc would replace it."""
+    """Set the key as authentication of requests. Otherwise an entry in ~/.netrc would replace it."""
 
     def __init__(self, api_key: str) -> None:
         self.api_key = api_key

@@ -21,7 +21,7 @@ HANG_UP = httpx.Timeout(None, read=0.0)
 
 
 class CallbackSender:
-    """Sends the callbacks of status changes, in order for each task.
+    """Send the callbacks of status changes, in order for each task.
 
     :param client: must follow no redirects
     """

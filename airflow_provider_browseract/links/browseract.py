@@ -38,7 +38,7 @@ class PushedLink(BaseOperatorLink):
 
 @attrs.define()
 class BrowserActTaskLink(PushedLink):
-    """Opens the log of the BrowserAct task."""
+    """Open the log of the BrowserAct task."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class BrowserActTaskLink(PushedLink):
 
 @attrs.define()
 class LiveViewLink(PushedLink):
-    """Opens the live view of the browser while the run is active, and a page that says that the run is over later."""
+    """Open the live view of the browser while the run is active, and later a page that says that the run is over."""
 
     OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
     """Address of that page, which the plugin serves. The UI reads it as relative to ``[api] base_url``."""

@@ -27,7 +27,7 @@ LARGEST_RESPONSE = 4 * 1024 * 1024
 
 
 class PatientClient:
-    """Sends the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
+    """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
 
     :param conn_id: id of the Airflow connection.
     """

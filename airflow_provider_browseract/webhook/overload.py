@@ -15,7 +15,7 @@ class BusyError(Exception):
 
 
 class NewestFirst:
-    """Limits the number of concurrent requests. The newest waiting request is next; if too many wait, the oldest fails.
+    """Limit the number of concurrent requests. The newest waiting request is next; if too many wait, the oldest fails.
 
     A burst of forged requests then delays earlier requests, but not a genuine callback after the burst.
 
@@ -66,7 +66,7 @@ class NewestFirst:
 
 
 class RareLog:
-    """Logs an error that may occur many times a second only once a minute, with the number of skipped lines.
+    """Log an error that may occur many times a second only once a minute, with the number of skipped lines.
 
     :param log: the logger.
     :param every: seconds between two lines.

@@ -73,7 +73,7 @@ async def _unavailable(send: Callable[[Message], Awaitable[None]]) -> None:
 
 
 class BrowserActPlugin(AirflowPlugin):
-    """Mounts the callback route at :data:`URL_PREFIX`, below the path of ``[api] base_url``."""
+    """Mount the callback route at :data:`URL_PREFIX`, below the path of ``[api] base_url``."""
 
     name = "browseract"
     fastapi_apps = [{"app": CallbackApp(), "url_prefix": URL_PREFIX, "name": "BrowserAct callbacks"}]

@@ -121,7 +121,7 @@ async def _receive(run: str, token: str, request: Request, queues: _Queues) -> J
 
 
 async def _read(request: Request) -> tuple[bytes | None, int | None]:
-    """Return the body, whatever its content type, and the HTTP status to refuse it with, each of them or None.
+    """Return the body, or None if it was not read completely, and the HTTP status that says why, if there is one.
 
     A request whose sender has disconnected, perhaps because it waited too long, is still a hint that the run has ended.
     """

@@ -175,7 +175,7 @@ class FileSession(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    """Connects only to checked addresses. A proxy resolves names itself.
+    """Connect only to checked addresses. A proxy resolves names itself.
 
     :param check: called with host and IP address before a connection is opened. Its exception ends the request.
     """

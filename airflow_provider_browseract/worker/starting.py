@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Starter:
-    """Starts a run, or reattaches to the run of an earlier try.
+    """Start a run, or reattach to the run of an earlier try.
 
     :param run: the run that this process is responsible for.
     :param tries: the tries of the task instance.
-    :param prepare: checks everything that needs no other service, and returns the wanted start.
+    :param prepare: checks the arguments, and returns the wanted start.
     :param check: checks everything that needs another service, such as the store. It is called before a run is started.
     """
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Waiter:
-    """Waits for a run as the arguments of the operator say.
+    """Wait for a run as the arguments of the operator say.
 
     :param run: the run that this process is responsible for.
     :param context: the context of the Airflow task.

@@ -94,17 +94,17 @@ CODES: dict[int, type[errors.BrowserActError]] = {
     99001: errors.InvalidRequestError,
     99002: errors.PermissionDeniedError,
 }
-"""What the vendor's documents say that each code means, written down apart from the code that is tested."""
+"""The meaning of each code in the vendor's documents, independent of the code that is tested."""
 
 
 class TestAnswers:
-    def test_successful_answer_is_read_into_a_model(self):
+    def test_successful_response_is_read_into_a_model(self):
         assert calls.run_task("70").read_response(answer(200, {"id": "7"})).id == "7"
 
-    def test_empty_answer_to_a_stop_is_accepted(self):
+    def test_empty_response_to_a_stop_is_accepted(self):
         assert calls.stop_task("7").read_response(Response(200, {}, b"")) is None
 
-    def test_empty_answer_is_refused_when_a_body_is_expected(self):
+    def test_empty_response_is_refused_when_a_body_is_expected(self):
         with pytest.raises(errors.UnexpectedResponseError, match="response to get-task cannot be used"):
             calls.get_task("7").read_response(Response(200, {}, b""))
 
@@ -183,7 +183,7 @@ class TestAnswers:
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
 
-    def test_answer_about_another_task_raises(self):
+    def test_response_about_another_task_raises(self):
         with pytest.raises(errors.UnexpectedResponseError, match="it is about another task"):
             calls.get_task("7").read_response(answer(200, {"id": "8", "status": "finished"}))
 
@@ -203,7 +203,7 @@ class TestAnswers:
             calls.run_task("70").read_response(answer(400, {"code": "9" * 5000, "msg": "x"}))
 
     @pytest.mark.parametrize("code", [0, "0"], ids=repr)
-    def test_answer_wrapped_in_an_envelope_of_success_is_read(self, code):
+    def test_response_wrapped_in_an_envelope_of_success_is_read(self, code):
         wrapped = {"code": code, "msg": "success", "data": {"id": "5", "profile_id": "9"}}
         assert calls.run_task("70").read_response(answer(200, wrapped)) == CreatedTask("5", "9")
 
@@ -211,7 +211,7 @@ class TestAnswers:
         "body", [None, {}, {"code": 0}, {"code": 0, "msg": "success"}, {"code": 0, "data": None}], ids=json.dumps
     )
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
-    def test_stop_and_resume_accept_an_empty_answer_and_code_0(self, call, body):
+    def test_stop_and_resume_accept_an_empty_response_and_code_0(self, call, body):
         assert call.read_response(answer(200, body)) is None
 
     @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ class TestAnswers:
         ids=json.dumps,
     )
     @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
-    def test_stop_and_resume_take_no_other_answer_for_a_success(self, call, body):
+    def test_stop_and_resume_accept_no_other_response_as_a_success(self, call, body):
         with pytest.raises(errors.UnexpectedResponseError, match="should be empty"):
             call.read_response(answer(200, body))
 
@@ -256,7 +256,7 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("status", "kind"), [(401, errors.AuthenticationError), (403, errors.PermissionDeniedError)]
     )
-    def test_empty_answer_with_http_401_or_403_blames_the_key(self, status, kind):
+    def test_empty_response_with_http_401_or_403_blames_the_key(self, status, kind):
         with pytest.raises(kind):
             calls.get_task("7").read_response(Response(status, {}, b""))
 
@@ -270,7 +270,7 @@ class TestAnswers:
         with pytest.raises(errors.NotTheApiError, match="is not from BrowserAct's API"):
             calls.get_task("7").read_response(answer(404, {"message": "Not Found"}))
 
-    def test_truncated_json_is_an_unexpected_answer_and_not_a_wrong_host(self):
+    def test_truncated_json_is_an_unexpected_response_and_not_a_wrong_host(self):
         with pytest.raises(errors.UnexpectedResponseError, match="not complete JSON") as caught:
             calls.run_task("70").read_response(Response(200, JSON, b'{"id": "123", "profile'))
         assert not isinstance(caught.value, errors.NotTheApiError)

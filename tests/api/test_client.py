@@ -83,7 +83,7 @@ def test_client_reads_a_workflow_a_template_and_regions(client, emulator):
     assert "US" in {region.code for region in client.send(calls.get_region_list())}
 
 
-def test_read_is_sent_again_after_gateway_error_reset_lost_answer_and_hang(impatient, emulator):
+def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(impatient, emulator):
     for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
         emulator.fault("get-region-list", fault, times=1)
     assert impatient.send(calls.get_region_list())
@@ -225,14 +225,14 @@ def test_client_error_names_the_connection_of_the_settings(kind):
         kind(settings).send(calls.get_region_list())
 
 
-def test_web_page_instead_of_an_answer_raises_that_the_host_is_not_the_api(client, emulator):
+def test_web_page_instead_of_a_response_raises_that_the_host_is_not_the_api(client, emulator):
     emulator.fault("get-region-list", RequestFault.html())
     with pytest.raises(errors.NotTheApiError, match="a web page"):
         client.send(calls.get_region_list())
 
 
 class OneAnswer:
-    """A server that keeps what it received and gives one fixed answer to each connection."""
+    """A server that records what it receives and sends one fixed response to each connection."""
 
     def __init__(self, answer: bytes, *, keep_alive: bool = False) -> None:
         self.answer = answer
@@ -290,7 +290,7 @@ def test_redirect_to_an_unreadable_address_is_an_error_of_the_api(kind, one_answ
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
 
 
-def test_start_is_not_sent_again_when_a_proxy_closes_without_an_answer(kind, one_answer, monkeypatch):
+def test_start_is_not_sent_again_when_a_proxy_closes_without_a_response(kind, one_answer, monkeypatch):
     proxy = one_answer(b"")
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -306,7 +306,7 @@ def test_stop_is_sent_again_after_a_gateway_error(client, emulator):
     assert emulator.tasks[0].status == "canceled"
 
 
-def test_truncated_answer_to_a_start_is_a_lost_answer(kind, one_answer):
+def test_truncated_response_to_a_start_is_a_lost_response(kind, one_answer):
     server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
     with pytest.raises(errors.ResponseLostError):
         kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
@@ -357,7 +357,7 @@ class TestTheAsynchronousClient:
         assert asyncio.run(go()) == [True]
 
     @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE_BODY, True), (LARGE_BODY + 1, False)])
-    def test_async_client_reads_a_large_answer_in_another_thread(self, one_answer, size, on_the_loop):
+    def test_async_client_reads_a_large_response_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))
         threads = []
         call: calls.Call[Any] = calls.get_region_list()
@@ -371,7 +371,7 @@ class TestTheAsynchronousClient:
         assert (threads == [threading.get_ident()]) is on_the_loop
 
     @pytest.mark.parametrize("size", [LARGE_BODY + 1, 100])
-    def test_async_client_raises_the_error_of_the_answer_reader(self, one_answer, size):
+    def test_async_client_raises_the_error_of_the_response_reader(self, one_answer, size):
         server = one_answer(answering(b"{}".ljust(size)))
         with pytest.raises(errors.UnexpectedResponseError, match="should be a list"):
             self.send(server, size)
@@ -385,10 +385,10 @@ class TestTheAsynchronousClient:
 
         return asyncio.run(go())
 
-    def test_async_client_accepts_an_answer_of_the_maximum_size(self, one_answer):
+    def test_async_client_accepts_a_response_of_the_maximum_size(self, one_answer):
         assert self.send(one_answer(answering(REGIONS)), len(REGIONS))[0].code == "US"
 
-    def test_async_client_refuses_a_larger_answer_and_sends_no_second_request(self, one_answer):
+    def test_async_client_refuses_a_larger_response_and_sends_no_second_request(self, one_answer):
         server = one_answer(answering(REGIONS))
         with pytest.raises(errors.ResponseTooLargeError, match="get-region-list is larger than 15 bytes") as caught:
             self.send(server, len(REGIONS) - 1)
@@ -396,13 +396,13 @@ class TestTheAsynchronousClient:
         assert caught.value.not_processed is False
         assert len(server.received) == 1
 
-    def test_async_client_does_not_wait_for_the_rest_of_a_too_large_answer(self, one_answer):
-        # The server promises more than it ever sends: reading to the end would be a lost answer, after 30 seconds.
+    def test_async_client_does_not_wait_for_the_rest_of_a_too_large_response(self, one_answer):
+        # The server announces more than it ever sends, so reading to the end would be a lost response after 30 seconds.
         server = one_answer(answering(REGIONS).replace(b"16", b"17"), keep_alive=True)
         with pytest.raises(errors.ResponseTooLargeError):
             self.send(server, len(REGIONS) - 1)
 
-    def test_async_client_measures_the_answer_size_after_decompression(self, one_answer):
+    def test_async_client_measures_the_response_size_after_decompression(self, one_answer):
         body = gzip.compress(REGIONS.ljust(100_000))
         headers = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
         assert len(body) < 1000

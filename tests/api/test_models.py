@@ -49,7 +49,7 @@ WHOLE = {
 }
 
 
-def test_complete_task_is_read_from_an_api_answer():
+def test_complete_task_is_read_from_an_api_response():
     task = Task.read(WHOLE)
     assert task.status is TaskStatus.FAILED
     assert task.created_at == datetime(2026, 10, 8, 10, 17, 54, tzinfo=timezone.utc)
@@ -133,7 +133,7 @@ def test_numeric_id_becomes_a_string_without_loss_of_digits():
     [None, [], "task", {}, {"status": "running"}, {"id": "", "status": "running"}],
     ids=["null", "list", "text", "empty object", "no id", "empty id"],
 )
-def test_answer_that_is_not_a_task_is_refused(data):
+def test_response_that_is_not_a_task_is_refused(data):
     with pytest.raises(UnexpectedResponseError, match="the response should be a task"):
         Task.read(data)
 
@@ -156,7 +156,7 @@ def test_profile_id_is_read_under_both_of_its_field_names():
     assert CreatedTask.read({"id": "7"}).profile_id is None
 
 
-def test_template_id_is_read_from_list_and_single_answers():
+def test_template_id_is_read_from_list_and_single_responses():
     assert Template.read({"templateId": "t", "name": "n"}).id == Template.read({"id": "t", "name": "n"}).id == "t"
 
 
@@ -165,7 +165,7 @@ def test_input_parameters_of_a_workflow_are_read():
     assert (workflow.input_parameters[0].name, workflow.input_parameters[0].default_enabled) == ("keyword", False)
 
 
-def test_pages_and_lists_are_read_and_other_answers_refused():
+def test_pages_and_lists_are_read_and_other_responses_refused():
     page = read_page(Region.read)(
         {"page": 2, "limit": 1, "items": [{"code": "US"}], "total_pages": 3, "total_count": 3}
     )

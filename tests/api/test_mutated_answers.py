@@ -1,7 +1,7 @@
-"""Both clients against answers that are changed at random, over real sockets.
+"""Both clients with responses that are changed at random, over real sockets.
 
-Whatever an answer contains, both clients come to the same end; that is a result or an error of this package; and a
-failure is never taken for a success. ``--answers N`` sets how many answers each endpoint gives.
+Whatever a response contains, both clients have the same outcome: a result or an error of this package. A
+failure never counts as a success. ``--answers N`` sets how many responses each endpoint sends.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, good: Any) -> bytes:
-    """Draw the body of an answer: the good one, with a part removed or replaced, or wrapped, cut or written oddly."""
+    """Draw the body of a response: the valid one with a part removed or replaced, or wrapped, cut or malformed."""
     value = copy.deepcopy(good)
     for _ in range(draw(st.integers(0, 2))):
         path = draw(st.sampled_from(list(places(value))))
@@ -140,7 +140,7 @@ def mutated(draw: st.DrawFn, good: Any) -> bytes:
 
 
 class Scripted:
-    """A server that answers each request with the same bytes."""
+    """A server that responds to each request with the same bytes."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -167,7 +167,7 @@ class Scripted:
 
 
 class Clients:
-    """Both clients, which last for all answers."""
+    """Both clients, used for all responses."""
 
     def __init__(self, url: str) -> None:
         given = ClientSettings("app-key", url, read_timeout=20.0, retries=RetryPolicy(budget=0.0))
@@ -199,7 +199,7 @@ def as_text(outcome: object) -> str:
 
 
 def is_failure(endpoint: str, status: int, body: bytes) -> bool:
-    """Return whether an answer surely reports no success, judged without any code of the client."""
+    """Return whether a response certainly reports no success, without using any code of the client."""
     if not 200 <= status < 300:
         return True
     if status == 204:
@@ -217,7 +217,7 @@ def is_failure(endpoint: str, status: int, body: bytes) -> bool:
 
 
 def good_answers() -> dict[str, Any]:
-    """Return a good answer of each endpoint, from the emulated service, with everything that an answer can have."""
+    """Return a valid response of each endpoint from the emulated service, with everything that it can contain."""
     now = 1_780_000_000.0
     service = BrowserActService(concurrency=9, clock=lambda: now)
 
@@ -236,7 +236,7 @@ def good_answers() -> dict[str, Any]:
         "run-task": created,
         "run-task-by-template": template,
         "get-task-status": call("get-task-status", task_id=created["id"]),
-        # The client holds the id of an answer against the one that it asked for.
+        # The client compares the id in a response with the requested one.
         "get-task": {**call("get-task", task_id=created["id"]), "id": "7"},
         "list-tasks": call("list-tasks", limit=9),
         "stop-task": None,
@@ -270,7 +270,7 @@ def clients(scripted: Scripted) -> Iterator[Clients]:
 
 
 @pytest.mark.parametrize("endpoint", sorted(GOOD))
-def test_clients_agree_on_mutated_answers_and_take_no_failure_for_a_success(
+def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
     endpoint: str, scripted: Scripted, clients: Clients, request: pytest.FixtureRequest
 ) -> None:
     good = mutated(GOOD[endpoint])
@@ -296,7 +296,7 @@ def test_clients_agree_on_mutated_answers_and_take_no_failure_for_a_success(
         scripted.answer = "\r\n".join((*lines, "", "")).encode("latin-1") + sent
         first, second = clients.outcomes(EVERY_CALL[endpoint])
         assert as_text(first) == as_text(second)
-        # What is not compressed as the headers say cannot be judged here.
+        # A body that is not compressed as the headers say cannot be judged here.
         if headers.get("Content-Encoding", "") == ("gzip" if compressed else "") and is_failure(endpoint, status, body):
             assert isinstance(first, BrowserActError), f"{first!r} for a failure"
 
@@ -304,7 +304,7 @@ def test_clients_agree_on_mutated_answers_and_take_no_failure_for_a_success(
 
 
 @pytest.mark.parametrize("endpoint", sorted(GOOD))
-def test_clients_read_the_good_answer(endpoint: str, scripted: Scripted, clients: Clients) -> None:
+def test_clients_read_the_valid_response(endpoint: str, scripted: Scripted, clients: Clients) -> None:
     body = b"" if GOOD[endpoint] is None else json.dumps(GOOD[endpoint]).encode()
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     scripted.answer = head.encode() + body

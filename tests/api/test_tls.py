@@ -53,7 +53,7 @@ CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 
 @pytest.fixture(params=CERTIFICATES)
 def trusted(request, certificate, monkeypatch) -> Iterator[None]:
-    """Both clients trust the certificate, whichever of the variables names it."""
+    """Both clients trust the certificate, no matter which of the variables names it."""
     for name in (*CERTIFICATES, "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(request.param, str(certificate))
@@ -198,7 +198,7 @@ class TestFailedHandshake:
         with pytest.raises(errors.UntrustedCertificateError, match="not valid for 'localhost'"):
             kind(settings).send(START)
 
-    def test_host_that_answers_in_plain_http_is_reported_with_the_remedy(self, start):
+    def test_host_that_uses_plain_http_is_reported_with_the_remedy(self, start):
         with Emulator().serve() as running:
             error = start(int(running.url.rpartition(":")[2]))
             assert running.emulator.requests == []
@@ -244,12 +244,12 @@ class TestErrorAfterHandshake:
             "send_an_alert",
         ],
     )
-    def test_error_after_the_tls_handshake_is_a_lost_answer(self, tls, start, handle):
+    def test_error_after_the_tls_handshake_is_a_lost_response(self, tls, start, handle):
         error = start(tls(getattr(self, handle)))
         assert type(error) is errors.ResponseLostError
         assert error.not_processed is False
 
-    def test_complete_answer_after_the_tls_handshake_is_read(self, kind, tls):
+    def test_complete_response_after_the_tls_handshake_is_read(self, kind, tls):
         def answer(secured: ssl.SSLSocket) -> None:
             whole_request(secured)
             secured.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "7"}')
@@ -317,7 +317,7 @@ class TestBehindAProxy:
         assert type(error) is errors.ConnectionFailedError
         assert error.not_processed
 
-    def test_answer_lost_in_a_proxy_tunnel_raises_and_the_start_is_sent_once(self, behind, tls):
+    def test_response_lost_in_a_proxy_tunnel_raises_and_the_start_is_sent_once(self, behind, tls):
         received = []
         error = behind(self.tunnel, tls(lambda secured: received.append(whole_request(secured))))
         assert type(error) is errors.ResponseLostError

@@ -1,4 +1,4 @@
-"""Fetching files into object storage, against what curl takes for the same."""
+"""Time to fetch files to object storage, compared with curl."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def files() -> None:
 
 
 def inflated() -> None:
-    """Memory of a process that stores a file of 50 MiB whose host sends it with gzip and does not say its size."""
+    """Memory of a process that stores a file of 50 MiB whose host sends it with gzip and without its size."""
     command = [sys.executable, "-m", "tests.benchmarks.files"]
     with tempfile.TemporaryDirectory() as folder:
         with subprocess.Popen([*command, "serve_gzip"], stdout=subprocess.PIPE, text=True) as server:

@@ -1,6 +1,6 @@
 """The timing figures, as ratios within one run: ``make bench``, or ``python -m tests.benchmarks.run NAME``.
 
-Each figure is taken in processes of its own, so that one does not disturb the other.
+Each figure is measured in separate processes, so that they do not affect each other.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def triggers() -> None:
 
 
 class _slow_api:
-    """An emulator in a process of its own, whose every answer takes its time."""
+    """An emulator in a separate process, with a delay before each response."""
 
     def __enter__(self) -> str:
         self.process = subprocess.Popen(
@@ -214,7 +214,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Take the figures that are asked for, all of them by default."""
+    """Measure the named figures, all of them by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(BENCHMARKS), help=", ".join(BENCHMARKS))
     names = parser.parse_args().names

@@ -1,4 +1,4 @@
-"""How often the clients ask a service that wants to be asked less often."""
+"""How often the clients send requests to a service that limits their rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 2.0
 
 
 def throttled() -> None:
-    """Print how often each client asks a service that answers 429 and ``Retry-After: 0``."""
+    """Print how often each client sends a request to a service that responds with 429 and ``Retry-After: 0``."""
     for name, ask in (("requests", _ask), ("httpx", lambda settings: asyncio.run(_ask_async(settings)))):
         print(f"{name}: {_rate(ask):.2f} requests a second for an answer of 429 with Retry-After: 0 (limit: {LIMIT:g})")
 

@@ -1,4 +1,4 @@
-"""Four ways to be told that a run has ended; each keeps the moment at which its execute_complete began."""
+"""Four ways to notice that a run has ended. Each records when its execute_complete began."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Timed(RunWorkflowOperator):
     """Our operator, with a clock."""
 
     def execute_complete(self, context: Any, event: Any, wait: dict[str, Any] | None = None) -> Any:
-        """Note the moment, and go on."""
+        """Record the time, and continue."""
         context["ti"].xcom_push(key="resumed_at", value=time.time())
         return super().execute_complete(context, event, wait)
 
 
 class AtThatMoment(BaseTrigger):
-    """Fires in the triggerer at the very moment: what no trigger that asks can better."""
+    """Fires in the triggerer at the exact moment: the lower limit for any trigger that polls."""
 
     def __init__(self, at: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class WaitsForThatMoment(BaseOperator):
 
 
 async def has_ended(response: Any) -> bool:
-    """Return whether an answer of get-task-status tells of the end."""
+    """Return whether a response to get-task-status reports the end."""
     return "finished" in response.text
 
 

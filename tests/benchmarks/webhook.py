@@ -84,7 +84,7 @@ def wakeup() -> None:
         )
         for turn, workflow in enumerate((SEARCH, ORDERS, PLAIN_TEXT)):
             for number in range(RUNS):
-                # Each at a moment of its own within the interval of who asks, whichever that is.
+                # Each at another moment within the interval of the polls.
                 emulator.next_run(workflow.id, duration=FIRST_END + SPACING * number + turn + random.random())
         with airflow.running():
             run_id = airflow.trigger("wakeup")
@@ -113,7 +113,7 @@ def _taken(airflow: LocalAirflow, run_id: str, way: str, ended: dict[str, float]
 
 
 def route() -> None:
-    """How fast the route answers, and whether it keeps up with a stream of callbacks that each resume a task."""
+    """How fast the route responds, and whether it keeps up with a stream of callbacks that each resume a task."""
     with _only_the_route() as (airflow, _, run_id):
         print(_in_a_process_of_its_own("stream", airflow, run_id))
 
@@ -141,7 +141,7 @@ def strangers() -> None:
 
 @contextmanager
 def _only_the_route() -> Iterator[tuple[LocalAirflow, Database, str]]:
-    """Run an Airflow whose task instances nobody but the route touches; give its database and a DAG run too."""
+    """Run an Airflow whose task instances only the route changes; yield its database and a DAG run too."""
     with tempfile.TemporaryDirectory() as folder, postgres() as database:
         airflow = LocalAirflow(Path(folder, "airflow"), DAGS, {"PYTHONPATH": str(ROOT)}, database=database.url)
         with airflow.running():
@@ -166,7 +166,7 @@ def _command(what: str, airflow: LocalAirflow, run_id: str) -> list[str]:
 
 
 def stream(airflow: LocalAirflow, run_id: str) -> None:
-    """Send a stream of callbacks, each for a task instance of its own."""
+    """Send a stream of callbacks, each for another task instance."""
     number = CALLBACKS_PER_SECOND * SECONDS
     urls = _defer(airflow, run_id, number)
     latencies: list[float] = []
@@ -183,7 +183,7 @@ def stream(airflow: LocalAirflow, run_id: str) -> None:
             began = time.perf_counter()
             under_way = []
             for index, url in enumerate(urls):
-                # By the clock, whether or not the earlier ones were answered.
+                # At fixed times, whether or not the earlier ones have a response.
                 await asyncio.sleep(max(0.0, began + index / CALLBACKS_PER_SECOND - time.perf_counter()))
                 under_way.append(asyncio.create_task(post(url)))
             await asyncio.gather(*under_way)
@@ -211,7 +211,7 @@ def behind_a_flood(airflow: LocalAirflow, run_id: str) -> None:
 
         for number in range(FLOODS):
             alone.append(send(genuine[number]))
-            # From a process of its own, since it keeps its sender busy too.
+            # From a separate process, because it keeps its sender busy too.
             with subprocess.Popen(_command("flood", airflow, run_id), stdout=subprocess.PIPE, text=True) as flood:
                 assert flood.stdout
                 # The forged ones are under way when the genuine one comes.
@@ -226,7 +226,7 @@ def behind_a_flood(airflow: LocalAirflow, run_id: str) -> None:
 
 
 def flood(airflow: LocalAirflow, run_id: str) -> None:
-    """Send forged callbacks all at once; print a line once the first is answered, and in the end what was answered."""
+    """Send forged callbacks all at once; print a line after the first response, and finally all statuses."""
 
     async def send() -> collections.Counter[int]:
         async with _client() as client:
@@ -239,7 +239,7 @@ def flood(airflow: LocalAirflow, run_id: str) -> None:
 
 
 def hung_up(airflow: LocalAirflow, run_id: str) -> None:
-    """Send genuine callbacks, and wait for no answer."""
+    """Send genuine callbacks without waiting for a response."""
     before = _resumed()
     for url in _defer(airflow, run_id, HUNG_UP):
         host, _, path = url.removeprefix("http://").partition("/")
@@ -254,7 +254,7 @@ def hung_up(airflow: LocalAirflow, run_id: str) -> None:
 
 
 def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
-    """Make deferred task instances by hand, and return the addresses of their callbacks."""
+    """Create deferred task instances by hand, and return the addresses of their callbacks."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.utils.session import create_session
@@ -323,7 +323,7 @@ def _client() -> Any:
 
 
 async def _post(client: Any, url: str) -> tuple[int, float]:
-    """Send a callback; return the HTTP status of the answer and the seconds that it took."""
+    """Send a callback; return the HTTP status of the response and the seconds that it took."""
     began = time.perf_counter()
     async with client.post(url, data=BODY) as answer:
         await answer.read()
@@ -339,7 +339,7 @@ async def _post_all(urls: list[str]) -> collections.Counter[int]:
 def main() -> None:
     """Take one figure: its name, the port of the API server and the DAG run are the arguments."""
     what, port, run_id = sys.argv[1:]
-    # Only its address is asked for.
+    # Only its address is read.
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
     {"stream": stream, "behind_a_flood": behind_a_flood, "flood": flood, "hung_up": hung_up}[what](airflow, run_id)
 

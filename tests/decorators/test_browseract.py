@@ -23,7 +23,7 @@ def _short_patience(connect):
 
 @pytest.fixture
 def decorated(worker):
-    """Makes tries of a decorated function."""
+    """Creates tries of a decorated function."""
 
     def make(function, **arguments) -> Worker:
         given = {"workflow_id": SEARCH.id, "python_callable": function, **arguments}

@@ -27,7 +27,7 @@ tells_of_kills = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Air
 
 
 HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
-"""Settings of a run that goes on until :meth:`World.release`, however slow the machine is."""
+"""Settings of a run that keeps running until :meth:`World.release`, however slow the machine is."""
 
 
 @dataclass
@@ -56,16 +56,16 @@ class World:
         return found
 
     def release(self, task_id: str) -> None:
-        """Let a run that is :data:`HELD` end."""
+        """End a run that is :data:`HELD`."""
         self.send(resume_task(task_id))
 
     def send(self, call: Call[T]) -> T:
-        """Call BrowserAct as somebody who uses it without Airflow, and return the answer."""
+        """Call BrowserAct as a user without Airflow does, and return the result."""
         with BrowserActClient(ClientSettings(api_key=self.key, base_url=self.url)) as client:
             return client.send(call)
 
     def polls(self, task_id: str) -> int:
-        """Return how often a BrowserAct task was asked for."""
+        """Return how often a BrowserAct task was requested."""
         requests = self.emulator.requests
         return sum(request.endpoint == "get-task" and task_id in request.query for request in requests)
 
@@ -105,7 +105,7 @@ def make_world(folder: Path, *, copies: int, database: str, path: str = "") -> I
                 # A triggerer that is only slow, on a busy machine, must not be taken for dead where nothing is kept for
                 # the next one: it would report again what it has reported.
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15" if TRIGGERS_START_TASKS else "60",
-                # Without its provider, Airflow does not know these. An event is sent by a process of its own, for which
+                # Without its provider, Airflow does not know these. A separate process sends an event, for which
                 # the worker waits; so there are events of one DAG only.
                 "AIRFLOW__OPENLINEAGE__DISABLED": "False",
                 "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(

@@ -41,7 +41,7 @@ STATES = {
 
 
 class Story:
-    """Tells what happens in a DAG run, each thing once."""
+    """Prints what happens in a DAG run, each event once."""
 
     def __init__(self, airflow: LocalAirflow, emulator: Emulator | None, progress: Progress, dag_id: str, run_id: str):
         self.airflow = airflow
@@ -56,7 +56,7 @@ class Story:
         self.deferred: set[str] = set()
 
     def look(self) -> str:
-        """Tell what is new, and return the state of the DAG run."""
+        """Print what is new, and return the state of the DAG run."""
         state: str = self.airflow.dag_run(self.dag_id, self.run_id)["state"]
         for ti in sorted(self.airflow.task_instances(self.dag_id, self.run_id), key=lambda ti: ti["id"]):
             self._look_at(ti)
@@ -97,7 +97,7 @@ class Story:
                     self.tell(name, f"BrowserAct says [cyan]{status}[/cyan]")
 
     def _tell_clocks(self, name: str) -> None:
-        """Tell when the run ended by BrowserAct's clock, when the task went on by ours, and what made it go on."""
+        """Print when the run ended by BrowserAct's clock, when the task resumed by ours, and what resumed it."""
         wait = self.airflow.xcom(self.dag_id, self.run_id, name, "wait") or {}
         if self.emulator is None or "woken_by" not in wait:
             return
@@ -171,7 +171,7 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
 
     environment = {
         "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
-        # With KEEP=1 someone may change an example and look what becomes of it.
+        # With KEEP=1 someone may change an example and check its effect.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
     }
     airflow = LocalAirflow(HOME, dags, environment, port=port)

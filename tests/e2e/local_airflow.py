@@ -49,12 +49,12 @@ def free_port() -> int:
 
 
 def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: float = 0.3) -> T:
-    """Look again and again until there is something, for a bounded time.
+    """Check repeatedly until there is something, for a limited time.
 
-    :param what: what is waited for, for the error.
-    :param look: returns it, or something false while it is not there.
+    :param what: the awaited event, for the error.
+    :param look: returns it, or a false value as long as it does not exist.
     :param timeout: seconds after which to give up.
-    :param every: seconds between two looks.
+    :param every: seconds between two checks.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -67,9 +67,9 @@ def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: 
 
 @dataclass
 class LocalAirflow:
-    """An Airflow with a home, a database and a port of its own.
+    """An Airflow with its own home, database and port.
 
-    :param home: its folder; logs and configuration lie in it, and the database where it is SQLite.
+    :param home: its folder, with the logs, the configuration and, with SQLite, the database.
     :param dags: folder with the DAG files.
     :param environment: more variables for its processes, such as connections.
     :param database: address of an empty PostgreSQL database; SQLite without it.
@@ -138,7 +138,7 @@ class LocalAirflow:
     def _database_variables(self) -> dict[str, str]:
         if self.database is not None:
             # The server has 100 connections for all processes together. A request to an API server holds one while it
-            # waits for another: a dozen workers that begin at once and find ten would wait for each other in vain.
+            # waits for another: a dozen workers that begin at once and find ten would wait for each other forever.
             return {
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "5",
@@ -158,7 +158,7 @@ class LocalAirflow:
         return path.read_text()
 
     def prepare(self) -> None:
-        """Make an empty home and its database."""
+        """Create an empty home and its database."""
         shutil.rmtree(self.home, ignore_errors=True)
         config = self.home / "config"
         config.mkdir(parents=True)
@@ -186,7 +186,7 @@ class LocalAirflow:
         return done.stdout
 
     def start(self, *components: str) -> None:
-        """Start components, all of them without names, each in a process group of its own."""
+        """Start components, all of them without names, each in its own process group."""
         for name in components or self.names:
             component = name.partition(" ")[0]
             words = [component, *COMPONENTS[component]]
@@ -209,7 +209,7 @@ class LocalAirflow:
         return self._ports.setdefault(api_server, free_port())
 
     def wait_until_healthy(self, timeout: float = 240) -> None:
-        """Wait until every component says that it is well."""
+        """Wait until every component reports that it is healthy."""
 
         def healthy() -> bool:
             self.check_alive()
@@ -234,7 +234,7 @@ class LocalAirflow:
             raise RuntimeError(f"airflow {name} ended with {code}:\n" + "\n".join(lines[-30:]))
 
     def revive(self) -> list[str]:
-        """Start components again that have ended by themselves, as a service manager does, and give their names."""
+        """Restart components that have ended by themselves, as a service manager does, and return their names."""
         ended = self._ended()
         for name in ended:
             self.stop(name)
@@ -249,12 +249,12 @@ class LocalAirflow:
         return sum(process.memory_info().rss for name in components for process in self.processes(name))
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Give the processes of a component, with everything that it started."""
+        """Return the processes of a component, with everything that it started."""
         parent = psutil.Process(self._processes[name].pid)
         return [parent, *parent.children(recursive=True)]
 
     def busy_workers(self) -> list[tuple[psutil.Process, psutil.Process]]:
-        """Give each worker of the LocalExecutor that has a task, and the process of that task."""
+        """Return each worker of the LocalExecutor that has a task, and the process of that task."""
         busy = []
         for worker in sorted(self.processes("scheduler"), key=lambda process: process.pid):
             # One that has just ended is none.
@@ -305,7 +305,7 @@ class LocalAirflow:
             late = time.monotonic() > deadline
             for process in left:
                 with suppress(psutil.NoSuchProcess):
-                    # A worker may begin another task while it is asked to end.
+                    # A worker may begin another task while it is being ended.
                     family.update(process.children(recursive=True))
                     if late:
                         process.kill()
@@ -313,7 +313,7 @@ class LocalAirflow:
         first.wait()
 
     def _end_orphans(self) -> None:
-        """End the processes of this home that lost their parent. A task has a process group of its own."""
+        """End the processes of this home that lost their parent. A task has its own process group."""
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get("AIRFLOW_HOME") == str(self.home):
@@ -334,7 +334,7 @@ class LocalAirflow:
             yield self
 
     def api(self, method: str, path: str, **keywords: Any) -> Any:
-        """Call the REST API and return the decoded answer."""
+        """Call the REST API, and return the decoded response."""
         response = self._http.request(method, f"{self.url}/api/v2/{path}", timeout=60, **keywords)
         response.raise_for_status()
         return response.json()
@@ -356,7 +356,7 @@ class LocalAirflow:
         response.raise_for_status()
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run, once it has been parsed."""
+        """Start a DAG run once the DAG has been parsed."""
 
         def unpaused() -> bool:
             self.check_alive()

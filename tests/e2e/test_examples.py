@@ -70,7 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(world: World, store: Path) -> dict[str, str]:
-    """Start all DAGs that need nothing from a test, and give their runs."""
+    """Start all DAGs that need nothing from a test, and return their runs."""
     world.airflow.api("POST", "pools", json={"name": "browseract", "slots": POOL, "include_deferred": True})
     saved = {
         "connection_id": "from_the_form",
@@ -110,7 +110,7 @@ def deferred(world: World, dag_id: str, run_id: str) -> bool:
 
 
 def asked(world: World, run_id: str, other_than: str | None = None) -> str | None:
-    """Return the BrowserAct task about which a person is asked, if one is.
+    """Return the BrowserAct task of the open Required Action, if there is one.
 
     :param other_than: a BrowserAct task of an earlier try.
     """
@@ -147,13 +147,13 @@ def polled_task(
 
 
 def wait_for_poll(world: World, task_id: str) -> None:
-    """Wait until the trigger has polled once more: earlier, the scheduler may take an answer for a crash."""
+    """Wait until the trigger has polled once more. Before that, the scheduler may mistake an answer for a crash."""
     before = world.polls(task_id)
     wait_for("A poll", lambda: world.polls(task_id) > before, timeout=150)
 
 
 def run_outside(world: World) -> str:
-    """Have a run that Airflow did not start, which is over when this returns, and give its id."""
+    """Start a run without Airflow, wait for its end, and return its id."""
     world.emulator.next_run(ORDERS.id, duration=0.0)
     task_id = world.send(run_task(ORDERS.id)).id
     world.emulator.wait_until(lambda: world.task(task_id).finished_at, timeout=60)
@@ -166,7 +166,7 @@ def looks(world: World) -> int:
 
 
 def read_outside(world: World) -> dict[str, str]:
-    """Give what the DAG has read that runs whenever a run ends, of all its runs that have ended."""
+    """Return what all ended runs of the DAG that runs whenever a run ends have read."""
     runs = world.airflow.api("GET", f"dags/{OUTSIDE}/dagRuns")["dag_runs"]
     assert {each["run_type"] for each in runs} <= {"asset_triggered"}
     found: dict[str, str] = {}
@@ -184,7 +184,7 @@ def events_of(world: World, task_id: str) -> int:
 
 @pytest.fixture(scope="module")
 def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
-    """Kill all triggerers while a run is running and a person is asked; let a run end outside; start them again.
+    """Kill all triggerers while a run is running and a Required Action is open; let a run end; start them again.
 
     What could be seen before is kept for the tests.
     """
@@ -204,7 +204,7 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     except TimeoutError:
         if TRIGGERS_START_TASKS:
             raise
-        # Airflow moves a trigger from a triggerer that seems dead, and before Airflow 3.3 a watcher then begins anew:
+        # Airflow moves a trigger from a triggerer that seems dead, and before Airflow 3.3 a watcher then starts again:
         # it does not report what had ended before.
         first = run_outside(world)
         wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)

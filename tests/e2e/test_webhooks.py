@@ -62,7 +62,7 @@ class Runs:
         faults: list[CallbackFault | None],
         poll_interval: float = 20.0,
     ) -> None:
-        """Start as many runs as there are faults; every second has a receiver of its own for the end.
+        """Start as many runs as there are faults; every second run has its own receiver for the end.
 
         :param durations: bounds of the seconds that each takes; None if they end once they are released.
         """
@@ -91,7 +91,7 @@ class Runs:
         return next((task for task in reversed(self.tasks) if dict(task.inputs)["keyword"] == keyword), None)
 
     def asked(self, endpoint: str) -> int:
-        """How often an endpoint was asked."""
+        """Return how often an endpoint was called."""
         return sum(request.endpoint == endpoint for request in self.emulator.requests[self.first_request :])
 
     def task_instances(self) -> list[dict]:
@@ -259,7 +259,7 @@ def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
 
 @pytest.fixture(scope="module")
 def two_runs(callback_world: World) -> Runs:
-    """Two runs whose callbacks come as they should, while tests send some of their own."""
+    """Two runs with normal callbacks, while tests send additional ones."""
     runs = Runs(callback_world)
     runs.start(None, [None, None])
     return runs
@@ -333,7 +333,7 @@ def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, 
                     answer = session.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=60)
                     status: object = answer.status_code
                 except requests.ConnectionError:
-                    # The answer to a body that is not read may be overtaken by the end of the connection.
+                    # The connection may be closed before the response to an unread body arrives.
                     status = "cut off"
                 with lock:
                     statuses[status] += 1
@@ -393,7 +393,7 @@ def test_person_who_ends_wait_stops_run(endless_runs, index, action):
         runs.airflow.api("PATCH", path, json={"new_state": action})
     runs.emulator.wait_until(lambda: runs.world.task(task.id).status == "canceled", timeout=150)
     if action != "clear":
-        # Airflow logs an error for each XCom that is asked for and does not exist.
+        # Airflow logs an error for each requested XCom that does not exist.
         assert runs.triggerers_said("XCom not found") == not_found
         return
     wait_for("The end of the next run", lambda: runs.state(index) == "success", timeout=150)

@@ -18,7 +18,7 @@ NOON = 1_780_000_000.25
 
 
 class Account:
-    """A service whose time passes only when a test says so."""
+    """A service whose clock only a test advances."""
 
     def __init__(self, **options: Any) -> None:
         self.now = NOON
@@ -133,7 +133,7 @@ def client(serve: Callable[..., Client]) -> Client:
 
 
 class Receiver:
-    """Receives callbacks, and answers them with the statuses put into ``answers``, then with 200."""
+    """Receives callbacks, and responds with the statuses in ``answers``, then with 200."""
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []

@@ -15,7 +15,7 @@ def start(client: Any, receiver: Any, workflow: Any, field: str = "status_change
 
 
 def delivered(client: Any, count: int) -> list[Any]:
-    """Wait for so many attempts of delivery, and return what became of them."""
+    """Wait for a number of delivery attempts, and return their outcomes."""
     client.emulator.wait_until(lambda: len(client.emulator.deliveries) >= count)
     return [(record.status, record.attempt, record.http_status) for record in client.emulator.deliveries]
 
@@ -57,7 +57,7 @@ def test_both_callback_urls_receive_the_end_of_a_run(client: Any, receiver: Any)
     assert kinds == {(kind, f"{receiver.url}/{kind}") for kind in ("callback_url", "status_change_callback_url")}
 
 
-def test_callback_body_equals_the_answer_to_get_task(client: Any, receiver: Any) -> None:
+def test_callback_body_equals_the_response_to_get_task(client: Any, receiver: Any) -> None:
     answer = client.start(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
     delivered(client, 1)
     assert receiver.bodies == [client.task(answer.json()["id"])]
@@ -66,7 +66,7 @@ def test_callback_body_equals_the_answer_to_get_task(client: Any, receiver: Any)
     assert "Authorization" not in receiver.headers[0]
 
 
-def test_callback_answered_with_a_server_error_is_sent_up_to_three_times(client: Any, receiver: Any) -> None:
+def test_callback_with_a_server_error_response_is_sent_up_to_three_times(client: Any, receiver: Any) -> None:
     receiver.answers = [500, 503]
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert delivered(client, 3) == [("finished", 1, 500), ("finished", 2, 503), ("finished", 3, 200)]
@@ -79,9 +79,7 @@ def test_callback_answered_with_a_server_error_is_sent_up_to_three_times(client:
 
 
 @pytest.mark.parametrize("answer", [301, 307, 400, 404, 410, 429])
-def test_callback_answered_with_another_error_or_a_redirect_is_sent_once(
-    client: Any, receiver: Any, answer: int
-) -> None:
+def test_callback_with_another_error_or_redirect_response_is_sent_once(client: Any, receiver: Any, answer: int) -> None:
     receiver.answers = [answer]
     start(client, receiver, PLAIN_TEXT)
     assert delivered(client, 2) == [("running", 1, answer), ("finished", 1, 200)]
@@ -143,7 +141,7 @@ def test_callback_out_of_order_changes_places_with_the_next_one(client: Any, rec
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 2)
     assert receiver.statuses == ["finished", "running"]
-    # It still says what was true when it should have been delivered.
+    # It still reports what was true when it should have been delivered.
     assert "output" not in receiver.bodies[1]
 
 
@@ -154,7 +152,7 @@ def test_last_callback_of_a_run_arrives_despite_the_out_of_order_fault(client: A
     assert receiver.statuses == ["finished"]
 
 
-def test_hung_up_callback_arrives_and_its_answer_is_not_waited_for(client: Any, receiver: Any) -> None:
+def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(client: Any, receiver: Any) -> None:
     receiver.hold.clear()
     client.emulator.callback_fault(CallbackFault.hung_up())
     start(client, receiver, PLAIN_TEXT, "callback_url")

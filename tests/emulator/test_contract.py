@@ -42,11 +42,11 @@ SCHEMATHESIS = tuple(int(part) for part in version("schemathesis").split(".")[:2
 
 document = json.loads(Path(DOCUMENT).read_text())
 schema = schemathesis.openapi.from_dict(document)
-# For random requests without and with a wrong key the document has no answer: it does not declare 401.
+# The document has no response to random requests without a key or with a wrong one: it does not declare 401.
 open_schema = schemathesis.openapi.from_dict({**document, "security": []})
 
-#: Requests that are well formed by the document are refused all the same when they name what is not there, and
-#: when they have fields of which the document does not say that there are no others.
+#: Requests that the document allows are still refused if they name something that does not exist, and
+#: if they have additional fields, which the document does not exclude.
 LEFT_OUT = [positive_data_acceptance]
 if SCHEMATHESIS < (4, 30):
     # It takes parameters for invalid that it then does not send at all.
@@ -75,12 +75,12 @@ def validate(running: RunningEmulator, case: Any) -> Any:
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-def test_answers_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
+def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
     validate(running, case)
 
 
 class TestSuccess:
-    """What random requests hardly ever reach: the answers about things that are there."""
+    """Responses that random requests hardly ever get: those about things that exist."""
 
     def succeed(self, running: RunningEmulator, method: str, endpoint: str, **parts: Any) -> Any:
         case = schema[f"/v2/workflow/{endpoint}"][method].Case(**parts)
@@ -94,7 +94,7 @@ class TestSuccess:
         answer = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
         return str(answer.json()["id"])
 
-    def test_answers_about_tasks_in_every_status_conform_to_the_vendors_document(
+    def test_responses_about_tasks_in_every_status_conform_to_the_vendors_document(
         self, running: RunningEmulator
     ) -> None:
         emulator = running.emulator
@@ -132,7 +132,7 @@ class TestSuccess:
         assert task["download_files"]
         self.succeed(running, "PUT", "resume-task", query={"task_id": ids["paused"]})
 
-    def test_answers_of_all_other_endpoints_conform_to_the_vendors_document(self, running: RunningEmulator) -> None:
+    def test_responses_of_all_other_endpoints_conform_to_the_vendors_document(self, running: RunningEmulator) -> None:
         self.start(running, LOG_IN, {"username": "ada", "password": "secret"}, save_browser_data=True)
         body = {
             "workflow_template_id": TEMPLATE_SEARCH.id,

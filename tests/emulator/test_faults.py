@@ -98,7 +98,7 @@ def test_fault_with_invalid_settings_is_refused(make: Any) -> None:
         make()
 
 
-def test_slow_request_takes_effect_at_once_and_is_answered_late(client: Any) -> None:
+def test_slow_request_takes_effect_at_once_and_gets_a_late_response(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.slow(0.5), times=1)
     answers: list[Any] = []
     began = time.monotonic()
@@ -111,7 +111,7 @@ def test_slow_request_takes_effect_at_once_and_is_answered_late(client: Any) -> 
     assert answers[0].json() == {"id": client.emulator.tasks[0].id}
 
 
-def test_hung_request_is_not_answered_and_has_no_effect(client: Any) -> None:
+def test_hung_request_gets_no_response_and_has_no_effect(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.hung(), times=1)
     with pytest.raises(httpx.ReadTimeout):
         client.call("POST", "run-task", json={"workflow_id": PLAIN_TEXT.id}, timeout=0.1)
@@ -165,7 +165,7 @@ def test_http_429_fault_can_send_a_retry_after_header(client: Any, retry_after: 
     assert client.emulator.tasks == []
 
 
-def test_server_error_fault_answers_with_the_error_envelope_or_a_web_page(client: Any) -> None:
+def test_server_error_fault_responds_with_the_error_envelope_or_a_web_page(client: Any) -> None:
     client.emulator.fault("get-region-list", RequestFault.status(503), times=1)
     client.emulator.fault("get-region-list", RequestFault.html(503), times=1)
     envelope, page = client.regions(), client.regions()
@@ -175,7 +175,7 @@ def test_server_error_fault_answers_with_the_error_envelope_or_a_web_page(client
     assert "<html>" in page.text
 
 
-def test_html_fault_answers_200_with_a_web_page_and_starts_nothing(client: Any) -> None:
+def test_html_fault_responds_with_200_and_a_web_page_and_starts_nothing(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.html(), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 200
@@ -183,7 +183,7 @@ def test_html_fault_answers_200_with_a_web_page_and_starts_nothing(client: Any) 
     assert client.emulator.tasks == []
 
 
-def test_gateway_fault_answers_with_json_without_a_browseract_code(client: Any) -> None:
+def test_gateway_fault_responds_with_json_without_a_browseract_code(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.gateway(403), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 403
@@ -191,7 +191,7 @@ def test_gateway_fault_answers_with_json_without_a_browseract_code(client: Any) 
     assert client.emulator.tasks == []
 
 
-def test_redirect_fault_answers_with_the_given_location(client: Any) -> None:
+def test_redirect_fault_responds_with_the_given_location(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.redirect("https://login.example.com/"), times=1)
     answer = client.start(PLAIN_TEXT)
     assert (answer.status_code, answer.headers["Location"]) == (302, "https://login.example.com/")
@@ -211,7 +211,7 @@ def test_outage_of_an_unknown_endpoint_is_refused() -> None:
         pass
 
 
-def test_lost_answer_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
+def test_lost_response_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.lost_answer(), times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.start(SEARCH, {"keyword": "paper"})
@@ -220,7 +220,7 @@ def test_lost_answer_breaks_the_connection_after_the_task_was_created(client: An
     assert client.emulator.requests[0].status is None
 
 
-def test_lost_answer_can_be_replaced_by_a_gateway_error_page(client: Any) -> None:
+def test_lost_response_can_be_replaced_by_a_gateway_error_page(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 502
@@ -236,7 +236,7 @@ def test_reset_breaks_the_connection_before_anything_is_processed(client: Any) -
     assert client.start(PLAIN_TEXT).status_code == 200
 
 
-def test_requests_library_sees_reset_and_lost_answer_as_connection_errors(client: Any) -> None:
+def test_requests_library_sees_reset_and_lost_response_as_connection_errors(client: Any) -> None:
     url = f"{client.running.url}/v2/workflow/get-region-list"
     for fault, words in ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_answer(), "without response")):
         client.emulator.fault("get-region-list", fault, times=1)
@@ -253,7 +253,7 @@ def test_server_logs_nothing_about_cut_connections(client: Any, caplog: Any) -> 
     assert caplog.records == []
 
 
-def test_refused_fault_answers_with_a_known_or_made_up_error_code(client: Any) -> None:
+def test_refused_fault_responds_with_a_known_or_made_up_error_code(client: Any) -> None:
     client.emulator.fault("run-task", RequestFault.refused(10118), times=1)
     client.emulator.fault("run-task", RequestFault.refused(10999, "No credits", http_status=402), times=1)
     known, made_up = client.start(PLAIN_TEXT), client.start(PLAIN_TEXT)

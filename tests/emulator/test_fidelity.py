@@ -105,7 +105,7 @@ class TestPauses:
         account.pass_time(3)
         assert account.output(task_id) == {"confirmed": False}
 
-    def test_resume_of_a_running_task_is_accepted_if_asked_for(self, make_account: Any, code_of: Any) -> None:
+    def test_resume_of_a_running_task_is_accepted_if_configured(self, make_account: Any, code_of: Any) -> None:
         account = make_account(resume_running_is_ok=True)
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(1)

@@ -45,7 +45,7 @@ class TestTheApi:
         [None, "Bearer wrong", "Basic app-emulator", "app-emulator", "Bearer"],
         ids=["no header", "wrong key", "basic scheme", "no scheme", "no key"],
     )
-    def test_no_endpoint_answers_without_the_api_key(self, client: Any, header: str | None) -> None:
+    def test_no_endpoint_responds_without_the_api_key(self, client: Any, header: str | None) -> None:
         headers = {} if header is None else {"Authorization": header}
         for endpoint, method in ENDPOINTS.items():
             answer = httpx.request(method, f"{client.running.url}/v2/workflow/{endpoint}", headers=headers)
@@ -66,7 +66,7 @@ class TestTheApi:
         with pytest.raises(ValueError, match="must not be empty"):
             client.running.emulator.rotate_key("")
 
-    def test_api_error_is_answered_in_the_error_envelope(self, client: Any) -> None:
+    def test_api_error_is_returned_in_the_error_envelope(self, client: Any) -> None:
         answer = client.call("GET", "get-task", params={"task_id": "1"})
         assert answer.status_code == 400
         assert answer.headers["Content-Type"] == "application/json"
@@ -78,7 +78,7 @@ class TestTheApi:
         assert envelope["time"].endswith("Z")
 
     @pytest.mark.parametrize("endpoint", ["stop-task", "resume-task"])
-    def test_stop_and_resume_answer_with_an_empty_body(self, client: Any, endpoint: str) -> None:
+    def test_stop_and_resume_respond_with_an_empty_body(self, client: Any, endpoint: str) -> None:
         task_id = client.start(HUMAN).json()["id"]
         client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
         answer = client.call("PUT", endpoint, params={"task_id": task_id})
@@ -92,7 +92,7 @@ class TestTheApi:
         task_id = client.start(SEARCH, {"keyword": "紙 & Füße = 100%; 😀"}).json()["id"]
         assert client.task(task_id)["input_parameters"] == "keyword=紙 & Füße = 100%; 😀"
 
-    def test_unknown_path_is_answered_with_404_and_without_the_error_envelope(self, client: Any) -> None:
+    def test_unknown_path_gets_404_without_the_error_envelope(self, client: Any) -> None:
         for path in ("/v2/workflow/pause-task", "/v3/bots", "/v2/workflow/get-task/"):
             answer = client.http.get(path)
             assert (answer.status_code, answer.json()["status"], answer.json()["path"]) == (404, 404, path)
@@ -102,9 +102,7 @@ class TestTheApi:
         answer = client.call("POST", "stop-task", params={"task_id": "1"})
         assert (answer.status_code, answer.headers["Allow"]) == (405, "PUT")
 
-    def test_internal_emulator_error_is_answered_with_500_in_the_error_envelope(
-        self, client: Any, monkeypatch: Any
-    ) -> None:
+    def test_internal_emulator_error_gets_500_in_the_error_envelope(self, client: Any, monkeypatch: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("oops")
 
@@ -140,12 +138,12 @@ class TestLinks:
         assert answer.headers["Content-Type"].startswith("text/csv")
         assert len(answer.content) == task["download_files"][0]["fileSize"]
 
-    def test_expired_file_link_is_answered_with_403(self, client: Any) -> None:
+    def test_expired_file_link_gets_403(self, client: Any) -> None:
         client.emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
         answer = httpx.get(self.export(client)["output"]["files"][0])
         assert answer.status_code == 403
 
-    def test_file_link_with_another_token_or_name_is_answered_with_403(self, client: Any) -> None:
+    def test_file_link_with_another_token_or_name_gets_403(self, client: Any) -> None:
         link = self.export(client)["output"]["files"][0]
         token = link.split("/")[4]
         assert len(token) >= 20
@@ -281,7 +279,7 @@ class TestTheControl:
         assert answer.status_code == status
         assert answer.json()["error"]
 
-    def test_control_api_answers_only_callers_on_the_same_machine(self) -> None:
+    def test_control_api_serves_only_callers_on_the_same_machine(self) -> None:
         import asyncio
 
         from airflow_provider_browseract.emulator.server import create_app
@@ -326,7 +324,7 @@ class TestServing:
         with pytest.raises(httpx.ConnectError):
             httpx.get(running.url)
 
-    def test_answers_on_a_kept_alive_connection_are_not_delayed(self, client: Any) -> None:
+    def test_responses_on_a_kept_alive_connection_are_not_delayed(self, client: Any) -> None:
         client.regions()
         took = []
         for _ in range(50):

@@ -73,7 +73,7 @@ class TestTaskLifecycle:
         assert told == [(long, "running"), (short, "running"), (short, "finished"), (long, "finished")]
         assert account.service.advance() == []
 
-    def test_status_change_carries_the_get_task_answer_of_that_time(self, account: Any) -> None:
+    def test_status_change_carries_the_get_task_response_of_that_time(self, account: Any) -> None:
         task_id = account.run(SEARCH, PAPER)
         as_running = account.task(task_id)
         account.pass_time(60)

@@ -1,9 +1,9 @@
-"""A round of faults: many runs in a real Airflow, to whose parts anything happens, and a look at what became of them.
+"""A round of faults: many runs in a real Airflow whose parts fail at random, and a check of their results.
 
     python -m tests.faults.round [--runs 300] [--seed 1]
 
-Nothing is asserted on the way. In the end Airflow's results are held against the emulator's record of every run that
-it ever made.
+Nothing is asserted during the round. At the end, Airflow's results are compared with the emulator's record of every
+run.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ FORGED_EVERY = 0.05
 
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "12",
-    # What is told of a dead process after minutes is told after seconds.
+    # A dead process is reported after seconds instead of minutes.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
@@ -233,13 +233,13 @@ class Round:
             if not happened and not self.outcome.faults[name]:
                 first.insert(0, name)
         # What a worker had taken but not begun when it was killed, the LocalExecutor has forgotten: such a task is
-        # queued for ever, unless a new scheduler finds it.
+        # queued forever, unless a new scheduler finds it.
         if not self.over.is_set():
             with self.hands:
                 self._kill("scheduler")
 
     def _happens(self, name: str, fault: Callable[[], object]) -> bool:
-        """Let a fault happen, and say whether there was anything that it could happen to."""
+        """Cause a fault, and return whether there was anything to cause it in."""
         self._note(name)
         try:
             happened = fault() is not False
@@ -250,7 +250,7 @@ class Round:
         return happened
 
     def _note(self, what: str) -> None:
-        """Write a line into the round's diary, beside Airflow's logs."""
+        """Write a line to the round's own log, next to Airflow's logs."""
         with (self.airflow.home / "faults.out").open("a") as diary:
             diary.write(f"{datetime.now(timezone.utc).isoformat(timespec='milliseconds')} {what}\n")
 
@@ -265,10 +265,10 @@ class Round:
         self.airflow.start(component)
 
     def _signal_a_worker(self, number: signal.Signals, *, of_task: bool | None = None) -> bool:
-        """Send a signal to the process of a task, or to the one that watches over it; say whether there is one.
+        """Send a signal to the process of a task or to its supervisor, and return whether there is one.
 
         :param number: the signal.
-        :param of_task: whether it is to the process of the task; None leaves that to chance.
+        :param of_task: whether the signal goes to the process of the task; None chooses at random.
         """
         busy = self.airflow.busy_workers()
         # SIGTERM to the watcher is what Kubernetes sends to a pod. SIGKILL hits either, as it comes.
@@ -286,7 +286,7 @@ class Round:
             self.database.lock(table, seconds, reads=self.chance.random() < 0.5)
 
     def _put_a_gateway_before_the_api(self) -> None:
-        """Let something else answer in the place of the API: on all endpoints, then on one of them."""
+        """Let something else respond instead of the API: on all endpoints, then on one of them."""
         # Two to five minutes in a whole round, half a minute in a short one.
         least, most = (max(30.0, self.outcome.runs * share) for share in (0.4, 1.0))
         share, everywhere, there = self.chance.uniform(0.5, 0.8), *self.chance.sample(OUTAGES, 2)
@@ -298,7 +298,7 @@ class Round:
                 with self.emulator.outage(what, fault):
                     self.over.wait(seconds * part)
 
-        # Other faults happen meanwhile.
+        # Other faults happen in the meantime.
         self.aside.append(threading.Thread(target=play, daemon=True))
         self.aside[-1].start()
 
@@ -374,7 +374,7 @@ class Round:
         self.outcome.started = sum(map(len, by_keyword.values()))
         for keyword, tasks in by_keyword.items():
             for earlier, later in itertools.pairwise(tasks):
-                # Nobody asks for a stop in a round, so that a run which was stopped should have been waited for.
+                # Nobody stops runs in a round, so a stopped run is a run that should have been waited for.
                 if earlier.status == "failed" and earlier.history[-1][1] <= later.created_at:
                     self.outcome.after_failed += 1
                 else:
@@ -407,7 +407,7 @@ class Round:
 
 
 class Api:
-    """The emulator at an address that it keeps, also when nobody listens there for a while."""
+    """The emulator at a fixed address, even while nothing listens there."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator

@@ -353,7 +353,7 @@ class TestAsyncCalls:
 class TestConnectionInTask:
     @pytest.fixture
     def supervisor(self, browseract_emulator, monkeypatch):
-        """What a task asks for connections; on Airflow 3.1, and under ``dag.test()``, in the blocking way alone."""
+        """Returns connections to a task; on Airflow 3.1, and under ``dag.test()``, only with the blocking method."""
         from airflow.sdk.execution_time import task_runner
         from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
 
@@ -362,7 +362,7 @@ class TestConnectionInTask:
 
         class Supervisor:
             def send(self, message):
-                # It is also told of secrets that have to be masked.
+                # It also receives the secrets that must be masked.
                 asked = getattr(message, "conn_id", None)
                 return ConnectionResult.model_validate(stored) if asked == "stored" else ErrorResponse()
 
@@ -471,7 +471,7 @@ class TestConnectionTest:
         emulator.fault("list-workflows", RequestFault.hung())
         before = time.monotonic()
         assert BrowserActHook().test_connection()[1].startswith("The network or the host is wrong")
-        # Far below the 30 seconds that one answer may take by default.
+        # Far below the 30 seconds that one response may take by default.
         assert time.monotonic() - before < 15
 
     def test_connection_test_can_be_called_through_airflow_connection_object(self, emulator):
@@ -512,7 +512,7 @@ class TestConnectionTest:
         ],
         ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
     )
-    def test_connection_test_reports_cause_when_callback_url_answers_wrongly(self, emulator, connect, answer, message):
+    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, emulator, connect, answer, message):
         app = FastAPI()
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:

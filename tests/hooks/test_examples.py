@@ -43,7 +43,7 @@ def method(endpoint: str) -> str:
 
 @pytest.fixture
 def names(browseract_emulator):
-    """What the examples have at hand, as the docstrings of the two classes say."""
+    """The names that the examples use, as the docstrings of the two classes describe them."""
     emulator, hook = browseract_emulator.emulator, BrowserActHook()
     for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id):
         emulator.set_workflow(workflow_id, duration=600)

@@ -1,4 +1,4 @@
-"""What Airflow can store as an XCom. The answers are Airflow's own, so each release is asked anew."""
+"""Which values Airflow can store as an XCom. Airflow itself decides, so each release is tested again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.outputs import MAX_DEPTH
         "text",
         [1, 2.5, True, None, "\u00fc"],
         {"rows": [{"a": {}}, []]},
-        # Each of these is half of what Airflow reads as an object of its own.
+        # Each of these is half of what Airflow reads as a serialized object.
         {"__type": "Order:#shop", "id": 7},
         {"__version__": 1, "__data__": 2, "__var": 3},
         json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH),

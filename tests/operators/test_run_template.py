@@ -24,7 +24,7 @@ def _short_patience(connect, emulator):
 
 @pytest.fixture
 def template(worker):
-    """Makes tries of a task that runs a template."""
+    """Creates tries of a task that runs a template."""
 
     def make(**arguments):
         defaults = {"workflow_template_id": TEMPLATE_SEARCH.id, "input_parameters": PENS}

@@ -45,7 +45,7 @@ BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the wo
 
 @pytest.fixture(autouse=True)
 def _short_patience(connect):
-    """Let calls give up soon, as a connection with a small retry budget does."""
+    """Make calls give up soon, as a connection with a small retry budget does."""
     connect({"retry_budget": 1, "read_timeout": 10})
 
 
@@ -133,7 +133,7 @@ class TestXComs:
         run = worker(workflow_id=ORDERS.id)
         run.run()
         assert run.ti.xcoms["profile_id"] == ""
-        # What Airflow makes of log_in.output["profile_id"]; a missing XCom would be XComNotFound, and be retried.
+        # Airflow resolves log_in.output["profile_id"] to this. A missing XCom would raise XComNotFound, and be retried.
         with pytest.raises(
             AirflowFailException, match=r"profile_id is '', because the task that it comes from saved no profile"
         ):
@@ -505,7 +505,7 @@ class TestInvalidInput:
                 "'keyword' twice",
             ),
             ({"input_parameters": {"keyword": object()}}, "cannot be written as JSON"),
-            ({"input_parameters": {}}, "input_parameters lacks 'keyword', which has to be given"),
+            ({"input_parameters": {}}, "input_parameters lacks 'keyword', which is required"),
             ({"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
             ({"callback_url": "https://example.com/".ljust(2049, "x")}, "callback_url has 2049 characters"),
             ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
@@ -570,7 +570,7 @@ class TestInvalidInput:
         assert "app-wrong" not in str(caught.value)
         assert emulator.tasks == []
 
-    def test_host_that_answers_with_a_web_page_raises_and_starts_no_run(self, worker, emulator):
+    def test_host_that_responds_with_a_web_page_raises_and_starts_no_run(self, worker, emulator):
         emulator.fault("run-task", RequestFault.html(), times=None)
         # It may be a maintenance page, so Airflow's retries apply.
         with pytest.raises(NotTheApiError, match="host of the Airflow connection 'browseract_default'"):
@@ -602,7 +602,7 @@ def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monk
     with pytest.raises(Timeout):
         worker(workflow_id=ORDERS.id).run()
     said = "".join(capfd.readouterr())
-    assert "It is not known whether a run was started. A run may be running and using credits. Look at the" in said
+    assert "It is not known whether a run was started. A run may be running and using credits. Check the" in said
 
 
 @pytest.mark.parametrize(

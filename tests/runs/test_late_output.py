@@ -19,7 +19,7 @@ WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 
 
 def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> tuple[Task, list[float], list[LogLine]]:
-    """Follow the steps with the given answers, and return the run, the sleeps and the log."""
+    """Execute the steps with the given responses, and return the run, the sleeps and the log."""
     left = list(answers)
     slept: list[float] = []
     said: list[LogLine] = []

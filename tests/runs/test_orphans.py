@@ -137,11 +137,11 @@ def look_up(
     named: Page[Task] | None = None,
     read: Task | BrowserActError = DOWN,
 ) -> Any:
-    """Lose the answer of a start at second 1000, have the look-up see pages of tasks, and return what it comes to.
+    """Lose the response to a start at second 1000, look up the run in pages of tasks, and return the outcome.
 
-    If it finds no run, another start makes task 9.
+    If no run is found, another start creates task 9.
 
-    :param source: what is known of the workflow or template.
+    :param source: the details of the workflow or template.
     :param named: the tasks that are listed under the name of the template.
     :param read: the task that the list shows without its time, if it is read alone.
     """
@@ -174,7 +174,7 @@ def look_up(
     return carry_out(begin(wanted, None, lambda: clock[0]), answer)
 
 
-def test_look_up_that_could_not_read_one_task_does_not_say_that_there_is_none():
+def test_look_up_that_could_not_read_one_task_does_not_report_that_there_is_none():
     page: Page[Task] = Page((), number=1, total_count=1, skipped=("one without an id: it has none",))
     with pytest.raises(
         RunStartUnknownError, match="an item in the list of tasks cannot be read \\(one without an id: it has none\\)"
@@ -194,7 +194,7 @@ def test_look_up_finds_the_run_although_another_task_cannot_be_read():
     assert look_up(Page((run,), number=1, total_count=2, skipped=("one",))).task_id == "5"
 
 
-ORPHAN = "it cannot be told"
+ORPHAN = "it cannot be decided"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ ORPHAN = "it cannot be told"
     ],
     ids=str,
 )
-def test_look_up_takes_a_run_that_is_surely_the_one_and_leaves_no_possible_one_unseen(kind, fields, task_id):
+def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one(kind, fields, task_id):
     given = {"status": TaskStatus.RUNNING, "workflow_id": "70", "input_parameters": "keyword=pens", **fields}
     created = given.pop("created", 1000.0)
     run = Task("5", created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc), **given)
@@ -304,7 +304,7 @@ def test_run_that_is_not_listed_under_the_name_of_the_template_is_not_taken_for_
 
 
 def possible_runs() -> Page[Task]:
-    """Make a list of three runs that may be the one that is looked for; the second is the newest."""
+    """Return a list of three runs that may be the wanted one; the second is the newest."""
     moments = {"5": 990.0, "6": 1010.0, "7": 980.0}
     runs = [
         Task(task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED)
@@ -327,7 +327,7 @@ def test_another_run_is_started_beside_several_possible_ones_if_so_wanted():
 
 
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
-def test_look_up_lists_the_runs_of_the_workflow_or_of_all_where_a_template_was_run(kind, workflow_id):
+def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(kind, workflow_id):
     steps = begin(start(kind=kind, patience=1.0), None, lambda: 1000.0)
     while not isinstance(next(steps), calls.Call):
         pass
@@ -378,7 +378,7 @@ def test_look_up_reads_all_pages():
     assert look_up(pages).task_id == "5"
 
 
-def test_look_up_in_a_list_that_contradicts_itself_does_not_say_that_there_is_none():
+def test_look_up_in_a_list_that_contradicts_itself_does_not_report_that_there_is_none():
     with pytest.raises(
         RunStartUnknownError, match="looking for it failed: BrowserAct's responses to list-tasks contradict"
     ):

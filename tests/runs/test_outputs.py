@@ -382,7 +382,7 @@ class TestFilesOfARun:
         assert [(file.name, file.size) for file in found] == [("a.pdf", 3), ("b c.csv", None)]
 
     def test_file_listed_as_download_and_as_output_counts_once(self):
-        [file] = files_of(task(download("a.pdf"), files=("https://f/a.pdf?signed anew",)))
+        [file] = files_of(task(download("a.pdf"), files=("https://f/a.pdf?signed again",)))
         assert file.size == 3
 
     def test_files_whose_urls_differ_only_in_their_query_are_kept_apart(self):
@@ -501,7 +501,7 @@ class TestFilesOfEqualName:
         )
         assert [file.name for file in files_of(run)] == ["export.csv", "export (2).csv"]
 
-    def test_downloads_of_equal_name_are_ambiguous_unless_their_guid_tells_them_apart(self):
+    def test_downloads_of_equal_name_are_ambiguous_unless_their_guid_differs(self):
         first, second = download("1/a.csv", guid="g1"), download("2/A.csv", guid="g2")
         run = task(first, second, download("a.csv"), download("A.csv"), download("b.csv"))
         assert [(file.name, file.ambiguous) for file in files_of(run)] == [

@@ -22,7 +22,7 @@ class Clock:
 def play(clock, slots, active, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, until=10_000.0):
     """Run the steps against an account; return the moment at which the wait ended and the number of calls.
 
-    :param active: the active runs, by the moment; an error to raise, or None for an account that does not say.
+    :param active: the active runs, by the moment; an error to raise, or None for an account without a count.
     """
     wait = QueueWait(Queued(1000.0), capacity, pause, until)
     steps = wait_for_slot(slots, wait, clock, lambda: 0.5)
@@ -40,7 +40,7 @@ def play(clock, slots, active, *, capacity=10, pause=timings.FIRST_SLOT_PAUSE, u
             if isinstance(found, Exception):
                 step = steps.throw(found)
             else:
-                # Two questions, one for each status that holds a slot.
+                # Two requests, one for each status that holds a slot.
                 share = None if found is None else found if calls % 2 else 0
                 step = steps.send(SimpleNamespace(total_count=share))
     except StopIteration:

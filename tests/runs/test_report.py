@@ -99,7 +99,7 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
 
 
 def test_run_facts_have_the_live_view_and_no_end_while_the_run_keeps_running():
-    # BrowserAct may give a time of the end before there is one.
+    # BrowserAct may return a time of the end before the end.
     found = facts(task(TaskStatus.RUNNING, live_url="https://live"))
     assert (found["links"]["live"], found["finished_at"], found["seconds"]) == ("https://live", None, None)
     assert duration_of(task(TaskStatus.RUNNING)) is None

@@ -1,4 +1,4 @@
-"""What follows when a wait has ended, and any interleaving of deaths, callbacks, answers and failures."""
+"""Decisions after a wait, and any interleaving of crashes, callbacks, answers and errors."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class WaitingForARun(RuleBasedStateMachine):
         on_paused=st.sampled_from(OnPaused),
     )
     def a_run_is_deferred_for(self, poll_interval: float, length: float, on_paused: OnPaused) -> None:
-        # The clock may be set back, and time passes all the same.
+        # The clock may be set back, but time still passes.
         self.now = self.passed = START
         self.status = TaskStatus.CREATED
         self.result: TaskStatus | None = None
@@ -274,9 +274,9 @@ class WaitingForARun(RuleBasedStateMachine):
             assert self.now >= self.wait.deadline or over.end is not End.DEADLINE
             if over.end is End.GIVEN_UP:
                 assert self.failed_polls + 1 >= MIN_FAILED_POLLS
-                # The clock may have been set back meanwhile, so that it took longer.
+                # The clock may have been set back in the meantime, so that it took longer.
                 assert self.passed - self.failing_since >= timings.POLL_PATIENCE
-            # Nobody is asked twice about one pause.
+            # There is only one Required Action for each pause.
             assert over.end is not End.PAUSED or (self.wait.policy.pause_ends_wait and not self.wait.pause_known)
             self._resume(WaitEvent(over.wait, over.end))
 
@@ -293,7 +293,7 @@ class WaitingForARun(RuleBasedStateMachine):
                 assert self.status.ended
                 self.result = self.status
             case GiveUp(wait):
-                # A result that there is was not given up while the API could be asked.
+                # A run with a result was not given up while the API could be reached.
                 assert isinstance(seen, BrowserActError) or not self.status.ended
                 last_moment = wait.deadline + timings.TIMEOUT_BACKSTOP
                 assert read.end not in (End.ENDED, End.NO_LONGER_PAUSED) or self.now >= last_moment

@@ -52,10 +52,10 @@ def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
 
 @dataclass
 class Service:
-    """A BrowserAct that forgets nothing: every run that it ever made, and those of someone else.
+    """A BrowserAct that keeps every run that it ever created, and those of other users.
 
     :param lag: seconds until a new run is in the list.
-    :param cleared: whether a person has asked for a new run since the last one was made.
+    :param cleared: whether a person has cleared the task since the last run was created.
     """
 
     now: float = 10_000.0
@@ -148,7 +148,7 @@ class TriesOfATask(RuleBasedStateMachine):
         return datetime.fromtimestamp(self.service.now + seconds, timezone.utc)
 
     def _advance(self) -> Any:
-        """Let the try go on to its next step."""
+        """Let the try continue with its next step."""
         try:
             if self.error is not None:
                 error, self.error = self.error, None
@@ -169,7 +169,7 @@ class TriesOfATask(RuleBasedStateMachine):
         return step
 
     def _take_outcome(self, outcome: object) -> None:
-        """Look at what the beginning came to, beside what is written down."""
+        """Check the outcome of the start, and the stored entry."""
         assert isinstance(outcome, StartedRun | StartRefused)
         if isinstance(outcome, StartedRun):
             self.followed = outcome.task_id
@@ -192,10 +192,10 @@ class TriesOfATask(RuleBasedStateMachine):
     @precondition(lambda self: self.steps is not None)
     @rule(
         steps=st.integers(1, 8),
-        fate=st.sampled_from(["well", "well", "well", "lost", "never arrived", "broken", "no room"]),
+        fate=st.sampled_from(["well", "well", "well", "lost", "never arrived", "broken", "no slot"]),
     )
     def the_try_goes_on(self, steps: int, fate: str) -> None:
-        """Let all steps but the last one go well."""
+        """Let all steps except the last one succeed."""
         for step in range(1, steps + 1):
             if self.steps is not None:
                 self._take_step(fate if step == steps else "well")
@@ -203,7 +203,7 @@ class TriesOfATask(RuleBasedStateMachine):
     @precondition(lambda self: self.steps is not None)
     @rule(fate=st.sampled_from(["lost", "never arrived", "broken"]), steps=st.integers(0, 30))
     def the_start_meets_its_fate(self, fate: str, steps: int) -> None:
-        """Let all go well up to the start and for some steps after it, but not the start itself."""
+        """Let all steps before the start and some steps after it succeed, but not the start itself."""
         for _ in range(60):
             if self.steps is None:
                 return
@@ -235,7 +235,7 @@ class TriesOfATask(RuleBasedStateMachine):
             self.error = ConnectionFailedError("x")
         elif fate == "broken":
             self.error = ServerError("x")
-        elif fate == "no room" and call.starts_run:
+        elif fate == "no slot" and call.starts_run:
             self.error = ConcurrencyLimitError("x")
         elif fate == "lost":
             self._do(call)
@@ -259,7 +259,7 @@ class TriesOfATask(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         step = self.pending
         if self.steps is not None and (isinstance(step, Write) or (isinstance(step, calls.Call) and step.starts_run)):
-            # Between what it writes down and its start, a try is held up for no longer than the patience that it tells:
+            # Between storing the entry and its start, a try is delayed by at most its patience:
             # a later try looks for the start only among the runs of that time.
             seconds = max(0.0, min(seconds, self.decided_at + PATIENCE - self.service.now))
         self.service.now += seconds
@@ -294,7 +294,7 @@ TestAnyInterleaving.settings = settings(
 
 @dataclass
 class Played:
-    """What :func:`begin` did with the given answers, in order."""
+    """What :func:`begin` did with the given responses, in order."""
 
     over: StartedRun | StartRefused | Exception | None = None
     written: list[Write] = field(default_factory=list)
@@ -304,7 +304,7 @@ class Played:
 
     @property
     def names(self) -> list[str]:
-        """The endpoints that were asked."""
+        """The endpoints that were called."""
         return [call.name for call in self.asked]
 
 
@@ -315,7 +315,7 @@ def play(
     on_orphan: OnOrphan = OnOrphan.FAIL,
     wants: Start | None = None,
 ) -> Played:
-    """Begin a run with an entry of an earlier try, and give each call the next answer."""
+    """Begin a run with an entry of an earlier try, and return the next response to each call."""
     left, played = list(answers), Played()
     clock = [now]
 
@@ -389,7 +389,7 @@ class TestTheRunOfAnEarlierTry:
         ],
         ids=["other inputs", "cleared"],
     )
-    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["", "ended meanwhile"])
+    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["", "already ended"])
     def test_run_with_other_inputs_or_of_a_cleared_task_is_stopped_before_a_new_start(
         self, entry, why, ended_meanwhile
     ):
@@ -523,7 +523,7 @@ class TestAStart:
         assert played.over is refused
         assert played.written[1:] == [Write(SAME, over=True)]
 
-    def test_lost_answers_are_looked_up_and_the_start_sent_again_three_times_at_most(self):
+    def test_start_with_lost_response_is_looked_up_and_sent_at_most_three_times(self):
         looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
         lost = ResponseLostError("lost")
         played = play(None, lost, *looks, lost, *looks, lost, *looks)
@@ -558,7 +558,7 @@ class TestAStart:
         assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
         assert played.said[-1].startswith(f"The details of {wants.request.source} cannot be read: down")
 
-    def test_run_of_a_lost_answer_is_taken_with_its_profile(self):
+    def test_run_of_a_lost_response_is_adopted_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
         looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
         played = play(None, ResponseLostError("lost"), *looks)

@@ -39,7 +39,7 @@ START = 1_000_000.0
 
 
 class World:
-    """Stands for clock, API and log: plays a list of answers and writes down what was asked of it."""
+    """Replaces clock, API and log: returns a list of responses, and records the requests."""
 
     def __init__(self, *answers: TaskStatus | BrowserActError, chance: float = 0.5, steps=((),), statuses=(), **plan):
         self.now = START
@@ -209,7 +209,7 @@ def test_few_failed_polls_do_not_give_up_the_wait_however_long_they_take():
     assert World(R, *[DOWN] * MIN_FAILED_POLLS, F, interval=900.0, deadline=START + 36_000.0).over.end is End.GIVEN_UP
 
 
-def test_answer_that_cannot_be_read_counts_as_a_failed_poll():
+def test_response_that_cannot_be_read_counts_as_a_failed_poll():
     error = UnexpectedResponseError("the id is missing")
     assert World(R, error, F).over.end is End.ENDED
     world = World(R, error, interval=900.0, deadline=START + 36_000.0)
@@ -229,7 +229,7 @@ def test_404_from_a_gateway_does_not_end_the_wait():
     assert len(world.asked) == 3
 
 
-def test_answer_too_large_for_the_triggerer_lets_the_wait_end_by_status_alone():
+def test_response_too_large_for_the_triggerer_ends_the_wait_by_status_alone():
     large = ResponseTooLargeError("more than 4 MiB")
     world = World(R, large, large, statuses=[R, F])
     assert (world.over.end, world.over.task) == (End.ENDED, None)
@@ -294,8 +294,8 @@ def test_unknown_status_gives_up_the_wait_after_enough_polls_and_time():
     assert len(fast.asked) == MIN_UNKNOWN_POLLS
 
 
-def test_wait_begun_anew_after_a_restart_keeps_its_deadline():
-    # The wait begins anew 90 s after the start, as after a restart of the triggerer.
+def test_wait_begun_again_after_a_restart_keeps_its_deadline():
+    # The wait begins again 90 s after the start, as after a restart of the triggerer.
     world = World(R, first_poll_at=START - 90.0, deadline=START + 10.0)
     assert world.over.end is End.DEADLINE
     assert world.now == START + 10.0

@@ -27,7 +27,7 @@ def moment(seconds: float) -> datetime:
 
 
 def task(task_id: str, status: TaskStatus = TaskStatus.FINISHED, *, created=-60.0, finished=0.0, workflow="w") -> Task:
-    """Make a task with moments in seconds from now."""
+    """Return a task with times in seconds from now."""
     ended = None if finished is None or not status.ended else moment(finished)
     return Task(task_id, status, workflow, created_at=moment(created), finished_at=ended)
 

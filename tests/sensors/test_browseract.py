@@ -289,7 +289,7 @@ def test_sensor_times_out_when_triggerer_could_not_poll_until_deadline(emulator)
 
 
 class TestRefusedApiKey:
-    """BrowserAct answers 401 with its own code."""
+    """BrowserAct responds with 401 and its own code."""
 
     @pytest.fixture(autouse=True)
     def _refused(self, emulator):
@@ -386,7 +386,7 @@ class TestStartFromTrigger:
     def run(
         self, task_id: str, *, timeout: float = 20.0, mapped_over: bool = False, **arguments
     ) -> tuple[Any, dict[str, Any]]:
-        """Run what the scheduler starts, and give its one event and what the triggerer pushed as XComs."""
+        """Run the trigger that the scheduler starts; return its only event and the XComs that the triggerer pushed."""
         given = {"task_id": "wait", "browseract_task_id": task_id, "deferrable": True, **arguments}
         start = TaskSensor(**given).start_trigger_args
         assert start is not None
@@ -484,7 +484,7 @@ class TestStartFromTrigger:
         assert sensor.start_trigger_args is not None
         assert sensor.start_trigger_args.trigger_kwargs is not None
         template = sensor.start_trigger_args.trigger_kwargs["browseract_task_id"]
-        # Without an index, a triggerer of Airflow 3.3 waits for ever for the answer.
+        # Without an index, a triggerer of Airflow 3.3 waits for the response forever.
         assert template == "{{ ti.xcom_pull(task_ids='begin', key='return_value', map_indexes=-1) }}"
         assert sensor.start_trigger_args.timeout == timedelta(seconds=sensor.timeout + timings.TIMEOUT_BACKSTOP)
 

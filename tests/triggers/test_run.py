@@ -27,7 +27,9 @@ from airflow_provider_browseract.triggers.slot import SlotTrigger
 
 log: Any = logging.getLogger(__name__)
 
-tells_of_kills = pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 no trigger is told")
+tells_of_kills = pytest.mark.skipif(
+    not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3, triggers are not notified"
+)
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_triggerer_shutdown_does_not_stop_the_run(emulator):
 class TestRequiredAction:
     @pytest.fixture
     def asked(self, emulator, people, monkeypatch):
-        """A trigger whose run has paused, and of which a person has been asked."""
+        """A trigger whose run has paused, with an open Required Action."""
         monkeypatch.setattr(timings, "ANSWER_POLL_INTERVAL", 0.05)
         people._ask("019ab3d5-0000-7000-8000-000000000001", options=["Resume", "Stop"])
         [question] = people.questions
@@ -314,7 +316,7 @@ class TestRequiredAction:
                 ended.set()
 
         def get_late(**what):
-            # The run is seen to have ended while the answer is still being read.
+            # A poll finds the end of the run while the answer is still being read.
             assert ended.wait(60)
             return get(**what)
 
@@ -337,7 +339,7 @@ class TestRequiredAction:
         assert people.question["chosen"] == ["Stop"]
 
     def test_slow_read_of_required_action_is_completed_and_not_cancelled(self, emulator, people, asked):
-        # Before Airflow 3.3, the triggerer takes an answer that nobody waits for as that to its next question.
+        # Before Airflow 3.3, the triggerer mistakes a late response for the response to its next request.
         people.delay = 0.5
         BrowserActHook().stop_task(emulator.tasks[0].id)
 
@@ -356,7 +358,7 @@ class TestRequiredAction:
             pending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await pending
-            # A question to Airflow that is under way comes to its end, as it should.
+            # A running request to Airflow completes, as it should.
             assert asyncio.all_tasks() - shielding._UNDER_WAY == {asyncio.current_task()}
 
         asyncio.run(die())
@@ -364,7 +366,7 @@ class TestRequiredAction:
 
 @pytest.fixture
 def airflow(monkeypatch) -> SimpleNamespace:
-    """What Airflow tells a trigger of its task instance: XComs, and how many of some states there are."""
+    """What Airflow shows a trigger: the XComs of its task instance, and how many task instances are in some states."""
     known = SimpleNamespace(xcoms={}, state="failed", fails=None)
     names = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": 3}
 
@@ -377,7 +379,7 @@ def airflow(monkeypatch) -> SimpleNamespace:
         return known.xcoms.get(key)
 
     def get_ti_count(dag_id, *, map_index, task_ids, run_ids, states):
-        # From the thread of the event loop, Airflow could only answer with the help of a portal.
+        # In the thread of the event loop, Airflow could only respond through a portal.
         assert threading.current_thread() is not threading.main_thread()
         assert {"dag_id": dag_id, "task_id": task_ids[0], "run_id": run_ids[0], "map_index": map_index} == names
         return int(known.state in states)
@@ -390,7 +392,7 @@ def airflow(monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def waiting(emulator, airflow):
-    """A trigger of a run that goes on."""
+    """A trigger of a run that keeps running."""
     emulator.set_workflow(ORDERS.id, duration=60.0)
     made = trigger(start(), callback_token_sha256="0" * 64)
     made._task_instance = SimpleNamespace(**airflow.names, id="019ab3d5-0000-7000-8000-000000000001")

@@ -1,4 +1,4 @@
-"""The trigger that tells of each task that ends."""
+"""The trigger that reports each task that ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def emulator(browseract_emulator, connect, short_timings):
 
 
 class State:
-    """Stands for the state store of the one asset that is watched."""
+    """Replaces the state store of the watched asset."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -92,7 +92,7 @@ class Watch:
                 await running
 
     async def looks(self, times: int) -> None:
-        """Wait until it has asked some more times."""
+        """Wait until it has polled some more times."""
         goal = self.looked + times
         await until(lambda: self.looked >= goal)
 
@@ -138,7 +138,7 @@ def test_watcher_reports_each_ended_task_once(emulator):
     run(story())
 
 
-def test_restarted_watcher_reports_all_tasks_ended_meanwhile_in_one_event(emulator):
+def test_restarted_watcher_reports_all_tasks_ended_in_the_meantime_in_one_event(emulator):
     async def story():
         state = State()
         async with Watch(emulator, state).watching():
@@ -236,7 +236,7 @@ class TestWatcherRestart:
         [({"floor": 9e10, "reported": {}}, "it is from the future"), ("nonsense", "Input should be an object")],
         ids=["from the future", "unreadable"],
     )
-    def test_watcher_with_invalid_cursor_starts_anew_and_logs_it(self, emulator, kept, why, capfd):
+    def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, emulator, kept, why, capfd):
         async def story():
             state = State()
             watch = Watch(emulator, state)
@@ -264,7 +264,7 @@ class TestWatcherRestart:
 
         run(story())
 
-    def test_restarted_watcher_with_other_status_filter_starts_anew(self, emulator):
+    def test_restarted_watcher_with_other_status_filter_starts_again(self, emulator):
         async def story():
             state = State()
             async with Watch(emulator, state, status="finished").watching():

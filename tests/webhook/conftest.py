@@ -39,7 +39,7 @@ class Deferred:
         return f"/browseract/callback/{self.waiting.encode()}/{self.token}"
 
     def row(self, session) -> Any:
-        """Give the row of the task instance."""
+        """Return the row of the task instance."""
         return session.scalars(
             select(TaskInstance).where(
                 TaskInstance.dag_id == DAG_ID,
@@ -73,9 +73,9 @@ class Deferred:
             XComModel.set(key, value, **self.waiting._asdict(), **how, session=session)
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
-        """Let it defer, and give the id of the trigger.
+        """Defer the task instance, and return the id of the trigger.
 
-        :param ago: seconds that this lies back.
+        :param ago: how many seconds ago it deferred.
         :param fields: further fields of the wait.
         """
         self.first_poll_at = time.time()
@@ -100,7 +100,7 @@ class Deferred:
             return row.id
 
     def next_try(self) -> None:
-        """Let the try that waits end, and begin another one."""
+        """End the waiting try, and begin another one."""
         with create_session() as session:
             ti = self.row(session)
             ti.state, ti.trigger_id = TaskInstanceState.UP_FOR_RETRY, None
@@ -108,7 +108,7 @@ class Deferred:
         self.start()
 
     def forget_trigger(self) -> None:
-        """Delete the trigger, as the triggerer does with one that nobody waits for."""
+        """Delete the trigger, as the triggerer does with one that no task instance waits for."""
         self.change(lambda ti: setattr(ti, "trigger_id", None))
         with create_session() as session:
             session.execute(delete(Trigger).where(Trigger.classpath.startswith("airflow_provider_browseract")))

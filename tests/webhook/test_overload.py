@@ -19,12 +19,12 @@ class Turns:
         self.had: list[str] = []
 
     async def want(self, name: str) -> None:
-        """Take a turn and give it back at once."""
+        """Take a turn, and release it at once."""
         async with self.queue.turn():
             self.had.append(name)
 
     async def waiting(self, *names: str) -> list[asyncio.Task[None]]:
-        """Let requests come one after the other, and give their tasks once all of them wait."""
+        """Start requests one after the other, and return their tasks once all of them wait."""
         tasks = []
         for name in names:
             tasks.append(asyncio.create_task(self.want(name)))

@@ -61,7 +61,7 @@ async def client(api_server) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def call(client: httpx.AsyncClient, path: str, body=ENDED, **arguments) -> tuple[int, str]:
-    """Send a callback as BrowserAct does; give the status and the outcome of the answer."""
+    """Send a callback as BrowserAct does; return the status and the outcome in the response."""
     answer = await client.post(path, json=body, **arguments)
     assert list(answer.json()) == ["outcome"]
     return answer.status_code, answer.json()["outcome"]
@@ -168,7 +168,7 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.run_active"]
 
-    async def test_callback_within_grace_after_deferral_is_answered_202_too_early(self, client, deferred, counted):
+    async def test_callback_within_grace_after_deferral_gets_202_too_early(self, client, deferred, counted):
         deferred.defer(ago=timings.CORE_RACE_GRACE - 2)
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "deferred"
@@ -187,7 +187,7 @@ class TestCallbackForWaitingTask:
 
 
 class TestCallbackWithoutWaitingTask:
-    async def test_second_callback_is_answered_already_resumed_and_changes_nothing(self, client, deferred, counted):
+    async def test_second_callback_gets_already_resumed_and_changes_nothing(self, client, deferred, counted):
         await call(client, deferred.path)
         event = deferred.resumed_with
         assert await call(client, deferred.path) == (200, "already resumed")
@@ -197,13 +197,13 @@ class TestCallbackWithoutWaitingTask:
         assert deferred.resumed_with == event
         assert counted[1:] == ["browseract.callback.already_resumed"] * 2
 
-    async def test_second_callback_after_worker_updated_wait_xcom_is_answered_already_resumed(self, client, deferred):
+    async def test_second_callback_after_worker_updated_wait_xcom_gets_already_resumed(self, client, deferred):
         await call(client, deferred.path)
         deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
         deferred.describe_wait(woken_by="callback", seconds_after_end=1.0)
         assert await call(client, deferred.path) == (200, "already resumed")
 
-    async def test_callback_after_poll_was_recorded_in_wait_xcom_is_answered_not_waiting(self, client, deferred):
+    async def test_callback_after_poll_was_recorded_in_wait_xcom_gets_not_waiting(self, client, deferred):
         deferred.change(lambda ti: setattr(ti, "trigger_id", None))
         deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.RUNNING))
         deferred.describe_wait(woken_by="poll", seconds_after_end=1.0)
@@ -214,7 +214,7 @@ class TestCallbackWithoutWaitingTask:
         [None, "text", "{", ["x"], {}, {TOKEN_KEY: None}, {TOKEN_KEY: 7}],
         ids=["no XCom", "text", "cut off", "list", "empty", "token null", "token number"],
     )
-    async def test_callback_for_task_instance_with_invalid_wait_xcom_is_answered_404(self, client, deferred, wait):
+    async def test_callback_for_task_instance_with_invalid_wait_xcom_gets_404(self, client, deferred, wait):
         deferred.start()
         deferred.push(WAIT_XCOM, wait)
         assert await call(client, deferred.path) == (404, "unknown")
@@ -224,15 +224,13 @@ class TestCallbackWithoutWaitingTask:
         deferred.push(WAIT_XCOM, {TOKEN_KEY: digest(deferred.token)}, as_text=True)
         assert await call(client, deferred.path) == (202, "too early")
 
-    async def test_callback_during_start_is_answered_too_early(self, client, deferred):
+    async def test_callback_during_start_gets_too_early(self, client, deferred):
         deferred.start()
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "running"
 
     @pytest.mark.parametrize("state", ["scheduled", "queued", "running", "success", "failed", "up_for_retry"])
-    async def test_callback_after_poll_resumed_task_instance_is_answered_not_waiting(
-        self, client, deferred, counted, state
-    ):
+    async def test_callback_after_poll_resumed_task_instance_gets_not_waiting(self, client, deferred, counted, state):
         def resumed_by_its_trigger(ti):
             ti.trigger_id, ti.state = None, TaskInstanceState(state)
 
@@ -306,7 +304,7 @@ class TestForgedCallback:
             "root",
         ],
     )
-    async def test_forged_callback_is_always_answered_with_the_same_404(self, client, deferred, forged, kind):
+    async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forged, kind):
         answer = await client.post(getattr(forged, kind), json=ENDED)
         reference = await client.post(forged.wrong_token, json=ENDED)
         assert (answer.status_code, answer.content, dict(answer.headers)) == (
@@ -317,9 +315,7 @@ class TestForgedCallback:
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize("state", ["running", "success"])
-    async def test_callback_with_wrong_token_for_task_not_waiting_is_answered_404(
-        self, client, deferred, forged, state
-    ):
+    async def test_callback_with_wrong_token_for_task_not_waiting_gets_404(self, client, deferred, forged, state):
         def elsewhere(ti):
             ti.trigger_id, ti.state = None, state
 
@@ -339,7 +335,7 @@ class TestForgedCallback:
 
 class TestRequestWithOtherMethod:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
-    async def test_callback_with_another_http_method_is_answered_405(self, client, deferred, counted, method):
+    async def test_callback_with_another_http_method_gets_405(self, client, deferred, counted, method):
         answer = await client.request(method, deferred.path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert deferred.state == "deferred"
@@ -357,7 +353,7 @@ class Asgi:
         self.outcome = ""
 
     async def send(self) -> Asgi:
-        """Send it, and keep the answer."""
+        """Send it, and store the response."""
         headers: list[Any] = []
         scope = {"type": "http", "method": "POST", "path": self.path, "headers": headers, "query_string": b""}
         await CallbackApp()({**scope, "root_path": ""}, self._receive, self._keep)
@@ -388,11 +384,11 @@ async def broken_off() -> dict[str, Any]:
 
 
 class TestCallbackBody:
-    async def test_callback_body_over_one_mebibyte_is_answered_413_and_read_no_further(self, deferred):
+    async def test_callback_body_over_one_mebibyte_gets_413_and_is_read_no_further(self, deferred):
         sent = await Asgi(deferred.path, endless).send()
         assert (sent.status, sent.chunks_read) == (413, 1024 * 1024 // 65536 + 1)
 
-    async def test_callback_body_announced_as_too_large_is_answered_413_unread(self, client, deferred):
+    async def test_callback_body_announced_as_too_large_gets_413_unread(self, client, deferred):
         length = {"Content-Type": "application/json", "Content-Length": str(1024 * 1024 + 1)}
         answer = await client.post(deferred.path, content=b'{"status": "running"}', headers=length)
         assert (answer.status_code, answer.json()) == (413, {"outcome": "resumed"})
@@ -407,7 +403,7 @@ class TestCallbackBody:
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()) == (200, {"outcome": "run active"})
 
-    async def test_callback_body_that_times_out_is_answered_408_and_resumes_task_instance(self, deferred, monkeypatch):
+    async def test_callback_body_that_times_out_gets_408_and_resumes_task_instance(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "BODY_TIMEOUT", 0.05)
         sent = await Asgi(deferred.path, stalled).send()
         assert (sent.status, sent.outcome) == (408, "resumed")
@@ -427,7 +423,7 @@ class TestCallbackBody:
 
 
 class TestUnexpectedError:
-    async def test_callback_is_answered_503_while_database_fails_and_resumes_afterwards(
+    async def test_callback_gets_503_while_database_fails_and_resumes_afterwards(
         self, client, deferred, monkeypatch, counted
     ):
         def away(*args, **kwargs):
@@ -481,7 +477,7 @@ class TestUnexpectedError:
         )
         assert said == [line, f"{line} 99 more such errors since the last line."]
 
-    async def test_callback_is_answered_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
+    async def test_callback_gets_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
         def broken():
             raise ImportError("no such module")
 
@@ -593,7 +589,7 @@ class TestConcurrentCallbacks:
 
 
 def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutcome | None:
-    """Resume, or give None where SQLite does not let two writers at once: such a callback gets 503 and comes again."""
+    """Resume, or return None if SQLite refuses a second writer: such a callback gets 503 and is sent again."""
     from sqlalchemy.exc import OperationalError
 
     try:
@@ -603,7 +599,7 @@ def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutc
         return None
 
 
-async def test_live_view_page_for_ended_run_says_that_the_run_is_over(client):
+async def test_live_view_page_for_ended_run_shows_that_the_run_is_over(client):
     answer = await client.get(f"/{LiveViewLink.OVER}")
     assert answer.status_code == 200
     assert "The run is over" in answer.text

@@ -54,7 +54,7 @@ def base(request) -> str:
 
 @pytest.fixture
 def backend(api_server, base) -> Iterator[int]:
-    """The API server, with a page of its own besides the callback route; gives its port."""
+    """Run an API server with another page in addition to the callback route; yield its port."""
     everything = FastAPI()
 
     @everything.api_route("/api/v2/{path:path}", methods=["GET", "POST"])
@@ -68,7 +68,7 @@ def backend(api_server, base) -> Iterator[int]:
 
 @pytest.fixture
 def nginx(tmp_path, backend, base) -> Iterator[str]:
-    """The documented nginx, on loopback and without TLS; gives its address."""
+    """Run the documented nginx on loopback and without TLS; yield its address."""
     if NGINX is None:
         pytest.skip("nginx is not installed")
     port = free_port()
@@ -99,7 +99,7 @@ def nginx(tmp_path, backend, base) -> Iterator[str]:
 
 @pytest.fixture
 def connection_through(connect, base):
-    """Makes a hook whose connection has a relay's address."""
+    """Create a hook whose connection has a relay's address."""
 
     def hook_through(relay: str) -> BrowserActHook:
         connect({"webhook_base_url": f"{relay}{base}"})
@@ -216,7 +216,7 @@ class TestForwardingFunction:
         assert good, message
         assert "Callbacks arrive" in message
 
-    def test_forwarding_function_sends_login_token_and_answers_redirect_with_503(
+    def test_forwarding_function_sends_login_token_and_responds_to_redirect_with_503(
         self, function, base, deferred, api_server, monkeypatch
     ):
         seen: list[str | None] = []
@@ -250,12 +250,12 @@ class TestForwardingFunction:
             ("/browseract/callback/a/b", "GET"),
         ],
     )
-    def test_forwarding_function_answers_other_requests_404_without_forwarding(
+    def test_forwarding_function_responds_to_other_requests_with_404_without_forwarding(
         self, function, base, path, method, monkeypatch
     ):
         monkeypatch.setattr(http.client, "HTTPSConnection", None)
         assert function(event(base + path, method), None) == {"statusCode": 404}
 
-    def test_forwarding_function_answers_503_while_airflow_is_down(self, function, base, deferred, monkeypatch):
+    def test_forwarding_function_responds_with_503_while_airflow_is_down(self, function, base, deferred, monkeypatch):
         monkeypatch.setenv("AIRFLOW_HOST", f"127.0.0.1:{free_port()}")
         assert function(event(base + deferred.path), None)["statusCode"] == 503

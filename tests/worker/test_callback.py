@@ -1,4 +1,4 @@
-"""How the operator lets BrowserAct call back, and what it makes of a callback."""
+"""How the operator sets up callbacks, and how it handles one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _short_patience(connect):
 
 @pytest.fixture
 def webhooks(connect) -> str:
-    """A connection with callbacks; they lead to where nobody listens."""
+    """A connection with callbacks to an address where nothing listens."""
     connect({**PATIENCE, "webhook_base_url": "http://127.0.0.1:1/team-a/"})
     return "http://127.0.0.1:1/team-a/browseract/callback/"
 
@@ -52,12 +52,12 @@ def wait_of(deferral: TaskDeferred) -> dict:
 
 
 def callback_event(deferral: TaskDeferred) -> dict:
-    """The event that the callback route makes of the trigger's wait."""
+    """The event that the callback route creates from the trigger's wait."""
     return to_json(WaitEvent(from_json(Wait, wait_of(deferral)), End.ENDED, WokenBy.CALLBACK))
 
 
 def refuse_the_xcom_wait(ti, monkeypatch) -> None:
-    """Let the XCom backend of a task instance refuse to store how it waits."""
+    """Make the XCom backend of a task instance refuse the XCom ``wait``."""
     push = ti.xcom_push
 
     def refuse(key, value):

@@ -1,4 +1,4 @@
-"""What becomes of a run's output: the value that is returned, what is written, and what is told of it."""
+"""The output of a run: the returned value, the written files, and the reports about the run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def with_an_outage(emulator):
 
 
 def every_value_of(run, xcom: str) -> list:
-    """Give a list of what an XCom of a worker will have been."""
+    """Return a list that records the values of an XCom of a worker."""
     values, push = [], run.ti.xcom_push
 
     def noting(key, value):
@@ -79,7 +79,7 @@ def every_value_of(run, xcom: str) -> list:
 
 
 def refuse_xcoms(run, *keys: str) -> None:
-    """Let the XCom backend of a worker fail for some keys."""
+    """Make the XCom backend of a worker fail for some keys."""
     push = run.ti.xcom_push
 
     def refuse(key, value):
@@ -134,7 +134,7 @@ class TestOutputFormat:
         run = worker(workflow_id=PLAIN_TEXT.id, output_format=output_format, deferrable=deferrable)
         returned = run.run()
         assert returned == text
-        # What Airflow does with it next.
+        # What Airflow does next with the value.
         assert BaseXCom.serialize_value(returned) == text
         assert f"because Airflow cannot store the value that it describes: {why}" in "".join(capfd.readouterr())
 
@@ -196,7 +196,7 @@ class TestOutputFormat:
         assert operator.execute(run.context) is None
         assert time.monotonic() - began < 30
 
-    def test_kill_while_files_are_in_preparation_says_that_they_are_not_kept(self, worker, emulator, folder):
+    def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(self, worker, emulator, folder):
         late = (EmulatedFile("late.csv", b"a,b", prepared_after=600.0),)
         emulator.set_workflow(DOWNLOAD.id, downloads=late)
         run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder))
@@ -288,7 +288,7 @@ class TestOutputPath:
         manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["name"] for file in manifest["files"]] == ["late.csv"]
 
-    def test_download_refused_with_403_is_repeated_with_the_link_of_a_new_answer(self, worker, emulator, folder):
+    def test_download_refused_with_403_is_repeated_with_the_link_of_a_new_response(self, worker, emulator, folder):
         emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("a.csv", b"a,b"),))
         emulator.fault("download-file", RequestFault.status(403), times=1)
         manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()

@@ -1,4 +1,4 @@
-"""Which addresses of files are asked, and how much is read of what comes."""
+"""Which addresses of files are requested, and how much of the responses is read."""
 
 from __future__ import annotations
 

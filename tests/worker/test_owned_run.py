@@ -1,4 +1,4 @@
-"""What becomes of the run when the process of its Airflow task is told to end."""
+"""What happens to the run when the process of its Airflow task is killed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def airflow(store, monkeypatch) -> Airflow:
 
 @pytest.fixture
 def tries(worker, store, airflow, connect, emulator):
-    """Makes the tries of one task instance that waits in its worker for a run of a minute."""
+    """Creates the tries of a task instance that waits in its worker for a run of a minute."""
     connect({"retry_budget": 0.2, "read_timeout": 10})
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
@@ -170,7 +170,7 @@ class TestUnexpectedSigterm:
         assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in said
         assert "The run keeps running, and the triggerer waits for it (" in said
 
-    def test_question_to_an_airflow_that_does_not_answer_holds_no_process(self, tries, killed, airflow):
+    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow):
         answering, before = threading.Event(), set(threading.enumerate())
         try:
             killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
@@ -290,7 +290,7 @@ class TestRetryPolicy:
         assert set(asked_with[0]) == {"exception", "try_number", "max_tries", "context"}
         assert isinstance(asked_with[0]["exception"], RunLostError)
 
-    def test_retry_policy_is_asked_about_the_error_also_when_airflow_is_unreachable(
+    def test_retry_policy_is_evaluated_for_the_error_also_when_airflow_is_unreachable(
         self, tries, killed, airflow, emulator
     ):
         def away() -> None:
@@ -502,7 +502,7 @@ class TestUnreachableAirflow:
         assert moments[1] - moments[0] >= timings.KILL_LIMIT / 2 - 0.1
         assert 0 < stops[0] <= timings.KILL_LIMIT / 2
 
-    def test_kill_waits_for_a_slow_answer_of_airflow_and_stops_the_run(self, tries, killed, airflow, emulator):
+    def test_kill_waits_for_a_slow_response_of_airflow_and_stops_the_run(self, tries, killed, airflow, emulator):
         def marked() -> None:
             airflow.state = "failed"
             airflow.answers = lambda: time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""What the operator does when a run pauses for a person: whom it asks and tells, and what it makes of the answer."""
+"""What the operator does when a run pauses for a person: Required Action, callbacks, and reaction to the answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _paused_for_ever(emulator):
 
 
 def go_on(run, deferred: TaskDeferred, event: Any) -> Any:
-    """Go on once after a deferral, as Airflow does."""
+    """Continue once after a deferral, as Airflow does."""
     kwargs = {**(deferred.kwargs or {}), "event": event}
     return run.operator().resume_execution(deferred.method_name, kwargs, run.context)
 
@@ -58,7 +58,7 @@ def resumed_once_seen(emulator) -> Iterator[None]:
 
 
 def until_asked(run) -> TaskDeferred:
-    """Run until a person is asked, and give that deferral."""
+    """Run until the Required Action is created, and return that deferral."""
     deferred = None
     while deferred is None or deferred.trigger.wait.required_action is None:
         try:
@@ -73,7 +73,7 @@ def until_asked(run) -> TaskDeferred:
 
 
 def resume(run, deferred, event):
-    """Go on with an event, as Airflow 3.3 does with the answer itself."""
+    """Continue with an event, as Airflow 3.3 does with the answer itself."""
     try:
         return go_on(run, deferred, event)
     except TaskDeferred as again:

@@ -1,4 +1,4 @@
-"""What the operator does when BrowserAct has no room for a run."""
+"""What the operator does when BrowserAct has no free slot."""
 
 from __future__ import annotations
 

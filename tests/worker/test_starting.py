@@ -1,4 +1,4 @@
-"""What is looked at before a run is started, and what a dry run shows."""
+"""The checks before a run is started, and what a dry run shows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class TestInputNames:
         [
             ({"keywrod": "pens"}, r"has the name 'keywrod' \(did you mean 'keyword'\?\); it lacks 'keyword'"),
             ({"Keyword": "pens"}, "has the name 'Keyword', which is written 'keyword'"),
-            ({"keyword": "a", "colour": "red"}, "has the name 'colour'. What workflow"),
-            ({"max_items": 2}, "lacks 'keyword', which has to be given"),
-            ({}, r"takes: keyword \(required\), max_items"),
+            ({"keyword": "a", "colour": "red"}, "has the name 'colour'. The inputs of workflow"),
+            ({"max_items": 2}, "lacks 'keyword', which is required"),
+            ({}, r"are: keyword \(required\), max_items"),
         ],
         ids=["misspelled", "wrong case", "unknown", "required missing", "no inputs"],
     )

@@ -1,4 +1,4 @@
-"""Writing results into object storage: here a folder, and hosts that answer in every way that they may."""
+"""Write results to object storage, here a folder, from hosts with all kinds of responses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Host:
-    """A host of files; what it answers to a path is set by the test."""
+    """A host of files. The test defines its response to each path."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -96,7 +96,7 @@ async def _pieces(length: int) -> AsyncIterator[bytes]:
         piece = CONTENT[: min(len(CONTENT), length - sent)]
         sent += len(piece)
         yield piece
-        # Lets the server see that nobody listens any more.
+        # Shows the server that the client is gone.
         await asyncio.sleep(0)
 
 
@@ -249,7 +249,7 @@ def test_large_file_is_saved_without_loading_it_whole_into_memory(store, host):
 
 
 def test_file_with_fewer_bytes_than_browseract_announced_is_reported_as_missing(store):
-    # The host itself says no size.
+    # The host itself announces no size.
     settings = replace(store.settings, max_file_size=100 * 1024 * 1024)
     kept = store.save(task(download("a", store.url("large/a"), file_size=50 * 1024 * 1024 + 1)), settings=settings)
     assert kept.missing == {"a": "only 52428800 of its 52428801 bytes arrived"}
@@ -556,7 +556,7 @@ class TestCheckBeforeStart:
             store.make(path).check()
 
     def test_store_check_with_read_only_folder_raises_input_error(self, store):
-        # Not below pytest's own folder, which nobody but its owner may enter.
+        # Not below pytest's own folder, which only its owner may enter.
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
             made = store.make(f"file://{folder}/results")
@@ -617,7 +617,7 @@ def test_save_removes_only_old_partial_files_of_interrupted_tries(store, host):
 
 def test_save_waits_for_store_that_completes_its_copy_late(store, monkeypatch):
     class Late(MemoryFileSystem):  # type: ignore[misc,unused-ignore]
-        """A store that gives a copy its content at the second look."""
+        """A store whose copies have their content only at the second check."""
 
         store: dict = {}
         pseudo_dirs = [""]

@@ -1,4 +1,4 @@
-"""What a later try makes of the run of an earlier one, and of a start whose answer was lost."""
+"""How a later try uses the run of an earlier one, and a start whose response was lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _short_patience(connect):
 
 @pytest.fixture
 def tries(worker, store):
-    """Makes the tries of one task instance, each with XComs of its own and one memory."""
+    """Creates the tries of a task instance, each with its own XComs and all with the same state."""
 
     def make(**arguments):
         defaults = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
@@ -42,11 +42,11 @@ def tries(worker, store):
 
 
 class Crash(BaseException):
-    """Stands for a SIGKILL: nothing of the operator's own runs after it."""
+    """Simulates a SIGKILL: no code of the operator runs after it."""
 
 
 def a_try_dies(tries, monkeypatch, when="after the answer to the start", *, death=Crash, **arguments) -> None:
-    """Run a try whose process dies: before the start, after the answer to it, or after that to the call behind it."""
+    """Run a try whose process dies: before the start, after its response, or after the response to the next call."""
     attempt = tries(**arguments)
     operator = attempt.operator()
     send = operator.hook.client.send
@@ -151,7 +151,7 @@ class TestAfterWorkerDeath:
 class TestAfterAirflowError:
     @pytest.fixture
     def without_airflow(self, tries, emulator):
-        """Makes a try in which the API server is away right after the start."""
+        """Creates a try in which the API server is unreachable right after the start."""
         emulator.set_workflow(SEARCH.id, duration=60.0)
 
         def make(try_number: int):
@@ -204,7 +204,7 @@ class TestAfterAirflowError:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert len(attempt.operator().resume_execution("__fail__", {"error": error}, attempt.context)) == 2
 
-    def test_invalid_trigger_event_of_a_run_that_is_not_known_says_where_to_look(self, tries, emulator):
+    def test_invalid_trigger_event_of_an_unknown_run_reports_where_to_look(self, tries, emulator):
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)

@@ -1,4 +1,4 @@
-"""When the operator stops a run, when it leaves it going, and what it says."""
+"""When the operator stops a run, when it keeps the run running, and what it reports."""
 
 from __future__ import annotations
 

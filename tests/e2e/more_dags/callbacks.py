@@ -14,7 +14,7 @@ with DAG("callbacks", schedule=None, max_active_tasks=200, params={"runs": [{}]}
 
     @task
     def wanted(params: Any = None) -> list[dict[str, Any]]:
-        """Give the arguments of each run."""
+        """Return the arguments of each run."""
         return list(params["runs"])
 
     RunWorkflowOperator.partial(

@@ -18,7 +18,7 @@ with DAG("blocked", schedule=None):
         task_id="blocked", workflow_id=FAILING.id, deferrable=True, retries=1, retry_delay=timedelta(seconds=1)
     )
 
-# The next four have what no other DAG runs, so that their runs can be given a length of their own.
+# The next four run what no other DAG runs, so that their runs can have another length.
 with DAG("long", schedule=None, default_args=RETRIES):
     RunWorkflowOperator(task_id="read", workflow_id=PLAIN_TEXT.id, deferrable=True)
 

@@ -14,7 +14,7 @@ with DAG("faults", schedule=None, max_active_tasks=500, params={"deferred": [], 
 
     @task(retries=20, retry_delay=timedelta(seconds=2))
     def wanted(kind: str, params: Any = None) -> list[dict[str, Any]]:
-        """Give the inputs of each run."""
+        """Return the inputs of each run."""
         return [{"keyword": keyword} for keyword in params[kind]]
 
     for kind in ("deferred", "in_the_worker"):
