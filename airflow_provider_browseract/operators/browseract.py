@@ -233,7 +233,7 @@ class StopTaskOperator(TaskOperator):
 class ResumeTaskOperator(TaskOperator):
     """Resume paused BrowserAct tasks (``resume-task``).
 
-    The outcome of a task is ``resumed``, or its status if it is already running again. Resuming a task that has ended
+    The outcome of a task is ``resumed``, or its status if it is not paused any more. Resuming a task that has ended
     is an error. For arguments and errors, see :class:`TaskOperator`.
     """
 

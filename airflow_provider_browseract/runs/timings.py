@@ -1,6 +1,7 @@
 """All durations and time limits, in seconds.
 
-Other modules read these values as attributes of this module, so that a test can shorten any of them here.
+Other modules read these values as attributes of this module, so that tests can shorten them here. Defaults of arguments
+and fields are read once, at import.
 """
 
 from __future__ import annotations
