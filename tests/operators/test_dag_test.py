@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES
 from tests.conftest import DagResult
+from tests.workers import asked
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
+
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 FILE = """
@@ -126,12 +130,25 @@ def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emul
     assert emulator.tasks == []
 
 
-def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, emulator):
+def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, browseract_emulator, emulator):
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
-    result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=6)
+
+    def stop_after_further_polls() -> None:
+        emulator.wait_until(lambda: asked(emulator, "resume-task") == MAX_RESUMES, timeout=120)
+        polled = asked(emulator, "get-task")
+        # More polls than it takes to see the pause again.
+        emulator.wait_until(lambda: asked(emulator, "get-task") > polled + 5, timeout=120)
+        settings = ClientSettings(browseract_emulator.api_key, browseract_emulator.url)
+        with BrowserActClient(settings) as client:
+            client.send(calls.stop_task(emulator.tasks[0].id))
+
+    stopping = threading.Thread(target=stop_after_further_polls)
+    stopping.start()
+    result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=250)
+    stopping.join()
     assert result.state == "failed"
-    assert sum(each.endpoint == "resume-task" for each in emulator.requests) == MAX_RESUMES
+    assert asked(emulator, "resume-task") == MAX_RESUMES
 
 
 @BOTH_WAYS
