@@ -26,7 +26,7 @@ with DAG("example_browseract_outside", schedule=[orders], default_args={"retries
 
     @task
     def read(triggering_asset_events: Any = None) -> dict[str, Any]:
-        """Read the output of each run that finished; an event can tell of several."""
+        """Read the output of each run that finished; an event can report several."""
         hook = BrowserActHook()
         ended = [each for event in triggering_asset_events[orders] for each in event.extra["payload"]["tasks"]]
         tasks = [hook.get_task(each["task_id"]) for each in ended]

@@ -526,6 +526,21 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response) -> 
     )
 
 
+def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
+    """Read a task (``get-task``); return the error if that fails, also if Airflow does not find the connection.
+
+    :param hook: the hook.
+    :param task_id: the task to read.
+    :raises InputError: the connection or the id cannot be used.
+    """
+    try:
+        return hook.get_task(task_id)
+    except BrowserActError as error:
+        return error
+    except AirflowNotFoundException as error:
+        return form.unreadable(hook.browseract_conn_id, error)
+
+
 @contextmanager
 def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
     """Fail the task instance without retries if an argument is wrong or the connection does not exist.

@@ -333,7 +333,7 @@ class RunOperator(BaseOperator):
         starter = Starter(self._run, tries, lambda: self._wanted(context), check)
         while isinstance(started := starter.begin(), StartRefused):
             queued = replace(queued, refusals=queued.refusals + 1)
-            limit = read_seconds("queue_timeout", self.timeout if self.queue_timeout is None else self.queue_timeout)
+            limit = self._optional_seconds("queue_timeout") or read_seconds("timeout", self.timeout)
             wait_in_queue(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
         return self._account_for(context, started.task_id, lambda: self._see_through(context, started))
 
@@ -351,11 +351,9 @@ class RunOperator(BaseOperator):
         self.prepare(context)
         request = self._checked_request()
         ti: Any = context["ti"]
-        if self.webhook is not False and self._waits_deferred:
-            called = with_callback(request, ti, self.hook, self.log, demanded=self.webhook is True)
-            request = called if register(called, ti, self.log) else request
+        called = self._with_callback(request, ti)
         return Start(
-            request,
+            called if register(called, ti, self.log) else request,
             read_seconds("timeout", self.timeout),
             patience=self.hook.settings.client.longest_call,
             on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
@@ -368,7 +366,7 @@ class RunOperator(BaseOperator):
         ti: Any = context["ti"]
         self._push_ids(ti, started)
         self._run.raise_if_killed()
-        limit = None if self.start_timeout is None else read_seconds("start_timeout", self.start_timeout)
+        limit = self._optional_seconds("start_timeout")
         wait = Wait(
             started.task_id,
             started.entry.deadline,
@@ -429,7 +427,7 @@ class RunOperator(BaseOperator):
             deferrable=self.deferrable,
             defer=self.defer,
             timeout=read_seconds("timeout", self.timeout),
-            start_timeout=None if self.start_timeout is None else read_seconds("start_timeout", self.start_timeout),
+            start_timeout=self._optional_seconds("start_timeout"),
             callbacks=read_callbacks(self.on_paused_callback),
             cancel_on_kill=self.cancel_on_kill,
         )
@@ -438,15 +436,18 @@ class RunOperator(BaseOperator):
     def _waits_deferred(self) -> bool:
         return self.deferrable and self.wait_for_completion
 
+    def _optional_seconds(self, argument: str) -> float | None:
+        """Return an argument that is a length of time or None, in seconds."""
+        given = getattr(self, argument)
+        return None if given is None else read_seconds(argument, given)
+
     @property
     def _policy(self) -> WaitPolicy:
-        given = {"poll_interval": self.poll_interval, "on_paused_timeout": self.on_paused_timeout}
-        seconds = {name: None if value is None else read_seconds(name, value) for name, value in given.items()}
         return WaitPolicy(
-            poll_interval=seconds["poll_interval"],
+            poll_interval=self._optional_seconds("poll_interval"),
             on_paused=OnPaused(self.on_paused),
             notifies_of_pauses=bool(read_callbacks(self.on_paused_callback)),
-            answer_timeout=seconds["on_paused_timeout"],
+            answer_timeout=self._optional_seconds("on_paused_timeout"),
             answer_default=Answer(self.on_paused_default),
         )
 
@@ -488,8 +489,7 @@ class RunOperator(BaseOperator):
         try:
             self.prepare(context)
             request = self._checked_request()
-            if self.webhook is not False and self._waits_deferred:
-                with_callback(request, context["ti"], self.hook, self.log, demanded=self.webhook is True)
+            self._with_callback(request, context["ti"])
             self._check_before_start(request)
         except Exception as error:  # noqa: BLE001 - raised again by fail_to_start
             fail_to_start(error, self._run, Tries(context, reattach=False), None)
@@ -510,6 +510,12 @@ class RunOperator(BaseOperator):
         if self.output_path is not None:
             read_output_path(self.output_path)
         return self.read_request()
+
+    def _with_callback(self, request: RunRequest, ti: Any) -> RunRequest:
+        """Return the request with our callback address, if BrowserAct is to call back."""
+        if self.webhook is False or not self._waits_deferred:
+            return request
+        return with_callback(request, ti, self.hook, self.log, demanded=self.webhook is True)
 
     def _check_before_start(self, request: RunRequest) -> None:
         """Check the store and the names of the inputs before the run is started and costs credits."""
@@ -533,8 +539,7 @@ class RunOperator(BaseOperator):
         """Check the arguments that are not templates, so that a wrong one is an import error of the DAG."""
         read_seconds("timeout", self.timeout)
         for name in ("poll_interval", "start_timeout", "queue_timeout", "on_paused_timeout"):
-            if (given := getattr(self, name)) is not None:
-                read_seconds(name, given)
+            self._optional_seconds(name)
         read_flag("dry_run", self._dry)
         for flag in (
             "validate_inputs",

@@ -187,10 +187,7 @@ def read_run(
         read_input_parameters(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=read_id("profile_id", profile_id) if profile_id else None,
-        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
-        status_change_callback_url=check_callback_url(
-            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
-        ),
+        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
     )
 
 
@@ -215,11 +212,13 @@ def read_template_run(
         Source(SourceKind.TEMPLATE, read_id("workflow_template_id", workflow_template_id)),
         read_input_parameters(input_parameters),
         region=None if region is None else read_id("region", region),
-        callback_url=check_callback_url("callback_url", callback_url, api_base_url=api_base_url),
-        status_change_callback_url=check_callback_url(
-            "status_change_callback_url", status_change_callback_url, api_base_url=api_base_url
-        ),
+        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
     )
+
+
+def _checked_urls(api_base_url: str, callback_url: Any, status_change_callback_url: Any) -> dict[str, Any]:
+    urls = {"callback_url": callback_url, "status_change_callback_url": status_change_callback_url}
+    return {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in urls.items()}
 
 
 def read_input_parameters(value: Any) -> list[dict[str, str]]:

@@ -16,7 +16,6 @@ from airflow_provider_browseract.api.errors import AuthenticationError, BrowserA
 from airflow_provider_browseract.compat import (
     TRIGGERS_START_TASKS,
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -24,13 +23,12 @@ from airflow_provider_browseract.compat import (
     is_unmapped,
     plain_xcom_arg,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
-from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError, check_rendered, read_choice, read_flag, read_id
+from airflow_provider_browseract.runs.arguments import check_rendered, read_choice, read_flag, read_id
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
@@ -263,14 +261,8 @@ class TaskSensor(BaseSensorOperator):
 
     def _read(self, browseract_task_id: str) -> Task | BrowserActError:
         """Return the run, or the error with which reading it failed."""
-        try:
-            return self.hook.get_task(browseract_task_id)
-        except BrowserActError as error:
-            return error
-        except InputError as error:
-            raise AirflowFailException(str(error)) from None
-        except AirflowNotFoundException as error:
-            return unreadable(self.browseract_conn_id, error)
+        with no_retry_on_bad_arguments(self.browseract_conn_id):
+            return get_task_or_error(self.hook, browseract_task_id)
 
     def _look(self, context: Context) -> Task | None:
         seen = self._read(self.browseract_task_id)

@@ -19,6 +19,7 @@ from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait
 from airflow_provider_browseract.triggers import answers
 from airflow_provider_browseract.triggers.polling import poll_until_end
+from airflow_provider_browseract.triggers.serializing import serialized
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
 
 
@@ -42,12 +43,7 @@ class TaskTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        arguments = {
-            "browseract_conn_id": self.browseract_conn_id,
-            "wait": to_json(self.wait),
-            "cancel_on_kill": self.cancel_on_kill,
-        }
-        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+        return serialized(self, "browseract_conn_id", "wait", "cancel_on_kill")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once how the wait ended (:class:`~airflow_provider_browseract.runs.resuming.WaitEvent`)."""

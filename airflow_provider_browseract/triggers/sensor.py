@@ -24,6 +24,7 @@ from airflow_provider_browseract.runs.report import end_lines, status_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Wait, WaitPolicy
 from airflow_provider_browseract.triggers.polling import PatientClient, poll_until_end
+from airflow_provider_browseract.triggers.serializing import serialized
 
 
 class TaskSensorTrigger(BaseTrigger):
@@ -50,8 +51,7 @@ class TaskSensorTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        names = ("browseract_task_id", "browseract_conn_id", "poll_interval", "output_format")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+        return serialized(self, "browseract_task_id", "browseract_conn_id", "poll_interval", "output_format")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end the Airflow task with the output of the run, or let the sensor continue in a worker."""

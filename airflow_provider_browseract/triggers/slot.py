@@ -14,6 +14,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import run_steps_async
 from airflow_provider_browseract.runs.queueing import QueueWait, Slots, wait_for_slot
 from airflow_provider_browseract.runs.stored import read_argument, to_json
+from airflow_provider_browseract.triggers.serializing import serialized
 
 _SLOTS: dict[str, Slots] = {}
 """The active runs as known to the task instances that wait for a slot in this triggerer, by connection."""
@@ -34,8 +35,7 @@ class SlotTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        arguments = {"browseract_conn_id": self.browseract_conn_id, "wait": to_json(self.wait)}
-        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+        return serialized(self, "browseract_conn_id", "wait")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""

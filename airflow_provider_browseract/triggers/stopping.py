@@ -31,7 +31,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         return
     try:
         stopped = await BrowserActHook(conn_id).astop_task(task_id, within=timings.ON_KILL_CALL_LIMIT)
-    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say that the run was not stopped
+    except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
     else:
         what = "was stopped" if stopped else "had already ended"
@@ -71,7 +71,7 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
             await client.send(calls.stop_task(task_id))
     except NOTHING_TO_STOP:
         log.info("BrowserAct task %s is not stopped: it had already ended.", task_id)
-    except Exception as error:  # noqa: BLE001 - whatever fails, the log must say that the run was not stopped
+    except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         where = None
         # Airflow has deleted the link if the task was cleared.
         with suppress(Exception):

@@ -17,6 +17,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
+from airflow_provider_browseract.triggers.serializing import serialized
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        names = ("workflow_id", "status", "poll_interval", "browseract_conn_id")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+        return serialized(self, "workflow_id", "status", "poll_interval", "browseract_conn_id")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the polls, as before Airflow 3.3."""

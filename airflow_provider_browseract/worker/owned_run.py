@@ -67,7 +67,7 @@ Fate: TypeAlias = Stopped | HadEnded | NotStopped | KeptRunning | LeftRunning
 
 
 def describe_fate(fate: Fate, url: str | None) -> str:
-    """Return a sentence that says what happens to a run, and names the setting that decides it.
+    """Describe in a sentence what happens to a run, and name the setting that decides it.
 
     :param fate: what happens to the run.
     :param url: address of the run's page, if known.
@@ -131,7 +131,7 @@ class OwnedRun:
         return self._hook()
 
     def describe(self, fate: Fate) -> str:
-        """Return a sentence that says what happens to the run."""
+        """Describe in a sentence what happens to the run."""
         return describe_fate(fate, self.url)
 
     # The methods take the id of the run, because a kill may have reset the attribute in the meantime.
@@ -154,14 +154,15 @@ class OwnedRun:
                 LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
         return Stopped() if stopped else HadEnded()
 
-    def stop_if(self, setting: Setting, browseract_task_id: str) -> Fate:
-        """Stop the run if a setting says so.
+    def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
+        """Stop the run if a setting asks for it.
 
         :param setting: the setting.
         :param browseract_task_id: the BrowserAct task.
+        :param within: see :meth:`stop`.
         """
         if self._wants_stop[setting]:
-            return self.stop(browseract_task_id)
+            return self.stop(browseract_task_id, within=within)
         self.task_id = None
         return KeptRunning(setting)
 
@@ -212,10 +213,9 @@ class OwnedRun:
         if kill.continued_by is not None:
             self.task_id = None
             fate = LeftRunning(kill.continued_by)
-        elif not self._wants_stop["cancel_on_kill"]:
-            fate = self.stop_if("cancel_on_kill", task_id)
         else:
-            fate = self.stop(task_id, within=timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None)
+            within = timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None
+            fate = self.stop_if("cancel_on_kill", task_id, within=within)
         self.kill_error = self._error_of_kill(task_id, kill, fate)
         self.log.warning("%s", self.kill_error)
         return fate
@@ -243,15 +243,12 @@ class OwnedRun:
         """Act as if killed when Airflow no longer wants this try to run.
 
         Airflow would refuse the deferral, and would notify neither this process nor a trigger.
-
-        :raises RunError: the try was killed.
         """
         if self.tries is not None and not self.tries.is_running():
             self.kill()
-        self.raise_if_killed()
 
     def account_for(self, browseract_task_id: str, see_through: Callable[[], T], read_result: Callable[[], T]) -> T:
-        """Wait for a started run. Every error that ends the wait says what happens to the run.
+        """Wait for a started run. Every error that ends the wait states what happens to the run.
 
         After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
 
@@ -270,7 +267,7 @@ class OwnedRun:
             # In dag.test(), nothing calls on_kill.
             self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
-        except Exception as error:  # noqa: BLE001 - raised again as an error that says what happens to the run
+        except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
             said = (
                 f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
                 f"({type(error).__name__}: {error})."

@@ -140,7 +140,7 @@ class Starter:
 
 
 def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> NoReturn:
-    """Raise an error that Airflow retries or does not retry, and that says what happens to the run of an earlier try.
+    """Raise an error that Airflow retries or does not retry, and that states what happens to the run of an earlier try.
 
     :param error: why there is no run to wait for.
     :param run: the run that this process is responsible for.

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.compat import AirflowNotFoundException, count_in_task, in_dag_test
-from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.compat import count_in_task, in_dag_test
+from airflow_provider_browseract.hooks.browseract import get_task_or_error
 from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.links.showing import show_wait
 from airflow_provider_browseract.runs import timings
@@ -94,15 +94,8 @@ class Waiter:
         :param event: what ended the deferral.
         :param resumed_at: when this process began, in seconds since the epoch.
         """
-        self.run.task_id = event.wait.browseract_task_id
-        seen: Task | BrowserActError
-        try:
-            seen = self.run.hook.get_task(event.wait.browseract_task_id)
-        except BrowserActError as error:
-            seen = error
-        except AirflowNotFoundException as error:
-            seen = unreadable(self.run.hook.browseract_conn_id, error)
-        else:
+        seen = get_task_or_error(self.run.hook, event.wait.browseract_task_id)
+        if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
         decision, lines = after_deferral(event, seen, time.time())
         for line in lines:
@@ -132,6 +125,7 @@ class Waiter:
         self._log_wait(planned)
         shown = {"waits_for": planned.waits_for.value, "poll_interval": planned.interval}
         show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
+        # Again, because the request to Airflow may have taken seconds, and the grace counts from the deferral.
         now = time.time()
         wait = wait.deferred(now)
         conn_id = self.run.hook.browseract_conn_id

@@ -526,7 +526,7 @@ class TestKillOfResumedTask:
             people.answer("Resume")
         action = waiting.task_instance.id
         waiting.wait = replace(waiting.wait, policy=ASKS, began_at=time.time(), required_action=action)
-        people.away = KeyError("no such question") if what == "cleared" else None
+        people.away = KeyError("no such Required Action") if what == "cleared" else None
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[0].status == "canceled"
 
