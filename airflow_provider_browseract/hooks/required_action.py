@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
@@ -29,13 +30,12 @@ class Found(NamedTuple):
     at: float
 
 
-def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
+def ask(ti: Any, task: Task, wait: Wait) -> str:
     """Ask whether to resume a paused run.
 
     :param ti: the running Airflow task instance.
     :param task: the run.
-    :param default: the answer that applies if nobody answers in time.
-    :param limit: seconds to wait for an answer; None for as long as the operator waits for the run.
+    :param wait: the wait for the run, with the time by which to answer.
     :returns: the id with which :func:`find_answer` finds the answer.
     """
     of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
@@ -44,8 +44,10 @@ def ask(ti: Any, task: Task, default: Answer, limit: float | None) -> str:
         options=[answer.option for answer in Answer],
         # The list of Required Actions shows only the beginning.
         subject=f"A person is needed in BrowserAct{of_which}",
-        body=_what_to_do(task, default, limit),
-        defaults=[default.option],
+        body=_what_to_do(task, wait),
+        # The page highlights the defaults, and without a list both options. A person should choose, and the trigger
+        # itself applies the answer that counts when nobody has answered.
+        defaults=[],
         params={},
     )
     return str(ti.id)
@@ -108,7 +110,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
-def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
+def _what_to_do(task: Task, wait: Wait) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
     Airflow keeps the first text of a task instance for all its later Required Actions, so the text says that it is
@@ -118,15 +120,25 @@ def _what_to_do(task: Task, default: Answer, limit: float | None) -> str:
     last = f" Its last step so far is {_escaped(name_step(task.steps[-1]))}" if task.steps else ""
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
-    without = [] if limit is None else [f"Without an answer within {limit:g} seconds, **{default.option}** is chosen."]
     return "\n\n".join(
         [
             f"BrowserAct task {task.id} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
             "Do in the browser what is needed, then answer here. **Resume** continues the run. **Stop** cancels the "
             "run and fails the Airflow task without retries.",
-            *without,
+            _time_limit(wait),
             "This text is about the first pause of this Airflow task. In later pauses, find the browser with the "
             "button *Live view* under *Details*.",
         ]
     )
+
+
+def _time_limit(wait: Wait) -> str:
+    """Return in Markdown by when to answer, and what happens otherwise."""
+    if wait.answer_by is not None and wait.answer_by < wait.deadline:
+        return f"Answer by **{_utc(wait.answer_by)}**. Otherwise **{wait.policy.answer_default.option}** is chosen."
+    return f"Answer by **{_utc(wait.deadline)}**. Otherwise the Airflow task fails, because its `timeout` is over."
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

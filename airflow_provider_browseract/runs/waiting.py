@@ -209,9 +209,9 @@ class Wait:
             pause_known=self.pause_known or self.required_action is not None,
         )
 
-    def asking(self, required_action: str, answer_by: float | None) -> Wait:
+    def asking(self, required_action: str) -> Wait:
         """Return the wait with an open Required Action."""
-        return replace(self, required_action=required_action, answer_by=answer_by, pause_known=True)
+        return replace(self, required_action=required_action, pause_known=True)
 
     def unasked(self) -> Wait:
         """Return the wait without a Required Action. The run counts as not paused until a poll shows otherwise."""

@@ -61,8 +61,8 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
     elif policy.on_paused is OnPaused.ASK:
         # The Required Action must exist before anyone is notified of it.
         limit = policy.answer_timeout
-        action = ask(context["ti"], task, policy.answer_default, limit)
-        wait = wait.asking(action, None if limit is None else time.time() + limit)
+        wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
+        wait = wait.asking(ask(context["ti"], task, wait))
     _notify(callbacks, context, task, log)
     if policy.on_paused is OnPaused.FAIL:
         return GiveUp(wait, End.PAUSED)

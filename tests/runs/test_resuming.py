@@ -52,7 +52,7 @@ REFUSED = AuthenticationError("Invalid authorization", code=401, http_status=401
 GONE = TaskNotFoundError("gone", code=10112)
 
 WAIT = Wait("7", START, "0" * 64)
-ASKING = WAIT.asking("q", None)
+ASKING = WAIT.asking("q")
 EVENT = WaitEvent(WAIT, End.ENDED, WokenBy.CALLBACK)
 
 
@@ -312,7 +312,7 @@ class WaitingForARun(RuleBasedStateMachine):
             case OnPaused.FAIL:
                 self.given_up = End.PAUSED
             case OnPaused.ASK:
-                self._defer(wait.asking("q", None))
+                self._defer(wait.asking("q"))
             case _:
                 self.status = R
                 self._defer(replace(wait, pauses_from=self.now + timings.RESUME_GRACE))

@@ -588,7 +588,7 @@ class TestKillDuringTheReadAfterADeferral:
 
     def test_run_that_a_person_has_stopped_is_stopped(self, killed_while_reading, emulator):
         def stop(wait: Wait) -> WaitEvent:
-            asking = wait.asking("019ab3d5-0000-7000-8000-000000000001", None)
+            asking = wait.asking("019ab3d5-0000-7000-8000-000000000001")
             return WaitEvent(asking, End.ANSWERED, WokenBy.PERSON, answer=Answer.STOP, answered_by="ada")
 
         error = killed_while_reading(stop)

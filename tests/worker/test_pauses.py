@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.waiting import MAX_RESUMES, Answer, End
+from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
 from airflow_provider_browseract.worker import pauses, waiting
 from tests.workers import asked
 
@@ -85,18 +86,18 @@ class TestRequiredAction:
     def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
         question = people.question
-        assert (question["options"], question["defaults"]) == (["Resume", "Stop"], ["Stop"])
+        # A default would be highlighted in the UI, and so would both options without a list.
+        assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
         assert question["subject"] == f"A person is needed in BrowserAct: run of workflow {HUMAN.id}"
         assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
-        assert "Without an answer" not in question["body"]
+        assert "Otherwise the Airflow task fails, because its `timeout` is over." in question["body"]
 
     def test_required_action_escapes_page_text_and_keeps_the_live_view_link(self):
         step = Step(1, "running", "![x](https://evil.example/t.png) [Sign in](https://evil.example) <b>", None, None)
         body = required_action._what_to_do(
             Task("7", TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
-            Answer.STOP,
-            None,
+            Wait("7", time.time() + 600),
         )
         assert r"\!\[x\]\(https\:\/\/evil\.example\/t\.png\) \[Sign in\]" in body
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in body
@@ -105,8 +106,9 @@ class TestRequiredAction:
         before, grace = time.time(), 0.1
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume")
         trigger = until_asked(run).trigger
-        assert "Without an answer within 600 seconds, **Resume** is chosen." in people.question["body"]
         assert before + 600 <= trigger.wait.answer_by <= time.time() + 600
+        answer_by = datetime.fromtimestamp(trigger.wait.answer_by, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        assert f"Answer by **{answer_by}**. Otherwise **Resume** is chosen." in people.question["body"]
         # No sooner may the task be resumed: the scheduler could take that for a crash.
         assert trigger.wait.first_poll_at >= trigger.wait.began_at + grace
 
@@ -272,7 +274,6 @@ class TestAnswerTimeout:
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
         assert run.resume(until_asked(run)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
-        assert people.question["defaults"] == ["Resume"]
 
 
 class TestPauseNotification:
