@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import os
+import pydoc
 import re
 import runpy
 import shlex
@@ -303,15 +304,28 @@ def test_documented_manifest_has_the_fields_of_a_real_manifest():
     assert Results(shown["path"], files=files).manifest() == shown
 
 
-def test_arguments_table_describes_every_operator_argument_and_no_other():
-    own = [
+def operator_arguments() -> list[str]:
+    """Return the names of all arguments of RunWorkflowOperator, without those of BaseOperator."""
+    return [
         name
         for operator in (RunWorkflowOperator, RunOperator)
         for name in inspect.signature(operator.__init__).parameters
         if name not in ("self", "kwargs")
     ]
+
+
+def test_help_lists_every_operator_argument_and_which_are_templated():
+    shown = pydoc.plain(pydoc.render_doc(RunWorkflowOperator)).replace("\n |", "\n")
+    described = re.findall(r":param (\w+): (.+?)(?=\n *:)", shown, re.DOTALL)
+    arguments = dict(described[: len(operator_arguments())])
+    assert list(arguments) == operator_arguments()
+    templated = {name for name, text in arguments.items() if text.endswith("Templated.")}
+    assert templated == set(RunWorkflowOperator.template_fields)
+
+
+def test_arguments_table_describes_every_operator_argument_and_no_other():
     rows = re.findall(r"^\| `(\w+)`( \*)? \|", PAGES["docs/operator.md"], re.MULTILINE)
-    assert [name for name, _ in rows] == own
+    assert [name for name, _ in rows] == operator_arguments()
     assert {name for name, star in rows if star} == set(RunWorkflowOperator.template_fields)
 
 

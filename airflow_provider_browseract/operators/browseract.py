@@ -31,15 +31,43 @@ __all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "
 class RunWorkflowOperator(RunOperator):
     """Run a BrowserAct workflow, wait for its end, and return its output (``run-task``).
 
-    In addition to the XComs of every run, the task pushes ``profile_id``: the browser profile that a later run can
-    start with, or an empty string if there is none. Pass it on with ``task.output["profile_id"]``.
+    The task pushes ``task_id`` (the BrowserAct task) and ``profile_id`` (the browser profile that a later run can start
+    with, or an empty string) as XComs, right after the start. Pass a profile on with ``task.output["profile_id"]``.
 
-    :param workflow_id: id of the workflow to run, as the BrowserAct dashboard shows it.
+    One line describes each argument. :class:`~airflow_provider_browseract.operators.run.RunOperator`, which defines all
+    but the first three, has their units, values and consequences, and the errors. Durations are seconds or a
+    ``timedelta``.
+
+    :param workflow_id: id of the workflow to run, as the BrowserAct dashboard shows it. Templated.
     :param save_browser_data: save the cookies and logins of this run in a browser profile. Its id is the XCom
         ``profile_id``. Default: ``False``.
     :param profile_id: browser profile of an earlier run to start with. If the value is rendered to nothing, the task
-        fails, because the run would not be logged in. Default: no profile.
-    :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
+        fails, because the run would not be logged in. Default: no profile. Templated.
+    :param input_parameters: inputs: a dict, or the API's list of ``{"name": ..., "value": ...}``. Templated.
+    :param callback_url: your own URL that BrowserAct calls when the run ends. Templated.
+    :param status_change_callback_url: your own URL that BrowserAct calls at each change of status. Templated.
+    :param output_format: how to read the output: ``"auto"`` (default), ``"json"``, ``"csv"`` or ``"text"``.
+    :param output_path: folder in object storage for output and files. Default: return the output itself. Templated.
+    :param validate_inputs: compare the names of the inputs with the declared ones before the start. Default: ``True``.
+    :param dry_run: check everything, log the request, start nothing, and end as skipped. Default: ``False``.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
+    :param wait_for_completion: wait for the end. ``False`` returns the id after the start. Default: ``True``.
+    :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
+    :param webhook: resume when BrowserAct calls back. Default: if the connection has a ``webhook_base_url``.
+    :param poll_interval: time between two polls. Default: 10 s, and 120 s while a callback is expected.
+    :param timeout: time that the run may take; after that it is stopped and the task fails. Default: 7 hours.
+    :param start_timeout: time that the run may stay ``created``. Default: only ``timeout`` applies.
+    :param queue_timeout: time to wait for a slot. Default: the value of ``timeout``.
+    :param reattach: let a later try continue with the run of an earlier one (Airflow 3.3). Default: ``True``.
+    :param on_orphan: what to do about a run of unknown origin: ``"fail"`` (default), ``"adopt"`` or ``"start"``.
+    :param on_paused: what to do at a pause: ``"wait"`` (default), ``"fail"``, ``"resume"`` or ``"ask"``.
+    :param on_paused_timeout: time to wait for the answer to ``"ask"``. Default: as long as the run may take.
+    :param on_paused_default: what to do without an answer: ``"stop"`` (default) or ``"resume"``.
+    :param on_paused_callback: notifiers or functions that are called when the run pauses. Default: none.
+    :param cancel_on_kill: stop the run when a person or ``execution_timeout`` ends the task. Default: ``True``.
+    :param cancel_on_timeout: stop the run when its time is over. Default: ``True``.
+    :param kwargs: the arguments of Airflow's ``BaseOperator``.
+    :returns: the output of the run; with files or ``output_path``, a dict that describes them.
     """
 
     template_fields: Sequence[str] = ("workflow_id", "profile_id", *RunOperator.template_fields)
@@ -113,7 +141,7 @@ class RunTemplateOperator(RunOperator):
         it.
     :param region: code of the proxy region, as ``BrowserActHook.get_region_list`` lists it. Default: ``US``, the
         default of the API.
-    :param kwargs: the arguments of :class:`~airflow_provider_browseract.operators.run.RunOperator`.
+    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``input_parameters`` on.
     """
 
     template_fields: Sequence[str] = ("workflow_template_id", "region", *RunOperator.template_fields)
