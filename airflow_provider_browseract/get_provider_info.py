@@ -8,6 +8,19 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.hooks.connection import connection_type
 
 _INTEGRATION = "BrowserAct"
+_DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/docs"
+_GUIDES = (
+    "tutorial",
+    "operator",
+    "templates",
+    "stop-resume",
+    "sensor",
+    "decorator",
+    "watching",
+    "hook",
+    "connection",
+    "callbacks",
+)
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -21,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.browseract.com/",
+                "how-to-guide": [f"{_DOCS}/{page}.md" for page in _GUIDES],
                 "tags": ["service"],
             }
         ],

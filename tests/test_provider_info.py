@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from importlib.metadata import distribution
+import re
+from importlib.metadata import distribution, metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
 from airflow_provider_browseract.links.browseract import PushedLink
 
 NAME = "airflow-provider-browseract"
+ROOT = Path(__file__).parent.parent
+PROJECT_URLS = dict(each.split(", ") for each in metadata(NAME).get_all("Project-URL", []))
 
 
 def test_provider_info_is_valid_for_airflow_schema():
@@ -52,6 +55,26 @@ def test_provider_info_names_every_part_of_the_package():
     assert [decorator["name"] for decorator in info["task-decorators"]] == ["browseract"]
     shown = {path.rpartition(".")[2] for path in info["extra-links"]}
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
+
+
+def test_provider_info_guides_are_pages_of_the_documentation():
+    [integration] = get_provider_info()["integrations"]
+    docs = PROJECT_URLS["Documentation"].removesuffix("/index.md")
+    pages = [guide.removeprefix(f"{docs}/") for guide in integration["how-to-guide"]]
+    assert pages
+    assert all((ROOT / "docs" / page).is_file() for page in pages)
+
+
+def test_readme_on_pypi_has_only_whole_addresses():
+    readme = metadata(NAME)["Description"]
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(links) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text())) > 20
+    files = [link for link in links if link.startswith(PROJECT_URLS["Source"])]
+    for link in files:
+        path = re.sub(r"^/(?:blob|raw)/main/|#.*", "", link.removeprefix(PROJECT_URLS["Source"]))
+        assert (ROOT / path).exists(), link
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert f"]({PROJECT_URLS['Source']}/raw/main/docs/log.png)" in readme
 
 
 def test_plugin_is_registered_only_by_its_entry_point():
