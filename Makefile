@@ -43,7 +43,7 @@ env: $(READY)
 $(READY): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making the environment $(VENV) ..."
+	@echo "Making the environment $(VENV) (one to three minutes) ..."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(CONSTRAINTS))"
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group dev \
@@ -105,7 +105,7 @@ live: $(READY)
 $(DOCS)/.ready: pyproject.toml $(DOCS_CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making the environment $(DOCS) ..."
+	@echo "Making the environment $(DOCS) (less than a minute) ..."
 	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(DOCS_CONSTRAINTS))"
 	@$(DOCS)/bin/uv pip install --quiet --python $(DOCS)/bin/python --constraint $(DOCS_CONSTRAINTS) --group docs

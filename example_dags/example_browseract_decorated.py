@@ -1,4 +1,10 @@
-"""Make the inputs of each run in a function."""
+"""Compute the inputs of each run in a function.
+
+Replace before you use it:
+
+- `SEARCH_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
+- `search`: a function that returns the inputs of your workflow.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,11 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 SEARCH_WORKFLOW = "71002814653029437"
 
-with DAG("example_browseract_decorated", schedule=None, default_args={"retries": 2}, tags=["browseract"]):
+with DAG(
+    "example_browseract_decorated", schedule=None, default_args={"retries": 2}, tags=["browseract"], doc_md=__doc__
+):
 
     @task.browseract(workflow_id=SEARCH_WORKFLOW, deferrable=True)
     def search(product: str) -> dict[str, Any]:

@@ -1,7 +1,14 @@
-"""Results go to object storage, and each file on to a task of its own.
+"""Write the results of a run to object storage, and read each file in its own task.
 
-`store` may be anything that `ObjectStoragePath` takes, such as `s3://aws_default@bucket/browseract`; for S3 install
-`apache-airflow-providers-amazon[s3fs]`. Through XCom go nothing but the paths.
+Only paths pass through XCom, not the data.
+
+Replace before you use it:
+
+- `EXPORT_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
+- `params.store`: the folder for the results, as `ObjectStoragePath` takes it, such as
+  `s3://aws_default@bucket/browseract`. For S3, install `apache-airflow-providers-amazon[s3fs]`. The folder `/tmp` works
+  only if all workers run on one machine.
+- `load`: what is to be done with the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +21,6 @@ from airflow.sdk import DAG, Asset, ObjectStoragePath, task
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 EXPORT_WORKFLOW = "71002814653029449"
 
 with DAG(
@@ -23,6 +29,7 @@ with DAG(
     params={"keyword": "laptops", "store": "file:///tmp/browseract"},
     default_args={"retries": 2},
     tags=["browseract"],
+    doc_md=__doc__,
 ):
     export = RunWorkflowOperator(
         task_id="export",
@@ -35,12 +42,12 @@ with DAG(
 
     @task
     def files(results: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take the files out of what the run has written."""
+        """Return the files of the run."""
         return results["files"]
 
     @task
     def load(file: dict[str, Any]) -> list[dict[str, str]]:
-        """Read the rows of one file, and load them wherever they belong."""
+        """Return the rows of one file. Load them into your database here."""
         with ObjectStoragePath(file["path"]).open("r", encoding="utf-8-sig") as opened:
             return list(csv.DictReader(io.StringIO(opened.read())))
 

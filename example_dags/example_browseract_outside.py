@@ -1,4 +1,10 @@
-"""Run a DAG whenever a run finishes, also one that Airflow did not start, such as those of its own schedule."""
+"""Start a DAG whenever a run finishes, also a run that Airflow did not start, such as one of a BrowserAct schedule.
+
+Replace before you use it:
+
+- `ORDERS_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
+  Do not run this workflow in the DAG itself: the DAG would start itself again and again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,6 @@ from airflow.sdk import DAG, Asset, AssetWatcher, task
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 
-# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 ORDERS_WORKFLOW = "71002814653029423"
 
 orders = Asset(
@@ -22,7 +27,9 @@ orders = Asset(
     ],
 )
 
-with DAG("example_browseract_outside", schedule=[orders], default_args={"retries": 2}, tags=["browseract"]):
+with DAG(
+    "example_browseract_outside", schedule=[orders], default_args={"retries": 2}, tags=["browseract"], doc_md=__doc__
+):
 
     @task
     def read(triggering_asset_events: Any = None) -> dict[str, Any]:

@@ -1,4 +1,10 @@
-"""Let a person help a run that cannot go on alone, from Airflow's Required Actions."""
+"""Ask a person in Airflow when a run pauses, for example at a captcha.
+
+Replace before you use it:
+
+- `HUMAN_WORKFLOW`: the id of your workflow, which has a human-interaction node. This id belongs to the emulator.
+- `notify`: a notifier, such as that of Slack or of a mail server.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +16,21 @@ from airflow.sdk import DAG
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-# The id of a workflow in the emulator. Put your own here: one with a human-interaction node.
 HUMAN_WORKFLOW = "71002814653029467"
 
 
-def tell(context: dict[str, Any]) -> None:
-    """Stand for a notifier, such as that of Slack or of a mail server."""
+def notify(context: dict[str, Any]) -> None:
+    """Log where to help the run, and where to answer."""
     live_view = context["browseract_task"]["links"]["live"]
     logging.getLogger(__name__).warning("Help at %s and answer at %s", live_view, context["required_action_url"])
 
 
-with DAG("example_browseract_person", schedule=None, default_args={"retries": 2}, tags=["browseract"]):
+with DAG("example_browseract_person", schedule=None, default_args={"retries": 2}, tags=["browseract"], doc_md=__doc__):
     RunWorkflowOperator(
         task_id="solve",
         workflow_id=HUMAN_WORKFLOW,
         on_paused="ask",
         on_paused_timeout=timedelta(hours=1),
-        on_paused_callback=tell,
+        on_paused_callback=notify,
         deferrable=True,
     )

@@ -1,4 +1,11 @@
-"""Log in once, then let two more runs start with the same browser profile."""
+"""Log in once, and start two more runs with the same browser profile.
+
+Replace before you use it:
+
+- `LOG_IN_WORKFLOW`: the id of your workflow that logs in. This id belongs to the emulator.
+- `ORDERS_WORKFLOW`: the id of your workflow that needs the login. This id belongs to the emulator.
+- `password`: read it from a connection: `"{{ conn.shop.password }}"`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,6 @@ from airflow.sdk import DAG
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-# The ids of two workflows in the emulator. Put your own here, as the BrowserAct dashboard shows them.
 LOG_IN_WORKFLOW = "71002814653029411"
 ORDERS_WORKFLOW = "71002814653029423"
 
@@ -16,11 +22,11 @@ with DAG(
     params={"username": "ada"},
     default_args={"retries": 2},
     tags=["browseract"],
+    doc_md=__doc__,
 ):
     log_in = RunWorkflowOperator(
         task_id="log_in",
         workflow_id=LOG_IN_WORKFLOW,
-        # In your own DAG the password comes from a connection: "{{ conn.shop.password }}".
         input_parameters={"username": "{{ params.username }}", "password": "only for the emulator"},
         save_browser_data=True,
         deferrable=True,

@@ -1,4 +1,10 @@
-"""Run a workflow, and use what it found in a task of your own."""
+"""Run a workflow, and use its output in a task of your own.
+
+Replace before you use it:
+
+- `SEARCH_WORKFLOW`: the id of your workflow, as the BrowserAct dashboard shows it. This id belongs to the emulator.
+- `input_parameters`: the inputs of your workflow.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,6 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-# The id of a workflow in the emulator. Put your own here, as the BrowserAct dashboard shows it.
 SEARCH_WORKFLOW = "71002814653029437"
 
 with DAG(
@@ -18,6 +23,7 @@ with DAG(
     # On Airflow 3.3 a later try reattaches to the run of an earlier one.
     default_args={"retries": 2},
     tags=["browseract"],
+    doc_md=__doc__,
 ):
     search = RunWorkflowOperator(
         task_id="search",

@@ -1,4 +1,11 @@
-"""Run one of BrowserAct's official templates, from a country of your choice."""
+"""Run one of BrowserAct's official templates, from a country of your choice.
+
+Replace before you use it:
+
+- `SEARCH_TEMPLATE`: the id of a template. This id belongs to the emulator;
+  `BrowserActHook().iter_official_workflow_templates()` lists the templates of BrowserAct.
+- `region`: a code from `BrowserActHook().get_region_list()`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,6 @@ from airflow.sdk import DAG
 
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 
-# The id of a template in the emulator. BrowserActHook().iter_official_workflow_templates() lists those of BrowserAct.
 SEARCH_TEMPLATE = "52000417936205143"
 
 with DAG(
@@ -15,6 +21,7 @@ with DAG(
     params={"keyword": "laptops"},
     default_args={"retries": 2},
     tags=["browseract"],
+    doc_md=__doc__,
 ):
     RunTemplateOperator(
         task_id="search",

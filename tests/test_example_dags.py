@@ -28,6 +28,14 @@ def run(run_dag, browseract_emulator):
     return run_dag
 
 
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_example_names_the_ids_to_replace_in_its_docs(example, parse):
+    [dag] = parse(example).values()
+    constants = re.findall(r"^([A-Z_]+) = ", example.read_text(), re.MULTILINE)
+    assert constants
+    assert all(f"- `{name}`: " in dag.doc_md for name in constants)
+
+
 def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
     result = run("example_browseract_search")
     assert result.state == "success"

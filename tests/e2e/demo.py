@@ -13,14 +13,15 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
 from tests.e2e.local_airflow import LocalAirflow, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ HOME = ROOT / ".demo"
 TIME_LIMIT = 170.0
 """Seconds within which the DAG run has to end; a workflow of the real service gets longer."""
 
-STAGES = ("waiting for its turn", "starting", "BrowserAct works, no worker held", "resuming", "done")
+STAGES = ("waits for its turn", "starts", "waits without a worker", "resumes", "done")
 STATES = {
     "queued": 1,
     "running": 1,
@@ -38,6 +39,20 @@ STATES = {
     "upstream_failed": 4,
 }
 """How far a state of Airflow means that a task has come."""
+
+WIDTH = 80
+"""Columns that the output fits in."""
+
+INTRODUCTION = """\
+The demo runs the DAG example_browseract_profile on a real Airflow:
+
+  log_in        logs in to a shop and saves the browser profile
+  orders        starts with that profile, so it needs no login
+  orders_again  does the same once more
+
+BrowserAct is the emulator of this package: no account, no credits. It calls
+Airflow back when a run ends, so no worker waits.
+"""
 
 
 class Story:
@@ -72,61 +87,67 @@ class Story:
             self.tell(name, f"started BrowserAct task [bold]{found}[/bold]")
         if state == "deferred" and name not in self.deferred:
             self.deferred.add(name)
-            self.tell(name, "deferred: no worker is held while the browser works")
-        self._tell_statuses(name)
+            self.tell(name, "waits in the triggerer, without a worker")
+        run = self._run_of(name)
+        if run is not None:
+            self._tell_run(name, run)
         stage = STATES.get(state or "", 0)
         if name in self.deferred and state in ("queued", "running", "scheduled"):
             stage = 3
-            self.tell(name, "resumed: asks BrowserAct for the result")
         if state == "success":
-            self._tell_clocks(name)
-            result = self.airflow.xcom(self.dag_id, self.run_id, name, "return_value")
-            self.tell(name, f"[green]result[/green] {_short(result)}")
-            if profile := self.airflow.xcom(self.dag_id, self.run_id, name, "profile_id"):
-                self.tell(name, f"profile [bold]{profile}[/bold] is handed on to the tasks after it")
+            self._tell_result(name, run)
         elif state == "failed":
             self.tell(name, "[red]failed[/red], see its log")
         self.progress.update(self.bars[name], completed=stage, stage=STAGES[stage])
 
-    def _tell_statuses(self, name: str) -> None:
-        if self.emulator is None:
-            return
-        for task in self.emulator.tasks:
-            if task.id == self.started.get(name):
-                for status, _ in task.history:
-                    self.tell(name, f"BrowserAct says [cyan]{status}[/cyan]")
+    def _run_of(self, name: str) -> TaskRecord | None:
+        """Return the run of an Airflow task, as the emulator knows it."""
+        runs = self.emulator.tasks if self.emulator else []
+        return next((run for run in runs if run.id == self.started.get(name)), None)
 
-    def _tell_clocks(self, name: str) -> None:
-        """Print when the run ended by BrowserAct's clock, when the task resumed by ours, and what resumed it."""
+    def _tell_run(self, name: str, run: TaskRecord) -> None:
+        if run.profile_id and not run.save_browser_data:
+            self.tell(name, f"its browser has the profile [bold]{run.profile_id}[/bold]")
+        for status, _ in run.history:
+            self.tell(name, f"BrowserAct: [cyan]{status}[/cyan]")
+
+    def _tell_result(self, name: str, run: TaskRecord | None) -> None:
+        """Print what resumed the task and how soon, its result, and the profile that it saved."""
         wait = self.airflow.xcom(self.dag_id, self.run_id, name, "wait") or {}
-        if self.emulator is None or "woken_by" not in wait:
-            return
-        for task in self.emulator.tasks:
-            if task.id == self.started.get(name) and task.finished_at:
-                later = wait["seconds_after_end"]
-                ended, resumed = _clock(task.finished_at), _clock(task.finished_at + timedelta(seconds=later))
-                self.tell(
-                    name,
-                    f"run ended {ended}, task resumed {resumed}: woken by a [bold]{wait['woken_by']}[/bold] "
-                    f"after {later:g} s",
-                )
+        if "woken_by" in wait:
+            seconds = wait.get("seconds_after_end")
+            after = "" if seconds is None else f", {seconds:.1f} s after the end of the run"
+            self.tell(name, f"resumed by a [bold]{wait['woken_by']}[/bold]{after}")
+        result = self.airflow.xcom(self.dag_id, self.run_id, name, "return_value")
+        self.tell(name, f"[green]returned[/green] {escape(_short(result, 46))}")
+        if run is not None and run.save_browser_data:
+            self.tell(name, f"saved the profile [bold]{run.profile_id}[/bold]")
 
     def tell(self, name: str, text: str) -> None:
         """Write a line, unless it was written before."""
         if (name, text) not in self.told:
             self.told.add((name, text))
-            self.progress.console.print(
-                f"{time.monotonic() - self.began:6.1f} s  [bold blue]{name:14}[/] {text}", soft_wrap=True
-            )
+            seconds = time.monotonic() - self.began
+            self.progress.console.print(f"{seconds:5.1f} s  [bold blue]{name:13}[/] {text}", soft_wrap=True)
 
 
-def _clock(moment: datetime) -> str:
-    return moment.strftime("%H:%M:%S.%f")[:-5]
-
-
-def _short(value: Any) -> str:
+def _short(value: Any, length: int) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 90 else f"{text[:87]}..."
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _proof(emulator: Emulator) -> str:
+    """Return what the emulator's record shows about logins. A run that is not logged in reads no orders."""
+    log_ins = [run for run in emulator.tasks if run.workflow_id == LOG_IN.id]
+    later = [run for run in emulator.tasks if run.workflow_id == ORDERS.id]
+    profiles = {run.profile_id for run in log_ins}
+    reused = [
+        run for run in later if run.profile_id in profiles and not run.inputs and "order_id" in (run.output or "")
+    ]
+    return (
+        f"Runs that logged in: {len(log_ins)}. "
+        f"Runs that reused the login, without a password: {len(reused)} of {len(later)}."
+    )
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -148,18 +169,18 @@ def main() -> int:
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _leave)
     with ExitStack() as stack:
-        return _demo(stack, key, keep)
+        return _demo(stack, key, workflow_id, keep)
 
 
-def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
-    console = Console()
+def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool) -> int:
+    console = Console(width=WIDTH, highlight=False)
     emulator: Emulator | None = None
     port = free_port()
     connection: dict[str, Any]
     if key:
         connection = {"conn_type": "browseract", "password": key}
         dags, dag_id, limit = ROOT / "tests" / "e2e" / "dags", "own_workflow", 7 * 3600.0
-        console.print("BrowserAct: the real service. The run costs credits.")
+        console.print(f"The demo runs workflow {workflow_id} once on the real service.\nThe run costs credits.\n")
     else:
         emulator = Emulator(concurrency=5)
         running = stack.enter_context(emulator.serve())
@@ -167,7 +188,8 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
             emulator.set_workflow(workflow.id, duration=12.0)
         connection = {**running.connection, "extra": {"webhook_base_url": f"http://127.0.0.1:{port}"}}
         dags, dag_id, limit = ROOT / "example_dags", "example_browseract_profile", TIME_LIMIT
-        console.print(f"BrowserAct: the emulator, at {running.url}; it calls Airflow back when a run ends")
+        console.print(INTRODUCTION)
+        console.print(f"BrowserAct emulator: {running.url}")
 
     environment = {
         "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
@@ -175,13 +197,18 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
     }
     airflow = LocalAirflow(HOME, dags, environment, port=port)
-    with console.status("Starting Airflow: database, API server, scheduler, DAG processor, triggerer ..."):
-        stack.enter_context(airflow.running())
-        airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})
-    console.print(f"Airflow: {airflow.url} (no login, this machine only)")
+    console.print("Starting Airflow (about half a minute) ...")
+    stack.enter_context(airflow.running())
+    airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})
+    console.print(f"Airflow:             {airflow.url} (no login, this machine only)\n")
+    console.print("Running the DAG (about a minute) ...\n" if emulator else "Running the DAG ...\n")
 
     run_id = airflow.trigger(dag_id)
-    columns = (TextColumn("[bold blue]{task.description:14}"), BarColumn(), TextColumn("{task.fields[stage]}"))
+    columns = (
+        TextColumn("[bold blue]{task.description:13}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[stage]:22}"),
+    )
     state = "running"
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         story = Story(airflow, emulator, progress, dag_id, run_id)
@@ -192,22 +219,31 @@ def _demo(stack: ExitStack, key: str | None, keep: bool) -> int:
             time.sleep(0.5)
         story.look()
 
-    page = f"{airflow.url}/dags/{dag_id}/runs/{run_id}"
     if state == "success":
-        console.print("[green]The DAG run succeeded.[/green]")
+        console.print("\n[green]The DAG run succeeded.[/green]")
+        if emulator:
+            console.print(_proof(emulator))
     else:
-        console.print(f"[red]The DAG run is {state}.[/red]")
+        console.print(f"\n[red]The DAG run is {state}.[/red]")
         for ti in airflow.task_instances(dag_id, run_id):
             if ti["state"] not in ("success", "upstream_failed"):
                 console.print(f"Log of {ti['task_id']}:", *airflow.log(dag_id, run_id, ti["task_id"])[-25:], sep="\n  ")
     if keep:
-        console.print(f"Look around: {page}\nExamples: {airflow.url}/dags\nCtrl-C ends it all.")
+        # An address that is broken over two lines cannot be clicked.
+        for line in (
+            "\nThis DAG run:",
+            f"{airflow.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}",
+            "All examples:",
+            f"{airflow.url}/dags",
+            "\nPress Ctrl-C to stop everything.",
+        ):
+            console.print(line, soft_wrap=True)
         try:
             signal.pause()
         except KeyboardInterrupt:
-            console.print("Ending everything ...")
+            console.print("Stopping everything (up to 20 seconds) ...")
     else:
-        console.print("To click through it in the UI: make demo KEEP=1")
+        console.print("\nTo look around in the Airflow UI afterwards: make demo KEEP=1")
     return 0 if state == "success" else 1
 
 
