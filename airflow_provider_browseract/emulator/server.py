@@ -52,6 +52,7 @@ from airflow_provider_browseract.emulator.faults import (
 )
 from airflow_provider_browseract.emulator.parameters import ApiError, iso
 from airflow_provider_browseract.emulator.service import (
+    ENDED,
     ENDPOINTS,
     MESSAGES,
     PATH_PREFIX,
@@ -215,25 +216,47 @@ def _start_page(emulator: Emulator) -> str:
     )
     return _html(
         "BrowserAct emulator",
-        f"<p>It serves BrowserAct's API v2 and runs at most {emulator.concurrency} tasks at once.</p>{sections}",
+        "<p>This server replaces BrowserAct for development and tests. It serves API v2 and runs at most "
+        f"{emulator.concurrency} tasks at once.</p>{sections}",
     )
 
 
-def _html(heading: str, body: str) -> str:
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: #1b2430; background: #f4f6f9 }
+header { background: #1b2a4a; color: #fff; padding: .6em 1.5em }
+main { background: #fff; margin: 1.5em auto; max-width: 52em; padding: .5em 2em 1.5em; border-radius: 8px }
+table { border-collapse: collapse; width: 100% }
+td, th { text-align: left; padding: .4em .8em .4em 0; vertical-align: top }
+tr + tr { border-top: 1px solid #dde3ea } b { background: #e3ecfb; padding: .1em .6em; border-radius: 1em }
+aside { color: #5b6675; font-size: 90% }
+"""
+
+
+def _html(heading: str, body: str, *, refresh: bool = False) -> str:
+    """Return a page.
+
+    :param refresh: whether the page loads itself again every two seconds
+    """
+    again = "<meta http-equiv=refresh content=2>" if refresh else ""
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>BrowserAct emulator</title>"
-        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3em auto;max-width:44em;padding:0 1em}</style>"
-        f"<h1>{escape(heading)}</h1>{body}</html>"
+        f"<!doctype html><html lang=en><meta charset=utf-8>{again}<title>{escape(heading)}</title>"
+        f"<style>{STYLE}</style>"
+        f"<header>Emulator of airflow-provider-browseract</header><main><h1>{escape(heading)}</h1>{body}</main></html>"
     )
 
 
 def _page_of(task: Mapping[str, Any]) -> str:
     """Return a page that shows a task to a person, without its inputs, which can be secret."""
-    steps = "".join(f"<li>{escape(step['step_goal'])} ({escape(step['status'])})</li>" for step in task["steps"])
+    steps = "".join(
+        f"<tr><td>{number}<td>{escape(step['step_goal'])}<td>{escape(step['status'])}"
+        for number, step in enumerate(task["steps"], 1)
+    )
     return _html(
         f"BrowserAct task {task['id']}",
-        f"<p>Status: <b>{escape(task['status'])}</b></p><ol>{steps}</ol>"
-        "<p>This is the emulator. The page of BrowserAct would show the browser here.</p>",
+        f"<p>Status: <b>{escape(task['status'])}</b></p><table><tr><th>Step<th>Goal<th>Status{steps}</table>"
+        "<aside>The real page shows the browser and the inputs of the run. The emulator hides the inputs, because they "
+        "can be secret.</aside>",
+        refresh=task["status"] not in ENDED,
     )
 
 
