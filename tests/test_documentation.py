@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -27,6 +28,7 @@ from airflow_provider_browseract.runs import outcome, timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.webhook.callback import CallbackOutcome, NoCallbackError
+from tests.e2e.local_airflow import wait_for
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
@@ -156,6 +158,45 @@ def test_documented_dags_pass_login_profile_to_later_run(page, dag, run_block):
     log_in, orders = run_block(block_of(page, f'DAG("{dag}"'))
     assert log_in.profile_id is not None
     assert orders.profile_id == log_in.profile_id
+
+
+def saved_profile(hook, workflow_id, inputs):
+    """Run a workflow, and return the profile that it saved."""
+    created = hook.run_task(workflow_id, inputs, save_browser_data=True)
+    wait_for("the end of the run", lambda: hook.get_task_status(created.id).ended, timeout=60)
+    return hook.get_task(created.id).profile_id
+
+
+@pytest.mark.parametrize("logged_in", [True, False], ids=["valid login", "expired login"])
+def test_documented_daily_dag_logs_in_only_if_the_login_has_expired(run_block, browseract_emulator, logged_in):
+    from airflow.models import Variable
+
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+    workflow, inputs = (LOG_IN, {"username": "ada", "password": "hunter2"}) if logged_in else (ORDERS, {})
+    kept = saved_profile(BrowserActHook(), workflow.id, inputs)
+    Variable.set("shop_profile", kept)
+    try:
+        _, orders, *later = run_block(block_of("docs/profiles.md", 'DAG("shop_daily"'))
+        assert orders.profile_id == kept
+        if logged_in:
+            assert later == []
+        else:
+            log_in, orders_again = later
+            assert log_in.workflow_id == LOG_IN.id
+            assert orders_again.profile_id == log_in.profile_id == Variable.get("shop_profile")
+            assert "order_id" in orders_again.output
+    finally:
+        Variable.delete("shop_profile")
+
+
+def test_documented_public_names_exist():
+    section = PAGES["docs/compatibility.md"].partition("## Public API")[2]
+    rows = re.findall(r"^\| (`.*) \| `([\w.]+)` \|$", section, re.MULTILINE)
+    assert len(rows) == 9
+    for names, module in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(importlib.import_module(module), name), (module, name)
 
 
 @every("script")
