@@ -8,6 +8,7 @@
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
 #   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
+#   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
 
 AIRFLOW ?= 3.3.2
@@ -19,6 +20,7 @@ KEEP ?=
 SEED ?= 1
 RUNS ?= 300
 MUTANTS ?=
+PICTURES ?=
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
@@ -36,7 +38,7 @@ UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/fau
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench coverage mutants faults live contract docs clean
+.PHONY: env demo test check format bench coverage mutants faults live contract docs pictures clean
 
 env: $(READY)
 
@@ -115,6 +117,10 @@ $(DOCS)/.ready: pyproject.toml $(DOCS_CONSTRAINTS)
 docs: $(DOCS)/.ready
 	@$(DOCS)/bin/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --builder html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+pictures: $(READY)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group pictures
+	@$(RUN) python -m tests.pictures $(PICTURES)
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure

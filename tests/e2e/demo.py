@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
-from tests.e2e.local_airflow import LocalAirflow, free_port
+from tests.e2e.local_airflow import LocalAirflow, free_port, interrupt_once
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".demo"
@@ -150,13 +150,6 @@ def _proof(emulator: Emulator) -> str:
     )
 
 
-def _leave(number: int, _frame: object) -> None:
-    """End everything once; make sends its own signal after the one from the terminal."""
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,8 +159,7 @@ def main() -> int:
     if bool(key) != bool(workflow_id):
         print("Set both BROWSERACT_API_KEY and WORKFLOW_ID, or none of them.", file=sys.stderr)
         return 2
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, _leave)
+    interrupt_once()
     with ExitStack() as stack:
         return _demo(stack, key, workflow_id, keep)
 

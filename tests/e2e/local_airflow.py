@@ -48,6 +48,18 @@ def free_port() -> int:
         return port
 
 
+def interrupt_once() -> None:
+    """Let only the first SIGINT or SIGTERM raise KeyboardInterrupt: make sends its own after the terminal's."""
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, every: float = 0.3) -> T:
     """Check repeatedly until there is something, for a limited time.
 

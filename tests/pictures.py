@@ -1,0 +1,295 @@
+"""``make pictures``: retake the screenshots of the documentation from a real Airflow that uses the emulator.
+
+    python -m tests.pictures [NAME ...]
+
+Without names it takes all of :data:`PICTURES`. Each replaces ``docs/NAME.png``. It needs Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import FloatRect, Locator, Page, sync_playwright
+
+from airflow_provider_browseract.api.calls import run_task
+from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from tests.e2e.local_airflow import LocalAirflow, free_port, interrupt_once, wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+WIDTH, HEIGHT = 1280, 1000
+"""The size of the browser's window, in CSS pixels."""
+
+SCALE = 1.25
+"""Pixels of a picture for each CSS pixel. With 2, the picture of the log has more than 200 KB."""
+
+MARGIN = 16
+"""CSS pixels that a picture shows below what it is about."""
+
+LIMIT = 150.0
+"""Seconds to wait for an event at most."""
+
+PROFILE = "example_browseract_profile"
+SEARCHING = "example_browseract_search"
+PERSON = "example_browseract_person"
+OUTSIDE = "example_browseract_outside"
+
+
+@dataclass(frozen=True)
+class Studio:
+    """An Airflow, the emulator that it uses, and a browser's page that shows Airflow."""
+
+    airflow: LocalAirflow
+    service: RunningEmulator
+    page: Page
+
+    def open(self, path: str) -> None:
+        """Open a page of Airflow."""
+        self.page.goto(f"{self.airflow.url}/{path}")
+
+    def details(self) -> Locator:
+        """Return the part of the page that is about the run or task instance."""
+        return self.page.locator("#details-panel")
+
+    def header(self) -> Locator:
+        """Return the name and the state of the run or task instance."""
+        return self.details().get_by_test_id("header-card")
+
+    def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
+        """Wait until there is something, as long as every component of Airflow is alive."""
+
+        def alive() -> Any:
+            self.airflow.check_alive()
+            return look()
+
+        return wait_for(what, alive, timeout=LIMIT)
+
+    def wait_for_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Wait until a task instance is in a state."""
+
+        def reached() -> bool:
+            instances = self.airflow.task_instances(dag_id, run_id)
+            return any(ti["task_id"] == task_id and ti["state"] == state for ti in instances)
+
+        self.wait_for(f"State {state} of {task_id}", reached)
+
+    def between(self, top: Locator, bottom: Locator) -> FloatRect:
+        """Return where :meth:`details` is, from one element down to another."""
+        whole, first, last = box(self.details()), box(top), box(bottom)
+        # The button of the line that divides the page reaches into it.
+        left, right = whole["x"] + MARGIN, whole["x"] + whole["width"]
+        lower = last["y"] + last["height"] + MARGIN
+        return {"x": left, "y": first["y"], "width": right - left, "height": lower - first["y"]}
+
+    def shoot(self, area: Callable[[], FloatRect]) -> bytes:
+        """Take a picture as soon as the page has come to rest: two pictures in a row are equal."""
+        taken = [b""]
+
+        def at_rest() -> bytes | None:
+            taken.append(self.page.screenshot(clip=area(), animations="disabled"))
+            return taken[-1] if taken[-1] == taken[-2] else None
+
+        return wait_for("A page at rest", at_rest, timeout=LIMIT)
+
+
+def box(element: Locator) -> FloatRect:
+    """Return where an element is, as soon as it is visible."""
+    element.wait_for()
+    found = element.bounding_box()
+    assert found is not None
+    return found
+
+
+def outside(studio: Studio) -> bytes:
+    """Show the DAG run of a BrowserAct run that Airflow has not started."""
+    emulator = studio.service.emulator
+    # A watcher reports what ends after its first look.
+    studio.wait_for("A look of the watcher", lambda: any(each.endpoint == "list-tasks" for each in emulator.requests))
+    with BrowserActClient(ClientSettings(studio.service.api_key, studio.service.url)) as client:
+        task_id = client.send(run_task(ORDERS.id)).id
+    run_id = studio.wait_for("The DAG run", partial(run_that_read, studio.airflow, task_id))
+    studio.open(f"dags/{OUTSIDE}/runs/{run_id}/asset_events")
+    unfold(studio.details(), 4)
+    events = studio.details().get_by_test_id("card-list")
+    return studio.shoot(lambda: studio.between(studio.header(), events))
+
+
+def run_that_read(airflow: LocalAirflow, task_id: str) -> str | None:
+    """Return the ended run of the DAG that has read the output of a BrowserAct task."""
+    for run in airflow.api("GET", f"dags/{OUTSIDE}/dagRuns")["dag_runs"]:
+        run_id: str = run["dag_run_id"]
+        if run["state"] == "success" and task_id in airflow.xcom(OUTSIDE, run_id, "read", "return_value"):
+            return run_id
+    return None
+
+
+def unfold(part: Locator, depth: int) -> None:
+    """Show the JSON in a part of a page down to some depth, as a click on each arrow does."""
+    for level in range(depth):
+        part.locator(".codicon-folding-collapsed").first.click()
+        part.locator(".codicon-folding-expanded").nth(level).wait_for()
+
+
+def log(studio: Studio) -> bytes:
+    """Show the log of a task that a callback has resumed."""
+    # Long enough for a poll in between, which sees the second step.
+    studio.service.emulator.next_run(LOG_IN.id, duration=25.0)
+    run_id = studio.airflow.trigger(PROFILE)
+    studio.wait_for_state(PROFILE, run_id, "log_in", "success")
+    woken_by = studio.airflow.xcom(PROFILE, run_id, "log_in", "wait")["woken_by"]
+    if woken_by != "callback":
+        raise RuntimeError(f"a {woken_by} has resumed the task, because this machine was too busy for the callback")
+    read = partial(studio.airflow.log, PROFILE, run_id, "log_in")
+    studio.wait_for("The end of the trigger", lambda: any("trigger completed" in line for line in read()))
+    studio.open(f"dags/{PROFILE}/runs/{run_id}/tasks/log_in")
+    tab = studio.details().get_by_role("link", name="Logs")
+    # Each of the task's two processes ends its log with this group.
+    studio.details().get_by_text("Post Execute").nth(1).wait_for()
+    lines = studio.details().get_by_test_id("virtualized-list")
+    return studio.shoot(lambda: studio.between(tab, lines))
+
+
+def links(studio: Studio) -> bytes:
+    """Show the buttons of a task instance that waits."""
+    studio.service.emulator.next_run(SEARCH.id, duration=600.0)
+    run_id = studio.airflow.trigger(SEARCHING)
+    studio.wait_for_state(SEARCHING, run_id, "search", "deferred")
+    studio.open(f"dags/{SEARCHING}/runs/{run_id}/tasks/search/details")
+    button = studio.details().get_by_role("link", name="Live view")
+    return studio.shoot(lambda: studio.between(studio.header(), button))
+
+
+def required_action(studio: Studio) -> bytes:
+    """Show the Required Action of a run that has paused."""
+    run_id = studio.airflow.trigger(PERSON)
+    asked = partial(studio.airflow.api, "GET", f"dags/{PERSON}/dagRuns/{run_id}/hitlDetails")
+    studio.wait_for("The Required Action", lambda: asked()["hitl_details"])
+    studio.wait_for_state(PERSON, run_id, "solve", "deferred")
+    studio.open(f"dags/{PERSON}/runs/{run_id}/tasks/solve/required_actions")
+    button = studio.details().get_by_role("button", name="Stop")
+    return studio.shoot(lambda: studio.between(studio.header(), button))
+
+
+def connection(studio: Studio) -> bytes:
+    """Show the form for a connection."""
+    studio.open("connections")
+    studio.page.get_by_role("button", name="Add Connection").click()
+    form = studio.page.get_by_role("dialog")
+    form.get_by_role("combobox").click()
+    studio.page.get_by_role("option", name="BrowserAct").click()
+    form.get_by_role("textbox").first.fill("browseract_default")
+    # Without a frame around the field.
+    form.get_by_role("heading", name="Add Connection").click()
+    form.get_by_text("API key").wait_for()
+    return studio.shoot(lambda: box(form))
+
+
+PICTURES: dict[str, Callable[[Studio], bytes]] = {
+    # First, as long as Airflow has started no run of the workflow that is watched.
+    "outside": outside,
+    "log": log,
+    "links": links,
+    "required_action": required_action,
+    "connection": connection,
+}
+"""What takes each picture."""
+
+
+def find_browser() -> str:
+    """Return the path of the system's Chromium."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    raise RuntimeError(f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium")
+
+
+@contextmanager
+def browsing(browser: str) -> Iterator[Page]:
+    """Have an empty page in a browser for the length of a ``with`` block."""
+    with sync_playwright() as playwright:
+        # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
+        chromium = playwright.chromium.launch(
+            executable_path=browser, handle_sigint=False, handle_sigterm=False, handle_sighup=False
+        )
+        page = chromium.new_page(
+            viewport={"width": WIDTH, "height": HEIGHT},
+            device_scale_factor=SCALE,
+            color_scheme="light",
+            locale="en-US",
+            timezone_id="UTC",
+        )
+        page.set_default_timeout(LIMIT * 1000)
+        yield page
+        chromium.close()
+
+
+@contextmanager
+def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator]]:
+    """Run an Airflow with the examples, and an emulator that calls it back, for the length of a ``with`` block.
+
+    :param folder: folder for all that Airflow writes.
+    """
+    with Emulator(concurrency=20).serve() as service:
+        port = free_port()
+        connection = {**service.connection, "extra": {"webhook_base_url": f"http://127.0.0.1:{port}"}}
+        environment = {
+            "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
+            # Lines of a log are shown to their ends.
+            "AIRFLOW__API__DEFAULT_WRAP": "True",
+            # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        }
+        with LocalAirflow(folder / "airflow", ROOT / "example_dags", environment, port=port).running() as airflow:
+            yield airflow, service
+
+
+def take(names: Iterable[str]) -> None:
+    """Take pictures, and print a line for each.
+
+    :param names: of :data:`PICTURES`.
+    """
+    browser = find_browser()
+    with (
+        tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
+        working(Path(folder)) as (airflow, service),
+        browsing(browser) as page,
+    ):
+        for name in (name for name in PICTURES if name in names):
+            picture = PICTURES[name](Studio(airflow, service, page))
+            (DOCS / f"{name}.png").write_bytes(picture)
+            print(f"docs/{name}.png: {len(picture) / 1000:.0f} KB", flush=True)
+
+
+def main() -> int:
+    """Take the pictures with the given names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
+    names = parser.parse_args().names or list(PICTURES)
+    if unknown := set(names) - set(PICTURES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(PICTURES)}")
+    interrupt_once()
+    take(names)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (RuntimeError, TimeoutError) as error:
+        print(f"The pictures could not be taken: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
