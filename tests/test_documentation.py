@@ -389,18 +389,22 @@ def test_exceptions_page_gives_cause_and_remedy_of_every_exception():
     assert sorted(described) == sorted([*ours, "AirflowFailException", "AirflowSensorTimeout"])
 
 
-def test_troubleshooting_headings_are_messages_of_the_provider():
+def test_documented_log_lines_and_headings_are_messages_of_the_provider():
     constants = [
         node.value
         for path in (ROOT / "airflow_provider_browseract").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    messages = re.findall(r"^### `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
-    assert messages
-    for message in messages:
+    texts = [re.sub(r"%[.\d]*[a-z]", "", constant) for constant in constants]
+    headings = re.findall(r"^### `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    section = PAGES["docs/xcoms-and-metrics.md"].partition("## Log lines")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE)
+    assert headings
+    assert lines
+    for message in (*headings, *lines):
         for part in message.split("…"):
-            assert any(part.strip() in constant for constant in constants), part
+            assert any(part.strip(" ,") in text for text in texts), part
 
 
 def test_xcom_table_describes_every_fact_of_a_run():
