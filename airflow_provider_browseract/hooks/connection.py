@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.runs.addresses import is_private
-from airflow_provider_browseract.runs.arguments import InputError, read_seconds
+from airflow_provider_browseract.runs.arguments import InputError, did_you_mean, read_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -213,11 +212,8 @@ def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
     unknown = [key for key in extra if key not in known]
     if not unknown:
         return None
-    named = []
-    for key in unknown:
-        nearest = get_close_matches(key, known, n=1)
-        named.append(f"{key!r} (did you mean {nearest[0]!r}?)" if nearest else repr(key))
-    return f"The extra has unknown keys, which are ignored: {', '.join(named)}. Known keys: {', '.join(known)}."
+    named = ", ".join(f"{key!r}{did_you_mean(key, known)}" for key in unknown)
+    return f"The extra has unknown keys, which are ignored: {named}. Known keys: {', '.join(known)}."
 
 
 def _unencrypted(base_url: str) -> str | None:

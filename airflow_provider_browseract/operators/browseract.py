@@ -15,7 +15,13 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
 from airflow_provider_browseract.operators.run import RunOperator
-from airflow_provider_browseract.runs.arguments import InputError, read_flag, read_id, read_ids
+from airflow_provider_browseract.runs.arguments import (
+    InputError,
+    naming_similar_arguments,
+    read_flag,
+    read_id,
+    read_ids,
+)
 from airflow_provider_browseract.runs.outcome import RunError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_run, read_template_run
 
@@ -207,7 +213,8 @@ class TaskOperator(BaseOperator):
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        with naming_similar_arguments(type(self), kwargs):
+            super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
         self.browseract_conn_id = browseract_conn_id
 

@@ -31,6 +31,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import (
     InputError,
     check_rendered,
+    naming_similar_arguments,
     read_choice,
     read_flag,
     read_output_path,
@@ -179,7 +180,8 @@ class RunOperator(BaseOperator):
         cancel_on_timeout: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        with naming_similar_arguments(type(self), kwargs):
+            super().__init__(**kwargs)
         # Not at the end of execute: until Airflow knows of the success, a later try must find the run.
         # First in the list, because a callback of the user may take longer than Airflow waits.
         self.on_success_callback = [forget_run, *self.on_success_callback]

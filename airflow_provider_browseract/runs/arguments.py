@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
@@ -16,6 +19,38 @@ LONGEST_TIME = 366 * 24 * 3600.0
 
 class InputError(ValueError):
     """An argument cannot be used; the message names it and says which values are valid."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
+
+    :param name: the wrong name.
+    :param known: the names that are possible.
+    """
+    folded = {one.casefold(): one for one in known}
+    if same := folded.get(name.strip().casefold()):
+        return f", which is written {same!r}"
+    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""
+
+
+@contextmanager
+def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[None]:
+    """Add to the error about unknown arguments which arguments they resemble.
+
+    :param operator: the class that is being created.
+    :param given: names of the arguments that are passed on to Airflow.
+    :raises TypeError: Airflow does not know one of the arguments.
+    """
+    try:
+        yield
+    except TypeError as error:
+        constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
+        known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+        similar = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+        if not similar:
+            raise
+        raise TypeError(f"{error}\nUnknown: {', '.join(similar)}.") from None
 
 
 def check_rendered(argument: str, given: Any, rendered: Any) -> None:

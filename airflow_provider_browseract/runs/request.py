@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.arguments import InputError, read_id
+from airflow_provider_browseract.runs.arguments import InputError, did_you_mean, read_id
 from airflow_provider_browseract.runs.stored import Text
 
 
@@ -292,7 +291,7 @@ def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputPara
     known = [one.name for one in declared]
     given = [pair["name"] for pair in pairs]
     wrong = [
-        *(f"has the name {name!r}{_meant(name, known)}" for name in given if name not in known),
+        *(f"has the name {name!r}{did_you_mean(name, known)}" for name in given if name not in known),
         *(
             f"lacks {one.name!r}, which is required"
             for one in declared
@@ -302,11 +301,3 @@ def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputPara
     if wrong:
         needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
         raise InputError(f"input_parameters {'; it '.join(wrong)}. The inputs of {what} are: {needed}.")
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    folded = {one.casefold(): one for one in known}
-    if same := folded.get(name.strip().casefold()):
-        return f", which is written {same!r}"
-    near = difflib.get_close_matches(name.casefold(), folded, n=3)
-    return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""

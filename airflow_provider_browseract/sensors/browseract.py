@@ -28,7 +28,13 @@ from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import check_rendered, read_choice, read_flag, read_id
+from airflow_provider_browseract.runs.arguments import (
+    check_rendered,
+    naming_similar_arguments,
+    read_choice,
+    read_flag,
+    read_id,
+)
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import status_line
@@ -111,7 +117,8 @@ class TaskSensor(BaseSensorOperator):
         start_from_trigger: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        with naming_similar_arguments(type(self), kwargs):
+            super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
         self.output_format = output_format
         self.output_path = output_path

@@ -142,7 +142,11 @@ class Waiter:
         if wait.waits_for is WokenBy.PERSON:
             log.info("Waiting in the triggerer for a person's answer: %s", required_action_url(self.context))
         elif wait.waits_for is WokenBy.POLL:
-            log.info("Waiting in the triggerer, which polls the run every %g seconds.", wait.interval)
+            log.info(
+                "Waiting in the triggerer, which polls the run every %g seconds. If no line follows, check that a "
+                "triggerer is running.",
+                wait.interval,
+            )
         else:
             log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "

@@ -28,7 +28,11 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import (
+    RunTemplateOperator,
+    RunWorkflowOperator,
+    StopTaskOperator,
+)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
@@ -36,6 +40,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunLostError,
     RunTimedOutError,
 )
+from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import starting
 from tests.workers import ORDERS_RESULT, asked
 
@@ -782,6 +787,28 @@ class TestSecrets:
         logged = caplog.text + "".join(capfd.readouterr())
         assert "Started BrowserAct task" in logged
         assert not any(secret in logged for secret in (KEY, "hunter2", "t0ken"))
+
+
+@pytest.mark.parametrize(
+    ("operator", "wrong", "meant"),
+    [
+        (RunWorkflowOperator, "input_params", "'input_parameters'"),
+        (RunWorkflowOperator, "deferable", "'deferrable'"),
+        (RunWorkflowOperator, "retry", "'retries'"),
+        (RunTemplateOperator, "Region", "'region'"),
+        (StopTaskOperator, "browseract_task_ids", "'browseract_task_id'"),
+        (TaskSensor, "poke_intervall", "'poke_interval'"),
+    ],
+)
+def test_unknown_argument_is_an_error_that_names_a_similar_argument(operator, wrong, meant):
+    with pytest.raises(TypeError, match=rf"Invalid arguments were passed to {operator.__name__}") as error:
+        operator(task_id="t", **{wrong: "x"}, **required(operator))
+    assert meant in str(error.value).splitlines()[-1]
+
+
+def required(operator):
+    names = {RunWorkflowOperator: "workflow_id", RunTemplateOperator: "workflow_template_id"}
+    return {names.get(operator, "browseract_task_id"): "7"}
 
 
 def test_run_workflow_operator_has_exactly_the_expected_template_fields():
