@@ -67,6 +67,10 @@ class Interrupted(Exception):
     """The download was interrupted from outside."""
 
 
+class RunSizeError(FileError):
+    """A file did not fit beside the other files of its run. Those that are deleted afterwards make room for it."""
+
+
 class Allowance:
     """How many bytes a run may still have written.
 
@@ -79,14 +83,14 @@ class Allowance:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> None:
-        """Reserve bytes.
+        """Reserve bytes. They are reserved even if fewer are left, until :meth:`give_back` releases them.
 
-        :raises FileError: fewer bytes are left.
+        :raises RunSizeError: fewer bytes are left.
         """
         with self._lock:
             self._left -= size
             if self._left < 0:
-                raise FileError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
+                raise RunSizeError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
 
     def give_back(self, size: int) -> None:
         """Release reserved bytes, because the written file was deleted."""

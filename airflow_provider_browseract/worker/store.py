@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -48,6 +48,7 @@ from airflow_provider_browseract.worker.download import (
     FileError,
     FileSession,
     Interrupted,
+    RunSizeError,
     chunks_of,
     no_addresses_in_debug_logs,
 )
@@ -316,8 +317,12 @@ class ResultStore:
         pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
         with closing(FileSession(self._settings)) as session, no_addresses_in_debug_logs():
             try:
-                outcomes = pool.map(lambda file: self._fetch(session, file, folder, results), files)
-                return {file.name: outcome for file, outcome in zip(files, outcomes, strict=True)}
+                fetch = partial(self._fetch, session, folder=folder, results=results)
+                outcomes = {file.name: outcome for file, outcome in zip(files, pool.map(fetch, files), strict=True)}
+                # Files that were fetched at the same time can have refused each other, although one of them fits.
+                for file in [file for file in files if isinstance(outcomes[file.name], RunSizeError)]:
+                    outcomes[file.name] = pool.submit(fetch, file).result()
+                return outcomes
             except BaseException:
                 # For example Airflow's timeout: running downloads must not keep the task from ending.
                 self._stop.set()
@@ -325,7 +330,7 @@ class ResultStore:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, session: FileSession, file: RunFile, folder: str, results: Results) -> StoredFile | FileError:
+    def _fetch(self, session: FileSession, file: RunFile, *, folder: str, results: Results) -> StoredFile | FileError:
         target = f"{folder}/{file.name}"
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
@@ -370,7 +375,7 @@ class ResultStore:
                         write(chunk)
                     if announced is not None and received < announced:
                         raise FileError(f"only {received} of its {announced} bytes arrived", temporary=True)
-            except FileError:
+            except Exception:
                 # What was written is deleted.
                 self._allowance.give_back(received)
                 raise

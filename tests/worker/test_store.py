@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.worker import download as downloading
 from airflow_provider_browseract.worker import store as storing
+from airflow_provider_browseract.worker.download import Allowance, RunSizeError
 from airflow_provider_browseract.worker.store import ResultStore, StorageError
 from tests.e2e.local_airflow import wait_for
 from tests.served import served
@@ -356,6 +358,22 @@ class TestSizeLimits:
         kept = store.save(task(*[download(name, store.url("plain/a")) for name in "ab"]), settings=settings)
         assert len(kept.missing) == 1
         assert "max_run_size" in next(iter(kept.missing.values()))
+
+    def test_files_that_refused_each_other_are_fetched_again_one_by_one(self, store, monkeypatch):
+        both, calls, take = threading.Barrier(2, timeout=60), itertools.count(), Allowance.take
+
+        def refuse_both_at_first(allowance, size):
+            if next(calls) >= 2:
+                return take(allowance, size)
+            with suppress(RunSizeError):
+                take(allowance, size)
+            both.wait()
+            raise RunSizeError("max_run_size")
+
+        monkeypatch.setattr(Allowance, "take", refuse_both_at_first)
+        settings = replace(store.settings, max_run_size=len(CONTENT) + 1)
+        kept = store.save(task(*[download(name, store.url("plain/a")) for name in "ab"]), settings=settings)
+        assert len(kept.files) == len(kept.missing) == 1
 
     def test_max_run_size_does_not_count_deleted_partial_file(self, store):
         settings = replace(store.settings, max_run_size=len(CONTENT) * 3 // 2)
