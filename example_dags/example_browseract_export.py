@@ -1,6 +1,6 @@
 """Write the results of a run to object storage, and read each file in its own task.
 
-Only paths pass through XCom, not the data.
+The operator passes only paths through XCom.
 
 Replace before you use it:
 

@@ -1,4 +1,4 @@
-"""Start a DAG whenever a run finishes, also a run that Airflow did not start, such as one of a BrowserAct schedule.
+"""Start a DAG when runs finish, even runs that Airflow did not start, such as those of a BrowserAct schedule.
 
 Replace before you use it:
 

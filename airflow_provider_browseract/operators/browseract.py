@@ -40,15 +40,15 @@ class RunWorkflowOperator(RunOperator):
     The task pushes ``task_id`` (the BrowserAct task) and ``profile_id`` (the browser profile that a later run can start
     with, or an empty string) as XComs, right after the start. Pass a profile on with ``task.output["profile_id"]``.
 
-    One line describes each argument. :class:`~airflow_provider_browseract.operators.run.RunOperator`, which defines all
-    but the first three, has their units, values and consequences, and the errors. Durations are seconds or a
+    This list describes each argument briefly. :class:`~airflow_provider_browseract.operators.run.RunOperator` defines
+    all but the first three, and has their units, values, consequences and errors. Durations are seconds or a
     ``timedelta``.
 
     :param workflow_id: id of the workflow to run, as the BrowserAct dashboard shows it. Templated.
     :param save_browser_data: save the cookies and logins of this run in a browser profile. Its id is the XCom
         ``profile_id``. Default: ``False``.
-    :param profile_id: browser profile of an earlier run to start with. If the value is rendered to nothing, the task
-        fails, because the run would not be logged in. Default: no profile. Templated.
+    :param profile_id: browser profile of an earlier run to start with. If the value renders to nothing, the task fails,
+        because the run would not be logged in. Default: no profile. Templated.
     :param input_parameters: inputs: a dict, or the API's list of ``{"name": ..., "value": ...}``. Templated.
     :param callback_url: your own URL that BrowserAct calls when the run ends. Templated.
     :param status_change_callback_url: your own URL that BrowserAct calls at each change of status. Templated.
@@ -65,13 +65,14 @@ class RunWorkflowOperator(RunOperator):
     :param start_timeout: time that the run may stay ``created``. Default: only ``timeout`` applies.
     :param queue_timeout: time to wait for a slot. Default: the value of ``timeout``.
     :param reattach: let a later try continue with the run of an earlier one (Airflow 3.3). Default: ``True``.
-    :param on_orphan: what to do about a run of unknown origin: ``"fail"`` (default), ``"adopt"`` or ``"start"``.
+    :param on_orphan: what to do if it stays unknown which run a lost start has created: ``"fail"`` (default),
+        ``"adopt"`` or ``"start"``.
     :param on_paused: what to do at a pause: ``"wait"`` (default), ``"fail"``, ``"resume"`` or ``"ask"``.
     :param on_paused_timeout: time to wait for the answer to ``"ask"``. Default: as long as the run may take.
     :param on_paused_default: what to do without an answer: ``"stop"`` (default) or ``"resume"``.
     :param on_paused_callback: notifiers or functions that are called when the run pauses. Default: none.
-    :param cancel_on_kill: stop the run when a person or ``execution_timeout`` ends the task. Default: ``True``.
-    :param cancel_on_timeout: stop the run when its time is over. Default: ``True``.
+    :param cancel_on_kill: stop the run when the task is ended and no later try continues with it. Default: ``True``.
+    :param cancel_on_timeout: stop the run when its time is over or its status cannot be read. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseOperator``.
     :returns: the output of the run; with files or ``output_path``, a dict that describes them.
     """
