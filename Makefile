@@ -5,7 +5,7 @@
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
-#   make faults [SEED=1] [RUNS=300] a round in which everything dies, and what it came to
+#   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
 #   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
@@ -19,6 +19,7 @@ PYTEST_ARGS ?=
 KEEP ?=
 SEED ?= 1
 RUNS ?= 300
+PLAN ?= 40
 MUTANTS ?=
 PICTURES ?=
 
@@ -88,7 +89,7 @@ bench: $(READY)
 	@$(RUN) python -m tests.benchmarks.run
 
 faults: $(READY)
-	@$(RUN) python -m tests.faults.round --runs $(RUNS) --seed $(SEED)
+	@$(RUN) python -m tests.faults.round --runs $(RUNS) --seed $(SEED) --plan $(PLAN)
 
 # Of the tests that start no Airflow.
 coverage: $(READY) $(STORES)

@@ -198,13 +198,18 @@ SHORT_TIMINGS = {
     "EVENT_STORE_GRACE": 0.05,
     "FILES_LOOK_PAUSE": 0.05,
     "FIRST_SLOT_PAUSE": 0.1,
+    "HANDED_OVER_COUNT_INTERVAL": 0.05,
     "LATE_OUTPUT_PAUSES": (0.2, 0.3),
     "LISTING_DELAY": 0.3,
     "ORPHAN_LOOK_PAUSE": 0.1,
+    "PLACE_DELAY": 0.02,
     "POLL_PATIENCE": 0.3,
     "RECHECK_PAUSES": (0.05, 0.05),
     "RESUME_GRACE": 0.3,
     "SHORTEST_WATCH_INTERVAL": 0.01,
+    "SLOT_COUNT_INTERVAL": 0.05,
+    "SLOT_COUNT_PAUSE": 0.02,
+    "SLOT_PROBE_PAUSE": 0.2,
     "STORE_RETRY_PAUSE": 0.01,
 }
 """What takes seconds or minutes in an Airflow, for tests that wait for it."""

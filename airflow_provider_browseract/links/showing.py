@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.hooks.steps import Log
 
 
+QUEUE_XCOM = "queue"
+"""XCom with the place of a task instance in the queue for slots."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +51,19 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
             type(error).__name__,
             error,
         )
+
+
+def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
+    """Push the XCom that shows the place of a task instance in the queue for slots.
+
+    :param ti: the task instance.
+    :param shown: the value of the XCom.
+    :param log: logs an error.
+    """
+    try:
+        ti.xcom_push(key=QUEUE_XCOM, value=shown)
+    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the wait
+        log.warning("Could not push the XCom 'queue' (%s: %s).", type(error).__name__, error)
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:

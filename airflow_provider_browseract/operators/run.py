@@ -264,7 +264,8 @@ class RunOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
-        return self._execute(context, Queued(time.time()))
+        now = time.time()
+        return self._execute(context, Queued(now, now, priority=self.priority_weight))
 
     def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot.
@@ -334,10 +335,18 @@ class RunOperator(BaseOperator):
 
         starter = Starter(self._run, tries, lambda: self._wanted(context), check)
         while isinstance(started := starter.begin(), StartRefused):
-            queued = replace(queued, refusals=queued.refusals + 1)
+            if queued.refusals == 0:
+                queued = replace(queued, since=tries.keep_place(queued.since))
+            queued = queued.refused()
             limit = self._optional_seconds("queue_timeout") or read_seconds("timeout", self.timeout)
             wait_in_queue(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
-        return self._account_for(context, started.task_id, lambda: self._see_through(context, started))
+
+        def see_through() -> Any:
+            if queued.refusals or tries.ti.try_number > 1:
+                tries.give_up_place()
+            return self._see_through(context, started)
+
+        return self._account_for(context, started.task_id, see_through)
 
     def _own(self, context: Context) -> Tries:
         """Make this process responsible for the run of a task instance."""

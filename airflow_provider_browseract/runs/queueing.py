@@ -1,17 +1,22 @@
-"""Wait for a slot: BrowserAct accepts only a limited number of concurrent runs, and does not queue further ones."""
+"""The queue for slots: BrowserAct accepts a limited number of concurrent runs, and does not queue further ones.
+
+A task instance whose start is refused joins the queue of its connection. When a slot becomes free, one task instance
+is woken: the one with the highest priority, and of these the one that has waited longest. It tries its start again,
+because only BrowserAct decides. If the start is refused again, the task instance returns to its place.
+
+This module decides and does no I/O. ``triggers/dispatcher.py`` counts runs and wakes task instances in the triggerer,
+and ``webhook/resume.py`` hands over the slot of a run whose callback has arrived.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.steps import Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds
 
 PAUSE_GROWTH = 1.5
@@ -20,11 +25,103 @@ PAUSE_GROWTH = 1.5
 PAUSE_SPREAD = 0.5
 """Fraction of a pause that is random, so that tasks that were refused together do not try again together."""
 
-_HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING)
+PROBE_GROWTH = 2.0
+"""Factor by which the pause before the next probe grows each time a probe is refused."""
+
+MAX_UNEXPECTED_REFUSALS = 2
+"""How many starts in a row may be refused although the count shows a free slot. After that, the plan has fewer slots
+than expected. A single such refusal can be about one workflow, such as one with a Standard Browser."""
+
+MAX_LISTED = 100
+"""How many active runs are listed for each status. Any further ones are counted, but not recognized as new."""
+
+_HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, TaskStatus.PAUSED)
+
+
+class Place(NamedTuple):
+    """The place of a task instance in the queue; the lowest is first.
+
+    :param rank: the negative ``priority_weight`` of the Airflow task.
+    :param since: since when the task instance has waited, in seconds since the epoch.
+    """
+
+    rank: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Queued:
+    """How long a task instance has been in the queue.
+
+    :param since: moment of the first refusal, in seconds since the epoch. Later tries keep it, and so their place.
+    :param began: moment of the first refusal in this try, from which ``queue_timeout`` counts.
+    :param refusals: how often BrowserAct has refused the start in this try.
+    :param priority: the ``priority_weight`` of the Airflow task.
+    """
+
+    since: Moment
+    began: Moment
+    refusals: Count = 0
+    priority: int = 1
+
+    @property
+    def place(self) -> Place:
+        """Where the task instance stands in the queue."""
+        return Place(-self.priority, self.since)
+
+    def refused(self) -> Queued:
+        """Return the same after another refusal."""
+        return replace(self, refusals=self.refusals + 1)
+
+
+@dataclass(frozen=True)
+class QueueWait:
+    """A wait for a slot, as the trigger stores it.
+
+    :param queued: how long the task instance has been in the queue.
+    :param until: when the wait ends in any case, in seconds since the epoch.
+    :param active: how many runs were active right after the refusal; None if that is not known.
+    :param pause: seconds after which the start is tried again, whatever the count shows, because the refusal was not
+        about the number of runs; None to wait for a slot.
+    :param handed_over: callbacks are set up, so the API server hands over the slot of a run that has ended.
+    """
+
+    queued: Queued
+    until: Moment
+    active: Count | None = None
+    pause: Seconds | None = None
+    handed_over: bool = False
+
+
+@dataclass(frozen=True)
+class Active:
+    """The active runs of an account.
+
+    :param number: how many there are.
+    :param ids: the ids of the newest ones.
+    """
+
+    number: int
+    ids: frozenset[str]
+
+
+CountSteps: TypeAlias = Generator["calls.Call[Page[Task]]", Any, "Active | None"]
+
+
+def count_active() -> CountSteps:
+    """Count the active runs of the account; None if BrowserAct does not return their number."""
+    number, ids = 0, set()
+    for status in _HOLD_A_SLOT:
+        page: Page[Task] = yield calls.list_tasks(status=status, limit=MAX_LISTED)
+        if page.total_count is None:
+            return None
+        number += page.total_count
+        ids |= {task.id for task in page.items}
+    return Active(number, frozenset(ids))
 
 
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:
-    """Return the seconds to wait before a start is tried again.
+    """Return the seconds to wait before a start is tried again without knowledge of slots.
 
     :param refusals: how often it was refused.
     :param chance: returns a random number from 0 to 1.
@@ -33,111 +130,139 @@ def pause_after(refusals: int, chance: Callable[[], float]) -> float:
     return pause * (1 + PAUSE_SPREAD * chance())
 
 
-@dataclass
-class Slots:
-    """The active runs of an account, as known to all task instances that wait in one process.
+@dataclass(frozen=True)
+class _Waiting:
+    """A task instance in the queue, and from when on it may be woken."""
 
-    All of them see a slot that becomes free, but it must wake only one of them.
+    wait: QueueWait
+    ready_at: float
+
+
+class SlotQueue:
+    """The task instances that wait in one triggerer for a slot of one connection.
+
+    All moments are in seconds of any clock that only moves forward.
     """
 
-    active: int | None = None
-    capacity: int = 0
-    counted_at: float = float("-inf")
-    counting: bool = False
-    woken: deque[float] = field(default_factory=deque)
+    def __init__(self) -> None:
+        self.waiting: dict[str, _Waiting] = {}
+        self.capacity: int | None = None
+        """How many slots the plan has, as far as refusals and counts show; None if that is not known."""
+        self.active: Active | None = None
+        self._starting: dict[str, float] = {}
+        """When each task instance was woken whose run no count has shown yet. It holds a slot."""
+        self._unexpected = 0
+        self._probe: str | None = None
+        self._probe_pause = timings.SLOT_PROBE_PAUSE
+        self._probe_at = 0.0
+        self._free_before = 0
 
-    def is_fresh(self, now: float) -> bool:
-        """Return whether the count is new enough."""
-        return now - self.counted_at < timings.SLOT_COUNT_LIFETIME
+    def join(self, key: str, wait: QueueWait, now: float) -> None:
+        """Add a task instance, and learn from its refusal.
 
-    def count(self, active: int | None, now: float) -> None:
-        """Store a new count."""
-        self.active, self.counted_at = active, now
-
-    def take(self, capacity: int, now: float) -> bool:
-        """Take a free slot for one task instance, if there is one.
-
-        :param capacity: how many runs were active when this task instance found no slot. Another run may have ended
-            at that moment, so the largest such number is the limit of the plan.
-        :param now: the current time, in seconds.
+        :param key: the task instance, the same for all its waits.
+        :param wait: its wait.
+        :param now: the current moment.
         """
-        self.capacity = max(self.capacity, capacity)
-        while self.woken and now - self.woken[0] >= timings.START_DELAY:
-            self.woken.popleft()
-        if self.active is None or self.active + len(self.woken) >= self.capacity:
-            return False
-        self.woken.append(now)
-        return True
+        self._expire(now)
+        if not self.waiting and not self._starting:
+            # Nothing has watched the slots since the queue was empty.
+            self.capacity = self.active = self._probe = None
+            self._unexpected = self._free_before = 0
+            # A plan without active runs that refuses a start is full for another reason, which may end at any time.
+            self._probe_pause = timings.SLOT_PROBE_PAUSE if wait.active else timings.FIRST_SLOT_PAUSE
+            self._probe_at = now + self._probe_pause
+        ready_at = now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0)
+        woken = self._starting.pop(key, None) is not None
+        if key == self._probe:
+            self._delay_probe(now)
+        elif woken and wait.pause is None:
+            # Others go first, in case only this workflow is refused.
+            ready_at = now + pause_after(wait.queued.refusals - 1, lambda: 0.0)
+            self._unexpected += 1
+        if wait.active is not None and wait.pause is None:
+            if self._unexpected >= MAX_UNEXPECTED_REFUSALS:
+                self.capacity, self._unexpected = wait.active, 0
+                self._delay_probe(now)
+            elif not woken or self.capacity is None:
+                self.capacity = max(self.capacity or 0, wait.active)
+        self.waiting[key] = _Waiting(wait, ready_at)
 
+    def leave(self, key: str, now: float) -> None:
+        """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
+        if self.waiting.pop(key, None) is not None:
+            self._starting[key] = now
 
-@dataclass(frozen=True)
-class Queued:
-    """How long a task instance has been in the queue for a slot.
-
-    :param since: moment of the first refusal, in seconds since the epoch.
-    :param refusals: how often BrowserAct refused the start.
-    """
-
-    since: Moment
-    refusals: Count = 0
-
-
-@dataclass(frozen=True)
-class QueueWait:
-    """A wait for a slot, as the trigger stores it.
-
-    :param queued: how long the task instance has been in the queue.
-    :param capacity: how many runs were active when there was no slot; None if that is not known. In that case, the wait
-        ends after one pause.
-    :param pause: seconds before the first count.
-    :param until: when the wait ends in any case, in seconds since the epoch.
-    """
-
-    queued: Queued
-    capacity: Count | None
-    pause: Seconds
-    until: Moment
-
-
-SlotSteps: TypeAlias = Generator["Sleep | calls.Call[Page[Task]]", Any, None]
-
-
-def wait_for_slot(slots: Slots, wait: QueueWait, clock: Callable[[], float], chance: Callable[[], float]) -> SlotSteps:
-    """Wait until there seems to be a free slot, or the time is over.
-
-    :param slots: the active runs as known in this process.
-    :param wait: the wait.
-    :param clock: returns the current time, in seconds since the epoch.
-    :param chance: returns a random number from 0 to 1.
-    """
-    look_at = clock() + wait.pause
-    until = min(wait.until, clock() + timings.LONGEST_SLOT_WAIT)
-    while True:
-        yield Sleep(max(0.0, min(look_at, until) - clock()))
-        if clock() >= until or wait.capacity is None:
+    def count(self, active: Active | None, now: float) -> None:
+        """Take a new count of the active runs; None if they could not be counted."""
+        self._expire(now)
+        self._free_before = self._free()
+        before, self.active = self.active, active
+        if active is None:
             return
-        look_at = clock() + timings.FIRST_SLOT_PAUSE * (1 - PAUSE_SPREAD * chance())
-        if slots.counting:
-            continue
-        if not slots.is_fresh(clock()):
-            slots.counting = True
-            try:
-                slots.count((yield from count_active()), clock())
-            except BrowserActError:
-                # A start would probably fail too.
-                continue
-            finally:
-                slots.counting = False
-        if slots.active is None or slots.take(wait.capacity, clock()):
-            return
+        for _ in active.ids - (before.ids if before else active.ids):
+            self._unexpected = 0
+            if self._starting:
+                started = min(self._starting, key=self._starting.__getitem__)
+                del self._starting[started]
+                if started == self._probe and self.capacity is not None:
+                    # There was a slot that the count did not show. There may be more.
+                    self._probe, self.capacity = None, self.capacity + 1
+                    self._probe_pause, self._probe_at = timings.SLOT_PROBE_PAUSE, now
+        # Without a count at a refusal, the plan counts as full now.
+        self.capacity = max(self.capacity or 0, active.number)
 
+    def wake(self, now: float) -> list[str]:
+        """Remove the task instances that should try their start now, and return them in the order of their places."""
+        ready = [key for key in self.order() if self.waiting[key].ready_at <= now]
+        for_slot = [key for key in ready if self.waiting[key].wait.pause is None]
+        free = self._free()
+        usable = free
+        if any(each.wait.handed_over for each in self.waiting.values()):
+            # A slot that is free in one count only is probably being handed over.
+            usable = min(free, self._free_before)
+        woken = for_slot[: max(0, usable)]
+        self._free_before -= len(woken)
+        if len(for_slot) > len(woken) and self._probe is None and now >= self._probe_at:
+            self._probe = for_slot[len(woken)]
+            woken.append(self._probe)
+        woken += [key for key in ready if self.waiting[key].wait.pause is not None]
+        for key in woken:
+            del self.waiting[key]
+            self._starting[key] = now
+        return woken
 
-def count_active() -> Generator[calls.Call[Page[Task]], Any, int | None]:
-    """Return the number of active runs of the account; None if BrowserAct does not return it."""
-    active = 0
-    for status in _HOLD_A_SLOT:
-        page: Page[Task] = yield calls.list_tasks(status=status, limit=1)
-        if page.total_count is None:
-            return None
-        active += page.total_count
-    return active
+    def order(self) -> list[str]:
+        """Return the task instances in the order of their places."""
+        return sorted(self.waiting, key=lambda key: self.waiting[key].wait.queued.place)
+
+    def next_look(self, now: float) -> float:
+        """Return the seconds until the queue should be looked at again."""
+        soonest = min((each.ready_at for each in self.waiting.values()), default=now)
+        if soonest > now:
+            # A task instance that joins in the meantime is not ready before the grace is over.
+            return min(soonest - now, timings.CORE_RACE_GRACE)
+        if any(each.wait.handed_over for each in self.waiting.values()):
+            return timings.HANDED_OVER_COUNT_INTERVAL
+        return timings.SLOT_COUNT_INTERVAL
+
+    def wants_count(self, now: float) -> bool:
+        """Return whether a task instance could use a free slot now."""
+        return any(each.ready_at <= now and each.wait.pause is None for each in self.waiting.values())
+
+    def _delay_probe(self, now: float) -> None:
+        self._probe = None
+        self._probe_pause = min(self._probe_pause * PROBE_GROWTH, timings.LONGEST_SLOT_PROBE_PAUSE)
+        self._probe_at = now + self._probe_pause
+
+    def _expire(self, now: float) -> None:
+        """Forget woken task instances whose run should have been counted by now."""
+        self._starting = {key: at for key, at in self._starting.items() if now - at < timings.START_DELAY}
+        if self._probe not in self._starting:
+            self._probe = None
+
+    def _free(self) -> int:
+        """Return how many slots are free, as far as is known."""
+        if self.active is None or self.capacity is None:
+            return 0
+        return self.capacity - self.active.number - len(self._starting)

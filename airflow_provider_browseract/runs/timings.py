@@ -75,19 +75,38 @@ does not respond.
 """
 
 FIRST_SLOT_PAUSE = 10.0
-"""Seconds to wait after the first refusal before a start is tried again. A deferral takes that long in any case."""
+"""Seconds to wait before a start is tried again that was refused although there seemed to be a free slot. A task that
+waits for a slot in its worker also begins with this pause."""
 
 LONGEST_SLOT_PAUSE = 60.0
 """Seconds to wait between two starts at most. The pause grows with each refusal."""
 
-LONGEST_SLOT_WAIT = 300.0
-"""Seconds after which a start is tried again although the count shows no free slot, because the count may be wrong."""
+LONGEST_RETRY_AFTER = 300.0
+"""Seconds after which a start is tried again at the latest, whatever ``Retry-After`` says."""
 
-SLOT_COUNT_LIFETIME = 2.0
-"""Seconds for which all task instances that wait for a slot in the same process use the same count of runs."""
+SLOT_COUNT_INTERVAL = 3.0
+"""Seconds between two counts of the active runs, while a task instance waits for a slot. One count serves all task
+instances of a connection that wait in the same triggerer."""
 
-START_DELAY = 10.0
-"""Seconds for which a woken task instance counts as an active run, because the count may not show its run yet."""
+HANDED_OVER_COUNT_INTERVAL = 5.0
+"""Seconds between two such counts if callbacks are set up. A slot that is free in two counts in a row was not handed
+over: its callback is lost, or something else has started the run."""
+
+SLOT_COUNT_PAUSE = 1.0
+"""Seconds between two counts at least, even if runs end."""
+
+SLOT_PROBE_PAUSE = 60.0
+"""Seconds after which one start is tried although the count shows no free slot, because the plan may have more slots
+now, or the count may be wrong."""
+
+LONGEST_SLOT_PROBE_PAUSE = 300.0
+"""Seconds between two such starts at most."""
+
+PLACE_DELAY = 2.0
+"""Seconds after which a task instance shows its place in the queue. Those refused together have joined by then."""
+
+START_DELAY = 30.0
+"""Seconds for which a woken task instance holds a slot at most if no count shows its run."""
 
 KILL_LIMIT = 4.0
 """Seconds within which a killed task must stop its run. Airflow ends the process after 5."""

@@ -18,6 +18,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait
 from airflow_provider_browseract.triggers import answers
+from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 from airflow_provider_browseract.triggers.polling import poll_until_end
 from airflow_provider_browseract.triggers.serializing import serialized
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
@@ -55,6 +56,8 @@ class TaskTrigger(BaseTrigger):
             if in_dag_test():
                 await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
             raise
+        if event.end is End.ENDED:
+            run_has_ended(self.browseract_conn_id)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> WaitEvent:

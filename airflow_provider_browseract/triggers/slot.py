@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.steps import run_steps_async
-from airflow_provider_browseract.runs.queueing import QueueWait, Slots, wait_for_slot
+from airflow_provider_browseract.hooks.xcoms import XComs, names_of
+from airflow_provider_browseract.links.showing import show_place
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json
+from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.serializing import serialized
-
-_SLOTS: dict[str, Slots] = {}
-"""The active runs as known to the task instances that wait for a slot in this triggerer, by connection."""
 
 
 class SlotTrigger(BaseTrigger):
-    """Wait until BrowserAct seems to have a free slot. The trigger starts no run, so it can end at any time.
+    """Wait until the task instance is next in the queue and BrowserAct seems to have a free slot.
+
+    The trigger starts no run, so it can end at any time. The API server ends it too, when it hands over a slot.
 
     :param browseract_conn_id: id of the Airflow connection.
     :param wait: the wait, as a :class:`~airflow_provider_browseract.runs.queueing.QueueWait` or as it is stored.
@@ -39,13 +38,34 @@ class SlotTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
-        slots = _SLOTS.setdefault(self.browseract_conn_id, Slots())
+        ti: Any = getattr(self, "task_instance", None)
+        key = str(id(self)) if ti is None else str(sorted(names_of(ti).items()))
+        dispatcher = Dispatcher.of(self.browseract_conn_id)
+        dispatcher.join(key, self.wait)
+        showing = asyncio.ensure_future(self._show_place(dispatcher, key, ti))
         try:
-            async with BrowserActHook(self.browseract_conn_id).async_client() as client:
-                await run_steps_async(wait_for_slot(slots, self.wait, time.time, random.random), client, self.log)
-        except Exception:
-            # The next start gets the same error, and raises it.
-            self.log.exception("Waiting for a slot failed")
-            await asyncio.sleep(self.wait.pause)
+            await dispatcher.wait(key, self.wait.until)
+        finally:
+            showing.cancel()
         # dag.test() passes on only the event.
         yield TriggerEvent(to_json(self.wait.queued))  # type: ignore[no-untyped-call]
+
+    async def _show_place(self, dispatcher: Dispatcher, key: str, ti: Any) -> None:
+        """Show the place of the task instance, after those that were refused at the same time have joined."""
+        await asyncio.sleep(timings.PLACE_DELAY)
+        order = dispatcher.queue.order()
+        if key not in order:
+            return
+        place, slots, active = order.index(key) + 1, dispatcher.queue.capacity, dispatcher.queue.active
+        self.log.info(
+            "Place %d of %d in the queue of connection %r. The plan seems to have %s slots.",
+            place,
+            len(order),
+            self.browseract_conn_id,
+            "an unknown number of" if slots is None else slots,
+        )
+        if ti is not None and self.wait.queued.refusals == 1:
+            number = self.wait.active if active is None else active.number
+            # Not in the XCom of the wait: a triggerer that was held up could overwrite what a callback has put there.
+            shown = {"place": place, "length": len(order), "active_runs": number}
+            await asyncio.to_thread(show_place, XComs(ti), shown, self.log)

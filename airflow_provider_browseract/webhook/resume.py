@@ -1,4 +1,6 @@
-"""Resume a deferred task instance from the API server, with one lookup and one short transaction.
+"""Resume deferred task instances from the API server: one whose run has ended, and the next one that waits for a slot.
+
+This takes one lookup and one short transaction.
 
 This is the only module of the package that uses ``airflow.models``, which is not a public interface. The first callback
 imports it. After every error here, the response is 503, and the polls of the trigger end the wait.
@@ -8,10 +10,12 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from inspect import signature
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
@@ -19,10 +23,12 @@ from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import lazyload
 
+from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
@@ -33,6 +39,10 @@ from airflow_provider_browseract.webhook.callback import (
     TaskInstanceKey,
     resumed_wait,
 )
+from airflow_provider_browseract.webhook.overload import RareLog
+
+log = logging.getLogger(__name__)
+rare_log = RareLog(log)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import CursorResult
@@ -40,6 +50,12 @@ if TYPE_CHECKING:
 
 TRIGGERS = "airflow_provider_browseract.triggers."
 """Module path of our triggers."""
+
+SLOT_TRIGGER = f"{TRIGGERS}slot.SlotTrigger"
+"""Class path of the trigger of a task instance that waits for a slot."""
+
+READ_AT_ONCE = 500
+"""How many triggers of the queue are read with one statement."""
 
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for the row of a task instance that another transaction has locked. After that, the callback gets
@@ -57,12 +73,14 @@ class Deferral:
     :param key: the task instance that waits.
     :param ti_id: its primary key.
     :param trigger_id: primary key of the trigger that it waits for.
+    :param conn_id: id of the Airflow connection.
     :param wait: what the trigger waits for.
     """
 
     key: TaskInstanceKey
     ti_id: Any
     trigger_id: int
+    conn_id: str
     wait: Wait
 
 
@@ -92,11 +110,11 @@ def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
             return CallbackOutcome.IGNORED
         if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE):
             return CallbackOutcome.TOO_EARLY
-        return Deferral(key, ti.id, trigger.id, wait)
+        return Deferral(key, ti.id, trigger.id, trigger.kwargs["browseract_conn_id"], wait)
 
 
 def resume(deferral: Deferral) -> CallbackOutcome:
-    """End a deferral, in one transaction.
+    """End a deferral, and hand its slot over, in one transaction: the scheduler then starts both tasks at once.
 
     :param deferral: what :func:`look` returned.
     :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
@@ -104,7 +122,7 @@ def resume(deferral: Deferral) -> CallbackOutcome:
     """
     now = datetime.now(timezone.utc)
     with create_session(scoped=False) as session:
-        if not _claim(session, deferral, now):
+        if not _claim(session, deferral.ti_id, deferral.trigger_id, now):
             return CallbackOutcome.ALREADY_RESUMED
         # Airflow is about to cancel the trigger. The trigger reads this and does not stop the run.
         described = resumed_wait(deferral.wait)
@@ -112,7 +130,87 @@ def resume(deferral: Deferral) -> CallbackOutcome:
         event = WaitEvent(deferral.wait, End.ENDED, WokenBy.CALLBACK)
         payload = to_json(event)
         Trigger.submit_event(deferral.trigger_id, TriggerEvent(payload), session=session)  # type: ignore[no-untyped-call]
-        return CallbackOutcome.RESUMED
+        try:
+            with session.begin_nested():
+                handed_over_to = hand_over(session, deferral.conn_id, now)
+        except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
+            rare_log.error("A free slot could not be handed over, so the triggerer has to find it", error)
+            return CallbackOutcome.RESUMED
+    if handed_over_to is not None:
+        count("browseract.slots.handed_over")
+        log.info("Slot of connection %r handed over to %s", deferral.conn_id, handed_over_to)
+    return CallbackOutcome.RESUMED
+
+
+TriggerKey: TypeAlias = "tuple[int, datetime]"
+"""Id and creation of a trigger. Databases use ids again."""
+
+_read: dict[TriggerKey, tuple[str, QueueWait] | None] = {}
+"""Connection and wait of each trigger of the queue that this process has read; None if they cannot be read. A stored
+trigger never changes, so each is read once."""
+
+
+def hand_over(session: Session, conn_id: str, now: datetime) -> TaskInstanceKey | None:
+    """Wake the next task instance in the queue of a connection, because a run has ended.
+
+    This is only a hint. The worker asks BrowserAct for the slot. If something else has taken it, the task instance
+    returns to its place.
+
+    :param session: the session; the caller commits.
+    :param conn_id: id of the Airflow connection.
+    :param now: the current time.
+    :returns: the task instance that was woken; None if none waits.
+    """
+    waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE))
+    queue = {
+        trigger: wait.queued
+        for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
+        # A wait with a pause is not about slots.
+        if of == conn_id and wait.pause is None
+    }
+    for trigger in sorted(queue, key=lambda each: queue[each].place):
+        ti_id, key = waiting[trigger]
+        if _claim(session, ti_id, trigger[0], now):
+            event = TriggerEvent(to_json(queue[trigger]))  # type: ignore[no-untyped-call]
+            Trigger.submit_event(trigger[0], event, session=session)
+            return key
+    return None
+
+
+def _waiting(session: Session, deferred_before: datetime) -> dict[TriggerKey, tuple[Any, TaskInstanceKey]]:
+    """Return the task instances that wait for slots, with their primary keys, by their triggers."""
+    columns = TaskInstance.id, TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index
+    query = (
+        select(Trigger.id, Trigger.created_date, *columns)
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .where(
+            Trigger.classpath == SLOT_TRIGGER,
+            Trigger.created_date <= deferred_before,
+            TaskInstance.state == TaskInstanceState.DEFERRED,
+        )
+    )
+    return {(row[0], row[1]): (row[2], TaskInstanceKey(*row[3:])) for row in session.execute(query)}
+
+
+def _read_queue(session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, QueueWait]]:
+    """Return connection and wait of each trigger that can be read, and forget those that wait no more."""
+    known = {trigger: _read[trigger] for trigger in list(_read) if trigger in triggers}
+    unread = sorted(trigger_id for trigger_id, created in triggers if (trigger_id, created) not in known)
+    for start in range(0, len(unread), READ_AT_ONCE):
+        query = select(Trigger).options(lazyload("*")).where(Trigger.id.in_(unread[start : start + READ_AT_ONCE]))
+        for trigger in session.scalars(query):
+            known[trigger.id, trigger.created_date] = _read_wait(trigger.kwargs)
+    _read.clear()
+    _read.update(known)
+    return {trigger: found for trigger, found in known.items() if found is not None}
+
+
+def _read_wait(stored: dict[str, Any]) -> tuple[str, QueueWait] | None:
+    try:
+        return stored["browseract_conn_id"], from_json(QueueWait, stored["wait"])
+    except (KeyError, ValueError):
+        # Another version of this provider has stored it. Its own trigger wakes it.
+        return None
 
 
 def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
@@ -164,8 +262,8 @@ def _not_deferred(ti: TaskInstance, wait: dict[str, Any]) -> CallbackOutcome:
     )
 
 
-def _claim(session: Session, deferral: Deferral, now: datetime) -> bool:
-    """Lock the task instance, if it still waits for this trigger.
+def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool:
+    """Lock a task instance, if it still waits for a certain trigger.
 
     An update that matches no row changes nothing. One that matches locks the row until the transaction ends, on every
     database. Callbacks that do not get this far lock nothing.
@@ -175,8 +273,8 @@ def _claim(session: Session, deferral: Deferral, now: datetime) -> bool:
     claim = (
         update(TaskInstance)
         .where(
-            TaskInstance.id == deferral.ti_id,
-            TaskInstance.trigger_id == deferral.trigger_id,
+            TaskInstance.id == ti_id,
+            TaskInstance.trigger_id == trigger_id,
             TaskInstance.state == TaskInstanceState.DEFERRED,
         )
         .values(updated_at=now)

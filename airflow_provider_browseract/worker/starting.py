@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import AskClaimed, OrphanError
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active, pause_after
+from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, count_active, pause_after
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.worker.owned_run import OwnedRun
@@ -208,19 +208,16 @@ def wait_in_queue(
     :raises NoSlotError: the limit is reached.
     """
     run.raise_if_killed()
-    try:
-        active = run_steps(count_active(), run.hook.client, run.log)
-    except BrowserActError:
-        active = None
-    shown = "an unknown number of" if active is None else active
-    now, until = time.time(), queued.since + limit
+    active = _count_active(run)
+    shown = "an unknown number of" if active is None else active.number
+    now, until = time.time(), queued.began + limit
     if now >= until:
+        if run.tries is not None:
+            run.tries.give_up_place()
         raise NoSlotError(
             f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown} runs "
             f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer."
         )
-    pause = max(pause_after(queued.refusals, random.random), full.error.retry_after or 0.0)
-    pause = min(pause, timings.LONGEST_SLOT_WAIT)
     run.log.info(
         "BrowserAct has no free slot now; %s runs are active. Refused %d times. Trying again as soon as there is a "
         "free slot, for at most %.0f seconds. (%s)",
@@ -229,18 +226,39 @@ def wait_in_queue(
         until - now,
         full.error.message,
     )
-    show_wait(context["ti"], None, {"waits_for": "slot", "refusals": queued.refusals}, run.log)
+    # HTTP 429 is not about the number of runs.
+    about_slots = isinstance(full.error, ConcurrencyLimitError)
+    if about_slots and active is not None and active.number == 0 and queued.refusals == 1:
+        run.log.warning(
+            "BrowserAct refuses the start although no run is active. The task tries again after growing pauses. If "
+            "this continues, check the plan in the BrowserAct dashboard."
+        )
+    number = None if active is None else active.number
+    show_wait(context["ti"], None, {"waits_for": "slot", "refusals": queued.refusals, "active_runs": number}, run.log)
+    pause = max(pause_after(queued.refusals, random.random), full.error.retry_after or 0.0)
+    pause = min(pause, timings.LONGEST_RETRY_AFTER)
     if defer is None:
         sleep(min(pause, until - now), run.raise_if_killed)
         run.raise_if_killed()
         return
     from airflow_provider_browseract.triggers.slot import SlotTrigger
 
-    # HTTP 429 is not about the number of runs, and neither is a refusal while no run is active.
-    capacity = (active or None) if isinstance(full.error, ConcurrencyLimitError) else None
-    wait = QueueWait(queued, capacity, pause, max(until, now + timings.CORE_RACE_GRACE))
+    wait = QueueWait(
+        queued,
+        max(until, now + timings.CORE_RACE_GRACE),
+        active=number,
+        pause=None if about_slots else pause,
+        handed_over=run.hook.settings.webhook_base_url is not None,
+    )
     defer(
         trigger=SlotTrigger(browseract_conn_id=run.hook.browseract_conn_id, wait=wait),
         method_name="execute_queued",
         timeout=timedelta(seconds=until - now + timings.TIMEOUT_BACKSTOP),
     )
+
+
+def _count_active(run: OwnedRun) -> Active | None:
+    try:
+        return run_steps(count_active(), run.hook.client, run.log)
+    except BrowserActError:
+        return None

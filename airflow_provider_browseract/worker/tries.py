@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 STATE_RETENTION = timedelta(days=30)
 """How long Airflow keeps the stored state of a run if nothing deletes it."""
 
+PLACE_KEY = "browseract_queue"
+"""Key of the task's state with the place of the task instance in the queue for slots."""
+
 NEXT_TRY = "the next try reattaches to it"
 
 FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
@@ -97,6 +100,25 @@ class Tries:
             self._store.delete(STATE_KEY)
         else:
             self._store.set(STATE_KEY, entry.value(), retention=STATE_RETENTION)
+
+    def keep_place(self, now: float) -> float:
+        """Return since when the task instance has waited for a slot, and store it for later tries.
+
+        :param now: the current time, in seconds since the epoch, which applies if no earlier try has waited.
+        """
+        if self.remembered:
+            with suppress(Exception):
+                kept = (self._store.get(PLACE_KEY) or {}).get("since")
+                if isinstance(kept, int | float) and 0 < kept < now:
+                    return float(kept)
+                self._store.set(PLACE_KEY, {"since": now}, retention=STATE_RETENTION)
+        return now
+
+    def give_up_place(self) -> None:
+        """Delete the stored place in the queue: the run was started, or ``queue_timeout`` is over."""
+        if self.remembered:
+            with suppress(Exception):
+                self._store.delete(PLACE_KEY)
 
     def claimed(self) -> set[str]:
         """Return the BrowserAct tasks that the mapped siblings of this task instance wait for."""

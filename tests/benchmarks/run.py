@@ -207,6 +207,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "strangers": webhook.strangers,
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
+    "handover": webhook.handover,
     "files": files.files,
     "inflated": files.inflated,
     "throttled": throttled.throttled,

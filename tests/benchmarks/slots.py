@@ -1,56 +1,147 @@
-"""How long many runs take on a plan that allows few at once."""
+"""How long many runs take on a plan that allows few at once, and how fast a slot changes hands."""
 
 from __future__ import annotations
 
-import collections
 import json
+import statistics
 import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from airflow_provider_browseract.emulator import SEARCH, Emulator
+from airflow_provider_browseract.emulator import SEARCH, Emulator, TaskRecord
 from tests.e2e.local_airflow import LocalAirflow, free_port
 from tests.e2e.postgres import postgres
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = 100
-PLAN = 10
-DURATION = 20.0
-LIMITS = {"slots_in_a_pool": 1.35, "slots": 1.6}
+TIMELINE = 60
+"""Columns of the timeline of used slots."""
 
 
-def slots() -> None:
-    """Seconds from the first start to the end of the last task, with a pool of the plan's size and without one."""
-    for dag_id, limit in LIMITS.items():
-        emulator = Emulator(concurrency=PLAN)
-        emulator.set_workflow(SEARCH.id, duration=DURATION)
-        with tempfile.TemporaryDirectory() as folder, postgres() as database, emulator.serve() as running:
-            port = free_port()
-            extra = {"webhook_base_url": f"http://127.0.0.1:{port}"}
-            airflow = LocalAirflow(
-                Path(folder, "airflow"),
-                Path(__file__).parent / "dags",
-                {
-                    "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps({**running.connection, "extra": extra}),
-                    "AIRFLOW__CORE__PARALLELISM": "12",
-                    "PYTHONPATH": str(ROOT),
-                },
-                database=database.url,
-                port=port,
-            )
-            with airflow.running():
-                airflow.cli("pools", "set", "browseract", str(PLAN), "The plan", "--include-deferred")
-                run_id = airflow.trigger(dag_id)
-                state = airflow.wait_for_run(dag_id, run_id, timeout=900)
-                run = airflow.dag_run(dag_id, run_id)
-                tasks = airflow.api("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 200})
-        tries = collections.Counter(ti["try_number"] for ti in tasks["task_instances"])
-        ideal = RUNS / PLAN * DURATION
-        took = run["duration"]
-        asked = collections.Counter(request.endpoint for request in emulator.requests)
-        refused = asked["run-task"] - RUNS
-        beyond = sum(asked.values()) - refused - asked["list-tasks"]
-        print(
-            f"{dag_id}: {state}; {RUNS} runs of {DURATION:g} s, {PLAN} at once: {took:.0f} s, {took / ideal:.2f} of "
-            f"the ideal {ideal:g} s (limit {limit})\n  tries {dict(tries)}; {beyond / RUNS:.1f} requests per run "
-            f"(limit 4), besides {refused} refused starts and {asked['list-tasks']} looks for room"
+@dataclass(frozen=True)
+class Scenario:
+    """Runs that wait for the slots of a plan.
+
+    :param name: what is measured.
+    :param dag_id: the DAG with the runs.
+    :param plan: how many runs the plan allows at once.
+    :param duration: seconds that a run takes.
+    :param limit: the makespan in units of the ideal one, at most.
+    :param callbacks: whether BrowserAct can call back.
+    :param sqlite: whether Airflow uses SQLite instead of PostgreSQL.
+    """
+
+    name: str
+    dag_id: str
+    plan: int
+    duration: float
+    limit: float
+    callbacks: bool = True
+    sqlite: bool = False
+
+
+SCENARIOS = (
+    Scenario("callbacks", "slots", 10, 20.0, 1.2),
+    Scenario("callbacks, SQLite", "slots", 10, 20.0, 1.2, sqlite=True),
+    Scenario("polling", "slots", 10, 20.0, 1.35, callbacks=False),
+    Scenario("callbacks, a pool", "slots_in_a_pool", 10, 20.0, 1.35),
+    Scenario("one slot, callbacks", "one_slot", 1, 10.0, 1.35),
+    Scenario("one slot, polling", "one_slot", 1, 10.0, 1.35, callbacks=False),
+)
+
+
+def slots(*names: str) -> None:
+    """Run each scenario in a real Airflow of its own."""
+    for scenario in SCENARIOS:
+        if not names or scenario.name in names:
+            _measure(scenario)
+
+
+def _measure(scenario: Scenario) -> None:
+    emulator = Emulator(concurrency=scenario.plan)
+    emulator.set_workflow(SEARCH.id, duration=scenario.duration)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        database = None if scenario.sqlite else stack.enter_context(postgres()).url
+        running = stack.enter_context(emulator.serve())
+        port = free_port()
+        extra = {"webhook_base_url": f"http://127.0.0.1:{port}"} if scenario.callbacks else {}
+        airflow = LocalAirflow(
+            Path(folder, "airflow"),
+            Path(__file__).parent / "dags",
+            {
+                "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps({**running.connection, "extra": extra}),
+                "AIRFLOW__CORE__PARALLELISM": "12",
+                "PYTHONPATH": str(ROOT),
+            },
+            database=database,
+            port=port,
         )
+        stack.enter_context(airflow.running())
+        airflow.cli("pools", "set", "browseract", str(scenario.plan), "The plan", "--include-deferred")
+        run_id = airflow.trigger(scenario.dag_id)
+        state = airflow.wait_for_run(scenario.dag_id, run_id, timeout=900)
+        ended = airflow.api("GET", f"dags/{scenario.dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 200})
+        logs = [
+            airflow.log(scenario.dag_id, run_id, "run", map_index=ti["map_index"]) for ti in ended["task_instances"]
+        ]
+    print(f"{scenario.name}: {state}")
+    for line in _figures(emulator, scenario, logs):
+        print(f"  {line}")
+
+
+def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> list[str]:
+    """Return the figures of a scenario.
+
+    :param logs: the log of each task instance. Its lines begin with their times, which can be compared as texts.
+    """
+    runs = sorted(emulator.tasks, key=lambda run: run.created_at)
+    starts = [run.created_at for run in runs]
+    ends = sorted(run.finished_at for run in runs if run.finished_at)
+    took = (ends[-1] - starts[0]).total_seconds()
+    ideal = len(runs) / scenario.plan * scenario.duration
+    # The slot of the first run that ends goes to the first run that had none, and so on.
+    hand_overs = [(start - end).total_seconds() for start, end in zip(starts[scenario.plan :], ends, strict=False)]
+    resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
+    refusals = [[line for line in log if "has no free slot now" in line] for log in logs]
+    # The first wave is over when each task instance has tried its start once.
+    over = max(min(line for line in log if "has no free slot now" in line or "Started " in line) for log in logs)
+    late = sum(line > over for lines in refusals for line in lines)
+    later = sum(start.isoformat() > over[:26] for start in starts)
+    hand_over, resume = statistics.median(hand_overs), statistics.median(resumes)
+    counts = sum(each.endpoint == "list-tasks" for each in emulator.requests)
+    return [
+        f"makespan {took:.0f} s, {took / ideal:.2f} of the ideal {ideal:g} s (limit {scenario.limit})",
+        f"hand-over: median {hand_over:.1f} s, longest {max(hand_overs):.1f} s; a resumed task sends its first request "
+        f"after {resume:.1f} s: ratio {hand_over / resume:.2f} (limit 1.3 with callbacks)",
+        f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
+        f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
+        f"list-tasks: {counts} requests",
+        f"slots in use: {_timeline(runs, starts[0], took)}",
+    ]
+
+
+def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:
+    """Return the seconds from the end of a run to the first request of the task that its callback or a poll resumes."""
+    if run.finished_at is None:
+        return None
+    reads = (
+        each.at
+        for each in emulator.requests
+        if each.endpoint == "get-task" and run.id in each.query and each.at > run.finished_at
+    )
+    return min(((at - run.finished_at).total_seconds() for at in reads), default=None)
+
+
+def _timeline(runs: list[TaskRecord], began: datetime, took: float) -> str:
+    """Return how many slots are in use over time, a character for each moment."""
+    shown = ""
+    for column in range(TIMELINE):
+        at = column * took / TIMELINE
+        used = sum(
+            (run.created_at - began).total_seconds() <= at < ((run.finished_at or began) - began).total_seconds()
+            for run in runs
+        )
+        shown += "0123456789ABCDEFGHIJ"[used]
+    return shown

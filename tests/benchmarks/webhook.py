@@ -61,6 +61,12 @@ WAYS = {
 }
 
 
+QUEUES = (100, 1000)
+"""How many task instances wait when the cost of a hand-over is measured."""
+
+HAND_OVERS = 31
+
+
 def wakeup() -> None:
     """Seconds from the end of a run to the first line of execute_complete, in four ways."""
     emulator = Emulator(concurrency=200)
@@ -116,6 +122,12 @@ def route() -> None:
     """How fast the route responds, and whether it keeps up with a stream of callbacks that each resume a task."""
     with _only_the_route() as (airflow, _, run_id):
         print(_in_a_process_of_its_own("stream", airflow, run_id))
+
+
+def handover() -> None:
+    """What it costs the API server to hand over a slot, in a short and in a long queue."""
+    with _only_the_route() as (airflow, _, run_id):
+        print(_in_a_process_of_its_own("hand_overs", airflow, run_id))
 
 
 def strangers() -> None:
@@ -253,26 +265,65 @@ def hung_up(airflow: LocalAirflow, run_id: str) -> None:
     print(f"{HUNG_UP} genuine callbacks whose sender hangs up: {lost} lost (limit 0)")
 
 
+def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
+    """Hand over slots in queues of two lengths."""
+    from airflow.utils.session import create_session
+
+    from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+    from airflow_provider_browseract.triggers.slot import SlotTrigger
+    from airflow_provider_browseract.webhook import resume
+
+    def hand_over() -> TaskInstanceKey | None:
+        with create_session(scoped=False) as session:
+            return resume.hand_over(session, "browseract_default", datetime.now(timezone.utc))
+
+    medians: dict[int, float] = {}
+    inserted = 0
+    for number in QUEUES:
+        waits = [QueueWait(Queued(each, each, 1), time.time() + 3600) for each in range(inserted, number)]
+        _insert(run_id, [SlotTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
+        inserted = number
+        began = time.perf_counter()
+        hand_over()
+        first = 1000 * (time.perf_counter() - began)
+        taken = []
+        for _ in range(HAND_OVERS):
+            began = time.perf_counter()
+            assert hand_over() is not None
+            taken.append(1000 * (time.perf_counter() - began))
+        medians[number] = statistics.median(taken)
+        print(f"{number} waiting: median {medians[number]:.0f} ms, the first one {first:.0f} ms", file=sys.stderr)
+    few, many = medians.values()
+    shown = "; ".join(f"{number} waiting: median {median:.0f} ms" for number, median in medians.items())
+    print(f"hand-over in the API server: {shown} (limit 50 ms), ratio {many / few:.2f} (limit 2)")
+
+
 def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
-    """Create deferred task instances by hand, and return the addresses of their callbacks."""
+    """Create task instances by hand that wait for callbacks, and return the addresses of their callbacks."""
+    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.triggers.run import TaskTrigger
+
+    tokens = [new_token() for _ in range(number)]
+    waits = [Wait("7", time.time() + 3600, digest(token)).deferred(time.time()) for token in tokens]
+    waiting = _insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
+    return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
+
+
+def _insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
+    """Create deferred task instances by hand.
+
+    :param run_id: their DAG run.
+    :param waits: their triggers.
+    """
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.utils.session import create_session
     from sqlalchemy import func, insert, select
 
-    from airflow_provider_browseract.runs.waiting import Wait
-    from airflow_provider_browseract.triggers.run import TaskTrigger
-
-    tokens = [new_token() for _ in range(number)]
     with create_session() as session:
         triggers = []
-        for token in tokens:
-            trigger = Trigger.from_object(
-                TaskTrigger(
-                    browseract_conn_id="browseract_default",
-                    wait=Wait("7", time.time() + 3600, digest(token)).deferred(time.time()),
-                )
-            )
+        for wait in waits:
+            trigger = Trigger.from_object(wait)
             trigger.created_date = datetime.now(timezone.utc) - timedelta(minutes=1)
             triggers.append(trigger)
         session.add_all(triggers)
@@ -294,8 +345,7 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
             for index, trigger in enumerate(triggers)
         ]
         session.execute(insert(table), rows)
-    waiting = [TaskInstanceKey("wakeup", run_id, TASK, first + index) for index in range(number)]
-    return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
+    return [TaskInstanceKey("wakeup", run_id, TASK, first + index) for index in range(len(waits))]
 
 
 def _resumed() -> int:
@@ -341,7 +391,9 @@ def main() -> None:
     what, port, run_id = sys.argv[1:]
     # Only its address is read.
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
-    {"stream": stream, "behind_a_flood": behind_a_flood, "flood": flood, "hung_up": hung_up}[what](airflow, run_id)
+    {"stream": stream, "behind_a_flood": behind_a_flood, "flood": flood, "hung_up": hung_up, "hand_overs": hand_overs}[
+        what
+    ](airflow, run_id)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A round of faults: many runs in a real Airflow whose parts fail at random, and a check of their results.
 
-    python -m tests.faults.round [--runs 300] [--seed 1]
+    python -m tests.faults.round [--runs 300] [--seed 1] [--plan 40]
+
+With a small plan, the queue for slots is always full: all task instances are deferred, and no run is long.
 
 Nothing is asserted during the round. At the end, Airflow's results are compared with the emulator's record of every
 run.
@@ -30,7 +32,14 @@ import psutil
 import psycopg2  # type: ignore[import-untyped]
 import requests
 
-from airflow_provider_browseract.emulator import SEARCH, CallbackFault, Emulator, RequestFault, RunningEmulator
+from airflow_provider_browseract.emulator import (
+    SEARCH,
+    CallbackFault,
+    Emulator,
+    RequestFault,
+    RunningEmulator,
+    TaskRecord,
+)
 from airflow_provider_browseract.emulator.catalogue import results_for
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
@@ -112,12 +121,18 @@ SETTINGS = {
 }
 
 
+PLAN = 40
+"""How many runs BrowserAct allows at once, more than there usually are."""
+
+
 @dataclass
 class Outcome:
     """What a round came to."""
 
     seed: int
     runs: int
+    plan: int = PLAN
+    idle: float = 0.0
     seconds: float = 0.0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
@@ -134,6 +149,16 @@ class Outcome:
     )
 
     @property
+    def queues(self) -> bool:
+        """Whether most runs have to wait for a slot."""
+        return self.plan < PLAN
+
+    @property
+    def deferred(self) -> int:
+        """How many of the task instances wait deferred; the others wait in a worker."""
+        return self.runs if self.queues else self.runs // 2
+
+    @property
     def good(self) -> bool:
         """Whether nothing was lost, doubled, left or wrong."""
         return not any(self.problems.values())
@@ -145,6 +170,8 @@ class Outcome:
             f"{sum(self.faults.values())} faults in {self.seconds:.0f} s",
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
+        if self.queues:
+            lines.append(f"  a slot of {self.plan} was unused while runs waited: {self.idle:.0f} s in a row at most")
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
         return "\n".join(lines)
@@ -173,12 +200,13 @@ class Round:
         """
         number = self.outcome.runs
         keywords = [f"thing {self.outcome.seed}-{index}" for index in range(number)]
-        half = number // 2
+        half = self.outcome.deferred
         # A run and its wait take some two seconds of a core each; the rest of the time is for the faults' aftermath.
         seconds = 60 + number * 1.2
         # The first run is the longest, so that no fault comes too late.
         durations = [seconds * 1.3] + [
-            seconds if self.chance.random() < LONG else self.chance.uniform(*DURATIONS) for _ in range(number * 2)
+            seconds if self.chance.random() < LONG and not self.outcome.queues else self.chance.uniform(*DURATIONS)
+            for _ in range(number * 2)
         ]
         for duration in durations:
             self.emulator.next_run(
@@ -315,7 +343,7 @@ class Round:
     def _forge_callbacks(self) -> None:
         """Send callbacks with wrong tokens for the task instances of the round, while genuine ones arrive."""
         end = time.monotonic() + self.chance.uniform(5.0, 20.0)
-        most = self.outcome.runs // 2
+        most = max(1, self.outcome.runs // 2)
 
         def forge() -> None:
             with requests.Session() as session:
@@ -367,7 +395,8 @@ class Round:
 
     def _look(self, keywords: list[str]) -> None:
         self.airflow.wait_until_healthy()
-        problems, half = self.outcome.problems, len(keywords) // 2
+        problems, half = self.outcome.problems, self.outcome.deferred
+        self.outcome.idle = longest_idle(self.emulator.tasks[self.first :], self.outcome.plan)
         by_keyword = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
             by_keyword[dict(task.inputs)["keyword"]].append(task)
@@ -406,6 +435,22 @@ class Round:
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
 
 
+def longest_idle(tasks: list[TaskRecord], plan: int) -> float:
+    """Return how long a slot was unused at most, in seconds, before the last run was started."""
+    changes = sorted(
+        [(task.created_at, 1) for task in tasks] + [(task.finished_at, -1) for task in tasks if task.finished_at]
+    )
+    starts = [task.created_at for task in tasks]
+    longest, active, since = 0.0, 0, starts[0] if starts else None
+    for at, change in changes:
+        if since is not None:
+            longest = max(longest, (min(at, starts[-1]) - since).total_seconds())
+        active += change
+        # As long as a slot stays free, the moment stays.
+        since = (since or at) if active < plan else None
+    return longest
+
+
 class Api:
     """The emulator at a fixed address, even while nothing listens there."""
 
@@ -430,13 +475,14 @@ class Api:
 
 
 @contextmanager
-def world(home: Path, *, seed: int) -> Iterator[tuple[LocalAirflow, Api, Database]]:
+def world(home: Path, *, seed: int, plan: int = PLAN) -> Iterator[tuple[LocalAirflow, Api, Database]]:
     """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then.
 
     :param home: its folder.
     :param seed: what decides which XComs fail.
+    :param plan: how many runs BrowserAct allows at once.
     """
-    api = Api(Emulator(concurrency=40))
+    api = Api(Emulator(concurrency=plan))
     port = free_port()
     extra = {"webhook_base_url": f"http://127.0.0.1:{port}", "read_timeout": 3, "retry_budget": 6}
     with postgres() as database, closing(api):
@@ -459,15 +505,16 @@ def world(home: Path, *, seed: int) -> Iterator[tuple[LocalAirflow, Api, Databas
             yield airflow, api, database
 
 
-def run_round(runs: int, seed: int, home: Path) -> Outcome:
+def run_round(runs: int, seed: int, plan: int, home: Path) -> Outcome:
     """Play a round.
 
     :param runs: how many task instances there are.
     :param seed: what chance begins with.
+    :param plan: how many runs BrowserAct allows at once.
     :param home: folder for Airflow.
     """
-    outcome = Outcome(seed, runs)
-    with world(home, seed=seed) as (airflow, api, database):
+    outcome = Outcome(seed, runs, plan)
+    with world(home, seed=seed, plan=plan) as (airflow, api, database):
         Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
     return outcome
 
@@ -477,11 +524,12 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--runs", type=int, default=300)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--plan", type=int, default=PLAN)
     options.add_argument("--home", type=Path)
     asked = options.parse_args()
-    print(f"{asked.runs} runs, seed {asked.seed}", flush=True)
+    print(f"{asked.runs} runs, seed {asked.seed}, a plan of {asked.plan}", flush=True)
     with tempfile.TemporaryDirectory(prefix="browseract-faults-") as folder:
-        outcome = run_round(asked.runs, asked.seed, asked.home or Path(folder) / "airflow")
+        outcome = run_round(asked.runs, asked.seed, asked.plan, asked.home or Path(folder) / "airflow")
     print(outcome)
     return 0 if outcome.good else 1
 

@@ -45,10 +45,11 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "triggers.slot.SlotTrigger": {
         "browseract_conn_id": "browseract_default",
         "wait": {
-            "queued": {"since": 1794980000.0, "refusals": 2},
-            "capacity": 5,
-            "pause": 30.0,
+            "queued": {"since": 1794980000.0, "began": 1794985000.0, "refusals": 2, "priority": 3},
             "until": 1795000000.0,
+            "active": 5,
+            "pause": 30.0,
+            "handed_over": True,
         },
     },
     "triggers.sensor.TaskSensorTrigger": {

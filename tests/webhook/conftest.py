@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,14 +12,16 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, insert, select, update
 
 from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.triggers.slot import SlotTrigger
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
-from airflow_provider_browseract.webhook.resume import AS_STORED
+from airflow_provider_browseract.webhook.resume import AS_STORED, SLOT_TRIGGER
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
@@ -150,6 +153,80 @@ class Deferred:
             return {row.key: XComModel.deserialize_value(row) for row in rows}
 
 
+class Queue:
+    """Mapped task instances in Airflow's database that wait for slots.
+
+    :param run_id: the DAG run to which they belong.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._of = {"dag_id": DAG_ID, "run_id": run_id, "task_id": "cheapest"}
+
+    def add(
+        self,
+        since: float,
+        *,
+        priority: int = 1,
+        conn_id: str = "browseract_default",
+        ago: float = LONG_AGO,
+        **fields: Any,
+    ) -> TaskInstanceKey:
+        """Add a task instance, and return it.
+
+        :param since: since when it waits, in seconds since the epoch.
+        :param priority: its priority.
+        :param conn_id: its connection.
+        :param ago: how many seconds ago it deferred.
+        :param fields: further fields of the wait.
+        """
+        wait = QueueWait(Queued(since, since, 1, priority), time.time() + 3600, **fields)
+        with create_session() as session:
+            trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))
+            trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
+            session.add(trigger)
+            session.flush()
+            table: Any = TaskInstance.__table__
+            first = session.execute(select(table).where(*self._is(table), table.c.map_index == -1)).mappings().one()
+            highest: Any = session.scalar(select(func.max(table.c.map_index)).where(*self._is(table)))
+            index = highest + 1
+            own = {"id": self._new_id(first["id"]), "map_index": index, "trigger_id": trigger.id, "state": "deferred"}
+            session.execute(insert(table).values({**first, **own, "next_method": "execute_queued"}))
+        return TaskInstanceKey(**self._of, map_index=index)
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        with create_session() as session:
+            table: Any = TaskInstance.__table__
+            session.execute(delete(table).where(*self._is(table), table.c.map_index >= 0))
+            session.execute(delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
+
+    def mark(self, key: TaskInstanceKey, state: str) -> None:
+        """Set the state of a task instance, as a person does."""
+        with create_session() as session:
+            table: Any = TaskInstance.__table__
+            session.execute(
+                update(table)
+                .where(*self._is(table), table.c.map_index == key.map_index)
+                .values(state=state, trigger_id=None)
+            )
+
+    def resumed(self) -> list[int]:
+        """Return the indexes of those that were resumed."""
+        with create_session() as session:
+            query = select(TaskInstance.map_index).where(
+                *self._is(TaskInstance), TaskInstance.state == TaskInstanceState.SCHEDULED, TaskInstance.map_index >= 0
+            )
+            return sorted(session.scalars(query))
+
+    def _is(self, of: Any) -> list[Any]:
+        columns = getattr(of, "c", of)
+        return [getattr(columns, name) == value for name, value in self._of.items()]
+
+    @staticmethod
+    def _new_id(like: Any) -> Any:
+        return str(uuid.uuid4()) if isinstance(like, str) else uuid.uuid4()
+
+
 _run_ids: list[str] = []
 """The run of the search example that all tests take the rows of."""
 
@@ -164,3 +241,12 @@ def deferred(run_dag, browseract_emulator) -> Deferred:
     made.start()
     made.defer()
     return made
+
+
+@pytest.fixture
+def queue(deferred) -> Iterator[Queue]:
+    """The task instances that wait for slots: none at first."""
+    made = Queue(deferred.waiting.run_id)
+    made.clear()
+    yield made
+    made.clear()

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from airflow.models.trigger import Trigger
 from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
@@ -48,7 +50,8 @@ ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
 def counted(monkeypatch) -> list[str]:
     """The names that were counted in Airflow's metrics."""
     names: list[str] = []
-    monkeypatch.setattr(receiver, "count", names.append)
+    for module in (receiver, resume):
+        monkeypatch.setattr(module, "count", names.append)
     return names
 
 
@@ -253,16 +256,96 @@ class TestCallbackWithoutWaitingTask:
     async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
         claim = resume._claim
 
-        def after_the_trigger(session, wait, now):
+        def after_the_trigger(session, ti_id, trigger_id, now):
             from airflow.triggers.base import TriggerEvent
 
-            Trigger.submit_event(wait.trigger_id, TriggerEvent({"from": "the trigger"}))
-            return claim(session, wait, now)
+            Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
+            return claim(session, ti_id, trigger_id, now)
 
         monkeypatch.setattr(resume, "_claim", after_the_trigger)
         assert await call(client, deferred.path) == (200, "already resumed")
         assert deferred.resumed_with == {"from": "the trigger"}
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
+
+
+def hand_over() -> TaskInstanceKey | None:
+    """Hand over a slot, as a callback does."""
+    from airflow.utils.session import create_session
+
+    with create_session(scoped=False) as session:
+        return resume.hand_over(session, "browseract_default", datetime.now(timezone.utc))
+
+
+class TestHandOver:
+    async def test_callback_hands_its_slot_over_to_the_next_task_in_the_queue(self, client, deferred, queue, counted):
+        queue.add(200.0)
+        first = queue.add(100.0)
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert queue.resumed() == [first.map_index]
+        assert sorted(counted) == ["browseract.callback.resumed", "browseract.slots.handed_over"]
+
+    async def test_repeated_callback_hands_over_no_second_slot(self, client, deferred, queue):
+        queue.add(100.0)
+        queue.add(200.0)
+        for outcome in ("resumed", "already resumed"):
+            assert await call(client, deferred.path) == (200, outcome)
+        assert len(queue.resumed()) == 1
+
+    async def test_hand_over_that_fails_does_not_fail_the_callback(self, client, deferred, queue, monkeypatch, caplog):
+        def fail(session, conn_id, now):
+            raise OSError("database is locked")
+
+        monkeypatch.setattr(resume, "hand_over", fail)
+        queue.add(100.0)
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert deferred.state == "scheduled"
+        assert "A free slot could not be handed over" in caplog.text
+
+    def test_higher_priority_then_longer_wait_goes_first(self, queue):
+        for since, priority in ((100.0, 1), (300.0, 9), (200.0, 1)):
+            queue.add(since, priority=priority)
+        woken = [hand_over() for _ in range(4)]
+        assert [key.map_index if key else None for key in woken] == [1, 0, 2, None]
+
+    def test_hand_over_passes_over_what_does_not_wait_for_this_slot(self, queue):
+        queue.add(1.0, conn_id="another")
+        queue.add(2.0, ago=timings.CORE_RACE_GRACE / 2)
+        queue.add(3.0, pause=60.0)
+        queue.mark(queue.add(4.0), "failed")
+        last = queue.add(5.0)
+        assert hand_over() == last
+        assert hand_over() is None
+
+    def test_task_marked_at_that_moment_is_passed_over(self, queue, monkeypatch):
+        marked, other = queue.add(1.0), queue.add(2.0)
+        read = resume._read_queue
+
+        def read_then_mark(session, triggers):
+            found = read(session, triggers)
+            # Its row is read before this, and claimed after it.
+            monkeypatch.setattr(resume, "_claim", claim_all_but(marked_id(session), resume._claim))
+            return found
+
+        def marked_id(session):
+            rows = resume._waiting(session, datetime.now(timezone.utc))
+            return next(ti_id for ti_id, key in rows.values() if key == marked)
+
+        def claim_all_but(ti_id, claim):
+            return lambda session, each, trigger_id, now: each != ti_id and claim(session, each, trigger_id, now)
+
+        monkeypatch.setattr(resume, "_read_queue", read_then_mark)
+        assert hand_over() == other
+
+    def test_wait_stored_by_another_version_is_passed_over(self, queue):
+        from airflow.utils.session import create_session
+
+        queue.add(1.0)
+        with create_session() as session:
+            [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == resume.SLOT_TRIGGER))
+            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
+        readable = queue.add(2.0)
+        assert hand_over() == readable
+        assert hand_over() is None
 
 
 class TestForgedCallback:

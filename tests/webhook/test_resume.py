@@ -19,7 +19,9 @@ from tests.e2e.postgres import postgres
 COLUMNS = "id uuid PRIMARY KEY, trigger_id integer, state varchar, updated_at timestamptz"
 """The part of Airflow's table of task instances by which a callback claims one."""
 
-ROW = resume.Deferral(TaskInstanceKey("shop", "manual__1", "run", -1), uuid.uuid4(), 7, Wait("7", 1.0))
+ROW = resume.Deferral(
+    TaskInstanceKey("shop", "manual__1", "run", -1), uuid.uuid4(), 7, "browseract_default", Wait("7", 1.0)
+)
 
 
 def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(monkeypatch):
@@ -35,10 +37,10 @@ def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(
             other.execute(text("SELECT * FROM task_instance FOR UPDATE"))
             began = time.monotonic()
             with pytest.raises(OperationalError, match="lock timeout"):
-                resume._claim(session, ROW, now)
+                resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
             assert time.monotonic() - began < 10
         with Session(engine) as session:
-            assert resume._claim(session, ROW, now)
+            assert resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
             session.commit()
             # The limit ends with the transaction: the connection goes back to Airflow's pool.
             assert session.scalar(text("SHOW lock_timeout")) == "0"

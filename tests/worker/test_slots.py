@@ -13,6 +13,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
+from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import FakeTaskInstance, is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -83,6 +84,61 @@ def test_no_slot_before_queue_timeout_raises_and_starts_no_run(worker, emulator,
     assert store.values == {}
 
 
+def refuse_once_more(run, deferred) -> TaskDeferred:
+    """Resume a task that waits for a slot, whose start is refused again, and return its next deferral."""
+    event = run.wait_in_triggerer(deferred)
+    with pytest.raises(TaskDeferred) as again:
+        run.operator().resume_execution(deferred.method_name, {"event": event}, run.context)
+    return again.value
+
+
+def test_refused_task_keeps_its_place_and_its_priority(worker, emulator):
+    emulator.fault("run-task", RequestFault.refused(10118), times=2)
+    run = search(worker, deferrable=True, priority_weight=7)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    first = deferral.value.trigger.wait.queued
+    again = refuse_once_more(run, deferral.value).trigger.wait.queued
+    assert (first.priority, first.refusals, again.refusals) == (7, 1, 2)
+    assert again.place == first.place
+
+
+def test_retry_keeps_the_place_and_gives_it_up_when_its_run_starts(worker, emulator, store):
+    emulator.fault("run-task", RequestFault.refused(10118), times=2)
+    waits = []
+    for _ in range(2):
+        # The first try is lost while it waits.
+        run = search(worker, deferrable=True, store=store, queue_timeout=600)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        waits.append(deferral.value.trigger.wait)
+    assert waits[0].queued.place == waits[1].queued.place
+    # The time limit of the second try begins again.
+    assert waits[1].until > waits[0].until
+    assert PLACE_KEY in store.values
+    assert len(run.resume(deferral.value)) == 2
+    assert PLACE_KEY not in store.values
+
+
+def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
+    emulator.fault("run-task", RequestFault.refused(10118), times=1)
+    run = search(worker, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    event = run.wait_in_triggerer(deferral.value)
+    before = len(emulator.requests)
+    with pytest.raises(TaskDeferred):
+        run.operator().resume_execution(deferral.value.method_name, {"event": event}, run.context)
+    assert emulator.requests[before].endpoint == "run-task"
+
+
+def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, capfd):
+    emulator.fault("run-task", RequestFault.refused(10118), times=2)
+    assert len(search(worker, deferrable=True).run()) == 2
+    said = "".join(capfd.readouterr())
+    assert said.count("BrowserAct refuses the start although no run is active.") == 1
+
+
 def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
     with pytest.raises(NoSlotError, match=r"within 0.3 seconds"):
@@ -98,10 +154,10 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    assert set(arguments["wait"]) == {"queued", "capacity", "pause", "until"}
+    assert set(arguments["wait"]) == {"queued", "active", "pause", "until", "handed_over"}
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
-    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1}
+    assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
 
 
 def test_retry_after_sets_the_pause_of_the_slot_wait_trigger(worker, emulator, monkeypatch):
@@ -170,4 +226,4 @@ def test_endless_retry_after_does_not_make_an_endless_pause(worker, emulator):
     emulator.fault("run-task", RequestFault.status(429, retry_after=10**9), times=None)
     with pytest.raises(TaskDeferred) as deferral:
         search(worker, deferrable=True).operator().execute({"ti": FakeTaskInstance()})
-    assert deferral.value.trigger.wait.pause == timings.LONGEST_SLOT_WAIT
+    assert deferral.value.trigger.wait.pause == timings.LONGEST_RETRY_AFTER

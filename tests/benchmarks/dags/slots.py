@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.sdk import DAG
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from tests.benchmarks.slots import RUNS
 
-INPUTS = [{"keyword": str(number)} for number in range(RUNS)]
+RUNS = {"slots": 40, "slots_in_a_pool": 40, "one_slot": 20}
 
-with DAG("slots", schedule=None, max_active_tasks=500):
-    RunWorkflowOperator.partial(task_id="run", workflow_id=SEARCH.id, deferrable=True).expand(input_parameters=INPUTS)
 
-with DAG("slots_in_a_pool", schedule=None, max_active_tasks=500):
-    RunWorkflowOperator.partial(task_id="run", workflow_id=SEARCH.id, deferrable=True, pool="browseract").expand(
-        input_parameters=INPUTS
+def search(runs: int, **arguments: Any) -> None:
+    """Add a task with many runs to the current DAG."""
+    RunWorkflowOperator.partial(task_id="run", workflow_id=SEARCH.id, deferrable=True, **arguments).expand(
+        input_parameters=[{"keyword": str(number)} for number in range(runs)]
     )
+
+
+for dag_id, runs in RUNS.items():
+    with DAG(dag_id, schedule=None, max_active_tasks=500) as dag:
+        search(runs, **({"pool": "browseract"} if dag_id == "slots_in_a_pool" else {}))
+    globals()[dag_id] = dag

@@ -1,0 +1,206 @@
+"""Waiting for slots in the triggerer: who is woken, when, and with how many requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+from airflow_provider_browseract.triggers import slot as slots
+from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
+from airflow_provider_browseract.triggers.slot import SlotTrigger
+from tests.workers import asked
+
+CONN_ID = "browseract_default"
+LIMIT = 60.0
+"""Seconds to wait for an event at most."""
+
+
+@pytest.fixture
+def emulator(browseract_emulator, connect, short_timings, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 10})
+    # Nothing is woken without a free slot.
+    monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 600.0)
+    emulator = browseract_emulator.emulator
+    emulator.concurrency = 10
+    emulator.set_workflow(ORDERS.id, duration=600.0)
+    return emulator
+
+
+class Waiting:
+    """Task instances that wait for slots in one triggerer."""
+
+    def __init__(self) -> None:
+        self.woken: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def add(self, name: str, since: float, *, active: int | None = 1, priority: int = 1, **fields: Any) -> SlotTrigger:
+        """Let a task instance wait, and return its trigger."""
+        wait = QueueWait(Queued(since, since, 1, priority), time.time() + 600, active=active, **fields)
+        trigger = SlotTrigger(browseract_conn_id=CONN_ID, wait=wait)
+        self._tasks[name] = asyncio.create_task(self._run(name, trigger))
+        return trigger
+
+    async def _run(self, name: str, trigger: SlotTrigger) -> None:
+        [_] = [event async for event in trigger.run()]
+        self.woken.append(name)
+
+    async def cancel(self, name: str) -> None:
+        """End a wait, as Airflow does when something else has resumed the task instance."""
+        self._tasks[name].cancel()
+        with suppress(asyncio.CancelledError):
+            await self._tasks[name]
+
+    async def until_woken(self, number: int) -> list[str]:
+        """Wait until so many were woken, and return all."""
+        await until(lambda: len(self.woken) >= number)
+        return self.woken
+
+    async def end(self) -> None:
+        """End all waits."""
+        for name in self._tasks:
+            await self.cancel(name)
+
+
+async def until(reached: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + LIMIT
+    while not reached():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def counts(emulator, number: int) -> None:
+    """Wait for further counts of the active runs."""
+    # A count has a request for each of four statuses.
+    wanted = asked(emulator, "list-tasks") + 4 * number
+    await until(lambda: asked(emulator, "list-tasks") >= wanted)
+
+
+@pytest.fixture
+async def waiting():
+    made = Waiting()
+    yield made
+    await made.end()
+
+
+async def start(number: int = 1) -> list[str]:
+    async with BrowserActHook().async_client() as client:
+        return [(await client.run_task(ORDERS.id)).id for _ in range(number)]
+
+
+async def stop(task_id: str) -> None:
+    async with BrowserActHook().async_client() as client:
+        await client.stop_task(task_id)
+
+
+async def test_each_free_slot_wakes_the_next_task_only(emulator, waiting):
+    first, second = await start(2)
+    for name, since in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
+        waiting.add(name, since, active=2)
+    await counts(emulator, 2)
+    assert waiting.woken == []
+    await stop(first)
+    assert await waiting.until_woken(1) == ["a"]
+    await counts(emulator, 3)
+    assert waiting.woken == ["a"]
+    # The run of the first one is there, and a slot becomes free again.
+    await start()
+    await stop(second)
+    assert await waiting.until_woken(2) == ["a", "b"]
+
+
+async def test_waits_of_a_connection_share_one_count(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "SLOT_COUNT_INTERVAL", 0.3)
+    await start()
+    for number in range(50):
+        waiting.add(str(number), float(number))
+    began, before = time.monotonic(), asked(emulator, "list-tasks")
+    await counts(emulator, 3)
+    most = (time.monotonic() - began) / timings.SLOT_COUNT_PAUSE
+    assert asked(emulator, "list-tasks") - before <= 4 * max(5, most)
+
+
+async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
+    await start()
+    waiting.add("a", 1.0)
+    await counts(emulator, 1)
+    await waiting.end()
+    dispatcher = Dispatcher.of(CONN_ID)
+    await until(lambda: dispatcher._counting is None)
+    before = asked(emulator, "list-tasks")
+    await asyncio.sleep(5 * timings.SLOT_COUNT_INTERVAL)
+    assert asked(emulator, "list-tasks") == before
+
+
+async def test_end_of_a_run_leads_to_a_count_at_once(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "SLOT_COUNT_INTERVAL", 600.0)
+    [task_id] = await start()
+    waiting.add("a", 1.0)
+    await counts(emulator, 1)
+    await stop(task_id)
+    run_has_ended(CONN_ID)
+    assert await waiting.until_woken(1) == ["a"]
+
+
+async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(emulator):
+    run_has_ended("another_connection")
+    assert asked(emulator, "list-tasks") == 0
+
+
+async def test_task_resumed_by_the_api_server_keeps_its_slot(emulator, waiting):
+    [task_id] = await start()
+    waiting.add("a", 1.0, handed_over=True)
+    waiting.add("b", 2.0, handed_over=True)
+    await counts(emulator, 1)
+    await waiting.cancel("a")
+    await stop(task_id)
+    await counts(emulator, 4)
+    assert waiting.woken == []
+
+
+async def test_counts_that_fail_end_no_wait(emulator, waiting):
+    [task_id] = await start()
+    emulator.fault("list-tasks", RequestFault.status(500), times=6)
+    waiting.add("a", 1.0)
+    await counts(emulator, 2)
+    assert waiting.woken == []
+    await stop(task_id)
+    assert await waiting.until_woken(1) == ["a"]
+
+
+async def test_wait_ends_at_its_time_limit(emulator, waiting):
+    await start()
+    wait = QueueWait(Queued(1.0, 1.0, 1), time.time() + 0.3, active=1)
+    events = [event async for event in SlotTrigger(browseract_conn_id=CONN_ID, wait=wait).run()]
+    assert [event.payload["refusals"] for event in events] == [1]
+    assert time.time() >= wait.until
+
+
+async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, monkeypatch, capfd):
+    pushed: dict[str, Any] = {}
+
+    class PushedXComs:
+        def __init__(self, ti) -> None:
+            pass
+
+        def xcom_push(self, key, value):
+            pushed[key] = value
+
+    monkeypatch.setattr(slots, "XComs", PushedXComs)
+    await start()
+    waiting.add("other", 1.0)
+    trigger = waiting.add("mine", 2.0)
+    trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=3)
+    await until(lambda: pushed)
+    assert pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
+    assert "Place 2 of 2 in the queue of connection 'browseract_default'" in "".join(capfd.readouterr())
