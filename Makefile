@@ -8,6 +8,7 @@
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
 #   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
+#   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
 
@@ -39,7 +40,7 @@ UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/fau
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench coverage mutants faults live contract docs pictures clean
+.PHONY: env demo test check format bench coverage mutants faults live contract docs links pictures clean
 
 env: $(READY)
 
@@ -122,6 +123,9 @@ docs: $(DOCS)/.ready
 pictures: $(READY)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group pictures
 	@$(RUN) python -m tests.pictures $(PICTURES)
+
+links: $(DOCS)/.ready
+	@$(DOCS)/bin/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure

@@ -41,6 +41,8 @@ html_theme_options = {
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
+linkcheck_ignore = [r"http://127\.0\.0\.1.*"]
+
 autoapi_dirs = [str(ROOT / "airflow_provider_browseract")]
 autoapi_generate_api_docs = False
 autoapi_add_toctree_entry = False
