@@ -303,10 +303,12 @@ class RunOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
-            self._own(context)
-            if started_task_id(context["ti"]) is None:
-                raise NoSlotError(f"Airflow ended the wait for a slot: {error}. No run was started.") from None
+            tries = self._own(context)
             overdue = isinstance(error, TaskDeferralTimeout)
+            if started_task_id(context["ti"]) is None:
+                if overdue:
+                    tries.give_up_place()
+                raise NoSlotError(f"Airflow ended the wait for a slot: {error}. No run was started.") from None
             return self._end_with_airflow(context, f"Airflow ended the deferral: {error}", overdue=overdue)
 
     def on_kill(self) -> None:
@@ -341,12 +343,7 @@ class RunOperator(BaseOperator):
             limit = self._optional_seconds("queue_timeout") or read_seconds("timeout", self.timeout)
             wait_in_queue(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
 
-        def see_through() -> Any:
-            if queued.refusals or tries.ti.try_number > 1:
-                tries.give_up_place()
-            return self._see_through(context, started)
-
-        return self._account_for(context, started.task_id, see_through)
+        return self._account_for(context, started.task_id, lambda: self._see_through(context, started, queued))
 
     def _own(self, context: Context) -> Tries:
         """Make this process responsible for the run of a task instance."""
@@ -372,10 +369,12 @@ class RunOperator(BaseOperator):
             deferred=self._waits_deferred,
         )
 
-    def _see_through(self, context: Context, started: StartedRun) -> Any:
+    def _see_through(self, context: Context, started: StartedRun, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         ti: Any = context["ti"]
         self._push_ids(ti, started)
+        if self._run.tries is not None and (queued.refusals or ti.try_number > 1):
+            self._run.tries.give_up_place()
         self._run.raise_if_killed()
         limit = self._optional_seconds("start_timeout")
         wait = Wait(

@@ -10,6 +10,7 @@ and ``webhook/resume.py`` hands over the slot of a run whose callback has arrive
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -29,8 +30,23 @@ PROBE_GROWTH = 2.0
 """Factor by which the pause before the next probe grows each time a probe is refused."""
 
 MAX_UNEXPECTED_REFUSALS = 2
-"""How many starts in a row may be refused although the count shows a free slot. After that, the plan has fewer slots
-than expected. A single such refusal can be about one workflow, such as one with a Standard Browser."""
+"""How many starts may be refused although there seemed to be a free slot. After that, the plan has fewer slots than
+expected or, if only one workflow is refused while others wait, only this workflow has to wait."""
+
+LONGEST_HOLD = 120.0
+"""Seconds for which a woken task instance holds a slot at most, however long starts take."""
+
+HOLD_FACTOR = 1.5
+"""How much longer a woken task instance holds a slot than the slowest start that was refused has taken."""
+
+LONGEST_RETURN = 600.0
+"""Seconds within which a woken task instance whose start is refused is recognized."""
+
+NOTICE_DELAY = 5.0
+"""Seconds within which a triggerer notices that the API server has resumed a task instance."""
+
+OLD_COUNT = 30.0
+"""Seconds after which a count is not compared with the next one."""
 
 MAX_LISTED = 100
 """How many active runs are listed for each status. Any further ones are counted, but not recognized as new."""
@@ -53,8 +69,9 @@ class Place(NamedTuple):
 class Queued:
     """How long a task instance has been in the queue.
 
-    :param since: moment of the first refusal, in seconds since the epoch. Later tries keep it, and so their place.
-    :param began: moment of the first refusal in this try, from which ``queue_timeout`` counts.
+    :param since: when the task instance first tried to start, in seconds since the epoch. Later tries keep it, and so
+        their place.
+    :param began: when this try began, from which ``queue_timeout`` counts.
     :param refusals: how often BrowserAct has refused the start in this try.
     :param priority: the ``priority_weight`` of the Airflow task.
     """
@@ -80,6 +97,7 @@ class QueueWait:
 
     :param queued: how long the task instance has been in the queue.
     :param until: when the wait ends in any case, in seconds since the epoch.
+    :param source: the workflow or template. BrowserAct may refuse only its runs, as with a Standard Browser.
     :param active: how many runs were active right after the refusal; None if that is not known.
     :param pause: seconds after which the start is tried again, whatever the count shows, because the refusal was not
         about the number of runs; None to wait for a slot.
@@ -88,6 +106,7 @@ class QueueWait:
 
     queued: Queued
     until: Moment
+    source: str = ""
     active: Count | None = None
     pause: Seconds | None = None
     handed_over: bool = False
@@ -110,14 +129,16 @@ CountSteps: TypeAlias = Generator["calls.Call[Page[Task]]", Any, "Active | None"
 
 def count_active() -> CountSteps:
     """Count the active runs of the account; None if BrowserAct does not return their number."""
-    number, ids = 0, set()
+    number, listed, ids = 0, 0, set()
     for status in _HOLD_A_SLOT:
         page: Page[Task] = yield calls.list_tasks(status=status, limit=MAX_LISTED)
         if page.total_count is None:
             return None
         number += page.total_count
+        listed += len(page.items)
         ids |= {task.id for task in page.items}
-    return Active(number, frozenset(ids))
+    # A run whose status changes in between is listed twice.
+    return Active(len(ids) if listed == number else number, frozenset(ids))
 
 
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:
@@ -138,6 +159,21 @@ class _Waiting:
     ready_at: float
 
 
+@dataclass(frozen=True)
+class _Woken:
+    """A task instance that was woken, to recognize it if its start is refused.
+
+    :param at: when it was woken.
+    :param source: its workflow or template.
+    :param probed: how many slots the plan seemed to have when it was woken although none seemed to be free; None if one
+        seemed to be free.
+    """
+
+    at: float
+    source: str
+    probed: int | None = None
+
+
 class SlotQueue:
     """The task instances that wait in one triggerer for a slot of one connection.
 
@@ -149,12 +185,19 @@ class SlotQueue:
         self.capacity: int | None = None
         """How many slots the plan has, as far as refusals and counts show; None if that is not known."""
         self.active: Active | None = None
+        self._woken: dict[str, _Woken] = {}
         self._starting: dict[str, float] = {}
         """When each task instance was woken whose run no count has shown yet. It holds a slot."""
-        self._unexpected = 0
-        self._probe: str | None = None
+        self._hold = timings.START_DELAY
+        self._unexplained: list[float] = []
+        """When counts have shown new runs that no woken task instance explains."""
+        self._refused: Counter[str] = Counter()
+        """How often starts of a source were refused in a row although there seemed to be a free slot."""
+        self._blocked: dict[str, float] = {}
+        """Until when the task instances of a source are not woken, because only this source is refused."""
         self._probe_pause = timings.SLOT_PROBE_PAUSE
         self._probe_at = 0.0
+        self._counted_at = float("-inf")
         self._free_before = 0
 
     def join(self, key: str, wait: QueueWait, now: float) -> None:
@@ -167,68 +210,86 @@ class SlotQueue:
         self._expire(now)
         if not self.waiting and not self._starting:
             # Nothing has watched the slots since the queue was empty.
-            self.capacity = self.active = self._probe = None
-            self._unexpected = self._free_before = 0
-            # A plan without active runs that refuses a start is full for another reason, which may end at any time.
-            self._probe_pause = timings.SLOT_PROBE_PAUSE if wait.active else timings.FIRST_SLOT_PAUSE
+            self.capacity = self.active = None
+            self._refused.clear()
+            self._probe_pause = timings.FIRST_SLOT_PAUSE if wait.active == 0 else timings.SLOT_PROBE_PAUSE
             self._probe_at = now + self._probe_pause
-        ready_at = now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0)
-        woken = self._starting.pop(key, None) is not None
-        if key == self._probe:
+        self._starting.pop(key, None)
+        woken = self._woken.pop(key, None)
+        # The first refusal of a try says nothing about an earlier try that was woken.
+        again = woken if wait.queued.refusals > 1 and wait.pause is None else None
+        if again is not None:
+            self._hold = max(self._hold, min(LONGEST_HOLD, HOLD_FACTOR * (now - again.at)))
+        if again is not None and again.probed is not None:
             self._delay_probe(now)
-        elif woken and wait.pause is None:
-            # Others go first, in case only this workflow is refused.
-            ready_at = now + pause_after(wait.queued.refusals - 1, lambda: 0.0)
-            self._unexpected += 1
-        if wait.active is not None and wait.pause is None:
-            if self._unexpected >= MAX_UNEXPECTED_REFUSALS:
-                self.capacity, self._unexpected = wait.active, 0
-                self._delay_probe(now)
-            elif not woken or self.capacity is None:
-                self.capacity = max(self.capacity or 0, wait.active)
-        self.waiting[key] = _Waiting(wait, ready_at)
+        elif again is not None:
+            self._learn_from_unexpected_refusal(wait, now)
+        elif wait.active is not None and wait.pause is None:
+            self.capacity = max(self.capacity or 0, wait.active)
+        self.waiting[key] = _Waiting(wait, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
 
     def leave(self, key: str, now: float) -> None:
         """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
-        if self.waiting.pop(key, None) is not None:
+        left = self.waiting.pop(key, None)
+        if left is None:
+            return
+        self._woken[key] = _Woken(now, left.wait.source)
+        recent = [at for at in self._unexplained if now - at < NOTICE_DELAY]
+        if recent:
+            # Its run was counted before this triggerer noticed that it was resumed.
+            self._unexplained = recent[1:]
+        else:
             self._starting[key] = now
+
+    def give_up(self, key: str) -> None:
+        """Remove a task instance whose wait is over."""
+        self.waiting.pop(key, None)
 
     def count(self, active: Active | None, now: float) -> None:
         """Take a new count of the active runs; None if they could not be counted."""
         self._expire(now)
-        self._free_before = self._free()
+        # A count from long ago says nothing about a slot that is free in two counts in a row.
+        self._free_before = self._free() if now - self._counted_at < OLD_COUNT else 0
         before, self.active = self.active, active
         if active is None:
             return
+        self._counted_at = now
         for _ in active.ids - (before.ids if before else active.ids):
-            self._unexpected = 0
             if self._starting:
                 started = min(self._starting, key=self._starting.__getitem__)
                 del self._starting[started]
-                if started == self._probe and self.capacity is not None:
-                    # There was a slot that the count did not show. There may be more.
-                    self._probe, self.capacity = None, self.capacity + 1
-                    self._probe_pause, self._probe_at = timings.SLOT_PROBE_PAUSE, now
+                if started in self._woken:
+                    self._refused.pop(self._woken[started].source, None)
+            else:
+                self._unexplained.append(now)
+        if self.capacity is not None and active.number > self.capacity:
+            # There may be even more.
+            self._probe_at = min(self._probe_at, now)
         # Without a count at a refusal, the plan counts as full now.
         self.capacity = max(self.capacity or 0, active.number)
 
     def wake(self, now: float) -> list[str]:
         """Remove the task instances that should try their start now, and return them in the order of their places."""
         ready = [key for key in self.order() if self.waiting[key].ready_at <= now]
-        for_slot = [key for key in ready if self.waiting[key].wait.pause is None]
-        free = self._free()
-        usable = free
+        for_slot = [
+            key
+            for key in ready
+            if self.waiting[key].wait.pause is None and self._blocked.get(self.waiting[key].wait.source, now) <= now
+        ]
+        usable = self._free()
         if any(each.wait.handed_over for each in self.waiting.values()):
             # A slot that is free in one count only is probably being handed over.
-            usable = min(free, self._free_before)
+            usable = min(usable, self._free_before)
         woken = for_slot[: max(0, usable)]
-        self._free_before -= len(woken)
-        if len(for_slot) > len(woken) and self._probe is None and now >= self._probe_at:
-            self._probe = for_slot[len(woken)]
-            woken.append(self._probe)
+        probes = for_slot[len(woken) :][:1] if now >= self._probe_at else []
+        if probes:
+            # If it comes back, the pause grows. If not, there was a slot that the count did not show.
+            self._probe_at = now + max(self._probe_pause, self._hold)
+        woken += probes
         woken += [key for key in ready if self.waiting[key].wait.pause is not None]
         for key in woken:
-            del self.waiting[key]
+            probed = (self.capacity or 0) if key in probes else None
+            self._woken[key] = _Woken(now, self.waiting.pop(key).wait.source, probed)
             self._starting[key] = now
         return woken
 
@@ -250,16 +311,38 @@ class SlotQueue:
         """Return whether a task instance could use a free slot now."""
         return any(each.ready_at <= now and each.wait.pause is None for each in self.waiting.values())
 
+    def _learn_from_unexpected_refusal(self, wait: QueueWait, now: float) -> None:
+        """Learn from a start that was refused although a slot seemed to be free."""
+        self._refused[wait.source] += 1
+        if sum(self._refused.values()) < MAX_UNEXPECTED_REFUSALS:
+            return
+        others_wait = any(each.wait.source != wait.source for each in self.waiting.values())
+        if len(self._refused) == 1 and others_wait:
+            pause = pause_after(self._refused[wait.source] - 1, lambda: 0.0)
+            self._blocked[wait.source] = now + pause
+        elif wait.active is not None:
+            self.capacity = wait.active
+            self._refused.clear()
+            self._delay_probe(now)
+
     def _delay_probe(self, now: float) -> None:
-        self._probe = None
         self._probe_pause = min(self._probe_pause * PROBE_GROWTH, timings.LONGEST_SLOT_PROBE_PAUSE)
         self._probe_at = now + self._probe_pause
 
     def _expire(self, now: float) -> None:
-        """Forget woken task instances whose run should have been counted by now."""
-        self._starting = {key: at for key, at in self._starting.items() if now - at < timings.START_DELAY}
-        if self._probe not in self._starting:
-            self._probe = None
+        """Forget what is too old: woken task instances whose run should have been counted, and new runs of others."""
+        for key, at in list(self._starting.items()):
+            if now - at >= self._hold:
+                del self._starting[key]
+        for key, woken in list(self._woken.items()):
+            if woken.probed is not None and now - woken.at >= self._hold:
+                # It did not come back: there was one slot more than expected.
+                self._woken[key] = replace(woken, probed=None)
+                self.capacity = max(self.capacity or 0, woken.probed + 1)
+                self._probe_pause = timings.SLOT_PROBE_PAUSE
+            if now - woken.at >= LONGEST_RETURN:
+                del self._woken[key]
+        self._unexplained = [at for at in self._unexplained if now - at < NOTICE_DELAY]
 
     def _free(self) -> int:
         """Return how many slots are free, as far as is known."""

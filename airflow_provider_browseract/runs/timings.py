@@ -92,10 +92,13 @@ HANDED_OVER_COUNT_INTERVAL = 5.0
 """Seconds between two such counts if callbacks are set up. A slot that is free in two counts in a row was not handed
 over: its callback is lost, or something else has started the run."""
 
+SLOT_COUNT_LIMIT = 10.0
+"""Seconds that each request of a count may take, so that other waits of the queue can end on time."""
+
 SLOT_COUNT_PAUSE = 1.0
 """Seconds between two counts at least, even if runs end."""
 
-SLOT_PROBE_PAUSE = 60.0
+SLOT_PROBE_PAUSE = 20.0
 """Seconds after which one start is tried although the count shows no free slot, because the plan may have more slots
 now, or the count may be wrong."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
-from weakref import WeakKeyDictionary
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.hooks.steps import run_steps_async
@@ -16,7 +16,11 @@ from airflow_provider_browseract.triggers.polling import PatientClient
 
 log = logging.getLogger(__name__)
 
-_ALL: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = WeakKeyDictionary()
+_ALL: dict[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = {}
+"""The dispatchers of each event loop, by connection. A triggerer has one loop, and ``dag.test()`` one for each wait."""
+
+PARALLEL_XCOMS = 2
+"""How many task instances push their place at once, so that other triggers can also send requests to Airflow."""
 
 
 class Dispatcher:
@@ -30,6 +34,7 @@ class Dispatcher:
 
     def __init__(self, conn_id: str) -> None:
         self.queue = SlotQueue()
+        self.pushing = asyncio.Semaphore(PARALLEL_XCOMS)
         self._conn_id = conn_id
         self._woken: dict[str, asyncio.Event] = {}
         self._hint = asyncio.Event()
@@ -38,6 +43,8 @@ class Dispatcher:
     @classmethod
     def of(cls, conn_id: str) -> Dispatcher:
         """Return the dispatcher of a connection in this event loop."""
+        for loop in [loop for loop in _ALL if loop.is_closed()]:
+            del _ALL[loop]
         dispatchers = _ALL.setdefault(asyncio.get_running_loop(), {})
         if conn_id not in dispatchers:
             dispatchers[conn_id] = cls(conn_id)
@@ -62,13 +69,20 @@ class Dispatcher:
         """
         woken = self._woken[key]
         try:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), max(0.0, until - time.time()))
-        finally:
-            # A task instance that was cleared may already wait again.
-            if self._woken.get(key) is woken:
-                del self._woken[key]
-                self.queue.leave(key, time.monotonic())
+            await asyncio.wait_for(woken.wait(), max(0.0, until - time.time()))
+        except asyncio.TimeoutError:
+            self._end(key, woken, self.queue.give_up)
+        except asyncio.CancelledError:
+            self._end(key, woken, lambda key: self.queue.leave(key, time.monotonic()))
+            raise
+        else:
+            self._end(key, woken, lambda key: None)
+
+    def _end(self, key: str, woken: asyncio.Event, remove: Callable[[str], None]) -> None:
+        # A task instance that was cleared may already wait again.
+        if self._woken.get(key) is woken:
+            del self._woken[key]
+            remove(key)
 
     def hint(self) -> None:
         """Count soon, because a run has ended."""
@@ -77,17 +91,26 @@ class Dispatcher:
     async def _count(self) -> None:
         try:
             while self._woken:
-                async with aclosing(PatientClient(self._conn_id)) as client:
-                    while self._woken:
-                        await self._pause()
-                        if self.queue.wants_count(time.monotonic()):
-                            self.queue.count(await self._active(client), time.monotonic())
-                        for key in self.queue.wake(time.monotonic()):
-                            self._woken[key].set()
-                        # Those that were woken leave before the next look.
-                        await asyncio.sleep(0)
+                try:
+                    await self._look()
+                except Exception:
+                    # Without this task, nothing would wake those that wait.
+                    log.exception("The queue of connection %r could not be looked at", self._conn_id)
+                    await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
         finally:
             self._counting = None
+
+    async def _look(self) -> None:
+        """Wake task instances until none waits."""
+        async with aclosing(PatientClient(self._conn_id, within=timings.SLOT_COUNT_LIMIT)) as client:
+            while self._woken:
+                await self._pause()
+                if self.queue.wants_count(time.monotonic()):
+                    self.queue.count(await self._active(client), time.monotonic())
+                for key in self.queue.wake(time.monotonic()):
+                    self._woken[key].set()
+                # Those that were woken leave before the next look.
+                await asyncio.sleep(0)
 
     async def _pause(self) -> None:
         """Wait until the next count is due, or a run has ended."""
@@ -103,8 +126,6 @@ class Dispatcher:
         except BrowserActError as error:
             # The waits continue. A start from time to time shows whether there is a slot.
             log.warning("The active runs of connection %r could not be counted: %s", self._conn_id, error.brief)
-        except Exception:
-            log.exception("The active runs of connection %r could not be counted", self._conn_id)
         return None
 
 

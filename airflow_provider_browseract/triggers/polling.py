@@ -30,10 +30,12 @@ class PatientClient:
     """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
 
     :param conn_id: id of the Airflow connection.
+    :param within: seconds that a call and its retries may take; None for the limits of the connection.
     """
 
-    def __init__(self, conn_id: str) -> None:
+    def __init__(self, conn_id: str, *, within: float | None = None) -> None:
         self._conn_id = conn_id
+        self._within = within
         self._open = AsyncExitStack()
         self._client: AsyncBrowserAct | None = None
 
@@ -43,7 +45,7 @@ class PatientClient:
         :raises BrowserActError: it failed, or the connection cannot be read.
         """
         if self._client is None:
-            opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE)
+            opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE, within=self._within)
             try:
                 self._client = await self._open.enter_async_context(opening)
             except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.hooks.xcoms import XComs, names_of
 from airflow_provider_browseract.links.showing import show_place
 from airflow_provider_browseract.runs import timings
@@ -64,8 +65,10 @@ class SlotTrigger(BaseTrigger):
             self.browseract_conn_id,
             "an unknown number of" if slots is None else slots,
         )
-        if ti is not None and self.wait.queued.refusals == 1:
+        # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
+        if ti is not None and TRIGGERS_START_TASKS and self.wait.queued.refusals == 1:
             number = self.wait.active if active is None else active.number
             # Not in the XCom of the wait: a triggerer that was held up could overwrite what a callback has put there.
             shown = {"place": place, "length": len(order), "active_runs": number}
-            await asyncio.to_thread(show_place, XComs(ti), shown, self.log)
+            async with dispatcher.pushing:
+                await asyncio.to_thread(show_place, XComs(ti), shown, self.log)

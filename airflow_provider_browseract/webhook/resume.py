@@ -1,6 +1,6 @@
 """Resume deferred task instances from the API server: one whose run has ended, and the next one that waits for a slot.
 
-This takes one lookup and one short transaction.
+Each takes one lookup and one short transaction.
 
 This is the only module of the package that uses ``airflow.models``, which is not a public interface. The first callback
 imports it. After every error here, the response is 503, and the polls of the trigger end the wait.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -28,7 +29,7 @@ from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.runs.queueing import MAX_UNEXPECTED_REFUSALS, QueueWait
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
@@ -114,7 +115,7 @@ def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
 
 
 def resume(deferral: Deferral) -> CallbackOutcome:
-    """End a deferral, and hand its slot over, in one transaction: the scheduler then starts both tasks at once.
+    """End a deferral in one transaction, and then hand its slot over in another one.
 
     :param deferral: what :func:`look` returned.
     :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
@@ -130,15 +131,14 @@ def resume(deferral: Deferral) -> CallbackOutcome:
         event = WaitEvent(deferral.wait, End.ENDED, WokenBy.CALLBACK)
         payload = to_json(event)
         Trigger.submit_event(deferral.trigger_id, TriggerEvent(payload), session=session)  # type: ignore[no-untyped-call]
-        try:
-            with session.begin_nested():
-                handed_over_to = hand_over(session, deferral.conn_id, now)
-        except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
-            rare_log.error("A free slot could not be handed over, so the triggerer has to find it", error)
-            return CallbackOutcome.RESUMED
-    if handed_over_to is not None:
-        count("browseract.slots.handed_over")
-        log.info("Slot of connection %r handed over to %s", deferral.conn_id, handed_over_to)
+    try:
+        woken = hand_over(deferral.conn_id)
+    except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
+        rare_log.error("A free slot could not be handed over, so the triggerer has to find it", error)
+    else:
+        if woken is not None:
+            count("browseract.slots.handed_over")
+            log.info("Slot of connection %r handed over to %s", deferral.conn_id, woken)
     return CallbackOutcome.RESUMED
 
 
@@ -150,31 +150,48 @@ _read: dict[TriggerKey, tuple[str, QueueWait] | None] = {}
 trigger never changes, so each is read once."""
 
 
-def hand_over(session: Session, conn_id: str, now: datetime) -> TaskInstanceKey | None:
+def hand_over(conn_id: str) -> TaskInstanceKey | None:
     """Wake the next task instance in the queue of a connection, because a run has ended.
 
     This is only a hint. The worker asks BrowserAct for the slot. If something else has taken it, the task instance
     returns to its place.
 
-    :param session: the session; the caller commits.
     :param conn_id: id of the Airflow connection.
-    :param now: the current time.
     :returns: the task instance that was woken; None if none waits.
     """
-    waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE))
-    queue = {
-        trigger: wait.queued
-        for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
-        # A wait with a pause is not about slots.
-        if of == conn_id and wait.pause is None
-    }
-    for trigger in sorted(queue, key=lambda each: queue[each].place):
-        ti_id, key = waiting[trigger]
-        if _claim(session, ti_id, trigger[0], now):
-            event = TriggerEvent(to_json(queue[trigger]))  # type: ignore[no-untyped-call]
-            Trigger.submit_event(trigger[0], event, session=session)
-            return key
+    now = datetime.now(timezone.utc)
+    with create_session(scoped=False) as session:
+        waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE))
+        queue = {
+            trigger: wait
+            for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
+            # A wait with a pause is not about slots.
+            if of == conn_id and wait.pause is None
+        }
+        # Several refusals in the last minute can be about one workflow, so the others go first.
+        refused = Counter(
+            wait.source
+            for (_, created), wait in queue.items()
+            if wait.queued.refusals > 1 and now - created < timedelta(seconds=timings.LONGEST_SLOT_PAUSE)
+        )
+        for trigger in sorted(
+            queue, key=lambda each: (refused[queue[each].source] >= MAX_UNEXPECTED_REFUSALS, queue[each].queued.place)
+        ):
+            ti_id, key = waiting[trigger]
+            if _is_unlocked(session, ti_id) and _claim(session, ti_id, trigger[0], now):
+                event = TriggerEvent(to_json(queue[trigger].queued))  # type: ignore[no-untyped-call]
+                Trigger.submit_event(trigger[0], event, session=session)
+                return key
     return None
+
+
+def _is_unlocked(session: Session, ti_id: Any) -> bool:
+    """Lock a task instance, unless something else has locked it.
+
+    A hand-over never waits for a lock: the next one in the queue can have the slot as well. SQLite locks no rows.
+    """
+    query = select(TaskInstance.id).where(TaskInstance.id == ti_id).with_for_update(skip_locked=True)
+    return session.scalar(query) is not None
 
 
 def _waiting(session: Session, deferred_before: datetime) -> dict[TriggerKey, tuple[Any, TaskInstanceKey]]:
@@ -194,22 +211,24 @@ def _waiting(session: Session, deferred_before: datetime) -> dict[TriggerKey, tu
 
 def _read_queue(session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, QueueWait]]:
     """Return connection and wait of each trigger that can be read, and forget those that wait no more."""
-    known = {trigger: _read[trigger] for trigger in list(_read) if trigger in triggers}
+    global _read
+    # Other threads replace the whole dict.
+    earlier = _read
+    known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
     unread = sorted(trigger_id for trigger_id, created in triggers if (trigger_id, created) not in known)
     for start in range(0, len(unread), READ_AT_ONCE):
         query = select(Trigger).options(lazyload("*")).where(Trigger.id.in_(unread[start : start + READ_AT_ONCE]))
         for trigger in session.scalars(query):
-            known[trigger.id, trigger.created_date] = _read_wait(trigger.kwargs)
-    _read.clear()
-    _read.update(known)
+            known[trigger.id, trigger.created_date] = _read_wait(trigger)
+    _read = known
     return {trigger: found for trigger, found in known.items() if found is not None}
 
 
-def _read_wait(stored: dict[str, Any]) -> tuple[str, QueueWait] | None:
+def _read_wait(trigger: Trigger) -> tuple[str, QueueWait] | None:
     try:
+        stored = trigger.kwargs
         return stored["browseract_conn_id"], from_json(QueueWait, stored["wait"])
-    except (KeyError, ValueError):
-        # Another version of this provider has stored it. Its own trigger wakes it.
+    except Exception:  # noqa: BLE001 - another version or key has stored it; its own trigger wakes it
         return None
 
 

@@ -219,8 +219,7 @@ def wait_in_queue(
             f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer."
         )
     run.log.info(
-        "BrowserAct has no free slot now; %s runs are active. Refused %d times. Trying again as soon as there is a "
-        "free slot, for at most %.0f seconds. (%s)",
+        "BrowserAct has no free slot now; %s runs are active. Refused %d times. Waiting for at most %.0f seconds. (%s)",
         shown,
         queued.refusals,
         until - now,
@@ -228,7 +227,8 @@ def wait_in_queue(
     )
     # HTTP 429 is not about the number of runs.
     about_slots = isinstance(full.error, ConcurrencyLimitError)
-    if about_slots and active is not None and active.number == 0 and queued.refusals == 1:
+    # At the first refusal, the only run may just have ended.
+    if about_slots and active is not None and active.number == 0 and queued.refusals == 2:
         run.log.warning(
             "BrowserAct refuses the start although no run is active. The task tries again after growing pauses. If "
             "this continues, check the plan in the BrowserAct dashboard."
@@ -246,6 +246,7 @@ def wait_in_queue(
     wait = QueueWait(
         queued,
         max(until, now + timings.CORE_RACE_GRACE),
+        source=str(run.source),
         active=number,
         pause=None if about_slots else pause,
         handed_over=run.hook.settings.webhook_base_url is not None,

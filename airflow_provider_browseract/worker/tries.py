@@ -20,6 +20,9 @@ STATE_RETENTION = timedelta(days=30)
 PLACE_KEY = "browseract_queue"
 """Key of the task's state with the place of the task instance in the queue for slots."""
 
+PLACE_LIFETIME = 24 * 3600.0
+"""Seconds for which a place in the queue is kept. A task instance that is cleared days later joins the end."""
+
 NEXT_TRY = "the next try reattaches to it"
 
 FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
@@ -109,7 +112,7 @@ class Tries:
         if self.remembered:
             with suppress(Exception):
                 kept = (self._store.get(PLACE_KEY) or {}).get("since")
-                if isinstance(kept, int | float) and 0 < kept < now:
+                if isinstance(kept, int | float) and now - PLACE_LIFETIME < kept < now:
                     return float(kept)
                 self._store.set(PLACE_KEY, {"since": now}, retention=STATE_RETENTION)
         return now

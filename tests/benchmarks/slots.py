@@ -117,9 +117,23 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"after {resume:.1f} s: ratio {hand_over / resume:.2f} (limit 1.3 with callbacks)",
         f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
         f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
+        f"overtaken by at most {_overtaken(logs)} that were refused later (limit {scenario.plan})",
         f"list-tasks: {counts} requests",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
+
+
+def _overtaken(logs: list[list[str]]) -> int:
+    """Return how many task instances that were refused later have started before one, at most."""
+    moments = [
+        (next(line for line in log if "has no free slot now" in line), next(line for line in log if "Started " in line))
+        for log in logs
+        if any("has no free slot now" in line for line in log)
+    ]
+    return max(
+        (sum(refused > other and started < start for refused, started in moments) for other, start in moments),
+        default=0,
+    )
 
 
 def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:

@@ -267,15 +267,9 @@ def hung_up(airflow: LocalAirflow, run_id: str) -> None:
 
 def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
     """Hand over slots in queues of two lengths."""
-    from airflow.utils.session import create_session
-
     from airflow_provider_browseract.runs.queueing import Queued, QueueWait
     from airflow_provider_browseract.triggers.slot import SlotTrigger
-    from airflow_provider_browseract.webhook import resume
-
-    def hand_over() -> TaskInstanceKey | None:
-        with create_session(scoped=False) as session:
-            return resume.hand_over(session, "browseract_default", datetime.now(timezone.utc))
+    from airflow_provider_browseract.webhook.resume import hand_over
 
     medians: dict[int, float] = {}
     inserted = 0
@@ -284,12 +278,12 @@ def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
         _insert(run_id, [SlotTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
         inserted = number
         began = time.perf_counter()
-        hand_over()
+        hand_over("browseract_default")
         first = 1000 * (time.perf_counter() - began)
         taken = []
         for _ in range(HAND_OVERS):
             began = time.perf_counter()
-            assert hand_over() is not None
+            assert hand_over("browseract_default") is not None
             taken.append(1000 * (time.perf_counter() - began))
         medians[number] = statistics.median(taken)
         print(f"{number} waiting: median {medians[number]:.0f} ms, the first one {first:.0f} ms", file=sys.stderr)

@@ -161,6 +161,35 @@ class TestHandOver:
             queue.count(runs(9), at)
             assert queue.wake(at) == []
 
+    def test_run_that_was_counted_before_its_hand_over_was_noticed_holds_no_second_slot(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(1.0, handed_over=True), 0.0)
+        queue.join("b", wait_of(2.0, handed_over=True), 0.0)
+        queue.count(runs(10), READY)
+        # The run of "a" replaces one that has ended.
+        queue.count(runs(10, first=1), READY + 1)
+        queue.leave("a", READY + 2)
+        for at in (READY + 6, READY + 11):
+            queue.count(runs(9, first=1), at)
+        assert queue.wake(READY + 11) == ["b"]
+
+    def test_wait_that_is_given_up_holds_no_slot(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(1.0), 0.0)
+        queue.join("b", wait_of(2.0), 0.0)
+        queue.give_up("a")
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["b"]
+
+    def test_count_from_long_ago_does_not_confirm_a_free_slot(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(handed_over=True), 0.0)
+        queue.count(runs(9), 1.0)
+        queue.count(runs(9), 61.0)
+        # Not for a free slot, but as a probe.
+        assert queue.wake(61.0) == ["a"]
+        assert queue._woken["a"].probed == 10
+
 
 class TestCapacity:
     def test_largest_number_of_active_runs_is_the_capacity(self):
@@ -183,15 +212,29 @@ class TestCapacity:
         queue.join("1", wait_of(1.0, refusals=2, active=5), READY + 1)
         assert queue.capacity == 5
 
-    def test_one_unexpected_refusal_lets_others_go_first(self):
+    def test_workflow_that_alone_is_refused_lets_others_go_first(self):
+        queue, at = SlotQueue(), READY
+        queue.join("standard browser", wait_of(0.0, source="one at a time"), 0.0)
+        queue.join("other", wait_of(1.0, source="other"), 0.0)
+        for refusals in (2, 3):
+            queue.count(runs(9), at)
+            assert queue.wake(at) == ["standard browser"]
+            queue.join("standard browser", wait_of(0.0, source="one at a time", refusals=refusals, active=9), at + 1)
+            at += 1 + READY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["other"]
+        assert queue.capacity == 10
+
+    def test_first_refusal_of_a_new_try_is_not_unexpected(self):
         queue = SlotQueue()
-        queue.join("standard browser", wait_of(0.0), 0.0)
-        queue.join("other", wait_of(1.0), 0.0)
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["standard browser"]
-        queue.join("standard browser", wait_of(0.0, refusals=2, active=9), READY + 1)
-        queue.count(runs(9), READY + 2)
-        assert queue.wake(READY + 2) == ["other"]
+        queue.join("a", wait_of(0.0), 0.0)
+        queue.join("b", wait_of(1.0), 0.0)
+        for at in (1.0, 2.0, 3.0):
+            # It is cleared while it waits.
+            queue.leave("a", at)
+            queue.join("a", wait_of(at, refusals=1, active=3), at + 0.5)
+        assert queue.capacity == 10
+        assert queue.next_look(3.5) <= READY
 
     def test_probe_finds_a_larger_plan(self):
         queue = SlotQueue()
@@ -211,6 +254,42 @@ class TestCapacity:
         later = at + 4 + timings.SLOT_PROBE_PAUSE
         queue.count(runs(6), later)
         assert queue.wake(later) == []
+
+    def test_probe_that_does_not_come_back_has_found_a_slot(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(1.0, active=5), 0.0)
+        queue.join("b", wait_of(2.0, active=5), 0.0)
+        at = timings.SLOT_PROBE_PAUSE
+        queue.count(runs(5), at)
+        assert queue.wake(at) == ["a"]
+        # Another run has ended, so that no count shows more runs than before.
+        queue.count(runs(5, first=1), at + timings.START_DELAY)
+        assert queue.capacity == 6
+        assert queue.wake(at + timings.START_DELAY) == ["b"]
+
+    def test_run_that_something_else_started_does_not_make_a_probe_succeed(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(1.0), 0.0)
+        at = timings.SLOT_PROBE_PAUSE
+        queue.count(runs(10), at)
+        assert queue.wake(at) == ["a"]
+        queue.count(runs(10, first=1), at + 3)
+        queue.join("a", wait_of(1.0, refusals=2), at + 4)
+        queue.count(runs(10, first=1), at + 2 * timings.START_DELAY)
+        assert queue.capacity == 10
+
+    def test_probe_that_comes_back_late_is_recognized(self):
+        queue = SlotQueue()
+        queue.join("a", wait_of(1.0), 0.0)
+        at = timings.SLOT_PROBE_PAUSE
+        queue.count(runs(10), at)
+        assert queue.wake(at) == ["a"]
+        # Its pod took that long.
+        queue.join("a", wait_of(1.0, refusals=2), at + 25)
+        queue.count(runs(10), at + 25 + READY)
+        assert queue.wake(at + 25 + READY) == []
+        # The next one holds its slot longer than that.
+        assert queue._hold == pytest.approx(37.5)
 
     def test_refusals_without_active_runs_are_probed_with_growing_pauses(self):
         queue, at = SlotQueue(), 0.0
@@ -241,11 +320,14 @@ class Account:
     """A BrowserAct account with a queue in front of it, simulated in steps of a tenth of a second.
 
     :param plan: how many runs it allows at once.
+    :param duration: the shortest and the longest duration of a run, in seconds.
+    :param one_at_a_time: runs of a workflow with a Standard Browser, of which one is accepted at a time.
     :param shown_after: seconds after which a new run is counted.
     """
 
     plan: int
-    duration: float = 20.0
+    duration: tuple[float, float] = (20.0, 20.0)
+    one_at_a_time: frozenset[str] = frozenset()
     shown_after: float = 0.0
     start_takes: float = 1.5
     queue: SlotQueue = field(default_factory=SlotQueue)
@@ -253,10 +335,13 @@ class Account:
     active: dict[str, float] = field(default_factory=dict)
     started: list[tuple[float, str]] = field(default_factory=list)
     refused: list[tuple[float, str]] = field(default_factory=list)
+    ends: dict[str, float] = field(default_factory=dict)
     queued: dict[str, Queued] = field(default_factory=dict)
     starting: dict[str, float] = field(default_factory=dict)
     idle: float = 0.0
+    longest_idle: float = 0.0
     _next_count: float = 0.0
+    _chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def submit(self, names, chance) -> None:
         for name in names:
@@ -268,24 +353,32 @@ class Account:
         end = self.now + seconds
         while self.now < end:
             self.now = round(self.now + 0.1, 1)
-            self.active = {name: at for name, at in self.active.items() if self.now - at < self.duration}
+            self.active = {name: at for name, at in self.active.items() if self.now < self.ends[name]}
             for name in [name for name, at in self.starting.items() if at <= self.now]:
                 del self.starting[name]
                 self._start(name)
             if self.now >= self._next_count:
                 self._look()
-            if self.queue.waiting and len(self.active) < self.plan:
-                self.idle = round(self.idle + 0.1, 1)
+            unused = any(self._accepts(name) for name in self.queue.waiting)
+            self.idle = self.idle + 0.1 if unused else 0.0
+            self.longest_idle = max(self.longest_idle, self.idle)
+
+    def _accepts(self, name: str) -> bool:
+        alone = name in self.one_at_a_time and not self.one_at_a_time.isdisjoint(self.active)
+        return len(self.active) < self.plan and not alone
 
     def _start(self, name: str) -> None:
-        if len(self.active) < self.plan:
+        if self._accepts(name):
             self.active[name] = self.now
+            self.ends[name] = self.now + self._chance.uniform(*self.duration)
             self.started.append((self.now, name))
             return
         self.refused.append((self.now, name))
         before = self.queued[name]
         self.queued[name] = replace(before, since=before.since if before.refusals else self.now).refused()
-        self.queue.join(name, QueueWait(self.queued[name], 1e9, active=len(self.active)), self.now)
+        source = "one at a time" if name in self.one_at_a_time else "other"
+        wait = QueueWait(self.queued[name], 1e9, source=source, active=len(self.active))
+        self.queue.join(name, wait, self.now)
 
     def _look(self) -> None:
         shown = frozenset(name for name, at in self.active.items() if self.now - at >= self.shown_after)
@@ -314,11 +407,11 @@ class TestManyRuns:
         overtaking = [abs(started.index(name) - place) for place, name in enumerate(order)]
         assert max(overtaking) <= account.plan
         # Twenty waves, of which each lasts at most a quarter longer than the runs.
-        assert max(at for at, _ in account.started) <= 19 * account.duration * 1.25 + 20
+        assert max(at for at, _ in account.started) <= 19 * account.duration[1] * 1.25 + 20
 
     def test_queue_follows_a_plan_that_shrinks_and_grows(self):
         account = Account(plan=10)
-        account.submit([f"run {number}" for number in range(600)], random.Random(1))
+        account.submit([f"run {number}" for number in range(900)], random.Random(1))
         account.play(100)
         account.plan = 4
         account.play(300)
@@ -327,17 +420,28 @@ class TestManyRuns:
         # Only a probe from time to time.
         assert len(account.refused) - refused <= 3
         account.plan = 12
-        account.play(300)
+        account.play(700)
         started = len(account.started)
         account.play(200)
         # Ten waves of twelve runs, with some time between them.
         assert len(account.started) - started >= 0.8 * 10 * 12
 
     def test_no_slot_is_unused_for_a_minute_while_something_waits(self):
-        account = Account(plan=5)
-        account.submit([f"run {number}" for number in range(100)], random.Random(2))
-        for _ in range(30):
-            account.idle = 0.0
-            account.play(60)
-            if account.queue.waiting:
-                assert account.idle < 60
+        account = Account(plan=5, duration=(5.0, 60.0))
+        account.submit([f"run {number}" for number in range(150)], random.Random(2))
+        account.play(1500)
+        assert account.queue.waiting == {}
+        assert account.longest_idle < 30
+
+    def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
+        alone = [f"alone {number}" for number in range(20)]
+        account = Account(plan=5, duration=(20.0, 40.0), one_at_a_time=frozenset(alone))
+        account.submit(alone, random.Random(3))
+        account.play(10)
+        account.submit([f"other {number}" for number in range(200)], random.Random(4))
+        account.play(900)
+        others = sum(name.startswith("other") for _, name in account.started)
+        # With one slot for the others less, four slots would allow 120.
+        assert others >= 85
+        assert sum(name.startswith("alone") for _, name in account.started) >= 10
+        assert account.longest_idle < 60

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -124,10 +125,11 @@ async def test_waits_of_a_connection_share_one_count(emulator, waiting, monkeypa
     await start()
     for number in range(50):
         waiting.add(str(number), float(number))
-    began, before = time.monotonic(), asked(emulator, "list-tasks")
-    await counts(emulator, 3)
-    most = (time.monotonic() - began) / timings.SLOT_COUNT_PAUSE
-    assert asked(emulator, "list-tasks") - before <= 4 * max(5, most)
+    await counts(emulator, 1)
+    before = asked(emulator, "list-tasks")
+    # As many requests as one waiting task would send, with some time to spare.
+    await asyncio.sleep(1.5)
+    assert 4 <= asked(emulator, "list-tasks") - before <= 4 * 6
 
 
 async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
@@ -201,6 +203,15 @@ async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, mo
     waiting.add("other", 1.0)
     trigger = waiting.add("mine", 2.0)
     trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=3)
-    await until(lambda: pushed)
-    assert pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
-    assert "Place 2 of 2 in the queue of connection 'browseract_default'" in "".join(capfd.readouterr())
+    logged = ""
+
+    def is_shown() -> bool:
+        nonlocal logged
+        logged += "".join(capfd.readouterr())
+        return "Place 2 of 2" in logged and bool(pushed) is TRIGGERS_START_TASKS
+
+    await until(is_shown)
+    # Before Airflow 3.3, only the log shows the place.
+    assert pushed == {} or TRIGGERS_START_TASKS
+    assert not pushed or pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
+    assert "Place 2 of 2 in the queue of connection 'browseract_default'. The plan seems to have 1 slots." in logged

@@ -47,6 +47,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
         "wait": {
             "queued": {"since": 1794980000.0, "began": 1794985000.0, "refusals": 2, "priority": 3},
             "until": 1795000000.0,
+            "source": "workflow 71002814653029423",
             "active": 5,
             "pause": 30.0,
             "handed_over": True,

@@ -169,6 +169,7 @@ class Queue:
         priority: int = 1,
         conn_id: str = "browseract_default",
         ago: float = LONG_AGO,
+        refusals: int = 1,
         **fields: Any,
     ) -> TaskInstanceKey:
         """Add a task instance, and return it.
@@ -177,9 +178,10 @@ class Queue:
         :param priority: its priority.
         :param conn_id: its connection.
         :param ago: how many seconds ago it deferred.
+        :param refusals: how often its start was refused.
         :param fields: further fields of the wait.
         """
-        wait = QueueWait(Queued(since, since, 1, priority), time.time() + 3600, **fields)
+        wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
             trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))
             trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)

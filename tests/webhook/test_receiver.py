@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ import anyio
 import httpx
 import pytest
 from airflow.models.trigger import Trigger
+from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
@@ -268,14 +268,6 @@ class TestCallbackWithoutWaitingTask:
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
 
 
-def hand_over() -> TaskInstanceKey | None:
-    """Hand over a slot, as a callback does."""
-    from airflow.utils.session import create_session
-
-    with create_session(scoped=False) as session:
-        return resume.hand_over(session, "browseract_default", datetime.now(timezone.utc))
-
-
 class TestHandOver:
     async def test_callback_hands_its_slot_over_to_the_next_task_in_the_queue(self, client, deferred, queue, counted):
         queue.add(200.0)
@@ -292,19 +284,26 @@ class TestHandOver:
         assert len(queue.resumed()) == 1
 
     async def test_hand_over_that_fails_does_not_fail_the_callback(self, client, deferred, queue, monkeypatch, caplog):
-        def fail(session, conn_id, now):
-            raise OSError("database is locked")
+        submit = Trigger.submit_event
 
-        monkeypatch.setattr(resume, "hand_over", fail)
+        def fail_after_the_first(trigger_id, event, session):
+            submit(trigger_id, event, session=session)
+            if trigger_id != first:
+                raise OSError("database is locked")
+
+        with create_session() as session:
+            first = deferred.row(session).trigger_id
+        monkeypatch.setattr(Trigger, "submit_event", fail_after_the_first)
         queue.add(100.0)
         assert await call(client, deferred.path) == (200, "resumed")
         assert deferred.state == "scheduled"
+        assert queue.resumed() == []
         assert "A free slot could not be handed over" in caplog.text
 
     def test_higher_priority_then_longer_wait_goes_first(self, queue):
         for since, priority in ((100.0, 1), (300.0, 9), (200.0, 1)):
             queue.add(since, priority=priority)
-        woken = [hand_over() for _ in range(4)]
+        woken = [resume.hand_over("browseract_default") for _ in range(4)]
         assert [key.map_index if key else None for key in woken] == [1, 0, 2, None]
 
     def test_hand_over_passes_over_what_does_not_wait_for_this_slot(self, queue):
@@ -313,8 +312,8 @@ class TestHandOver:
         queue.add(3.0, pause=60.0)
         queue.mark(queue.add(4.0), "failed")
         last = queue.add(5.0)
-        assert hand_over() == last
-        assert hand_over() is None
+        assert resume.hand_over("browseract_default") == last
+        assert resume.hand_over("browseract_default") is None
 
     def test_task_marked_at_that_moment_is_passed_over(self, queue, monkeypatch):
         marked, other = queue.add(1.0), queue.add(2.0)
@@ -322,19 +321,20 @@ class TestHandOver:
 
         def read_then_mark(session, triggers):
             found = read(session, triggers)
-            # Its row is read before this, and claimed after it.
-            monkeypatch.setattr(resume, "_claim", claim_all_but(marked_id(session), resume._claim))
+            session.commit()
+            queue.mark(marked, "failed")
             return found
 
-        def marked_id(session):
-            rows = resume._waiting(session, datetime.now(timezone.utc))
-            return next(ti_id for ti_id, key in rows.values() if key == marked)
-
-        def claim_all_but(ti_id, claim):
-            return lambda session, each, trigger_id, now: each != ti_id and claim(session, each, trigger_id, now)
-
         monkeypatch.setattr(resume, "_read_queue", read_then_mark)
-        assert hand_over() == other
+        assert resume.hand_over("browseract_default") == other
+
+    def test_workflow_that_is_refused_again_and_again_goes_last(self, queue):
+        refused = {"source": "standard browser", "refusals": 3, "ago": timings.CORE_RACE_GRACE + 1}
+        first = queue.add(1.0, **refused)
+        queue.add(2.0, **refused)
+        other = queue.add(3.0, source="other")
+        assert resume.hand_over("browseract_default") == other
+        assert resume.hand_over("browseract_default") == first
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
         from airflow.utils.session import create_session
@@ -344,8 +344,8 @@ class TestHandOver:
             [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == resume.SLOT_TRIGGER))
             trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
         readable = queue.add(2.0)
-        assert hand_over() == readable
-        assert hand_over() is None
+        assert resume.hand_over("browseract_default") == readable
+        assert resume.hand_over("browseract_default") is None
 
 
 class TestForgedCallback:

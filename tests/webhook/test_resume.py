@@ -39,7 +39,14 @@ def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(
             with pytest.raises(OperationalError, match="lock timeout"):
                 resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
             assert time.monotonic() - began < 10
+            session.rollback()
+            # A hand-over does not wait at all.
+            monkeypatch.setattr(resume, "LOCK_TIMEOUT", 60.0)
+            began = time.monotonic()
+            assert not resume._is_unlocked(session, ROW.ti_id)
+            assert time.monotonic() - began < 10
         with Session(engine) as session:
+            assert resume._is_unlocked(session, ROW.ti_id)
             assert resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
             session.commit()
             # The limit ends with the transaction: the connection goes back to Airflow's pool.

@@ -133,7 +133,7 @@ def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
 
 
 def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, capfd):
-    emulator.fault("run-task", RequestFault.refused(10118), times=2)
+    emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
     said = "".join(capfd.readouterr())
     assert said.count("BrowserAct refuses the start although no run is active.") == 1
@@ -154,7 +154,7 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    assert set(arguments["wait"]) == {"queued", "active", "pause", "until", "handed_over"}
+    assert set(arguments["wait"]) == {"queued", "source", "active", "pause", "until", "handed_over"}
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
