@@ -34,7 +34,7 @@ WIDTH, HEIGHT = 1280, 1000
 """The size of the browser's window, in CSS pixels."""
 
 SCALE = 1.25
-"""Pixels of a picture for each CSS pixel. With 2, the picture of the log has more than 200 KB."""
+"""Pixels of a picture for each CSS pixel. With 2, the log takes more than 200 KB."""
 
 MARGIN = 16
 """CSS pixels that a picture shows below what it is about."""

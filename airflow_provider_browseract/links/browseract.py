@@ -48,7 +48,7 @@ class BrowserActTaskLink(PushedLink):
 
 @attrs.define()
 class LiveViewLink(PushedLink):
-    """Open the live view of the browser while the run is active, and later a page that says that the run is over."""
+    """Open the live view of the browser while the run is active, and later a page that states that the run is over."""
 
     OVER: ClassVar[str] = f"{URL_PREFIX}{OVER_PATH}".lstrip("/")
     """Address of that page, which the plugin serves. The UI reads it as relative to ``[api] base_url``."""

@@ -1,4 +1,4 @@
-"""Decide whether a run has a result, or raise an error that says what happened and what to do."""
+"""Decide whether a run has a result, or raise an error that describes what happened and what to do."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _what_happened(task: Task) -> str:
 
 
 def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
-    """Yield lines that say which step failed, how it was evaluated, and where the screenshot is."""
+    """Yield lines that describe which step failed, how it was evaluated, and where the screenshot is."""
     if not steps:
         return
     at = next((at for at in reversed(range(len(steps))) if steps[at].status == "failed"), len(steps) - 1)

@@ -52,7 +52,7 @@ SCENARIOS = (
 
 
 def slots(*names: str) -> None:
-    """Run each scenario in a real Airflow of its own."""
+    """Run each scenario in a separate real Airflow."""
     for scenario in SCENARIOS:
         if not names or scenario.name in names:
             _measure(scenario)
