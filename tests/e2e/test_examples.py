@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -16,7 +17,15 @@ import requests
 
 from airflow_provider_browseract.api.calls import run_task, stop_task
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
-from airflow_provider_browseract.emulator import EXPORT, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
+from airflow_provider_browseract.emulator import (
+    DOWNLOAD,
+    EXPORT,
+    FAILING,
+    LOG_IN,
+    ORDERS,
+    PLAIN_TEXT,
+    TEMPLATE_TEXT,
+)
 from airflow_provider_browseract.links.browseract import LiveViewLink
 
 from .conftest import HELD, World, tells_of_kills
@@ -59,6 +68,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "form": {},
     "in_the_worker": {},
     "elsewhere": {},
+    "queue": {},
 }
 
 
@@ -81,6 +91,7 @@ def started(world: World, store: Path) -> dict[str, str]:
     }
     world.airflow.api("POST", "connections", json=saved)
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
+    world.emulator.set_workflow(DOWNLOAD.id, duration=5.0, one_at_a_time=True)
     world.emulator.set_workflow(TEMPLATE_TEXT.id, duration=600.0)
     wanted = {**(ONCE if TRIGGERS_START_TASKS else {}), **EVERYWHERE}
     wanted["example_browseract_export"] = {"store": f"file://{store}"}
@@ -400,6 +411,19 @@ def test_profile_chain_reuses_login_and_logs_every_step(world, started, capsys):
     ):
         assert re.search(line, story)
     assert not any(secret in story for secret in (world.key, "only for the emulator"))
+
+
+def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(world, started):
+    run_id = ended(world, "queue", started["queue"])
+    tasks = [world.task(task_id_of(world, "queue", run_id, "read", index)) for index in range(3)]
+    tasks.sort(key=lambda task: task.created_at)
+    assert all(earlier.finished_at <= later.created_at for earlier, later in itertools.pairwise(tasks))
+    logs = ["\n".join(world.airflow.log("queue", run_id, "read", map_index=index)) for index in range(3)]
+    refused = [log for log in logs if "BrowserAct has no free slot now" in log]
+    assert len(refused) == 2
+    assert all("in the queue of connection 'browseract_default'" in log for log in refused)
+    places = [world.airflow.xcom("queue", run_id, "read", "queue", map_index=index) for index in range(3)]
+    assert len([place for place in places if place]) == (2 if TRIGGERS_START_TASKS else 0)
 
 
 def test_mapped_runs_stay_within_pool(world, started):

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_browseract.emulator import FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
+from airflow_provider_browseract.emulator import DOWNLOAD, FAILING, LOG_IN, ORDERS, PLAIN_TEXT, TEMPLATE_TEXT
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
@@ -16,6 +16,11 @@ RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1)}
 with DAG("blocked", schedule=None):
     RunWorkflowOperator(
         task_id="blocked", workflow_id=FAILING.id, deferrable=True, retries=1, retry_delay=timedelta(seconds=1)
+    )
+
+with DAG("queue", schedule=None, default_args=RETRIES):
+    RunWorkflowOperator.partial(task_id="read", workflow_id=DOWNLOAD.id, deferrable=True).expand(
+        input_parameters=[{"keyword": "pens"}, {"keyword": "ink"}, {"keyword": "paper"}]
     )
 
 # The next four run what no other DAG runs, so that their runs can have another length.
