@@ -176,7 +176,7 @@ class TestWithoutCallbacks:
 
 class _Silent:
     dag_id, run_id, task_id, map_index = WAITING
-    max_tries = 0
+    try_number, max_tries = 1, 0
 
     def xcom_push(self, key, value):
         pass
