@@ -209,7 +209,7 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     waiting = SimpleNamespace(
         facts=world.airflow.xcom("long", long, "read", "task"), links=world.airflow.extra_links("long", long, "read")
     )
-    questions = [wait_for("A Required Action", partial(asked, world, run_id), timeout=150) for run_id in persons]
+    questions = [wait_for("A Required Action", partial(asked, world, run_id), timeout=300) for run_id in persons]
     try:
         wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     except TimeoutError:
