@@ -422,10 +422,6 @@ def test_tasks_without_a_slot_wait_in_the_triggerer_and_run_one_after_the_other(
     refused = [log for log in logs if "BrowserAct has no free slot now" in log]
     # On a busy machine, the last one may start for the first time after the others have ended.
     assert refused
-    # Before Airflow 3.3, the lines of a triggerer are not always part of the log.
-    assert all("in the queue of connection 'browseract_default'" in log for log in refused) or not TRIGGERS_START_TASKS
-    places = [world.airflow.xcom("queue", run_id, "read", "queue", map_index=index) for index in range(3)]
-    assert len([place for place in places if place]) == (len(refused) if TRIGGERS_START_TASKS else 0)
 
 
 def test_mapped_runs_stay_within_pool(world, started):
