@@ -182,6 +182,7 @@ class SlotQueue:
 
     def __init__(self) -> None:
         self.waiting: dict[str, _Waiting] = {}
+        self._order: list[str] | None = None
         self.capacity: int | None = None
         """How many slots the plan has, as far as refusals and counts show; None if that is not known."""
         self.active: Active | None = None
@@ -227,10 +228,11 @@ class SlotQueue:
         elif wait.active is not None and wait.pause is None:
             self.capacity = max(self.capacity or 0, wait.active)
         self.waiting[key] = _Waiting(wait, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
+        self._order = None
 
     def leave(self, key: str, now: float) -> None:
         """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
-        left = self.waiting.pop(key, None)
+        left = self._remove(key)
         if left is None:
             return
         self._woken[key] = _Woken(now, left.wait.source)
@@ -242,8 +244,8 @@ class SlotQueue:
             self._starting[key] = now
 
     def give_up(self, key: str) -> None:
-        """Remove a task instance whose wait is over."""
-        self.waiting.pop(key, None)
+        """Remove a task instance whose wait is over. Nothing happens if it was woken."""
+        self._remove(key)
 
     def count(self, active: Active | None, now: float) -> None:
         """Take a new count of the active runs; None if they could not be counted."""
@@ -277,7 +279,7 @@ class SlotQueue:
             if self.waiting[key].wait.pause is None and self._blocked.get(self.waiting[key].wait.source, now) <= now
         ]
         usable = self._free()
-        if any(each.wait.handed_over for each in self.waiting.values()):
+        if self._handed_over:
             # A slot that is free in one count only is probably being handed over.
             usable = min(usable, self._free_before)
         woken = for_slot[: max(0, usable)]
@@ -289,13 +291,17 @@ class SlotQueue:
         woken += [key for key in ready if self.waiting[key].wait.pause is not None]
         for key in woken:
             probed = (self.capacity or 0) if key in probes else None
-            self._woken[key] = _Woken(now, self.waiting.pop(key).wait.source, probed)
+            self._woken[key] = _Woken(now, self.waiting[key].wait.source, probed)
+            self._remove(key)
             self._starting[key] = now
         return woken
 
     def order(self) -> list[str]:
         """Return the task instances in the order of their places."""
-        return sorted(self.waiting, key=lambda key: self.waiting[key].wait.queued.place)
+        # Sorted once for each change: after a restart of the triggerer, each of perhaps 1,000 asks for its place.
+        if self._order is None:
+            self._order = sorted(self.waiting, key=lambda key: self.waiting[key].wait.queued.place)
+        return self._order
 
     def next_look(self, now: float) -> float:
         """Return the seconds until the queue should be looked at again."""
@@ -303,13 +309,22 @@ class SlotQueue:
         if soonest > now:
             # A task instance that joins in the meantime is not ready before the grace is over.
             return min(soonest - now, timings.CORE_RACE_GRACE)
-        if any(each.wait.handed_over for each in self.waiting.values()):
+        if self._handed_over:
             return timings.HANDED_OVER_COUNT_INTERVAL
         return timings.SLOT_COUNT_INTERVAL
 
     def wants_count(self, now: float) -> bool:
         """Return whether a task instance could use a free slot now."""
         return any(each.ready_at <= now and each.wait.pause is None for each in self.waiting.values())
+
+    @property
+    def _handed_over(self) -> bool:
+        """Whether the API server hands slots over."""
+        return any(each.wait.handed_over for each in self.waiting.values())
+
+    def _remove(self, key: str) -> _Waiting | None:
+        self._order = None
+        return self.waiting.pop(key, None)
 
     def _learn_from_unexpected_refusal(self, wait: QueueWait, now: float) -> None:
         """Learn from a start that was refused although a slot seemed to be free."""

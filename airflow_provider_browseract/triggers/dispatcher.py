@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 
 from airflow_provider_browseract.api.errors import BrowserActError
@@ -67,22 +66,21 @@ class Dispatcher:
         :param key: the task instance, which has joined.
         :param until: when the wait ends in any case, in seconds since the epoch.
         """
-        woken = self._woken[key]
+        woken, resumed = self._woken[key], False
         try:
-            await asyncio.wait_for(woken.wait(), max(0.0, until - time.time()))
-        except asyncio.TimeoutError:
-            self._end(key, woken, self.queue.give_up)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), max(0.0, until - time.time()))
         except asyncio.CancelledError:
-            self._end(key, woken, lambda key: self.queue.leave(key, time.monotonic()))
+            resumed = True
             raise
-        else:
-            self._end(key, woken, lambda key: None)
-
-    def _end(self, key: str, woken: asyncio.Event, remove: Callable[[str], None]) -> None:
-        # A task instance that was cleared may already wait again.
-        if self._woken.get(key) is woken:
-            del self._woken[key]
-            remove(key)
+        finally:
+            # A task instance that was cleared may already wait again.
+            if self._woken.get(key) is woken:
+                del self._woken[key]
+                if resumed:
+                    self.queue.leave(key, time.monotonic())
+                else:
+                    self.queue.give_up(key)
 
     def hint(self) -> None:
         """Count soon, because a run has ended."""

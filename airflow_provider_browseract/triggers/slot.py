@@ -40,7 +40,7 @@ class SlotTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
         ti: Any = getattr(self, "task_instance", None)
-        key = str(id(self)) if ti is None else str(sorted(names_of(ti).items()))
+        key = str(id(self)) if ti is None else str(names_of(ti))
         dispatcher = Dispatcher.of(self.browseract_conn_id)
         dispatcher.join(key, self.wait)
         showing = asyncio.ensure_future(self._show_place(dispatcher, key, ti))

@@ -140,6 +140,7 @@ async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
     dispatcher = Dispatcher.of(CONN_ID)
     await until(lambda: dispatcher._counting is None)
     before = asked(emulator, "list-tasks")
+    # There is no event to wait for. A dispatcher that still counts would send requests in this time.
     await asyncio.sleep(5 * timings.SLOT_COUNT_INTERVAL)
     assert asked(emulator, "list-tasks") == before
 
