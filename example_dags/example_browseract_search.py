@@ -1,4 +1,4 @@
-"""Run a workflow, and use its output in a task of your own.
+"""Run a workflow, and use its output in another task.
 
 Replace before you use it:
 

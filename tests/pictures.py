@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from playwright.sync_api import FloatRect, Locator, Page, sync_playwright
 from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
-from tests.e2e.local_airflow import LocalAirflow, free_port, interrupt_once, wait_for
+from tests.e2e.local_airflow import LocalAirflow, free_port, run_command, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -280,16 +279,9 @@ def main() -> int:
     names = parser.parse_args().names or list(PICTURES)
     if unknown := set(names) - set(PICTURES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(PICTURES)}")
-    interrupt_once()
     take(names)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (RuntimeError, TimeoutError) as error:
-        print(f"The pictures could not be taken: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(main, "The pictures could not be taken")

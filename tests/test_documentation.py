@@ -233,7 +233,7 @@ def test_active_runs_example_lists_every_status_of_an_active_run():
 
 @every("test")
 def test_documented_test_passes_unchanged(block, tmp_path):
-    """Run a test in a pytest of its own, as a DAG author would."""
+    """Run a test in a separate pytest, as a DAG author would."""
     (tmp_path / "test_mine.py").write_text(block.code)
     if "airflow_database" in block.code:
         [conftest] = [each for each in BLOCKS if each.kind == "conftest"]

@@ -113,7 +113,7 @@ def _escaped(text: str) -> str:
 def _what_to_do(task: Task, wait: Wait) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
-    Airflow keeps the first text of a task instance for all its later Required Actions, so the text says that it is
+    Airflow keeps the first text of a task instance for all its later Required Actions, so the text notes that it is
     about the first pause.
     """
     # The goal of a step may contain text from a web page, so it is escaped.

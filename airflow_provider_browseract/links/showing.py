@@ -60,10 +60,7 @@ def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
     :param shown: the value of the XCom.
     :param log: logs an error.
     """
-    try:
-        ti.xcom_push(key=QUEUE_XCOM, value=shown)
-    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the wait
-        log.warning("Could not push the XCom 'queue' (%s: %s).", type(error).__name__, error)
+    _push(ti, QUEUE_XCOM, shown, log)
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
@@ -76,9 +73,14 @@ def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any],
     :returns: whether the XCom could be pushed.
     """
     token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}
+    return _push(ti, WAIT_XCOM, {**shown, **token}, log)
+
+
+def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:
+    """Push an XCom, and return whether that succeeded."""
     try:
-        ti.xcom_push(key=WAIT_XCOM, value={**shown, **token})
-    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the run
-        log.warning("Could not push the XCom 'wait' (%s: %s).", type(error).__name__, error)
+        ti.xcom_push(key=key, value=value)
+    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the wait
+        log.warning("Could not push the XCom %r (%s: %s).", key, type(error).__name__, error)
         return False
     return True

@@ -18,7 +18,7 @@ LONGEST_TIME = 366 * 24 * 3600.0
 
 
 class InputError(ValueError):
-    """An argument cannot be used; the message names it and says which values are valid."""
+    """An argument cannot be used; the message names it and the valid values."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -233,7 +233,7 @@ def _read_wait(trigger: Trigger) -> tuple[str, QueueWait] | None:
 
 
 def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:
-    """Return the trigger that a task instance waits for, if it is one of ours that a callback may end."""
+    """Return the trigger that a task instance waits for, if a callback may end that trigger."""
     if ti.state != TaskInstanceState.DEFERRED or ti.trigger_id is None:
         return None
     trigger = session.get(Trigger, ti.trigger_id, options=[lazyload("*")])

@@ -105,8 +105,9 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     hand_overs = [(start - end).total_seconds() for start, end in zip(starts[scenario.plan :], ends, strict=False)]
     resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
     refusals = [[line for line in log if "has no free slot now" in line] for log in logs]
+    started = [next(line for line in log if "Started " in line) for log in logs]
     # The first wave is over when each task instance has tried its start once.
-    over = max(min(line for line in log if "has no free slot now" in line or "Started " in line) for log in logs)
+    over = max(min([*refused, start]) for refused, start in zip(refusals, started, strict=True))
     late = sum(line > over for lines in refusals for line in lines)
     later = sum(start.isoformat() > over[:26] for start in starts)
     hand_over, resume = statistics.median(hand_overs), statistics.median(resumes)
@@ -117,19 +118,15 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"after {resume:.1f} s: ratio {hand_over / resume:.2f} (limit 1.3 with callbacks)",
         f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
         f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
-        f"overtaken by at most {_overtaken(logs)} that were refused later (limit {scenario.plan})",
+        f"overtaken by at most {_overtaken(refusals, started)} that were refused later (limit {scenario.plan})",
         f"list-tasks: {counts} requests",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
 
 
-def _overtaken(logs: list[list[str]]) -> int:
+def _overtaken(refusals: list[list[str]], started: list[str]) -> int:
     """Return how many task instances that were refused later have started before one, at most."""
-    moments = [
-        (next(line for line in log if "has no free slot now" in line), next(line for line in log if "Started " in line))
-        for log in logs
-        if any("has no free slot now" in line for line in log)
-    ]
+    moments = [(refused[0], start) for refused, start in zip(refusals, started, strict=True) if refused]
     return max(
         (sum(refused > other and started < start for refused, started in moments) for other, start in moments),
         default=0,

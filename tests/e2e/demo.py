@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
-from tests.e2e.local_airflow import LocalAirflow, free_port, interrupt_once
+from tests.e2e.local_airflow import LocalAirflow, free_port, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".demo"
@@ -159,7 +159,6 @@ def main() -> int:
     if bool(key) != bool(workflow_id):
         print("Set both BROWSERACT_API_KEY and WORKFLOW_ID, or none of them.", file=sys.stderr)
         return 2
-    interrupt_once()
     with ExitStack() as stack:
         return _demo(stack, key, workflow_id, keep)
 
@@ -240,10 +239,4 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (RuntimeError, TimeoutError) as error:
-        print(f"The demo could not run: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(main, "The demo could not run")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 import requests
@@ -48,10 +48,23 @@ def free_port() -> int:
         return port
 
 
-def interrupt_once() -> None:
-    """Let only the first SIGINT or SIGTERM raise KeyboardInterrupt: make sends its own after the terminal's."""
+def run_command(main: Callable[[], int], failed: str) -> NoReturn:
+    """Run a command that starts an Airflow, and end this process, without a traceback for what went wrong outside.
+
+    Only the first SIGINT or SIGTERM interrupts it: make sends its own after the terminal's.
+
+    :param main: the command; it returns the exit code.
+    :param failed: beginning of the message if an Airflow or a browser did not do its part.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)
+    try:
+        sys.exit(main())
+    except (RuntimeError, TimeoutError) as error:
+        print(f"{failed}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -35,6 +35,14 @@ def runs(number: int, first: int = 0) -> Active:
     return Active(number, frozenset(str(first + each) for each in range(number)))
 
 
+def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
+    """Return a queue that these task instances have just joined."""
+    queue = SlotQueue()
+    for key, wait in waits.items():
+        queue.join(key, wait, 0.0)
+    return queue
+
+
 class TestCount:
     @staticmethod
     def play(pages):
@@ -75,16 +83,11 @@ class TestThePauseAfterARefusal:
 
 class TestOrder:
     def test_higher_priority_weight_goes_first_then_the_longest_wait(self):
-        queue = SlotQueue()
-        queue.join("late", wait_of(30.0), 0.0)
-        queue.join("early", wait_of(10.0), 0.0)
-        queue.join("urgent", wait_of(40.0, priority=5), 0.0)
+        queue = queue_of({"late": wait_of(30.0), "early": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
         assert queue.order() == ["urgent", "early", "late"]
 
     def test_refused_task_returns_to_its_place(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(10.0), 0.0)
-        queue.join("b", wait_of(20.0), 0.0)
+        queue = queue_of({"a": wait_of(10.0), "b": wait_of(20.0)})
         queue.count(runs(9), READY)
         assert queue.wake(READY) == ["a"]
         queue.join("a", wait_of(10.0, refusals=2), READY + 1)
@@ -93,24 +96,19 @@ class TestOrder:
 
 class TestWake:
     def test_one_task_is_woken_for_each_free_slot(self):
-        queue = SlotQueue()
-        for number in range(5):
-            queue.join(str(number), wait_of(float(number)), 0.0)
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(5)})
         queue.count(runs(8), READY)
         assert queue.wake(READY) == ["0", "1"]
         assert queue.wake(READY) == []
 
     def test_task_is_not_woken_within_the_grace_after_its_deferral(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(), 0.0)
+        queue = queue_of({"a": wait_of()})
         queue.count(runs(9), READY - 1)
         assert queue.wake(READY - 1) == []
         assert queue.wake(READY) == ["a"]
 
     def test_slot_of_a_woken_task_is_taken_until_its_run_is_counted(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0), 0.0)
-        queue.join("b", wait_of(2.0), 0.0)
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
         queue.count(runs(9), READY)
         assert queue.wake(READY) == ["a"]
         queue.count(runs(9), READY + 3)
@@ -120,9 +118,7 @@ class TestWake:
         assert queue.wake(READY + 6) == ["b"]
 
     def test_slot_of_a_woken_task_that_never_starts_is_passed_on(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0), 0.0)
-        queue.join("b", wait_of(2.0), 0.0)
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
         queue.count(runs(9), READY)
         assert queue.wake(READY) == ["a"]
         later = READY + timings.START_DELAY
@@ -130,14 +126,12 @@ class TestWake:
         assert queue.wake(later) == ["b"]
 
     def test_nothing_is_woken_while_runs_cannot_be_counted(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(), 0.0)
+        queue = queue_of({"a": wait_of()})
         queue.count(None, READY)
         assert queue.wake(READY) == []
 
     def test_wait_that_is_not_about_slots_ends_after_its_pause(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(pause=77.0), 0.0)
+        queue = queue_of({"a": wait_of(pause=77.0)})
         queue.count(runs(0), 76.0)
         assert queue.wake(76.0) == []
         assert queue.wake(77.0) == ["a"]
@@ -145,26 +139,21 @@ class TestWake:
 
 class TestHandOver:
     def test_slot_that_is_free_in_one_count_only_is_left_to_the_api_server(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(handed_over=True), 0.0)
+        queue = queue_of({"a": wait_of(handed_over=True)})
         queue.count(runs(9), READY)
         assert queue.wake(READY) == []
         queue.count(runs(9), READY + 5)
         assert queue.wake(READY + 5) == ["a"]
 
     def test_task_resumed_by_the_api_server_holds_a_slot_until_its_run_is_counted(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0, handed_over=True), 0.0)
-        queue.join("b", wait_of(2.0, handed_over=True), 0.0)
+        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
         queue.leave("a", READY)
         for at in (READY + 1, READY + 6):
             queue.count(runs(9), at)
             assert queue.wake(at) == []
 
     def test_run_that_was_counted_before_its_hand_over_was_noticed_holds_no_second_slot(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0, handed_over=True), 0.0)
-        queue.join("b", wait_of(2.0, handed_over=True), 0.0)
+        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
         queue.count(runs(10), READY)
         # The run of "a" replaces one that has ended.
         queue.count(runs(10, first=1), READY + 1)
@@ -174,16 +163,13 @@ class TestHandOver:
         assert queue.wake(READY + 11) == ["b"]
 
     def test_wait_that_is_given_up_holds_no_slot(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0), 0.0)
-        queue.join("b", wait_of(2.0), 0.0)
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
         queue.give_up("a")
         queue.count(runs(9), READY)
         assert queue.wake(READY) == ["b"]
 
     def test_count_from_long_ago_does_not_confirm_a_free_slot(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(handed_over=True), 0.0)
+        queue = queue_of({"a": wait_of(handed_over=True)})
         queue.count(runs(9), 1.0)
         queue.count(runs(9), 61.0)
         # Not for a free slot, but as a probe.
@@ -193,18 +179,13 @@ class TestHandOver:
 
 class TestCapacity:
     def test_largest_number_of_active_runs_is_the_capacity(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0, active=9), 0.0)
-        queue.join("b", wait_of(2.0, active=10), 0.0)
-        queue.join("c", wait_of(3.0, active=8), 0.0)
+        queue = queue_of({"a": wait_of(1.0, active=9), "b": wait_of(2.0, active=10), "c": wait_of(3.0, active=8)})
         assert queue.capacity == 10
         queue.count(runs(12), 1.0)
         assert queue.capacity == 12
 
     def test_two_unexpected_refusals_in_a_row_shrink_the_capacity(self):
-        queue = SlotQueue()
-        for number in range(3):
-            queue.join(str(number), wait_of(float(number)), 0.0)
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(3)})
         queue.count(runs(5), READY)
         assert queue.wake(READY) == ["0", "1", "2"]
         queue.join("0", wait_of(0.0, refusals=2, active=5), READY + 1)
@@ -213,9 +194,8 @@ class TestCapacity:
         assert queue.capacity == 5
 
     def test_workflow_that_alone_is_refused_lets_others_go_first(self):
-        queue, at = SlotQueue(), READY
-        queue.join("standard browser", wait_of(0.0, source="one at a time"), 0.0)
-        queue.join("other", wait_of(1.0, source="other"), 0.0)
+        alone, at = wait_of(0.0, source="one at a time"), READY
+        queue = queue_of({"standard browser": alone, "other": wait_of(1.0, source="other")})
         for refusals in (2, 3):
             queue.count(runs(9), at)
             assert queue.wake(at) == ["standard browser"]
@@ -226,9 +206,7 @@ class TestCapacity:
         assert queue.capacity == 10
 
     def test_first_refusal_of_a_new_try_is_not_unexpected(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(0.0), 0.0)
-        queue.join("b", wait_of(1.0), 0.0)
+        queue = queue_of({"a": wait_of(0.0), "b": wait_of(1.0)})
         for at in (1.0, 2.0, 3.0):
             # It is cleared while it waits.
             queue.leave("a", at)
@@ -237,9 +215,7 @@ class TestCapacity:
         assert queue.next_look(3.5) <= READY
 
     def test_probe_finds_a_larger_plan(self):
-        queue = SlotQueue()
-        for number in range(3):
-            queue.join(str(number), wait_of(float(number), active=5), 0.0)
+        queue = queue_of({str(number): wait_of(float(number), active=5) for number in range(3)})
         queue.count(runs(5), READY)
         assert queue.wake(READY) == []
         at = timings.SLOT_PROBE_PAUSE
@@ -256,9 +232,7 @@ class TestCapacity:
         assert queue.wake(later) == []
 
     def test_probe_that_does_not_come_back_has_found_a_slot(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0, active=5), 0.0)
-        queue.join("b", wait_of(2.0, active=5), 0.0)
+        queue = queue_of({"a": wait_of(1.0, active=5), "b": wait_of(2.0, active=5)})
         at = timings.SLOT_PROBE_PAUSE
         queue.count(runs(5), at)
         assert queue.wake(at) == ["a"]
@@ -268,8 +242,7 @@ class TestCapacity:
         assert queue.wake(at + timings.START_DELAY) == ["b"]
 
     def test_run_that_something_else_started_does_not_make_a_probe_succeed(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0), 0.0)
+        queue = queue_of({"a": wait_of(1.0)})
         at = timings.SLOT_PROBE_PAUSE
         queue.count(runs(10), at)
         assert queue.wake(at) == ["a"]
@@ -279,8 +252,7 @@ class TestCapacity:
         assert queue.capacity == 10
 
     def test_probe_that_comes_back_late_is_recognized(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(1.0), 0.0)
+        queue = queue_of({"a": wait_of(1.0)})
         at = timings.SLOT_PROBE_PAUSE
         queue.count(runs(10), at)
         assert queue.wake(at) == ["a"]
@@ -307,8 +279,7 @@ class TestCapacity:
         assert pauses[-1] <= timings.LONGEST_SLOT_PROBE_PAUSE
 
     def test_knowledge_of_the_plan_is_forgotten_when_nothing_waits(self):
-        queue = SlotQueue()
-        queue.join("a", wait_of(active=10), 0.0)
+        queue = queue_of({"a": wait_of(active=10)})
         queue.leave("a", 1.0)
         later = 1.0 + timings.START_DELAY
         queue.join("b", wait_of(active=3), later)
