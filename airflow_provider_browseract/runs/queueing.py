@@ -29,6 +29,9 @@ PAUSE_SPREAD = 0.5
 PROBE_GROWTH = 2.0
 """Factor by which the pause before the next probe grows each time a probe is refused."""
 
+STARTS_PER_PROBE = 20
+"""How many starts from the queue allow one probe, so that at most 5 % of the starts are refused because of probes."""
+
 MAX_UNEXPECTED_REFUSALS = 2
 """How many starts may be refused although there seemed to be a free slot. After that, the plan has fewer slots than
 expected or, if only one workflow is refused while others wait, only this workflow has to wait."""
@@ -165,13 +168,12 @@ class _Woken:
 
     :param at: when it was woken.
     :param source: its workflow or template.
-    :param probed: how many slots the plan seemed to have when it was woken although none seemed to be free; None if one
-        seemed to be free.
+    :param probe: whether it was woken although no slot seemed to be free.
     """
 
     at: float
     source: str
-    probed: int | None = None
+    probe: bool = False
 
 
 class SlotQueue:
@@ -197,7 +199,11 @@ class SlotQueue:
         self._blocked: dict[str, float] = {}
         """Until when the task instances of a source are not woken, because only this source is refused."""
         self._probe_pause = timings.SLOT_PROBE_PAUSE
-        self._probe_at = 0.0
+        self._probed_at = 0.0
+        self._probe_known_at = 0.0
+        """When the result of the last probe is known at the latest."""
+        self._started = 0
+        """How many task instances were woken for a free slot since the last probe."""
         self._counted_at = float("-inf")
         self._free_before = 0
 
@@ -214,14 +220,14 @@ class SlotQueue:
             self.capacity = self.active = None
             self._refused.clear()
             self._probe_pause = timings.FIRST_SLOT_PAUSE if wait.active == 0 else timings.SLOT_PROBE_PAUSE
-            self._probe_at = now + self._probe_pause
+            self._probed_at, self._probe_known_at, self._started = now, now, 0
         self._starting.pop(key, None)
         woken = self._woken.pop(key, None)
         # The first refusal of a try says nothing about an earlier try that was woken.
         again = woken if wait.queued.refusals > 1 and wait.pause is None else None
         if again is not None:
             self._hold = max(self._hold, min(LONGEST_HOLD, HOLD_FACTOR * (now - again.at)))
-        if again is not None and again.probed is not None:
+        if again is not None and again.probe:
             self._delay_probe(now)
         elif again is not None:
             self._learn_from_unexpected_refusal(wait, now)
@@ -236,6 +242,7 @@ class SlotQueue:
         if left is None:
             return
         self._woken[key] = _Woken(now, left.wait.source)
+        self._started += 1
         recent = [at for at in self._unexplained if now - at < NOTICE_DELAY]
         if recent:
             # Its run was counted before this triggerer noticed that it was resumed.
@@ -265,8 +272,7 @@ class SlotQueue:
             else:
                 self._unexplained.append(now)
         if self.capacity is not None and active.number > self.capacity:
-            # There may be even more.
-            self._probe_at = min(self._probe_at, now)
+            self._expect_more_slots(now)
         # Without a count at a refusal, the plan counts as full now.
         self.capacity = max(self.capacity or 0, active.number)
 
@@ -283,15 +289,15 @@ class SlotQueue:
             # A slot that is free in one count only is probably being handed over.
             usable = min(usable, self._free_before)
         woken = for_slot[: max(0, usable)]
-        probes = for_slot[len(woken) :][:1] if now >= self._probe_at else []
+        self._started += len(woken)
+        # If it is accepted, counts may show more active runs than before.
+        probes = for_slot[len(woken) :][:1] if self._free() <= len(woken) and self._may_probe(now) else []
         if probes:
-            # If it comes back, the pause grows. If not, there was a slot that the count did not show.
-            self._probe_at = now + max(self._probe_pause, self._hold)
+            self._probed_at, self._probe_known_at, self._started = now, now + self._hold, 0
         woken += probes
         woken += [key for key in ready if self.waiting[key].wait.pause is not None]
         for key in woken:
-            probed = (self.capacity or 0) if key in probes else None
-            self._woken[key] = _Woken(now, self.waiting[key].wait.source, probed)
+            self._woken[key] = _Woken(now, self.waiting[key].wait.source, key in probes)
             self._remove(key)
             self._starting[key] = now
         return woken
@@ -340,9 +346,25 @@ class SlotQueue:
             self._refused.clear()
             self._delay_probe(now)
 
+    def _may_probe(self, now: float) -> bool:
+        """Return whether a start should show whether the plan has more slots than expected."""
+        if self.active is None or not self.capacity:
+            # No count shows whether there are slots.
+            pause = self._probe_pause
+        elif self._started >= STARTS_PER_PROBE:
+            pause = timings.SLOT_PROBE_PAUSE
+        else:
+            pause = timings.LONGEST_SLOT_PROBE_PAUSE
+        return now >= max(self._probe_known_at, self._probed_at + pause)
+
+    def _expect_more_slots(self, now: float) -> None:
+        """Let a probe follow at once: the plan has more slots than expected, so there may be even more."""
+        self._probe_pause = timings.SLOT_PROBE_PAUSE
+        self._probed_at, self._probe_known_at, self._started = float("-inf"), now, STARTS_PER_PROBE
+
     def _delay_probe(self, now: float) -> None:
         self._probe_pause = min(self._probe_pause * PROBE_GROWTH, timings.LONGEST_SLOT_PROBE_PAUSE)
-        self._probe_at = now + self._probe_pause
+        self._probed_at = now
 
     def _expire(self, now: float) -> None:
         """Forget what is too old: woken task instances whose run should have been counted, and new runs of others."""
@@ -350,11 +372,6 @@ class SlotQueue:
             if now - at >= self._hold:
                 del self._starting[key]
         for key, woken in list(self._woken.items()):
-            if woken.probed is not None and now - woken.at >= self._hold:
-                # It did not come back: there was one slot more than expected.
-                self._woken[key] = replace(woken, probed=None)
-                self.capacity = max(self.capacity or 0, woken.probed + 1)
-                self._probe_pause = timings.SLOT_PROBE_PAUSE
             if now - woken.at >= LONGEST_RETURN:
                 del self._woken[key]
         self._unexplained = [at for at in self._unexplained if now - at < NOTICE_DELAY]

@@ -99,11 +99,11 @@ SLOT_COUNT_PAUSE = 1.0
 """Seconds between two counts at least, even if runs end."""
 
 SLOT_PROBE_PAUSE = 20.0
-"""Seconds after which one start is tried although the count shows no free slot, because the plan may have more slots
-now, or the count may be wrong."""
+"""Seconds between two probes at least. A probe is a start that is tried although no slot seems to be free, because the
+plan may have more slots now, or the count may be wrong. Without a count, the pause begins with this and grows."""
 
 LONGEST_SLOT_PROBE_PAUSE = 300.0
-"""Seconds between two such starts at most."""
+"""Seconds between two probes at most. Only many starts from the queue allow a probe earlier."""
 
 PLACE_DELAY = 2.0
 """Seconds after which a task instance shows its place in the queue. Those refused together have joined by then."""

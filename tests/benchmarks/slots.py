@@ -15,6 +15,9 @@ from tests.e2e.local_airflow import LocalAirflow, free_port
 from tests.e2e.postgres import postgres
 
 ROOT = Path(__file__).resolve().parents[2]
+AT_ONCE = 3.0
+"""Seconds within which refusals count as at once: the log line comes after the refusal, at times that differ."""
+
 TIMELINE = 60
 """Columns of the timeline of used slots."""
 
@@ -126,11 +129,19 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
 
 def _overtaken(refusals: list[list[str]], started: list[str]) -> int:
     """Return how many task instances that were refused later have started before one, at most."""
-    moments = [(refused[0], start) for refused, start in zip(refusals, started, strict=True) if refused]
+    moments = [(_time(refused[0]), _time(start)) for refused, start in zip(refusals, started, strict=True) if refused]
     return max(
-        (sum(refused > other and started < start for refused, started in moments) for other, start in moments),
+        (
+            sum(refused > other + AT_ONCE and started < start for refused, started in moments)
+            for other, start in moments
+        ),
         default=0,
     )
+
+
+def _time(line: str) -> float:
+    """Return the time with which a line of a log begins, in seconds since the epoch."""
+    return datetime.fromisoformat(line.split()[0]).timestamp()
 
 
 def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:

@@ -12,6 +12,7 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     PAUSE_SPREAD,
+    STARTS_PER_PROBE,
     Active,
     Queued,
     QueueWait,
@@ -172,9 +173,7 @@ class TestHandOver:
         queue = queue_of({"a": wait_of(handed_over=True)})
         queue.count(runs(9), 1.0)
         queue.count(runs(9), 61.0)
-        # Not for a free slot, but as a probe.
-        assert queue.wake(61.0) == ["a"]
-        assert queue._woken["a"].probed == 10
+        assert queue.wake(61.0) == []
 
 
 class TestCapacity:
@@ -218,7 +217,7 @@ class TestCapacity:
         queue = queue_of({str(number): wait_of(float(number), active=5) for number in range(3)})
         queue.count(runs(5), READY)
         assert queue.wake(READY) == []
-        at = timings.SLOT_PROBE_PAUSE
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
         queue.count(runs(5), at)
         assert queue.wake(at) == ["0"]
         # It was accepted: there may be more slots, so the next one follows at once.
@@ -231,19 +230,29 @@ class TestCapacity:
         queue.count(runs(6), later)
         assert queue.wake(later) == []
 
-    def test_probe_that_does_not_come_back_has_found_a_slot(self):
+    def test_probe_that_takes_the_slot_of_a_run_that_ended_in_between_has_found_no_slot(self):
         queue = queue_of({"a": wait_of(1.0, active=5), "b": wait_of(2.0, active=5)})
-        at = timings.SLOT_PROBE_PAUSE
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
         queue.count(runs(5), at)
         assert queue.wake(at) == ["a"]
-        # Another run has ended, so that no count shows more runs than before.
         queue.count(runs(5, first=1), at + timings.START_DELAY)
-        assert queue.capacity == 6
-        assert queue.wake(at + timings.START_DELAY) == ["b"]
+        assert queue.capacity == 5
+        assert queue.wake(at + timings.START_DELAY) == []
+
+    def test_probe_is_allowed_after_many_starts(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(STARTS_PER_PROBE + 1)})
+        woken = []
+        for number in range(STARTS_PER_PROBE):
+            at = READY + 3.0 * number
+            queue.count(runs(9, first=number), at)
+            woken.append(queue.wake(at))
+        assert woken[:-1] == [[str(number)] for number in range(STARTS_PER_PROBE - 1)]
+        # There is one slot, and the second one of them is the probe.
+        assert woken[-1] == [str(STARTS_PER_PROBE - 1), str(STARTS_PER_PROBE)]
 
     def test_run_that_something_else_started_does_not_make_a_probe_succeed(self):
         queue = queue_of({"a": wait_of(1.0)})
-        at = timings.SLOT_PROBE_PAUSE
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
         queue.count(runs(10), at)
         assert queue.wake(at) == ["a"]
         queue.count(runs(10, first=1), at + 3)
@@ -253,7 +262,7 @@ class TestCapacity:
 
     def test_probe_that_comes_back_late_is_recognized(self):
         queue = queue_of({"a": wait_of(1.0)})
-        at = timings.SLOT_PROBE_PAUSE
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
         queue.count(runs(10), at)
         assert queue.wake(at) == ["a"]
         # Its pod took that long.
