@@ -32,7 +32,7 @@ HAPPEN = {
 """Kinds of faults without which the round would prove too little."""
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3 nothing is kept over tries"),
 ]
 
@@ -69,7 +69,7 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
 
 def test_round_of_faults_loses_duplicates_and_leaves_no_run(parts, capsys):
     outcome = Outcome(SEED, RUNS)
-    Round(parts.airflow, parts.api, parts.database, outcome).play(limit=300)
+    Round(parts.airflow, parts.api, parts.database, outcome).play(limit=600)
     with capsys.disabled():
         print(f"\n{outcome}")
     assert outcome.good, str(outcome)
