@@ -1,6 +1,9 @@
 # Everything runs in an environment of its own below .venv, one per Airflow version.
 #   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
 #   make test [AIRFLOW=3.1.1]       every test
+#   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
+#   make databases                  the callback route on PostgreSQL and MySQL (BROWSERACT_MYSQLD), besides SQLite
+#   make pins                       tests/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
@@ -13,6 +16,7 @@
 #   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
 
 AIRFLOW ?= 3.3.2
+# Another Python than python3 gets environments of its own.
 PYTHON ?= python3
 # WHEEL=1 tests the built wheel, as a user gets it, in place of the working tree.
 WHEEL ?=
@@ -22,10 +26,12 @@ SEED ?= 1
 RUNS ?= 300
 PLAN ?= 40
 MUTANTS ?=
+CELLS ?=
+REPORTS ?= .venv/reports
 PICTURES ?=
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
-VENV := .venv/airflow-$(AIRFLOW)$(if $(WHEEL),-wheel)
+VENV := .venv/airflow-$(AIRFLOW)$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(WHEEL),-wheel)
 READY := $(VENV)/.ready
 # Results in S3 and OpenLineage are tried where the constraints have what that takes: on the newest Airflow.
 STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
@@ -37,10 +43,13 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # The tests that start no Airflow. Most of them wait most of the time, so several run side by side.
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 
+# A run that a callback ends, in a real Airflow.
+CELL := tests/e2e/test_supported.py
+
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test check format bench coverage mutants faults live contract docs links pictures clean
+.PHONY: env demo test cell matrix databases pins check format bench coverage mutants faults live contract docs links pictures clean
 
 env: $(READY)
 
@@ -74,6 +83,23 @@ ifeq ($(PYTEST_ARGS),)
 else
 	@$(RUN) pytest $(PYTEST_ARGS)
 endif
+
+# What a supported Airflow and Python must pass, with the package as its wheel.
+cell:
+	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(UNITS) --quiet --junitxml=$(REPORTS)/units.xml"
+	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(CELL) --quiet --junitxml=$(REPORTS)/airflow.xml"
+
+matrix:
+	@$(PYTHON) -m tests.matrix $(CELLS)
+
+databases: $(READY)
+	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/webhook
+	@if $(RUN) python -m tests.databases; then \
+		$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group mysql \
+		&& BROWSERACT_DATABASE=mysql $(RUN) pytest tests/webhook; fi
+
+pins: $(READY)
+	@$(RUN) python -m tests.pins
 
 check: $(READY) $(STORES)
 	@$(RUN) ruff check .
