@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from tests import databases
+
 # Airflow reads its settings when it is first imported, so its home has to stand before any test module is.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="browseract-tests-")
 os.environ.update(
@@ -12,7 +14,9 @@ os.environ.update(
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent.parent / "example_dags"),
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{os.environ['AIRFLOW_HOME']}/airflow.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": databases.start(
+            os.environ.get("BROWSERACT_DATABASE", "sqlite"), os.environ["AIRFLOW_HOME"]
+        ),
         "AIRFLOW__OPENLINEAGE__DISABLED": "True",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
@@ -30,8 +34,8 @@ IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI)
 hypothesis.settings.load_profile("browseract")
 
-OTHER_AIRFLOWS = ("before Airflow 3.3", "from Airflow 3.3 on")
-"""How the reasons begin for which tests are skipped on one Airflow and run on the other."""
+MAY_BE_SKIPPED = ("before Airflow 3.3", "from Airflow 3.3 on", "mysql is left out")
+"""How the reasons begin for which CI may skip a test: it runs on the other Airflow, or Debian has no MySQL server."""
 
 
 def pytest_addoption(parser):
@@ -48,6 +52,10 @@ def pytest_configure(config):
         (Emulator.__init__.__kwdefaults__ or {})["as_in_the_demos"] = True
 
 
+def pytest_unconfigure():
+    databases.stop()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     return _failed_if_skipped((yield))
@@ -62,7 +70,7 @@ def _failed_if_skipped(report):
     """Turn a skip into a failure if its reason does not apply in CI."""
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         _, _, reason = report.longrepr
-        if not reason.removeprefix("Skipped: ").startswith(OTHER_AIRFLOWS):
+        if not reason.removeprefix("Skipped: ").startswith(MAY_BE_SKIPPED):
             report.outcome, report.longrepr = "failed", f"{report.nodeid}: may not be skipped in CI ({reason})"
     return report
 

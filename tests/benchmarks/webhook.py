@@ -24,8 +24,8 @@ import requests
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
+from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
-from tests.e2e.postgres import Database, postgres
 
 DAGS = Path(__file__).parent / "dags"
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.service import TaskRecord
+from tests.databases import postgres
 
 from .local_airflow import LocalAirflow, free_port
-from .postgres import postgres
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_to
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
 
-RUNS = 30 if TRIGGERS_START_TASKS else 12
+RUNS = 18 if TRIGGERS_START_TASKS else 12
 """How many runs a scenario has, as many of each kind of fault: fewer on the oldest Airflow."""
 
 SEED = 3

@@ -42,8 +42,8 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.catalogue import results_for
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
+from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
-from tests.e2e.postgres import Database, postgres
 
 from .backends import failing_xcoms
 

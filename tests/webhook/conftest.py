@@ -27,6 +27,12 @@ DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
 
 
+def dialect() -> str:
+    """Return the kind of Airflow's database, as SQLAlchemy names it."""
+    with create_session() as session:
+        return session.get_bind().dialect.name
+
+
 class Deferred:
     """A task instance in Airflow's database, made to wait for a callback by hand."""
 

@@ -1,54 +1,77 @@
-"""What only another database than SQLite shows of the way in which a callback resumes a task."""
+"""How a callback that claims a task instance treats the locks of others, on a database that locks rows."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timezone
 
 import pytest
-from sqlalchemy import create_engine, text
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, create_engine, insert, select, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook import resume
-from airflow_provider_browseract.webhook.callback import TaskInstanceKey
-from tests.e2e.postgres import postgres
+from tests.databases import SERVERS, DatabaseMissingError
 
-COLUMNS = "id uuid PRIMARY KEY, trigger_id integer, state varchar, updated_at timestamptz"
+TI_ID = uuid.uuid4()
+TRIGGER_ID = 7
+
+SHOW_TIMEOUT = {"mysql": "SELECT @@innodb_lock_wait_timeout", "postgresql": "SHOW lock_timeout"}
+
+TABLE = Table(
+    "task_instance",
+    MetaData(),
+    # Airflow changes the type of its ids between versions.
+    Column("id", TaskInstance.__table__.c.id.type, primary_key=True),
+    Column("trigger_id", Integer),
+    Column("state", String(20)),
+    Column("updated_at", DateTime(timezone=True)),
+)
 """The part of Airflow's table of task instances by which a callback claims one."""
 
-ROW = resume.Deferral(
-    TaskInstanceKey("shop", "manual__1", "run", -1), uuid.uuid4(), 7, "browseract_default", Wait("7", 1.0)
-)
 
-
-def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(monkeypatch):
-    monkeypatch.setattr(resume, "LOCK_TIMEOUT", 0.5)
-    now = datetime.now(timezone.utc)
-    with postgres() as database:
+@pytest.fixture(params=sorted(SERVERS))
+def engine(request) -> Iterator[Engine]:
+    """A database with a task instance that waits."""
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(SERVERS[request.param]())
+        except DatabaseMissingError as missing:
+            pytest.skip(f"{request.param} is left out: {missing}")
         engine = create_engine(database.url)
+        stack.callback(engine.dispose)
         with engine.begin() as connection:
-            connection.execute(text(f"CREATE TABLE task_instance ({COLUMNS})"))
-            row = {"id": ROW.ti_id, "trigger_id": ROW.trigger_id}
-            connection.execute(text("INSERT INTO task_instance VALUES (:id, :trigger_id, 'deferred')"), row)
-        with engine.begin() as other, Session(engine) as session:
-            other.execute(text("SELECT * FROM task_instance FOR UPDATE"))
-            began = time.monotonic()
-            with pytest.raises(OperationalError, match="lock timeout"):
-                resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
-            assert time.monotonic() - began < 10
-            session.rollback()
-            # A hand-over does not wait at all.
-            monkeypatch.setattr(resume, "LOCK_TIMEOUT", 60.0)
-            began = time.monotonic()
-            assert not resume._is_unlocked(session, ROW.ti_id)
-            assert time.monotonic() - began < 10
-        with Session(engine) as session:
-            assert resume._is_unlocked(session, ROW.ti_id)
-            assert resume._claim(session, ROW.ti_id, ROW.trigger_id, now)
-            session.commit()
-            # The limit ends with the transaction: the connection goes back to Airflow's pool.
-            assert session.scalar(text("SHOW lock_timeout")) == "0"
-        engine.dispose()
+            TABLE.create(connection)
+            connection.execute(insert(TABLE).values(id=TI_ID, trigger_id=TRIGGER_ID, state="deferred"))
+        yield engine
+
+
+def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(engine, monkeypatch):
+    monkeypatch.setattr(resume, "LOCK_TIMEOUT", 1)
+    now = datetime.now(timezone.utc)
+    show = text(SHOW_TIMEOUT[engine.dialect.name])
+    with Session(engine) as session:
+        by_default = session.scalar(show)
+    with engine.begin() as other, Session(engine) as session:
+        other.execute(select(TABLE).with_for_update())
+        began = time.monotonic()
+        with pytest.raises(OperationalError, match=r"(?i)lock (wait )?timeout"):
+            resume._claim(session, TI_ID, TRIGGER_ID, now)
+        assert time.monotonic() - began < 10
+        session.rollback()
+        # A hand-over does not wait at all.
+        monkeypatch.setattr(resume, "LOCK_TIMEOUT", 60)
+        began = time.monotonic()
+        assert not resume._is_unlocked(session, TI_ID)
+        assert time.monotonic() - began < 10
+    with Session(engine) as session:
+        assert resume._is_unlocked(session, TI_ID)
+        assert resume._claim(session, TI_ID, TRIGGER_ID, now)
+        session.commit()
+        # The connection goes back to Airflow's pool.
+        assert session.scalar(show) == by_default
