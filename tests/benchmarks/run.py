@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from tests.benchmarks import files, slots, throttled, webhook
+from tests.benchmarks import files, slots, throttled, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -208,6 +208,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "wakeup": webhook.wakeup,
     "slots": slots.slots,
     "handover": webhook.handover,
+    "waits": waits.waits,
     "files": files.files,
     "inflated": files.inflated,
     "throttled": throttled.throttled,

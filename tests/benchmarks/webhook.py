@@ -120,19 +120,19 @@ def _taken(airflow: LocalAirflow, run_id: str, way: str, ended: dict[str, float]
 
 def route() -> None:
     """How fast the route responds, and whether it keeps up with a stream of callbacks that each resume a task."""
-    with _only_the_route() as (airflow, _, run_id):
+    with only_the_route() as (airflow, _, run_id):
         print(_in_a_process_of_its_own("stream", airflow, run_id))
 
 
 def handover() -> None:
     """What it costs the API server to hand over a slot, in a short and in a long queue."""
-    with _only_the_route() as (airflow, _, run_id):
+    with only_the_route() as (airflow, _, run_id):
         print(_in_a_process_of_its_own("hand_overs", airflow, run_id))
 
 
 def strangers() -> None:
     """What forged callbacks and senders that hang up do to genuine callbacks, and forged ones to the server's log."""
-    with _only_the_route() as (airflow, database, run_id):
+    with only_the_route() as (airflow, database, run_id):
         print(_in_a_process_of_its_own("behind_a_flood", airflow, run_id))
         print(_in_a_process_of_its_own("hung_up", airflow, run_id))
         log = airflow.home / "api-server.out"
@@ -152,10 +152,14 @@ def strangers() -> None:
 
 
 @contextmanager
-def _only_the_route() -> Iterator[tuple[LocalAirflow, Database, str]]:
-    """Run an Airflow whose task instances only the route changes; yield its database and a DAG run too."""
+def only_the_route(**variables: str) -> Iterator[tuple[LocalAirflow, Database, str]]:
+    """Run an Airflow whose task instances only the route changes; yield its database and a DAG run too.
+
+    :param variables: more variables for its processes.
+    """
     with tempfile.TemporaryDirectory() as folder, postgres() as database:
-        airflow = LocalAirflow(Path(folder, "airflow"), DAGS, {"PYTHONPATH": str(ROOT)}, database=database.url)
+        environment = {"PYTHONPATH": str(ROOT), **variables}
+        airflow = LocalAirflow(Path(folder, "airflow"), DAGS, environment, database=database.url)
         with airflow.running():
             run_id = airflow.trigger("wakeup")
             wait_for("Task instances", lambda: airflow.task_instances("wakeup", run_id), timeout=60)
@@ -164,13 +168,16 @@ def _only_the_route() -> Iterator[tuple[LocalAirflow, Database, str]]:
 
 
 def _in_a_process_of_its_own(what: str, airflow: LocalAirflow, run_id: str) -> str:
-    """Return the figures of a function of this module: Airflow's models read their settings when they are imported."""
-    done = subprocess.run(
-        _command(what, airflow, run_id), env=airflow.variables, capture_output=True, text=True, check=False
-    )
+    """Return the figures of a function of this module."""
+    return with_models(_command(what, airflow, run_id), airflow).strip().splitlines()[-1]
+
+
+def with_models(words: list[str], airflow: LocalAirflow) -> str:
+    """Run a command that uses Airflow's models, which read their settings when they are imported; return its output."""
+    done = subprocess.run(words, env=airflow.variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return done.stdout.strip().splitlines()[-1]
+    return done.stdout
 
 
 def _command(what: str, airflow: LocalAirflow, run_id: str) -> list[str]:
@@ -275,7 +282,7 @@ def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
     inserted = 0
     for number in QUEUES:
         waits = [QueueWait(Queued(each, each, 1), time.time() + 3600) for each in range(inserted, number)]
-        _insert(run_id, [SlotTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
+        insert(run_id, [SlotTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
         inserted = number
         began = time.perf_counter()
         hand_over("browseract_default")
@@ -299,11 +306,11 @@ def _defer(airflow: LocalAirflow, run_id: str, number: int) -> list[str]:
 
     tokens = [new_token() for _ in range(number)]
     waits = [Wait("7", time.time() + 3600, digest(token)).deferred(time.time()) for token in tokens]
-    waiting = _insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
+    waiting = insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in waits])
     return [airflow.callback_address(*each) for each in zip(waiting, tokens, strict=True)]
 
 
-def _insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
+def insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
     """Create deferred task instances by hand.
 
     :param run_id: their DAG run.
@@ -340,6 +347,18 @@ def _insert(run_id: str, waits: list[Any]) -> list[TaskInstanceKey]:
         ]
         session.execute(insert(table), rows)
     return [TaskInstanceKey("wakeup", run_id, TASK, first + index) for index in range(len(waits))]
+
+
+def delete_inserted() -> None:
+    """Delete the task instances that were created by hand, and their triggers."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        session.execute(delete(TaskInstance).where(TaskInstance.map_index >= FIRST_INDEX))
+        session.execute(delete(Trigger))
 
 
 def _resumed() -> int:

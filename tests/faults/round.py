@@ -133,6 +133,7 @@ class Outcome:
     runs: int
     plan: int = PLAN
     idle: float = 0.0
+    idle_when_calm: float = 0.0
     seconds: float = 0.0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
@@ -171,7 +172,10 @@ class Outcome:
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
         if self.queues:
-            lines.append(f"  a slot of {self.plan} was unused while runs waited: {self.idle:.0f} s in a row at most")
+            lines.append(
+                f"  a slot of {self.plan} was unused while runs waited: {self.idle:.0f} s in a row at most, "
+                f"{self.idle_when_calm:.0f} s after the last fault"
+            )
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
         return "\n".join(lines)
@@ -188,6 +192,7 @@ class Round:
         self.outcome = outcome
         self.chance = random.Random(outcome.seed)
         self.over = threading.Event()
+        self.calm_since: datetime | None = None
         self.hands = threading.Lock()
         self.run_id = ""
         self.first = len(api.emulator.tasks)
@@ -265,6 +270,8 @@ class Round:
         if not self.over.is_set():
             with self.hands:
                 self._kill("scheduler")
+                self.airflow.wait_until_healthy()
+        self.calm_since = datetime.now(timezone.utc)
 
     def _happens(self, name: str, fault: Callable[[], object]) -> bool:
         """Cause a fault, and return whether there was anything to cause it in."""
@@ -397,6 +404,9 @@ class Round:
         self.airflow.wait_until_healthy()
         problems, half = self.outcome.problems, self.outcome.deferred
         self.outcome.idle = longest_idle(self.emulator.tasks[self.first :], self.outcome.plan)
+        self.outcome.idle_when_calm = longest_idle(
+            self.emulator.tasks[self.first :], self.outcome.plan, since=self.calm_since
+        )
         by_keyword = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
             by_keyword[dict(task.inputs)["keyword"]].append(task)
@@ -435,19 +445,26 @@ class Round:
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
 
 
-def longest_idle(tasks: list[TaskRecord], plan: int) -> float:
-    """Return how long a slot was unused at most, in seconds, before the last run was started."""
+def longest_idle(tasks: list[TaskRecord], plan: int, since: datetime | None = None) -> float:
+    """Return how long a slot was unused at most, in seconds, before the last run was started.
+
+    :param tasks: all runs, oldest first.
+    :param plan: how many slots there are.
+    :param since: the moment from which on it counts; None for the first start.
+    """
     changes = sorted(
         [(task.created_at, 1) for task in tasks] + [(task.finished_at, -1) for task in tasks if task.finished_at]
     )
-    starts = [task.created_at for task in tasks]
-    longest, active, since = 0.0, 0, starts[0] if starts else None
+    if not tasks:
+        return 0.0
+    first, last = since or tasks[0].created_at, max(task.created_at for task in tasks)
+    longest, active, free_since = 0.0, 0, None
     for at, change in changes:
-        if since is not None:
-            longest = max(longest, (min(at, starts[-1]) - since).total_seconds())
+        if free_since is not None:
+            longest = max(longest, (min(at, last) - max(free_since, first)).total_seconds())
         active += change
         # As long as a slot stays free, the moment stays.
-        since = (since or at) if active < plan else None
+        free_since = (free_since or at) if active < plan else None
     return longest
 
 
