@@ -15,10 +15,12 @@ import yaml
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from tests import dist
+from tests.matrix import CELLS
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config")
 
 
@@ -68,6 +70,16 @@ def test_workflow_tests_each_supported_python_on_newest_airflow():
 def test_workflow_tests_oldest_supported_airflow_on_oldest_python():
     [airflow] = [each for each in metadata(NAME).get_all("Requires-Dist", []) if each.startswith("apache-airflow>")]
     assert (airflow.removeprefix("apache-airflow>="), metadata(NAME)["Requires-Python"].removeprefix(">=")) in cells()
+
+
+def test_workflow_has_the_cells_of_make_matrix():
+    assert cells() == list(CELLS)
+
+
+def test_commands_of_workflows_are_targets_of_the_makefile():
+    targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.MULTILINE))
+    for path in WORKFLOWS:
+        assert set(re.findall(r"\bmake ([a-z]+)", path.read_text())) <= targets
 
 
 def test_pre_commit_hooks_are_the_checks_of_make_check():
