@@ -270,6 +270,7 @@ class Round:
         if not self.over.is_set():
             with self.hands:
                 self._kill("scheduler")
+            with suppress(RuntimeError, TimeoutError):
                 self.airflow.wait_until_healthy()
         self.calm_since = datetime.now(timezone.utc)
 
