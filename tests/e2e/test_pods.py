@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +29,7 @@ pytestmark = [
 def emulator() -> Emulator:
     """A BrowserAct whose search takes long enough for an eviction."""
     emulator = Emulator()
-    emulator.set_workflow(SEARCH.id, duration=60.0)
+    emulator.set_workflow(SEARCH.id, duration=40.0)
     for workflow in (LOG_IN, ORDERS):
         emulator.set_workflow(workflow.id, duration=2.0)
     return emulator
@@ -73,14 +74,19 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
     [pod] = wait_for("The pod", lambda: list(pods.glob("in_the_pod-1-*")), timeout=60)
     evict(pod)
     assert airflow.wait_for_run("pods", run_id) == "success"
-    said = "\n".join(path.read_text(errors="replace") for path in pods.glob("in_the_pod-*/out"))
+    said = [
+        json.loads(line)["event"]
+        for out in sorted(pods.glob("in_the_pod-*/out"))
+        for line in out.read_text(errors="replace").splitlines()
+        if line.startswith("{") and "BrowserAct task" in line
+    ]
     with capsys.disabled():
-        print("", *[line for line in said.splitlines() if "BrowserAct task" in line], sep="\n  ")
+        print("", *said, sep="\n  ")
     [search] = searches()
     assert search.status == "finished"
     [ti] = [ti for ti in airflow.task_instances("pods", run_id) if ti["task_id"] == "in_the_pod"]
     assert ti["try_number"] == 2
-    assert "Reattaching to BrowserAct task" in said
+    assert f"Reattaching to BrowserAct task {search.id}, which an earlier try has started." in said
     assert airflow.xcom("pods", run_id, "in_the_pod", "task_id") == search.id
     [orders] = [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     assert orders.profile_id == airflow.xcom("pods", run_id, "log_in", "profile_id")

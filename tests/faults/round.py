@@ -16,6 +16,7 @@ import itertools
 import json
 import random
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -132,8 +133,8 @@ class Outcome:
     seed: int
     runs: int
     plan: int = PLAN
-    idle: float = 0.0
-    idle_when_calm: float = 0.0
+    unused: list[float] = field(default_factory=list)
+    unused_when_calm: list[float] = field(default_factory=list)
     seconds: float = 0.0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
     started: int = 0
@@ -172,10 +173,9 @@ class Outcome:
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
         if self.queues:
-            lines.append(
-                f"  a slot of {self.plan} was unused while runs waited: {self.idle:.0f} s in a row at most, "
-                f"{self.idle_when_calm:.0f} s after the last fault"
-            )
+            for when, seconds in (("in the whole round", self.unused), ("after the last fault", self.unused_when_calm)):
+                median, longest = (statistics.median(seconds), max(seconds)) if seconds else (0.0, 0.0)
+                lines.append(f"  {when}, a slot was unused for {median:.1f} s at the median, {longest:.0f} s at most")
         for name, found in self.problems.items():
             lines.append(f"  {name:20} {len(found)}{'  ' + '; '.join(found[:5]) if found else ''}")
         return "\n".join(lines)
@@ -404,10 +404,11 @@ class Round:
     def _look(self, keywords: list[str]) -> None:
         self.airflow.wait_until_healthy()
         problems, half = self.outcome.problems, self.outcome.deferred
-        self.outcome.idle = longest_idle(self.emulator.tasks[self.first :], self.outcome.plan)
-        self.outcome.idle_when_calm = longest_idle(
-            self.emulator.tasks[self.first :], self.outcome.plan, since=self.calm_since
-        )
+        changes = slot_changes(self.emulator.tasks[self.first :], self.outcome.plan)
+        self.outcome.unused = [seconds for _, seconds in changes]
+        self.outcome.unused_when_calm = [
+            seconds for ended_at, seconds in changes if self.calm_since and ended_at > self.calm_since
+        ]
         by_keyword = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
             by_keyword[dict(task.inputs)["keyword"]].append(task)
@@ -446,27 +447,16 @@ class Round:
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
 
 
-def longest_idle(tasks: list[TaskRecord], plan: int, since: datetime | None = None) -> float:
-    """Return how long a slot was unused at most, in seconds, before the last run was started.
+def slot_changes(tasks: list[TaskRecord], plan: int) -> list[tuple[datetime, float]]:
+    """Return when each slot became free that was used again, and for how many seconds it was unused.
 
-    :param tasks: all runs, oldest first.
+    :param tasks: all runs.
     :param plan: how many slots there are.
-    :param since: the moment from which on it counts; None for the first start.
     """
-    changes = sorted(
-        [(task.created_at, 1) for task in tasks] + [(task.finished_at, -1) for task in tasks if task.finished_at]
-    )
-    if not tasks:
-        return 0.0
-    first, last = since or tasks[0].created_at, max(task.created_at for task in tasks)
-    longest, active, free_since = 0.0, 0, None
-    for at, change in changes:
-        if free_since is not None:
-            longest = max(longest, (min(at, last) - max(free_since, first)).total_seconds())
-        active += change
-        # As long as a slot stays free, the moment stays.
-        free_since = (free_since or at) if active < plan else None
-    return longest
+    starts = sorted(task.created_at for task in tasks)
+    ends = sorted(task.finished_at for task in tasks if task.finished_at)
+    # The slot of the first run that ends goes to the first run that had none, and so on.
+    return [(end, (start - end).total_seconds()) for start, end in zip(starts[plan:], ends, strict=False)]
 
 
 class Api:

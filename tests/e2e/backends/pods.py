@@ -28,6 +28,7 @@ class PodExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pods: dict[Any, subprocess.Popen[bytes]] = {}
+        self._number = 0
 
     def _process_workloads(self, workloads: Sequence[Any]) -> None:
         for workload in workloads:
@@ -37,7 +38,9 @@ class PodExecutor(BaseExecutor):
             self.running.add(key)
 
     def _start(self, workload: Any) -> subprocess.Popen[bytes]:
-        folder = Path(os.environ[FOLDER], f"{workload.ti.task_id}-{workload.ti.try_number}-{workload.ti.id}")
+        # A try that defers gets another pod when it is resumed.
+        self._number += 1
+        folder = Path(os.environ[FOLDER], f"{workload.ti.task_id}-{workload.ti.try_number}-{self._number}")
         folder.mkdir(parents=True)
         environment = {name: os.environ[name] for name in PASSED_ON}
         environment |= {"HOME": str(folder), "AIRFLOW_HOME": str(folder)}
