@@ -29,8 +29,8 @@ PAUSE_SPREAD = 0.5
 PROBE_GROWTH = 2.0
 """Factor by which the pause before the next probe grows each time a probe is refused."""
 
-STARTS_PER_PROBE = 20
-"""How many starts from the queue allow one probe, so that at most 5 % of the starts are refused because of probes."""
+STARTS_PER_PROBE = 40
+"""How many starts from the queue allow one probe. So probes add at most 2.5 % of refused starts."""
 
 MAX_UNEXPECTED_REFUSALS = 2
 """How many starts may be refused although there seemed to be a free slot. After that, the plan has fewer slots than
