@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 3.0
 """Seconds within which refusals count as at once: the log line comes after the refusal, at times that differ."""
 
+REFUSED = "has no free slot now"
 TIMELINE = 60
 """Columns of the timeline of used slots."""
 
@@ -107,11 +109,12 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     # The slot of the first run that ends goes to the first run that had none, and so on.
     hand_overs = [(start - end).total_seconds() for start, end in zip(starts[scenario.plan :], ends, strict=False)]
     resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
-    refusals = [[line for line in log if "has no free slot now" in line] for log in logs]
+    refusals = [[line for line in log if REFUSED in line] for log in logs]
     started = [next(line for line in log if "Started " in line) for log in logs]
-    # The first wave is over when each task instance has tried its start once.
+    # The first wave is over when each task instance has tried its start once. It takes slots from those who were woken
+    # meanwhile.
     over = max(min([*refused, start]) for refused, start in zip(refusals, started, strict=True))
-    late = sum(line > over for lines in refusals for line in lines)
+    late = sum(began > over for log in logs for began in _refused_processes(log))
     later = sum(start.isoformat() > over[:26] for start in starts)
     hand_over, resume = statistics.median(hand_overs), statistics.median(resumes)
     counts = sum(each.endpoint == "list-tasks" for each in emulator.requests)
@@ -125,6 +128,16 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"list-tasks: {counts} requests",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
+
+
+def _refused_processes(log: list[str]) -> Iterator[str]:
+    """Yield the first line of each process whose start was refused."""
+    began = ""
+    for line in log:
+        if "::group::Pre Execute" in line:
+            began = line
+        elif REFUSED in line:
+            yield began
 
 
 def _overtaken(refusals: list[list[str]], started: list[str]) -> int:
