@@ -122,7 +122,8 @@ def main() -> None:
     now = time.time()
     made = [Wait(task_id, now + 36_000, token).deferred(now) for task_id in task_ids]
     webhook.delete_inserted()
-    webhook.insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in made])
+    if made:
+        webhook.insert(run_id, [TaskTrigger(browseract_conn_id="browseract_default", wait=wait) for wait in made])
 
 
 if __name__ == "__main__":
