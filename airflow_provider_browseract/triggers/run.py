@@ -50,9 +50,9 @@ class TaskTrigger(BaseTrigger):
         """Wait, and report once how the wait ended (:class:`~airflow_provider_browseract.runs.resuming.WaitEvent`)."""
         try:
             event = await self._wait()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt):
             # In a triggerer this is a restart or a shutdown, and another triggerer continues the wait. In dag.test()
-            # nothing continues it.
+            # nothing continues it. Before Python 3.11, Ctrl-C does not always cancel: it can interrupt this code.
             if in_dag_test():
                 await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
             raise

@@ -27,6 +27,11 @@ DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0
 
 
+TABLE: Any = TaskInstance.__table__
+INDEX = "map_index" if "map_index" in TABLE.c else "region_index"
+"""The column of the map index, which has another name from Airflow 3.4 on."""
+
+
 def dialect() -> str:
     """Return the kind of Airflow's database, as SQLAlchemy names it."""
     with create_session() as session:
@@ -193,28 +198,25 @@ class Queue:
             trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
             session.add(trigger)
             session.flush()
-            table: Any = TaskInstance.__table__
-            first = session.execute(select(table).where(*self._is(table), table.c.map_index == -1)).mappings().one()
-            highest: Any = session.scalar(select(func.max(table.c.map_index)).where(*self._is(table)))
+            first = session.execute(select(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] == -1)).mappings().one()
+            highest: Any = session.scalar(select(func.max(TABLE.c[INDEX])).where(*self._is(TABLE)))
             index = highest + 1
-            own = {"id": self._new_id(first["id"]), "map_index": index, "trigger_id": trigger.id, "state": "deferred"}
-            session.execute(insert(table).values({**first, **own, "next_method": "execute_queued"}))
+            own = {"id": self._new_id(first["id"]), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
+            session.execute(insert(TABLE).values({**first, **own, "next_method": "execute_queued"}))
         return TaskInstanceKey(**self._of, map_index=index)
 
     def clear(self) -> None:
         """Delete all of them."""
         with create_session() as session:
-            table: Any = TaskInstance.__table__
-            session.execute(delete(table).where(*self._is(table), table.c.map_index >= 0))
+            session.execute(delete(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] >= 0))
             session.execute(delete(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
 
     def mark(self, key: TaskInstanceKey, state: str) -> None:
         """Set the state of a task instance, as a person does."""
         with create_session() as session:
-            table: Any = TaskInstance.__table__
             session.execute(
-                update(table)
-                .where(*self._is(table), table.c.map_index == key.map_index)
+                update(TABLE)
+                .where(*self._is(TABLE), TABLE.c[INDEX] == key.map_index)
                 .values(state=state, trigger_id=None)
             )
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
-from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, create_engine, insert, select, text
+from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, create_engine, insert, select, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -31,6 +31,8 @@ TABLE = Table(
     Column("trigger_id", Integer),
     Column("state", String(20)),
     Column("updated_at", DateTime(timezone=True)),
+    # From Airflow 3.4 on, the row of the current try.
+    Column("working_set", Boolean, default=True),
 )
 """The part of Airflow's table of task instances by which a callback claims one."""
 
