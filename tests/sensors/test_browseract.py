@@ -309,7 +309,8 @@ class TestRefusedApiKey:
         assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
 
     def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self):
-        task_id = started(self.emulator, duration=0.5)
+        # Long enough that the first poll finds it running, also on a busy machine.
+        task_id = started(self.emulator, duration=3.0)
         self.refuse(2, skip=1)
         assert wait(task_id)["logged_in"] is False
 
