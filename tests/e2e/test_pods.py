@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +66,13 @@ def evict(folder: Path) -> None:
             process.kill()
 
 
+def is_alive(folder: Path) -> bool:
+    """Return whether the first process of a pod is running."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(int((folder / "pid").read_text())).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator, pods, capsys):
     run_id = airflow.trigger("pods")
     searches = lambda: [task for task in emulator.tasks if task.workflow_id == SEARCH.id]  # noqa: E731
@@ -90,6 +96,4 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
     assert airflow.xcom("pods", run_id, "in_the_pod", "task_id") == search.id
     [orders] = [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     assert orders.profile_id == airflow.xcom("pods", run_id, "log_in", "profile_id")
-    # Nothing is left of a pod.
-    left = [int(path.read_text()) for path in pods.glob("*/pid") if psutil.pid_exists(int(path.read_text()))]
-    assert not [pid for pid in left if os.getpgid(pid) == pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    wait_for("The end of each pod", lambda: not any(map(is_alive, pods.iterdir())), timeout=60)
