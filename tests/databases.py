@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.e2e.local_airflow import free_port, wait_for
 
 MYSQLD = "BROWSERACT_MYSQLD"
 """Environment variable with the path of MySQL's server, if ``mysqld`` is not on the ``PATH``."""
@@ -110,9 +111,7 @@ class _MySQL:
     """A MySQL server in a folder, on a port of the loopback interface."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self._port = listener.getsockname()[1]
+        self._port = free_port()
         self.url = f"mysql+mysqldb://root@127.0.0.1:{self._port}/airflow?charset=utf8mb4"
         self._out = (folder / "mysqld.out").open("ab")
         self._words = [
@@ -133,13 +132,18 @@ class _MySQL:
         """Start the server, and wait until it accepts connections."""
         options = ["--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self._socket}", "--mysqlx=OFF"]
         self._process = self._run([*options, "--explicit-defaults-for-timestamp=1"])
-        deadline = time.monotonic() + START_LIMIT
-        while time.monotonic() < deadline and self._process.poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-                return
-            time.sleep(0.2)
-        self.stop()
-        raise RuntimeError(f"mysqld did not start:\n{Path(self._out.name).read_text(errors='replace')[-2000:]}")
+        try:
+            wait_for("MySQL", self._accepts_connections, timeout=START_LIMIT)
+        except TimeoutError:
+            self.stop()
+            raise
+
+    def _accepts_connections(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"mysqld did not start:\n{Path(self._out.name).read_text(errors='replace')[-2000:]}")
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            return True
+        return False
 
     def stop(self) -> None:
         """Stop the server."""

@@ -97,7 +97,7 @@ def export(folder: Path, *, umask: int, as_new: bool) -> Path:
     """Write the files of the last commit to a folder, and return it.
 
     :param umask: which modes the files do not get.
-    :param as_new: give the files the current time in place of the commit's.
+    :param as_new: whether the files get the current time instead of the commit's.
     """
     folder.mkdir(parents=True)
     archive = folder.with_suffix(".tar")
@@ -188,7 +188,7 @@ def release_notes(changelog: str, version: str, *, dated: bool) -> str:
         raise DistError(f"CHANGELOG.md has no section about {version}")
     date, text = found.groups()
     if dated and not re.fullmatch(r"\d{4}-\d\d-\d\d", date):
-        raise DistError(f"CHANGELOG.md: the section about {version} has {date!r} in place of the date of the release")
+        raise DistError(f"CHANGELOG.md: the section about {version} has {date!r} instead of the date of the release")
     return text.strip() + "\n"
 
 

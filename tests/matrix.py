@@ -52,10 +52,9 @@ class Result:
 def interpreter(python: str) -> str | None:
     """Return the path of a Python; None if it is not installed, on the ``PATH`` or with pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    # pyenv's commands on the PATH work only for versions that are switched on.
     installed = sorted(pyenv.glob(f"versions/{python}.*/bin/python{python}"))
-    # pyenv's own commands work only for versions that are switched on.
-    found = shutil.which(f"python{python}")
-    return str(installed[-1]) if installed else found
+    return str(installed[-1]) if installed else shutil.which(f"python{python}")
 
 
 def run(airflow: str, python: str, path: str) -> Result:

@@ -106,13 +106,12 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     ends = sorted(run.finished_at for run in runs if run.finished_at)
     took = (ends[-1] - starts[0]).total_seconds()
     ideal = len(runs) / scenario.plan * scenario.duration
-    # The slot of the first run that ends goes to the first run that had none, and so on.
-    hand_overs = [(start - end).total_seconds() for start, end in zip(starts[scenario.plan :], ends, strict=False)]
+    hand_overs = [seconds for _, seconds in slot_changes(runs, scenario.plan)]
     resumes = [found for run in runs if (found := _first_read(emulator, run)) is not None]
     refusals = [[line for line in log if REFUSED in line] for log in logs]
     started = [next(line for line in log if "Started " in line) for log in logs]
-    # The first wave is over when each task instance has tried its start once. It takes slots from those who were woken
-    # meanwhile.
+    # The first wave is over when each task instance has tried its start once. It takes slots from task instances
+    # that were woken before.
     over = max(min([*refused, start]) for refused, start in zip(refusals, started, strict=True))
     late = sum(began > over for log in logs for began in _refused_processes(log))
     later = sum(start.isoformat() > over[:26] for start in starts)
@@ -128,6 +127,18 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"list-tasks: {counts} requests",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
+
+
+def slot_changes(tasks: list[TaskRecord], plan: int) -> list[tuple[datetime, float]]:
+    """Return when each slot became free that was used again, and for how many seconds it was unused.
+
+    :param tasks: all runs.
+    :param plan: how many slots there are.
+    """
+    starts = sorted(task.created_at for task in tasks)
+    ends = sorted(task.finished_at for task in tasks if task.finished_at)
+    # The slot of the first run that ends goes to the first run that had none, and so on.
+    return [(end, (start - end).total_seconds()) for start, end in zip(starts[plan:], ends, strict=False)]
 
 
 def _refused_processes(log: list[str]) -> Iterator[str]:

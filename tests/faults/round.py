@@ -39,10 +39,10 @@ from airflow_provider_browseract.emulator import (
     Emulator,
     RequestFault,
     RunningEmulator,
-    TaskRecord,
 )
 from airflow_provider_browseract.emulator.catalogue import results_for
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
+from tests.benchmarks.slots import slot_changes
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 
@@ -445,18 +445,6 @@ class Round:
             if [task_id] != finished or result != results_for(keyword):
                 problems["wrong results"].append(f"{keyword}: result of {task_id}, finished {finished}")
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
-
-
-def slot_changes(tasks: list[TaskRecord], plan: int) -> list[tuple[datetime, float]]:
-    """Return when each slot became free that was used again, and for how many seconds it was unused.
-
-    :param tasks: all runs.
-    :param plan: how many slots there are.
-    """
-    starts = sorted(task.created_at for task in tasks)
-    ends = sorted(task.finished_at for task in tasks if task.finished_at)
-    # The slot of the first run that ends goes to the first run that had none, and so on.
-    return [(end, (start - end).total_seconds()) for start, end in zip(starts[plan:], ends, strict=False)]
 
 
 class Api:

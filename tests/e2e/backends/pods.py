@@ -1,6 +1,6 @@
 """An executor that runs each try as the Kubernetes executor does, without Kubernetes.
 
-Each try gets a "pod": a process group with the command of Airflow's containers, in a folder of its own, with a clean
+Each try gets a "pod": a process group with the command of Airflow's containers, in its own folder, with a clean
 environment. It knows the Execution API and the DAG files, and has no access to Airflow's database or configuration.
 """
 
