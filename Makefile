@@ -9,6 +9,7 @@
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
+#   make cluster [SEED=1] [RUNS=200] the end-to-end tests on CeleryExecutor and several hosts, and a round of faults there
 #   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
 #   make links                      whether the addresses in the documentation exist, which takes a network
@@ -25,7 +26,7 @@ WHEEL ?=
 PYTEST_ARGS ?=
 KEEP ?=
 SEED ?= 1
-RUNS ?= 300
+RUNS ?=
 PLAN ?= 40
 MUTANTS ?=
 CELLS ?=
@@ -53,7 +54,7 @@ CELL := tests/e2e/test_supported.py
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test cell matrix databases pins check format bench coverage mutants faults live contract docs links pictures clean
+.PHONY: env demo test cell matrix databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
 
 env: $(READY)
 
@@ -133,7 +134,12 @@ bench: $(READY)
 	@$(RUN) python -m tests.benchmarks.run
 
 faults: $(READY)
-	@$(RUN) python -m tests.faults.round --runs $(RUNS) --seed $(SEED) --plan $(PLAN)
+	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN)
+
+cluster: $(READY) $(STORES)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group cluster
+	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_examples.py tests/e2e/test_webhooks.py
+	@$(RUN) python -m tests.faults.cluster $(if $(RUNS),--runs $(RUNS)) --seed $(SEED)
 
 # Of the tests that start no Airflow.
 coverage: $(READY) $(STORES)

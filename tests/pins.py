@@ -48,7 +48,7 @@ VERSIONS = {
     "3.1.1": Pinned(until="2025-12-01", more=("structlog<25.5",)),
     "3.1.8": Pinned(until="2026-03-20"),
     "3.2.2": Pinned(until="2026-06-15"),
-    "3.3.2": Pinned(groups=("bench", "measure", "mysql", "pictures", "stores")),
+    "3.3.2": Pinned(groups=("bench", "cluster", "measure", "mysql", "pictures", "stores")),
     "3.4.0b2": Pinned(oldest="3.11", groups=("stores",)),
 }
 """The Airflow versions that are tested."""

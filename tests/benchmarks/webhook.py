@@ -174,7 +174,7 @@ def _in_a_process_of_its_own(what: str, airflow: LocalAirflow, run_id: str) -> s
 
 def with_models(words: list[str], airflow: LocalAirflow) -> str:
     """Run a command that uses Airflow's models, which read their settings when they are imported; return its output."""
-    done = subprocess.run(words, env=airflow.variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=airflow.variables_of("api-server"), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout

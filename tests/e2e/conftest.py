@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.service import TaskRecord
 from tests.databases import postgres
 
+from . import cluster
+from .cluster import Cluster, redis
 from .local_airflow import LocalAirflow, free_port
 
 T = TypeVar("T")
@@ -71,12 +74,15 @@ class World:
 
 
 @contextmanager
-def make_world(folder: Path, *, copies: int, database: str, path: str = "") -> Iterator[World]:
+def make_world(
+    folder: Path, *, copies: int, database: str, path: str = "", make: Callable[..., LocalAirflow] = LocalAirflow
+) -> Iterator[World]:
     """Run an Airflow and an emulator, with connections to it: one with callbacks and one without.
 
     :param folder: folder for all that they write.
     :param copies: how many API servers and triggerers there are.
     :param database: see :class:`LocalAirflow`; likewise ``path``.
+    :param make: the kind of Airflow.
     """
     dags = folder / "dags"
     dags.mkdir()
@@ -93,7 +99,7 @@ def make_world(folder: Path, *, copies: int, database: str, path: str = "") -> I
         port = free_port()
         extra: dict[str, Any] = {"retry_budget": 20}
         with_callbacks = {**extra, "webhook_base_url": f"http://127.0.0.1:{port}{path}"}
-        airflow = LocalAirflow(
+        airflow = make(
             folder / "airflow",
             dags,
             {
@@ -129,8 +135,8 @@ def make_world(folder: Path, *, copies: int, database: str, path: str = "") -> I
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """An Airflow with one process of each kind; before Airflow 3.3 the same as ``callback_world``."""
-    if not TRIGGERS_START_TASKS:
+    """An Airflow with one process of each kind; before Airflow 3.3 and in a cluster the same as ``callback_world``."""
+    if not TRIGGERS_START_TASKS or cluster.wanted():
         yield request.getfixturevalue("callback_world")
         return
     # Not SQLite: with a dozen tasks at once, its one writer may keep the others waiting for a minute.
@@ -140,7 +146,9 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def callback_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """An Airflow with two API servers behind one address and two triggerers, on PostgreSQL."""
+    """An Airflow with two API servers behind one address and two triggerers, on PostgreSQL; or a cluster."""
     folder = tmp_path_factory.mktemp("callbacks")
-    with postgres() as database, make_world(folder, copies=2, database=database.url, path="/team-a") as made:
-        yield made
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres())
+        make = partial(Cluster, broker=stack.enter_context(redis())) if cluster.wanted() else LocalAirflow
+        yield stack.enter_context(make_world(folder, copies=2, database=database.url, path="/team-a", make=make))

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +31,12 @@ SQLITE_TIMEOUT = 60
 """Seconds a process waits for another's write; the default of 5 brings the scheduler down under load."""
 
 COMPONENTS = {
-    "api-server": (),
-    "scheduler": ("--skip-serve-logs",),
-    "dag-processor": (),
-    "triggerer": ("--skip-serve-logs",),
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
 }
-"""The processes of an Airflow, and their options. A component can run several times, as ``triggerer`` and
+"""The components of an Airflow, and their commands. A component can run several times, as ``triggerer`` and
 ``triggerer 2``."""
 
 
@@ -129,16 +129,24 @@ class LocalAirflow:
             for number in range(1, self.copies + 1 if name in ("api-server", "triggerer") else 2)
         ]
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """The environment of every process."""
+    def home_of(self, component: str) -> Path:
+        """Return the ``AIRFLOW_HOME`` of a component, which is its working directory as well."""
+        return self.home
+
+    def command_of(self, component: str) -> tuple[str, ...]:
+        """Return what follows ``airflow`` in the command of a component."""
+        words = COMPONENTS[component.partition(" ")[0]]
+        return (*words, "--port", str(self._port_of(component))) if component.startswith("api-server") else words
+
+    def variables_of(self, component: str) -> dict[str, str]:
+        """Return the environment of the processes of a component."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         secret = self._secret()
         return {
             **clean,
             "PYTHONPATH": os.pathsep.join(filter(None, map(str, self._python_path()))),
             "PYTHONUNBUFFERED": "1",
-            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW_HOME": str(self.home_of(component)),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -185,6 +193,7 @@ class LocalAirflow:
     def prepare(self) -> None:
         """Create an empty home and its database."""
         shutil.rmtree(self.home, ignore_errors=True)
+        self._make_homes()
         config = self.home / "config"
         config.mkdir(parents=True)
         (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
@@ -195,12 +204,15 @@ class LocalAirflow:
             # Readers then do not wait for writers; the setting stays with the file.
             database.execute("PRAGMA journal_mode=WAL")
 
+    def _make_homes(self) -> None:
+        """Create what has to be on each host."""
+
     def cli(self, *words: str) -> str:
         """Run an ``airflow`` command to its end and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *words],
-            env=self.variables,
-            cwd=self.home,
+            env=self.variables_of("scheduler"),
+            cwd=self.home_of("scheduler"),
             capture_output=True,
             text=True,
             timeout=180,
@@ -213,15 +225,11 @@ class LocalAirflow:
     def start(self, *components: str) -> None:
         """Start components, all of them without names, each in its own process group."""
         for name in components or self.names:
-            component = name.partition(" ")[0]
-            words = [component, *COMPONENTS[component]]
-            if component == "api-server":
-                words += ["--port", str(self._port_of(name))]
             with (self.home / f"{name}.out").open("ab") as out:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", *words],
-                    env=self.variables,
-                    cwd=self.home,
+                    [sys.executable, "-m", "airflow", *self.command_of(name)],
+                    env=self.variables_of(name),
+                    cwd=self.home_of(name),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -311,20 +319,23 @@ class LocalAirflow:
             _signal_group(process.pid, signal.SIGKILL)
             process.wait(timeout=15)
 
-    def evict(self, component: str, *, grace: float, everyone: bool) -> None:
+    def evict(
+        self, component: str, *, grace: float, everyone: bool, with_signal: signal.Signals = signal.SIGTERM
+    ) -> None:
         """End a component as a service manager does: SIGTERM, and after a grace SIGKILL to what is still running.
 
         :param component: its name.
         :param grace: seconds between the two signals; it ends early once nothing is running any more.
         :param everyone: whether SIGTERM goes to every process, as systemd sends it, or only to the first one, as
             Kubernetes does.
+        :param with_signal: another signal than SIGTERM.
         """
         family = set(self.processes(component))
         first = self._processes.pop(component)
         for process in family:
             if everyone or process.pid == first.pid:
                 with suppress(psutil.NoSuchProcess):
-                    process.terminate()
+                    process.send_signal(with_signal)
         deadline = time.monotonic() + grace
         while left := [process for process in family if _is_running(process)]:
             late = time.monotonic() > deadline
@@ -338,11 +349,8 @@ class LocalAirflow:
         first.wait()
 
     def _end_orphans(self) -> None:
-        """End the processes of this home that lost their parent. A task has its own process group."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("AIRFLOW_HOME") == str(self.home):
-                    process.kill()
+        """End the processes that lost their parent. A task has its own process group."""
+        kill_processes_of({self.home_of(name) for name in self.names})
 
     @contextmanager
     def running(self) -> Iterator[LocalAirflow]:
@@ -480,11 +488,13 @@ class LocalAirflow:
         return [_log_line(entry) for entry in response.json()["content"]]
 
     def _log_files(self, dag_id: str, run_id: str, task_id: str, number: int, map_index: int) -> list[str]:
-        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+        folder = Path("logs", f"dag_id={dag_id}", f"run_id={run_id}", f"task_id={task_id}")
         if map_index >= 0:
             folder /= f"map_index={map_index}"
-        files = sorted(folder.glob(f"attempt={number}.log*"))
-        return [_log_line(json.loads(line)) for file in files for line in file.read_text().splitlines()]
+        homes = sorted({self.home_of(name) for name in self.names})
+        files = [file for home in homes for file in sorted((home / folder).glob(f"attempt={number}.log*"))]
+        entries = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [_log_line(entry) for entry in sorted(entries, key=lambda entry: entry.get("timestamp") or "")]
 
 
 def _log_line(entry: str | dict[str, Any]) -> str:
@@ -498,6 +508,14 @@ def _is_running(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def kill_processes_of(homes: Collection[Path]) -> None:
+    """Send SIGKILL to every process whose ``AIRFLOW_HOME`` is one of some folders."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("AIRFLOW_HOME") in map(str, homes):
+                process.kill()
 
 
 def _signal_group(pid: int, with_signal: int) -> None:

@@ -62,6 +62,9 @@ LONG = 0.1
 GRACES = (10.0, 25.0)
 """Seconds between SIGTERM and SIGKILL where a whole component is ended."""
 
+AWAY = (0.0, 4.0)
+"""Seconds until something that was killed is started again."""
+
 PAUSES = (1.0, 4.0)
 """Seconds between two faults."""
 
@@ -236,26 +239,29 @@ class Round:
         self.airflow.revive()
         self._look(keywords)
 
-    def _make_trouble(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        # Name, weight and what to do. Each happens at least once; what has no weight happens once.
-        faults: dict[str, tuple[int, Callable[[], object]]] = {
+    def faults(self) -> dict[str, tuple[int, Callable[[], object]]]:
+        """Return the weight of each fault, and what to do. Each happens at least once; what has no weight, once."""
+        return {
             "worker killed": (5, lambda: self._signal_a_worker(signal.SIGKILL)),
             "worker terminated": (5, lambda: self._signal_a_worker(signal.SIGTERM)),
             "task process terminated": (4, lambda: self._signal_a_worker(signal.SIGTERM, of_task=True)),
-            "worker group terminated": (1, lambda: self._evict("scheduler")),
-            "triggerer killed": (2, lambda: self._kill("triggerer")),
-            "triggerer terminated": (2, lambda: self._evict("triggerer")),
-            "API server killed": (1, lambda: self._kill("api-server")),
-            "scheduler killed": (1, lambda: self._kill("scheduler")),
+            "worker group terminated": (1, lambda: self.evict("scheduler")),
+            "triggerer killed": (2, lambda: self.kill("triggerer")),
+            "triggerer terminated": (2, lambda: self.evict("triggerer")),
+            "API server killed": (1, lambda: self.kill("api-server")),
+            "scheduler killed": (1, lambda: self.kill("scheduler")),
             "database restarted": (1, self.database.restart),
             "database slow": (2, self._slow_the_database),
             "API fault": (5, self._break_the_api),
-            "API away": (1, lambda: self.api.away(lambda: self.over.wait(self.chance.uniform(0.0, 4.0)))),
+            "API away": (1, lambda: self.api.away(lambda: self.over.wait(self.chance.uniform(*AWAY)))),
             "API behind a gateway that refuses": (0, self._put_a_gateway_before_the_api),
             "API key rotated": (1, self._rotate_the_key),
             "forged flood": (2, self._forge_callbacks),
         }
+
+    def _make_trouble(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        faults = self.faults()
         names = list(faults)
         first = self.chance.sample(names, len(names))
         while (first or time.monotonic() < end) and not self.over.wait(self.chance.uniform(*PAUSES)):
@@ -265,14 +271,18 @@ class Round:
             self.outcome.faults[name] += happened
             if not happened and not self.outcome.faults[name]:
                 first.insert(0, name)
+        if not self.over.is_set():
+            self.after_last_fault()
+        self.calm_since = datetime.now(timezone.utc)
+
+    def after_last_fault(self) -> None:
+        """Do what an operator of Airflow has to do after such faults."""
         # What a worker had taken but not begun when it was killed, the LocalExecutor has forgotten: such a task is
         # queued forever, unless a new scheduler finds it.
-        if not self.over.is_set():
-            with self.hands:
-                self._kill("scheduler")
-            with suppress(RuntimeError, TimeoutError):
-                self.airflow.wait_until_healthy()
-        self.calm_since = datetime.now(timezone.utc)
+        with self.hands:
+            self.kill("scheduler")
+        with suppress(RuntimeError, TimeoutError):
+            self.airflow.wait_until_healthy()
 
     def _happens(self, name: str, fault: Callable[[], object]) -> bool:
         """Cause a fault, and return whether there was anything to cause it in."""
@@ -290,13 +300,14 @@ class Round:
         with (self.airflow.home / "faults.out").open("a") as diary:
             diary.write(f"{datetime.now(timezone.utc).isoformat(timespec='milliseconds')} {what}\n")
 
-    def _kill(self, component: str) -> None:
+    def kill(self, component: str) -> None:
+        """End a component with SIGKILL, and start it again some seconds later."""
         self.airflow.stop(component, with_signal=signal.SIGKILL)
-        self.over.wait(self.chance.uniform(0.0, 4.0))
+        self.over.wait(self.chance.uniform(*AWAY))
         self.airflow.start(component)
 
-    def _evict(self, component: str) -> None:
-        """End a component as systemd or Kubernetes does, with everything that it started."""
+    def evict(self, component: str) -> None:
+        """End a component as systemd or Kubernetes does, with everything that it started, and start it again."""
         self.airflow.evict(component, grace=self.chance.uniform(*GRACES), everyone=self.chance.random() < 0.5)
         self.airflow.start(component)
 
@@ -380,7 +391,8 @@ class Round:
         fault, endpoint = self.chance.choice(REQUEST_FAULTS), self.chance.choice(ENDPOINTS)
         self.emulator.fault(endpoint, fault, times=self.chance.randint(1, 4))
 
-    def _task_instances(self) -> list[dict[str, Any]]:
+    def task_instances(self) -> list[dict[str, Any]]:
+        """Read the mapped task instances of the round."""
         found: list[dict[str, Any]] = []
         while True:
             page = self.airflow.api(
@@ -427,7 +439,7 @@ class Round:
                 f"{keyword}: {task.id}" for task in tasks if task.status not in ("finished", "failed", "canceled")
             ]
         seen = set()
-        for ti in self._task_instances():
+        for ti in self.task_instances():
             kind, index, state = ti["task_id"], ti["map_index"], ti["state"]
             keyword = keywords[index + (half if kind == "in_the_worker" else 0)]
             seen.add(keyword)
@@ -471,19 +483,22 @@ class Api:
 
 
 @contextmanager
-def world(home: Path, *, seed: int, plan: int = PLAN) -> Iterator[tuple[LocalAirflow, Api, Database]]:
+def world(
+    home: Path, *, seed: int, plan: int = PLAN, make: Callable[..., LocalAirflow] = LocalAirflow
+) -> Iterator[tuple[LocalAirflow, Api, Database]]:
     """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then.
 
     :param home: its folder.
     :param seed: what decides which XComs fail.
     :param plan: how many runs BrowserAct allows at once.
+    :param make: the kind of Airflow.
     """
     api = Api(Emulator(concurrency=plan))
     port = free_port()
     extra = {"webhook_base_url": f"http://127.0.0.1:{port}", "read_timeout": 3, "retry_budget": 6}
     with postgres() as database, closing(api):
         here = Path(__file__).parent
-        airflow = LocalAirflow(
+        airflow = make(
             home,
             here / "dags",
             {

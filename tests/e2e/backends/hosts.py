@@ -1,0 +1,13 @@
+"""The name of each host of a cluster on one machine. Airflow imports it in its own processes, from ``PYTHONPATH``."""
+
+from __future__ import annotations
+
+import os
+
+NAME = "BROWSERACT_HOST"
+"""Environment variable with the name of the host."""
+
+
+def name() -> str:
+    """Return the name of this host."""
+    return os.environ[NAME]

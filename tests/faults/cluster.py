@@ -1,0 +1,185 @@
+"""A round of faults in a cluster with the CeleryExecutor: each component and each host is lost at least once.
+
+    python -m tests.faults.cluster [--runs 200] [--seed 1]
+
+It prints what :mod:`tests.faults.round` prints, and what each component used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import signal
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.cluster import HOSTS, WORKERS, Cluster, redis
+from tests.e2e.local_airflow import run_command
+
+from .round import GRACES, Outcome, Round, world
+
+SAMPLED_EVERY = 2.0
+"""Seconds between two looks at what each component uses."""
+
+DOWN = (5.0, 20.0)
+"""Seconds until a lost host is up again."""
+
+MIB = 2**20
+
+
+@dataclass
+class Used:
+    """What a component used.
+
+    :param memory: its resident memory, in bytes, each time that it was looked at.
+    :param seconds: seconds of a core, for each time that it was started.
+    """
+
+    memory: list[int] = field(default_factory=list)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def add(self, family: list[psutil.Process]) -> None:
+        """Look at a component.
+
+        :param family: its first process, and everything that this has started.
+        """
+        resident, seconds = 0, 0.0
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                resident += process.memory_info().rss
+                # The time of a process that has ended is part of its parent's.
+                seconds += sum(process.cpu_times()[:4])
+        self.memory.append(resident)
+        first = family[0].pid
+        self.seconds[first] = max(self.seconds.get(first, 0.0), seconds)
+
+
+@contextlib.contextmanager
+def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
+    """Look at what each component uses, for the length of a ``with`` block."""
+    used: dict[str, Used] = {name: Used() for name in (*airflow.names, "Redis")}
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(SAMPLED_EVERY):
+            for name, component in used.items():
+                # One that is not running uses nothing.
+                with contextlib.suppress(KeyError, psutil.Error):
+                    component.add([airflow.broker.process] if name == "Redis" else airflow.processes(name))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield used
+    finally:
+        over.set()
+        thread.join(10)
+
+
+def table(used: dict[str, Used], tasks: collections.Counter[str]) -> str:
+    """Return a table of what each component used.
+
+    :param tasks: how many task instances ended in each worker.
+    """
+    lines = [f"  {'host':14} {'component':14} {'starts':>6} {'MiB, median':>11} {'MiB, most':>9} {'core s':>7} tasks"]
+    places = [(host, name) for host, names in HOSTS.items() for name in names]
+    for host, name in [*places, ("", "Redis")]:
+        memory, seconds = used[name].memory, used[name].seconds
+        ended = str(tasks[name]) if name in WORKERS else ""
+        lines.append(
+            f"  {host:14} {name:14} {len(seconds):6} {statistics.median(memory) / MIB:11.0f} {max(memory) / MIB:9.0f} "
+            f"{sum(seconds.values()):7.0f} {ended:>5}"
+        )
+    return "\n".join(lines)
+
+
+class ClusterRound(Round):
+    """A round in which components and whole hosts of a cluster are lost."""
+
+    airflow: Cluster
+
+    def faults(self) -> dict[str, tuple[int, Callable[[], object]]]:
+        """Return the weight of each fault, and what to do."""
+        found = super().faults()
+        for name in ("worker group terminated", "triggerer killed", "triggerer terminated"):
+            del found[name]
+        for name in ("API server killed", "scheduler killed"):
+            del found[name]
+        for component in self.airflow.names:
+            found[f"{component} killed"] = (1, partial(self.kill, component))
+            if component in WORKERS:
+                found[f"{component} shut down warm"] = (1, partial(self._shut_down, component, signal.SIGTERM))
+                found[f"{component} shut down cold"] = (1, partial(self._shut_down, component, signal.SIGQUIT))
+            else:
+                found[f"{component} terminated"] = (1, partial(self.evict, component))
+        for host in HOSTS:
+            found[f"{host} lost"] = (1, partial(self._lose, host))
+        found["Redis killed"] = (1, self._kill_redis)
+        return found
+
+    def after_last_fault(self) -> None:
+        """Do nothing: the executor finds what a lost worker had taken."""
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            self.airflow.wait_until_healthy()
+
+    def _shut_down(self, worker: str, with_signal: signal.Signals) -> None:
+        """End a Celery worker by a signal to its first process, and all that is left after a grace by SIGKILL."""
+        self.airflow.evict(worker, grace=self.chance.uniform(*GRACES), everyone=False, with_signal=with_signal)
+        self.airflow.start(worker)
+
+    def _lose(self, host: str) -> None:
+        self.airflow.lose_host(host)
+        self.over.wait(self.chance.uniform(*DOWN))
+        self.airflow.start(*HOSTS[host])
+
+    def _kill_redis(self) -> None:
+        self.airflow.broker.kill()
+        self.over.wait(self.chance.uniform(*DOWN))
+        self.airflow.broker.start()
+
+
+def run_round(runs: int, seed: int, home: Path) -> tuple[Outcome, str]:
+    """Play a round, and return what it came to, and a table of what each component used.
+
+    :param runs: how many task instances there are.
+    :param seed: what chance begins with.
+    :param home: folder for the hosts.
+    """
+    outcome = Outcome(seed, runs)
+    with (
+        redis() as broker,
+        world(home, seed=seed, make=partial(Cluster, broker=broker)) as (airflow, api, database),
+    ):
+        assert isinstance(airflow, Cluster)
+        with watching(airflow) as used:
+            played = ClusterRound(airflow, api, database, outcome)
+            played.play(limit=600 + runs * 6)
+        workers = {airflow.hostname_of(name): name for name in WORKERS}
+        tasks = collections.Counter(workers.get(ti["hostname"], "") for ti in played.task_instances())
+    return outcome, table(used, tasks)
+
+
+def main() -> int:
+    """Play a round and print what it came to."""
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--runs", type=int, default=200)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--home", type=Path)
+    asked = options.parse_args()
+    print(f"{asked.runs} runs in a cluster, seed {asked.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="browseract-cluster-") as folder:
+        outcome, used = run_round(asked.runs, asked.seed, asked.home or Path(folder) / "airflow")
+    print(outcome, used, sep="\n")
+    return 0 if outcome.good else 1
+
+
+if __name__ == "__main__":
+    run_command(main, "The cluster was not available")
