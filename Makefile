@@ -136,9 +136,17 @@ bench: $(READY)
 faults: $(READY)
 	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN)
 
-cluster: $(READY) $(STORES)
+# The same without the provider, for hosts on which somebody has forgotten it.
+$(VENV)-bare/.ready: $(READY)
+	@echo "Making the environment $(@D) (about a minute) ..."
+	@test -x $(@D)/bin/python || $(VENV)/bin/python -m venv --without-pip $(@D)
+	@$(VENV)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint $(CONSTRAINTS) --group cluster \
+		"apache-airflow==$(AIRFLOW)" asyncpg psycopg2-binary
+	@touch $@
+
+cluster: $(READY) $(STORES) $(VENV)-bare/.ready
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group cluster
-	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_examples.py tests/e2e/test_webhooks.py
+	@BROWSERACT_EXECUTOR=celery $(RUN) pytest tests/e2e/test_hosts.py tests/e2e/test_examples.py tests/e2e/test_webhooks.py
 	@$(RUN) python -m tests.faults.cluster $(if $(RUNS),--runs $(RUNS)) --seed $(SEED)
 
 # Of the tests that start no Airflow.

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,8 @@ class Cluster(LocalAirflow):
 
     copies: int = 2
     broker: Redis = field(kw_only=True)
+    _pythons: dict[str, str] = field(default_factory=dict)
+    _differences: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -145,6 +147,10 @@ class Cluster(LocalAirflow):
             return (*words, "--celery-hostname", self.hostname_of(component))
         return super().command_of(component)
 
+    def python_of(self, component: str) -> str:
+        """Return the path of the Python that runs a component."""
+        return self._pythons.get(component, super().python_of(component))
+
     def variables_of(self, component: str) -> dict[str, str]:
         """Return the environment of the processes of a component."""
         home = self.home_of(component)
@@ -163,7 +169,7 @@ class Cluster(LocalAirflow):
         }
         if component in WORKERS:
             variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = "postgresql+psycopg2://not-reachable.invalid/airflow"
-        return variables
+        return {**variables, **self._differences.get(component, {})}
 
     def _python_path(self) -> list[Path | str]:
         return [Path(hosts.__file__).parent, *super()._python_path()]
@@ -191,6 +197,29 @@ class Cluster(LocalAirflow):
                     with suppress(psutil.Error):
                         busy += [(process, task) for task in process.children()[:1]]
         return busy
+
+    @contextmanager
+    def changed(
+        self, *components: str, python: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """Run components differently for the length of a ``with`` block.
+
+        :param components: their names.
+        :param python: another Python for them.
+        :param variables: variables of theirs that the others do not have.
+        """
+        self.stop(*components)
+        self._pythons |= dict.fromkeys(components, str(python)) if python else {}
+        self._differences |= dict.fromkeys(components, variables or {})
+        self.start(*components)
+        try:
+            yield
+        finally:
+            self.stop(*components)
+            for component in components:
+                self._pythons.pop(component, None)
+                self._differences.pop(component, None)
+            self.start(*components)
 
     def lose_host(self, host: str) -> None:
         """End everything on a host at once, as a power failure does."""

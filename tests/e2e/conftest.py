@@ -24,6 +24,8 @@ from .local_airflow import LocalAirflow, free_port
 
 T = TypeVar("T")
 
+collect_ignore = [] if cluster.wanted() else ["test_hosts.py"]
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
 tells_of_kills = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 the core tells no trigger")

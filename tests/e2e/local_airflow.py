@@ -138,6 +138,10 @@ class LocalAirflow:
         words = COMPONENTS[component.partition(" ")[0]]
         return (*words, "--port", str(self._port_of(component))) if component.startswith("api-server") else words
 
+    def python_of(self, component: str) -> str:
+        """Return the path of the Python that runs a component."""
+        return sys.executable
+
     def variables_of(self, component: str) -> dict[str, str]:
         """Return the environment of the processes of a component."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
@@ -227,7 +231,7 @@ class LocalAirflow:
         for name in components or self.names:
             with (self.home / f"{name}.out").open("ab") as out:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", *self.command_of(name)],
+                    [self.python_of(name), "-m", "airflow", *self.command_of(name)],
                     env=self.variables_of(name),
                     cwd=self.home_of(name),
                     stdin=subprocess.DEVNULL,
@@ -511,10 +515,13 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 def kill_processes_of(homes: Collection[Path]) -> None:
-    """Send SIGKILL to every process whose ``AIRFLOW_HOME`` is one of some folders."""
+    """Send SIGKILL to every process whose ``AIRFLOW_HOME`` or working directory is one of some folders.
+
+    Its environment cannot be read once a process has changed its title, as Celery's do.
+    """
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("AIRFLOW_HOME") in map(str, homes):
+            if {process.cwd(), process.environ().get("AIRFLOW_HOME")} & set(map(str, homes)):
                 process.kill()
 
 

@@ -1,0 +1,141 @@
+"""Hosts of a cluster on which something is wrong (``make cluster``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_browseract.emulator import SEARCH, TaskRecord
+
+from .cluster import HOSTS, WORKERS, Cluster
+from .conftest import World
+
+BARE = Path(f"{sys.prefix}-bare", "bin", "python")
+"""A Python with Airflow and without the provider."""
+
+API_SERVERS = ("api-server", "api-server 2")
+TRIGGERERS = ("triggerer", "triggerer 2")
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+"""The library that changes the clock of a process (Debian's package ``faketime``)."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def airflow(callback_world: World) -> Cluster:
+    """The cluster."""
+    assert isinstance(callback_world.airflow, Cluster)
+    return callback_world.airflow
+
+
+class Search:
+    """One search in Airflow, and its runs in BrowserAct."""
+
+    def __init__(self, world: World, name: str, *, duration: float = 2.0, poll_interval: float = 5.0) -> None:
+        self.airflow = world.airflow
+        self.emulator = world.emulator
+        self.name = name
+        self.emulator.next_run(SEARCH.id, duration=duration)
+        wanted = {"input_parameters": {"keyword": name}, "poll_interval": poll_interval}
+        self.run_id = self.airflow.trigger("callbacks", {"runs": [wanted]})
+
+    def end(self) -> str:
+        """Wait for the end of the DAG run, and return its state."""
+        return self.airflow.wait_for_run("callbacks", self.run_id)
+
+    @property
+    def tasks(self) -> list[TaskRecord]:
+        """What BrowserAct has on record."""
+        return [task for task in self.emulator.tasks if dict(task.inputs).get("keyword") == self.name]
+
+    @property
+    def woken_by(self) -> str:
+        """What ended the wait."""
+        woken_by: str = self.airflow.xcom("callbacks", self.run_id, "search", "wait", map_index=0)["woken_by"]
+        return woken_by
+
+    def log(self, task_id: str = "search") -> str:
+        """Read the log of all tries."""
+        return "\n".join(
+            self.airflow.log("callbacks", self.run_id, task_id, map_index=0 if task_id == "search" else -1)
+        )
+
+
+def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Print lines of a log that are about an error."""
+    with capsys.disabled():
+        print("", *(line for line in text.splitlines()), sep="\n  ")
+
+
+def test_worker_without_the_provider_fails_tasks_and_starts_nothing(callback_world, airflow, capsys):
+    with airflow.changed(*WORKERS, python=BARE):
+        search = Search(callback_world, "no provider on the workers")
+        assert search.end() == "failed"
+    show(capsys, search.log("wanted"))
+    assert "No module named 'airflow_provider_browseract'" in search.log("wanted")
+    assert not search.tasks
+
+
+def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, airflow, capsys):
+    with airflow.changed(*API_SERVERS, python=BARE):
+        airflow.wait_until_healthy()
+        search = Search(callback_world, "no plugin on the API servers", duration=15.0)
+        assert search.end() == "success"
+    show(capsys, search.log())
+    assert search.woken_by == "poll"
+    assert [task.status for task in search.tasks] == ["finished"]
+
+
+def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(callback_world, airflow, capsys):
+    with airflow.changed(*TRIGGERERS, python=BARE):
+        search = Search(callback_world, "no provider on the triggerers", duration=600.0)
+        assert search.end() == "failed"
+    show(capsys, search.log())
+    assert [task.status for task in search.tasks] == ["canceled"]
+
+
+def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(callback_world, airflow, capsys):
+    nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    with airflow.changed(*TRIGGERERS, variables=nowhere):
+        search = Search(callback_world, "triggerers behind a firewall", duration=30.0)
+        assert search.end() == "success"
+    show(capsys, search.log())
+    assert search.woken_by == "callback"
+    assert [task.status for task in search.tasks] == ["finished"]
+
+
+@pytest.fixture
+def clocks(airflow: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hosts whose clocks differ."""
+    if FAKETIME is None:
+        pytest.skip("the package faketime is not installed")
+    with ExitStack() as stack:
+        for host, seconds in request.param.items():
+            variables = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{seconds:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            stack.enter_context(airflow.changed(*HOSTS[host], variables=variables))
+        airflow.wait_until_healthy()
+        yield
+
+
+@pytest.mark.parametrize(
+    "clocks",
+    [
+        {"worker host 1": 30, "worker host 2": -30},
+        {"control 2": 30},
+        {"control 2": -30},
+    ],
+    indirect=True,
+    ids=str,
+)
+def test_no_run_is_lost_where_clocks_differ(callback_world, clocks, request, capsys):
+    searches = [Search(callback_world, f"{request.node.name} {index}", duration=15.0) for index in range(4)]
+    ends = [search.end() for search in searches]
+    for search in searches:
+        show(capsys, search.log())
+    assert ends == ["success"] * 4
+    assert [[task.status for task in search.tasks] for search in searches] == [["finished"]] * 4
