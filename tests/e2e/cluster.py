@@ -169,6 +169,9 @@ class Cluster(LocalAirflow):
         }
         if component in WORKERS:
             variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = "postgresql+psycopg2://not-reachable.invalid/airflow"
+        if component in self._pythons:
+            # It does not find the packages of the others there.
+            variables["PYTHONPATH"] = str(Path(hosts.__file__).parent)
         return {**variables, **self._differences.get(component, {})}
 
     def _python_path(self) -> list[Path | str]:
@@ -213,6 +216,7 @@ class Cluster(LocalAirflow):
         self._differences |= dict.fromkeys(components, variables or {})
         self.start(*components)
         try:
+            self.wait_until_healthy()
             yield
         finally:
             self.stop(*components)
@@ -220,6 +224,7 @@ class Cluster(LocalAirflow):
                 self._pythons.pop(component, None)
                 self._differences.pop(component, None)
             self.start(*components)
+            self.wait_until_healthy()
 
     def lose_host(self, host: str) -> None:
         """End everything on a host at once, as a power failure does."""

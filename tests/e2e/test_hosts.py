@@ -83,7 +83,6 @@ def test_worker_without_the_provider_fails_tasks_and_starts_nothing(callback_wor
 
 def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, airflow, capsys):
     with airflow.changed(*API_SERVERS, python=BARE):
-        airflow.wait_until_healthy()
         search = Search(callback_world, "no plugin on the API servers", duration=15.0)
         assert search.end() == "success"
     show(capsys, search.log())
@@ -118,7 +117,6 @@ def clocks(airflow: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         for host, seconds in request.param.items():
             variables = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{seconds:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
             stack.enter_context(airflow.changed(*HOSTS[host], variables=variables))
-        airflow.wait_until_healthy()
         yield
 
 
