@@ -13,6 +13,7 @@ from airflow_provider_browseract.emulator import SEARCH, TaskRecord
 
 from .cluster import HOSTS, WORKERS, Cluster
 from .conftest import World
+from .local_airflow import wait_for
 
 BARE = Path(f"{sys.prefix}-bare", "bin", "python")
 """A Python with Airflow and without the provider."""
@@ -54,6 +55,12 @@ class Search:
         return [task for task in self.emulator.tasks if dict(task.inputs).get("keyword") == self.name]
 
     @property
+    def state(self) -> str | None:
+        """The state of the search in Airflow."""
+        found = self.airflow.task_instances("callbacks", self.run_id)
+        return next((ti["state"] for ti in found if ti["task_id"] == "search" and ti["map_index"] == 0), None)
+
+    @property
     def woken_by(self) -> str:
         """What ended the wait."""
         woken_by: str = self.airflow.xcom("callbacks", self.run_id, "search", "wait", map_index=0)["woken_by"]
@@ -72,13 +79,28 @@ def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
         print("", *(line for line in text.splitlines()), sep="\n  ")
 
 
-def test_worker_without_the_provider_fails_tasks_and_starts_nothing(callback_world, airflow, capsys):
-    with airflow.changed(*WORKERS, python=BARE):
+MISSING = "No module named 'airflow_provider_browseract'"
+
+
+def test_workers_without_the_provider_fail_tasks_and_start_nothing(callback_world, airflow, capsys):
+    # By default, Airflow tries three more times, a minute apart each.
+    with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRIES": "0"}):
         search = Search(callback_world, "no provider on the workers")
         assert search.end() == "failed"
     show(capsys, search.log("wanted"))
-    assert "No module named 'airflow_provider_browseract'" in search.log("wanted")
+    assert MISSING in search.log("wanted")
     assert not search.tasks
+
+
+def test_run_survives_resumption_on_a_worker_without_the_provider(callback_world, airflow, capsys):
+    search = Search(callback_world, "resumed without the provider", duration=60.0)
+    wait_for("The deferral", lambda: search.state == "deferred", timeout=120)
+    with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRY_DELAY": "20"}):
+        wait_for("Another start", lambda: search.state == "up_for_reschedule", timeout=240)
+    assert search.end() == "success"
+    show(capsys, search.log())
+    assert MISSING in search.log()
+    assert [task.status for task in search.tasks] == ["finished"]
 
 
 def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, airflow, capsys):
