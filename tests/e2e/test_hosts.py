@@ -35,13 +35,18 @@ def airflow(callback_world: World) -> Cluster:
 
 
 class Search:
-    """One search in Airflow, and its runs in BrowserAct."""
+    """One search in Airflow, and its runs in BrowserAct.
 
-    def __init__(self, world: World, name: str, *, duration: float = 2.0, poll_interval: float = 5.0) -> None:
+    :param name: what is searched for.
+    :param duration: seconds that the next run takes; None if there will be none.
+    """
+
+    def __init__(self, world: World, name: str, *, duration: float | None = None, poll_interval: float = 5.0) -> None:
         self.airflow = world.airflow
         self.emulator = world.emulator
         self.name = name
-        self.emulator.next_run(SEARCH.id, duration=duration)
+        if duration is not None:
+            self.emulator.next_run(SEARCH.id, duration=duration)
         wanted = {"input_parameters": {"keyword": name}, "poll_interval": poll_interval}
         self.run_id = self.airflow.trigger("callbacks", {"runs": [wanted]})
 
