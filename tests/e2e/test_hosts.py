@@ -78,10 +78,10 @@ class Search:
         )
 
 
-def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Print lines of a log that are about an error."""
+def show(capsys: pytest.CaptureFixture[str], log: str) -> None:
+    """Print the lines of a log that name BrowserAct or the provider."""
     with capsys.disabled():
-        print("", *(line for line in text.splitlines()), sep="\n  ")
+        print("", *(line for line in log.splitlines() if "browseract" in line.lower()), sep="\n  ")
 
 
 MISSING = "No module named 'airflow_provider_browseract'"
