@@ -44,7 +44,7 @@ except ImportError:  # before Airflow 3.2
 
 
 TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
-"""Whether a trigger can start a task and knows it, so that the task needs no worker."""
+"""Whether a task can begin in a trigger that knows its task instance, so that it may need no worker."""
 
 
 def count(name: str) -> None:
@@ -168,7 +168,7 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether Airflow masks values with this name; ``True`` if that cannot be found out.
+    """Return whether Airflow masks values with this name; ``True`` if that cannot be determined.
 
     :param name: name of a value.
     """

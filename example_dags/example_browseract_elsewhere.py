@@ -17,13 +17,13 @@ ORDERS_WORKFLOW = "71002814653029423"
 with DAG(
     "example_browseract_elsewhere", schedule=None, default_args={"retries": 2}, tags=["browseract"], doc_md=__doc__
 ):
-    begin = RunWorkflowOperator(task_id="begin", workflow_id=ORDERS_WORKFLOW, wait_for_completion=False)
+    start = RunWorkflowOperator(task_id="start", workflow_id=ORDERS_WORKFLOW, wait_for_completion=False)
 
     # On Airflow 3.3 and later this uses no worker.
     orders = TaskSensor(
-        task_id="orders", browseract_task_id=begin.output, deferrable=True, poke_interval=5, timeout=3600
+        task_id="orders", browseract_task_id=start.output, deferrable=True, poke_interval=5, timeout=3600
     )
 
     # Stopping a run that has already ended is not an error.
-    stop = StopTaskOperator(task_id="stop", browseract_task_id=begin.output, trigger_rule=TriggerRule.ALL_DONE)
+    stop = StopTaskOperator(task_id="stop", browseract_task_id=start.output, trigger_rule=TriggerRule.ALL_DONE)
     orders >> stop

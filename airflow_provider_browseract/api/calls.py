@@ -258,7 +258,7 @@ class Pages(Generic[U]):
             return []
         if page.total_count is not None and self._position > page.total_count:
             raise self._contradiction(number, page, f"item {self._position}")
-        if not self._goes_on(page, number, count):
+        if not self._continues(page, number, count):
             self.call = None
         elif number == MAX_PAGES:
             raise self._contradiction(number, page, "a next page")
@@ -274,7 +274,7 @@ class Pages(Generic[U]):
             return number > page.total_pages or number == 1
         return not page.items
 
-    def _goes_on(self, page: Page[U], number: int, count: int) -> bool:
+    def _continues(self, page: Page[U], number: int, count: int) -> bool:
         """Return whether another page may follow a page with new items."""
         more_pages = page.total_pages is not None and number < page.total_pages
         if page.total_count is not None:

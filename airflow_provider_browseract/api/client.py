@@ -43,7 +43,7 @@ T = TypeVar("T")
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
 MAX_CONNECTIONS = 10
-"""Connections that an asynchronous client opens at most. Further calls wait for one."""
+"""Maximum number of connections that an asynchronous client opens. Further calls wait for one."""
 
 KEEP_ALIVE = 30.0
 """Seconds for which an asynchronous client keeps an idle connection.
@@ -145,7 +145,7 @@ class BrowserActClient:
 
         :param call: a value from :mod:`airflow_provider_browseract.api.calls`.
         :returns: the result of the call.
-        :raises BrowserActError: the call failed. The class says what a user can do.
+        :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         try:
             result: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)

@@ -181,6 +181,7 @@ class ConcurrencyLimitError(BrowserActError):
 class RateLimitError(BrowserActError):
     """There were too many calls; wait before the next one."""
 
+    remedy = "Poll less often (poll_interval), or let fewer Airflow tasks run at once."
     temporary = True
     not_processed = True
 
@@ -200,6 +201,7 @@ class TaskNotPausedError(BrowserActError):
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
+    remedy = "Try again later. If the error persists, contact BrowserAct's support."
     temporary = True
 
 
@@ -215,7 +217,7 @@ class ConnectionFailedError(BrowserActError):
 
 
 class PlainHttpError(ConnectionFailedError):
-    """The host does not speak TLS, although the address begins with ``https://``."""
+    """The host does not use TLS, although the address begins with ``https://``."""
 
     remedy = f"If the host does not use HTTPS, write http:// in front of the host of {THE_CONNECTION}."
     temporary = False
@@ -235,6 +237,7 @@ class UntrustedCertificateError(ConnectionFailedError):
 class ResponseLostError(BrowserActError):
     """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
+    remedy = f"Try again. If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
     temporary = True
 
 
@@ -260,7 +263,7 @@ class NotTheApiError(UnexpectedResponseError):
 
     @property
     def started_nothing(self) -> bool:
-        """Return ``True``, because the response is not from BrowserAct."""
+        """``True``, because the response is not from BrowserAct."""
         return True
 
 

@@ -46,13 +46,13 @@ class RetryPolicy:
         """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that apply this policy."""
         return {
             "retry": retry_if_exception(lambda error: may_send_again(call, error)),
-            "wait": _AtLeastAsTold(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
+            "wait": _AtLeastRetryAfter(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
             "stop": stop_before_delay(self.budget),
             "reraise": True,
         }
 
 
-class _AtLeastAsTold(wait_base):
+class _AtLeastRetryAfter(wait_base):
     """Our own pause, but at least as long as the response requires with ``Retry-After``."""
 
     def __init__(self, own: wait_base) -> None:

@@ -8,7 +8,7 @@ In a test::
     def test_my_dag(browseract_emulator):                 # a fixture of this package's pytest plugin
         emulator = browseract_emulator.emulator
         emulator.next_run(SEARCH.id, duration=0.1)
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         ...
         assert [task.status for task in emulator.tasks] == ["finished"]
 

@@ -11,8 +11,8 @@ STRICTER = (
     "The Content-Type of a body has to be application/json.",
     "Times have whole seconds, also when list-tasks compares them.",
     "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
-    "A path that does not exist is answered without BrowserAct's error envelope.",
-    "A wrong API key is answered with HTTP 401. The vendor's document declares 200, 400 and 500 only.",
+    "The response to a path that does not exist has no error envelope of BrowserAct.",
+    "The response to a wrong API key is HTTP 401. The vendor's document declares 200, 400 and 500 only.",
 )
 """Differences because of which a DAG that works on BrowserAct may fail here."""
 

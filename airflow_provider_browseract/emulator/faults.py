@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_answer", "reset", "refused"]
-CallbackFaultKind = Literal["lost", "late", "doubled", "out_of_order", "hung_up"]
+RequestFaultKind = Literal["slow", "hung", "status", "html", "gateway", "redirect", "lost_response", "reset", "refused"]
+CallbackFaultKind = Literal["lost", "late", "repeated", "out_of_order", "hung_up"]
 
 #: The endpoint name for faults of every endpoint of the API (files are not part of it).
 EVERY_ENDPOINT = "*"
@@ -79,14 +79,14 @@ class RequestFault:
         return cls("redirect", http_status=http_status, location=location)
 
     @classmethod
-    def lost_answer(cls, *, status: int | None = None) -> RequestFault:
+    def lost_response(cls, *, status: int | None = None) -> RequestFault:
         """Process the request, then lose the response.
 
         :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
         """
         if status is not None and not 400 <= status <= 599:
             raise ValueError(f"an error status is from 400 to 599, got {status!r}")
-        return cls("lost_answer", processed=True, http_status=status)
+        return cls("lost_response", processed=True, http_status=status)
 
     @classmethod
     def reset(cls) -> RequestFault:
@@ -122,11 +122,11 @@ class CallbackFault:
         return cls("late", seconds=seconds)
 
     @classmethod
-    def doubled(cls, copies: int = 2) -> CallbackFault:
+    def repeated(cls, copies: int = 2) -> CallbackFault:
         """Deliver the callback several times."""
         if copies < 2:
             raise ValueError(f"copies must be 2 or more, got {copies!r}")
-        return cls("doubled", copies=copies)
+        return cls("repeated", copies=copies)
 
     @classmethod
     def out_of_order(cls) -> CallbackFault:
@@ -208,14 +208,14 @@ _REQUEST_FAULTS: dict[str, Callable[..., RequestFault]] = {
     "html": RequestFault.html,
     "gateway": RequestFault.gateway,
     "redirect": RequestFault.redirect,
-    "lost_answer": RequestFault.lost_answer,
+    "lost_response": RequestFault.lost_response,
     "reset": RequestFault.reset,
     "refused": RequestFault.refused,
 }
 _CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
     "lost": CallbackFault.lost,
     "late": CallbackFault.late,
-    "doubled": CallbackFault.doubled,
+    "repeated": CallbackFault.repeated,
     "out_of_order": CallbackFault.out_of_order,
     "hung_up": CallbackFault.hung_up,
 }

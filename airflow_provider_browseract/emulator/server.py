@@ -419,14 +419,14 @@ class _Gate:
             # A client that is still sending would not always notice the reset.
             await _whole_request(receive)
             await cut_connection(receive, reset=True)
-        elif fault.kind == "lost_answer" and fault.http_status is None:
+        elif fault.kind == "lost_response" and fault.http_status is None:
             await cut_connection(receive)
         else:
             await self._response(fault)(scope, receive, send)
 
     def _response(self, fault: RequestFault) -> Response:
         status = fault.http_status or 400
-        if fault.kind in ("html", "lost_answer"):
+        if fault.kind in ("html", "lost_response"):
             return Response(HTML_PAGE, status, media_type="text/html")
         if fault.kind == "redirect":
             return Response(b"", status, {"Location": fault.location or "/"})

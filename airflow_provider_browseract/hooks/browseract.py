@@ -400,7 +400,7 @@ class BrowserActHook(BaseHook):
         except NotTheApiError as error:
             return False, f"The host is wrong: {error}"
         except (ConnectionFailedError, ResponseLostError) as error:
-            return False, f"The network or the host is wrong: {error}"
+            return False, f"Cannot reach the API address: {error}"
         except (BrowserActError, InputError) as error:
             return False, str(error)
         connected = f"Connected to {self.settings.client.base_url}: {page.total_count or 0} workflows are visible."
@@ -490,8 +490,8 @@ class BrowserActHook(BaseHook):
     def _renewed(self, settings: form.ConnectionSettings, within: float | None) -> ClientSettings:
         if settings.client.api_key != self.settings.client.api_key:
             self.log.info(
-                "BrowserAct refused the API key of connection %r. The connection has another key now, which is used "
-                "from here on.",
+                "BrowserAct refused the API key of connection %r. The connection now has a different key, which is "
+                "used from now on.",
                 self.browseract_conn_id,
             )
             self._settings = settings

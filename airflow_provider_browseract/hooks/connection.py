@@ -89,7 +89,8 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionFailedError:
     Airflow also reports a connection as missing if its database or a secrets backend does not respond.
     """
     return ConnectionFailedError(
-        f"Airflow connection {conn_id!r} cannot be read ({type(error).__name__}: {error})", remedy=""
+        f"Airflow connection {conn_id!r} cannot be read ({type(error).__name__}: {error})",
+        remedy="Check that the connection exists, and that Airflow's database or secrets backend responds.",
     )
 
 
@@ -148,7 +149,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 class ConnectionFieldError(InputError):
-    """The connection cannot be used; the message names the field."""
+    """The connection cannot be used. The message names the field, and what to change."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The Required Action of a paused run: ask people in the Airflow UI (Airflow's human-in-the-loop).
 
-Airflow keeps one Required Action per task instance. A new one replaces the earlier one, and an open one moves on to the
-next try. A worker creates it. On Airflow 3.3 the answer itself resumes the deferred task. On earlier versions, and if
-the answer came too early for that, the trigger finds it.
+Airflow stores one Required Action per task instance. A new one replaces the earlier one. One without an answer is still
+open in the next try. A worker creates it. On Airflow 3.3 the answer itself resumes the deferred task. On earlier
+versions, and if the answer came too early for that, the trigger finds it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import required_actions
-from airflow_provider_browseract.runs.report import log_url, name_step
+from airflow_provider_browseract.runs.report import goal_of, log_url, number_of
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
@@ -30,12 +30,13 @@ class Found(NamedTuple):
     at: float
 
 
-def ask(ti: Any, task: Task, wait: Wait) -> str:
+def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     """Ask whether to resume a paused run.
 
     :param ti: the running Airflow task instance.
     :param task: the run.
     :param wait: the wait for the run, with the time by which to answer.
+    :param cancel_on_timeout: whether the run is stopped if its time is over before anyone has answered.
     :returns: the id with which :func:`find_answer` finds the answer.
     """
     of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
@@ -44,9 +45,9 @@ def ask(ti: Any, task: Task, wait: Wait) -> str:
         options=[answer.option for answer in Answer],
         # The list of Required Actions shows only the beginning.
         subject=f"A person is needed in BrowserAct{of_which}",
-        body=_what_to_do(task, wait),
-        # The page highlights the defaults, and without a list both options. A person should choose, and the trigger
-        # itself applies the answer that counts when nobody has answered.
+        body=_what_to_do(task, wait, cancel_on_timeout=cancel_on_timeout),
+        # Airflow's page highlights the default options or, without a list, all of them. With an empty list it
+        # highlights none, so that a person chooses. If nobody answers in time, the trigger applies the default answer.
         defaults=[],
         params={},
     )
@@ -110,34 +111,45 @@ def _escaped(text: str) -> str:
     return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
-def _what_to_do(task: Task, wait: Wait) -> str:
+def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     """Return in Markdown why the run waits, where to help, what each answer does, and what happens without one.
 
-    Airflow keeps the first text of a task instance for all its later Required Actions, so the text notes that it is
-    about the first pause.
+    Airflow keeps the first text of a task instance for all its later Required Actions, so the text states that it stays
+    the same.
     """
-    # The goal of a step may contain text from a web page, so it is escaped.
-    last = f" Its last step so far is {_escaped(name_step(task.steps[-1]))}" if task.steps else ""
+    last = ""
+    if task.steps:
+        step = task.steps[-1]
+        # The goal of a step may contain text from a web page, so it is escaped.
+        last = f" Last step: {_escaped(number_of(step))}. {_escaped(goal_of(step))}"
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     return "\n\n".join(
         [
             f"BrowserAct task {task.id} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
-            "Do in the browser what is needed, then answer here. **Resume** continues the run. **Stop** cancels the "
+            "Complete the step in the browser, then answer here. **Resume** continues the run. **Stop** cancels the "
             "run and fails the Airflow task without retries.",
-            _time_limit(wait),
-            "This text is about the first pause of this Airflow task. In later pauses, find the browser with the "
-            "button *Live view* under *Details*.",
+            _time_limit(wait, cancel_on_timeout=cancel_on_timeout),
+            "If the task pauses again, this text stays the same. Open the current browser with **Live view** under "
+            "**Details**.",
         ]
     )
 
 
-def _time_limit(wait: Wait) -> str:
+def _time_limit(wait: Wait, *, cancel_on_timeout: bool) -> str:
     """Return in Markdown by when to answer, and what happens otherwise."""
     if wait.answer_by is not None and wait.answer_by < wait.deadline:
         return f"Answer by **{_utc(wait.answer_by)}**. Otherwise **{wait.policy.answer_default.option}** is chosen."
-    return f"Answer by **{_utc(wait.deadline)}**. Otherwise the Airflow task fails, because its `timeout` is over."
+    fate = (
+        "the run is stopped"
+        if cancel_on_timeout
+        else "the run keeps running and using credits (`cancel_on_timeout=False`)"
+    )
+    return (
+        f"Answer by **{_utc(wait.deadline)}**. Otherwise the Airflow task fails because its `timeout` expires, and "
+        f"{fate}."
+    )
 
 
 def _utc(moment: float) -> str:

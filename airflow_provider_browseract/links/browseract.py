@@ -6,6 +6,7 @@ task. The operator therefore pushes it right after the start, with :meth:`Pushed
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -34,6 +35,20 @@ class PushedLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that was pushed, or an empty string before there is one."""
         return xcom().get_value(ti_key=ti_key, key=self.xcom_key) or ""
+
+
+def prevent_second_push(operator: BaseOperator) -> None:
+    """Prevent Airflow from reading and pushing the addresses of our links again at the end of a task.
+
+    Airflow would log an error for each address that was not pushed, because no run was started. Links that are not ours
+    stay. So do the buttons in the UI, which reads the links of a task from the stored DAG.
+
+    :param operator: the operator, in the process that executes it.
+    """
+    others = [link for link in operator.operator_extra_links if not isinstance(link, PushedLink)]
+    # In a subclass, this may be a property.
+    with suppress(AttributeError):
+        operator.operator_extra_links = others
 
 
 @attrs.define()

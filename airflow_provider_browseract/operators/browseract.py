@@ -65,7 +65,7 @@ class RunWorkflowOperator(RunOperator):
     :param start_timeout: time that the run may stay ``created``. Default: only ``timeout`` applies.
     :param queue_timeout: time to wait for a slot. Default: the value of ``timeout``.
     :param reattach: let a later try continue with the run of an earlier one (Airflow 3.3). Default: ``True``.
-    :param on_orphan: what to do if it stays unknown which run a lost start has created: ``"fail"`` (default),
+    :param on_orphan: what to do if it cannot be determined which run a lost start created: ``"fail"`` (default),
         ``"adopt"`` or ``"start"``.
     :param on_paused: what to do at a pause: ``"wait"`` (default), ``"fail"``, ``"resume"`` or ``"ask"``.
     :param on_paused_timeout: time to wait for the answer to ``"ask"``. Default: as long as the run may take.
@@ -186,7 +186,7 @@ class RunTemplateOperator(RunOperator):
         try:
             regions = {region.code: region.name for region in self.hook.get_region_list()}
         except BrowserActError as error:
-            self.log.warning("The region was not checked: %s", error)
+            self.log.warning("The region was not checked: %s", error.brief)
             return
         if regions and region not in regions:
             known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
@@ -245,8 +245,8 @@ class TaskOperator(BaseOperator):
                 except (BrowserActError, InputError, RunError) as error:
                     failed[task_id] = error
         if failed:
-            said = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
-            raise (RunError if any(map(_may_pass, failed.values())) else AirflowFailException)(said)
+            message = "\n".join(f"BrowserAct task {task_id}: {error}" for task_id, error in failed.items())
+            raise (RunError if any(map(_may_pass, failed.values())) else AirflowFailException)(message)
         return done
 
 
@@ -280,9 +280,13 @@ class ResumeTaskOperator(TaskOperator):
         except TaskNotPausedError:
             status = self.hook.get_task_status(browseract_task_id)
             if status.ended:
-                raise InputError(f"it has ended as {status} and cannot be resumed.") from None
+                raise InputError(
+                    f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."
+                ) from None
             if status is TaskStatus.PAUSING:
-                raise RunError("it is about to pause and cannot be resumed yet.") from None
+                raise RunError(
+                    "it is about to pause and cannot be resumed yet. Set retries, so that a later try resumes it."
+                ) from None
             return str(status)
         return "resumed"
 

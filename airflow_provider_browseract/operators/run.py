@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -25,7 +25,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.required_action import read_event
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run, show_wait
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import (
@@ -56,7 +56,7 @@ from airflow_provider_browseract.worker.tries import Tries
 from airflow_provider_browseract.worker.waiting import Waiter
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import InputParameter, Task
 
@@ -104,9 +104,9 @@ class RunOperator(BaseOperator):
     :param reattach: let a later try reattach to the run of an earlier one instead of starting another (Airflow 3.3 and
         later, which keep the state of a run for the next try). It needs ``retries``: without a later try, a run that
         would be left to that try is stopped. Default: ``True``.
-    :param on_orphan: what to do if it stays unknown which run an earlier start has created: ``"fail"`` and name the
-        possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running. Default:
-        ``"fail"``.
+    :param on_orphan: what to do if it cannot be determined which run an earlier start created: ``"fail"`` and name the
+        possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running and using
+        credits. Default: ``"fail"``.
     :param on_paused: what to do when the run pauses for a person: keep waiting (``"wait"``), stop the run and fail
         (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in Airflow
         (``"ask"``). With ``"ask"``, the pause becomes a Required Action with the live view of the browser and the
@@ -126,19 +126,20 @@ class RunOperator(BaseOperator):
     :param cancel_on_timeout: stop the run when its time is over, when it still has the status ``created`` after
         ``start_timeout``, or when its status can no longer be read and no later try can reattach to it. When ``False``,
         the run keeps running and using credits. Default: ``True``.
-    :returns: the output: JSON text as the value that it describes, other text as text, ``None`` if there is none. If
-        the run produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.
+    :returns: the output: the parsed value of JSON text, other text as text, ``None`` if there is none. If the run
+        produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.
         With ``output_path``, a dict that describes what was written: ``path`` of the run's folder, ``task`` (path of
         the facts), ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and
         ``media_type``.
     :raises InputError: an argument that is not a template has an invalid value. It is raised when the DAG is parsed.
     :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, and
-        nothing was started. Or it is not known whether a run was started, and no later try could find out. Or the run
-        finished, and a retry would only start, and bill, another run: the output does not have the declared format
-        (its text is kept), or some of its files are no longer available. Or a person chose to stop the run.
+        nothing was started. Or it is not known whether BrowserAct started a run, and no later try could find out. Or
+        the run finished, and a retry would only start, and bill, another run: the output does not have the declared
+        format (its text is stored), or some of its files are no longer available. Or a person chose to stop the run.
     :raises RunError: the run failed, was canceled, took too long, paused and nobody answered, or its status could not
-        be read; or there was no free slot; or the run finished and its results could not be written. Airflow's retries
-        apply: the next try starts a new run if it cannot use this one.
+        be read; or nothing was started, because there was no free slot or the store did not respond; or the run
+        finished and its results could not be written. Airflow's retries apply: the next try starts a new run if it
+        cannot use this one.
     """
 
     template_fields: Sequence[str] = (
@@ -149,7 +150,7 @@ class RunOperator(BaseOperator):
         "browseract_conn_id",
     )
     template_fields_renderers = {"input_parameters": "json"}
-    operator_extra_links = (BrowserActTaskLink(), LiveViewLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
     ui_color = "#e6f0ff"
 
     def __init__(
@@ -287,29 +288,35 @@ class RunOperator(BaseOperator):
         try:
             read = read_event(event, from_json(Wait, wait) if wait else None)
         except ValueError as error:
-            return self._end_with_airflow(context, f"the trigger's event cannot be read: {error}")
+            return self._end_with_airflow(
+                context,
+                f"the trigger's event cannot be read: {error}",
+                remedy="Check that all components of Airflow have the same version of this provider.",
+            )
         self._run.task_id = read.wait.browseract_task_id
 
-        def see_through() -> Any:
+        def wait_for_result() -> Any:
             waiter = self._waiter(context)
             # The arguments may have changed since the deferral.
             resumed = replace(read, wait=replace(read.wait, policy=self._policy))
             return self._conclude(context, waiter.until_end(waiter.resume(resumed, resumed_at)))
 
-        return self._account_for(context, read.wait.browseract_task_id, see_through)
+        return self._account_for(context, read.wait.browseract_task_id, wait_for_result)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Continue after a deferral. If Airflow itself ended it, conclude the run or give it up."""
+        """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
+        prevent_second_push(self)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             tries = self._own(context)
             overdue = isinstance(error, TaskDeferralTimeout)
+            why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
             if started_task_id(context["ti"]) is None:
                 if overdue:
                     tries.give_up_place()
-                raise NoSlotError(f"Airflow ended the wait for a slot: {error}. No run was started.") from None
-            return self._end_with_airflow(context, f"Airflow ended the deferral: {error}", overdue=overdue)
+                raise NoSlotError(f"Airflow ended the wait for a slot: {why}. No run was started.\n{remedy}") from None
+            return self._end_with_airflow(context, f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
 
     def on_kill(self) -> None:
         """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.
@@ -327,6 +334,7 @@ class RunOperator(BaseOperator):
 
     def _execute(self, context: Context, queued: Queued) -> Any:
         """Start the run, wait for a slot first if there is none, wait for the end, and return the result."""
+        prevent_second_push(self)
         if self._dry:
             self._run_dry(context)
         tries = self._own(context)
@@ -343,7 +351,7 @@ class RunOperator(BaseOperator):
             limit = self._optional_seconds("queue_timeout") or read_seconds("timeout", self.timeout)
             wait_in_queue(self._run, context, started, queued, limit, self.defer if self.deferrable else None)
 
-        return self._account_for(context, started.task_id, lambda: self._see_through(context, started, queued))
+        return self._account_for(context, started.task_id, lambda: self._wait_for_result(context, started, queued))
 
     def _own(self, context: Context) -> Tries:
         """Make this process responsible for the run of a task instance."""
@@ -351,8 +359,11 @@ class RunOperator(BaseOperator):
         self._run.tries = tries = Tries(context, reattach=self.reattach is True)
         return tries
 
-    def _account_for(self, context: Context, task_id: str, see_through: Callable[[], Any]) -> Any:
-        return self._run.account_for(task_id, see_through, lambda: self._conclude(context, self.hook.get_task(task_id)))
+    def _account_for(self, context: Context, task_id: str, wait_for_result: Callable[[], Any]) -> Any:
+        def read_result() -> Any:
+            return self._conclude(context, self.hook.get_task(task_id))
+
+        return self._run.account_for(task_id, wait_for_result, read_result)
 
     def _wanted(self, context: Context) -> Start:
         """Check everything before a run is started, and return the wanted start."""
@@ -369,7 +380,7 @@ class RunOperator(BaseOperator):
             deferred=self._waits_deferred,
         )
 
-    def _see_through(self, context: Context, started: StartedRun, queued: Queued) -> Any:
+    def _wait_for_result(self, context: Context, started: StartedRun, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         ti: Any = context["ti"]
         self._push_ids(ti, started)
@@ -464,7 +475,7 @@ class RunOperator(BaseOperator):
     def _conclude(self, context: Context, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
         if task.status is TaskStatus.CANCELED and isinstance(self._run.kill_error, RunCanceledError):
-            # This error says who stopped the run, and why.
+            # This error states why this process stopped the run.
             raise self._run.kill_error
         self._run.task_id = None
         self._run.url = log_url(task)
@@ -482,8 +493,14 @@ class RunOperator(BaseOperator):
         )
         return self._run.conclusion.result()
 
-    def _end_with_airflow(self, context: Context, why: str, *, overdue: bool = False) -> Any:
-        """Return the result if the run has ended although Airflow's part of the wait failed, or give up the run."""
+    def _end_with_airflow(self, context: Context, why: str, *, remedy: str, overdue: bool = False) -> Any:
+        """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it.
+
+        :param context: the context of the Airflow task.
+        :param why: what failed, as a clause.
+        :param remedy: what the user can do, as a sentence.
+        :param overdue: the time of the run is over.
+        """
         task_id = self._run.task_id = started_task_id(context["ti"])
         task = None
         try:
@@ -491,9 +508,9 @@ class RunOperator(BaseOperator):
         except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
             self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
         if task is not None and task.status.ended:
-            self.log.warning("%s. The run has ended in the meantime.", why.rstrip("."))
+            self.log.warning("The run has ended in the meantime, although %s.", why.rstrip("."))
             return self._conclude(context, task)
-        raise self._run.give_up(task_id, why, overdue=overdue)
+        raise self._run.give_up(task_id, why, remedy=remedy, overdue=overdue)
 
     def _run_dry(self, context: Context) -> NoReturn:
         try:
@@ -530,7 +547,7 @@ class RunOperator(BaseOperator):
     def _check_before_start(self, request: RunRequest) -> None:
         """Check the store and the names of the inputs before the run is started and costs credits."""
         if (store := open_store(self.output_path, self.hook, self.log)) is not None:
-            store.check()
+            store.check("No run was started.")
         if not self.validate_inputs:
             return
         try:

@@ -18,19 +18,18 @@ LONGEST_TIME = 366 * 24 * 3600.0
 
 
 class InputError(ValueError):
-    """An argument cannot be used; the message names it and the valid values."""
+    """An argument cannot be used. The message names it, and the valid values or what to change."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
 
-    :param name: the wrong name.
+    :param name: the wrong name. If it differs from a known name only in case or spaces, only that one is returned.
     :param known: the names that are possible.
     """
     folded = {one.casefold(): one for one in known}
-    if same := folded.get(name.strip().casefold()):
-        return f", which is written {same!r}"
-    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    same = name.strip().casefold()
+    near = [same] if same in folded else difflib.get_close_matches(name.casefold(), folded, n=3)
     return f" (did you mean {' or '.join(repr(folded[one]) for one in near)}?)" if near else ""
 
 

@@ -30,7 +30,7 @@ CUT_LENGTH = 64
 
 
 class OnOrphan(Word):
-    """What to do if it stays unknown which run, if any, an earlier start has created."""
+    """What to do if it cannot be determined which run, if any, an earlier start created."""
 
     FAIL = "fail"
     """Fail, and name the possible runs."""
@@ -43,7 +43,7 @@ class OnOrphan(Word):
 
 
 class OrphanError(Exception):
-    """It cannot be decided which run an earlier start has created."""
+    """It cannot be determined which run an earlier start created."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ Step: TypeAlias = "Sleep | LogLine | AskClaimed | calls.Call[Any]"
 
 @dataclass(frozen=True)
 class Orphan:
-    """A run that a start may have created, as far as it is known.
+    """A run that a start may have created, and what is known about it.
 
     :param entry: the entry that was stored before the start.
     :param request: the request of that start; None if it is no longer known.
@@ -85,11 +85,11 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
     """Find the run that a start has created although the response was lost.
 
     :param orphan: the run.
-    :param on_orphan: what to do if it stays unknown which run it is.
+    :param on_orphan: what to do if it cannot be determined which run it is.
     :param clock: returns the current time, in seconds since the epoch.
-    :returns: the run, or None if there is certainly none, or a new run is to be started.
+    :returns: the run; None if there is certainly none, or if ``on_orphan`` allows a new run.
     :raises RunStartUnknownError: the list of tasks cannot be read.
-    :raises OrphanError: several runs may be the one.
+    :raises OrphanError: it cannot be determined which of several tasks is the run.
     """
     listed = yield from _list_until_settled(orphan, on_orphan, clock)
     if listed is None:
@@ -118,7 +118,10 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
 def _list_until_settled(
     orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]
 ) -> Generator[Step, Any, tuple[list[Task], list[str]] | None]:
-    """Return the tasks that may be the run and the items that cannot be read; None if a failed list does not matter."""
+    """Return the tasks that may be the run, and the items that cannot be read.
+
+    :returns: None if the list cannot be read, and ``on_orphan`` allows a new run.
+    """
     workflow_id = None if orphan.entry.source.is_template else orphan.entry.source.id
     while True:
         try:
@@ -146,8 +149,8 @@ def _choose(possible: Sequence[Task], orphan: Orphan, on_orphan: OnOrphan) -> Ge
     ids = ", ".join(f"{task.id} ({task.status})" for task in possible)
     if on_orphan is OnOrphan.START:
         yield LogLine(
-            "Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start "
-            f"and keep running: {ids}.",
+            "Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start, "
+            f"and keep running and using credits: {ids}.",
             logging.WARNING,
         )
         return None
@@ -202,7 +205,7 @@ class _Details:
 
 
 def _read_details(orphan: Orphan) -> Generator[Step, Any, _Details]:
-    """Read details that help to recognise a run of a workflow or template; return no details if that fails."""
+    """Read details that help to recognize a run of a workflow or template; return no details if that fails."""
     source = orphan.entry.source
     read = calls.get_official_workflow_template if source.is_template else calls.get_workflow
     try:

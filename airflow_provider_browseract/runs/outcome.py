@@ -49,6 +49,10 @@ class ResultError(RunError):
     """The run finished, but not all of its results could be read and stored. BrowserAct still has them."""
 
 
+class StorageError(RunError):
+    """The store of ``output_path`` does not respond as expected. It is checked before a run is started."""
+
+
 def check_finished(task: Task) -> None:
     """Raise an error unless a run has finished.
 
@@ -63,7 +67,7 @@ def check_finished(task: Task) -> None:
         raise RunFailedError(_what_happened(task))
     if task.status is TaskStatus.CANCELED:
         raise RunCanceledError(
-            f"{describe(task)} was canceled, by someone in BrowserAct or through its API.{_where(task)} "
+            f"{describe(task)} was canceled in BrowserAct, by a person or through the API.{_where(task)} "
             "To run it again, clear the Airflow task that started it."
         )
     raise RunLostError(f"{describe(task)} has the status {task.status}, so it has no result yet.{_where(task)}")
@@ -74,13 +78,13 @@ def _what_happened(task: Task) -> str:
     reason = (failure and failure.message) or "BrowserAct gave no reason"
     code = f" (code {failure.code})" if failure and failure.code is not None else ""
     remedy = REMEDIES.get(failure.code or 0, "") if failure else ""
-    said = [
+    lines = [
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
         *_failing_step(task.steps),
         *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
         f"{remedy} Fix the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
     ]
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
@@ -94,7 +98,7 @@ def _failing_step(steps: tuple[Step, ...]) -> Iterator[str]:
     if at + 1 < len(steps) and (judged := steps[at + 1].evaluation_previous_goal):
         yield f"Evaluation: {judged}"
     elif step.evaluation_previous_goal:
-        yield f"Before it: {step.evaluation_previous_goal}"
+        yield f"Evaluation of the previous step: {step.evaluation_previous_goal}"
     # An address with a query may be signed, and is then secret.
     if step.screenshots_url and "?" not in step.screenshots_url:
         yield f"Screenshot: {step.screenshots_url}"

@@ -30,7 +30,7 @@ NAME_BYTES = 200
 """The longest file name, in bytes of UTF-8. Stores allow 255 and more; the rest is for additions to the name."""
 
 BROKEN_STATES = frozenset({"failed", "error", "expired", "canceled", "cancelled"})
-"""Statuses of a file that BrowserAct will no longer prepare. Its document says that the words vary."""
+"""Statuses of a file that BrowserAct will no longer prepare. According to its document, the words vary."""
 
 BOM = "\ufeff"
 
@@ -79,8 +79,7 @@ class ReturnValue:
     """The value that an Airflow task returns.
 
     :param value: the value.
-    :param kept_as_text: why the value is the text itself instead of the value that the text describes; None if there
-        is no such reason.
+    :param kept_as_text: why the value is the text itself instead of the parsed value; None if there is no such reason.
     """
 
     value: Any
@@ -112,10 +111,10 @@ def has_files(task: Task) -> bool:
 
 def addresses_of(task: Task) -> list[str]:
     """Return the addresses of a run's files: first the workflow's output files, then the downloads that are ready."""
-    put_out = task.output.files if task.output else ()
-    known = set(map(source_of, put_out))
+    output_files = task.output.files if task.output else ()
+    known = set(map(source_of, output_files))
     downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
-    return list(map(storable, (*put_out, *downloads)))
+    return list(map(storable, (*output_files, *downloads)))
 
 
 def pending_line(task: Task) -> str | None:
@@ -138,8 +137,8 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
     :param text: the text. A byte order mark in front is ignored.
     :param output_format: format of the text.
     :param why_unstorable: returns why Airflow cannot store a value.
-    :returns: for JSON, the value that it describes; for CSV, a list with a dict of strings for each row; for text, the
-        text itself; ``None`` for an empty text that was not declared as JSON or CSV.
+    :returns: for JSON, the parsed value; for CSV, a list with a dict of strings for each row; for text, the text
+        itself; ``None`` for an empty text that was not declared as JSON or CSV.
     :raises FormatError: the text does not have that format.
     """
     text = (text or "").removeprefix(BOM)
@@ -168,8 +167,8 @@ def as_text_line(why: str) -> str:
     :param why: why Airflow cannot store the value.
     """
     return (
-        f"The output is returned as text, because Airflow cannot store the value that it describes: {why}. Read the "
-        "text in the next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
+        f"The output is returned as text, because Airflow cannot store the parsed value: {why}. Parse the text in the "
+        "next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
     )
 
 
@@ -211,7 +210,17 @@ def _read_json(text: str) -> Any:
     except RecursionError:
         raise _BeyondPythonError("it is nested too deeply for Python") from None
     except ValueError:
-        raise _BeyondPythonError("it has a number with too many digits for Python") from None
+        raise _BeyondPythonError("it contains a number with too many digits for Python") from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _read_json(text)
+    except FormatError:
+        return False
+    except _BeyondPythonError:
+        pass
+    return True
 
 
 def _refuse_constant(name: str) -> None:
@@ -243,16 +252,19 @@ def _why_no_database_stores_scalar(value: Any) -> str | None:
     if isinstance(value, str):
         surrogates = not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
         if surrogates or "\0" in value:
-            return "it has a text with a character that a database cannot store"
+            return "it contains a character that a database cannot store"
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            return "it has an integer of more than 64 bits"
+            return "it contains an integer of more than 64 bits"
     elif isinstance(value, float) and not math.isfinite(value):
-        return "it has a number that is too large"
+        return "it contains a number that is too large"
     return None
 
 
 def _read_csv(text: str) -> list[dict[str, str | None]]:
+    # JSON on one line would be read as a header, and the result would have no rows.
+    if text.lstrip().startswith(("{", "[")) and _is_json(text):
+        raise FormatError("the output is JSON")
     before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
         rows = csv.reader(io.StringIO(storable(text), newline=""), strict=True)
@@ -267,13 +279,18 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
             if not row and len(header) > 1:
                 continue
             if len(row) > len(header):
-                raise FormatError(f"line {rows.line_num} has {len(row)} values for {len(header)} names")
+                values, columns = _counted(len(row), "value"), _counted(len(header), "column")
+                raise FormatError(f"line {rows.line_num} has {values}, but the header has {columns}")
             found.append({name: row[column] if column < len(row) else None for column, name in enumerate(header)})
         return found
     except csv.Error as error:
         raise FormatError(f"{error} at line {rows.line_num}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 SIGNATURE = re.compile(
@@ -293,8 +310,8 @@ class RunFile:
     :param size: its size in bytes, if announced.
     :param broken: why BrowserAct will no longer prepare it, if so.
     :param source: digest of the address, without the parameters that only sign it.
-    :param ambiguous: another file of the run has the same original name. The next time, the two may have another order
-        in BrowserAct's lists, and therefore each other's names.
+    :param ambiguous: another file of the run has the same original name. BrowserAct may list the two in another order
+        the next time, which would swap their names.
     """
 
     name: str
@@ -320,7 +337,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
     downloads = [(file, safe_name(file.file_name or _name_in(file.download_url or ""))) for file in task.download_files]
     often = Counter(name.lower() for _, name in downloads)
     for file, name in downloads:
-        # The list may have another order the next time, but a name must keep its meaning.
+        # BrowserAct may list the files in another order the next time, but a name must always mean the same file.
         if file.guid and (often[name.lower()] > 1 or name.lower() in RESERVED_NAMES):
             name = _with(name, safe_name(file.guid))
         state = file.status or ""
@@ -332,9 +349,10 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
             RunFile(free, url, file.file_size, None if url else broken, source_of(url or ""), ambiguous or free != name)
         )
     known = {source_of(file.download_url or "") for file, _ in downloads}
-    put_out = {source_of(url): (url, safe_name(_name_in(url))) for url in (task.output.files if task.output else ())}
-    often.update(name.lower() for source, (_, name) in put_out.items() if source not in known)
-    for source, (url, name) in put_out.items():
+    output_files = task.output.files if task.output else ()
+    outputs = {source_of(url): (url, safe_name(_name_in(url))) for url in output_files}
+    often.update(name.lower() for source, (_, name) in outputs.items() if source not in known)
+    for source, (url, name) in outputs.items():
         if source not in known:
             found.append(RunFile(_free_name(name, taken), url, source=source, ambiguous=often[name.lower()] > 1))
     return tuple(found)

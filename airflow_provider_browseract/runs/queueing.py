@@ -37,7 +37,7 @@ MAX_UNEXPECTED_REFUSALS = 2
 expected or, if only one workflow is refused while others wait, only this workflow has to wait."""
 
 LONGEST_HOLD = 120.0
-"""Seconds for which a woken task instance holds a slot at most, however long starts take."""
+"""Maximum seconds for which a woken task instance holds a slot, however long starts take."""
 
 HOLD_FACTOR = 1.5
 """How much longer a woken task instance holds a slot than the slowest start that was refused has taken."""
@@ -201,7 +201,7 @@ class SlotQueue:
         self._probe_pause = timings.SLOT_PROBE_PAUSE
         self._probed_at = 0.0
         self._probe_known_at = 0.0
-        """When the result of the last probe is known at the latest."""
+        """Latest moment at which the result of the last probe is known."""
         self._started = 0
         """How many task instances were woken for a free slot since the last probe."""
         self._counted_at = float("-inf")
@@ -304,13 +304,13 @@ class SlotQueue:
 
     def order(self) -> list[str]:
         """Return the task instances in the order of their places."""
-        # Sorted once for each change: after a restart of the triggerer, each of perhaps 1,000 asks for its place.
+        # Sorted once for each change: after a restart of the triggerer, perhaps 1,000 task instances need their places.
         if self._order is None:
             self._order = sorted(self.waiting, key=lambda key: self.waiting[key].wait.queued.place)
         return self._order
 
     def next_look(self, now: float) -> float:
-        """Return the seconds until the queue should be looked at again."""
+        """Return the seconds until the queue should be processed again."""
         soonest = min((each.ready_at for each in self.waiting.values()), default=now)
         if soonest > now:
             # A task instance that joins in the meantime is not ready before the grace is over.

@@ -15,6 +15,18 @@ MAX_TABLE_STEPS = 50
 """Steps in the summary at the end of a run. Of a longer run, it shows the first and the last ones."""
 
 
+IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
+"""The end of each log line before a deferral. Without a triggerer, the task stays deferred, and its log ends there."""
+
+
+def polling_line(interval: float) -> str:
+    """Return a line for the log of a task that is about to wait in the triggerer, without a callback.
+
+    :param interval: seconds between two polls.
+    """
+    return f"Waiting in the triggerer, which polls the run every {interval:g} seconds. {IF_NO_LINE_FOLLOWS}"
+
+
 def describe(task: Task) -> str:
     """Return the name of a task for messages."""
     return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
@@ -26,11 +38,19 @@ def not_stopped(error: Exception, url: str | None) -> str:
     :param error: the error of the stop.
     :param url: address of the run's page, if known.
     """
-    said = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+    reason = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
     return (
-        f"could not be stopped ({said.rstrip('.')}). It may keep running and using credits until you stop it in the "
-        f"BrowserAct dashboard{f' ({url})' if url else ''}."
+        f"could not be stopped ({reason.rstrip('.')}). It may keep running and using credits until you stop it "
+        f"{where_to_stop(url)}."
     )
+
+
+def where_to_stop(url: str | None) -> str:
+    """Return where a person can stop a run, as the end of a sentence.
+
+    :param url: address of the run's page, if known.
+    """
+    return f"at {url}" if url else "in the BrowserAct dashboard"
 
 
 def log_url(task: Task) -> str | None:
@@ -103,7 +123,15 @@ def facts(task: Task) -> dict[str, Any]:
 
 def name_step(step: Step) -> str:
     """Return the number and the goal of a step in one line."""
+    return f"step {number_of(step)}: {goal_of(step)}"
+
+
+def number_of(step: Step) -> str:
+    """Return the number of a step, or a question mark if it has none."""
+    return "?" if step.number is None else str(step.number)
+
+
+def goal_of(step: Step) -> str:
+    """Return the goal of a step in one line of limited length."""
     goal = " ".join((step.goal or "no goal given").split())
-    if len(goal) > GOAL_LENGTH:
-        goal = f"{goal[: GOAL_LENGTH - 1]}\u2026"
-    return f"step {'?' if step.number is None else step.number}: {goal}"
+    return goal if len(goal) <= GOAL_LENGTH else f"{goal[: GOAL_LENGTH - 1]}\u2026"

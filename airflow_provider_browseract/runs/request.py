@@ -1,4 +1,4 @@
-"""A run as one value: check its arguments, send it, recognise it in a later try, and log it."""
+"""A run as one value: check its arguments, send it, recognize it in a later try, and log it."""
 
 from __future__ import annotations
 
@@ -234,10 +234,16 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
         named = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         named = [_read_pair(position, pair) for position, pair in enumerate(value)]
+    elif isinstance(value, str) and _is_json_container(value):
+        raise InputError(
+            "input_parameters is a JSON string. Pass the dict or the list itself. For a template that renders to one, "
+            "set render_template_as_native_obj=True on the DAG."
+        )
     else:
         raise InputError(
             f"input_parameters is of type {type(value).__name__}. Pass a dict of names and values, or a list of "
-            '{"name": ..., "value": ...}. For a template that renders to one, set render_template_as_native_obj=True.'
+            '{"name": ..., "value": ...}. For a template that renders to one, set render_template_as_native_obj=True '
+            "on the DAG."
         )
     pairs: dict[str, str] = {}
     for name, given in named:
@@ -249,6 +255,14 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
             raise InputError(f"input_parameters[{name!r}] is None. Set a value, or remove the name.")
         pairs[name] = given if isinstance(given, str) else _json_text(name, given)
     return [{"name": name, "value": text} for name, text in pairs.items()]
+
+
+def _is_json_container(text: str) -> bool:
+    """Return whether a text is a JSON object or array."""
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
@@ -290,14 +304,13 @@ def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputPara
     """
     known = [one.name for one in declared]
     given = [pair["name"] for pair in pairs]
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+    missing = [repr(one.name) for one in declared if one.default_enabled is False and one.name not in given]
     wrong = [
-        *(f"has the name {name!r}{did_you_mean(name, known)}" for name in given if name not in known),
-        *(
-            f"lacks {one.name!r}, which is required"
-            for one in declared
-            if one.default_enabled is False and one.name not in given
-        ),
+        f"{verb} name{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        for verb, names in (("has the unknown", unknown), ("lacks the required", missing))
+        if names
     ]
     if wrong:
         needed = ", ".join(f"{one.name} (required)" if one.default_enabled is False else one.name for one in declared)
-        raise InputError(f"input_parameters {'; it '.join(wrong)}. The inputs of {what} are: {needed}.")
+        raise InputError(f"input_parameters {' and '.join(wrong)}. The inputs of {what} are: {needed}.")

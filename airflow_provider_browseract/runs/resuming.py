@@ -99,6 +99,17 @@ class GiveUp:
     reason: str | None = None
     error: BrowserActError | None = None
 
+    @property
+    def why(self) -> str:
+        """Why the wait is over, as a clause. It applies if the status could not be read."""
+        return f"its status could not be read: {self.reason}" if self.reason else "its status stayed 'unknown'"
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do, as a sentence. It applies if the status could not be read."""
+        checked = "Check the network, the API key of the connection, and the run" if self.reason else "Check the run"
+        return f"{checked} in the BrowserAct dashboard."
+
 
 Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
 
@@ -135,20 +146,20 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
     if event.end is End.ENDED and event.woken_by is WokenBy.POLL:
         wait = replace(wait, callback_missed=True)
     if event.answer is not None:
-        decision, said = _after_answer(wait, event.answer, event.answered_by)
+        decision, more = _after_answer(wait, event.answer, event.answered_by)
     elif isinstance(seen, BrowserActError):
-        decision, said = _after_unreadable(wait, event, seen, now)
+        decision, more = _after_unreadable(wait, event, seen, now)
     else:
-        decision, said = _after_poll(wait, event, seen, now)
-    return decision, [*lines, *said]
+        decision, more = _after_poll(wait, event, seen, now)
+    return decision, [*lines, *more]
 
 
 def _after_answer(wait: Wait, answer: Answer, by: str | None) -> tuple[Decision, list[LogLine]]:
     if wait.required_action is not None:
         return Answered(wait, answer, by), []
     # Airflow also shows an open Required Action in later tries.
-    said = f"The answer {answer.option} was for an earlier Required Action and has no effect. Waiting again."
-    return WaitAgain(wait), [LogLine(said, logging.WARNING)]
+    line = f"The answer {answer.option} was for an earlier Required Action and has no effect. Waiting again."
+    return WaitAgain(wait), [LogLine(line, logging.WARNING)]
 
 
 def _after_unreadable(
@@ -162,8 +173,8 @@ def _after_unreadable(
     }
     if is_hopeless(error) or now >= limit.get(event.end, 0.0):
         return GiveUp(wait, event.end, error.brief, error), []
-    said = f"BrowserAct task {wait.browseract_task_id} cannot be read yet: {error.brief}"
-    return WaitAgain(wait), [LogLine(said, logging.WARNING)]
+    line = f"BrowserAct task {wait.browseract_task_id} cannot be read yet: {error.brief}. Waiting again."
+    return WaitAgain(wait), [LogLine(line, logging.WARNING)]
 
 
 def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[Decision, list[LogLine]]:
@@ -181,13 +192,13 @@ def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[D
     if end is End.NOT_STARTED:
         return WaitAgain(wait), []
     if end is End.GIVEN_UP and wait.required_action is not None:
-        said = f"The answer to the Required Action cannot be used: {event.reason}"
+        line = f"The answer to the Required Action cannot be used: {event.reason}. Waiting again."
         wait = wait.unasked()
     elif end is End.GIVEN_UP:
-        why = event.reason or "its status stayed unknown"
-        said = f"The triggerer could not poll BrowserAct task {seen.id} ({why}), but this worker can. Waiting again."
+        why = event.reason or "its status stayed 'unknown'"
+        line = f"The triggerer could not poll BrowserAct task {seen.id} ({why}), but this worker can. Waiting again."
     else:
-        said = f"{describe(seen)} is {status}, although the {event.woken_by} reported that it is {end}. Waiting again."
+        line = f"{describe(seen)} is {status}, although the {event.woken_by} reported that it had {end}. Waiting again."
         if event.woken_by is WokenBy.CALLBACK:
             wait = replace(wait, callbacks_in_vain=wait.callbacks_in_vain + 1)
-    return WaitAgain(wait), [LogLine(said, logging.WARNING)]
+    return WaitAgain(wait), [LogLine(line, logging.WARNING)]

@@ -39,7 +39,7 @@ class Start:
     :param request: the run.
     :param timeout: seconds that the run may take.
     :param patience: seconds that sending the start can take at most.
-    :param on_orphan: what to do if it stays unknown which run a start has created.
+    :param on_orphan: what to do if it cannot be determined which run a start created.
     :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it.
     :param deferred: whether the task instance waits deferred. If it is cleared during the wait, no worker is notified,
         and the triggerer may be notified too late to stop the run.
@@ -133,7 +133,7 @@ def begin(
     :param clock: returns the current time, in seconds since the epoch.
     :returns: the run, or the refusal if there is no free slot now.
     :raises LedgerError: the entry contradicts the API.
-    :raises OrphanError: it cannot be decided which run an earlier start has created.
+    :raises OrphanError: it cannot be determined which run an earlier start created.
     :raises RunStartUnknownError: it is not known whether a start has created a run. The entry stays, so that a later
         try looks up the run.
     :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.

@@ -57,8 +57,8 @@ def from_json(kind: type[T], value: Any) -> T:
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False, include_context=False)
         # pydantic adds a prefix to the messages of our own checks.
-        said = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in wrong)
-        raise ValueError("; ".join(each.removeprefix(": ") for each in said)) from None
+        messages = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in wrong)
+        raise ValueError("; ".join(message.removeprefix(": ") for message in messages)) from None
 
 
 def read_argument(kind: type[T], value: Any) -> T:

@@ -13,7 +13,7 @@ SAFETY_POLL_INTERVAL = 120.0
 """Seconds between two polls of a run with callbacks. The polls find the end of the run if its callback is lost."""
 
 FIRST_POLL_JITTER = 2.0
-"""Seconds by which the first poll is delayed at most, at random. Runs that started together are not polled together."""
+"""Maximum seconds by which the first poll is delayed, at random. So runs that started together are polled apart."""
 
 DEFAULT_TIMEOUT = 7 * 3600.0
 """Seconds that a run may take. This is also the limit of the BrowserAct API."""
@@ -79,10 +79,10 @@ FIRST_SLOT_PAUSE = 10.0
 waits for a slot in its worker also begins with this pause."""
 
 LONGEST_SLOT_PAUSE = 60.0
-"""Seconds to wait between two starts at most. The pause grows with each refusal."""
+"""Maximum seconds between two starts. The pause grows with each refusal."""
 
 LONGEST_RETRY_AFTER = 300.0
-"""Seconds after which a start is tried again at the latest, whatever ``Retry-After`` says."""
+"""Maximum seconds after which a start is tried again, whatever ``Retry-After`` requires."""
 
 SLOT_COUNT_INTERVAL = 3.0
 """Seconds between two counts of the active runs, while a task instance waits for a slot. One count serves all task
@@ -96,20 +96,20 @@ SLOT_COUNT_LIMIT = 10.0
 """Seconds that each request of a count may take, so that other waits of the queue can end on time."""
 
 SLOT_COUNT_PAUSE = 1.0
-"""Seconds between two counts at least, even if runs end."""
+"""Minimum seconds between two counts, even if runs end."""
 
 SLOT_PROBE_PAUSE = 20.0
-"""Seconds between two probes at least. A probe is a start that is tried although no slot seems to be free, because the
+"""Minimum seconds between two probes. A probe is a start that is tried although no slot seems to be free, because the
 plan may have more slots now, or the count may be wrong. Without a count, the pause begins with this and grows."""
 
 LONGEST_SLOT_PROBE_PAUSE = 300.0
-"""Seconds between two probes at most. Only many starts from the queue allow a probe earlier."""
+"""Maximum seconds between two probes. Only many starts from the queue allow a probe earlier."""
 
 PLACE_DELAY = 2.0
 """Seconds after which a task instance shows its place in the queue. Those refused together have joined by then."""
 
 START_DELAY = 30.0
-"""Seconds for which a woken task instance holds a slot at most if no count shows its run."""
+"""Maximum seconds for which a woken task instance holds a slot if no count shows its run."""
 
 KILL_LIMIT = 4.0
 """Seconds within which a killed task must stop its run. Airflow ends the process after 5."""
@@ -133,7 +133,7 @@ EVENT_STORE_GRACE = 3.0
 """Seconds within which Airflow has usually stored an event. It collects new events about once a second."""
 
 SHORTEST_WATCH_INTERVAL = 10.0
-"""Seconds between two polls of a watcher at least, and therefore between its events.
+"""Minimum seconds between two polls of a watcher, and therefore between its events.
 
 The first event of an asset makes a DAG due, and the DAG run gets all events up to then. The scheduler needs seconds to
 create the DAG run. An event that arrives before that belongs to no DAG run until another event arrives.

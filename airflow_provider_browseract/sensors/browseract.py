@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import (
@@ -37,7 +37,7 @@ from airflow_provider_browseract.runs.arguments import (
 )
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.report import status_line
+from airflow_provider_browseract.runs.report import polling_line, status_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -52,7 +52,7 @@ from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_h
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import Task
 
@@ -103,7 +103,7 @@ class TaskSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("browseract_task_id", "output_path", "browseract_conn_id")
-    operator_extra_links = (BrowserActTaskLink(), LiveViewLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
     ui_color = "#e6f0ff"
 
     def __init__(
@@ -169,6 +169,7 @@ class TaskSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
+        prevent_second_push(self)
         with self._leniently():
             self._check_arguments()
             self._check_store()
@@ -184,6 +185,7 @@ class TaskSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
+        prevent_second_push(self)
         if self.start_from_trigger and context["ti"].try_number > 1:
             # Airflow deletes the XComs of an earlier try only when it starts a task in a worker, and the trigger may
             # have failed to delete them.
@@ -217,8 +219,10 @@ class TaskSensor(BaseSensorOperator):
             )
         if over.error is not None and is_hopeless(over.error):
             return AirflowFailException(str(over.error))
-        why = str(over.error) if over.error is not None else over.reason or "it stayed unknown"
-        return RunLostError(f"The status of BrowserAct task {task_id} could not be read: {why}")
+        return RunLostError(
+            f"Stopped waiting for BrowserAct task {task_id}, because {over.why}.\nThe run may keep running.\n"
+            f"{over.remedy}"
+        )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll once, and return the result if the run has ended."""
@@ -229,7 +233,7 @@ class TaskSensor(BaseSensorOperator):
 
     @contextmanager
     def _leniently(self) -> Iterator[None]:
-        """Skip the task if ``soft_fail`` or ``never_fail`` say so, as Airflow does with the exceptions of ``poke``."""
+        """Skip the task if ``soft_fail`` or ``never_fail`` is set, as Airflow does with the exceptions of ``poke``."""
         try:
             yield
         except AirflowSkipException:
@@ -307,6 +311,7 @@ class TaskSensor(BaseSensorOperator):
 
         now = time.time()
         wait = replace(wait, policy=WaitPolicy(poll_interval=self._poll_interval))
+        self.log.info("%s", polling_line(self._poll_interval))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.
             trigger=TaskTrigger(

@@ -16,7 +16,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait
 
 
 async def find_answer(wait: Wait, log: Log) -> WaitEvent:
-    """Wait for a person's answer, at most until the time for it is over.
+    """Wait for a person's answer until the time for it is over.
 
     :param wait: a wait with a Required Action.
     :param log: the trigger's log.

@@ -19,7 +19,7 @@ _ALL: dict[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = {}
 """The dispatchers of each event loop, by connection. A triggerer has one loop, and ``dag.test()`` one for each wait."""
 
 PARALLEL_XCOMS = 2
-"""How many task instances push their place at once, so that other triggers can also send requests to Airflow."""
+"""How many task instances may push their places at once, so that other triggers can also send requests to Airflow."""
 
 
 class Dispatcher:
@@ -93,7 +93,7 @@ class Dispatcher:
                     await self._look()
                 except Exception:
                     # Without this task, nothing would wake those that wait.
-                    log.exception("The queue of connection %r could not be looked at", self._conn_id)
+                    log.exception("The queue of connection %r could not be processed; trying again", self._conn_id)
                     await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
         finally:
             self._counting = None

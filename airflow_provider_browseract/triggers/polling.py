@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST_RESPONSE = 4 * 1024 * 1024
-"""Bytes that a triggerer reads at most of a response. A larger run is read by the worker that resumes the task."""
+"""Maximum bytes of a response that a triggerer reads. A larger run is read by the worker that resumes the task."""
 
 
 class PatientClient:
@@ -71,7 +71,13 @@ async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent,
     except Exception as error:
         # A trigger that raises skips execute_complete, and nothing would wait for the run any more. An error here
         # would probably occur again at once, so end the wait no sooner than failed polls would.
-        log.error("Waiting for BrowserAct task %s failed", wait.browseract_task_id, exc_info=True)
-        await asyncio.sleep(max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time())))
+        pause = max(0.0, min(timings.POLL_PATIENCE, wait.deadline - time.time()))
+        log.error(
+            "Polling BrowserAct task %s failed with an unexpected error. A worker continues in %.0f seconds.",
+            wait.browseract_task_id,
+            pause,
+            exc_info=True,
+        )
+        await asyncio.sleep(pause)
         return WaitEvent(wait, End.GIVEN_UP, reason=f"{type(error).__name__}: {error}"), None
     return WaitEvent(over.wait, over.end, reason=over.error.brief if over.error else None), over.task

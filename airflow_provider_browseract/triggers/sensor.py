@@ -76,7 +76,7 @@ class TaskSensorTrigger(BaseTrigger):
                     yield TaskSuccessEvent()
                     return
             except Exception as error:  # noqa: BLE001 - a worker gets the same error, and raises it
-                self.log.warning("The sensor continues in a worker, because the result could not be taken: %s", error)
+                self.log.warning("The sensor continues in a worker, because it could not push the result: %s", error)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def _clear(self) -> bool:
@@ -116,7 +116,7 @@ class TaskSensorTrigger(BaseTrigger):
             # The request above counts as the first poll.
             return wait.begun(time.time())
         except Exception as error:  # noqa: BLE001 - the wait gets the same error, and reports it
-            self.log.warning("BrowserAct task %s cannot be shown yet: %s", self.browseract_task_id, error)
+            self.log.warning("BrowserAct task %s cannot be read or shown yet: %s", self.browseract_task_id, error)
             return wait
 
     def _conclude(self, task: Task, cleared: bool) -> bool:

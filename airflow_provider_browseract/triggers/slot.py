@@ -68,7 +68,7 @@ class SlotTrigger(BaseTrigger):
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
         if ti is not None and TRIGGERS_START_TASKS and self.wait.queued.refusals == 1:
             number = self.wait.active if active is None else active.number
-            # Not in the XCom of the wait: a triggerer that was held up could overwrite what a callback has put there.
+            # Not in the XCom of the wait: a slow triggerer could overwrite what a callback has pushed there.
             shown = {"place": place, "length": len(order), "active_runs": number}
             async with dispatcher.pushing:
                 await asyncio.to_thread(show_place, XComs(ti), shown, self.log)

@@ -14,7 +14,7 @@ from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.hooks.xcoms import aget_xcom
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import not_stopped
+from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers import answers
 from airflow_provider_browseract.webhook.callback import WAIT_XCOM, is_resumed_wait
@@ -25,8 +25,10 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
     task_id = wait.browseract_task_id
     if not cancel_on_kill:
         log.warning(
-            "Interrupted (Ctrl-C). BrowserAct task %s keeps running and using credits because cancel_on_kill=False.",
+            "Interrupted (Ctrl-C). BrowserAct task %s keeps running and using credits because cancel_on_kill=False. "
+            "Stop it %s.",
             task_id,
+            where_to_stop(None),
         )
         return
     try:

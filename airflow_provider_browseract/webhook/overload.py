@@ -76,18 +76,19 @@ class RareLog:
         self._log = log
         self._every = every
         self._next = 0.0
-        self._unsaid = 0
+        self._skipped = 0
 
-    def error(self, what: str, error: Exception) -> None:
+    def error(self, what: str, error: Exception, consequence: str) -> None:
         """Log an error without its traceback, whose variables may be secret.
 
-        :param what: what failed.
+        :param what: what failed, as a clause.
         :param error: the error.
+        :param consequence: what happens now, as a sentence.
         """
         if time.monotonic() < self._next:
-            self._unsaid += 1
+            self._skipped += 1
             return
-        more = f" {self._unsaid} more such errors since the last line." if self._unsaid else ""
+        more = f" {self._skipped} more such errors since the last line." if self._skipped else ""
         why = str(error).partition("\n")[0]
-        self._log.error("%s (%s: %s).%s", what, type(error).__name__, why, more)
-        self._next, self._unsaid = time.monotonic() + self._every, 0
+        self._log.error("%s (%s: %s). %s%s", what, type(error).__name__, why, consequence, more)
+        self._next, self._skipped = time.monotonic() + self._every, 0

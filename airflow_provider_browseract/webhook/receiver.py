@@ -24,7 +24,7 @@ from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst,
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1024 * 1024
-"""Bytes that are read of a body at most."""
+"""Maximum bytes read from a request body."""
 
 BODY_TIMEOUT = 20.0
 """Seconds that a body may take to arrive. BrowserAct itself waits 30 seconds for a response."""
@@ -44,8 +44,8 @@ OVER_PAGE = """<!DOCTYPE html>
 <head><meta charset="utf-8"><title>The run is over</title></head>
 <body style="font-family: sans-serif; margin: 4em auto; max-width: 36em">
 <h1>The run is over</h1>
-<p>There is no live view any more. The button <b>BrowserAct task</b> opens the log of the run, with a screenshot of each
-step.</p>
+<p>The live view is no longer available. The button <b>BrowserAct task</b> opens the log of the run, with a screenshot
+of each step.</p>
 <p><a href="javascript:history.back()">Back</a></p>
 </body>
 </html>
@@ -66,7 +66,7 @@ def create_app() -> FastAPI:
             return _respond("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends the callback again
             # Without a traceback: Airflow's logs may show its variables, such as the token.
-            rare_log.error("A callback could not be handled, so the poll of its trigger ends the wait", error)
+            rare_log.error("A callback could not be handled", error, "The trigger's next poll ends the wait instead.")
             log.debug("The callback for %r:\n%s", run, traceback.format_exc())
             # BrowserAct sends a callback again only after a 5xx response.
             return _respond("unavailable", 503)
@@ -121,7 +121,7 @@ async def _receive(run: str, token: str, request: Request, queues: _Queues) -> J
 
 
 async def _read(request: Request) -> tuple[bytes | None, int | None]:
-    """Return the body, or None if it was not read completely, and the HTTP status that says why, if there is one.
+    """Return the body, or None if it was not read completely, and the HTTP status that gives the reason, if any.
 
     A request whose sender has disconnected, perhaps because it waited too long, is still a hint that the run has ended.
     """

@@ -3,7 +3,7 @@
 Each takes one lookup and one short transaction.
 
 This is the only module of the package that uses ``airflow.models``, which is not a public interface. The first callback
-imports it. After every error here, the response is 503, and the polls of the trigger end the wait.
+imports it. Every error here leads to a 503 response, and the polls of the trigger end the wait.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def resume(deferral: Deferral) -> CallbackOutcome:
     try:
         woken = hand_over(deferral.conn_id)
     except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
-        rare_log.error("A free slot could not be handed over, so the triggerer has to find it", error)
+        rare_log.error("A free slot could not be handed over", error, "The triggerer finds it instead.")
     else:
         if woken is not None:
             count("browseract.slots.handed_over")
@@ -144,7 +144,7 @@ def resume(deferral: Deferral) -> CallbackOutcome:
 
 
 TriggerKey: TypeAlias = "tuple[int, datetime]"
-"""Id and creation of a trigger. Databases use ids again."""
+"""Id and creation time of a trigger. Databases reuse ids."""
 
 _read: dict[TriggerKey, tuple[str, QueueWait] | None] = {}
 """Connection and wait of each trigger of the queue that this process has read; None if they cannot be read. A stored

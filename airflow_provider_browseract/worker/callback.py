@@ -1,4 +1,4 @@
-"""The callback of a run: add our address to the request, and store how to recognise the callback."""
+"""The callback of a run: add our address to the request, and store how to recognize the callback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, 
 
 
 def register(request: RunRequest, ti: Any, log: Log) -> bool:
-    """Store how to recognise the callback of a run before the run is started.
+    """Store how to recognize the callback of a run before the run is started.
 
     The callback may arrive even before the response to the start.
 

@@ -18,7 +18,7 @@ from airflow_provider_browseract.hooks.xcoms import why_unstorable
 from airflow_provider_browseract.links.showing import count_run, show_run
 from airflow_provider_browseract.runs.arguments import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
-from airflow_provider_browseract.runs.outcome import ResultError, RunError, check_finished
+from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,
@@ -87,12 +87,12 @@ class Conclusion:
         """
         try:
             try:
-                with self._paid_once("reading"):
+                with self._paid_once("read"):
                     self.task = self._read_late_output()
             finally:
                 self._report()
             check_finished(self.task)
-            with self._paid_once("writing"):
+            with self._paid_once("written"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
         except ResultError:
@@ -107,18 +107,18 @@ class Conclusion:
 
     @contextmanager
     def _paid_once(self, what: str) -> Iterator[None]:
-        """Turn every error of the output into one that does not start, and bill, another run.
+        """Replace errors of the output with errors that lead to no further paid run.
 
-        :param what: what is done with the output, for the message.
+        :param what: what is done with the output, as a past participle for the message.
         """
         try:
             yield
         except (RunError, AirflowFailException):
             raise
         except AirflowTaskTimeout:
-            raise self._not_kept(f"execution_timeout ended the {what} of its results") from None
+            raise self._not_kept(f"execution_timeout expired while its results were being {what}") from None
         except Exception as error:  # noqa: BLE001
-            lost = self._not_kept(f"its results could not be kept: {type(error).__name__}: {error}")
+            lost = self._not_kept(f"its results could not be stored: {type(error).__name__}: {error}")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _read_late_output(self) -> Task:
@@ -150,7 +150,7 @@ class Conclusion:
             self.log.warning("%s", pending)
         if (size := len(text.encode("utf-8", "replace"))) > LARGE_OUTPUT:
             self.log.warning(
-                "The output has %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
+                "The output is %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
                 "storage and pass on only its path.",
                 size / LARGE_OUTPUT,
             )
@@ -172,8 +172,6 @@ class Conclusion:
         return pushed, None
 
     def _keep(self, store: ResultStore) -> Any:
-        from airflow_provider_browseract.worker.store import StorageError
-
         try:
             read_again = partial(self.hook.get_task, self.task.id)
             results = self.results = store.save(self.task, self.output_format, read_again, self._check)
@@ -183,7 +181,7 @@ class Conclusion:
             raise self._not_kept(f"its results could not be written: {error}") from None
         kept = [*([results.output] if results.output else []), *results.files]
         size = sum(each.size for each in kept)
-        self.log.info("Wrote %d files, %d bytes, to %s.", len(kept), size, results.path)
+        self.log.info("Wrote %d files (%d bytes) to %s.", len(kept), size, results.path)
         if results.missing:
             missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
             raise self._not_kept(
@@ -192,27 +190,26 @@ class Conclusion:
                 lost=results.lost,
             )
         if results.format_error:
-            where = f"The text is kept in {results.output.path}." if results.output else "There is nothing to keep."
+            # Without a stored text, the output is empty, which the reason states.
+            where = f"The text is stored in {results.output.path}." if results.output else ""
             raise AirflowFailException(self._wrong_format(results.format_error, where))
         return results.manifest()
 
     def _wrong_format(self, why: object, kept: str) -> str:
-        return (
-            f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}. {kept} Fix "
-            f"output_format or the workflow. {self.advice}"
-        )
+        reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
+        return " ".join(filter(None, (reason, kept, "Fix output_format or the workflow.", self.advice)))
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Return the error of a finished run whose results could not be returned or written."""
-        said = f"{describe(self.task)} finished, but {why.rstrip('.')}."
+        message = f"{describe(self.task)} finished, but {why.rstrip('.')}."
         if not lost and (url := log_url(self.task)):
-            said += f" Its output is still available in BrowserAct: {url}"
+            message += f" Its output is still available in BrowserAct: {url}"
         if not self.another_try_reads_it:
             # A retry would only start, and bill, another run.
-            return AirflowFailException(said)
+            return AirflowFailException(message)
         if lost:
-            return AirflowFailException(f"{said} {self.advice}")
-        return ResultError(said)
+            return AirflowFailException(f"{message} {self.advice}")
+        return ResultError(message)
 
     def _extend_asset_events(self) -> None:
         """Add the run and the path of its results to the asset events."""
@@ -229,15 +226,16 @@ class Conclusion:
 
 
 def _describe_kept(pushed: list[str], error: Exception | None) -> str:
-    """Return a sentence that says where the output with the wrong format is kept.
+    """Return a sentence that states where the output with the wrong format was stored, or "" if the output is empty.
 
     :param pushed: keys of the XComs that were pushed.
     :param error: the error if an XCom could not be pushed.
     """
-    said = [f"{_UNREAD[key]} kept in the XCom {key}." for key in pushed]
+    sentences = [f"{_UNREAD[key]} stored in the XCom {key}." for key in pushed]
     if error is not None:
-        said.append(f"The rest could not be pushed as an XCom ({type(error).__name__}: {error}).")
-    return " ".join(said) or "There is nothing to keep."
+        what = "The rest" if pushed else "The output"
+        sentences.append(f"{what} could not be pushed as an XCom ({type(error).__name__}: {error}).")
+    return " ".join(sentences)
 
 
 def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook, log: Log) -> ResultStore | None:

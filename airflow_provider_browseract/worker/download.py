@@ -68,7 +68,7 @@ class Interrupted(Exception):
 
 
 class RunSizeError(FileError):
-    """A file did not fit beside the other files of its run. Those that are deleted afterwards make room for it."""
+    """A file did not fit within ``max_run_size``. It may fit after failed files are deleted."""
 
 
 class Allowance:
@@ -90,7 +90,7 @@ class Allowance:
         with self._lock:
             self._left -= size
             if self._left < 0:
-                raise RunSizeError(f"the files of the run have more than {self.limit} bytes (max_run_size)")
+                raise RunSizeError(f"the files of the run exceed {self.limit} bytes (max_run_size)")
 
     def give_back(self, size: int) -> None:
         """Release reserved bytes, because the written file was deleted."""

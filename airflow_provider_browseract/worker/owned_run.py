@@ -15,7 +15,7 @@ from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
-from airflow_provider_browseract.runs.report import not_stopped
+from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker.tries import NEXT_TRY, Kill, Tries
 
@@ -47,14 +47,14 @@ class NotStopped:
 
 @dataclass(frozen=True)
 class KeptRunning:
-    """The run is left running because the user wants that."""
+    """The run keeps running because a setting disables the stop."""
 
     setting: Setting
 
 
 @dataclass(frozen=True)
 class LeftRunning:
-    """The run is left running because something else continues to wait for it.
+    """The run keeps running because something else continues to wait for it.
 
     :param to: what continues to wait, as a clause.
     """
@@ -72,7 +72,6 @@ def describe_fate(fate: Fate, url: str | None) -> str:
     :param fate: what happens to the run.
     :param url: address of the run's page, if known.
     """
-    where = f" ({url})" if url else ""
     match fate:
         case Stopped():
             return "The run was stopped."
@@ -81,9 +80,9 @@ def describe_fate(fate: Fate, url: str | None) -> str:
         case NotStopped(error):
             return f"The run {not_stopped(error, url)}"
         case KeptRunning(setting):
-            return f"The run keeps running and using credits because {setting}=False{where}."
+            return f"The run keeps running and using credits because {setting}=False. Stop it {where_to_stop(url)}."
         case LeftRunning(to):
-            return f"The run keeps running, and {to}{where}."
+            return f"The run keeps running, and {to}.{f' Its page is {url}.' if url else ''}"
 
 
 class EndedBeforeKillError(RunError):
@@ -107,7 +106,7 @@ class OwnedRun:
         self._hook = hook
         self.log = log
         self.source: Source | None = None
-        """What is run."""
+        """The workflow or template to run."""
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
         self.task_id: str | None = None
@@ -115,7 +114,7 @@ class OwnedRun:
         self.url: str | None = None
         """Address of the run's page, once it is known."""
         self.start_under_way = False
-        """A start was stored, and its response has not arrived yet."""
+        """The start was recorded; its response has not arrived yet."""
         self.killed = False
         self.kill_error: RunError | None = None
         self.conclusion: Conclusion | None = None
@@ -133,6 +132,10 @@ class OwnedRun:
     def describe(self, fate: Fate) -> str:
         """Describe in a sentence what happens to the run."""
         return describe_fate(fate, self.url)
+
+    def stops_on(self, setting: Setting) -> bool:
+        """Return whether the setting is ``True``."""
+        return self._wants_stop[setting]
 
     # The methods take the id of the run, because a kill may have reset the attribute in the meantime.
 
@@ -155,13 +158,13 @@ class OwnedRun:
         return Stopped() if stopped else HadEnded()
 
     def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
-        """Stop the run if a setting asks for it.
+        """Stop the run if the setting is ``True``.
 
         :param setting: the setting.
         :param browseract_task_id: the BrowserAct task.
         :param within: see :meth:`stop`.
         """
-        if self._wants_stop[setting]:
+        if self.stops_on(setting):
             return self.stop(browseract_task_id, within=within)
         self.task_id = None
         return KeptRunning(setting)
@@ -190,7 +193,7 @@ class OwnedRun:
         """Stop the run of a try that is being killed, unless another try reattaches to it, and store the error.
 
         :param kill: why the try is killed; None to ask Airflow.
-        :param hurried: Airflow ends the process after a few seconds.
+        :param hurried: whether Airflow ends the process after a few seconds.
         :returns: what happens to the run; None if no run is known.
         """
         self.killed = True
@@ -221,12 +224,12 @@ class OwnedRun:
         return fate
 
     def _error_of_kill(self, task_id: str, kill: Kill, fate: Fate) -> RunError:
-        said = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}.\n{self.describe(fate)}"
+        message = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}.\n{self.describe(fate)}"
         if isinstance(fate, LeftRunning | KeptRunning):
-            return RunLostError(said)
+            return RunLostError(message)
         if isinstance(fate, HadEnded) and not kill.wanted:
-            return EndedBeforeKillError(f"{said} Reading its result.")
-        return RunCanceledError(said)
+            return EndedBeforeKillError(f"{message} Reading its result.")
+        return RunCanceledError(message)
 
     def raise_if_killed(self) -> None:
         """Raise the error of a kill, because Airflow lets the code continue after its signal handler.
@@ -247,18 +250,18 @@ class OwnedRun:
         if self.tries is not None and not self.tries.is_running():
             self.kill()
 
-    def account_for(self, browseract_task_id: str, see_through: Callable[[], T], read_result: Callable[[], T]) -> T:
+    def account_for(self, browseract_task_id: str, wait_for_result: Callable[[], T], read_result: Callable[[], T]) -> T:
         """Wait for a started run. Every error that ends the wait states what happens to the run.
 
         After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
 
         :param browseract_task_id: the BrowserAct task.
-        :param see_through: waits for the run and returns its result.
+        :param wait_for_result: waits for the run and returns its result.
         :param read_result: returns the result of a run that has ended.
         """
         try:
             try:
-                return see_through()
+                return wait_for_result()
             except EndedBeforeKillError:
                 return read_result()
         except (RunError, AirflowFailException):
@@ -268,29 +271,33 @@ class OwnedRun:
             self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
-            said = (
-                f"BrowserAct task {browseract_task_id} was given up after an error in Airflow "
+            reason = (
+                f"Stopped waiting for BrowserAct task {browseract_task_id} after an error in Airflow "
                 f"({type(error).__name__}: {error})."
             )
-            fate = self.leave_to_next_try(RunLostError(said)) or self.stop(browseract_task_id)
+            fate = self.leave_to_next_try(RunLostError(reason)) or self.stop(browseract_task_id)
             # Show only the traceback of the original error.
-            raise RunLostError(f"{said}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
+            raise RunLostError(f"{reason}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
 
-    def give_up(self, browseract_task_id: str | None, why: str, *, overdue: bool = False) -> RunLostError:
+    def give_up(self, browseract_task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
 
         :param browseract_task_id: the BrowserAct task, if known.
-        :param why: why the run is given up.
+        :param why: why this try stops waiting, as a clause.
+        :param remedy: what the user can do, as a sentence.
         :param overdue: the time of the run is over.
         """
+        why = why.rstrip(".")
         if browseract_task_id is None:
             return RunLostError(
-                f"A run of {self.source} was started, but its id is not known here: {why.rstrip('.')}.\n"
-                "Check the newest tasks in the BrowserAct dashboard."
+                f"Stopped waiting for a run of {self.source}, because {why}.\n"
+                "The run may keep running and using credits, and its id is not known here. Check the newest tasks in "
+                f"the BrowserAct dashboard.\n{remedy}"
             )
-        said = f"BrowserAct task {browseract_task_id} was given up: {why.rstrip('.')}."
-        left = None if overdue else self.leave_to_next_try(RunLostError(said))
-        return RunLostError(f"{said}\n{self.describe(left or self.stop_if('cancel_on_timeout', browseract_task_id))}")
+        reason = f"Stopped waiting for BrowserAct task {browseract_task_id}, because {why}."
+        left = None if overdue else self.leave_to_next_try(RunLostError(reason))
+        fate = left or self.stop_if("cancel_on_timeout", browseract_task_id)
+        return RunLostError(f"{reason}\n{self.describe(fate)}\n{remedy}")
 
 
 def started_task_id(ti: Any) -> str | None:

@@ -40,7 +40,7 @@ def read_callbacks(value: Any) -> list[PauseCallback]:
     if given is None or not all(callable(each) for each in given):
         raise InputError(f"on_paused_callback is {value!r}. Pass a notifier or a function, or a list of them.")
     if any(map(iscoroutinefunction, given)):
-        raise InputError(f"on_paused_callback is {value!r}. Pass a function that is not async; it is not awaited.")
+        raise InputError(f"on_paused_callback is {value!r}. Pass functions that are not async; they are not awaited.")
     return list(given)
 
 
@@ -57,12 +57,13 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
     policy = wait.policy
     show_run(context["ti"], task, log)
     if policy.on_paused is OnPaused.ASK and in_dag_test():
-        log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct: %s", task.live_url)
+        where = f" at {task.live_url}" if task.live_url else ""
+        log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct%s.", where)
     elif policy.on_paused is OnPaused.ASK:
         # The Required Action must exist before anyone is notified of it.
         limit = policy.answer_timeout
         wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
-        wait = wait.asking(ask(context["ti"], task, wait))
+        wait = wait.asking(ask(context["ti"], task, wait, cancel_on_timeout=run.stops_on("cancel_on_timeout")))
     _notify(callbacks, context, task, log)
     if policy.on_paused is OnPaused.FAIL:
         return GiveUp(wait, End.PAUSED)
@@ -89,10 +90,10 @@ def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
     if answer is Answer.RESUME:
         run.log.info("Resuming BrowserAct task %s: %s.", task_id, who)
         return WaitAgain(_resume(wait.unasked(), run))
-    said = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
+    message = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
     if answered.by is None:
-        raise RunPausedError(said)
-    raise AirflowFailException(said)
+        raise RunPausedError(f"{message}\nTo wait longer for an answer, raise on_paused_timeout.")
+    raise AirflowFailException(message)
 
 
 def _resume(wait: Wait, run: OwnedRun) -> Wait:

@@ -25,6 +25,7 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerErro
 from airflow_provider_browseract.runs.orphans import AskClaimed, OrphanError
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, count_active, pause_after
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.worker.owned_run import OwnedRun
@@ -76,8 +77,8 @@ class Starter:
                 if self.tries.remembered or not self.run.start_under_way:
                     raise
                 raise AirflowFailException(
-                    f"execution_timeout ended the start of {self.run.source}, so it is not known whether a run was "
-                    f"started.\n{RunStartUnknownError.remedy}"
+                    f"execution_timeout expired during the start of {self.run.source}. It is not known whether "
+                    f"BrowserAct started a run.\n{RunStartUnknownError.remedy}"
                 ) from None
             except KeyboardInterrupt:
                 self.run.kill(Kill("interrupted (Ctrl-C)", wanted=True))
@@ -99,7 +100,7 @@ class Starter:
         if started.task is None:
             run.log.info("Started BrowserAct task %s of %s.", started.task_id, run.source)
         else:
-            run.log.info("Reattaching to BrowserAct task %s, which an earlier try has started.", started.task_id)
+            run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
     def _do(self, step: BeforeStart | Write | AskClaimed) -> Any:
@@ -126,14 +127,18 @@ class Starter:
                 # Nothing was started yet. A run that no later try would know about must not be started.
                 run.start_under_way = False
                 raise
-            run.log.warning("The state of the run could not be stored for later tries.", exc_info=True)
+            run.log.warning(
+                "The state of the run could not be stored. A later try may be unable to reattach to the run directly. "
+                "It then looks for the run first.",
+                exc_info=True,
+            )
 
     def _report_unknown_start(self) -> None:
         if not self.run.start_under_way:
             return
         another = self.tries.another(RunStartUnknownError(""))
         self.run.log.error(
-            "It is not known whether a run was started. A run may be running and using credits. %s",
+            "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
             "The next try looks for it." if another else RunStartUnknownError.remedy,
         )
         self.run.start_under_way = False
@@ -153,38 +158,38 @@ def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | 
             "was started or stopped.\nMake sure that no run is running. Then delete the key "
             f"{STATE_KEY} from the task state of this task instance, or set reattach=False."
         ) from None
-    said, final = _verdict(error, run, tries, entry)
+    message, final = _verdict(error, run, tries, entry)
     if (task_id := run.task_id) is not None:
-        earlier = f"{said}\nBrowserAct task {task_id} of an earlier try: "
+        earlier = f"{message}\nBrowserAct task {task_id} of an earlier try: "
         left = None if final else run.leave_to_next_try(RunLostError(earlier))
-        said = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill', task_id))}"
+        message = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill', task_id))}"
         if not final:
-            raise RunLostError(said) from None
+            raise RunLostError(message) from None
     elif final and entry is not None:
-        said = f"{said}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
+        message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
     if final:
-        raise AirflowFailException(said) from None
+        raise AirflowFailException(message) from None
     raise error
 
 
 def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> tuple[str, bool]:
     """Return the message for an error, and whether retries are useless."""
-    said = str(error)
+    message = str(error)
     if isinstance(error, AirflowNotFoundException):
         # Airflow also raises this if its database or a secrets backend does not respond.
         return no_connection(run.hook.browseract_conn_id), entry is None
     if isinstance(error, InputError | OrphanError):
-        return said, True
+        return message, True
     if isinstance(error, RunStartUnknownError):
         # The next try knows the time of this start, and looks for the run again.
-        return said, not tries.remembered
+        return message, not tries.remembered
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.
-        return said, not error.temporary and error.code is not None and entry is None
+        return message, not error.temporary and error.code is not None and entry is None
     if run.start_under_way and not tries.remembered:
-        return f"{type(error).__name__}: {said.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
-    return said, False
+        return f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
+    return message, False
 
 
 def _connection_may_change(error: Exception) -> bool:
@@ -216,21 +221,23 @@ def wait_in_queue(
             run.tries.give_up_place()
         raise NoSlotError(
             f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown} runs "
-            f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer."
+            f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer for a slot."
         )
     run.log.info(
-        "BrowserAct has no free slot now; %s runs are active. Refused %d times. Waiting for at most %.0f seconds. (%s)",
+        "BrowserAct has no free slot now; %s runs are active. BrowserAct has refused the start %s. Waiting for at most "
+        "%.0f seconds. (%s)%s",
         shown,
-        queued.refusals,
+        "once" if queued.refusals == 1 else f"{queued.refusals} times",
         until - now,
         full.error.message,
+        "" if defer is None else f" {IF_NO_LINE_FOLLOWS}",
     )
     # HTTP 429 is not about the number of runs.
     about_slots = isinstance(full.error, ConcurrencyLimitError)
     # At the first refusal, the only run may just have ended.
     if about_slots and active is not None and active.number == 0 and queued.refusals == 2:
         run.log.warning(
-            "BrowserAct refuses the start although no run is active. The task tries again after growing pauses. If "
+            "BrowserAct refuses the start although no run is active. The task tries again with increasing pauses. If "
             "this continues, check the plan in the BrowserAct dashboard."
         )
     number = None if active is None else active.number

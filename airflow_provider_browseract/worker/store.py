@@ -30,6 +30,7 @@ from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.steps import sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,
     FormatError,
@@ -74,11 +75,10 @@ TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of incomplete files."""
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "wasbs", "r2", "oss"})
-"""Stores without folders, where creating one would at most create a bucket."""
+"""Stores without folders. Creating a folder there would have no effect, or create a bucket."""
 
-
-class StorageError(Exception):
-    """The store cannot be used; the message names the store and the reason."""
+STORE_REMEDY = "Check the store and its Airflow connection, and that the workers reach the store."
+"""What to do after an error of the store."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,14 @@ class ResultStore:
     def _fs(self) -> Any:
         return self._root.fs
 
-    def check(self) -> None:
-        """Write, check and delete a small test file, before a run costs credits whose results could not be stored.
+    def check(self, consequence: str = "") -> None:
+        """Write, check and delete a small test file, so that no run is started whose results could not be stored.
 
+        :param consequence: a sentence for the end of a :class:`StorageError`.
         :raises InputError: there is no such store, its filesystem is not installed, or writing is not allowed.
         :raises StorageError: the store does not respond as expected.
         """
-        with _storage_errors(f"output_path {self.output_path!r}"):
+        with _storage_errors(f"output_path {self.output_path!r}", consequence):
             self._try_out()
 
     def _try_out(self) -> None:
@@ -166,10 +167,13 @@ class ResultStore:
             self._root  # noqa: B018 - evaluated here, so that the handlers below see the errors
             self._fs  # noqa: B018
         except AirflowNotFoundException as error:
-            raise InputError(f"output_path is {self.output_path!r}: {error}") from error
+            raise InputError(
+                f"output_path is {self.output_path!r}: {str(error).rstrip('.')}. Add this connection, or change "
+                "output_path."
+            ) from error
         except (ImportError, ValueError) as error:
             raise InputError(
-                f"output_path is {self.output_path!r}, and the filesystem for {scheme or 'it'} cannot be used here "
+                f"output_path is {self.output_path!r}, but the filesystem for {scheme or 'it'} is not available here "
                 f"({error}). Install the Airflow provider that contains it: for s3 "
                 "apache-airflow-providers-amazon[s3fs], for gs apache-airflow-providers-google, for abfs "
                 "apache-airflow-providers-microsoft-azure."
@@ -179,13 +183,13 @@ class ResultStore:
             probe = f"{self._base}/browseract-{uuid.uuid4().hex}"
             self._size_of(probe)
             with self._writing(probe) as write:
-                write(b"may this be kept?")
+                write(b"Test file of airflow-provider-browseract. It can be deleted.")
             self._size_of(probe)
             self._fs.rm_file(probe)
         except (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError) as error:
             raise InputError(
                 f"output_path is {self.output_path!r}, but this worker cannot write, check and delete a file there "
-                f"({type(error).__name__}: {error})."
+                f"({type(error).__name__}: {error}). Allow the worker to do this, or change output_path."
             ) from error
 
     def save(
@@ -319,7 +323,7 @@ class ResultStore:
             try:
                 fetch = partial(self._fetch, session, folder=folder, results=results)
                 outcomes = {file.name: outcome for file, outcome in zip(files, pool.map(fetch, files), strict=True)}
-                # Files that were fetched at the same time can have refused each other, although one of them fits.
+                # Files that are fetched at the same time may exceed max_run_size together although one of them fits.
                 for file in [file for file in files if isinstance(outcomes[file.name], RunSizeError)]:
                     outcomes[file.name] = pool.submit(fetch, file).result()
                 return outcomes
@@ -361,7 +365,7 @@ class ResultStore:
         limit = self._settings.max_file_size
         with session.opened(file) as (response, announced):
             if announced is not None and announced > limit:
-                raise FileError(f"it has {announced} bytes, more than max_file_size={limit}")
+                raise FileError(f"it is {announced} bytes, which exceeds max_file_size={limit}")
             received = 0
             try:
                 with self._writing(target) as write:
@@ -371,7 +375,7 @@ class ResultStore:
                         if announced is not None and received > announced:
                             raise FileError(f"it is larger than the {announced} bytes that were announced")
                         if received > limit:
-                            raise FileError(f"it has more than max_file_size={limit} bytes")
+                            raise FileError(f"it exceeds max_file_size={limit} bytes")
                         write(chunk)
                     if announced is not None and received < announced:
                         raise FileError(f"only {received} of its {announced} bytes arrived", temporary=True)
@@ -437,14 +441,21 @@ class ResultStore:
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
-    """Name the store in every error that comes from it, except in errors that the user can fix."""
+def _storage_errors(where: str, consequence: str = "") -> Iterator[None]:
+    """Name the store and a remedy in every error that comes from it, except in errors of an argument.
+
+    :param where: the path in the store.
+    :param consequence: a sentence for the end of the error.
+    """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:
-        raise StorageError(f"{where}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - raised again with the name of the store
+        reason = f"{where}: {type(error).__name__}: {str(error).rstrip('.')}."
+        storage_error = StorageError(" ".join(filter(None, (reason, STORE_REMEDY, consequence))))
+        # The message contains the reason, so one traceback is enough: that of the original error.
+        raise storage_error.with_traceback(error.__traceback__) from None
 
 
 def _without_urls(text: str) -> str:

@@ -118,7 +118,7 @@ class Tries:
         return now
 
     def give_up_place(self) -> None:
-        """Delete the stored place in the queue: the run was started, or ``queue_timeout`` is over."""
+        """Delete the stored place in the queue, because the run was started or ``queue_timeout`` has expired."""
         if self.remembered:
             with suppress(Exception):
                 self._store.delete(PLACE_KEY)

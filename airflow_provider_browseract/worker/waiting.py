@@ -16,7 +16,7 @@ from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.links.showing import show_wait
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.report import log_url
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -140,18 +140,16 @@ class Waiter:
     def _log_wait(self, wait: Wait) -> None:
         log = self.run.log
         if wait.waits_for is WokenBy.PERSON:
-            log.info("Waiting in the triggerer for a person's answer: %s", required_action_url(self.context))
+            where = required_action_url(self.context)
+            log.info("Waiting in the triggerer for a person's answer at %s. %s", where, IF_NO_LINE_FOLLOWS)
         elif wait.waits_for is WokenBy.POLL:
-            log.info(
-                "Waiting in the triggerer, which polls the run every %g seconds. If no line follows, check that a "
-                "triggerer is running.",
-                wait.interval,
-            )
+            log.info("%s", polling_line(wait.interval))
         else:
             log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
-                "polls the run every %g seconds.",
+                "polls the run every %g seconds. %s",
                 wait.interval,
+                IF_NO_LINE_FOLLOWS,
             )
 
     def _report_what_woke(self, event: WaitEvent, task: Task, resumed_at: float) -> None:
@@ -198,6 +196,7 @@ class Waiter:
         if over.error is None and over.end is End.PAUSED:
             return RunPausedError(
                 f"BrowserAct task {task_id} paused for a person, and on_paused='fail' does not wait for one.\n"
-                f"{run.describe(run.stop(task_id))}"
+                f"{run.describe(run.stop(task_id))}\n"
+                "To let a person help, set on_paused='ask' or on_paused='wait'."
             )
-        return run.give_up(task_id, f"its status could not be read: {over.reason or 'it stayed unknown'}")
+        return run.give_up(task_id, over.why, remedy=over.remedy)

@@ -84,7 +84,7 @@ def test_client_reads_a_workflow_a_template_and_regions(client, emulator):
 
 
 def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(impatient, emulator):
-    for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
+    for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_response(), RequestFault.hung()):
         emulator.fault("get-region-list", fault, times=1)
     assert impatient.send(calls.get_region_list())
     assert count(emulator, "get-region-list") == 5
@@ -92,8 +92,8 @@ def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(imp
 
 @pytest.mark.parametrize(
     "fault",
-    [RequestFault.reset(), RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung()],
-    ids=["reset", "lost answer", "502 after creating", "hung"],
+    [RequestFault.reset(), RequestFault.lost_response(), RequestFault.lost_response(status=502), RequestFault.hung()],
+    ids=["reset", "lost response", "502 after creating", "hung"],
 )
 def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, fault):
     emulator.fault("run-task", fault, times=None)

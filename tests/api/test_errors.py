@@ -41,8 +41,8 @@ def test_brief_error_text_is_one_line_without_remedy_and_full_stop():
 
 
 def test_missing_parts_of_an_error_text_leave_no_empty_line():
-    assert str(errors.ResponseLostError("No whole\nanswer.")) == "No whole answer."
-    assert str(errors.ServerError("Failed", http_status=503)) == "Failed.\nHTTP 503"
+    assert str(errors.TaskEndedError("Already\nended.")) == "Already ended."
+    assert str(errors.TaskEndedError("Failed", http_status=503)) == "Failed.\nHTTP 503"
     assert str(errors.InvalidRequestError("Really?")).splitlines()[0] == "Really?"
     assert str(errors.InvalidRequestError("Really!")).splitlines()[0] == "Really!"
 

@@ -88,8 +88,8 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
     [
         ("pens", "The function returned a value of type str.\nReturn a dict"),
         (7, "The function returned a value of type int"),
-        ({"Keyword": "pens"}, "which is written 'keyword'"),
-        ({}, "lacks 'keyword'"),
+        ({"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
+        ({}, "lacks the required name 'keyword'"),
         (None, "The function returned None"),
     ],
     ids=["text", "number", "wrong case input", "empty dict", "returns None"],

@@ -548,15 +548,15 @@ def worker_processes(world: World, dag_id: str, run_id: str, task_id: str) -> in
 def test_sensor_waits_for_run_of_another_task_without_worker(world, started, capsys):
     dag_id = "example_browseract_elsewhere"
     run_id = ended(world, dag_id, started[dag_id])
-    begun = task_id_of(world, dag_id, run_id, "begin")
+    begun = task_id_of(world, dag_id, run_id, "start")
     assert world.airflow.xcom(dag_id, run_id, "orders", "return_value")["logged_in"] is False
     assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == f"{world.url}/logs/{begun}"
     assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
-    processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("begin", "orders", "stop")}
+    processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
     # Before Airflow 3.3 the sensor begins in a worker, and ends in another one if the run has not ended by then.
     in_workers = processes.pop("orders")
     assert in_workers == 0 if TRIGGERS_START_TASKS else in_workers in (1, 2)
-    assert processes == {"begin": 1, "stop": 1}
+    assert processes == {"start": 1, "stop": 1}
     pids = {ti["task_id"]: ti["pid"] for ti in world.airflow.task_instances(dag_id, run_id)}
     assert (pids["orders"] is None) == TRIGGERS_START_TASKS
     with capsys.disabled():

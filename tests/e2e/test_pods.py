@@ -92,7 +92,7 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
     assert search.status == "finished"
     [ti] = [ti for ti in airflow.task_instances("pods", run_id) if ti["task_id"] == "in_the_pod"]
     assert ti["try_number"] == 2
-    assert f"Reattaching to BrowserAct task {search.id}, which an earlier try has started." in said
+    assert f"Reattaching to BrowserAct task {search.id} that an earlier try started." in said
     assert airflow.xcom("pods", run_id, "in_the_pod", "task_id") == search.id
     [orders] = [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     assert orders.profile_id == airflow.xcom("pods", run_id, "log_in", "profile_id")

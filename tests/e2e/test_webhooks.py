@@ -177,7 +177,7 @@ def faults(number: int) -> list[CallbackFault | None]:
     """A sixth of all callbacks lost, doubled, late, out of order, hung up, and as they should be, in random order."""
     kinds = [
         CallbackFault.lost(),
-        CallbackFault.doubled(3),
+        CallbackFault.repeated(3),
         CallbackFault.late(5.0),
         CallbackFault.out_of_order(),
         CallbackFault.hung_up(),
@@ -292,7 +292,7 @@ def test_callbacks_before_end_of_run_resume_task_once_and_it_waits_again(two_run
     assert set(outcomes) <= {"too early", "resumed", "already resumed", "not waiting"}
     wait_for(
         "The wait after it",
-        lambda: "although the callback reported that it is ended. Waiting again." in runs.log(index),
+        lambda: "although the callback reported that it had ended. Waiting again." in runs.log(index),
         timeout=150,
     )
     before = runs.world.polls(task.id)

@@ -120,8 +120,8 @@ def test_callback_with_the_lost_fault_never_arrives(client: Any, receiver: Any) 
     assert [record.fault for record in client.emulator.deliveries] == ["lost", None]
 
 
-def test_callback_with_the_doubled_fault_arrives_several_times(client: Any, receiver: Any) -> None:
-    client.emulator.callback_fault(CallbackFault.doubled(3), status="finished")
+def test_callback_with_the_repeated_fault_arrives_several_times(client: Any, receiver: Any) -> None:
+    client.emulator.callback_fault(CallbackFault.repeated(3), status="finished")
     start(client, receiver, PLAIN_TEXT)
     delivered(client, 4)
     assert receiver.statuses == ["running", "finished", "finished", "finished"]
@@ -165,7 +165,7 @@ def test_hung_up_callback_arrives_and_its_response_is_not_waited_for(client: Any
 
 def test_callback_fault_can_apply_to_one_workflow_or_one_run(client: Any, receiver: Any) -> None:
     client.emulator.callback_fault(CallbackFault.lost(), workflow_id=SEARCH.id)
-    client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.doubled())
+    client.emulator.next_run(PLAIN_TEXT.id, callback_fault=CallbackFault.repeated())
     ids = [start(client, receiver, PLAIN_TEXT, "callback_url") for _ in range(2)]
     client.start(SEARCH, {"keyword": "paper"}, callback_url=receiver.url)
     paused = start(client, receiver, HUMAN, "callback_url")

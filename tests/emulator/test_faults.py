@@ -72,10 +72,10 @@ def test_fault_for_an_unknown_endpoint_is_refused() -> None:
         lambda: RequestFault.status(200),
         lambda: RequestFault.slow(-1),
         lambda: RequestFault.refused(0),
-        lambda: RequestFault.lost_answer(status=200),
+        lambda: RequestFault.lost_response(status=200),
         lambda: RequestFault.gateway(302),
         lambda: RequestFault.redirect(http_status=200),
-        lambda: CallbackFault.doubled(1),
+        lambda: CallbackFault.repeated(1),
         lambda: CallbackFault.late(-1),
         lambda: Emulator().fault("get-task", RequestFault.reset(), times=0),
         lambda: Emulator().fault("get-task", RequestFault.reset(), skip=-1),
@@ -84,10 +84,10 @@ def test_fault_for_an_unknown_endpoint_is_refused() -> None:
         "status 200",
         "negative delay",
         "code 0",
-        "lost answer with status 200",
+        "lost response with status 200",
         "gateway with status 302",
         "redirect with status 200",
-        "doubled once",
+        "repeated once",
         "negative lateness",
         "zero times",
         "negative skip",
@@ -212,7 +212,7 @@ def test_outage_of_an_unknown_endpoint_is_refused() -> None:
 
 
 def test_lost_response_breaks_the_connection_after_the_task_was_created(client: Any) -> None:
-    client.emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+    client.emulator.fault("run-task", RequestFault.lost_response(), times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.start(SEARCH, {"keyword": "paper"})
     (task,) = client.emulator.tasks
@@ -221,7 +221,7 @@ def test_lost_response_breaks_the_connection_after_the_task_was_created(client: 
 
 
 def test_lost_response_can_be_replaced_by_a_gateway_error_page(client: Any) -> None:
-    client.emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
+    client.emulator.fault("run-task", RequestFault.lost_response(status=502), times=1)
     answer = client.start(PLAIN_TEXT)
     assert answer.status_code == 502
     assert "<html>" in answer.text
@@ -238,14 +238,14 @@ def test_reset_breaks_the_connection_before_anything_is_processed(client: Any) -
 
 def test_requests_library_sees_reset_and_lost_response_as_connection_errors(client: Any) -> None:
     url = f"{client.running.url}/v2/workflow/get-region-list"
-    for fault, words in ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_answer(), "without response")):
+    for fault, words in ((RequestFault.reset(), "reset by peer"), (RequestFault.lost_response(), "without response")):
         client.emulator.fault("get-region-list", fault, times=1)
         with pytest.raises(requests.ConnectionError, match=words):
             requests.get(url, timeout=10)
 
 
 def test_server_logs_nothing_about_cut_connections(client: Any, caplog: Any) -> None:
-    for fault in (RequestFault.reset(), RequestFault.lost_answer(), RequestFault.hung()):
+    for fault in (RequestFault.reset(), RequestFault.lost_response(), RequestFault.hung()):
         client.emulator.fault("get-region-list", fault, times=1)
         with pytest.raises(httpx.TransportError):
             client.regions(timeout=0.2)

@@ -234,7 +234,7 @@ class TestTheControl:
         assert client.regions().status_code == 200
 
     def test_control_api_arms_callback_faults(self, client: Any, receiver: Any) -> None:
-        fault = {"kind": "doubled", "copies": 3, "workflow_id": PLAIN_TEXT.id, "times": 1}
+        fault = {"kind": "repeated", "copies": 3, "workflow_id": PLAIN_TEXT.id, "times": 1}
         assert self.post(client, "callback-faults", fault).status_code == 200
         client.start(PLAIN_TEXT, callback_url=receiver.url)
         client.emulator.wait_until(lambda: len(client.emulator.deliveries) == 3)

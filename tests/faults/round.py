@@ -74,8 +74,8 @@ FAILING = 0.05
 ENDPOINTS = ("run-task", "run-task", "run-task", "get-task", "get-task", "list-tasks", "stop-task")
 REQUEST_FAULTS = (
     RequestFault.reset(),
-    RequestFault.lost_answer(),
-    RequestFault.lost_answer(status=502),
+    RequestFault.lost_response(),
+    RequestFault.lost_response(status=502),
     RequestFault.hung(),
     RequestFault.hung(processed=True),
     RequestFault.status(500),
@@ -99,7 +99,7 @@ TABLES = ("task_instance", "xcom", "trigger", "connection")
 CALLBACK_FAULTS = (
     None,
     CallbackFault.lost(),
-    CallbackFault.doubled(3),
+    CallbackFault.repeated(3),
     CallbackFault.late(4.0),
     CallbackFault.hung_up(),
 )

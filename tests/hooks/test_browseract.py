@@ -150,7 +150,7 @@ START_IDS = ["run_task", "arun_task", "run_task_by_template", "arun_task_by_temp
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
 def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emulator, start):
-    emulator.fault("*", RequestFault.lost_answer(), times=1)
+    emulator.fault("*", RequestFault.lost_response(), times=1)
     with pytest.raises(RunStartUnknownError, match=r"(?s)not known whether.*iter_tasks") as caught:
         start(BrowserActHook())
     assert caught.value.temporary is False
@@ -201,8 +201,8 @@ class TestRotatedApiKey:
             asyncio.run(hook.aget_region_list())
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
         assert logged == [
-            "BrowserAct refused the API key of connection 'browseract_default'. The connection has another key now, "
-            "which is used from here on."
+            "BrowserAct refused the API key of connection 'browseract_default'. The connection now has a different "
+            "key, which is used from now on."
         ]
 
     def test_stop_with_time_limit_uses_api_key_that_the_hook_read_earlier(self, emulator, hook):
@@ -450,8 +450,8 @@ class TestConnectionTest:
             ({"password": "app-wrong"}, "The API key is wrong"),
             ({"password": None}, "has no API key"),
             ({"host": "gopher://x"}, "the host is not an http or https address"),
-            ({"host": "http://127.0.0.1:9"}, "The network or the host is wrong: No connection"),
-            ({"host": "http://nowhere.invalid"}, "The network or the host is wrong: No connection"),
+            ({"host": "http://127.0.0.1:9"}, "Cannot reach the API address: No connection"),
+            ({"host": "http://nowhere.invalid"}, "Cannot reach the API address: No connection"),
         ],
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
@@ -470,7 +470,7 @@ class TestConnectionTest:
         connect({"retry_budget": 0.5, "read_timeout": 0.5})
         emulator.fault("list-workflows", RequestFault.hung())
         before = time.monotonic()
-        assert BrowserActHook().test_connection()[1].startswith("The network or the host is wrong")
+        assert BrowserActHook().test_connection()[1].startswith("Cannot reach the API address")
         # Far below the 30 seconds that one response may take by default.
         assert time.monotonic() - before < 15
 

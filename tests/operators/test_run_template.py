@@ -57,7 +57,7 @@ def test_template_results_are_written_to_output_path(template, emulator, tmp_pat
         ({"workflow_template_id": "123"}, "Check workflow_template_id"),
         ({"region": "XX"}, r"region is 'XX', which BrowserAct does not have\. Use one of: US \(United States\), UK"),
         ({"region": ""}, "region is ''"),
-        ({"input_parameters": {"Keyword": "pens"}}, "which is written 'keyword'"),
+        ({"input_parameters": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
     ],
     ids=[
         "empty id",
@@ -85,7 +85,7 @@ def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(template, e
     emulator.fault("get-region-list", RequestFault.status(500), times=None)
     assert len(template(region="DE").run()) == 2
     assert "The region was not checked" in "".join(capfd.readouterr())
-    with pytest.raises(AirflowFailException, match="which is written 'keyword'"):
+    with pytest.raises(AirflowFailException, match=r"'Keyword' \(did you mean 'keyword'\?\)"):
         template(region="DE", input_parameters={"Keyword": "pens"}).run()
 
 
@@ -100,7 +100,7 @@ def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store
 
 class TestLostStartResponse:
     def test_template_run_is_found_after_its_start_response_was_lost(self, template, emulator, store):
-        emulator.fault("run-task-by-template", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task-by-template", RequestFault.lost_response(), times=1)
         assert len(template(store=store).run()) == 2
         assert len(emulator.tasks) == 1
 

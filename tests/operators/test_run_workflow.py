@@ -4,10 +4,11 @@ import json
 import logging
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperatorLink
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
 from airflow_provider_browseract.compat import (
@@ -121,6 +122,24 @@ class TestXComs:
             run.operator().execute(run.context)
         assert run.ti.xcoms["task_id"] == emulator.tasks[0].id
         assert emulator.tasks[0].id in str(run.ti.xcoms["_link_BrowserActTaskLink"])
+
+    @BOTH_WAYS
+    def test_airflow_pushes_only_links_that_the_operator_does_not_push_itself(self, worker, emulator, deferrable):
+        class OwnLink(BaseOperatorLink):
+            name = "Own"
+
+            def get_link(self, operator, *, ti_key):
+                return "https://shop.example"
+
+        class Own(RunWorkflowOperator):
+            operator_extra_links = (*RunWorkflowOperator.operator_extra_links, OwnLink())
+
+        run = worker(workflow_id=ORDERS.id, operator_class=Own, deferrable=deferrable)
+        operator = run.operator()
+        assert [link.name for link in operator.operator_extra_links] == ["BrowserAct task", "Live view", "Own"]
+        with suppress(TaskDeferred):
+            operator.execute(run.context)
+        assert [link.name for link in operator.operator_extra_links] == ["Own"]
 
     def test_saved_profile_is_pushed_and_logs_in_the_next_run(self, worker, emulator):
         log_in = worker(
@@ -259,7 +278,9 @@ class TestDeferral:
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         self.deferred(run)
         emulator.fault("get-task", RequestFault.status(503), times=None)
-        with pytest.raises(RunLostError, match="was given up: Airflow ended the deferral") as caught:
+        with pytest.raises(
+            RunLostError, match=r"^Stopped waiting for BrowserAct task .*, because Airflow ended the deferral: "
+        ) as caught:
             run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
         assert "The run was stopped." in str(caught.value)
         assert f"BrowserAct task {emulator.tasks[0].id} cannot be read: " in "".join(capfd.readouterr())
@@ -371,7 +392,7 @@ class TestUnsuccessfulRun:
         emulator.fault("get-task", RequestFault.refused(401), skip=1, times=None)
         with pytest.raises(RunLostError, match=r"its status could not be read.*code 401") as caught:
             worker(workflow_id=ORDERS.id, deferrable=deferrable).run()
-        assert f"BrowserAct task {emulator.tasks[0].id} was given up" in str(caught.value)
+        assert f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because its" in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
@@ -430,7 +451,10 @@ class TestUnsuccessfulRun:
             return send(client, call)
 
         monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
-        with pytest.raises(AirflowFailException, match=r"(?s)execution_timeout ended the start.*stop the one"):
+        with pytest.raises(
+            AirflowFailException,
+            match=r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one",
+        ):
             worker(workflow_id=ORDERS.id).run()
 
     def test_execution_timeout_before_the_start_is_raised_unchanged(self, worker, emulator, monkeypatch):
@@ -510,7 +534,7 @@ class TestInvalidInput:
                 "'keyword' twice",
             ),
             ({"input_parameters": {"keyword": object()}}, "cannot be written as JSON"),
-            ({"input_parameters": {}}, "input_parameters lacks 'keyword', which is required"),
+            ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
             ({"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
             ({"callback_url": "https://example.com/".ljust(2049, "x")}, "callback_url has 2049 characters"),
             ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
@@ -583,7 +607,7 @@ class TestInvalidInput:
         assert emulator.tasks == []
 
     def test_unknown_start_that_cannot_be_checked_fails_without_a_second_start(self, worker, emulator):
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         with pytest.raises(AirflowFailException, match=r"(?s)not known whether BrowserAct started a run.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
@@ -607,7 +631,7 @@ def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monk
     with pytest.raises(Timeout):
         worker(workflow_id=ORDERS.id).run()
     said = "".join(capfd.readouterr())
-    assert "It is not known whether a run was started. A run may be running and using credits. Check the" in said
+    assert "It is not known whether BrowserAct started a run. A run may be running and using credits. Check the" in said
 
 
 @pytest.mark.parametrize(

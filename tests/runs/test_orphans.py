@@ -276,7 +276,7 @@ def test_inputs_that_browseract_added_by_default_do_not_prevent_the_match(listed
     ],
     ids=["same inputs", "with a default", "other inputs", "template without a name"],
 )
-def test_run_of_a_template_is_recognised_by_the_name_that_it_is_listed_under(listed, name, task_id):
+def test_run_of_a_template_is_recognized_by_the_name_that_it_is_listed_under(listed, name, task_id):
     run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=listed)
     page = Page((run,), number=1, total_count=1)
     source = Template("70", name=name, input_parameters=(InputParameter("max_items", True),))

@@ -43,7 +43,7 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
 
 def test_failed_run_error_shows_the_previous_evaluation_for_an_unjudged_step():
     steps = (Step(1, "failed", "read the rows", "the page was open", None),)
-    with pytest.raises(RunFailedError, match="Before it: the page was open"):
+    with pytest.raises(RunFailedError, match="Evaluation of the previous step: the page was open"):
         check_finished(task(TaskStatus.FAILED, steps=steps))
 
 

@@ -170,7 +170,7 @@ class TestUnstorableValue:
 
     def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
         line = as_text_line("it has the key __id__, which Airflow reserves")
-        assert "cannot store the value that it describes: it has the key __id__" in line
+        assert "cannot store the parsed value: it has the key __id__" in line
         assert "json.loads" in line
         assert "output_path" in line
 
@@ -212,6 +212,9 @@ class TestCsvFormat:
     def test_csv_output_with_one_column_can_contain_empty_values(self):
         assert read("a\n1\n\n2\n", CSV).value == [{"a": "1"}, {"a": None}, {"a": "2"}]
 
+    def test_csv_header_that_begins_like_json_is_accepted(self):
+        assert read("[a],{b}\n1,2\n", CSV).value == [{"[a]": "1", "{b}": "2"}]
+
     def test_csv_output_with_only_a_header_becomes_an_empty_list(self):
         assert read("name,price\n", CSV).value == []
 
@@ -225,12 +228,26 @@ class TestCsvFormat:
         ("text", "why"),
         [
             ("", "the output is empty"),
-            ("a,b\n1,2,3\n", "line 2 has 3 values for 2 names"),
+            ('[{"name": "pen", "price": 1.5}]', "the output is JSON"),
+            (" {}\n", "the output is JSON"),
+            ("[" * 100_000 + "]" * 100_000, "the output is JSON"),
+            ("a,b\n1,2,3\n", "line 2 has 3 values, but the header has 2 columns"),
+            ("a\n1\n2,3\n", "line 3 has 2 values, but the header has 1 column$"),
             ("a,a\n1,2\n", "an empty or a duplicate name"),
             ("a,\n1,2\n", "an empty or a duplicate name"),
             ('a,b\n"1,2\n', "unexpected end of data at line 2"),
         ],
-        ids=["empty", "row too long", "duplicate name", "empty name", "open quote"],
+        ids=[
+            "empty",
+            "JSON",
+            "JSON object",
+            "deep JSON",
+            "row too long",
+            "row too long for one column",
+            "duplicate name",
+            "empty name",
+            "open quote",
+        ],
     )
     def test_invalid_output_declared_as_csv_raises_with_the_reason(self, text, why):
         with pytest.raises(FormatError, match=why):
@@ -362,7 +379,7 @@ def task(*downloads: DownloadFile, files: tuple[str, ...] = ()) -> Task:
     return Task("7", TaskStatus.FINISHED, output=Output(files=files), download_files=downloads)
 
 
-def test_ready_downloads_are_returned_once_and_after_the_files_that_were_put_out():
+def test_ready_downloads_are_returned_once_and_after_the_files_of_the_output():
     downloads = (download("a.csv"), download("b.csv"), download("late.csv", status="uploading", download_url=None))
     run = task(*downloads, files=("https://f/a.csv?token=other",))
     assert read_output(run, AUTO, stores_everything).value == {

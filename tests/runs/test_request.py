@@ -64,6 +64,12 @@ class TestInputParameters:
         with pytest.raises(InputError, match="input_parameters is of type"):
             read_input_parameters(value)
 
+    @pytest.mark.parametrize("text", ['{"keyword": "laptops"}', ' [{"name": "a", "value": "1"}]\n', "{}"])
+    def test_input_parameters_given_as_json_string_are_refused_with_the_remedy(self, text):
+        expected = r"^input_parameters is a JSON string\. Pass the dict or the list itself\..*render_template_as_native"
+        with pytest.raises(InputError, match=expected):
+            read_input_parameters(text)
+
     @pytest.mark.parametrize(
         "pair",
         [{"name": "a"}, {"name": "a", "value": "1", "more": 2}, "a=1", ["a", "1"]],

@@ -123,7 +123,7 @@ def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, 
     assert isinstance(decision, WaitAgain)
     assert decision.wait.callbacks_in_vain == (woken_by is WokenBy.CALLBACK)
     assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
-    said = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it is ended. Waiting again."
+    said = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it had ended. Waiting again."
     assert lines[-1] == LogLine(said, logging.WARNING)
 
 
@@ -186,8 +186,25 @@ def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, 
     if isinstance(decision, GiveUp):
         assert decision == GiveUp(decision.wait, end, error.brief, error)
     if isinstance(decision, WaitAgain):
-        said = f"BrowserAct task 7 cannot be read yet: {error.brief}"
+        said = f"BrowserAct task 7 cannot be read yet: {error.brief}. Waiting again."
         assert lines == [LogLine(said, logging.WARNING)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "why", "remedy"),
+    [
+        (
+            "HTTP 503",
+            "its status could not be read: HTTP 503",
+            "Check the network, the API key of the connection, and the run in the BrowserAct dashboard.",
+        ),
+        (None, "its status stayed 'unknown'", "Check the run in the BrowserAct dashboard."),
+    ],
+    ids=["unreadable", "unknown"],
+)
+def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, why, remedy):
+    over = GiveUp(WAIT, End.GIVEN_UP, reason)
+    assert (over.why, over.remedy) == (why, remedy)
 
 
 def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
@@ -206,7 +223,7 @@ def test_answer_that_cannot_be_used_closes_the_required_action():
     decision, lines = after_deferral(event_of(End.GIVEN_UP, ASKING, reason="no such option"), Task("7", P), START - 1.0)
     assert isinstance(decision, WaitAgain)
     assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
-    assert lines[-1].text == "The answer to the Required Action cannot be used: no such option"
+    assert lines[-1].text == "The answer to the Required Action cannot be used: no such option. Waiting again."
 
 
 def test_run_that_is_no_longer_paused_needs_no_answer():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -141,11 +142,17 @@ def test_sensor_tolerates_short_service_outage(emulator, deferrable):
     assert wait(task_id, deferrable=deferrable)["logged_in"] is False
 
 
-def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(emulator):
+def test_deferred_sensor_raises_run_lost_error_with_reason_when_service_stays_down(emulator, capfd):
     task_id = started(emulator)
     emulator.fault("get-task", RequestFault.status(503), times=None)
-    with pytest.raises(RunLostError, match=r"could not be read: BrowserAct failed at get-task"):
+    expected = (
+        r"^Stopped waiting for BrowserAct task \d+, because its status could not be read: BrowserAct failed at get-task"
+        r".*\.\nThe run may keep running\.\nCheck the network"
+    )
+    with pytest.raises(RunLostError, match=expected):
         wait(task_id, deferrable=True)
+    line = r"Waiting in the triggerer, which polls the run every .* seconds\. If no line follows, check that a"
+    assert re.search(line, "".join(capfd.readouterr()))
 
 
 def test_killed_sensor_does_not_stop_the_run(emulator):
@@ -308,7 +315,8 @@ class TestRefusedApiKey:
             wait(task_id, deferrable=deferrable)
         assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
 
-    def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self):
+    def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self, monkeypatch):
+        monkeypatch.setattr(timings, "POLL_PATIENCE", 60.0)
         # Long enough that the first poll finds it running, also on a busy machine.
         task_id = started(self.emulator, duration=3.0)
         self.refuse(2, skip=1)

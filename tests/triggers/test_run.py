@@ -135,7 +135,7 @@ def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, m
     monkeypatch.setattr(polling, "run_steps_async", broken)
     event = wait(trigger(start()))
     assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
-    assert "Waiting for BrowserAct task" in "".join(capfd.readouterr())
+    assert "failed with an unexpected error. A worker continues in " in "".join(capfd.readouterr())
 
 
 def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
@@ -450,7 +450,7 @@ class TestKill:
         asyncio.run(waiting.on_kill())
         said = "".join(capfd.readouterr())
         assert f"BrowserAct task {waiting.wait.browseract_task_id} could not be stopped (BrowserAct failed" in said
-        assert f"until you stop it in the BrowserAct dashboard{f' ({link})' if link else ''}." in said
+        assert f"until you stop it {f'at {link}' if link else 'in the BrowserAct dashboard'}." in said
 
     def test_kill_whose_stop_hangs_returns_in_time_and_logs_it(self, emulator, waiting, monkeypatch, capfd):
         monkeypatch.setattr(timings, "ON_KILL_CALL_LIMIT", 0.6)

@@ -234,7 +234,7 @@ class TestSensorResult:
         event = run(task_id, output_format="json")
         sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, output_format="json")
         ti = task_instance(1)
-        with pytest.raises(AirflowFailException, match="kept in the XCom output_text"):
+        with pytest.raises(AirflowFailException, match="stored in the XCom output_text"):
             sensor.resume_execution("execute_complete", {"event": event.payload}, {"ti": ti})
         assert ti.xcoms["output_text"] == "{"
 

@@ -189,7 +189,7 @@ class TestSafetyPolls:
         assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting in the triggerer for BrowserAct's callback." in log
-        assert "every 120 seconds" in log
+        assert "every 120 seconds. If no line follows, check that a triggerer is running." in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
         assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
@@ -269,7 +269,7 @@ class TestCallback:
         kept = ("browseract_task_id", "deadline", "interval", TOKEN_KEY)
         assert [wait_of(again.value)[name] for name in kept] == [wait_of(first)[name] for name in kept]
         assert (wait_of(first)["callbacks_in_vain"], wait_of(again.value)["callbacks_in_vain"]) == (0, 1)
-        assert "is running, although the callback reported that it is ended" in "".join(capfd.readouterr())
+        assert "is running, although the callback reported that it had ended" in "".join(capfd.readouterr())
         assert len(emulator.tasks) == 1
 
     def test_callback_with_an_unreadable_result_defers_again(self, worker, emulator, webhooks):

@@ -32,7 +32,7 @@ from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
-from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError
 from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
@@ -103,7 +103,7 @@ class TestOutputFormat:
     ):
         emulator.set_workflow(PLAIN_TEXT.id, output='[{"name": "pen",')
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
-        with pytest.raises(AirflowFailException, match=r"is not json: Expecting .* kept in the XCom output_text"):
+        with pytest.raises(AirflowFailException, match=r"is not json: Expecting .* stored in the XCom output_text"):
             run.run()
         assert run.ti.xcoms["output_text"] == '[{"name": "pen",'
         assert "output_files" not in run.ti.xcoms
@@ -111,7 +111,7 @@ class TestOutputFormat:
     def test_output_in_the_wrong_format_keeps_the_file_links_in_an_xcom(self, worker, emulator):
         emulator.set_workflow(EXPORT.id, output="{")
         run = worker(workflow_id=EXPORT.id, input_parameters=PENS, output_format="json")
-        with pytest.raises(AirflowFailException, match="kept in the XCom output_files"):
+        with pytest.raises(AirflowFailException, match="stored in the XCom output_files"):
             run.run()
         assert len(run.ti.xcoms["output_files"]) == 1
 
@@ -136,7 +136,7 @@ class TestOutputFormat:
         assert returned == text
         # What Airflow does next with the value.
         assert BaseXCom.serialize_value(returned) == text
-        assert f"because Airflow cannot store the value that it describes: {why}" in "".join(capfd.readouterr())
+        assert f"because Airflow cannot store the parsed value: {why}" in "".join(capfd.readouterr())
 
     @BOTH_WAYS
     def test_wrong_output_format_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator, deferrable):
@@ -162,9 +162,11 @@ class TestOutputFormat:
 
         with monkeypatch.context() as patched:
             patched.setattr(conclusion, "run_steps", timed_out)
-            with pytest.raises(AirflowFailException, match="execution_timeout ended the reading of its results"):
+            with pytest.raises(
+                AirflowFailException, match="execution_timeout expired while its results were being read"
+            ):
                 worker(workflow_id=PLAIN_TEXT.id).run()
-            with pytest.raises(ResultError, match="execution_timeout ended the reading of its results"):
+            with pytest.raises(ResultError, match="execution_timeout expired while its results were being read"):
                 worker(workflow_id=PLAIN_TEXT.id, store=store).run()
         assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() is None
         assert len(emulator.tasks) == 2
@@ -173,7 +175,7 @@ class TestOutputFormat:
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with monkeypatch.context() as patched:
             patched.setattr(conclusion, "run_steps", with_an_outage(emulator))
-            with pytest.raises(ResultError, match="its results could not be kept"):
+            with pytest.raises(ResultError, match="its results could not be stored"):
                 worker(workflow_id=PLAIN_TEXT.id, store=store).run()
         emulator.clear_faults()
         assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() == "late"
@@ -241,7 +243,7 @@ class TestOutputFormat:
     def test_empty_output_fails_the_task_instance_if_json_is_expected(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="json")
-        with pytest.raises(AirflowFailException, match=r"is not json: the output is empty\. There is nothing to keep"):
+        with pytest.raises(AirflowFailException, match=r"is not json: the output is empty\. Fix output_format"):
             run.run()
         assert "output_text" not in run.ti.xcoms
 
@@ -300,7 +302,7 @@ class TestOutputPath:
 
     @pytest.mark.parametrize(
         "fault",
-        [RequestFault.status(503), RequestFault.reset(), RequestFault.lost_answer()],
+        [RequestFault.status(503), RequestFault.reset(), RequestFault.lost_response()],
         ids=["failing", "reset", "broken off"],
     )
     def test_temporary_download_failure_does_not_lose_the_file(self, worker, emulator, folder, fault):
@@ -338,9 +340,11 @@ class TestOutputPath:
         save = storing.ResultStore.save
         monkeypatch.setattr(storing.ResultStore, "save", timed_out)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
-        with pytest.raises(AirflowFailException, match="execution_timeout ended the writing of its results"):
+        with pytest.raises(
+            AirflowFailException, match="execution_timeout expired while its results were being written"
+        ):
             worker(**arguments).run()
-        with pytest.raises(ResultError, match="execution_timeout ended the writing of its results"):
+        with pytest.raises(ResultError, match="execution_timeout expired while its results were being written"):
             worker(**arguments, store=store).run()
         monkeypatch.setattr(storing.ResultStore, "save", save)
         assert len(worker(**arguments, store=store).run()["files"]) == 1
@@ -357,7 +361,7 @@ class TestOutputPath:
         expected = ResultError if remembered else AirflowFailException
         with monkeypatch.context() as while_broken:
             while_broken.setattr("airflow_provider_browseract.worker.conclusion.read_output", broken)
-            with pytest.raises(expected, match="its results could not be kept: MemoryError: too much"):
+            with pytest.raises(expected, match="its results could not be stored: MemoryError: too much"):
                 run().run()
         if remembered:
             assert run().run()["logged_in"] is False
@@ -371,11 +375,11 @@ class TestOutputPath:
         with pytest.raises(RunFailedError):
             worker(**arguments).run()
 
-        def away(self):
-            raise storing.StorageError("no network")
+        def away(self, consequence):
+            raise StorageError(f"no network. {consequence}")
 
         monkeypatch.setattr(storing.ResultStore, "check", away)
-        with pytest.raises(storing.StorageError, match=r"^no network$"):
+        with pytest.raises(StorageError, match=r"^no network\. No run was started\.$"):
             worker(**arguments).run()
         assert len(emulator.tasks) == 1
 
@@ -385,7 +389,7 @@ class TestOutputPath:
         tried = []
         check = storing.ResultStore.check
 
-        def noted(self):
+        def noted(self, consequence):
             tried.append(self)
             check(self)
 
@@ -420,7 +424,7 @@ class TestOutputPath:
 
     def test_output_in_the_wrong_format_is_still_written_to_output_path(self, worker, emulator, folder):
         emulator.set_workflow(PLAIN_TEXT.id, output="{")
-        with pytest.raises(AirflowFailException, match=rf"is not json: .* kept in {folder}/.*output\.txt"):
+        with pytest.raises(AirflowFailException, match=rf"is not json: .* stored in {folder}/.*output\.txt"):
             worker(workflow_id=PLAIN_TEXT.id, output_format="json", output_path=str(folder)).run()
         assert (folder / emulator.tasks[0].id / "output.txt").read_text() == "{"
 
@@ -430,7 +434,7 @@ class TestOutputPath:
             ({"output_path": ""}, "output_path is ''"),
             ({"output_path": "None"}, "output_path is 'None'"),
             ({"output_path": "here"}, "Use an absolute path"),
-            ({"output_path": "nostore://x/y"}, "the filesystem for nostore cannot be used here"),
+            ({"output_path": "nostore://x/y"}, "the filesystem for nostore is not available here"),
             ({"output_path": "/proc/no/such"}, "cannot write, check and delete a file there"),
         ],
         ids=["empty", "None as text", "relative", "unknown filesystem", "not writable"],
@@ -461,8 +465,8 @@ class TestOutputPath:
         with pytest.raises(TaskDeferred):
             first.operator().execute(first.context)
 
-        def away(self):
-            raise storing.StorageError("no network")
+        def away(self, consequence):
+            raise StorageError("no network")
 
         monkeypatch.setattr(storing.ResultStore, "check", away)
         assert worker(**arguments).run()["output"]["name"] == "output.json"
@@ -601,7 +605,7 @@ class TestRunReport:
         self, worker, emulator, folder, store, monkeypatch
     ):
         def fails(*_):
-            raise storing.StorageError("no space left")
+            raise StorageError("no space left")
 
         monkeypatch.setattr(storing.ResultStore, "save", fails)
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}

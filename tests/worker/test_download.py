@@ -325,5 +325,5 @@ def test_max_run_size_allowance_is_shared_by_all_files():
     allowance = Allowance(10)
     allowance.take(6)
     allowance.take(4)
-    with pytest.raises(FileError, match=r"more than 10 bytes \(max_run_size\)"):
+    with pytest.raises(FileError, match=r"exceed 10 bytes \(max_run_size\)"):
         allowance.take(1)

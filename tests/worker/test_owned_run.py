@@ -26,7 +26,7 @@ from airflow_provider_browseract.worker.owned_run import OwnedRun
 from tests.workers import asked, is_killed_at_each_call
 
 PENS = {"keyword": "pens", "max_items": 2}
-REATTACHES = "The run keeps running, and the next try reattaches to it ("
+REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
 
 class Airflow:
@@ -168,7 +168,7 @@ class TestUnexpectedSigterm:
         said = "".join(capfd.readouterr())
         task_id = emulator.tasks[0].id
         assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in said
-        assert "The run keeps running, and the triggerer waits for it (" in said
+        assert "The run keeps running, and the triggerer waits for it. Its page is http" in said
 
     def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow):
         answering, before = threading.Event(), set(threading.enumerate())
@@ -358,7 +358,7 @@ class TestUserActionInAirflow:
         self, tries, killed, airflow, emulator
     ):
         error = killed(tries(cancel_on_kill=False), happens=lambda: setattr(airflow, "state", "failed"))
-        assert "The run keeps running and using credits because cancel_on_kill=False (" in str(error)
+        assert "The run keeps running and using credits because cancel_on_kill=False. Stop it at http" in str(error)
         assert emulator.tasks[0].status == "running"
 
     def test_marking_the_task_instance_failed_reports_a_run_that_cannot_be_stopped(
@@ -603,7 +603,7 @@ class TestKillDuringTheReadAfterADeferral:
     def test_run_that_was_given_up_is_named_and_left_to_the_next_try(self, killed_while_reading, emulator):
         with emulator.outage("get-task", RequestFault.status(503)):
             error = killed_while_reading(lambda wait: WaitEvent(wait, End.GIVEN_UP))
-        assert f"BrowserAct task {emulator.tasks[0].id} was given up" in str(error)
+        assert f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because its status" in str(error)
         assert "the next try reattaches to it" in str(error)
         assert emulator.tasks[0].status == "running"
 

@@ -83,22 +83,35 @@ def resume(run, deferred, event):
 
 class TestRequiredAction:
     @BOTH_WAYS
-    def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable):
+    def test_required_action_shows_the_live_view_and_the_last_step(self, worker, emulator, people, deferrable, capfd):
         until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=deferrable))
+        assert (
+            "Waiting in the triggerer for a person's answer at http://airflow.example/dags/shop/runs/manual__1/tasks/"
+            "run/required_actions. If no line follows, check that a triggerer is running."
+        ) in "".join(capfd.readouterr())
         question = people.question
         # A default would be highlighted in the UI, and so would both options without a list.
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
         assert question["subject"] == f"A person is needed in BrowserAct: run of workflow {HUMAN.id}"
-        assert f"BrowserAct task {emulator.tasks[0].id} has paused. Its last step so far is step" in question["body"]
+        assert f"BrowserAct task {emulator.tasks[0].id} has paused. Last step: " in question["body"]
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
-        assert "Otherwise the Airflow task fails, because its `timeout` is over." in question["body"]
+        ended = "Otherwise the Airflow task fails because its `timeout` expires, and the run is stopped."
+        assert ended in question["body"]
+
+    def test_required_action_states_that_run_keeps_running_with_cancel_on_timeout_false(self, worker, people):
+        until_asked(worker(workflow_id=HUMAN.id, on_paused="ask", cancel_on_timeout=False))
+        assert (
+            "because its `timeout` expires, and the run keeps running and using credits (`cancel_on_timeout=False`)."
+        ) in people.question["body"]
 
     def test_required_action_escapes_page_text_and_keeps_the_live_view_link(self):
         step = Step(1, "running", "![x](https://evil.example/t.png) [Sign in](https://evil.example) <b>", None, None)
         body = required_action._what_to_do(
             Task("7", TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
             Wait("7", time.time() + 600),
+            cancel_on_timeout=True,
         )
+        assert "has paused. Last step: 1. " in body
         assert r"\!\[x\]\(https\:\/\/evil\.example\/t\.png\) \[Sign in\]" in body
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in body
 
@@ -365,7 +378,7 @@ class TestPauseNotification:
         ),
         ({"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
         ({"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
-        ({"on_paused_callback": asyncio.sleep}, "it is not awaited"),
+        ({"on_paused_callback": asyncio.sleep}, "they are not awaited"),
         ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Use a positive number"),
         ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Use one of 'resume'"),
         ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),

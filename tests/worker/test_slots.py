@@ -39,7 +39,9 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     assert len(run.run()) == 2
     assert len(emulator.tasks) == 1
     said = "".join(capfd.readouterr())
-    assert "BrowserAct has no free slot now; 0 runs are active. Refused 1 times" in said
+    assert "BrowserAct has no free slot now; 0 runs are active. BrowserAct has refused the start once." in said
+    assert "BrowserAct has refused the start 2 times." in said
+    assert ("If no line follows, check that a triggerer is running." in said) is deferrable
 
 
 @BOTH_WAYS
@@ -210,7 +212,9 @@ def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(work
     with pytest.raises(TaskDeferred):
         run.operator().execute(run.context)
     assert STATE_KEY in store.values
-    with pytest.raises(RunLostError, match="was given up: Airflow ended the deferral") as given_up:
+    with pytest.raises(
+        RunLostError, match=r"^Stopped waiting for BrowserAct task .*, because Airflow ended the deferral: "
+    ) as given_up:
         run.operator().resume_execution("__fail__", {"error": "Trigger failure"}, run.context)
     assert not isinstance(given_up.value, TaskDeferralError)
 

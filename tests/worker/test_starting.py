@@ -27,13 +27,18 @@ class TestInputNames:
     @pytest.mark.parametrize(
         ("inputs", "message"),
         [
-            ({"keywrod": "pens"}, r"has the name 'keywrod' \(did you mean 'keyword'\?\); it lacks 'keyword'"),
-            ({"Keyword": "pens"}, "has the name 'Keyword', which is written 'keyword'"),
-            ({"keyword": "a", "colour": "red"}, "has the name 'colour'. The inputs of workflow"),
-            ({"max_items": 2}, "lacks 'keyword', which is required"),
+            (
+                {"keywrod": "pens"},
+                r"^input_parameters has the unknown name 'keywrod' \(did you mean 'keyword'\?\) and lacks the required "
+                r"name 'keyword'\. The inputs of workflow \d+ are: ",
+            ),
+            ({"keywrod": "a", "max_itmes": 2}, r"unknown names 'keywrod' \(.*\?\), 'max_itmes' \(.*\?\) and lacks"),
+            ({"Keyword": "pens"}, r"has the unknown name 'Keyword' \(did you mean 'keyword'\?\) and lacks"),
+            ({"keyword": "a", "colour": "red"}, "has the unknown name 'colour'. The inputs of workflow"),
+            ({"max_items": 2}, "lacks the required name 'keyword'"),
             ({}, r"are: keyword \(required\), max_items"),
         ],
-        ids=["misspelled", "wrong case", "unknown", "required missing", "no inputs"],
+        ids=["misspelled", "two misspelled", "wrong case", "unknown", "required missing", "no inputs"],
     )
     def test_wrong_or_missing_input_name_fails_with_a_hint_before_any_start(self, worker, emulator, inputs, message):
         with pytest.raises(AirflowFailException, match=message):
@@ -108,8 +113,8 @@ class TestDryRun:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"input_parameters": {}}, "lacks 'keyword'"),
-            ({"output_path": "nostore://x"}, "the filesystem for nostore cannot be used here"),
+            ({"input_parameters": {}}, "lacks the required name 'keyword'"),
+            ({"output_path": "nostore://x"}, "the filesystem for nostore is not available here"),
             ({"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
         ],
         ids=["missing input", "unusable output_path", "missing connection"],

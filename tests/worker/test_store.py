@@ -13,6 +13,7 @@ import socket
 import stat
 import tempfile
 import threading
+import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -32,11 +33,12 @@ from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.worker import download as downloading
 from airflow_provider_browseract.worker import store as storing
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError
-from airflow_provider_browseract.worker.store import ResultStore, StorageError
+from airflow_provider_browseract.worker.store import ResultStore
 from tests.e2e.local_airflow import wait_for
 from tests.served import served
 
@@ -345,13 +347,13 @@ class TestSizeLimits:
         settings = replace(store.settings, max_file_size=len(CONTENT))
         files = [download("bad", store.url("endless/a"), file_size=None), download("good", store.url("plain/b"))]
         kept = store.save(task(*files), settings=settings)
-        assert kept.missing == {"bad": f"it has more than max_file_size={len(CONTENT)} bytes"}
+        assert kept.missing == {"bad": f"it exceeds max_file_size={len(CONTENT)} bytes"}
         assert kept.lost
 
     def test_max_file_size_is_compared_with_the_announced_size(self, store, host):
         settings = replace(store.settings, max_file_size=len(CONTENT) - 1)
         kept = store.save(task(download("bad", store.url("plain/a"))), settings=settings)
-        assert kept.missing == {"bad": f"it has {len(CONTENT)} bytes, more than max_file_size={len(CONTENT) - 1}"}
+        assert kept.missing == {"bad": f"it is {len(CONTENT)} bytes, which exceeds max_file_size={len(CONTENT) - 1}"}
 
     def test_max_run_size_is_shared_by_all_files_of_a_run(self, store):
         settings = replace(store.settings, max_run_size=len(CONTENT) + 1)
@@ -566,7 +568,7 @@ class TestCheckBeforeStart:
     @pytest.mark.parametrize(
         ("path", "message"),
         [
-            ("nostore://bucket/x", "the filesystem for nostore cannot be used here"),
+            ("nostore://bucket/x", "the filesystem for nostore is not available here"),
         ],
     )
     def test_store_check_with_unknown_filesystem_raises_input_error(self, store, path, message):
@@ -599,8 +601,15 @@ class TestCheckBeforeStart:
     def test_store_check_on_full_store_raises_storage_error(self, store, monkeypatch):
         made = store.make()
         monkeypatch.setattr(made._fs, "open", _fails)
-        with pytest.raises(StorageError, match="no space left"):
-            made.check()
+        with pytest.raises(StorageError) as caught:
+            made.check("No run was started.")
+        assert str(caught.value) == (
+            f"output_path {made.output_path!r}: OSError: no space left. Check the store and its Airflow connection, "
+            "and that the workers reach the store. No run was started."
+        )
+        # Python prints only one traceback, which ends where the store failed.
+        assert caught.value.__suppress_context__
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "_fails"
 
 
 def _fails(*_, **__):

@@ -211,7 +211,7 @@ class TestAfterAirflowError:
         before = asked(emulator, "get-task")
         for found in (None, ["7", "8"]):
             attempt.ti.xcoms["task_id"] = found
-            with pytest.raises(RunLostError, match=r"(?s)its id is not known here: .*Check the newest tasks"):
+            with pytest.raises(RunLostError, match=r"(?s)not known here\. Check the newest tasks.*\nCheck that"):
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert asked(emulator, "get-task") == before
 
@@ -225,10 +225,12 @@ class TestAfterAirflowError:
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         task = emulator.tasks[0]
         assert str(lost.value).startswith(
-            f"BrowserAct task {task.id} was given up: the trigger's event cannot be read:"
+            f"Stopped waiting for BrowserAct task {task.id}, because the trigger's event cannot be read:"
         )
         assert ".." not in str(lost.value)
         assert "the next try reattaches to it" in str(lost.value)
+        remedy = "\nCheck that all components of Airflow have the same version of this provider."
+        assert str(lost.value).endswith(remedy)
         assert task.status == "running"
 
     @pytest.mark.parametrize(("action", "status"), [("fail", "canceled"), ("retry", "running")])
@@ -372,7 +374,7 @@ class TestChangedArguments:
 class TestLostStartResponse:
     FAULTS = pytest.mark.parametrize(
         "fault",
-        [RequestFault.lost_answer(), RequestFault.lost_answer(status=502), RequestFault.hung(processed=True)],
+        [RequestFault.lost_response(), RequestFault.lost_response(status=502), RequestFault.hung(processed=True)],
         ids=["reset after it was read", "502 after creating", "hung after creating"],
     )
 
@@ -386,7 +388,7 @@ class TestLostStartResponse:
 
     def test_run_that_is_listed_late_is_found_before_the_start_is_sent_again(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, listed_after=timings.LISTING_DELAY - 0.05)
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
 
@@ -434,7 +436,7 @@ class TestLostStartResponse:
 
     def test_lost_start_response_does_not_match_a_run_with_other_inputs(self, tries, emulator):
         tries(input_parameters={"keyword": "ink"}, wait_for_completion=False, store=None).run()
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
@@ -443,7 +445,7 @@ class TestLostStartResponse:
     def test_lost_start_response_does_not_match_a_run_of_a_mapped_sibling(self, tries, emulator):
         sibling = tries(wait_for_completion=False, store=None)
         sibling.run()
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
         attempt.ti.siblings["task_id"] = [sibling.ti.xcoms["task_id"]]
         attempt.run()
@@ -453,14 +455,14 @@ class TestLostStartResponse:
         emulator.next_run(SEARCH.id, duration=0.1, outcome="failed")
         with pytest.raises(RunFailedError):
             tries().run()
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
 
     def test_lost_start_response_fails_with_the_ids_of_several_possible_runs(self, tries, emulator):
         tries(wait_for_completion=False, store=None).run()
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks") as failed:
             tries().run()
         assert all(task.id in str(failed.value) for task in emulator.tasks)
@@ -490,7 +492,7 @@ class TestLostStartResponse:
         assert emulator.tasks[-1].profile_id == profiles[1]
 
     def test_airflow_error_after_a_lost_start_response_fails_without_a_retry_if_not_remembered(self, tries, emulator):
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries(store=None)
 
         def away(**_):
@@ -501,13 +503,13 @@ class TestLostStartResponse:
             attempt.run()
 
     def test_lost_start_that_cannot_be_checked_is_sent_again_with_on_orphan_start(self, tries, emulator):
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         tries(on_orphan="start").run()
         assert len(emulator.tasks) == 2
 
     def test_lost_start_that_cannot_be_checked_is_left_to_the_next_try(self, tries, emulator):
-        emulator.fault("run-task", RequestFault.lost_answer(), times=1)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         with pytest.raises(RunStartUnknownError, match="looking for it failed"):
             tries().run()
@@ -563,7 +565,7 @@ class TestEntryWithoutId:
         ("on_orphan", "runs", "said"),
         [
             ("adopt", 2, "Adopting the newest of the possible runs because of on_orphan='adopt'"),
-            ("start", 3, "may be the run of the lost start and keep running"),
+            ("start", 3, "may be the run of the lost start, and keep running and using credits: "),
         ],
         ids=["adopt", "start"],
     )
@@ -657,7 +659,7 @@ class TestFailingTaskState:
 
         monkeypatch.setattr(store, "set", away)
         assert len(tries().run()) == 2
-        assert "could not be stored for later tries" in "".join(capfd.readouterr())
+        assert "The state of the run could not be stored." in "".join(capfd.readouterr())
 
     def test_failed_read_of_task_state_starts_no_run(self, tries, emulator, store, monkeypatch):
         def away(key):

@@ -68,7 +68,7 @@ class TestCancelOnTimeout:
     def test_cancel_on_timeout_false_keeps_the_run_running_at_the_deadline(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
         with pytest.raises(
-            RunTimedOutError, match=r"keeps running and using credits because cancel_on_timeout=False \(http"
+            RunTimedOutError, match=r"keeps running and using credits because cancel_on_timeout=False\. Stop it at http"
         ):
             worker(workflow_id=ORDERS.id, timeout=0.3, cancel_on_timeout=False, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "running"
@@ -103,7 +103,7 @@ def test_failed_stop_is_reported_with_the_link_to_the_browseract_task(worker, em
     with pytest.raises(RunTimedOutError, match="could not be stopped") as failed:
         run.run()
     link = next(value for key, value in run.ti.xcoms.items() if key.startswith("_link_"))
-    assert f"dashboard ({link})" in str(failed.value)
+    assert f"until you stop it at {link}." in str(failed.value)
 
 
 @pytest.mark.parametrize("code", [10121, 10112], ids=["has ended", "is not known"])
