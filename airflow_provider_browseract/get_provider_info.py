@@ -9,18 +9,32 @@ from airflow_provider_browseract.hooks.connection import connection_type
 
 _INTEGRATION = "BrowserAct"
 _DOCS = "https://github.com/browseract-ai/airflow-provider-browseract/blob/main/docs"
+_LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browseract/main/docs/logo.svg"
 _GUIDES = (
     "tutorial",
     "operator",
-    "templates",
+    "connection",
+    "proxies",
+    "callbacks",
+    "results",
+    "profiles",
+    "slots",
+    "cost",
+    "people",
+    "deployment",
+    "tries",
     "stop-resume",
     "sensor",
-    "decorator",
     "watching",
+    "templates",
+    "decorator",
     "hook",
-    "connection",
-    "callbacks",
+    "testing",
+    "migrating",
+    "upgrading",
+    "troubleshooting",
 )
+"""The pages that docs/index.md lists as tutorial and how-to guides, in the same order."""
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -35,6 +49,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.browseract.com/",
                 "how-to-guide": [f"{_DOCS}/{page}.md" for page in _GUIDES],
+                "logo": _LOGO,
                 "tags": ["service"],
             }
         ],

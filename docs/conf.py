@@ -27,9 +27,15 @@ nitpick_ignore_regex = [
     ("py:exc", "Airflow.*"),
     # These are not meant for users, so the reference does not describe them.
     ("py:.*", r"airflow_provider_browseract\.(api\.(calls|client)|runs\.(queueing|resuming|waiting)).*"),
+    # The reference describes the names of the emulator where users import them from, not where they are defined.
+    (
+        "py:class",
+        r"airflow_provider_browseract\.emulator\.\w+\.\w+|RequestFaultKind|CallbackFaultKind|Outcome|Behaviour",
+    ),
 ]
 
 html_theme = "furo"
+html_logo = html_favicon = "logo.svg"
 html_title = f"airflow-provider-browseract {VERSION}"
 html_theme_options = {
     "source_repository": REPOSITORY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests import databases
 
-# Airflow reads its settings when it is first imported, so its home has to stand before any test module is.
+# Airflow reads its settings when it is first imported, so set them before any test module is imported.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="browseract-tests-")
 os.environ.update(
     {
@@ -27,9 +27,11 @@ import pytest
 
 from airflow_provider_browseract.emulator import Emulator
 from airflow_provider_browseract.runs import timings
+from tests.e2e.local_airflow import free_port
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
-"""Set by ``.ci/run``: nothing is left to chance, and a test that is skipped for want of something has failed."""
+"""Set by ``.ci/run``: Hypothesis uses the same examples each time, and a test that is skipped because something is
+missing fails."""
 
 hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI)
 hypothesis.settings.load_profile("browseract")
@@ -197,6 +199,49 @@ def add_dag_bundle(monkeypatch):
 
     yield add
     forget()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server that speaks S3, with two buckets; one for all tests, since Airflow keeps what it has connected to."""
+    pytest.importorskip("s3fs", reason="before Airflow 3.3 s3fs is not installed for the tests")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+    client = boto3.client("s3", aws_access_key_id="ada", aws_secret_access_key="hunter2", **access)
+    for bucket in ("results", "bucket"):
+        client.create_bucket(Bucket=bucket)
+    connection = {"conn_type": "aws", "login": "ada", "password": "hunter2", "extra": access}
+    try:
+        yield client, connection
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """That server, behind the connections ``local_s3`` and ``aws_default``."""
+    client, connection = s3_server
+    for name in ("LOCAL_S3", "AWS_DEFAULT"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(connection))
+    return client
+
+
+@pytest.fixture
+def cli(airflow_database, capsys):
+    """Run an ``airflow`` command in this process, and return what it printed."""
+    from airflow.cli.cli_parser import get_parser
+
+    def run(*words: str) -> str:
+        args = get_parser().parse_args([*words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
 
 
 SHORT_TIMINGS = {

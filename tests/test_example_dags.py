@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.conftest import EXAMPLES
-from tests.e2e.local_airflow import free_port, wait_for
+from tests.e2e.local_airflow import wait_for
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -33,7 +33,9 @@ def test_example_names_the_ids_to_replace_in_its_docs(example, parse):
     [dag] = parse(example).values()
     constants = re.findall(r"^([A-Z_]+) = ", example.read_text(), re.MULTILINE)
     assert constants
-    assert all(f"- `{name}`: " in dag.doc_md for name in constants)
+    _, heading, replaced = dag.doc_md.partition("\n\nReplace before you use it:\n\n")
+    assert heading
+    assert all(f"- `{name}`: " in replaced for name in constants)
 
 
 def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
@@ -106,34 +108,6 @@ def test_outside_example_watches_for_runs_that_finished(parse):
     [orders] = dag.schedule
     [watcher] = orders.watchers
     assert watcher.trigger.status == ["finished"]
-
-
-@pytest.fixture(scope="module")
-def s3_server():
-    """A server that speaks S3, with a bucket; one for all tests, since Airflow keeps what it has connected to."""
-    pytest.importorskip("s3fs", reason="before Airflow 3.3 s3fs is not installed for the tests")
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    access = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
-    client = boto3.client("s3", aws_access_key_id="ada", aws_secret_access_key="hunter2", **access)
-    client.create_bucket(Bucket="results")
-    connection = {"conn_type": "aws", "login": "ada", "password": "hunter2", "extra": access}
-    try:
-        yield client, connection
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def s3(s3_server, monkeypatch):
-    """That server, behind the connection ``local_s3``."""
-    client, connection = s3_server
-    monkeypatch.setenv("AIRFLOW_CONN_LOCAL_S3", json.dumps(connection))
-    return client
 
 
 class TestExportExample:

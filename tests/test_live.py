@@ -164,7 +164,7 @@ def test_message_that_quotes_a_secret_is_printed_without_it():
 
 
 @pytest.mark.parametrize(
-    "fault", [RequestFault.lost_answer(), RequestFault.lost_answer(status=502)], ids=["reset", "502"]
+    "fault", [RequestFault.lost_response(), RequestFault.lost_response(status=502)], ids=["reset", "502"]
 )
 def test_run_of_a_start_without_a_response_is_stopped(fault):
     emulator = Emulator(api_key=KEY)
@@ -189,7 +189,7 @@ def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, 
 
 def test_start_without_a_response_or_a_list_is_reported(monkeypatch):
     emulator = Emulator(api_key=KEY)
-    emulator.fault("run-task", RequestFault.lost_answer(status=502), times=1)
+    emulator.fault("run-task", RequestFault.lost_response(status=502), times=1)
     emulator.fault("list-tasks", RequestFault.reset(), skip=1)
     with emulator.serve() as running:
         live = Live(Settings(running.url, KEY, SEARCH.id, {"keyword": "pens"}))

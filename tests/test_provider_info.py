@@ -6,6 +6,7 @@ import re
 from importlib.metadata import distribution, metadata
 from importlib.resources import files
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -57,12 +58,25 @@ def test_provider_info_names_every_part_of_the_package():
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}
 
 
-def test_provider_info_guides_are_pages_of_the_documentation():
+def guides_of_index() -> list[str]:
+    """Return the pages that the index of the documentation lists as tutorial and how-to guides."""
+    lists = dict(re.findall(r":caption: (.+)\n\n((?:[\w/-]+\n)+)```", (ROOT / "docs" / "index.md").read_text()))
+    return [*lists["Start here"].split(), *lists["How to"].split()]
+
+
+def test_provider_info_lists_every_guide_of_the_documentation():
     [integration] = get_provider_info()["integrations"]
     docs = PROJECT_URLS["Documentation"].removesuffix("/index.md")
-    pages = [guide.removeprefix(f"{docs}/") for guide in integration["how-to-guide"]]
-    assert pages
-    assert all((ROOT / "docs" / page).is_file() for page in pages)
+    assert integration["how-to-guide"] == [f"{docs}/{page}.md" for page in guides_of_index()]
+    assert all((ROOT / "docs" / f"{page}.md").is_file() for page in guides_of_index())
+
+
+def test_logo_of_provider_info_is_a_picture_in_the_repository():
+    [integration] = get_provider_info()["integrations"]
+    raw = PROJECT_URLS["Source"].replace("github.com", "raw.githubusercontent.com")
+    path = ROOT / integration["logo"].removeprefix(f"{raw}/main/")
+    assert path == ROOT / "docs" / "logo.svg"
+    assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_readme_on_pypi_has_only_whole_addresses():
@@ -129,19 +143,6 @@ def test_entry_point_can_be_loaded(point):
     found = [entry for entry in distribution(NAME).entry_points if entry.group == point]
     assert len(found) == 1
     assert found[0].load() is not None
-
-
-@pytest.fixture
-def cli(airflow_database, capsys):
-    """Run an ``airflow`` command in this process, and return what it printed."""
-    from airflow.cli.cli_parser import get_parser
-
-    def run(*words: str) -> str:
-        args = get_parser().parse_args([*words])
-        args.func(args)
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_airflow_cli_lists_provider_with_all_its_parts(cli):

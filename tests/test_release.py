@@ -16,6 +16,7 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from tests import dist
 from tests.matrix import CELLS
+from tests.pins import VERSIONS
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,7 @@ def test_registry_file_lists_public_classes_of_provider_info():
     info = get_provider_info()
     registry = read(ROOT / ".airflow-registry.yaml")
     assert registry["package-name"] == info["package-name"]
+    assert [registry["logo"]] == [each["logo"] for each in info["integrations"]]
     public = re.findall(r"^\| (`.*) \| `([\w.]+)` \|$", (ROOT / "docs" / "compatibility.md").read_text(), re.MULTILINE)
     names = [f"{module}.{name}" for cell, module in public for name in re.findall(r"`(\w+)`", cell)]
     for kind in ("hooks", "operators", "sensors", "triggers"):
@@ -74,6 +76,10 @@ def test_workflow_tests_oldest_supported_airflow_on_oldest_python():
 
 def test_workflow_has_the_cells_of_make_matrix():
     assert cells() == list(CELLS)
+
+
+def test_pins_are_made_for_the_versions_of_make_matrix():
+    assert VERSIONS.keys() == {airflow for airflow, _ in CELLS}
 
 
 def test_commands_of_workflows_are_targets_of_the_makefile():

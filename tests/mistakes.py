@@ -1,0 +1,223 @@
+"""Make the ten most likely mistakes of a new user, and show what the user sees: ``python -m tests.mistakes``.
+
+Each mistake is a DAG that ``dag.test()`` runs against the emulator. What is shown is the message at the end of the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from airflow_provider_browseract.runs import timings
+
+CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
+DAG_FILE = """\
+from airflow.sdk import DAG
+
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+with DAG("{dag_id}", schedule=None):
+{tasks}
+"""
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[\w+ *\] (.*)")
+FRAME = re.compile(r'  File "|    ')
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake.
+
+    :param name: what is wrong.
+    :param tasks: the body of the DAG with the mistake.
+    :param remedy: what the message has to name.
+    :param connection: fields of the connection that differ from the right ones; None for no connection.
+    :param runs: how many runs are started.
+    """
+
+    name: str
+    tasks: str
+    remedy: str
+    connection: Mapping[str, str] | None = field(default_factory=dict)
+    runs: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the user sees.
+
+    :param message: the message at the end of the log.
+    :param tracebacks: the number of tracebacks in the log. Airflow adds one to each error.
+    :param runs: how many runs were started.
+    """
+
+    message: str
+    tracebacks: int
+    runs: int
+
+
+def task(workflow_id: str, *arguments: str, task_id: str = "run") -> str:
+    """Return the code of a task."""
+    given = ", ".join((f'task_id="{task_id}"', f'workflow_id="{workflow_id}"', *arguments))
+    return f"RunWorkflowOperator({given})"
+
+
+INPUTS = 'input_parameters={"keyword": "laptops"}'
+MISTAKES = (
+    Mistake("Wrong workflow id", task("71002814653029400"), "Check workflow_id '71002814653029400'"),
+    Mistake("No connection", task(SEARCH.id, INPUTS), CONNECTION, connection=None),
+    Mistake("Wrong API key", task(SEARCH.id, INPUTS), "Put a valid API key", {"password": "app-wrong"}),
+    Mistake("Misspelled input", task(SEARCH.id, 'input_parameters={"keywrod": "laptops"}'), "keyword"),
+    Mistake(
+        "Profile from a task that saved none",
+        "log_in = "
+        + task(LOG_IN.id, 'input_parameters={"username": "ada", "password": "hunter2"}', task_id="log_in")
+        + "\n"
+        + task(ORDERS.id, 'profile_id=log_in.output["profile_id"]', task_id="orders"),
+        "save_browser_data=True",
+        runs=1,
+    ),
+    Mistake(
+        "Callbacks without an address",
+        task(SEARCH.id, INPUTS, "deferrable=True", "webhook=True"),
+        "webhook_base_url in the extra of connection",
+    ),
+    Mistake("Unknown object storage", task(SEARCH.id, INPUTS, 'output_path="s5://bucket/results"'), "output_path"),
+    Mistake("Inputs as JSON text", task(SEARCH.id, 'input_parameters=\'{"keyword": "laptops"}\''), "dict"),
+    Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
+    Mistake("No triggerer", task(SEARCH.id, INPUTS, "deferrable=True"), "check that a triggerer is running", runs=1),
+)
+"""The most likely mistakes. The tests make them, too."""
+
+
+@contextmanager
+def everything_into(file: Any) -> Iterator[None]:
+    """Write what this process prints into a file, whichever way it prints."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def parse(file: Path) -> tuple[dict[str, Any], str]:
+    """Return the DAGs of a file, and the error of its import, which is empty if there is none."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
+
+    bag = DagBag(str(file))
+    return bag.dags, "".join(bag.import_errors.values())
+
+
+def after_traceback(lines: list[str]) -> list[str]:
+    """Return what a traceback says after its frames."""
+    frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
+    return lines[max(frames, default=-1) + 1 :]
+
+
+def message_of(log: str) -> str:
+    """Return the message of the last error in a log, or else the last lines of the task that was deferred."""
+    lines = log.splitlines()
+    errors = [number for number, line in enumerate(lines) if "Task failed with exception" in line]
+    if errors:
+        error = lines[errors[-1] + 1 :]
+        ends = [number for number, line in enumerate(error) if LOG_LINE.match(line)]
+        return "\n".join(after_traceback(error[: min(ends, default=len(error))]))
+    deferral = next((number for number, line in enumerate(lines) if "running trigger in line" in line), 0)
+    said = [found[1] for line in lines[:deferral] if (found := LOG_LINE.match(line)) and "[airflow.task." in line]
+    return "\n".join(re.sub(r" +\[airflow\.task\..*", "", line) for line in said[-2:])
+
+
+def make(mistake: Mistake, folder: Path) -> Seen:
+    """Make a mistake, and return what the user sees.
+
+    :param mistake: the mistake.
+    :param folder: the DAGs folder of this process's Airflow.
+    """
+    dag_id = re.sub(r"\W+", "_", mistake.name.lower())
+    # In a file of its own: Python may take a file that is overwritten within a second for the old one.
+    file = folder / f"{dag_id}.py"
+    file.write_text(DAG_FILE.format(dag_id=dag_id, tasks=textwrap.indent(mistake.tasks, "    ")))
+    with Emulator().serve() as running, tempfile.TemporaryFile("w+") as said:
+        connect(mistake, running)
+        for workflow in (LOG_IN, ORDERS, SEARCH):
+            running.emulator.set_workflow(workflow.id, duration=0.1)
+        with everything_into(said):
+            dags, import_error = parse(file)
+            if not import_error:
+                dags[dag_id].test()
+        file.unlink()
+        said.seek(0)
+        log = import_error or said.read()
+        message = "\n".join(after_traceback(log.splitlines())) if import_error else message_of(log)
+        return Seen(message.strip(), log.count("Traceback (most recent call last)"), len(running.emulator.tasks))
+
+
+def connect(mistake: Mistake, running: RunningEmulator) -> None:
+    """Set the connection to the emulator as the mistake has it."""
+    os.environ.pop(CONNECTION, None)
+    if mistake.connection is not None:
+        os.environ[CONNECTION] = json.dumps({**running.connection, **mistake.connection})
+
+
+def make_all(folder: Path) -> Iterator[tuple[Mistake, Seen]]:
+    """Make all mistakes in a new Airflow, and return what the user sees."""
+    os.environ.update(
+        {
+            # Airflow reads its settings when it is first imported.
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "NO_COLOR": "1",
+        }
+    )
+    timings.CORE_RACE_GRACE = timings.FIRST_POLL_JITTER = 0.05
+    timings.DEFAULT_POLL_INTERVAL = 0.5
+    timings.RECHECK_PAUSES = (0.05, 0.05, 0.05)
+    with tempfile.TemporaryFile("w+") as said, everything_into(said):
+        from airflow.utils.db import initdb
+
+        initdb()
+    for mistake in MISTAKES:
+        yield mistake, make(mistake, folder)
+
+
+def main() -> None:
+    """Make all mistakes, and print what the user sees."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print an object of the mistakes by their names")
+    as_json = parser.parse_args().json
+    seen: dict[str, object] = {}
+    with tempfile.TemporaryDirectory(prefix="browseract-mistakes-") as folder:
+        for number, (mistake, each) in enumerate(make_all(Path(folder)), start=1):
+            seen[mistake.name] = asdict(each)
+            if not as_json:
+                code, message = (textwrap.indent(text, "    ") for text in (mistake.tasks, each.message))
+                print(f"{number}. {mistake.name}\n\n{code}\n\n{message}\n", flush=True)
+    if as_json:
+        print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()

@@ -1,0 +1,75 @@
+"""The pages of the documentation, and the code blocks in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *DOCS)}
+"""The text of each page, by its path."""
+
+YOUR_WORKFLOW = "84512076390412755"
+"""The id that stands for a workflow of the reader."""
+
+AIRFLOW = re.compile(r"(?:[A-Z_]+=\S+ )?airflow ")
+"""How a shell command of Airflow begins."""
+
+
+class Block(NamedTuple):
+    """A code block: where it is, and what it says."""
+
+    page: str
+    language: str
+    code: str
+
+    @property
+    def dag_ids(self) -> list[str]:
+        """The DAGs of a Python block."""
+        return re.findall(r'^with DAG\("(\w+)"', self.code, re.MULTILINE)
+
+    @property
+    def kind(self) -> str:
+        """How the block is run; see tests/test_code_blocks.py."""
+        return {"python": self._python_kind, "shell": self._shell_kind}.get(self.language, lambda: self.language)()
+
+    @property
+    def lines(self) -> list[str]:
+        """The commands of a shell block, each in one line."""
+        return [line.strip() for line in re.sub(r" *\\\n *", " ", self.code).splitlines() if line.strip()]
+
+    def _python_kind(self) -> str:
+        if self.dag_ids:
+            return "DAG"
+        found = re.search(r"^(def test_|def handler\(|@pytest.fixture)", self.code, re.MULTILINE)
+        kinds = {None: "script", "def test_": "test", "def handler(": "Lambda", "@pytest.fixture": "conftest"}
+        return kinds[found and found[1]]
+
+    def _shell_kind(self) -> str:
+        words = {"airflow" if AIRFLOW.match(line) else line.partition(" ")[0] for line in self.lines}
+        if words <= {"cat", "export"}:
+            return "environment"
+        [word] = words
+        return word
+
+
+BLOCKS = [
+    Block(page, language, re.sub(f"^{indent}", "", code, flags=re.MULTILINE))
+    for page, text in PAGES.items()
+    for indent, language, code in re.findall(r"^( *)```(\S*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    # The others are directives of Sphinx, which `make docs` checks.
+    if not language.startswith("{")
+]
+
+
+def blocks_of(kind: str) -> list[Block]:
+    """Return the blocks of a kind."""
+    return [block for block in BLOCKS if block.kind == kind]
+
+
+def block_of(page: str, text: str) -> Block:
+    """Find the one block of a page that contains a text."""
+    [found] = [block for block in BLOCKS if block.page == page and text in block.code]
+    return found

@@ -1,0 +1,566 @@
+"""Every code block of README and docs is run, except for those that :data:`NOT_RUN` lists with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from airflow_provider_browseract.emulator import (
+    EXPORT,
+    HUMAN,
+    LOG_IN,
+    ORDERS,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    EmulatedWorkflow,
+    TaskRecord,
+    WorkflowInput,
+)
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import timings
+from tests.conftest import DagResult
+from tests.e2e.local_airflow import free_port, wait_for
+from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
+from tests.workers import asked
+
+NOT_RUN = {
+    "pip": "The address has no package before the first release. `make dist` installs the built package instead.",
+}
+"""The kinds of blocks that no test runs, and why."""
+
+RUN_BY: dict[str, str] = {
+    "DAG": "dag.test(), against the emulator: the tests with @dags",
+    "script": "runpy, against the emulator",
+    "test": "a separate pytest",
+    "conftest": "a separate pytest",
+    "json": "compared with what the DAG of its page returns",
+    "airflow": "the function of Airflow's command line, with a temporary database",
+    "environment": "a shell, whose variables are then read",
+    "python": "a separate process, with another port",
+    "nginx": "tests/webhook/test_relays.py",
+    "Lambda": "tests/webhook/test_relays.py",
+}
+"""How the blocks of each other kind are run."""
+
+RUN_DAGS: set[str] = set()
+"""The code of the DAG blocks that a test of this module runs."""
+
+
+def dags(dag_id: str, *pages: str) -> pytest.MarkDecorator:
+    """Have a test run the block with a DAG, which it gets as ``block``; the same code on two pages only once."""
+    blocks = {block.code: block for block in (block_of(page, f'DAG("{dag_id}"') for page in reversed(pages))}
+    RUN_DAGS.update(blocks)
+    return pytest.mark.parametrize("block", blocks.values(), ids=lambda block: block.page)
+
+
+def every(kind: str) -> pytest.MarkDecorator:
+    """Run a test with each block of a kind; the same code on two pages only once."""
+    blocks = {block.code: block for block in reversed(blocks_of(kind))}
+    return pytest.mark.parametrize("block", blocks.values(), ids=lambda block: block.page)
+
+
+def test_every_code_block_is_run_or_excepted():
+    assert {block.kind for block in BLOCKS} == {*RUN_BY, *NOT_RUN}
+    assert {block.code for block in blocks_of("DAG")} == RUN_DAGS
+    # CONTRIBUTING says how many there are.
+    excepted = [block.page for block in BLOCKS if block.kind in NOT_RUN]
+    assert excepted == ["README.md", "docs/tutorial.md", "docs/upgrading.md"]
+    # The other module reads this page.
+    relays = [block.page for kind in ("nginx", "Lambda") for block in blocks_of(kind)]
+    assert relays == ["docs/callbacks.md"] * 2
+
+
+@pytest.fixture
+def emulator(browseract_emulator, short_timings, monkeypatch):
+    """The emulator, with runs that take no time to speak of."""
+    monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.2)
+    monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
+    emulator = browseract_emulator.emulator
+    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
+        emulator.set_workflow(workflow.id, duration=0.2)
+    return emulator
+
+
+class Blocks:
+    """Runs the DAGs of a block with ``dag.test()``, one after the other."""
+
+    def __init__(self, folder: Path, parse) -> None:
+        self._folder = folder
+        self._parse = parse
+
+    def parse(self, block: Block):
+        """Return the DAGs by their ids."""
+        file = self._folder / "documented.py"
+        file.write_text(block.code)
+        found = self._parse(file)
+        assert sorted(found) == sorted(block.dag_ids)
+        return found
+
+    def run(self, block: Block, **conf: object) -> DagResult:
+        """Run them, and return the run of the last one."""
+        found = self.parse(block)
+        for dag_id in block.dag_ids:
+            result = DagResult(found[dag_id].test(run_conf=conf))
+            assert result.state == "success", dag_id
+        return result
+
+
+@pytest.fixture
+def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", '{"conn_type": "generic", "password": "hunter2"}')
+    add_dag_bundle(tmp_path)
+    return Blocks(tmp_path, parse)
+
+
+def inputs_of(task: TaskRecord) -> dict[str, str]:
+    return dict(task.inputs)
+
+
+@dags("prices", "README.md", "docs/tutorial.md")
+def test_first_dag_returns_cheapest_of_three_results(block, documented, emulator):
+    result = documented.run(block)
+    [search] = emulator.tasks
+    assert search.status == "finished"
+    rows = json.loads(search.output or "")
+    assert len(rows) == 3
+    assert result.xcom("cheapest") == min(rows, key=lambda row: row["price"])
+
+
+@dags("orders", "README.md", "docs/profiles.md")
+def test_documented_dag_logs_in_and_then_reuses_the_login(block, documented, emulator):
+    documented.run(block)
+    log_in, orders = emulator.tasks
+    assert orders.profile_id == log_in.profile_id is not None
+    assert "order_id" in (orders.output or "")
+
+
+@pytest.fixture
+def shop_profile(airflow_database):
+    """The Variable in which DAGs keep a profile."""
+    from airflow.models import Variable
+
+    yield Variable
+    Variable.delete("shop_profile")
+
+
+@dags("shop_login", "docs/profiles.md", "docs/tutorial.md")
+def test_documented_weekly_dag_keeps_its_login_for_daily_dag(block, documented, emulator, shop_profile):
+    documented.run(block)
+    log_in, orders = emulator.tasks
+    assert orders.profile_id == log_in.profile_id == shop_profile.get("shop_profile")
+    assert "order_id" in (orders.output or "")
+
+
+def saved_profile(workflow_id: str, inputs: dict[str, str]) -> str | None:
+    """Run a workflow, and return the profile that it saved."""
+    hook = BrowserActHook()
+    created = hook.run_task(workflow_id, inputs, save_browser_data=True)
+    wait_for("the end of the run", lambda: hook.get_task_status(created.id).ended, timeout=60)
+    return hook.get_task(created.id).profile_id
+
+
+@pytest.mark.parametrize("logged_in", [True, False], ids=["valid login", "expired login"])
+@dags("shop_daily", "docs/profiles.md")
+def test_documented_daily_dag_logs_in_only_if_the_login_has_expired(
+    block, documented, emulator, shop_profile, logged_in
+):
+    workflow, inputs = (LOG_IN, {"username": "ada", "password": "hunter2"}) if logged_in else (ORDERS, {})
+    kept = saved_profile(workflow.id, inputs)
+    shop_profile.set("shop_profile", kept)
+    documented.run(block)
+    _, orders, *later = emulator.tasks
+    assert orders.profile_id == kept
+    if logged_in:
+        assert later == []
+    else:
+        log_in, orders_again = later
+        assert log_in.workflow_id == LOG_IN.id
+        assert orders_again.profile_id == log_in.profile_id == shop_profile.get("shop_profile")
+        assert "order_id" in orders_again.output
+
+
+@dags("decorated", "docs/decorator.md")
+def test_documented_function_returns_the_inputs_of_each_run(block, documented, emulator):
+    documented.run(block)
+    today = emulator.tasks[0].created_at.date()
+    keywords = {inputs_of(task)["keyword"].removesuffix(f" {today}") for task in emulator.tasks}
+    assert keywords == {"laptops", "phones"}
+
+
+@dags("prices_migrated", "docs/migrating.md")
+def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented, emulator):
+    result = documented.run(block)
+    [task] = emulator.tasks
+    assert result.xcom("prices") == json.loads(task.output or "")
+
+
+@dags("keywords", "docs/slots.md")
+def test_documented_mapped_task_starts_one_run_per_input(block, documented, emulator):
+    documented.run(block)
+    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+
+
+@dags("five_at_once", "docs/slots.md")
+def test_documented_mapped_task_with_pool_starts_one_run_per_input(block, documented, emulator, cli):
+    cli("pools", "set", "browseract", "5", "", "--include-deferred")
+    documented.run(block)
+    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+
+
+@dags("template", "docs/templates.md")
+def test_documented_template_runs_in_its_region(block, documented, emulator):
+    documented.run(block)
+    [task] = emulator.tasks
+    assert (task.workflow_id, task.proxy_region) == (TEMPLATE_SEARCH.id, "DE")
+
+
+@dags("export", "docs/results.md")
+def test_documented_export_returns_the_documented_manifest(block, s3, documented, emulator):
+    result = documented.run(block)
+    [task] = emulator.tasks
+    [shown] = blocks_of("json")
+    documented_id = json.loads(shown.code)["path"].rpartition("/")[2]
+    assert result.xcom("export") == json.loads(shown.code.replace(documented_id, task.id))
+    listed = s3.list_objects_v2(Bucket="bucket", Prefix=f"browseract/{task.id}/")["Contents"]
+    assert {each["Key"].rpartition("/")[2] for each in listed} == {"results.csv", "task.json"}
+
+
+@dags("prices_csv", "docs/results.md")
+def test_documented_csv_is_returned_as_rows(block, documented, emulator):
+    prices = "title,price\nlaptop,499.0\nother laptop,1200.0\n"
+    emulator.add_workflow(
+        EmulatedWorkflow(YOUR_WORKFLOW, "Prices", inputs=(WorkflowInput("keyword"),), output=prices, duration=0.2)
+    )
+    result = documented.run(block)
+    assert result.xcom("cheapest") == {"title": "laptop", "price": "499.0"}
+
+
+@dags("costs", "docs/cost.md")
+def test_documented_dag_adds_up_credits_by_workflow(block, documented, emulator):
+    for _ in range(2):
+        BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
+    emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
+    result = documented.run(block)
+    assert result.xcom("credits_by_workflow") == {SEARCH.id: sum(task.credit for task in emulator.tasks)}
+
+
+@dags("elsewhere", "docs/sensor.md")
+def test_documented_sensor_returns_the_output_of_a_run_that_something_else_started(block, documented, emulator):
+    created = BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
+    result = documented.run(block, id=created.id)
+    [task] = emulator.tasks
+    assert result.xcom("wait") == json.loads(task.output or "")
+
+
+@dags("stop_runs", "docs/stop-resume.md")
+def test_documented_dags_stop_and_resume_runs(block, documented, emulator):
+    emulator.set_workflow(HUMAN.id, duration=60.0, pause_at=0.0, pause_limit=600.0)
+    stopped, resumed = (BrowserActHook().run_task(HUMAN.id).id for _ in range(2))
+    emulator.wait_until(lambda: {task.status for task in emulator.tasks} == {"paused"})
+    stop, resume = block.dag_ids
+    found = documented.parse(block)
+    assert DagResult(found[stop].test(run_conf={"ids": [stopped]})).xcom("stop") == {stopped: "stopped"}
+    assert DagResult(found[resume].test(run_conf={"ids": [resumed]})).xcom("resume") == {resumed: "resumed"}
+    assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+
+
+@dags("active_runs", "docs/hook.md")
+def test_documented_dag_lists_the_active_runs(block, documented, emulator):
+    emulator.next_run(SEARCH.id, duration=600.0)
+    active = BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
+    result = documented.run(block)
+    [(task_id, described)] = result.xcom("active").items()
+    assert task_id == active.id
+    assert described.startswith(f"running, workflow {SEARCH.id}, started ")
+
+
+@dags("person", "docs/people.md")
+def test_documented_dag_notifies_a_person_and_succeeds_after_resume(block, documented, emulator, caplog, capfd):
+    emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
+    said: list[str] = []
+
+    def notified() -> bool:
+        said.append("".join(capfd.readouterr()))
+        return "Help at" in caplog.text + "".join(said)
+
+    def help_the_run() -> None:
+        wait_for("The notification", notified, timeout=120)
+        BrowserActHook().resume_task(emulator.tasks[0].id)
+
+    with ThreadPoolExecutor(1) as person:
+        helping = person.submit(help_the_run)
+        result = documented.run(block)
+        helping.result()
+    assert result.xcom("solve") == {"confirmed": True}
+    assert re.search(rf"Help at \S+/live/{emulator.tasks[0].id} and answer at ", caplog.text + "".join(said))
+
+
+async def first_payload(trigger, start: Callable[[], object]) -> dict[str, object]:
+    """Run a watcher as a triggerer does, do something meanwhile, and return the payload of the first event."""
+    trigger.poll_interval = 0.05
+    starting = asyncio.create_task(asyncio.to_thread(start))
+    async with aclosing(trigger.run()) as events:
+        async for event in events:
+            await starting
+            found: dict[str, object] = event.payload
+            return found
+    raise AssertionError("a watcher never ends")
+
+
+@dags("outside", "docs/watching.md")
+def test_documented_watcher_starts_a_dag_that_reads_the_output(block, documented, emulator, monkeypatch):
+    from airflow.assets.manager import AssetManager
+    from airflow.models import dagrun
+    from airflow.models.asset import AssetModel
+
+    dag = documented.parse(block)["outside"]
+    [orders] = dag.schedule
+    [watcher] = orders.watchers
+
+    def start_after_first_poll() -> None:
+        # What ended before the first poll is not reported.
+        emulator.wait_until(lambda: asked(emulator, "list-tasks"))
+        BrowserActHook().run_task(ORDERS.id)
+
+    payload = asyncio.run(first_payload(watcher.trigger, start_after_first_poll))
+    create = dagrun.get_or_create_dagrun
+
+    def create_for_event(*, session, **arguments):
+        """Create the DAG run of ``dag.test()``, as the scheduler does for an event."""
+        created = create(session=session, **arguments)
+        asset = session.query(AssetModel).filter_by(name=orders.name).one()
+        extra = {"from_trigger": True, "payload": payload}
+        event = AssetManager().register_asset_change(asset=asset, extra=extra, session=session)
+        created.consumed_asset_events.append(event)
+        session.commit()
+        return created
+
+    monkeypatch.setattr(dagrun, "get_or_create_dagrun", create_for_event)
+    result = documented.run(block)
+    [task] = emulator.tasks
+    assert result.xcom("read") == [task.output]
+
+
+@every("script")
+def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
+    """Run it while one run is active, which it lists."""
+    active = BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
+    file = tmp_path / "script.py"
+    file.write_text(block.code)
+    runpy.run_path(str(file))
+    printed = capsys.readouterr().out
+    if '"pausing"' in block.code:
+        assert active.id in printed
+    else:
+        assert f"{SEARCH.id} Search" in printed
+        assert "canceled" in printed
+
+
+@every("test")
+def test_documented_test_passes_unchanged(block, tmp_path):
+    """Run a test in a separate pytest, as a DAG author would."""
+    (tmp_path / "test_mine.py").write_text(block.code)
+    if "airflow_database" in block.code:
+        [conftest] = blocks_of("conftest")
+        (tmp_path / "conftest.py").write_text(conftest.code)
+        (tmp_path / "dags").mkdir()
+        (tmp_path / "dags" / "prices.py").write_text(block_of("README.md", 'DAG("prices"').code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_mine.py", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        # Without the settings of these tests.
+        env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@every("python")
+def test_documented_emulator_command_serves_the_emulator(block):
+    [line] = block.lines
+    assert line.startswith("python ")
+    port = str(free_port())
+    command = [sys.executable, *shlex.split(line)[1:], "--port", port]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert port in process.stdout.readline()
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def airflow(cli, browseract_emulator, tmp_path, add_dag_bundle, monkeypatch):
+    """Run a documented command of Airflow as a shell does, and check its effect."""
+    from airflow.cli.cli_parser import get_parser
+    from airflow.models import Connection, Pool
+    from airflow.utils.session import create_session
+
+    add_dag_bundle(tmp_path)
+
+    def run(line: str) -> None:
+        words = shlex.split(line)
+        while "=" in words[0]:
+            monkeypatch.setenv(*words.pop(0).split("=", 1))
+        _, group, command, *_ = words
+        output = cli(*words[1:])
+        effect = EFFECTS[f"{group} {command}"]
+        with create_session() as session:
+            assert effect(get_parser().parse_args(words[1:]), output, session), f"{line}: {output}"
+
+    yield run
+    with create_session() as session:
+        session.query(Connection).delete()
+        session.query(Pool).filter(Pool.pool != Pool.DEFAULT_POOL_NAME).delete()
+
+
+def connection_can_be_read(args: Namespace, output: str, session) -> bool:
+    from airflow.models import Connection
+
+    from airflow_provider_browseract.hooks.connection import read_settings
+
+    found = session.query(Connection).filter_by(conn_id=args.conn_id).one()
+    if args.conn_type == "browseract":
+        settings = read_settings(found, user_agent="")
+        assert settings.warning is None
+        assert settings.client.base_url == (args.conn_host or "https://api.browseract.com")
+        assert settings.client.api_key == args.conn_password
+    # Before Airflow 3.3, the Amazon provider is not installed for the tests. Without it, Airflow stores another type.
+    return found.conn_type == args.conn_type or (args.conn_type, found.conn_type) == ("aws", "generic")
+
+
+def connection_is_gone(args: Namespace, output: str, session) -> bool:
+    from airflow.models import Connection
+
+    return session.query(Connection).filter_by(conn_id=args.conn_id).count() == 0
+
+
+def connection_works(args: Namespace, output: str, session) -> bool:
+    return "Connection success!" in output
+
+
+def pool_counts_deferred_tasks(args: Namespace, output: str, session) -> bool:
+    from airflow.models import Pool
+
+    found = session.query(Pool).filter_by(pool=args.pool).one()
+    return (found.slots, found.include_deferred) == (int(args.slots), True)
+
+
+def dags_are_known(args: Namespace, output: str, session) -> bool:
+    from airflow.models.dag import DagModel
+
+    return session.query(DagModel).filter_by(is_stale=False).count() > 0
+
+
+def dag_is_unpaused(args: Namespace, output: str, session) -> bool:
+    from airflow.models.dag import DagModel
+
+    return not session.query(DagModel).filter_by(dag_id=args.dag_id).one().is_paused
+
+
+def dag_run_is_queued(args: Namespace, output: str, session) -> bool:
+    from airflow.models import DagRun
+
+    [found] = session.query(DagRun).filter_by(dag_id=args.dag_id, state="queued")
+    return found.conf == json.loads(args.conf or "{}")
+
+
+EFFECTS = {
+    "connections add": connection_can_be_read,
+    "connections delete": connection_is_gone,
+    "connections test": connection_works,
+    "dags reserialize": dags_are_known,
+    "dags trigger": dag_run_is_queued,
+    "dags unpause": dag_is_unpaused,
+    "pools set": pool_counts_deferred_tasks,
+}
+"""Returns whether a command had its effect: from its arguments, its output and a session of Airflow's database."""
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in blocks_of("airflow")}))
+def test_documented_airflow_commands_have_their_effect(page, airflow, cli, tmp_path):
+    lines = [line for block in blocks_of("airflow") if block.page == page for line in block.lines]
+    dag_ids = re.findall(r"dags unpause (\w+)", "\n".join(lines))
+    for block in blocks_of("DAG"):
+        if block.page == page:
+            (tmp_path / f"{block.dag_ids[0]}.py").write_text(block.code)
+    # What the page expects of its reader.
+    if lines[0].startswith("airflow connections delete"):
+        cli("connections", "add", *lines[0].split()[3:], "--conn-type", "browseract")
+    if dag_ids and "airflow dags reserialize" not in lines:
+        cli("dags", "reserialize")
+    try:
+        for line in lines:
+            airflow(line)
+    finally:
+        for dag_id in dag_ids:
+            cli("dags", "delete", dag_id, "--yes")
+
+
+def environment_after(lines: list[str], folder: Path) -> dict[str, str]:
+    """Run commands in a shell, with a folder in place of ``/opt/airflow``, and return its variables."""
+    shown = "\n".join(lines).replace("/opt/airflow", str(folder))
+    python = str(Path(sys.executable).parent)
+    done = subprocess.run(
+        ["sh", "-e", "-c", f"{shown}\nenv -0"],
+        cwd=folder,
+        env={"PATH": f"{python}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return dict(each.split("=", 1) for each in done.stdout.split("\0") if each)
+
+
+def check_variable(name: str, value: str) -> None:
+    """Check that a variable has the effect that the pages state."""
+    import requests.utils
+    from airflow.sdk import Connection
+
+    from airflow_provider_browseract.hooks.connection import read_settings
+
+    if name == "AIRFLOW_CONN_BROWSERACT_DEFAULT":
+        assert read_settings(Connection.get("browseract_default"), user_agent="").client.api_key == "app-..."
+    elif name == "HTTPS_PROXY":
+        assert requests.utils.get_environ_proxies("https://api.browseract.com")["https"] == value
+    elif name == "NO_PROXY":
+        assert requests.utils.get_environ_proxies("http://airflow-api-server:8080") == {}
+    else:
+        assert name == "REQUESTS_CA_BUNDLE"
+        bundle = Path(value).read_text()
+        assert bundle.endswith(COMPANY_CA)
+        assert bundle.count("BEGIN CERTIFICATE") > 50
+
+
+COMPANY_CA = "-----BEGIN CERTIFICATE-----\nof the company\n-----END CERTIFICATE-----\n"
+
+
+@every("environment")
+def test_documented_variables_have_their_effect(block, tmp_path, monkeypatch):
+    (tmp_path / "company-ca.pem").write_text(COMPANY_CA)
+    for number, line in enumerate(block.lines, start=1):
+        if line.startswith("export "):
+            name = line.removeprefix("export ").partition("=")[0]
+            monkeypatch.setenv(name, environment_after(block.lines[:number], tmp_path)[name])
+            check_variable(name, os.environ[name])

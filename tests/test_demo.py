@@ -1,0 +1,91 @@
+"""What ``make demo`` prints, without an Airflow."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from tests.e2e import demo
+from tests.e2e.local_airflow import wait_for
+
+WOKEN = "resumed by a callback, 12.3 s after the end of the run"
+
+
+def ended(task_id: str) -> Task | None:
+    """Return a run if it has ended."""
+    task = BrowserActHook().get_task(task_id)
+    return task if task.status.ended else None
+
+
+class FakeAirflow:
+    """Replaces the Airflow of the demo: its tasks have run before the first look, and show one state at each look."""
+
+    def __init__(self, home, dags, environment, *, port, fails=False) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = environment
+        self.fails = fails
+        self.runs: dict[str, Any] = {}
+        self.looks = 0
+
+    def running(self):
+        return nullcontext()
+
+    def api(self, *request, **body) -> None:
+        pass
+
+    def check_alive(self) -> None:
+        pass
+
+    def trigger(self, dag_id) -> str:
+        hook = BrowserActHook()
+        profile = None
+        for name, workflow in (("log_in", LOG_IN), ("orders", ORDERS), ("orders_again", ORDERS)):
+            inputs = {"username": "ada", "password": "hunter2"} if workflow is LOG_IN else None
+            created = hook.run_task(workflow.id, inputs, save_browser_data=workflow is LOG_IN, profile_id=profile)
+            self.runs[name] = task = wait_for("The end of the run", partial(ended, created.id), timeout=60, every=0.05)
+            profile = profile or task.profile_id
+        return "manual__2026-11-27T04:00:00.000000+00:00"
+
+    @property
+    def state(self) -> str:
+        states = ("queued", "running", "deferred", "queued", "failed" if self.fails else "success")
+        return states[min(self.looks, len(states) - 1)]
+
+    def dag_run(self, dag_id, run_id) -> dict[str, str]:
+        self.looks += 1
+        return {"state": self.state if self.state in ("success", "failed") else "running"}
+
+    def task_instances(self, dag_id, run_id) -> list[dict[str, str]]:
+        return [{"id": name, "task_id": name, "state": self.state} for name in self.runs]
+
+    def xcom(self, dag_id, run_id, name, key) -> Any:
+        wait = {"woken_by": "callback", "seconds_after_end": 12.3}
+        output = json.loads(self.runs[name].output.string)
+        return {"task_id": self.runs[name].id, "wait": wait, "return_value": output}[key]
+
+    def log(self, dag_id, run_id, name) -> list[str]:
+        return ["The reason"]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+def test_demo_prints_lines_of_at_most_80_columns(fails, monkeypatch, capsys):
+    def airflow(*arguments, **keywords) -> FakeAirflow:
+        made = FakeAirflow(*arguments, **keywords, fails=fails)
+        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", made.environment["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
+        return made
+
+    monkeypatch.setattr(demo, "LocalAirflow", airflow)
+    monkeypatch.setattr(demo, "Emulator", partial(Emulator, speed=100.0))
+    with ExitStack() as stack:
+        assert demo._demo(stack, None, None, keep=False) == (1 if fails else 0)
+    lines = capsys.readouterr().out.splitlines()
+    expected = ["The reason"] if fails else [WOKEN, "saved the profile", "reused the login, without a password: 2 of 2"]
+    assert all(text in "\n".join(lines) for text in expected)
+    assert [line for line in lines if len(line) > demo.WIDTH] == []
