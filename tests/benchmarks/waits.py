@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
+from airflow_provider_browseract.runs import timings
 from tests.benchmarks import webhook
 from tests.databases import Database
 from tests.e2e.local_airflow import LocalAirflow, wait_for
@@ -22,7 +23,8 @@ WAYS = ("polling", "callbacks")
 SETTLE = 45.0
 """Seconds after the first poll of the last run before anything is measured."""
 
-MEASURE = 60.0
+MEASURE = timings.SAFETY_POLL_INTERVAL
+"""Seconds that are measured. A wait with a callback is polled once in them, at any time."""
 
 
 @dataclass(frozen=True)
