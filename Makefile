@@ -9,7 +9,7 @@
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
-#   make cluster [SEED=1] [RUNS=200] the end-to-end tests on CeleryExecutor and several hosts, and a round of faults there
+#   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
 #   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
 #   make links                      whether the addresses in the documentation exist, which takes a network
@@ -37,6 +37,7 @@ export TAG ?=
 
 CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(WHEEL),-wheel)
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 # Results in S3 and OpenLineage are tried where the constraints have what that takes: on the newest Airflow.
 STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
@@ -58,8 +59,7 @@ export UV_SYSTEM_CERTS := 1
 
 env: $(READY)
 
-# The metadata of the package contain the README.
-$(READY): pyproject.toml README.md $(CONSTRAINTS) $(if $(WHEEL),$(PACKAGE))
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),README.md $(PACKAGE))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment $(VENV) (one to three minutes) ..."
@@ -74,7 +74,14 @@ ifneq ($(WHEEL),)
 endif
 	@touch $@
 
-$(STORES): $(READY)
+# The metadata of the package contains the README, so a change of it needs a new installation of the package alone.
+$(READY): $(INSTALLED) $(if $(WHEEL),,README.md)
+ifeq ($(WHEEL),)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --reinstall --editable .
+endif
+	@touch $@
+
+$(STORES): $(INSTALLED)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group stores
 	@touch $@
 
@@ -138,7 +145,7 @@ faults: $(READY)
 	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN)
 
 # The same without the provider, for hosts on which somebody has forgotten it.
-$(VENV)-bare/.ready: $(READY)
+$(VENV)-bare/.ready: $(INSTALLED)
 	@echo "Making the environment $(@D) (about a minute) ..."
 	@test -x $(@D)/bin/python || $(VENV)/bin/python -m venv --without-pip $(@D)
 	@$(VENV)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint $(CONSTRAINTS) --group cluster \

@@ -77,7 +77,7 @@ MISTAKES = (
     Mistake("Wrong workflow id", task("71002814653029400"), "Check workflow_id '71002814653029400'"),
     Mistake("No connection", task(SEARCH.id, INPUTS), CONNECTION, connection=None),
     Mistake("Wrong API key", task(SEARCH.id, INPUTS), "Put a valid API key", {"password": "app-wrong"}),
-    Mistake("Misspelled input", task(SEARCH.id, 'input_parameters={"keywrod": "laptops"}'), "keyword"),
+    Mistake("Misspelled input", task(SEARCH.id, 'input_parameters={"keywrod": "laptops"}'), "did you mean 'keyword'"),
     Mistake(
         "Profile from a task that saved none",
         "log_in = "
@@ -92,8 +92,16 @@ MISTAKES = (
         task(SEARCH.id, INPUTS, "deferrable=True", "webhook=True"),
         "webhook_base_url in the extra of connection",
     ),
-    Mistake("Unknown object storage", task(SEARCH.id, INPUTS, 'output_path="s5://bucket/results"'), "output_path"),
-    Mistake("Inputs as JSON text", task(SEARCH.id, 'input_parameters=\'{"keyword": "laptops"}\''), "dict"),
+    Mistake(
+        "Unknown object storage",
+        task(SEARCH.id, INPUTS, 'output_path="s5://bucket/results"'),
+        "Install the Airflow provider that contains it",
+    ),
+    Mistake(
+        "Inputs as JSON text",
+        task(SEARCH.id, 'input_parameters=\'{"keyword": "laptops"}\''),
+        "Pass the dict or the list itself",
+    ),
     Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
     Mistake("No triggerer", task(SEARCH.id, INPUTS, "deferrable=True"), "check that a triggerer is running", runs=1),
 )
@@ -155,7 +163,7 @@ def make(mistake: Mistake, folder: Path) -> Seen:
     :param folder: the DAGs folder of this process's Airflow.
     """
     dag_id = re.sub(r"\W+", "_", mistake.name.lower())
-    # In a file of its own: Python may take a file that is overwritten within a second for the old one.
+    # In a separate file: Python may take a file that is overwritten within a second for the old one.
     file = folder / f"{dag_id}.py"
     file.write_text(DAG_FILE.format(dag_id=dag_id, tasks=textwrap.indent(mistake.tasks, "    ")))
     with Emulator().serve() as running, tempfile.TemporaryFile("w+") as said:

@@ -8,6 +8,11 @@ from __future__ import annotations
 THE_CONNECTION = "the Airflow connection"
 """How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
+AGAIN = (
+    "If the call only reads, try again. Before you repeat a start, check the newest tasks (BrowserActHook.iter_tasks)."
+)
+"""The remedy where it is not known whether BrowserAct processed a call."""
+
 
 class BrowserActError(Exception):
     """A call to BrowserAct failed.
@@ -201,7 +206,7 @@ class TaskNotPausedError(BrowserActError):
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
-    remedy = "Try again later. If the error persists, contact BrowserAct's support."
+    remedy = f"{AGAIN} If the error persists, contact BrowserAct's support."
     temporary = True
 
 
@@ -228,8 +233,8 @@ class UntrustedCertificateError(ConnectionFailedError):
 
     remedy = (
         f"Check the host of {THE_CONNECTION} (field API address). If a private authority issued the certificate, set "
-        "SSL_CERT_FILE or REQUESTS_CA_BUNDLE to a file with the certificates to trust, for workers, triggerers and API "
-        "servers."
+        "REQUESTS_CA_BUNDLE on workers, triggerers and API servers to a file with all certificates to trust, also the "
+        "public ones."
     )
     temporary = False
 
@@ -237,7 +242,7 @@ class UntrustedCertificateError(ConnectionFailedError):
 class ResponseLostError(BrowserActError):
     """The call was sent, but the complete response did not arrive. It is not known whether the call was processed."""
 
-    remedy = f"Try again. If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
+    remedy = f"{AGAIN} If responses need more time, raise read_timeout in the extra of {THE_CONNECTION}."
     temporary = True
 
 

@@ -400,7 +400,7 @@ class BrowserActHook(BaseHook):
         except NotTheApiError as error:
             return False, f"The host is wrong: {error}"
         except (ConnectionFailedError, ResponseLostError) as error:
-            return False, f"Cannot reach the API address: {error}"
+            return False, f"No usable connection to the API address: {error}"
         except (BrowserActError, InputError) as error:
             return False, str(error)
         connected = f"Connected to {self.settings.client.base_url}: {page.total_count or 0} workflows are visible."

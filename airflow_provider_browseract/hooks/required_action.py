@@ -16,7 +16,7 @@ from uuid import UUID
 
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import required_actions
-from airflow_provider_browseract.runs.report import goal_of, log_url, number_of
+from airflow_provider_browseract.runs.report import goal_of, log_url
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
@@ -121,7 +121,8 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     if task.steps:
         step = task.steps[-1]
         # The goal of a step may contain text from a web page, so it is escaped.
-        last = f" Last step: {_escaped(number_of(step))}. {_escaped(goal_of(step))}"
+        number = f"{step.number}. " if step.number is not None else ""
+        last = f" Last step: {number}{_escaped(goal_of(step))}"
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     return "\n\n".join(
@@ -131,7 +132,7 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
             "Complete the step in the browser, then answer here. **Resume** continues the run. **Stop** cancels the "
             "run and fails the Airflow task without retries.",
             _time_limit(wait, cancel_on_timeout=cancel_on_timeout),
-            "If the task pauses again, this text stays the same. Open the current browser with **Live view** under "
+            "If the run pauses again, this text stays the same. Open the current browser with **Live view** under "
             "**Details**.",
         ]
     )

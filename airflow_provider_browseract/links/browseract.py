@@ -40,13 +40,13 @@ class PushedLink(BaseOperatorLink):
 def prevent_second_push(operator: BaseOperator) -> None:
     """Prevent Airflow from reading and pushing the addresses of our links again at the end of a task.
 
-    Airflow would log an error for each address that was not pushed, because no run was started. Links that are not ours
-    stay. So do the buttons in the UI, which reads the links of a task from the stored DAG.
+    Airflow would log an error for each address that was not pushed because no run was started. Links that are not ours
+    stay. The buttons in the UI stay too, because the UI reads the links of a task from the stored DAG. If a subclass
+    defines its links as a property, Airflow still reads them.
 
     :param operator: the operator, in the process that executes it.
     """
     others = [link for link in operator.operator_extra_links if not isinstance(link, PushedLink)]
-    # In a subclass, this may be a property.
     with suppress(AttributeError):
         operator.operator_extra_links = others
 

@@ -507,9 +507,11 @@ class RunOperator(BaseOperator):
             task = self.hook.get_task(task_id) if task_id else None
         except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
             self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
-        if task is not None and task.status.ended:
-            self.log.warning("The run has ended in the meantime, although %s.", why.rstrip("."))
-            return self._conclude(context, task)
+        if task is not None:
+            self._run.url = log_url(task)
+            if task.status.ended:
+                self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                return self._conclude(context, task)
         raise self._run.give_up(task_id, why, remedy=remedy, overdue=overdue)
 
     def _run_dry(self, context: Context) -> NoReturn:

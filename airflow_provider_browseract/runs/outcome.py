@@ -50,7 +50,7 @@ class ResultError(RunError):
 
 
 class StorageError(RunError):
-    """The store of ``output_path`` does not respond as expected. It is checked before a run is started."""
+    """The store of ``output_path`` does not respond as expected."""
 
 
 def check_finished(task: Task) -> None:

@@ -214,13 +214,20 @@ def _read_json(text: str) -> Any:
 
 
 def _is_json(text: str) -> bool:
-    try:
-        _read_json(text)
-    except FormatError:
-        return False
-    except _BeyondPythonError:
-        pass
-    return True
+    """Return whether a text or its first line is a JSON object or array, or the text is ``null``."""
+    text = text.strip()
+    if not text.startswith(("{", "[")):
+        return text == "null"
+    for part in (text, text.partition("\n")[0]):
+        try:
+            json.loads(part)
+        except json.JSONDecodeError:
+            continue
+        except (RecursionError, ValueError):
+            # It is JSON, but too deep or with a too large number for Python.
+            return True
+        return True
+    return False
 
 
 def _refuse_constant(name: str) -> None:
@@ -262,8 +269,8 @@ def _why_no_database_stores_scalar(value: Any) -> str | None:
 
 
 def _read_csv(text: str) -> list[dict[str, str | None]]:
-    # JSON on one line would be read as a header, and the result would have no rows.
-    if text.lstrip().startswith(("{", "[")) and _is_json(text):
+    # Of JSON, the first line would be read as a header, and the rows would be wrong or missing.
+    if _is_json(text):
         raise FormatError("the output is JSON")
     before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:

@@ -123,12 +123,7 @@ def facts(task: Task) -> dict[str, Any]:
 
 def name_step(step: Step) -> str:
     """Return the number and the goal of a step in one line."""
-    return f"step {number_of(step)}: {goal_of(step)}"
-
-
-def number_of(step: Step) -> str:
-    """Return the number of a step, or a question mark if it has none."""
-    return "?" if step.number is None else str(step.number)
+    return f"step {'?' if step.number is None else step.number}: {goal_of(step)}"
 
 
 def goal_of(step: Step) -> str:

@@ -102,13 +102,17 @@ class GiveUp:
     @property
     def why(self) -> str:
         """Why the wait is over, as a clause. It applies if the status could not be read."""
-        return f"its status could not be read: {self.reason}" if self.reason else "its status stayed 'unknown'"
+        if not self.reason:
+            return "its status stayed 'unknown'"
+        return f"its status could not be read: {self.reason.rstrip('.')}"
 
     @property
     def remedy(self) -> str:
         """What the user can do, as a sentence. It applies if the status could not be read."""
-        checked = "Check the network, the API key of the connection, and the run" if self.reason else "Check the run"
-        return f"{checked} in the BrowserAct dashboard."
+        if self.error is not None and is_hopeless(self.error):
+            return self.error.remedy
+        connection = "Check the network and the API key of the connection. " if self.reason else ""
+        return f"{connection}Check in the BrowserAct dashboard whether the run still exists."
 
 
 Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
@@ -123,7 +127,8 @@ def after_wait(over: WaitEnd) -> Decision:
         return Conclude(over.task)
     if over.task is not None and over.end is End.PAUSED:
         return Paused(over.wait, over.task)
-    return GiveUp(over.wait, over.end, over.error.brief if over.error else None)
+    given_up = over.end is End.GIVEN_UP
+    return GiveUp(over.wait, over.end, over.error.brief if over.error else None, over.error if given_up else None)
 
 
 def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:

@@ -66,7 +66,8 @@ def create_app() -> FastAPI:
             return _respond("busy", 503)
         except Exception as error:  # noqa: BLE001 - BrowserAct sends the callback again
             # Without a traceback: Airflow's logs may show its variables, such as the token.
-            rare_log.error("A callback could not be handled", error, "The trigger's next poll ends the wait instead.")
+            consequence = "BrowserAct sends it again, or a poll finds the end of the run."
+            rare_log.error("A callback could not be handled", error, consequence)
             log.debug("The callback for %r:\n%s", run, traceback.format_exc())
             # BrowserAct sends a callback again only after a 5xx response.
             return _respond("unavailable", 503)

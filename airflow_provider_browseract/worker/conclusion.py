@@ -92,7 +92,7 @@ class Conclusion:
             finally:
                 self._report()
             check_finished(self.task)
-            with self._paid_once("written"):
+            with self._paid_once("written" if self.output_path else "read"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
         except ResultError:
@@ -118,7 +118,7 @@ class Conclusion:
         except AirflowTaskTimeout:
             raise self._not_kept(f"execution_timeout expired while its results were being {what}") from None
         except Exception as error:  # noqa: BLE001
-            lost = self._not_kept(f"its results could not be stored: {type(error).__name__}: {error}")
+            lost = self._not_kept(f"its results could not be {what}: {type(error).__name__}: {error}")
             raise lost.with_traceback(error.__traceback__) from None
 
     def _read_late_output(self) -> Task:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import Log
@@ -271,13 +272,15 @@ class OwnedRun:
             self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
+            what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
             reason = (
-                f"Stopped waiting for BrowserAct task {browseract_task_id} after an error in Airflow "
-                f"({type(error).__name__}: {error})."
+                f"Stopped waiting for BrowserAct task {browseract_task_id}, because an unexpected error occurred "
+                f"({what.rstrip('.')})."
             )
             fate = self.leave_to_next_try(RunLostError(reason)) or self.stop(browseract_task_id)
             # Show only the traceback of the original error.
-            raise RunLostError(f"{reason}\n{self.describe(fate)}").with_traceback(error.__traceback__) from None
+            lost = RunLostError(f"{reason}\n{self.describe(fate)}\nThe traceback shows where the error occurred.")
+            raise lost.with_traceback(error.__traceback__) from None
 
     def give_up(self, browseract_task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.

@@ -34,6 +34,14 @@ from airflow_provider_browseract.worker.tries import Kill, Tries
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+NO_SLOT_NOW = (
+    "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %.0f seconds. (%s)%s"
+)
+TOO_MANY_REQUESTS = (
+    "BrowserAct has received too many requests; %s. BrowserAct has refused the start %s. Waiting for at most %.0f "
+    "seconds. (%s)%s"
+)
+
 
 @dataclass(repr=False)
 class Starter:
@@ -214,26 +222,25 @@ def wait_in_queue(
     """
     run.raise_if_killed()
     active = _count_active(run)
-    shown = "an unknown number of" if active is None else active.number
+    shown = _active_runs(active)
+    # HTTP 429 is not about the number of runs.
+    about_slots = isinstance(full.error, ConcurrencyLimitError)
     now, until = time.time(), queued.began + limit
     if now >= until:
         if run.tries is not None:
             run.tries.give_up_place()
         raise NoSlotError(
-            f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown} runs "
-            f"are active. No run was started.\n{full.error}\nRaise queue_timeout to wait longer for a slot."
+            f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown}. "
+            f"No run was started.\n{full.error}\nRaise queue_timeout to wait longer for a slot."
         )
     run.log.info(
-        "BrowserAct has no free slot now; %s runs are active. BrowserAct has refused the start %s. Waiting for at most "
-        "%.0f seconds. (%s)%s",
+        NO_SLOT_NOW if about_slots else TOO_MANY_REQUESTS,
         shown,
         "once" if queued.refusals == 1 else f"{queued.refusals} times",
         until - now,
         full.error.message,
         "" if defer is None else f" {IF_NO_LINE_FOLLOWS}",
     )
-    # HTTP 429 is not about the number of runs.
-    about_slots = isinstance(full.error, ConcurrencyLimitError)
     # At the first refusal, the only run may just have ended.
     if about_slots and active is not None and active.number == 0 and queued.refusals == 2:
         run.log.warning(
@@ -263,6 +270,13 @@ def wait_in_queue(
         method_name="execute_queued",
         timeout=timedelta(seconds=until - now + timings.TIMEOUT_BACKSTOP),
     )
+
+
+def _active_runs(active: Active | None) -> str:
+    """Return how many runs are active, as a clause."""
+    if active is None:
+        return "an unknown number of runs are active"
+    return "1 run is active" if active.number == 1 else f"{active.number} runs are active"
 
 
 def _count_active(run: OwnedRun) -> Active | None:

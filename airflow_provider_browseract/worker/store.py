@@ -452,10 +452,10 @@ def _storage_errors(where: str, consequence: str = "") -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - raised again with the name of the store
-        reason = f"{where}: {type(error).__name__}: {str(error).rstrip('.')}."
-        storage_error = StorageError(" ".join(filter(None, (reason, STORE_REMEDY, consequence))))
-        # The message contains the reason, so one traceback is enough: that of the original error.
-        raise storage_error.with_traceback(error.__traceback__) from None
+        reason = ": ".join(filter(None, (where, type(error).__name__, str(error).rstrip("."))))
+        storage_error = StorageError(" ".join(filter(None, (f"{reason}.", STORE_REMEDY, consequence))))
+        # The message contains the error, so its traceback is enough, with what caused it.
+        raise storage_error.with_traceback(error.__traceback__) from error.__cause__
 
 
 def _without_urls(text: str) -> str:

@@ -103,8 +103,8 @@ def redis() -> Iterator[Redis]:
     """Run a Redis server for the length of a ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="browseract-redis-") as folder:
         server = Redis(Path(folder))
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()
@@ -160,7 +160,7 @@ class Cluster(LocalAirflow):
             "TMPDIR": str(home / "tmp"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
-            # Without it, each host makes a key of its own, and cannot read the connections that others have stored.
+            # Without it, each host makes its own key, and cannot read the connections that others have stored.
             "AIRFLOW__CORE__FERNET_KEY": self._fernet_key(),
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "hosts.name",
             hosts.NAME: self.hostname_of(component),
@@ -170,7 +170,7 @@ class Cluster(LocalAirflow):
         if component in WORKERS:
             variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = "postgresql+psycopg2://not-reachable.invalid/airflow"
         if component in self._pythons:
-            # It does not find the packages of the others there.
+            # The PYTHONPATH of this process may contain the provider.
             variables["PYTHONPATH"] = str(Path(hosts.__file__).parent)
         return {**variables, **self._differences.get(component, {})}
 
@@ -209,17 +209,18 @@ class Cluster(LocalAirflow):
 
         :param components: their names.
         :param python: another Python for them.
-        :param variables: variables of theirs that the others do not have.
+        :param variables: variables that only they have.
         """
-        self.stop(*components)
-        self._pythons |= dict.fromkeys(components, str(python)) if python else {}
-        self._differences |= dict.fromkeys(components, variables or {})
-        self.start(*components)
         try:
+            self.stop(*components)
+            self._pythons |= dict.fromkeys(components, str(python)) if python else {}
+            self._differences |= dict.fromkeys(components, variables or {})
+            self.start(*components)
             self.wait_until_healthy()
             yield
         finally:
-            self.stop(*components)
+            if running := [name for name in components if name in self._processes]:
+                self.stop(*running)
             for component in components:
                 self._pythons.pop(component, None)
                 self._differences.pop(component, None)
@@ -228,9 +229,10 @@ class Cluster(LocalAirflow):
 
     def lose_host(self, host: str) -> None:
         """End everything on a host at once, as a power failure does."""
-        for name in HOSTS[host]:
-            self._processes.pop(name, None)
+        lost = [self._processes.pop(name) for name in HOSTS[host] if name in self._processes]
         kill_processes_of({self.home_of(HOSTS[host][0])})
+        for process in lost:
+            process.wait(15)
 
     def _log_of_try(self, dag_id: str, run_id: str, task_id: str, number: int, *, map_index: int = -1) -> list[str]:
         return self._log_files(dag_id, run_id, task_id, number, map_index)

@@ -515,13 +515,17 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 def kill_processes_of(homes: Collection[Path]) -> None:
-    """Send SIGKILL to every process whose ``AIRFLOW_HOME`` or working directory is one of some folders.
+    """Send SIGKILL to every process whose ``AIRFLOW_HOME`` is one of some folders.
 
-    Its environment cannot be read once a process has changed its title, as Celery's do.
+    The environment of a process cannot be read once it has changed its title. For those of Airflow and Celery that do
+    so, the working directory counts.
     """
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if {process.cwd(), process.environ().get("AIRFLOW_HOME")} & set(map(str, homes)):
+            home = process.environ().get("AIRFLOW_HOME")
+            if home is None and any(name in process.name() for name in ("airflow", "celery")):
+                home = process.cwd()
+            if home in map(str, homes):
                 process.kill()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.timeout(900)
 def airflow(callback_world: World) -> Cluster:
     """The cluster."""
     assert isinstance(callback_world.airflow, Cluster)
+    assert BARE.exists(), "make cluster creates this environment"
     return callback_world.airflow
 
 
@@ -126,24 +129,33 @@ def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(callb
 
 
 def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(callback_world, airflow, capsys):
-    nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     with airflow.changed(*TRIGGERERS, variables=nowhere):
         search = Search(callback_world, "triggerers behind a firewall", duration=30.0)
         assert search.end() == "success"
     show(capsys, search.log())
+    assert f"Poll of BrowserAct task {search.tasks[0].id} failed" in search.log()
     assert search.woken_by == "callback"
     assert [task.status for task in search.tasks] == ["finished"]
+
+
+def clock_of(airflow: Cluster, component: str) -> float:
+    """Read the clock of the host of a component."""
+    words = [airflow.python_of(component), "-c", "import time; print(time.time())"]
+    done = subprocess.run(words, env=airflow.variables_of(component), capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 @pytest.fixture
 def clocks(airflow: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
     """Hosts whose clocks differ."""
     if FAKETIME is None:
-        pytest.skip("the package faketime is not installed")
+        pytest.fail("the package faketime is not installed")
     with ExitStack() as stack:
         for host, seconds in request.param.items():
             variables = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{seconds:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
             stack.enter_context(airflow.changed(*HOSTS[host], variables=variables))
+            assert clock_of(airflow, HOSTS[host][0]) - time.time() == pytest.approx(seconds, abs=5.0)
         yield
 
 

@@ -27,7 +27,7 @@ from tests.e2e.local_airflow import run_command
 from .round import GRACES, Outcome, Round, world
 
 SAMPLED_EVERY = 2.0
-"""Seconds between two looks at what each component uses."""
+"""Seconds between two samples of what each component uses."""
 
 DOWN = (5.0, 20.0)
 """Seconds until a lost host is up again."""
@@ -39,7 +39,7 @@ MIB = 2**20
 class Used:
     """What a component used.
 
-    :param memory: its resident memory, in bytes, each time that it was looked at.
+    :param memory: its resident memory, in bytes, at each sample.
     :param seconds: seconds of a core, for each time that it was started.
     """
 
@@ -47,7 +47,7 @@ class Used:
     seconds: dict[int, float] = field(default_factory=dict)
 
     def add(self, family: list[psutil.Process]) -> None:
-        """Look at a component.
+        """Record what a component uses now.
 
         :param family: its first process, and everything that this has started.
         """
@@ -64,7 +64,7 @@ class Used:
 
 @contextlib.contextmanager
 def watching(airflow: Cluster) -> Iterator[dict[str, Used]]:
-    """Look at what each component uses, for the length of a ``with`` block."""
+    """Record what each component uses, for the length of a ``with`` block."""
     used: dict[str, Used] = {name: Used() for name in (*airflow.names, "Redis")}
     over = threading.Event()
 
@@ -92,7 +92,8 @@ def table(used: dict[str, Used], tasks: collections.Counter[str]) -> str:
     lines = [f"  {'host':14} {'component':14} {'starts':>6} {'MiB, median':>11} {'MiB, most':>9} {'core s':>7} tasks"]
     places = [(host, name) for host, names in HOSTS.items() for name in names]
     for host, name in [*places, ("", "Redis")]:
-        memory, seconds = used[name].memory, used[name].seconds
+        # A component that was never sampled has used nothing that is known.
+        memory, seconds = used[name].memory or [0], used[name].seconds
         ended = str(tasks[name]) if name in WORKERS else ""
         lines.append(
             f"  {host:14} {name:14} {len(seconds):6} {statistics.median(memory) / MIB:11.0f} {max(memory) / MIB:9.0f} "
@@ -109,9 +110,14 @@ class ClusterRound(Round):
     def faults(self) -> dict[str, tuple[int, Callable[[], object]]]:
         """Return the weight of each fault, and what to do."""
         found = super().faults()
-        for name in ("worker group terminated", "triggerer killed", "triggerer terminated"):
-            del found[name]
-        for name in ("API server killed", "scheduler killed"):
+        # Replaced by the faults of each component and host.
+        for name in (
+            "worker group terminated",
+            "triggerer killed",
+            "triggerer terminated",
+            "API server killed",
+            "scheduler killed",
+        ):
             del found[name]
         for component in self.airflow.names:
             found[f"{component} killed"] = (1, partial(self.kill, component))
@@ -162,6 +168,7 @@ def run_round(runs: int, seed: int, home: Path) -> tuple[Outcome, str]:
         with watching(airflow) as used:
             played = ClusterRound(airflow, api, database, outcome)
             played.play(limit=600 + runs * 6)
+        outcome.problems["faults that did not happen"] = [name for name in played.faults() if not outcome.faults[name]]
         workers = {airflow.hostname_of(name): name for name in WORKERS}
         tasks = collections.Counter(workers.get(ti["hostname"], "") for ti in played.task_instances())
     return outcome, table(used, tasks)

@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -226,12 +227,13 @@ class Round:
         began = time.monotonic()
         (self.airflow.home / XCOMS).mkdir()
         self.run_id = self.airflow.trigger("faults", {"deferred": keywords[:half], "in_the_worker": keywords[half:]})
-        trouble = threading.Thread(target=self._make_trouble, args=(seconds,), daemon=True)
-        trouble.start()
-        with suppress(TimeoutError):
-            wait_for("Rest", self._at_rest, timeout=limit, every=2)
-        self.over.set()
-        for thread in (trouble, *self.aside):
+        with ThreadPoolExecutor(1) as executor:
+            trouble = executor.submit(self._make_trouble, seconds)
+            with suppress(TimeoutError):
+                wait_for("Rest", self._at_rest, timeout=limit, every=2)
+            self.over.set()
+        trouble.result()
+        for thread in self.aside:
             thread.join(60)
         self.outcome.seconds = time.monotonic() - began
         refused = failing_xcoms.refused_writes(self.airflow.home / XCOMS)

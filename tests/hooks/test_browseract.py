@@ -450,8 +450,8 @@ class TestConnectionTest:
             ({"password": "app-wrong"}, "The API key is wrong"),
             ({"password": None}, "has no API key"),
             ({"host": "gopher://x"}, "the host is not an http or https address"),
-            ({"host": "http://127.0.0.1:9"}, "Cannot reach the API address: No connection"),
-            ({"host": "http://nowhere.invalid"}, "Cannot reach the API address: No connection"),
+            ({"host": "http://127.0.0.1:9"}, "No usable connection to the API address: No connection"),
+            ({"host": "http://nowhere.invalid"}, "No usable connection to the API address: No connection"),
         ],
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
@@ -470,7 +470,7 @@ class TestConnectionTest:
         connect({"retry_budget": 0.5, "read_timeout": 0.5})
         emulator.fault("list-workflows", RequestFault.hung())
         before = time.monotonic()
-        assert BrowserActHook().test_connection()[1].startswith("Cannot reach the API address")
+        assert BrowserActHook().test_connection()[1].startswith("No usable connection to the API address")
         # Far below the 30 seconds that one response may take by default.
         assert time.monotonic() - before < 15
 

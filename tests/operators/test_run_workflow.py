@@ -141,6 +141,16 @@ class TestXComs:
             operator.execute(run.context)
         assert [link.name for link in operator.operator_extra_links] == ["Own"]
 
+    def test_subclass_can_define_its_links_as_a_property(self, worker):
+        class Own(RunWorkflowOperator):
+            @property
+            def operator_extra_links(self):  # type: ignore[override]
+                return ()
+
+        run = worker(workflow_id=ORDERS.id, operator_class=Own)
+        assert run.run() is not None
+        assert "task_id" in run.ti.xcoms
+
     def test_saved_profile_is_pushed_and_logs_in_the_next_run(self, worker, emulator):
         log_in = worker(
             workflow_id=LOG_IN.id, input_parameters={"username": "ada", "password": "x"}, save_browser_data=True

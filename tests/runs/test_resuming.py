@@ -99,7 +99,7 @@ def test_incomplete_or_invalid_wait_event_is_refused(change):
         (WaitEnd(End.PAUSED, WAIT, Task("7", P)), Paused(WAIT, Task("7", P))),
         (WaitEnd(End.DEADLINE, WAIT, Task("7", R)), GiveUp(WAIT, End.DEADLINE)),
         (WaitEnd(End.NOT_STARTED, WAIT, Task("7", C)), GiveUp(WAIT, End.NOT_STARTED)),
-        (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief)),
+        (WaitEnd(End.GIVEN_UP, WAIT, None, DOWN), GiveUp(WAIT, End.GIVEN_UP, DOWN.brief, DOWN)),
     ],
     ids=["ended", "paused", "deadline", "not started", "given up"],
 )
@@ -191,19 +191,22 @@ def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, 
 
 
 @pytest.mark.parametrize(
-    ("reason", "why", "remedy"),
+    ("reason", "error", "why", "remedy"),
     [
         (
-            "HTTP 503",
+            "HTTP 503.",
+            None,
             "its status could not be read: HTTP 503",
-            "Check the network, the API key of the connection, and the run in the BrowserAct dashboard.",
+            "Check the network and the API key of the connection. Check in the BrowserAct dashboard whether the run "
+            "still exists.",
         ),
-        (None, "its status stayed 'unknown'", "Check the run in the BrowserAct dashboard."),
+        (None, None, "its status stayed 'unknown'", "Check in the BrowserAct dashboard whether the run still exists."),
+        ("no such task", GONE, "its status could not be read: no such task", GONE.remedy),
     ],
-    ids=["unreadable", "unknown"],
+    ids=["unreadable", "unknown", "task not found"],
 )
-def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, why, remedy):
-    over = GiveUp(WAIT, End.GIVEN_UP, reason)
+def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, error, why, remedy):
+    over = GiveUp(WAIT, End.GIVEN_UP, reason, error)
     assert (over.why, over.remedy) == (why, remedy)
 
 

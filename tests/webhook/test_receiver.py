@@ -558,8 +558,8 @@ class TestUnexpectedError:
             await call(sender, deferred.path.removeprefix("/browseract"))
         said = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
         line = (
-            "A callback could not be handled (ConnectionError: the database is away). The trigger's next poll ends the "
-            "wait instead."
+            "A callback could not be handled (ConnectionError: the database is away). BrowserAct sends it again, or a "
+            "poll finds the end of the run."
         )
         assert said == [line, f"{line} 99 more such errors since the last line."]
 

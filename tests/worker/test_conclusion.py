@@ -175,7 +175,7 @@ class TestOutputFormat:
         emulator.next_run(PLAIN_TEXT.id, output="late", output_after=0.2)
         with monkeypatch.context() as patched:
             patched.setattr(conclusion, "run_steps", with_an_outage(emulator))
-            with pytest.raises(ResultError, match="its results could not be stored"):
+            with pytest.raises(ResultError, match="its results could not be read"):
                 worker(workflow_id=PLAIN_TEXT.id, store=store).run()
         emulator.clear_faults()
         assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() == "late"
@@ -361,7 +361,7 @@ class TestOutputPath:
         expected = ResultError if remembered else AirflowFailException
         with monkeypatch.context() as while_broken:
             while_broken.setattr("airflow_provider_browseract.worker.conclusion.read_output", broken)
-            with pytest.raises(expected, match="its results could not be stored: MemoryError: too much"):
+            with pytest.raises(expected, match="its results could not be read: MemoryError: too much"):
                 run().run()
         if remembered:
             assert run().run()["logged_in"] is False
