@@ -178,7 +178,7 @@ class TestFailedHandshake:
         error = start(tls(lambda secured: received.append(whole_request(secured))))
         assert isinstance(error, errors.UntrustedCertificateError)
         assert "certificate is not trusted (self-signed certificate)" in error.brief
-        assert "SSL_CERT_FILE" in str(error)
+        assert "set REQUESTS_CA_BUNDLE" in str(error)
         assert "connection 'browseract_prod'" in str(error)
         assert (error.not_processed, error.temporary) == (True, False)
         assert not any(received)
