@@ -28,6 +28,7 @@ import pytest
 from airflow_provider_browseract.emulator import Emulator
 from airflow_provider_browseract.runs import timings
 from tests.e2e.local_airflow import free_port
+from tests.mistakes import parse as parse_file
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: Hypothesis uses the same examples each time, and a test that is skipped because something is
@@ -167,15 +168,11 @@ class DagResult:
 @pytest.fixture
 def parse(airflow_database):
     """Parse a file as Airflow does, and return its DAGs by their ids."""
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:  # before Airflow 3.2
-        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
 
     def parse_(path: Path):
-        bag = DagBag(str(path))
-        assert not bag.import_errors
-        return bag.dags
+        dags, import_error = parse_file(path)
+        assert not import_error
+        return dags
 
     return parse_
 

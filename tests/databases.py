@@ -6,16 +6,15 @@ import importlib.util
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.local_airflow import free_port, wait_for
+from tests.e2e.local_airflow import free_port, is_listening, wait_for
 
 MYSQLD = "BROWSERACT_MYSQLD"
 """Environment variable with the path of MySQL's server, if ``mysqld`` is not on the ``PATH``."""
@@ -141,9 +140,7 @@ class _MySQL:
     def _accepts_connections(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"mysqld did not start:\n{Path(self._out.name).read_text(errors='replace')[-2000:]}")
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-            return True
-        return False
+        return is_listening(self._port)
 
     def stop(self) -> None:
         """Stop the server."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ import psutil
 from cryptography.fernet import Fernet
 
 from .backends import hosts
-from .local_airflow import LocalAirflow, free_port, kill_processes_of, wait_for
+from .local_airflow import LocalAirflow, free_port, is_listening, kill_processes_of, wait_for
 
 HOSTS = {
     "control 1": ("api-server", "scheduler", "dag-processor", "triggerer"),
@@ -64,12 +63,7 @@ class Redis:
             self._process = subprocess.Popen(
                 [_redis_server(), *options], cwd=self._folder, stdout=out, stderr=out, start_new_session=True
             )
-        wait_for("Redis", self._accepts_connections, timeout=30)
-
-    def _accepts_connections(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-            return True
-        return False
+        wait_for("Redis", lambda: is_listening(self._port), timeout=30)
 
     def kill(self) -> None:
         """End the server with SIGKILL."""

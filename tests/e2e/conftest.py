@@ -51,6 +51,11 @@ class World:
     lineage: Path
 
     @property
+    def api_servers(self) -> list[str]:
+        """The names of all API servers."""
+        return [name for name in self.airflow.names if name.startswith("api-server")]
+
+    @property
     def triggerers(self) -> list[str]:
         """The names of all triggerers."""
         return [name for name in self.airflow.names if name.startswith("triggerer")]

@@ -48,6 +48,13 @@ def free_port() -> int:
         return port
 
 
+def is_listening(port: int) -> bool:
+    """Return whether something accepts connections on a port of the loopback interface."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def run_command(main: Callable[[], int], failed: str) -> NoReturn:
     """Run a command that starts an Airflow, and end this process, without a traceback for what went wrong outside.
 

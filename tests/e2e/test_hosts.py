@@ -20,9 +20,6 @@ from .local_airflow import wait_for
 BARE = Path(f"{sys.prefix}-bare", "bin", "python")
 """A Python with Airflow and without the provider."""
 
-API_SERVERS = ("api-server", "api-server 2")
-TRIGGERERS = ("triggerer", "triggerer 2")
-
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 """The library that changes the clock of a process (Debian's package ``faketime``)."""
 
@@ -112,7 +109,7 @@ def test_run_survives_resumption_on_a_worker_without_the_provider(callback_world
 
 
 def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, airflow, capsys):
-    with airflow.changed(*API_SERVERS, python=BARE):
+    with airflow.changed(*callback_world.api_servers, python=BARE):
         search = Search(callback_world, "no plugin on the API servers", duration=15.0)
         assert search.end() == "success"
     show(capsys, search.log())
@@ -121,7 +118,7 @@ def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, a
 
 
 def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(callback_world, airflow, capsys):
-    with airflow.changed(*TRIGGERERS, python=BARE):
+    with airflow.changed(*callback_world.triggerers, python=BARE):
         search = Search(callback_world, "no provider on the triggerers", duration=600.0)
         assert search.end() == "failed"
     show(capsys, search.log())
@@ -130,7 +127,7 @@ def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(callb
 
 def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(callback_world, airflow, capsys):
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    with airflow.changed(*TRIGGERERS, variables=nowhere):
+    with airflow.changed(*callback_world.triggerers, variables=nowhere):
         search = Search(callback_world, "triggerers behind a firewall", duration=30.0)
         assert search.end() == "success"
     show(capsys, search.log())

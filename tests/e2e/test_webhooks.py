@@ -26,7 +26,6 @@ RUNS = 18 if TRIGGERS_START_TASKS else 12
 """How many runs a scenario has, as many of each kind of fault: fewer on the oldest Airflow."""
 
 SEED = 3
-API_SERVERS = ("api-server", "api-server 2")
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -241,7 +240,7 @@ def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
     runs.start(None, [None] * number, poll_interval=60.0)
     runs.wait_until_all_are("deferred", timeout=150)
     wait_for("A poll of each", lambda: all(runs.world.polls(task.id) > 1 for task in runs.tasks), timeout=150)
-    runs.airflow.stop(*API_SERVERS, with_signal=9)
+    runs.airflow.stop(*runs.world.api_servers, with_signal=9)
     try:
         for task in runs.tasks:
             runs.world.release(task.id)
@@ -249,7 +248,7 @@ def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
         runs.emulator.wait_until(lambda: all(runs.our_deliveries(task.id) for task in runs.tasks), timeout=30)
         assert not any(delivery.http_status for task in runs.tasks for delivery in runs.our_deliveries(task.id))
     finally:
-        runs.airflow.start(*API_SERVERS)
+        runs.airflow.start(*runs.world.api_servers)
         runs.airflow.wait_until_healthy()
     runs.wait_until_all_are("success", timeout=300)
     with capsys.disabled():
@@ -319,7 +318,7 @@ def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, 
         lambda: (forge(waiting, new_token()), b"\xff{"),
     ]
     statuses: collections.Counter = collections.Counter()
-    before = runs.airflow.memory(*API_SERVERS)
+    before = runs.airflow.memory(*runs.world.api_servers)
     numbers, lock, arrived = itertools.count(), threading.Lock(), threading.Event()
     began = time.monotonic()
 
@@ -352,7 +351,7 @@ def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, 
     for thread in threads:
         thread.join(120)
     took = time.monotonic() - began
-    after = runs.airflow.memory(*API_SERVERS)
+    after = runs.airflow.memory(*runs.world.api_servers)
     runs.wait_until_all_are("success", timeout=150)
     with capsys.disabled():
         print(

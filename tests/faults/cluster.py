@@ -132,9 +132,7 @@ class ClusterRound(Round):
         return found
 
     def after_last_fault(self) -> None:
-        """Do nothing: the executor finds what a lost worker had taken."""
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            self.airflow.wait_until_healthy()
+        """Do nothing: Airflow itself finds what a lost Celery worker had taken."""
 
     def _shut_down(self, worker: str, with_signal: signal.Signals) -> None:
         """End a Celery worker by a signal to its first process, and all that is left after a grace by SIGKILL."""

@@ -275,6 +275,8 @@ class Round:
                 first.insert(0, name)
         if not self.over.is_set():
             self.after_last_fault()
+            with suppress(RuntimeError, TimeoutError):
+                self.airflow.wait_until_healthy()
         self.calm_since = datetime.now(timezone.utc)
 
     def after_last_fault(self) -> None:
@@ -283,8 +285,6 @@ class Round:
         # queued forever, unless a new scheduler finds it.
         with self.hands:
             self.kill("scheduler")
-        with suppress(RuntimeError, TimeoutError):
-            self.airflow.wait_until_healthy()
 
     def _happens(self, name: str, fault: Callable[[], object]) -> bool:
         """Cause a fault, and return whether there was anything to cause it in."""
