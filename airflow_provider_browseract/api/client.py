@@ -7,6 +7,7 @@ proxy variables of the environment, but not the credentials in ``~/.netrc``.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
@@ -103,9 +104,20 @@ class ClientSettings:
         return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
 
     @property
+    def key_digest(self) -> str:
+        """A digest of the API key that may be stored. Connections with the same key have the same digest."""
+        return _digest_of_key(self.api_key)
+
+    @property
     def headers(self) -> dict[str, str]:
         """Headers of every request, without the key."""
         return {"User-Agent": self.user_agent, "Accept": "application/json"}
+
+
+@cache
+def _digest_of_key(api_key: str) -> str:
+    # Slow on purpose, and short: a guess takes long, and many other keys have the same digest.
+    return hashlib.scrypt(api_key.encode(), salt=b"airflow-provider-browseract", n=2**14, r=8, p=1, dklen=8).hex()
 
 
 class BrowserActClient:
