@@ -75,17 +75,28 @@ def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) ->
         Stats.incr(name, by, tags=tags)
 
 
-def count_task_instances(ti: Any, *states: str) -> int:
-    """Return 1 if Airflow has a task instance in one of the states, and 0 otherwise.
+DELETED = "deleted"
+"""Returned by :func:`task_instance_state` if Airflow has no such task instance."""
+
+
+def task_instance_state(ti: Any) -> str | None:
+    """Return the state of a task instance in its current try, with one request to Airflow.
 
     :param ti: the task instance.
-    :param states: the states. Without states, every state counts.
+    :returns: the state; None if it has none, as before it is scheduled; :data:`DELETED` if there is no task instance.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    return RuntimeTaskInstance.get_ti_count(
-        ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id], states=list(states) or None
-    )
+    states = RuntimeTaskInstance.get_task_states(
+        ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
+    ).get(ti.run_id, {})
+    # The key is the id of the task or, for a mapped one, the id and the index.
+    return next(iter(states.values()), DELETED)
+
+
+def is_of_earlier_try(error: Exception) -> bool:
+    """Return whether a request of a trigger was refused because its task instance has another try (Airflow 3.4)."""
+    return "not a live attempt" in str(error)
 
 
 def xcom() -> Any:
@@ -180,6 +191,7 @@ def is_secret(name: str) -> bool:
 
 
 __all__ = [
+    "DELETED",
     "TRIGGERS_START_TASKS",
     "AirflowFailException",
     "AirflowNotFoundException",
@@ -194,14 +206,15 @@ __all__ = [
     "conf",
     "count",
     "count_in_task",
-    "count_task_instances",
     "in_dag_test",
+    "is_of_earlier_try",
     "is_secret",
     "is_unmapped",
     "plain_xcom_arg",
     "required_actions",
     "sent_xcom",
     "set_during_execution",
+    "task_instance_state",
     "xcom",
     "xcom_exists",
     "xcom_serde",

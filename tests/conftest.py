@@ -47,6 +47,9 @@ def pytest_addoption(parser):
         action="store_true",
         help="let emulators respond with the irregularities of the vendor's examples",
     )
+    parser.addoption(
+        "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
+    )
     parser.addoption("--answers", type=int, default=100, help="mutated answers of each endpoint (default: %(default)s)")
 
 

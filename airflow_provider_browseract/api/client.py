@@ -116,7 +116,7 @@ class ClientSettings:
 
 @cache
 def _digest_of_key(api_key: str) -> str:
-    # Slow on purpose, and short: a guess takes long, and many other keys have the same digest.
+    # Slow on purpose, so that nobody can try many keys.
     return hashlib.scrypt(api_key.encode(), salt=b"airflow-provider-browseract", n=2**14, r=8, p=1, dklen=8).hex()
 
 

@@ -572,9 +572,10 @@ def _hurried(settings: ClientSettings, within: float | None) -> ClientSettings:
     from airflow_provider_browseract.api.retries import RetryPolicy
 
     part = within / 3
+    # Opening a connection is quick, and a stop takes a while.
     return replace(
         settings,
         connect_timeout=part,
-        read_timeout=part,
+        read_timeout=2 * part,
         retries=RetryPolicy(budget=part, longest_pause=part),
     )

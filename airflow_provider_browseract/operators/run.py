@@ -257,7 +257,8 @@ class RunOperator(BaseOperator):
         """The run that this process is responsible for."""
         found: OwnedRun | None = self.__dict__.get("_owned_run")
         if found is None:
-            hook, log = lambda: self.hook, self.log
+            # As functions: creating a log or a hook takes locks, which on_kill must not need.
+            hook, log = lambda: self.hook, lambda: self.log
             stops = {"cancel_on_kill": self.cancel_on_kill, "cancel_on_timeout": self.cancel_on_timeout}
             # on_kill can interrupt this at any moment, so the first stored object counts.
             found = self.__dict__.setdefault("_owned_run", OwnedRun(hook, log, **stops))
@@ -266,7 +267,8 @@ class RunOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
         now = time.time()
-        return self._execute(context, Queued(now, now, priority=self.priority_weight))
+        with self._run.executing():
+            return self._execute(context, Queued(now, now, priority=self.priority_weight))
 
     def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot.
@@ -306,6 +308,10 @@ class RunOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
         prevent_second_push(self)
+        with self._run.executing():
+            return self._resume_execution(next_method, next_kwargs, context)
+
+    def _resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
@@ -474,9 +480,11 @@ class RunOperator(BaseOperator):
 
     def _conclude(self, context: Context, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
-        if task.status is TaskStatus.CANCELED and isinstance(self._run.kill_error, RunCanceledError):
-            # This error states why this process stopped the run.
-            raise self._run.kill_error
+        if task.status is TaskStatus.CANCELED:
+            self._run.await_decision()
+            if isinstance(self._run.kill_error, RunCanceledError):
+                # This error states why this process stopped the run.
+                raise self._run.kill_error
         self._run.task_id = None
         self._run.url = log_url(task)
         self._run.conclusion = Conclusion(
@@ -489,7 +497,7 @@ class RunOperator(BaseOperator):
             another_try_reads_it=self._run.tries is not None and self._run.tries.remembered,
             advice="On Airflow 3.3, clearing the task reads the same run again; reattach=False starts a new one.",
             log=self.log,
-            killed=lambda: self._run.killed,
+            must_end=self._run.must_end,
         )
         return self._run.conclusion.result()
 

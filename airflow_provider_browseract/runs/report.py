@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 
 GOAL_LENGTH = 200
@@ -39,9 +39,9 @@ def not_stopped(error: Exception, url: str | None) -> str:
     :param url: address of the run's page, if known.
     """
     reason = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
+    what = "may not have been stopped" if isinstance(error, ResponseLostError) else "could not be stopped"
     return (
-        f"could not be stopped ({reason.rstrip('.')}). It may keep running and using credits until you stop it "
-        f"{where_to_stop(url)}."
+        f"{what} ({reason.rstrip('.')}). It may keep running and using credits until you stop it {where_to_stop(url)}."
     )
 
 

@@ -112,7 +112,19 @@ START_DELAY = 30.0
 """Maximum seconds for which a woken task instance holds a slot if no count shows its run."""
 
 KILL_LIMIT = 4.0
-"""Seconds within which a killed task must stop its run. Airflow ends the process after 5."""
+"""Seconds within which a killed task must have decided about its run, and stopped it. Airflow ends the process after 5,
+if Airflow itself has killed the task."""
+
+KILL_PATIENCE = 30.0
+"""Seconds for which a killed task keeps asking Airflow for the reason if Airflow does not respond and the process was
+not ended in the meantime."""
+
+KILL_ASK_PAUSE = 0.2
+"""Seconds to wait before a failed request for the reason is repeated."""
+
+HANDLER_LIMIT = 1.0
+"""Seconds for which the signal handler waits for the decision about a run that this process no longer waits for. The
+interrupted code may hold a lock that the decision needs, so it must continue soon."""
 
 ON_KILL_LIMIT = 25.0
 """Seconds for which a killed trigger tries to stop its run, a little less than Airflow allows."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
-from airflow_provider_browseract.compat import count_task_instances
+from airflow_provider_browseract.compat import is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.hooks.xcoms import aget_xcom
@@ -85,13 +85,24 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
 
 async def _who_waits(wait: Wait, ti: Any) -> str | None:
     """Return a sentence about what still waits for the run after the trigger was killed; None if nothing does."""
-    if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.first_poll_at):
-        return "a callback has resumed the Airflow task."
+    try:
+        if wait.callback_token_sha256 and is_resumed_wait(await aget_xcom(ti, WAIT_XCOM), wait.first_poll_at):
+            return "a callback has resumed the Airflow task."
+        pushed = await aget_xcom(ti, "task_id")
+    except Exception as error:
+        if not is_of_earlier_try(error):
+            raise
+        # The try of the trigger is over, so a person has cleared it, or it has failed and left the run to the next one.
+        # That one waits for its time at first.
+        if await asyncio.to_thread(task_instance_state, ti) == "up_for_retry":
+            return "the next try reattaches to it."
+        return None
     if await answers.was_answered(wait, ti):
         return "a person's answer has resumed the Airflow task."
-    # A task instance in the state up_for_retry has left the run to its next try.
-    waiting = await asyncio.to_thread(count_task_instances, ti, "deferred", "running", "up_for_retry")
     # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
-    if waiting and await aget_xcom(ti, "task_id") == wait.browseract_task_id:
+    if pushed != wait.browseract_task_id:
+        return None
+    # A task instance in the state up_for_retry has left the run to its next try.
+    if await asyncio.to_thread(task_instance_state, ti) in ("deferred", "running", "up_for_retry"):
         return "the Airflow task waits for it elsewhere."
     return None

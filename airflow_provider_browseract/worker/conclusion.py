@@ -61,7 +61,7 @@ class Conclusion:
     :param another_try_reads_it: whether a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
     :param log: the task's log.
-    :param killed: returns whether the process is being ended. If so, it stops waiting.
+    :param must_end: returns whether the process is being ended and must not wait for results any longer.
     """
 
     task: Task
@@ -73,7 +73,7 @@ class Conclusion:
     another_try_reads_it: bool
     advice: str
     log: Log
-    killed: Callable[[], bool] = lambda: False
+    must_end: Callable[[], bool] = lambda: False
     results: Results | None = field(default=None, init=False)
 
     def result(self) -> Any:
@@ -122,15 +122,15 @@ class Conclusion:
             raise lost.with_traceback(error.__traceback__) from None
 
     def _read_late_output(self) -> Task:
-        """Read the run again if its output may be late. Return the run as it is if the process is being ended."""
+        """Read the run again if its output may be late."""
         try:
             steps = read_late_output(self.task, time.time())
             return run_steps(steps, self.hook.client, self.log, check=self._check)
         except _KilledError:
-            return self.task
+            raise self._not_kept("its process was ended while its output was not available yet") from None
 
     def _check(self) -> None:
-        if self.killed():
+        if self.must_end():
             raise _KilledError
 
     def _report(self) -> None:

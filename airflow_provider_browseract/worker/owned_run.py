@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api.errors import BrowserActError
@@ -15,15 +16,24 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
+from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.worker.tries import NEXT_TRY, Kill, Tries
+from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.worker.conclusion import Conclusion
 
 T = TypeVar("T")
+
+IF_NEXT_TRY = (
+    "the next try reattaches to it if Airflow starts one. If Airflow starts none, nothing waits for the run: stop it "
+    "in BrowserAct"
+)
+"""What happens to a run that is left without knowing whether there is a next try."""
+
+IF_DEFERRED = "the triggerer waits for it if Airflow has accepted the deferral"
+"""What happens to a run that is left while Airflow handles the deferral."""
 
 Setting: TypeAlias = Literal["cancel_on_kill", "cancel_on_timeout"]
 """An argument of the operator that decides whether a run is stopped."""
@@ -93,19 +103,26 @@ class EndedBeforeKillError(RunError):
 class OwnedRun:
     """A run, everything needed to stop it at any moment, and whether this process is being killed.
 
-    Airflow calls ``on_kill`` in a signal handler, so everything that it needs is stored here before the run is started.
+    Airflow calls ``on_kill`` in a signal handler. The code that the signal has interrupted may hold any lock: of a log,
+    of a connection pool, of Airflow's channel, of an import. So the handler itself does nothing that needs a lock: a
+    thread decides about the run while the interrupted code continues, until it calls :meth:`raise_if_killed` or ends.
 
     :param hook: returns the hook that stops the run. It is called once the arguments of the task are rendered.
-    :param log: the task's log.
+    :param log: returns the task's log.
     :param cancel_on_kill: stop the run when the task instance is killed. When ``False``, the run keeps running.
     :param cancel_on_timeout: stop the run when its time is over. When ``False``, the run keeps running.
     """
 
     def __init__(
-        self, hook: Callable[[], BrowserActHook], log: Log, *, cancel_on_kill: bool, cancel_on_timeout: bool
+        self,
+        hook: Callable[[], BrowserActHook],
+        log: Callable[[], Log],
+        *,
+        cancel_on_kill: bool,
+        cancel_on_timeout: bool,
     ) -> None:
         self._hook = hook
-        self.log = log
+        self._log = log
         self.source: Source | None = None
         """The workflow or template to run."""
         self.tries: Tries | None = None
@@ -116,8 +133,12 @@ class OwnedRun:
         """Address of the run's page, once it is known."""
         self.start_under_way = False
         """The start was recorded; its response has not arrived yet."""
-        self.killed = False
+        self._killed_at: float | None = None
         self.kill_error: RunError | None = None
+        self.handed_over = False
+        """The triggerer waits for the run, if Airflow has accepted the deferral."""
+        self._executing = False
+        self._deciding: threading.Thread | None = None
         self.conclusion: Conclusion | None = None
         """The conclusion of the run, once it has ended."""
         self._wants_stop: dict[Setting, bool] = {
@@ -129,6 +150,26 @@ class OwnedRun:
     def hook(self) -> BrowserActHook:
         """The hook for the connection of the task instance."""
         return self._hook()
+
+    @property
+    def killed(self) -> bool:
+        """Whether this process is being ended."""
+        return self._killed_at is not None
+
+    @property
+    def log(self) -> Log:
+        """The task's log."""
+        return self._log()
+
+    @contextmanager
+    def executing(self) -> Iterator[None]:
+        """Run the code of the operator, and do not leave it before the decision of a kill is carried out."""
+        self._executing = True
+        try:
+            yield
+        finally:
+            self._executing = False
+            self.await_decision()
 
     def describe(self, fate: Fate) -> str:
         """Describe in a sentence what happens to the run."""
@@ -180,15 +221,48 @@ class OwnedRun:
         self.task_id = None
         return LeftRunning(NEXT_TRY)
 
+    def must_end(self) -> bool:
+        """Return whether this process is being ended and must no longer wait for the results of an ended run.
+
+        If no other try can read them, this one waits for as long as Airflow lets a killed process live.
+        """
+        if self._killed_at is None:
+            return False
+        another = self.tries is not None and self.tries.another(ResultError("not read"))
+        return another or time.monotonic() - self._killed_at >= timings.KILL_LIMIT
+
     def on_kill(self) -> None:
         """Carry out the operator's ``on_kill``, at most once."""
         if self.killed:
             return
-        # After execution_timeout, Airflow calls this while it handles the exception, and sets no time limit.
-        overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
-        self.kill(
-            Kill("execution_timeout ended the Airflow task", wanted=True) if overdue else None, hurried=not overdue
-        )
+        self._killed_at = time.monotonic()
+        # After execution_timeout, Airflow calls this while it handles the exception: no code is interrupted, and no
+        # time limit applies.
+        if isinstance(sys.exc_info()[1], AirflowTaskTimeout):
+            self.kill(Kill("execution_timeout ended the Airflow task", wanted=True), hurried=False)
+            return
+        self._deciding = threading.Thread(target=self._decide, name="browseract-on-kill", daemon=True)
+        self._deciding.start()
+        if not self._executing:
+            # No code that follows waits for the decision, and the process may end.
+            self._deciding.join(timings.HANDLER_LIMIT)
+
+    def _decide(self) -> None:
+        if self.task_id is not None:
+            self.kill()
+        elif self.start_under_way:
+            self.log.warning(
+                "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may be "
+                "running and using credits. A later try looks for it. If there is no later try, check the newest "
+                "tasks in the BrowserAct dashboard.",
+                self.source,
+            )
+
+    def await_decision(self) -> None:
+        """Wait until the decision of a kill is carried out, if one is under way."""
+        deciding = self._deciding
+        if deciding is not None and deciding is not threading.current_thread():
+            deciding.join()
 
     def kill(self, kill: Kill | None = None, *, hurried: bool = True) -> Fate | None:
         """Stop the run of a try that is being killed, unless another try reattaches to it, and store the error.
@@ -197,32 +271,57 @@ class OwnedRun:
         :param hurried: whether Airflow ends the process after a few seconds.
         :returns: what happens to the run; None if no run is known.
         """
-        self.killed = True
+        began = time.monotonic()
+        if self._killed_at is None:
+            self._killed_at = began
         task_id = self.task_id
         if task_id is None:
-            if self.start_under_way:
-                self.log.warning(
-                    "Killed during the start of a run of %s. If no line below names its BrowserAct task, a run may be "
-                    "running and using credits. A later try looks for it. If there is no later try, check the newest "
-                    "tasks in the BrowserAct dashboard.",
-                    self.source,
-                )
+            self._decide()
             return None
-        began = time.monotonic()
-        if kill is None and self.tries:
-            left = RunLostError(f"BrowserAct task {task_id} keeps running.")
-            kill = self.tries.why_killed(left, within=timings.KILL_LIMIT / 2)
-        kill = kill or Kill("the Airflow task was killed")
+        kill = kill or self._why_killed(task_id)
         fate: Fate
         if kill.continued_by is not None:
             self.task_id = None
             fate = LeftRunning(kill.continued_by)
         else:
-            within = timings.KILL_LIMIT - (time.monotonic() - began) if hurried else None
+            # Even late, a stop is worth a try: the process may live for longer than Airflow promises.
+            within = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began)) if hurried else None
             fate = self.stop_if("cancel_on_kill", task_id, within=within)
         self.kill_error = self._error_of_kill(task_id, kill, fate)
         self.log.warning("%s", self.kill_error)
         return fate
+
+    def _why_killed(self, task_id: str) -> Kill:
+        """Ask Airflow why this try is killed, and decide without its response if there is none."""
+        if self.tries is None:
+            return Kill("the Airflow task was killed")
+        another = self.tries.another(RunLostError(f"BrowserAct task {task_id} keeps running."))
+        reason = self.tries.ask_why_killed()
+        unknown = "the Airflow task was killed; Airflow did not report why"
+        to = IF_DEFERRED if self.handed_over else IF_NEXT_TRY if another else None
+        # If nothing would wait for the run, it is stopped whatever the reason is.
+        found = reason.found(timings.KILL_LIMIT if to else timings.KILL_LIMIT / 2)
+        if found is None and to is not None:
+            self.log.warning(
+                "Killed while waiting for BrowserAct task %s. Airflow has not reported yet whether a person has ended "
+                "the task. %s If no line below reports something else, this applies.",
+                task_id,
+                self.describe(LeftRunning(to)),
+            )
+            found = reason.found(timings.KILL_PATIENCE)
+        reason.give_up()
+        if found is None:
+            return Kill(unknown if to else f"{unknown}; {NO_LATER_TRY}", continued_by=to)
+        if found.wanted or found.continued_by is not None:
+            return found
+        if self.handed_over:
+            # Until Airflow has accepted the deferral, it reports the task instance as running.
+            return replace(found, continued_by=IF_DEFERRED)
+        return (
+            replace(found, continued_by=NEXT_TRY)
+            if another
+            else replace(found, reason=f"{found.reason}; {NO_LATER_TRY}")
+        )
 
     def _error_of_kill(self, task_id: str, kill: Kill, fate: Fate) -> RunError:
         message = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}.\n{self.describe(fate)}"
@@ -238,6 +337,7 @@ class OwnedRun:
         :raises RunError: the try was killed.
         """
         if self.killed:
+            self.await_decision()
             if self.kill_error is None and self.task_id is not None:
                 # The signal came before the run was known.
                 self.kill()

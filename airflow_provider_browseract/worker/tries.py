@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import count_task_instances
+from airflow_provider_browseract.compat import DELETED, task_instance_state
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.sdk import Context
 
 STATE_RETENTION = timedelta(days=30)
@@ -24,6 +28,8 @@ PLACE_LIFETIME = 24 * 3600.0
 """Seconds for which a place in the queue is kept. A task instance that is cleared days later joins the end."""
 
 NEXT_TRY = "the next try reattaches to it"
+
+NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and reattach)"
 
 FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 """States in which Airflow does not retry a task instance by itself."""
@@ -131,53 +137,62 @@ class Tries:
     def is_running(self) -> bool:
         """Return whether Airflow still wants this try to run; ``True`` if the request to Airflow fails."""
         with suppress(Exception):
-            return self._is_in("running")
+            return task_instance_state(self.ti) == "running"
         return True
 
-    def why_killed(self, error: BaseException, within: float) -> Kill:
-        """Find out whether a person or the infrastructure kills this try.
+    def ask_why_killed(self) -> ReasonOfKill:
+        """Begin to find out whether a person or the infrastructure kills this try.
 
         When a person marks or clears a task instance, Airflow first changes its state and then kills its process. If
         the state has not changed, something else ended the process: an evicted pod, a drained node, a stopped worker.
-
-        :param error: the error that this try raises if another one can reattach to its run.
-        :param within: seconds to wait for Airflow's response.
         """
-        found: list[Kill] = []
+        return ReasonOfKill(self._why_killed)
 
-        def ask() -> None:
-            with suppress(Exception):
-                found.append(self._ask_why_killed(error))
-
-        # In a separate thread: the kill may have interrupted a request to Airflow, and the next request waits for it.
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(within)
-        if found:
-            return found[0]
-        return self._ended_by_infrastructure("the Airflow task was killed; Airflow did not report why", error)
-
-    def _ask_why_killed(self, error: BaseException) -> Kill:
-        if self._is_in("restarting"):
+    def _why_killed(self) -> Kill:
+        state = task_instance_state(self.ti)
+        if state == "restarting":
             return Kill("the Airflow task was cleared", wanted=True)
-        if self._is_in(*FINAL_STATES):
+        if state in FINAL_STATES:
             return Kill("the Airflow task was set to a final state", wanted=True)
-        if self._is_in("deferred"):
+        if state == "deferred":
             # After Airflow has accepted the deferral, the process still runs for a moment.
             return Kill("the Airflow task has deferred", continued_by="the triggerer waits for it")
-        if not self._is_in():
+        if state == DELETED:
             return Kill("the task instance was deleted in Airflow", wanted=True)
         # Another try has another id. Airflow then no longer shows the state to this try.
         if self.remembered and self._store.get(STATE_KEY) is None:
             return Kill("Airflow considered this try dead and started another one", continued_by=NEXT_TRY)
-        ended = "the process of the Airflow task received SIGTERM, although nobody marked or cleared the task"
-        return self._ended_by_infrastructure(ended, error)
+        return Kill("the process of the Airflow task received SIGTERM, although nobody marked or cleared the task")
 
-    def _ended_by_infrastructure(self, reason: str, error: BaseException) -> Kill:
-        if self.another(error):
-            return Kill(reason, continued_by=NEXT_TRY)
-        return Kill(f"{reason}; no later try can reattach to the run (see retries, retry_policy and reattach)")
 
-    def _is_in(self, *states: str) -> bool:
-        """Return whether the task instance is in one of the states; without states, whether it exists."""
-        return count_task_instances(self.ti, *states) > 0
+class ReasonOfKill:
+    """The reason of a kill, which Airflow is asked for in a thread until it responds.
+
+    The request may have to wait for the one that the kill has interrupted, or for an API server that does not respond.
+
+    :param ask: sends the request, and returns the reason.
+    """
+
+    def __init__(self, ask: Callable[[], Kill]) -> None:
+        self._ask = ask
+        self._began = time.monotonic()
+        self._found: Kill | None = None
+        self._over = False
+        self._asking = threading.Thread(target=self._repeat, name="browseract-reason-of-kill", daemon=True)
+        self._asking.start()
+
+    def found(self, within: float) -> Kill | None:
+        """Return the reason; None if Airflow has not responded within some seconds from the first request."""
+        self._asking.join(max(0.0, self._began + within - time.monotonic()))
+        return self._found
+
+    def give_up(self) -> None:
+        """Send no further request, because the decision is made without a response."""
+        self._over = True
+
+    def _repeat(self) -> None:
+        while self._found is None and not self._over:
+            try:
+                self._found = self._ask()
+            except Exception:  # noqa: BLE001 - the next request may succeed
+                time.sleep(timings.KILL_ASK_PAUSE)

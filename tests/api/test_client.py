@@ -439,4 +439,5 @@ def test_key_digest_is_the_same_for_the_same_key_and_shows_nothing_of_it():
     digest = ClientSettings("app-123", connect_timeout=1.0).key_digest
     assert digest == ClientSettings("app-123", base_url="https://elsewhere.example").key_digest
     assert digest != ClientSettings("app-124").key_digest
-    assert len(digest) == 16 and "app" not in digest
+    assert len(digest) == 16
+    assert "app" not in digest

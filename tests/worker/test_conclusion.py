@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,24 +180,61 @@ class TestOutputFormat:
         assert worker(workflow_id=PLAIN_TEXT.id, store=store).run() == "late"
         assert len(emulator.tasks) == 1
 
-    def test_kill_while_output_is_late_returns_what_there_is_at_once(self, worker, emulator, monkeypatch):
-        monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
-        emulator.set_workflow(PLAIN_TEXT.id, output="")
-        run = worker(workflow_id=PLAIN_TEXT.id)
-        operator = run.operator()
-
+    @pytest.fixture
+    def killed_while_output_is_late(self, worker, emulator, store, monkeypatch):
+        """Run a try, and kill it when it begins to wait for output that comes some seconds after the end of its run."""
         run_steps = steps.run_steps
 
-        def follow_and_be_killed(*arguments, **options):
-            threading.Timer(0.2, operator.on_kill).start()
-            return run_steps(*arguments, **options)
+        def run(after: float, **arguments):
+            emulator.set_workflow(SEARCH.id, output_after=after)
+            made = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
+            made.ti.max_tries = arguments.get("retries", 0)
+            operator = made.operator()
 
-        monkeypatch.setattr(conclusion, "run_steps", follow_and_be_killed)
-        began = time.monotonic()
-        assert operator.execute(run.context) is None
-        assert time.monotonic() - began < 30
+            def killed_and_following(*given, **options):
+                operator.on_kill()
+                return run_steps(*given, **options)
 
-    def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(self, worker, emulator, folder):
+            monkeypatch.setattr(conclusion, "run_steps", killed_and_following)
+            try:
+                return operator.execute(made.context)
+            finally:
+                monkeypatch.setattr(conclusion, "run_steps", run_steps)
+
+        return run
+
+    @pytest.mark.parametrize("output_format", ["auto", "json", "text"])
+    def test_kill_while_output_is_late_leaves_it_to_the_next_try_which_returns_it(
+        self, killed_while_output_is_late, worker, emulator, store, output_format
+    ):
+        with pytest.raises(
+            ResultError, match=r"finished, but its process was ended while its output was not available"
+        ):
+            killed_while_output_is_late(0.4, retries=1, output_format=output_format)
+        run = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, output_format=output_format)
+        run.ti.try_number = 2
+        assert run.run()
+        assert len(emulator.tasks) == 1
+
+    def test_kill_in_the_last_try_while_output_is_late_returns_the_output_if_it_comes_in_time(
+        self, killed_while_output_is_late
+    ):
+        assert len(killed_while_output_is_late(0.2)) == 2
+
+    def test_kill_in_the_last_try_fails_with_the_link_to_the_output_if_it_does_not_come_in_time(
+        self, killed_while_output_is_late, emulator, monkeypatch
+    ):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
+        monkeypatch.setattr(timings, "LATE_OUTPUT_PAUSES", (60.0,))
+        with pytest.raises(
+            ResultError, match=r"was not available yet\. Its output is still available in BrowserAct: http"
+        ):
+            killed_while_output_is_late(60.0)
+
+    def test_kill_while_files_are_in_preparation_reports_that_they_are_not_kept(
+        self, worker, emulator, folder, monkeypatch
+    ):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
         late = (EmulatedFile("late.csv", b"a,b", prepared_after=600.0),)
         emulator.set_workflow(DOWNLOAD.id, downloads=late)
         run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder))

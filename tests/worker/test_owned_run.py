@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
+from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -46,16 +46,16 @@ class Airflow:
         self.answers()
         return None if self.superseded else self._get(key)
 
-    def count(self, dag_id, *, map_index, task_ids, run_ids, states):
+    def states(self, dag_id, *, map_index, task_ids, run_ids):
         self.answers()
         assert (dag_id, map_index, task_ids, run_ids) == ("shop", -1, ["run"], ["manual__1"])
-        return int(self.state is not None and (states is None or self.state in states))
+        return {} if self.state == DELETED else {"manual__1": {"run": self.state}}
 
 
 @pytest.fixture
 def airflow(store, monkeypatch) -> Airflow:
     airflow = Airflow(store)
-    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_ti_count", airflow.count)
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", airflow.states)
     return airflow
 
 
@@ -170,11 +170,13 @@ class TestUnexpectedSigterm:
         assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in said
         assert "The run keeps running, and the triggerer waits for it. Its page is http" in said
 
-    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow):
+    def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, monkeypatch):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
+        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
         answering, before = threading.Event(), set(threading.enumerate())
         try:
             killed(tries(), happens=lambda: setattr(airflow, "answers", answering.wait))
-            [asking] = [thread for thread in threading.enumerate() if "(ask)" in thread.name and thread not in before]
+            [asking] = [each for each in threading.enumerate() if "reason" in each.name and each not in before]
             assert asking.daemon
         finally:
             answering.set()
@@ -405,7 +407,7 @@ class TestUserActionInAirflow:
 
     def test_deleting_the_task_instance_stops_the_run(self, tries, killed, airflow, emulator):
         def delete() -> None:
-            airflow.state, airflow.superseded = None, True
+            airflow.state, airflow.superseded = DELETED, True
 
         error = killed(tries(), happens=delete)
         assert "the task instance was deleted in Airflow.\nThe run was stopped." in str(error)
@@ -413,7 +415,7 @@ class TestUserActionInAirflow:
 
     @pytest.mark.parametrize(
         ("state", "superseded"),
-        [("failed", False), ("restarting", True), (None, True)],
+        [("failed", False), ("restarting", True), (DELETED, True)],
         ids=["marked failed", "cleared", "deleted"],
     )
     def test_result_of_a_run_that_had_ended_is_not_returned_when_a_person_ends_the_task_instance(
@@ -470,10 +472,44 @@ class TestUnreachableAirflow:
     def hang(self) -> None:
         threading.Event().wait(30)
 
-    def test_kill_while_airflow_is_unreachable_keeps_the_run_for_the_next_try(self, tries, killed, airflow, emulator):
+    def test_kill_while_airflow_is_unreachable_keeps_the_run_and_says_that_perhaps_nothing_waits_for_it(
+        self, tries, killed, airflow, emulator, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.3)
+        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.9)
         error = killed(tries(), happens=lambda: setattr(airflow, "answers", self.away))
-        assert f"Airflow did not report why.\n{REATTACHES}" in str(error)
+        left = (
+            "The run keeps running, and the next try reattaches to it if Airflow starts one. If Airflow starts none, "
+            "nothing waits for the run: stop it in BrowserAct. Its page is http"
+        )
+        assert f"Airflow did not report why.\n{left}" in str(error)
+        assert f"Airflow has not reported yet whether a person has ended the task. {left}" in "".join(
+            capfd.readouterr()
+        )
         assert emulator.tasks[0].status == "running"
+
+    def test_mark_while_airflow_does_not_respond_within_the_limit_of_a_kill_still_stops_the_run(
+        self, tries, killed, airflow, emulator, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
+        marked_at = []
+
+        def marked() -> None:
+            marked_at.append(time.monotonic())
+            airflow.state = "failed"
+            airflow.answers = lambda: time.sleep(1.0)
+
+        error = killed(tries(), happens=marked)
+        assert time.monotonic() - marked_at[0] > 0.9
+        assert str(error).endswith("the Airflow task was set to a final state.\nThe run was stopped.")
+        assert emulator.tasks[0].status == "canceled"
+        assert "Airflow has not reported yet" in "".join(capfd.readouterr())
+
+    def test_stop_that_takes_longer_than_a_second_is_reported_as_a_stop(self, tries, killed, airflow, emulator):
+        emulator.fault("stop-task", RequestFault.slow(1.8))
+        error = killed(tries(), happens=lambda: setattr(airflow, "state", "failed"))
+        assert str(error).endswith("The run was stopped.")
+        assert emulator.tasks[0].status == "canceled"
 
     def test_kill_while_airflow_is_unreachable_in_the_last_try_stops_the_run(self, tries, killed, airflow, emulator):
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", self.away))

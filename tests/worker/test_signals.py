@@ -1,0 +1,278 @@
+"""SIGTERM while the process holds a lock: in a log line, a request, an XCom push or an import."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import airflow_provider_browseract.api
+from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
+from tests.workers import asked
+
+PENS = {"keyword": "pens", "max_items": 2}
+IMPORTED = "airflow_provider_browseract.api.retries"
+"""A module that a stop imports."""
+
+LIMIT = 20.0
+"""Seconds that a try with a signal may take on a busy machine. A process that waits for a lock never ends."""
+
+
+class Channel:
+    """Airflow's channel to a task: one request at a time, with a lock that is not reentrant.
+
+    :param state: the state of the task instance in Airflow.
+    """
+
+    def __init__(self, state: str = "running") -> None:
+        self.state = state
+        self.lock = threading.Lock()
+        self.interrupt: Callable[[], None] = lambda: None
+
+    def request(self) -> None:
+        with self.lock:
+            self.interrupt()
+
+    def states(self, *_: Any, **__: Any) -> dict[str, dict[str, str]]:
+        self.request()
+        return {"manual__1": {"run": self.state}}
+
+
+class LockedLog:
+    """A log that writes one line at a time, as structlog does, with a lock that is not reentrant."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lines: list[str] = []
+        self.interrupt: Callable[[], None] = lambda: None
+
+    def info(self, msg: str, *args: Any, **_: Any) -> None:
+        with self.lock:
+            self.interrupt()
+            self.lines.append(msg % args)
+
+    def log(self, level: int, msg: str, *args: Any) -> None:
+        self.info(msg, *args)
+
+    warning = error = info
+
+
+class SignalDuringImport(importlib.abc.MetaPathFinder):
+    """Send a signal in the middle of an import, while the lock of the module is held."""
+
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != IMPORTED:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def interrupted(module: Any) -> None:
+            self._interrupt()
+            execute(module)
+
+        spec.loader.exec_module = interrupted  # type: ignore[method-assign]
+        return spec
+
+
+@pytest.fixture
+def channel(store, monkeypatch) -> Channel:
+    channel = Channel()
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", channel.states)
+    get = store.get
+    store.get = lambda key: channel.request() or get(key)
+    return channel
+
+
+@pytest.fixture
+def terminated() -> Iterator[Callable[[Any], None]]:
+    """Handle SIGTERM as Airflow does for an operator: call its ``on_kill``, and let the code continue."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda operator: signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    signal.signal(signal.SIGTERM, before)
+
+
+def once(function: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls another one at its first call only."""
+    left = [function]
+    return lambda: left.pop()() if left else None
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def in_a_log_line(attempt, operator, channel, emulator, monkeypatch) -> None:
+    log = LockedLog()
+    monkeypatch.setattr(type(operator), "log", log)
+    # Once the id of the run is known.
+    log.interrupt = lambda: terminate() if attempt.ti.xcoms.get("task_id") and not operator._run.killed else None
+
+
+def in_a_request(attempt, operator, channel, emulator, monkeypatch) -> None:
+    emulator.fault("get-task", RequestFault.hung(), times=1, skip=1)
+    first = asked(emulator, "get-task")
+
+    def send() -> None:
+        emulator.wait_until(lambda: asked(emulator, "get-task") - first > 1)
+        terminate()
+
+    threading.Thread(target=send).start()
+
+
+def in_an_xcom_push(attempt, operator, channel, emulator, monkeypatch) -> None:
+    push, interrupt = attempt.ti.xcom_push, once(terminate)
+
+    def interrupted(key: str, value: Any) -> None:
+        with channel.lock:
+            push(key, value)
+            if key == "task_id":
+                interrupt()
+
+    attempt.ti.xcom_push = interrupted
+
+
+def in_an_import(attempt, operator, channel, emulator, monkeypatch) -> None:
+    monkeypatch.setattr(airflow_provider_browseract.api, "retries", sys.modules[IMPORTED])
+    push, interrupt = attempt.ti.xcom_push, once(terminate)
+
+    def importing(key: str, value: Any) -> None:
+        push(key, value)
+        if key == "task_id":
+            monkeypatch.delitem(sys.modules, IMPORTED)
+            sys.meta_path.insert(0, SignalDuringImport(interrupt))
+            importlib.import_module(IMPORTED)
+
+    attempt.ti.xcom_push = importing
+
+
+@pytest.mark.parametrize("place", [in_a_log_line, in_a_request, in_an_xcom_push, in_an_import])
+@pytest.mark.parametrize(
+    ("state", "max_tries", "error", "status"),
+    [
+        ("failed", 1, RunCanceledError, "canceled"),
+        ("restarting", 1, RunCanceledError, "canceled"),
+        ("running", 1, RunLostError, "running"),
+        ("running", 0, RunCanceledError, "canceled"),
+    ],
+    ids=["marked", "cleared", "infrastructure", "infrastructure in the last try"],
+)
+def test_sigterm_is_carried_out_while_the_interrupted_code_holds_a_lock(
+    worker, store, connect, emulator, channel, terminated, monkeypatch, place, state, max_tries, error, status
+):
+    connect({"retry_budget": 0.2, "read_timeout": 3})
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store)
+    attempt.ti.max_tries, channel.state = max_tries, state
+    operator = attempt.operator()
+    terminated(operator)
+    place(attempt, operator, channel, emulator, monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(error):
+        operator.execute(attempt.context)
+    assert time.monotonic() - began < LIMIT
+    assert emulator.tasks[0].status == status
+
+
+def test_run_is_stopped_while_the_process_still_waits_for_a_response(
+    worker, store, connect, emulator, channel, terminated, monkeypatch
+):
+    connect({"retry_budget": 0.2, "read_timeout": 6})
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store)
+    channel.state = "failed"
+    operator = attempt.operator()
+    terminated(operator)
+    in_a_request(attempt, operator, channel, emulator, monkeypatch)
+    reads_at_the_stop = []
+
+    def watch() -> None:
+        emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].status == "canceled")
+        reads_at_the_stop.append(asked(emulator, "get-task"))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with pytest.raises(RunCanceledError, match="The run was stopped"):
+        operator.execute(attempt.context)
+    watching.join()
+    # The process still waited for its second read.
+    assert reads_at_the_stop == [2]
+
+
+def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(
+    worker, store, emulator, channel, terminated, monkeypatch
+):
+    from airflow_provider_browseract.compat import TaskDeferred
+
+    emulator.set_workflow(SEARCH.id, duration=60.0)
+    attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, deferrable=True)
+    operator = attempt.operator()
+    terminated(operator)
+    with pytest.raises(TaskDeferred):
+        operator.execute(attempt.context)
+    began = time.monotonic()
+    # Airflow sends the deferral.
+    with channel.lock:
+        terminate()
+        assert time.monotonic() - began < timings.HANDLER_LIMIT + 2
+    channel.state = "deferred"
+    operator._run.await_decision()
+    assert emulator.tasks[0].status == "running"
+
+
+def test_signals_at_random_moments_never_freeze_the_process(
+    worker, store, connect, emulator, channel, terminated, monkeypatch, pytestconfig
+):
+    connect({"retry_budget": 0.2, "read_timeout": 3})
+    emulator.set_workflow(SEARCH.id, duration=0.15)
+    chance = random.Random(1)
+    took = []
+    for number in range(pytestconfig.getoption("--signals")):
+        store.values.clear()
+        attempt = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, poll_interval=0.02)
+        attempt.ti.max_tries, channel.state = chance.randrange(2), chance.choice(["running", "failed", "restarting"])
+        push = attempt.ti.xcom_push
+
+        def pushing(key: str, value: Any, push=push) -> None:
+            with channel.lock:
+                push(key, value)
+
+        attempt.ti.xcom_push = pushing
+        operator = attempt.operator()
+        terminated(operator)
+        killing = threading.Timer(chance.uniform(0.0, 0.3), terminate)
+        began = time.monotonic()
+        killing.start()
+        result, error = None, None
+        with contextlib.suppress(RunError):
+            try:
+                result = operator.execute(attempt.context)
+            except RunError as raised:
+                error = raised
+        killing.join()
+        took.append(time.monotonic() - began)
+        # Whatever the moment is, there is a result or an error, and the error is true.
+        assert (result is None) != (error is None)
+        if len(emulator.tasks) > number + 1:
+            pytest.fail("a second run was started")
+        if error is not None and emulator.tasks:
+            running = emulator.tasks[-1].status == "running"
+            assert running <= ("keeps running" in str(error))
+    assert max(took) < LIMIT
