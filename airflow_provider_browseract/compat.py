@@ -47,6 +47,10 @@ TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
 """Whether a task can begin in a trigger that knows its task instance, so that it may need no worker."""
 
 
+CLEAR_KEEPS_STATE = version.parse(airflow_version) < version.parse("3.4.dev0")
+"""Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
+
+
 def count(name: str) -> None:
     """Increment a counter in the metrics of Airflow's API server. Errors are ignored.
 
@@ -191,6 +195,7 @@ def is_secret(name: str) -> bool:
 
 
 __all__ = [
+    "CLEAR_KEEPS_STATE",
     "DELETED",
     "TRIGGERS_START_TASKS",
     "AirflowFailException",

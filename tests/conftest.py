@@ -65,7 +65,7 @@ def pytest_unconfigure():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """End the process if the time limit of a test has not ended the test, for example because a signal handler hangs."""
+    """End the process if the time limit has not ended the test, for example because a signal handler hangs."""
     marker = item.get_closest_marker("timeout")
     limit = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
     faulthandler.dump_traceback_later(limit + 60, exit=True)

@@ -16,6 +16,7 @@ from airflow.sdk import BaseOperator
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
+    CLEAR_KEEPS_STATE,
     AirflowSkipException,
     TaskDeferralError,
     TaskDeferralTimeout,
@@ -61,6 +62,14 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import InputParameter, Task
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+READ_AGAIN = (
+    "On Airflow 3.3, clearing the task reads the same run again; reattach=False starts a new one."
+    if CLEAR_KEEPS_STATE
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run is started."
+)
+"""How to read a run again after the error is fixed."""
 
 
 class RunOperator(BaseOperator):
@@ -495,7 +504,7 @@ class RunOperator(BaseOperator):
             hook=self.hook,
             outlets=self.outlets,
             another_try_reads_it=self._run.tries is not None and self._run.tries.remembered,
-            advice="On Airflow 3.3, clearing the task reads the same run again; reattach=False starts a new one.",
+            advice=READ_AGAIN,
             log=self.log,
             must_end=self._run.must_end,
         )

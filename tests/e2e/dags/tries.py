@@ -1,0 +1,20 @@
+"""A task for each thing that can end a try: a person's mark or clear, a failed run, a lost worker."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_provider_browseract.emulator import EXPORT, SEARCH
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+with DAG("tries", schedule=None, default_args={"retries": 1, "retry_delay": timedelta(seconds=1), "poll_interval": 2}):
+    for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost"):
+        RunWorkflowOperator(
+            task_id=name,
+            workflow_id=SEARCH.id,
+            input_parameters={"keyword": name},
+            deferrable=name.endswith("deferred"),
+        )
+    RunWorkflowOperator(task_id="failing_run", workflow_id=EXPORT.id, input_parameters={"keyword": "pens"})
