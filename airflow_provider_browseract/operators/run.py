@@ -67,7 +67,7 @@ InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 READ_AGAIN = (
     "On Airflow 3.3, clearing the task reads the same run again; reattach=False starts a new one."
     if CLEAR_KEEPS_STATE
-    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run is started."
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
 )
 """How to read a run again after the error is fixed."""
 

@@ -72,6 +72,12 @@ PAUSES = (1.0, 4.0)
 FAILING = 0.05
 """Share of the runs that fail by themselves."""
 
+LATE = 0.3
+"""Share of the runs whose output comes after their end."""
+
+LATE_BY = 10.0
+"""Seconds after the end of such a run until its output is there."""
+
 ENDPOINTS = ("run-task", "run-task", "run-task", "get-task", "get-task", "list-tasks", "stop-task")
 REQUEST_FAULTS = (
     RequestFault.reset(),
@@ -201,6 +207,8 @@ class Round:
         self.run_id = ""
         self.first = len(api.emulator.tasks)
         self.aside: list[threading.Thread] = []
+        self.late: list[bool] = []
+        """Whether the output of each run is late, in the order of their starts."""
 
     def play(self, limit: float) -> None:
         """Start everything, let faults happen, wait for rest, and look.
@@ -217,11 +225,13 @@ class Round:
             seconds if self.chance.random() < LONG and not self.outcome.queues else self.chance.uniform(*DURATIONS)
             for _ in range(number * 2)
         ]
-        for duration in durations:
+        self.late = [self.chance.random() < LATE for _ in durations]
+        for duration, late in zip(durations, self.late, strict=True):
             self.emulator.next_run(
                 SEARCH.id,
                 duration=duration,
                 callback_fault=self.chance.choice(CALLBACK_FAULTS),
+                output_after=LATE_BY if late else 0.0,
                 outcome="failed" if duration < seconds and self.chance.random() < FAILING else "finished",
             )
         began = time.monotonic()
@@ -247,6 +257,12 @@ class Round:
             "worker killed": (5, lambda: self._signal_a_worker(signal.SIGKILL)),
             "worker terminated": (5, lambda: self._signal_a_worker(signal.SIGTERM)),
             "task process terminated": (4, lambda: self._signal_a_worker(signal.SIGTERM, of_task=True)),
+            "worker killed while an output is late": (2, lambda: self._signal_readers(signal.SIGKILL)),
+            "worker terminated while an output is late": (2, lambda: self._signal_readers(signal.SIGTERM)),
+            "task process terminated while an output is late": (
+                2,
+                lambda: self._signal_readers(signal.SIGTERM, of_task=True),
+            ),
             "worker group terminated": (1, lambda: self.evict("scheduler")),
             "triggerer killed": (2, lambda: self.kill("triggerer")),
             "triggerer terminated": (2, lambda: self.evict("triggerer")),
@@ -326,6 +342,28 @@ class Round:
         if busy:
             worker, task = self.chance.choice(busy)
             (task if of_task else worker).send_signal(number)
+        return bool(busy)
+
+    def _signal_readers(self, number: signal.Signals, *, of_task: bool = False) -> bool:
+        """Send a signal to all busy workers, or to the processes of their tasks, while the output of a run is late."""
+
+        def is_late() -> bool:
+            now = datetime.now(timezone.utc)
+            ended = [
+                (now - task.finished_at).total_seconds()
+                for task, late in zip(self.emulator.tasks[self.first :], self.late, strict=False)
+                if late and task.status == "finished" and task.finished_at
+            ]
+            # A callback resumes the task within some seconds.
+            return any(4 < seconds < LATE_BY for seconds in ended)
+
+        busy = []
+        with suppress(TimeoutError):
+            wait_for("A late output", is_late, timeout=30, every=0.2)
+            busy = self.airflow.busy_workers()
+        for worker, task in busy:
+            with suppress(psutil.NoSuchProcess):
+                (task if of_task else worker).send_signal(number)
         return bool(busy)
 
     def _slow_the_database(self) -> None:

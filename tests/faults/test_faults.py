@@ -24,10 +24,13 @@ HAPPEN = {
     "XCom task refused",
     "database slow",
     "task process terminated",
+    "task process terminated while an output is late",
     "triggerer terminated",
     "worker group terminated",
     "worker killed",
+    "worker killed while an output is late",
     "worker terminated",
+    "worker terminated while an output is late",
 }
 """Kinds of faults without which the round would prove too little."""
 

@@ -97,12 +97,17 @@ def channel(store, monkeypatch) -> Channel:
     channel = Channel()
     monkeypatch.setattr("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", channel.states)
     get = store.get
-    store.get = lambda key: channel.request() or get(key)
+
+    def get_through_channel(key: str) -> Any:
+        channel.request()
+        return get(key)
+
+    store.get = get_through_channel
     return channel
 
 
 @pytest.fixture
-def terminated() -> Iterator[Callable[[Any], None]]:
+def terminated() -> Iterator[Callable[[Any], object]]:
     """Handle SIGTERM as Airflow does for an operator: call its ``on_kill``, and let the code continue."""
     before = signal.getsignal(signal.SIGTERM)
     yield lambda operator: signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
