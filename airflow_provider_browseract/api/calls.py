@@ -36,6 +36,7 @@ from airflow_provider_browseract.api.models import (
     Template,
     Workflow,
     is_envelope_of_success,
+    one_line,
     read_list,
     read_nothing,
     read_page,
@@ -128,7 +129,7 @@ class Call(Generic[T]):
 
     def _error(self, response: Response, envelope: Mapping[str, Any], *, is_page: bool = False) -> BrowserActError:
         given = envelope.get("code")
-        msg, trace_id = (_one_line(envelope.get(name)) for name in ("msg", "traceId"))
+        msg, trace_id = (one_line(envelope.get(name)) for name in ("msg", "traceId"))
         code = _code(given)
         kind = error_class(
             response.status, code, is_envelope=given is not None or bool(msg or trace_id), is_page=is_page
@@ -139,7 +140,7 @@ class Call(Generic[T]):
         if no_slot:
             kind = ConcurrencyLimitError
         verb = "failed at" if issubclass(kind, ServerError) else "refused"
-        word = None if code is not None else _one_line(given)
+        word = None if code is not None else one_line(given)
         error = kind(
             f"BrowserAct {verb} {self.name}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
             http_status=response.status,
@@ -160,19 +161,6 @@ class Call(Generic[T]):
         if not issubclass(kind, WorkflowNotFoundError) or workflow_id is None:
             return None
         return kind.remedy.replace("workflow_id", f"workflow_id {str(workflow_id)!r}", 1)
-
-
-MAX_MESSAGE_LENGTH = 1000
-"""Characters of BrowserAct's own message that an error contains."""
-
-
-def _one_line(value: Any) -> str | None:
-    """Return a text from a response as one printable line of limited length, or None if it is empty."""
-    if value is None:
-        return None
-    text = str(value)[: 2 * MAX_MESSAGE_LENGTH]
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())[:MAX_MESSAGE_LENGTH] or None
 
 
 def _code(given: Any) -> int | None:

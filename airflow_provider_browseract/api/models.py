@@ -27,6 +27,15 @@ Json = Any
 MAX_REASON_LENGTH = 300
 """Characters of the reason why an item is skipped that a message contains."""
 
+MAX_LINE_LENGTH = 1000
+"""Characters of a text from a response that people read, such as a goal or a message."""
+
+MAX_ID_LENGTH = 200
+"""Characters of an id. BrowserAct's ids have 17 to 32."""
+
+MAX_LINK_LENGTH = 2048
+"""Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
+
 
 class Word(str, Enum):
     """Base class of enumerations whose members are formatted as their value."""
@@ -88,10 +97,10 @@ class Step:
         fields = _object(data, "a step")
         return cls(
             number=_int(fields.get("step")),
-            status=_text(fields.get("status")),
-            goal=_text(fields.get("step_goal")),
-            evaluation_previous_goal=_text(fields.get("evaluation_previous_goal")),
-            screenshots_url=_text(fields.get("screenshots_url")),
+            status=_line(fields.get("status")),
+            goal=_line(fields.get("step_goal")),
+            evaluation_previous_goal=_line(fields.get("evaluation_previous_goal")),
+            screenshots_url=_link(fields.get("screenshots_url")),
         )
 
 
@@ -105,7 +114,7 @@ class Failure:
     @classmethod
     def read(cls, data: Json) -> Failure:
         fields = _object(data, "task_failure_info")
-        return cls(code=_int(fields.get("code")), message=_text(fields.get("message")))
+        return cls(code=_int(fields.get("code")), message=_line(fields.get("message")))
 
 
 @dataclass(frozen=True)
@@ -146,8 +155,8 @@ class DownloadFile:
             guid=_text(fields.get("guid")),
             file_name=_text(fields.get("fileName")),
             file_size=_int(fields.get("fileSize")),
-            status=_text(fields.get("status")),
-            error_message=_text(fields.get("errorMessage")),
+            status=_line(fields.get("status")),
+            error_message=_line(fields.get("errorMessage")),
             expires_at=_int(fields.get("expiresAt")),
             download_url=_text(fields.get("downloadUrl")),
         )
@@ -292,7 +301,7 @@ class Region:
     @classmethod
     def read(cls, data: Json) -> Region:
         fields = _object(data, "a region")
-        return cls(code=_required_id(fields, "code", "a region"), name=_text(fields.get("name")))
+        return cls(code=_required_id(fields, "code", "a region"), name=_line(fields.get("name")))
 
 
 @dataclass(frozen=True)
@@ -352,7 +361,7 @@ def read_status(data: Json) -> TaskStatus:
     try:
         return TaskStatus(word)
     except ValueError:
-        raise UnexpectedResponseError(f"{word!r} is not a task status that the API documents") from None
+        raise UnexpectedResponseError(f"{one_line(word)!r} is not a task status that the API documents") from None
 
 
 def is_envelope_of_success(data: Json) -> bool:
@@ -385,8 +394,10 @@ def _required_id(fields: Mapping[str, Json], name: str, what: str) -> str:
 
 
 def _id(value: Json) -> str | None:
+    # Ids are shown and sent. A shortened id would be another one, so what cannot be an id counts as none.
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value) or None
+        text = str(value)
+        return text if 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() else None
     return None
 
 
@@ -394,16 +405,32 @@ def _text(value: Json) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def one_line(value: Json, length: int = MAX_LINE_LENGTH) -> str | None:
+    """Return a value as one printable line of limited length for logs and messages, or None if it is empty.
+
+    Texts from web pages could otherwise forge lines of a log or control the terminal that shows it.
+    """
+    text = "" if value is None else str(value)[: 2 * length]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())[:length] or None
+
+
+def _line(value: Json) -> str | None:
+    return one_line(_text(value))
+
+
 def _link(value: Json) -> str | None:
-    """Read an address that is shown to people as a link: http or https, without spaces."""
+    """Read an address that is shown to people as a link: http or https, without spaces, and of limited length."""
     url = _text(value)
-    if url is None or not url.lower().startswith(("http://", "https://")):
+    if url is None or len(url) > MAX_LINK_LENGTH or not url.lower().startswith(("http://", "https://")):
         return None
-    return None if any(char.isspace() or not char.isprintable() for char in url) else url
+    return url if url.isprintable() and " " not in url else None
 
 
 def _int(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    # Larger numbers would be texts of any length in a log.
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**20 else None
 
 
 def _time(value: Json) -> datetime | None:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Outcome = Literal["finished", "failed", "canceled"]
 OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
 
+PAGE_NOT_LOADED, BLOCKED = 10001, 1011
+"""The only failure codes in BrowserAct's documents."""
+
+LOGIN_REFUSED, INPUT_REFUSED = 10002, 10003
+"""Failure codes that the emulator invents."""
+
 
 class RunFailed(Exception):
     """Raised by a behaviour to end its run as ``failed`` with this code and message."""
@@ -180,7 +186,7 @@ class EmulatedWorkflow:
     duration: float = 2.0
     queued: float = 0.0
     outcome: Outcome = "finished"
-    failure: tuple[int, str] = (10001, "Navigation timeout")
+    failure: tuple[int, str] = (PAGE_NOT_LOADED, "Navigation timeout")
     failed_step: int | None = None
     output: str | None = None
     files: tuple[EmulatedFile, ...] | None = None
@@ -273,7 +279,7 @@ def _as_json(value: Any) -> Output:
 def _log_in(run: RunContext) -> Output:
     username = run.inputs["username"]
     if run.inputs["password"] == WRONG_PASSWORD:
-        raise RunFailed(10001, f"The site did not accept the password of {username}")
+        raise RunFailed(LOGIN_REFUSED, f"The site did not accept the password of {username}")
     run.cookies[SESSION_COOKIE] = username
     return _as_json({"logged_in": True, "username": username})
 
@@ -313,7 +319,7 @@ def results_for(keyword: str, max_items: int = 10) -> list[dict[str, Any]]:
 def _max_items(inputs: Mapping[str, str]) -> int:
     text = inputs.get("max_items", "10")
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise RunFailed(10001, f"max_items is not a number: {text!r}")
+        raise RunFailed(INPUT_REFUSED, f"max_items is not a number: {text!r}")
     return int(text)
 
 
@@ -415,7 +421,7 @@ FAILING = EmulatedWorkflow(
     description="Fails at its second step.",
     steps=("Open the page", "Get past the captcha", "Collect the data", "Return the output"),
     outcome="failed",
-    failure=(1011, "The page is blocked by a captcha that could not be solved"),
+    failure=(BLOCKED, "The page is blocked by a captcha that could not be solved"),
     failed_step=2,
     created_at="2026-01-05T08:06:00Z",
 )

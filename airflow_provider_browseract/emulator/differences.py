@@ -26,6 +26,7 @@ LENIENT = (
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",
     "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. The "
     "codes and messages here are invented.",
+    "BrowserAct documents no list of failure codes. The emulator invents the codes for a refused login and input.",
     "Only API v2 is served.",
 )
 """Differences because of which a DAG that works here may fail on BrowserAct."""

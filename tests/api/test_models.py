@@ -6,6 +6,9 @@ import pytest
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.models import (
+    MAX_ID_LENGTH,
+    MAX_LINE_LENGTH,
+    MAX_LINK_LENGTH,
     CreatedTask,
     DownloadFile,
     Output,
@@ -233,8 +236,62 @@ def test_signed_download_url_is_not_in_the_repr_of_a_file():
 
 
 @pytest.mark.parametrize(
-    "url", ["javascript:alert(1)", "data:text/html,x", "//x.example", "https://x.example/a b", "https://x\n", 7, ""]
+    "url",
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "//x.example",
+        "https://x.example/a b",
+        "https://x\n",
+        "https://x.example/\u202e",
+        f"https://x.example/{'x' * MAX_LINK_LENGTH}",
+        7,
+        "",
+    ],
+    ids=str,
 )
 def test_invalid_live_and_log_urls_are_read_as_none(url):
-    task = Task.read({"id": "7", "status": "paused", "live_url": url, "log_detail_url": url})
-    assert (task.live_url, task.log_detail_url) == (None, None)
+    fields = {"live_url": url, "log_detail_url": url, "steps": [{"screenshots_url": url}]}
+    task = Task.read({"id": "7", "status": "paused", **fields})
+    assert (task.live_url, task.log_detail_url, task.steps[0].screenshots_url) == (None, None, None)
+
+
+FORGED = "Open\n[2026-11-27] INFO - forged\r\n::group::\x1b[31m\x07\u202eevil\u2028\u2066" + "x" * 100_000
+
+
+def test_texts_of_pages_and_of_the_vendor_become_one_printable_line_of_limited_length():
+    step = {"status": FORGED, "step_goal": FORGED, "evaluation_previous_goal": FORGED}
+    file = {"status": FORGED, "errorMessage": FORGED}
+    failure = {"code": 1011, "message": FORGED}
+    task = Task.read(
+        {"id": "7", "status": "failed", "steps": [step], "task_failure_info": failure, "download_files": [file]}
+    )
+    assert task.failure is not None
+    [read], [download] = task.steps, task.download_files
+    texts = [read.status, read.goal, read.evaluation_previous_goal, task.failure.message]
+    for text in (*texts, download.status, download.error_message):
+        assert text is not None
+        assert text.startswith("Open [2026-11-27] INFO - forged ::group:: [31m evil xxx")
+        assert text.isprintable()
+        assert len(text) == MAX_LINE_LENGTH
+
+
+@pytest.mark.parametrize("id_", ["7\n8", "\x1b[31m7", "\u202e7", "7" * (MAX_ID_LENGTH + 1)], ids=ascii)
+def test_text_that_cannot_be_an_id_is_never_shown(id_):
+    for read in (Task.read, CreatedTask.read):
+        with pytest.raises(UnexpectedResponseError, match="has no id"):
+            read({"id": id_, "status": "running"})
+    task = Task.read({"id": "7", "status": "running", "workflow_id": id_, "profile_id": id_})
+    assert (task.workflow_id, task.profile_id) == (None, None)
+
+
+def test_unknown_status_is_shown_as_one_line_of_limited_length():
+    with pytest.raises(UnexpectedResponseError) as caught:
+        Task.read({"id": "7", "status": FORGED})
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < MAX_LINE_LENGTH + 100
+
+
+def test_numbers_of_thousands_of_digits_are_left_out():
+    task = Task.read({"id": "7", "status": "failed", "credit": 10**4000, "steps": [{"step": 10**4000}]})
+    assert (task.credit, task.steps[0].number) == (None, None)

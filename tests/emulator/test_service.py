@@ -434,6 +434,15 @@ class TestProfiles:
         assert account.status(task_id) == "failed"
         assert "ada" in account.task(task_id)["task_failure_info"]["message"]
 
+    def test_different_failures_have_different_codes(self, account: Any) -> None:
+        account.setting(ORDERS, outcome="failed")
+        refused = account.run(LOG_IN, {"username": "ada", "password": "wrong"})
+        words = account.run(SEARCH, {"keyword": "pens", "max_items": "three"})
+        not_loaded, blocked = account.run(ORDERS), account.run(FAILING)
+        account.pass_time(3)
+        failures = [account.task(task_id)["task_failure_info"] for task_id in (refused, words, not_loaded, blocked)]
+        assert len({failure["code"] for failure in failures}) == 4
+
 
 class TestTheCatalogue:
     def test_search_results_depend_on_the_keyword(self, account: Any) -> None:
