@@ -39,12 +39,13 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     :param cancel_on_timeout: whether the run is stopped if its time is over before anyone has answered.
     :returns: the id with which :func:`find_answer` finds the answer.
     """
-    of_which = f": run of workflow {task.workflow_id}" if task.workflow_id else ""
+    index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
+    of_which = f" (run of BrowserAct workflow {task.workflow_id})" if task.workflow_id else ""
     required_actions().upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
-        # The list of Required Actions shows only the beginning.
-        subject=f"A person is needed in BrowserAct{of_which}",
+        # The list of Required Actions shows only the beginning, so it begins with what differs.
+        subject=f"{ti.task_id}{index}: a person is needed{of_which}",
         body=_what_to_do(task, wait, cancel_on_timeout=cancel_on_timeout),
         # Airflow's page highlights the default options or, without a list, all of them. With an empty list it
         # highlights none, so that a person chooses. If nobody answers in time, the trigger applies the default answer.
@@ -106,9 +107,17 @@ LINK_CHARACTERS = ":/?#[]@!$&'*+,;=%~"
 """Characters that a link in Markdown may have in addition to letters, digits and ``_.-``; parentheses would end it."""
 
 
-def _escaped(text: str) -> str:
-    """Return Markdown that shows exactly this text, without links, images or HTML."""
-    return re.sub(r"([^\w\s])", r"\\\1", text)
+def _as_code(text: str) -> str:
+    """Return Markdown that shows exactly this text, without links, images or HTML.
+
+    Airflow makes a link of each address in the text of a page, even if its characters are escaped, but not in code.
+
+    :param text: one line.
+    """
+    # A run of backticks ends code only if it is as long as the one that began it.
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
@@ -120,14 +129,14 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     last = ""
     if task.steps:
         step = task.steps[-1]
-        # The goal of a step may contain text from a web page, so it is escaped.
-        number = f"{step.number}. " if step.number is not None else ""
-        last = f" Last step: {number}{_escaped(goal_of(step))}"
+        # The goal of a step may contain text from a web page.
+        number = f" {step.number}" if step.number is not None else ""
+        last = f" Last step{number}: {_as_code(goal_of(step))}"
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     return "\n\n".join(
         [
-            f"BrowserAct task {task.id} has paused.{last}",
+            f"BrowserAct task {_as_code(task.id)} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
             "Complete the step in the browser, then answer here. **Resume** continues the run. **Stop** cancels the "
             "run and fails the Airflow task without retries.",

@@ -92,8 +92,10 @@ class TestRequiredAction:
         question = people.question
         # A default would be highlighted in the UI, and so would both options without a list.
         assert (question["options"], question["defaults"]) == (["Resume", "Stop"], [])
-        assert question["subject"] == f"A person is needed in BrowserAct: run of workflow {HUMAN.id}"
-        assert f"BrowserAct task {emulator.tasks[0].id} has paused. Last step: " in question["body"]
+        assert question["subject"] == f"run: a person is needed (run of BrowserAct workflow {HUMAN.id})"
+        assert (
+            f"BrowserAct task `{emulator.tasks[0].id}` has paused. Last step 2: `Wait for a human" in question["body"]
+        )
         assert f"/live/{emulator.tasks[0].id})" in question["body"]
         ended = "Otherwise the Airflow task fails because its `timeout` expires, and the run is stopped."
         assert ended in question["body"]
@@ -104,16 +106,34 @@ class TestRequiredAction:
             "because its `timeout` expires, and the run keeps running and using credits (`cancel_on_timeout=False`)."
         ) in people.question["body"]
 
-    def test_required_action_escapes_page_text_and_keeps_the_live_view_link(self):
-        step = Step(1, "running", "![x](https://evil.example/t.png) [Sign in](https://evil.example) <b>", None, None)
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("Sign in again: https://evil.example", "`Sign in again: https://evil.example`"),
+            ("www.evil.example, a@evil.example", "`www.evil.example, a@evil.example`"),
+            ("![x](https://evil.example/t.png) <b> __b__", "`![x](https://evil.example/t.png) <b> __b__`"),
+            ("a `www.evil.example` b", "`` a `www.evil.example` b ``"),
+            ("` `` ``` https://evil.example ``", "```` ` `` ``` https://evil.example `` ````"),
+            ("\\` https://evil.example \\", "`` \\` https://evil.example \\ ``"),
+        ],
+    )
+    def test_required_action_shows_texts_of_strangers_as_code_so_that_no_address_becomes_a_link(self, text, shown):
+        # Airflow renders the text with remark-gfm, which makes links of addresses also where they are escaped.
+        step = Step(1, "running", text, None, None)
         body = required_action._what_to_do(
-            Task("7", TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
+            Task(text, TaskStatus.PAUSED, "70", steps=(step,), live_url="https://live.example/a)(b?c=d"),
             Wait("7", time.time() + 600),
             cancel_on_timeout=True,
         )
-        assert "has paused. Last step: 1. " in body
-        assert r"\!\[x\]\(https\:\/\/evil\.example\/t\.png\) \[Sign in\]" in body
-        assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in body
+        first, links, *_ = body.split("\n\n")
+        assert first == f"BrowserAct task {shown} has paused. Last step 1: {shown}"
+        assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
+
+    def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, worker, people):
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
+        run.ti.map_index = 0
+        required_action.ask(run.ti, Task("7", TaskStatus.PAUSED), Wait("7", time.time() + 600), cancel_on_timeout=True)
+        assert people.question["subject"] == "run[0]: a person is needed"
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before, grace = time.time(), 0.1
