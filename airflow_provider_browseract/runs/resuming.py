@@ -146,7 +146,8 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
             return Conclude(seen), [LogLine(useless)] if useless else []
         news, wait = wait.news(seen)
         lines = [LogLine(line) for line in news]
-    if event.end is End.NO_LONGER_PAUSED:
+    if event.end is End.NO_LONGER_PAUSED or (event.end is End.DEADLINE and wait.required_action is not None):
+        # The trigger has closed the Required Action.
         wait = wait.unasked()
     if event.end is End.ENDED and event.woken_by is WokenBy.POLL:
         wait = replace(wait, callback_missed=True)
@@ -171,6 +172,7 @@ def _after_unreadable(
     wait: Wait, event: WaitEvent, error: BrowserActError, now: float
 ) -> tuple[Decision, list[LogLine]]:
     limit = {
+        End.DEADLINE: wait.deadline - timings.AIRFLOW_CLOCK_SKEW,
         End.PAUSED: wait.deadline,
         End.NOT_STARTED: wait.deadline,
         End.ENDED: wait.deadline + timings.TIMEOUT_BACKSTOP,
@@ -187,6 +189,12 @@ def _after_poll(wait: Wait, event: WaitEvent, seen: Task, now: float) -> tuple[D
     end, status = event.end, seen.status
     if end is End.PAUSED and status is TaskStatus.PAUSED:
         return Paused(wait, seen), []
+    if end is End.DEADLINE and now < wait.deadline - timings.AIRFLOW_CLOCK_SKEW:
+        line = (
+            f"The triggerer reported that the time of {describe(seen)} is over, but by the clock of this worker "
+            f"{wait.deadline - now:.0f} seconds are left. Waiting again. Compare the clocks of triggerer and worker."
+        )
+        return WaitAgain(wait), [LogLine(line, logging.WARNING)]
     if end is End.GIVEN_UP and now >= wait.deadline:
         end = End.DEADLINE
     not_started = end is End.NOT_STARTED and status is TaskStatus.CREATED

@@ -210,6 +210,30 @@ def test_wait_without_a_status_has_a_reason_and_a_remedy(reason, error, why, rem
     assert (over.why, over.remedy) == (why, remedy)
 
 
+@pytest.mark.parametrize("seen", [Task("7", R), Task("7", P), DOWN], ids=["running", "paused", "API down"])
+@pytest.mark.parametrize("wait", [WAIT, ASKING], ids=["polls", "Required Action"])
+def test_deadline_that_is_minutes_away_by_the_clock_of_the_worker_is_waited_for(wait, seen):
+    decision, lines = after_deferral(event_of(End.DEADLINE, wait), seen, START - 120.0)
+    assert isinstance(decision, WaitAgain)
+    # The trigger has closed the Required Action, so a pause is to be reported again.
+    assert (decision.wait.required_action, decision.wait.pause_known) == (None, False)
+    assert lines[-1].level == logging.WARNING
+    if seen is not DOWN:
+        assert "by the clock of this worker 120 seconds are left" in lines[-1].text
+
+
+@pytest.mark.parametrize("seen", [Task("7", R), DOWN], ids=["running", "API down"])
+def test_deadline_is_believed_while_clocks_differ_by_some_seconds(seen):
+    decision, _ = after_deferral(event_of(End.DEADLINE), seen, START - timings.AIRFLOW_CLOCK_SKEW)
+    assert isinstance(decision, GiveUp)
+
+
+def test_pause_that_was_handled_stays_handled_after_a_deadline_that_was_too_early():
+    decision, _ = after_deferral(event_of(End.DEADLINE, replace(WAIT, pause_known=True)), Task("7", P), START - 120.0)
+    assert isinstance(decision, WaitAgain)
+    assert decision.wait.pause_known
+
+
 def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout():
     decision, _ = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START)
     assert decision == GiveUp(WAIT.news(Task("7", R))[1], End.DEADLINE, "HTTP 503")
@@ -276,6 +300,7 @@ class WaitingForARun(RuleBasedStateMachine):
 
     def _begin(self) -> None:
         self.failed_polls = 0
+        self.began = self.now
         self.failing_since = self.passed
         self.poll_failed = False
         self.reply: Any = None
@@ -286,8 +311,9 @@ class WaitingForARun(RuleBasedStateMachine):
         try:
             self.pending = self.steps.throw(error) if error else self.steps.send(self.reply)
             if isinstance(self.pending, Sleep):
-                # Never past the deadline, so that the wait ends.
-                assert self.now + self.pending.seconds <= max(self.wait.deadline, self.wait.first_poll_at, self.now)
+                # Never past the deadline, so that the wait ends; but a triggerer that takes over begins with a grace.
+                limit = max(self.wait.deadline, self.wait.first_poll_at, self.began + timings.CORE_RACE_GRACE)
+                assert self.now + self.pending.seconds <= max(limit, self.now)
         except StopIteration as stop:
             over: WaitEnd = stop.value
             assert self.passed >= self.grace_ends
