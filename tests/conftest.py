@@ -259,6 +259,7 @@ def cli(airflow_database, capsys):
 
 SHORT_TIMINGS = {
     "ANSWER_POLL_INTERVAL": 0.05,
+    "CALLBACK_DELAY": 0.0,
     "CALLBACK_GRACE": 0.05,
     "CORE_RACE_GRACE": 0.05,
     "EVENT_STORE_GRACE": 0.05,

@@ -110,6 +110,8 @@ async def run_steps_async(steps: Generator[Any, Any, T], client: AsyncSender, lo
                 await asyncio.sleep(step.seconds)
             elif isinstance(step, LogLine):
                 log.log(step.level, "%s", step.text)
+                # Many lines in a row must not hold up the other triggers.
+                await asyncio.sleep(0)
             elif isinstance(step, Call):
                 try:
                     result = await client.send(step)

@@ -60,7 +60,7 @@ class RunWorkflowOperator(RunOperator):
     :param wait_for_completion: wait for the end. ``False`` returns the id after the start. Default: ``True``.
     :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
     :param webhook: resume when BrowserAct calls back. Default: if the connection has a ``webhook_base_url``.
-    :param poll_interval: time between two polls. Default: 10 s, and 120 s while a callback is expected.
+    :param poll_interval: time between two polls. Default: 10 s, growing to 120 s while a callback is expected.
     :param timeout: time that the run may take; after that it is stopped and the task fails. Default: 7 hours.
     :param start_timeout: time that the run may stay ``created``. Default: only ``timeout`` applies.
     :param queue_timeout: time to wait for a slot. Default: the value of ``timeout``.

@@ -102,8 +102,9 @@ class RunOperator(BaseOperator):
     :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
         callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible.
         ``False`` only polls. Default: ``None``.
-    :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10, and 120 while a callback is
-        expected. A shorter interval finds the end of the run sooner, but sends more requests.
+    :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
+        default grows to 120: polls come about 10, 20, 40, 80 and 160 seconds after the deferral, and so on. A shorter
+        interval finds the end of the run sooner, but sends more requests.
     :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
         and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
     :param start_timeout: seconds, or a ``timedelta``, that the run may stay in the status ``created``, from its start.
@@ -128,7 +129,7 @@ class RunOperator(BaseOperator):
         time the run pauses. In the context, ``browseract_task`` contains the facts about the run
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
         ``required_action_url`` is the page on which to answer. With this or with ``"ask"``, the run is polled every 10
-        seconds instead of every 120 while a callback is expected.
+        seconds even while a callback is expected.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
         reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.

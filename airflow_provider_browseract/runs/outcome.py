@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs.report import describe, name_step
+from airflow_provider_browseract.runs.report import MAX_STEP_LINES, describe, name_step
 
 REMEDIES = {
     1011: (
-        "A captcha or a block stopped the run: let the workflow pause for a person at this point, start with a profile "
-        "that is already logged in, or slow down the workflow."
+        "captcha",
+        "A captcha stopped the run: let the workflow pause for a person at this point, start with a profile that is "
+        "already logged in, or slow down the workflow.",
     ),
-    10001: "The page did not load in time: check its address, and let the workflow wait longer for the page.",
+    10001: (
+        "navigation timeout",
+        "The page did not load in time: check its address, and let the workflow wait longer for the page.",
+    ),
 }
-"""Remedies for the failure codes in BrowserAct's documents, which do not list all codes."""
+"""For the failure codes in BrowserAct's documents: words that its message must have, and the remedy. The documents do
+not list all codes, and one code may have several reasons."""
 
 
 class RunError(Exception):
@@ -77,10 +82,12 @@ def _what_happened(task: Task) -> str:
     failure = task.failure
     reason = (failure and failure.message) or "BrowserAct gave no reason"
     code = f" (code {failure.code})" if failure and failure.code is not None else ""
-    remedy = REMEDIES.get(failure.code or 0, "") if failure else ""
+    words, remedy = REMEDIES.get(failure.code or 0, ("", "")) if failure else ("", "")
+    if words not in reason.lower():
+        remedy = ""
     lines = [
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
-        *_failing_step(task.steps),
+        *_failing_step(task.steps[-MAX_STEP_LINES:]),
         *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
         f"{remedy} Fix the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
     ]

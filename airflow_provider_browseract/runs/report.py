@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
@@ -11,8 +11,12 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 GOAL_LENGTH = 200
 """Characters of a step's goal that a log line shows."""
 
-MAX_TABLE_STEPS = 50
-"""Steps in the summary at the end of a run. Of a longer run, it shows the first and the last ones."""
+STATUS_LENGTH = 50
+"""Characters of a step's status that a log line shows."""
+
+MAX_STEP_LINES = 50
+"""Steps that one poll adds to the log, and steps in the summary at the end of a run. Of more, the log has the first and
+the last ones, and how many are between them."""
 
 
 IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
@@ -68,9 +72,32 @@ def status_line(task: Task) -> str:
     return f"{line} Live view: {task.live_url}"
 
 
-def step_line(task_id: str, step: Step) -> str:
-    """Return a line with a step and its status."""
-    return f"BrowserAct task {task_id}, {name_step(step)} ({step.status or 'no status given'})"
+def count_steps(task: Task) -> int:
+    """Return how many steps a run has."""
+    return len(task.steps)
+
+
+Gap: TypeAlias = int
+"""How many steps are left out."""
+
+
+def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
+    """Yield the steps of a run after the first ``since``; of many, only the first and the last."""
+    steps, half = task.steps[since:], MAX_STEP_LINES // 2
+    first, last = steps[:half], steps[half:][-half:]
+    yield from first
+    if (left_out := count_steps(task) - since - len(first) - len(last)) > 0:
+        yield left_out
+    yield from last
+
+
+def step_lines(task: Task, since: int) -> Iterator[str]:
+    """Yield at most ``MAX_STEP_LINES + 1`` lines with the steps of a run after the first ``since``."""
+    for step in _steps_to_show(task, since):
+        if isinstance(step, Gap):
+            yield f"BrowserAct task {task.id}: ... {step:,} more steps"
+        else:
+            yield f"BrowserAct task {task.id}, {name_step(step)} ({_status_of(step) or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:
@@ -78,15 +105,14 @@ def end_lines(task: Task) -> Iterator[str]:
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""
-    steps = task.steps
-    counted = f", {len(steps)} step{'' if len(steps) == 1 else 's'}{':' if steps else ''}" if steps else ""
-    yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted or '.'}"
-    for position, step in enumerate(steps):
-        if MAX_TABLE_STEPS // 2 <= position < len(steps) - MAX_TABLE_STEPS // 2:
-            if position == MAX_TABLE_STEPS // 2:
-                yield f"  ... {len(steps) - MAX_TABLE_STEPS // 2 * 2} more"
-            continue
-        yield f"  {step.status or '?':8} {name_step(step)}"
+    number = count_steps(task)
+    counted = f", {number} step{'' if number == 1 else 's'}:" if number else "."
+    yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted}"
+    for step in _steps_to_show(task):
+        if isinstance(step, Gap):
+            yield f"  ... {step:,} more steps"
+        else:
+            yield f"  {_status_of(step) or '?':8} {name_step(step)}"
 
 
 def duration_of(task: Task) -> float | None:
@@ -114,7 +140,7 @@ def facts(task: Task) -> dict[str, Any]:
         "credits": task.credit,
         "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
         "counts": {
-            "steps": len(task.steps),
+            "steps": count_steps(task),
             "output_files": len(task.output.files) if task.output else 0,
             "download_files": len(task.download_files),
         },
@@ -127,6 +153,13 @@ def name_step(step: Step) -> str:
 
 
 def goal_of(step: Step) -> str:
-    """Return the goal of a step in one line of limited length."""
-    goal = " ".join((step.goal or "no goal given").split())
-    return goal if len(goal) <= GOAL_LENGTH else f"{goal[: GOAL_LENGTH - 1]}\u2026"
+    """Return the goal of a step in limited length."""
+    return _cut(step.goal or "no goal given", GOAL_LENGTH)
+
+
+def _status_of(step: Step) -> str:
+    return _cut(step.status or "", STATUS_LENGTH)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"

@@ -7,10 +7,11 @@ and fields are read once, at import.
 from __future__ import annotations
 
 DEFAULT_POLL_INTERVAL = 10.0
-"""Seconds between two polls of a run without callbacks."""
+"""Seconds between two polls of a run without callbacks, and between the first polls of a run with callbacks."""
 
 SAFETY_POLL_INTERVAL = 120.0
-"""Seconds between two polls of a run with callbacks. The polls find the end of the run if its callback is lost."""
+"""Maximum seconds between two polls of a run with callbacks. The polls find the end of the run if its callback is
+lost."""
 
 FIRST_POLL_JITTER = 2.0
 """Maximum seconds by which the first poll is delayed, at random. So runs that started together are polled apart."""
@@ -31,6 +32,10 @@ CALLBACK_GRACE = 2.0
 A callback that arrives within :data:`CORE_RACE_GRACE` is refused, so the first poll must come later, even if the clocks
 of worker, API server and triggerer differ a little.
 """
+
+CALLBACK_DELAY = 5.0
+"""Seconds after the end of a run during which its callback may still be on its way. If a poll resumes the task instance
+so soon, the callback does not count as missed."""
 
 POLL_PATIENCE = 600.0
 """Seconds during which all polls must fail before the wait is given up.

@@ -15,7 +15,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import status_line, step_line
+from airflow_provider_browseract.runs.report import count_steps, status_line, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
@@ -152,7 +152,7 @@ class Wait:
         without callbacks.
     :param began_at: moment at which the wait began.
     :param first_poll_at: moment of the first poll. It distinguishes the waits of a run.
-    :param interval: seconds between two polls.
+    :param interval: seconds between two polls, or at most so many while the polls become rarer (:meth:`until_next`).
     """
 
     browseract_task_id: Text
@@ -217,6 +217,19 @@ class Wait:
         """Return the wait without a Required Action. The run counts as not paused until a poll shows otherwise."""
         return replace(self, required_action=None, answer_by=None, pause_known=False)
 
+    def until_next(self, now: float) -> float:
+        """Return the seconds between a poll and the next one.
+
+        While a callback is expected, the next poll comes when the wait has taken twice as long as now: after 10, 20,
+        40, 80 and 160 seconds, and then every 120. So a lost callback costs at most about as much time as the run has
+        taken. The moment at which the wait began is stored, so a triggerer that takes over continues like that.
+
+        :param now: the current time, in seconds since the epoch.
+        """
+        if self.policy.poll_interval is not None:
+            return self.interval
+        return min(self.interval, max(timings.DEFAULT_POLL_INTERVAL, now - self.began_at))
+
     def next_limit(self, now: float) -> float:
         """Return the next moment at which the wait can end without an end of the run.
 
@@ -228,11 +241,15 @@ class Wait:
         return self.deadline
 
     def news(self, task: Task) -> tuple[list[str], Wait]:
-        """Return the lines about a run that are not in the log yet, and the wait that includes them."""
-        lines = [step_line(task.id, step) for step in task.steps[self.steps_logged :]]
+        """Return the lines about a run that are not in the log yet, and the wait that includes them.
+
+        The number of lines is limited for each poll. The stored arguments of a trigger never change, so a triggerer
+        that takes over logs the steps since the deferral again: once, and within the same limit.
+        """
+        lines = list(step_lines(task, self.steps_logged))
         if task.status is not self.last_seen:
             lines.append(status_line(task))
-        steps_logged = max(self.steps_logged, len(task.steps))
+        steps_logged = max(self.steps_logged, count_steps(task))
         still_paused = self.pause_known and task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
         return lines, replace(self, last_seen=task.status, steps_logged=steps_logged, pause_known=still_paused)
 
@@ -292,12 +309,19 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
     """
     task: Task | None = None
     failed, unknown = _Streak(), _Streak()
-    poll_at = wait.first_poll_at + min(JITTER * wait.interval, timings.FIRST_POLL_JITTER) * chance()
+    began = clock()
+    interval = wait.until_next(began)
+    # The first poll is overdue if another triggerer takes over, with all waits at once, so their polls are spread. It
+    # also seems overdue if the triggerer's clock is ahead of the worker's. So the grace of the wait begins again.
+    overdue = max(0.0, began - wait.first_poll_at)
+    earliest = max(began, wait.first_poll_at) + min(overdue, wait.first_poll_at - wait.began_at)
+    spread = min(interval, max(overdue, min(JITTER * interval, timings.FIRST_POLL_JITTER)))
+    poll_at = earliest + spread * chance()
     while True:
         now = clock()
         # The first poll is never earlier, even if a limit is.
-        yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), wait.first_poll_at)) - now))
-        poll_at = clock() + wait.interval * (1 + JITTER * (2 * chance() - 1))
+        yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), earliest)) - now))
+        poll_at = clock() + wait.until_next(clock()) * (1 + JITTER * (2 * chance() - 1))
         try:
             task, is_whole = yield from _poll(wait.browseract_task_id)
         except BrowserActError as error:

@@ -146,10 +146,13 @@ class Waiter:
         elif wait.waits_for is WokenBy.POLL:
             log.info("%s", polling_line(wait.interval))
         else:
+            first, longest = wait.until_next(wait.began_at), wait.interval
+            often = f"at intervals that grow from {first:g} to" if first < longest else "every"
             log.info(
                 "Waiting in the triggerer for BrowserAct's callback. In case the callback is lost, the triggerer also "
-                "polls the run every %g seconds. %s",
-                wait.interval,
+                "polls the run %s %g seconds. %s",
+                often,
+                longest,
                 IF_NO_LINE_FOLLOWS,
             )
 
@@ -158,13 +161,15 @@ class Waiter:
         # Airflow may end the trigger of this wait only now. The trigger then reads these two keys (is_resumed_wait).
         shown: dict[str, Any] = {"woken_by": event.woken_by.value, "first_poll_at": wait.first_poll_at}
         after = ""
-        if task.finished_at is not None:
-            # The two moments come from BrowserAct's clock and ours. A negative difference means that the clocks differ.
-            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - task.finished_at.timestamp()), 1)
-            after = f", {seconds:g} seconds after the end of the run"
         missed = event.woken_by is WokenBy.POLL and wait.callback_token_sha256 is not None
-        # A callback that arrives right after the deferral is refused, so it does not count as missed.
-        if missed and (task.finished_at is None or task.finished_at.timestamp() > wait.first_poll_at):
+        if task.finished_at is not None:
+            ended = task.finished_at.timestamp()
+            # The two moments come from BrowserAct's clock and ours. A negative difference means that the clocks differ.
+            shown["seconds_after_end"] = seconds = round(max(0.0, resumed_at - ended), 1)
+            after = f", {seconds:g} seconds after the end of the run"
+            # A callback that arrives right after the deferral is refused, and one may still be on its way.
+            missed = missed and ended > wait.first_poll_at and seconds >= timings.CALLBACK_DELAY
+        if missed:
             count_in_task("browseract.callbacks_missed")
             self.run.log.warning(
                 "Woken by a poll%s; no callback arrived.\nIf this happens often, test connection %r: the test reports "

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.hooks.steps import run_steps, run_steps_async
+from airflow_provider_browseract.runs.steps import LogLine
 
 log: Any = logging.getLogger(__name__)
 
@@ -26,3 +27,28 @@ def test_unknown_step_is_an_error_in_the_worker():
 def test_unknown_step_is_an_error_in_the_triggerer():
     with pytest.raises(TypeError, match="unknown step 'stand on your head'"):
         asyncio.run(run_steps_async(unknown_step(), None, log))  # type: ignore[arg-type]
+
+
+def test_other_triggers_get_a_turn_between_any_two_log_lines():
+    order: list[str] = []
+
+    async def other_trigger() -> None:
+        while True:
+            order.append("other")
+            await asyncio.sleep(0)
+
+    class Log:
+        def log(self, level: int, text: str, *args: Any) -> None:
+            order.append("line")
+
+    def lines() -> Generator[Any, Any, None]:
+        for _ in range(5):
+            yield LogLine("read")
+
+    async def run() -> None:
+        other = asyncio.ensure_future(other_trigger())
+        await run_steps_async(lines(), None, Log())  # type: ignore[arg-type]
+        other.cancel()
+
+    asyncio.run(run())
+    assert order == ["line", "other"] * 5

@@ -52,6 +52,50 @@ def test_failed_run_with_an_undocumented_code_gets_the_general_remedy():
         check_finished(task(TaskStatus.FAILED, failure=Failure(9, "gone")))
 
 
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (Failure(10001, "Navigation timeout"), "The page did not load in time"),
+        (Failure(1011, "A captcha could not be solved"), "A captcha stopped the run"),
+        (Failure(10001, "The site did not accept the password of ada"), None),
+        (Failure(10001, None), None),
+        (Failure(1011, "The account is blocked"), None),
+        (Failure(4711, "Navigation timeout"), None),
+    ],
+    ids=str,
+)
+def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, remedy):
+    with pytest.raises(RunFailedError) as caught:
+        check_finished(task(TaskStatus.FAILED, failure=failure))
+    last = str(caught.value).splitlines()[-1]
+    assert last.startswith(remedy or "Fix the workflow or its inputs")
+
+
+def test_failed_step_far_before_the_end_of_a_run_is_not_searched_for():
+    steps = (Step(1, "failed", "open", None, None), *[Step(2, "succeed", "read", None, None)] * 100_000)
+    with pytest.raises(RunFailedError, match="At step 2: read"):
+        check_finished(task(TaskStatus.FAILED, steps=steps))
+
+
+def test_text_of_a_page_can_neither_forge_lines_of_the_error_nor_control_a_terminal():
+    text = "no\n[2026-11-27] INFO - fine\r::group::\x1b[31m\u202e\u2028" + "x" * 100_000
+    step = {"step": 1, "status": text, "step_goal": text, "evaluation_previous_goal": text}
+    fields = {
+        "id": "7",
+        "status": "failed",
+        "steps": [{**step, "screenshots_url": "javascript:alert(1)"}],
+        "task_failure_info": {"code": 10**5000, "message": text},
+        "workflow_id": f"70{text}",
+        "log_detail_url": f"https://log.example/{text}",
+    }
+    with pytest.raises(RunFailedError) as caught:
+        check_finished(Task.read(fields))
+    lines = str(caught.value).split("\n")
+    assert [line.split(":")[0].split(" ")[0] for line in lines] == ["BrowserAct", "At", "Evaluation", "Fix"]
+    assert all(line.isprintable() and len(line) < 1100 for line in lines)
+    assert "javascript" not in str(caught.value)
+
+
 def test_failed_run_error_names_the_last_step_when_no_step_failed():
     steps = (Step(1, "succeed", "open the page", None, None), Step(2, "succeed", "read", None, None))
     with pytest.raises(RunFailedError, match="At step 2: read"):

@@ -8,13 +8,13 @@ import pytest
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.report import (
     GOAL_LENGTH,
-    MAX_TABLE_STEPS,
+    MAX_STEP_LINES,
     duration_of,
     end_lines,
     facts,
     log_url,
     status_line,
-    step_line,
+    step_lines,
 )
 
 BEGAN = datetime(2026, 11, 25, 8, tzinfo=timezone.utc)
@@ -49,13 +49,14 @@ def test_end_of_a_run_is_reported_without_unknown_values():
 
 def test_step_table_of_a_long_run_keeps_the_first_and_last_steps():
     lines = list(end_lines(task(steps=tuple(map(step, range(1, 201))))))
-    assert len(lines) == MAX_TABLE_STEPS + 2
-    assert lines[1 + MAX_TABLE_STEPS // 2] == f"  ... {200 - MAX_TABLE_STEPS} more"
+    assert len(lines) == MAX_STEP_LINES + 2
+    assert lines[1 + MAX_STEP_LINES // 2] == f"  ... {200 - MAX_STEP_LINES} more steps"
     assert lines[-1] == "  succeed  step 200: read"
 
 
 def test_step_goal_is_shortened_to_one_line():
-    line = step_line("7", step(3, goal="Open\nthe  page " + "x" * 500))
+    read = Step.read({"step": 3, "status": "running", "step_goal": "Open\nthe  page " + "x" * 500})
+    [line] = step_lines(task(steps=(read,)), 0)
     assert line.startswith("BrowserAct task 7, step 3: Open the page xxx")
     assert "\n" not in line
     assert len(line) < GOAL_LENGTH + 60

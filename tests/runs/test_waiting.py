@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +22,7 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import (
@@ -161,6 +165,32 @@ def test_step_that_was_already_logged_is_not_logged_again():
     assert world.texts == ["BrowserAct task 7, step 2: Read the rows (running)", "BrowserAct task 7 is finished."]
 
 
+def steps_until(last: int) -> tuple[Step, ...]:
+    return tuple(Step(number, "running", "read", None, None) for number in range(1, last + 1))
+
+
+def test_response_with_a_hundred_thousand_steps_adds_about_fifty_lines_of_limited_length():
+    long = Step(7, "s" * 5000, "g" * 5000, None, None)
+    world = World(R, R, F, steps=[(long,) * 100_000, (long,) * 100_000])
+    assert len(world.texts) == MAX_STEP_LINES + 3
+    assert world.texts[MAX_STEP_LINES // 2] == "BrowserAct task 7: ... 99,950 more steps"
+    assert max(map(len, world.texts)) < GOAL_LENGTH + STATUS_LENGTH + 60
+    assert world.over.wait.steps_logged == 100_000
+
+
+def test_first_and_last_of_many_new_steps_are_logged():
+    world = World(R, R, F, steps=[(FIRST,), steps_until(61)])
+    shown = [text for text in world.texts if ", step " in text]
+    assert [int(text.split(", step ")[1].split(":")[0]) for text in shown] == [1, *range(2, 27), *range(37, 62)]
+    assert "BrowserAct task 7: ... 10 more steps" in world.texts
+
+
+def test_triggerer_that_takes_over_logs_the_steps_of_a_long_run_again_only_within_the_limit():
+    begun = {"began_at": START - 600.0, "first_poll_at": START - 592.0}
+    world = World(R, R, F, steps=[steps_until(100_000)], last_seen=R, steps_logged=3, **begun)
+    assert len(world.texts) == MAX_STEP_LINES + 2
+
+
 def test_each_status_change_is_logged_once_with_the_live_view_until_the_end():
     assert World(R, R, P, R, F).texts == [
         "BrowserAct task 7 is running. Live view: https://live.example/7",
@@ -296,15 +326,15 @@ def test_unknown_status_gives_up_the_wait_after_enough_polls_and_time():
 
 def test_wait_begun_again_after_a_restart_keeps_its_deadline():
     # The wait begins again 90 s after the start, as after a restart of the triggerer.
-    world = World(R, first_poll_at=START - 90.0, deadline=START + 10.0)
+    world = World(R, began_at=START - 98.0, first_poll_at=START - 90.0, deadline=START + 10.0)
     assert world.over.end is End.DEADLINE
     assert world.now == START + 10.0
 
 
 def test_wait_begun_after_the_deadline_polls_once_and_takes_the_result():
-    world = World(F, first_poll_at=START - 60.0, deadline=START - 5.0)
+    world = World(F, began_at=START - 68.0, first_poll_at=START - 60.0, deadline=START - 5.0)
     assert world.over.end is End.ENDED
-    assert world.sleeps == [0.0]
+    assert world.sleeps == [8.0]
 
 
 def test_first_poll_is_not_moved_forward_by_an_earlier_deadline():
@@ -355,6 +385,77 @@ class TestPauses:
 
 def wait_of(**plan) -> Wait:
     return Wait("7", START + 3600.0, **plan)
+
+
+CALLED_BACK = Wait("7", START + 36_000.0, "0" * 64)
+RANDOM = random.Random(7)
+
+
+def polls_of(length: float, wait: Wait = CALLED_BACK, chance: Callable[[], float] = RANDOM.random) -> list[float]:
+    """Return when a run of this length is polled until a poll finds its end, in seconds after the deferral."""
+    now, polls = START, []
+
+    def answer(step: object) -> object:
+        nonlocal now
+        if isinstance(step, Sleep):
+            now += step.seconds
+        if isinstance(step, Call):
+            polls.append(now - START)
+            return Task("7", F if polls[-1] >= length else R)
+        return None
+
+    over = carry_out(wait_for_end(wait.deferred(START), lambda: now, chance), answer)
+    assert over.end is End.ENDED
+    return polls
+
+
+class TestPollsBehindACallback:
+    def test_polls_come_after_10_20_40_80_and_160_seconds_and_then_every_120(self):
+        assert polls_of(500.0, chance=lambda: 0.5) == [11.0, 22.0, 44.0, 88.0, 176.0, 296.0, 416.0, 536.0]
+
+    def test_run_of_20_seconds_whose_callback_is_lost_is_found_at_most_25_seconds_late(self):
+        assert max(polls_of(20.0)[-1] for _ in range(5000)) - 20.0 <= 25.0
+
+    @pytest.mark.parametrize("length", [10.0, 15.0, 20.0, 45.0, 90.0, 170.0, 500.0, 5000.0])
+    def test_lost_callback_costs_at_most_about_as_long_as_the_run_took(self, length):
+        late = max(polls_of(length)[-1] for _ in range(500)) - length
+        assert late <= (1 + JITTER) * min(length, timings.SAFETY_POLL_INTERVAL)
+
+    def test_run_of_20_to_60_seconds_is_polled_at_most_two_and_a_half_times_before_its_callback(self):
+        # With the check of the inputs, the start, and a read after each of start and end: 6.5 requests.
+        polls = [sum(at < length for at in polls_of(length)) for length in range(20, 61) for _ in range(200)]
+        assert sum(polls) / len(polls) <= 2.5
+
+    def test_poll_interval_of_the_user_does_not_grow(self):
+        wait = replace(CALLED_BACK, policy=WaitPolicy(33.0))
+        assert polls_of(100.0, wait, chance=lambda: 0.5) == [11.0, 44.0, 77.0, 110.0]
+
+    def test_polls_do_not_become_rarer_after_a_missed_callback_or_if_a_pause_ends_the_wait(self):
+        for wait in (replace(CALLED_BACK, callback_missed=True), replace(CALLED_BACK, policy=HANDLES_PAUSES)):
+            assert polls_of(50.0, wait, chance=lambda: 0.5) == [11.0, 21.0, 31.0, 41.0, 51.0]
+
+
+class TestTakeover:
+    """Another triggerer continues with waits that began long ago, or the clock of the triggerer is ahead."""
+
+    BEGUN = {"began_at": START - 3600.0, "first_poll_at": START - 3590.0, "deadline": START + 36_000.0}
+
+    def test_polls_continue_with_the_interval_that_they_had(self):
+        assert World(R, R, R, F, interval=120.0, chance=0.5, **self.BEGUN).sleeps[1:] == [120.0] * 3
+
+    @pytest.mark.parametrize("interval", [10.0, 120.0])
+    def test_first_polls_of_many_waits_are_spread_over_the_interval(self, interval):
+        firsts = [World(F, interval=interval, chance=n / 500, **self.BEGUN).sleeps[0] for n in range(500)]
+        busiest = max(sum(at <= other < at + 1.0 for other in firsts) for at in firsts)
+        assert busiest <= 500 / interval + 1
+
+    def test_first_poll_comes_soon_if_the_wait_began_a_moment_ago(self):
+        begun = {"began_at": START - 9.0, "first_poll_at": START - 1.0}
+        assert World(F, chance=1.0, **begun).sleeps == [1.0 + timings.FIRST_POLL_JITTER]
+
+    def test_clock_ahead_does_not_shorten_the_grace_after_a_deferral(self):
+        world = World(R, began_at=START - 31.0, first_poll_at=START - 23.0, deadline=START - 10.0)
+        assert (world.over.end, world.sleeps) == (End.DEADLINE, [8.0])
 
 
 @pytest.mark.parametrize(

@@ -189,14 +189,25 @@ class TestSafetyPolls:
         assert wait_of(deferral)["interval"] == timings.SAFETY_POLL_INTERVAL
         log = "".join(capfd.readouterr())
         assert "Waiting in the triggerer for BrowserAct's callback." in log
-        assert "every 120 seconds. If no line follows, check that a triggerer is running." in log
+        assert "polls the run at intervals that grow from 10 to 120 seconds. If no line follows, check" in log
         wait = run.ti.xcoms["wait"]
         assert (wait["waits_for"], wait["poll_interval"]) == ("callback", timings.SAFETY_POLL_INTERVAL)
         assert wait[TOKEN_KEY] == wait_of(deferral)[TOKEN_KEY]
 
-    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks):
+    def test_safety_poll_interval_is_the_poll_interval_of_the_user(self, worker, emulator, webhooks, capfd):
         deferral = deferred(worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=33))
         assert wait_of(deferral)["interval"] == 33
+        assert "polls the run every 33 seconds. If no line follows" in "".join(capfd.readouterr())
+
+    def test_run_with_a_callback_and_the_check_of_its_inputs_takes_four_requests_besides_polls(
+        self, worker, emulator, webhooks
+    ):
+        run = worker(workflow_id=ORDERS.id, deferrable=True, poll_interval=None)
+        deferral = deferred(run)
+        emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+        run.operator().execute_complete(run.context, callback_event(deferral))
+        requested = [request.endpoint for request in emulator.requests]
+        assert requested == ["get-workflow", "run-task", "get-task", "get-task"]
 
     def test_first_safety_poll_comes_after_the_callback_grace(self, emulator, webhooks):
         operator = RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id, deferrable=True)
@@ -236,6 +247,16 @@ class TestSafetyPolls:
         worker(workflow_id=ORDERS.id, deferrable=True).run()
         log = "".join(capfd.readouterr())
         assert "Woken by a poll" in log
+        assert "no callback" not in log
+
+    def test_no_missing_callback_is_logged_while_it_may_still_be_on_its_way(
+        self, worker, emulator, webhooks, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(timings, "CALLBACK_DELAY", 60.0)
+        emulator.next_run(ORDERS.id, duration=1.5)
+        worker(workflow_id=ORDERS.id, deferrable=True).run()
+        log = "".join(capfd.readouterr())
+        assert "Woken by a poll, " in log
         assert "no callback" not in log
 
     def test_no_missing_callback_is_logged_if_none_was_requested(self, worker, emulator, connect, capfd):
