@@ -24,7 +24,7 @@ SETTLE = 45.0
 """Seconds after the first poll of the last run before anything is measured."""
 
 MEASURE = timings.SAFETY_POLL_INTERVAL
-"""Seconds that are measured. A wait with a callback is polled once in them, at any time."""
+"""Seconds that are measured. A wait with a callback is polled once or twice in them, at any time."""
 
 
 @dataclass(frozen=True)
