@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -632,7 +633,7 @@ class TestKillDuringTheReadAfterADeferral:
         assert emulator.tasks[0].status == "canceled"
 
     def test_run_at_its_deadline_is_stopped(self, killed_while_reading, emulator):
-        error = killed_while_reading(lambda wait: WaitEvent(wait, End.DEADLINE))
+        error = killed_while_reading(lambda wait: WaitEvent(replace(wait, deadline=time.time()), End.DEADLINE))
         assert isinstance(error, RunTimedOutError)
         assert emulator.tasks[0].status == "canceled"
 
