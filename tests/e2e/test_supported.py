@@ -87,10 +87,10 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
         return state
 
     def runs_of(task_id: str, number: int = 1) -> list[TaskRecord] | None:
-        """Return the runs that a task has started, once it has started some and waits."""
+        """Return the runs that a task has started, once it has started some, waits, and the last run is held."""
         found = [task for task in emulator.tasks if ("keyword", task_id) in task.inputs]
         waits = state_of(task_id) == ("deferred" if task_id.endswith("deferred") else "running")
-        return found if len(found) >= number and waits else None
+        return found if len(found) >= number and waits and found[-1].status == "paused" else None
 
     def first_is_canceled(task_id: str) -> bool:
         return next(task for task in emulator.tasks if ("keyword", task_id) in task.inputs).status == "canceled"
