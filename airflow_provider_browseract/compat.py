@@ -194,6 +194,18 @@ def is_secret(name: str) -> bool:
     return bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call,unused-ignore]
 
 
+def redact(text: str) -> str:
+    """Return a text with ``***`` for each secret that this process masks in logs; only that if it cannot be determined.
+
+    :param text: the text.
+    """
+    try:
+        from airflow.sdk._shared.secrets_masker import redact as redact_known
+    except ImportError:
+        return "***"
+    return str(redact_known(text))  # type: ignore[no-untyped-call,unused-ignore]
+
+
 __all__ = [
     "CLEAR_KEEPS_STATE",
     "DELETED",
@@ -216,6 +228,7 @@ __all__ = [
     "is_secret",
     "is_unmapped",
     "plain_xcom_arg",
+    "redact",
     "required_actions",
     "sent_xcom",
     "set_during_execution",

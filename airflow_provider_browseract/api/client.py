@@ -126,11 +126,19 @@ class BrowserActClient:
     :param settings: address, API key, timeouts and retries.
     :param renew: returns the current settings when BrowserAct refuses the API key. If they have another key, the client
         uses them from then on and sends the call again. Default: a refused key is an error at once.
+    :param shown: returns what the caller may see of a result. Default: everything.
     """
 
-    def __init__(self, settings: ClientSettings, *, renew: Callable[[], ClientSettings | None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        renew: Callable[[], ClientSettings | None] | None = None,
+        shown: Callable[[Any], Any] = lambda result: result,
+    ) -> None:
         self.settings = settings
         self._renew = renew
+        self._shown = shown
 
     def __enter__(self) -> BrowserActClient:
         return self
@@ -160,10 +168,11 @@ class BrowserActClient:
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         try:
-            result: T = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+            received = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
         except BrowserActError as error:
             error.connection = self.settings.connection
             raise
+        result: T = self._shown(received)
         return result
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:

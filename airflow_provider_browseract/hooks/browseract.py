@@ -25,6 +25,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowNotF
 from airflow_provider_browseract.hooks import checked_calls
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
+from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.hooks.shielding import uninterrupted
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import read_run, read_template_run
@@ -98,6 +99,8 @@ class BrowserActHook(BaseHook):
         super().__init__()
         self.browseract_conn_id = browseract_conn_id
         self._settings: form.ConnectionSettings | None = None
+        self.hiding = NOTHING
+        """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -121,7 +124,7 @@ class BrowserActHook(BaseHook):
         """The client that sends any call of :mod:`airflow_provider_browseract.api.calls`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(self.settings.client, renew=self._renew)
+        return BrowserActClient(self.settings.client, renew=self._renew, shown=lambda result: self.hiding.apply(result))
 
     def get_conn(self) -> BrowserActClient:
         """Return :attr:`client`. All hooks of Airflow have a method with this name."""

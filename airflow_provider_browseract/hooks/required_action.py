@@ -141,8 +141,8 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
             "Complete the step in the browser, then answer here. **Resume** continues the run. **Stop** cancels the "
             "run and fails the Airflow task without retries.",
             _time_limit(wait, cancel_on_timeout=cancel_on_timeout),
-            "If the run pauses again, this text stays the same. Open the current browser with **Live view** under "
-            "**Details**.",
+            "If the run pauses again, this text stays the same."
+            + (" Open the current browser with **Live view** under **Details**." if task.live_url else ""),
         ]
     )
 

@@ -71,6 +71,8 @@ class RunWorkflowOperator(RunOperator):
     :param on_paused_timeout: time to wait for the answer to ``"ask"``. Default: as long as the run may take.
     :param on_paused_default: what to do without an answer: ``"stop"`` (default) or ``"resume"``.
     :param on_paused_callback: notifiers or functions that are called when the run pauses. Default: none.
+    :param show_live_view: show the address of the live view in log, XComs, buttons and Required Actions. Default:
+        ``True``.
     :param cancel_on_kill: stop the run when the task is ended and no later try continues with it. Default: ``True``.
     :param cancel_on_timeout: stop the run when its time is over or its status cannot be read. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseOperator``.

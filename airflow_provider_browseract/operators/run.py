@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.models import TaskStatus
@@ -23,8 +25,10 @@ from airflow_provider_browseract.compat import (
     conf,
     is_secret,
     is_unmapped,
+    set_during_execution,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.hooks.required_action import read_event
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run, show_wait
@@ -43,7 +47,14 @@ from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledErr
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import log_url
-from airflow_provider_browseract.runs.request import RunRequest, Source, check_names
+from airflow_provider_browseract.runs.request import (
+    RunRequest,
+    Source,
+    check_names,
+    secret_parts,
+    with_names_as_keys,
+    without_secrets,
+)
 from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
 from airflow_provider_browseract.runs.starting import Start, StartedRun, StartRefused
 from airflow_provider_browseract.runs.stored import from_json
@@ -57,6 +68,7 @@ from airflow_provider_browseract.worker.tries import Tries
 from airflow_provider_browseract.worker.waiting import Waiter
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
     from airflow_provider_browseract.api.models import InputParameter, Task
@@ -130,6 +142,9 @@ class RunOperator(BaseOperator):
         (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
         ``required_action_url`` is the page on which to answer. With this or with ``"ask"``, the run is polled every 10
         seconds even while a callback is expected.
+    :param show_live_view: put the address of the run's live view into the log, XComs, buttons and Required Actions of
+        the task. Everyone who may see the task can then open it, and may be able to act in a browser that is logged in.
+        When ``False``, only BrowserAct shows it. Default: ``True``.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
         reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.
@@ -187,6 +202,7 @@ class RunOperator(BaseOperator):
         on_paused_timeout: float | timedelta | None = None,
         on_paused_default: str = Answer.STOP.value,
         on_paused_callback: PauseCallbacks = None,
+        show_live_view: bool = True,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         **kwargs: Any,
@@ -218,9 +234,11 @@ class RunOperator(BaseOperator):
         self.on_paused_timeout = on_paused_timeout
         self.on_paused_default = on_paused_default
         self.on_paused_callback = on_paused_callback
+        self.show_live_view = show_live_view
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self._given: dict[str, Any] = {}
+        self._secret_inputs = False
 
     def _take_arguments(self) -> None:
         """Check the arguments that are not templates, and remember the templated ones as they were given."""
@@ -260,7 +278,10 @@ class RunOperator(BaseOperator):
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the operator's connection."""
-        return BrowserActHook(self.browseract_conn_id)
+        hook = BrowserActHook(self.browseract_conn_id)
+        unknown = isinstance(self.input_parameters, type(set_during_execution()))
+        hook.hiding = Hiding(live_view=not self.show_live_view, secrets=True, texts=unknown)
+        return hook
 
     @property
     def _run(self) -> OwnedRun:
@@ -273,6 +294,37 @@ class RunOperator(BaseOperator):
             # on_kill can interrupt this at any moment, so the first stored object counts.
             found = self.__dict__.setdefault("_owned_run", OwnedRun(hook, log, **stops))
         return found
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the templates, and hide secrets before Airflow stores the rendered fields for its UI.
+
+        Airflow calls this method also for mapped tasks, unlike ``render_template_fields``.
+        """
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            self._hide_secrets()
+
+    def _hide_secrets(self) -> None:
+        """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI."""
+        found: set[str] = set()
+        # The checks of the arguments report whatever fails here.
+        with suppress(Exception):
+            without_secrets(self.input_parameters, is_secret, found)
+        self._secret_inputs = bool(found)
+        if found:
+            # Airflow's UI hides values by the keys of dicts, also those that are too short to be masked everywhere.
+            self.input_parameters = with_names_as_keys(self.input_parameters)
+        for url in (self.callback_url, self.status_change_callback_url):
+            found |= secret_parts(url)
+        if found:
+            mask_secret([*sorted(found)])
 
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
@@ -309,8 +361,11 @@ class RunOperator(BaseOperator):
 
         def wait_for_result() -> Any:
             waiter = self._waiter(context)
-            # The arguments may have changed since the deferral.
-            resumed = replace(read, wait=replace(read.wait, policy=self._policy))
+            # The arguments may have changed since the deferral. The secrets of inputs that a function has returned are
+            # not known any more.
+            unknown = read.wait.policy.hide_goals and not self._secret_inputs
+            self.hook.hiding = replace(self.hook.hiding, texts=unknown)
+            resumed = replace(read, wait=replace(read.wait, policy=replace(self._policy, hide_goals=unknown)))
             return self._conclude(context, waiter.until_end(waiter.resume(resumed, resumed_at)))
 
         return self._account_for(context, read.wait.browseract_task_id, wait_for_result)
@@ -387,13 +442,16 @@ class RunOperator(BaseOperator):
         request = self._checked_request()
         ti: Any = context["ti"]
         called = self._with_callback(request, ti)
+        client = self.hook.settings.client
         return Start(
             called if register(called, ti, self.log) else request,
             read_seconds("timeout", self.timeout),
-            patience=self.hook.settings.client.longest_call,
+            patience=client.longest_call,
             on_orphan=read_choice("on_orphan", self.on_orphan, OnOrphan),
             max_tries=ti.max_tries,
             deferred=self._waits_deferred,
+            api_key=client.api_key,
+            key_digest=client.key_digest,
         )
 
     def _wait_for_result(self, context: Context, started: StartedRun, queued: Queued) -> Any:
@@ -467,6 +525,7 @@ class RunOperator(BaseOperator):
             start_timeout=self._optional_seconds("start_timeout"),
             callbacks=read_callbacks(self.on_paused_callback),
             cancel_on_kill=self.cancel_on_kill,
+            secret_inputs=self._secret_inputs,
         )
 
     @property
@@ -486,6 +545,7 @@ class RunOperator(BaseOperator):
             notifies_of_pauses=bool(read_callbacks(self.on_paused_callback)),
             answer_timeout=self._optional_seconds("on_paused_timeout"),
             answer_default=Answer(self.on_paused_default),
+            show_live_view=self.show_live_view,
         )
 
     def _conclude(self, context: Context, task: Task) -> Any:
@@ -552,8 +612,12 @@ class RunOperator(BaseOperator):
     def _checked_request(self) -> RunRequest:
         """Check the rendered arguments, and return the request."""
         self._check_constants()
+        self._hide_secrets()
         for name, given in self._given.items():
-            check_rendered(name, given, getattr(self, name))
+            rendered = getattr(self, name)
+            if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
+                rendered = [{"name": key, "value": value} for key, value in rendered.items()]
+            check_rendered(name, given, rendered)
         if self.output_path is not None:
             read_output_path(self.output_path)
         return self.read_request()
@@ -593,6 +657,7 @@ class RunOperator(BaseOperator):
             "wait_for_completion",
             "deferrable",
             "reattach",
+            "show_live_view",
             "cancel_on_kill",
             "cancel_on_timeout",
         ):

@@ -5,6 +5,7 @@ The stored state does not depend on the try number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,11 @@ from airflow_provider_browseract.runs.stored import Moment, Text, from_json, to_
 STATE_KEY = "browseract_run"
 """Key of the entry in Airflow's task state. It does not contain the try number."""
 
-VERSION = 1
-"""Version of the stored state. A newer version is refused, because this code may not understand it."""
+VERSION = 2
+"""Version of the stored state. A newer version is refused, because this code may not understand it.
+
+Version 1 had a fingerprint that did not depend on the API key, and no ``key_digest``.
+"""
 
 
 class LedgerError(Exception):
@@ -28,7 +32,8 @@ class Entry:
     """The stored state of a run.
 
     :param source: the workflow or template.
-    :param fingerprint: see :attr:`~airflow_provider_browseract.runs.request.RunRequest.fingerprint`.
+    :param fingerprint: see :meth:`~airflow_provider_browseract.runs.request.RunRequest.fingerprint`; None if an older
+        version of this provider has written the entry.
     :param written_at: when the entry was written, just before the start, in seconds since the epoch.
     :param deadline: when the run's time is over, in seconds since the epoch.
     :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
@@ -36,10 +41,11 @@ class Entry:
     :param profile_id: its browser profile, if known.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
     :param max_tries: the last try that Airflow starts by itself; None if the task instance does not wait deferred.
+    :param key_digest: digest of the API key that the fingerprint depends on. Fingerprints of two keys always differ.
     """
 
     source: Source
-    fingerprint: Text
+    fingerprint: Text | None
     written_at: Moment
     deadline: Moment
     callback_token_sha256: Text | None = None
@@ -47,6 +53,7 @@ class Entry:
     profile_id: Text | None = None
     earlier: tuple[str, ...] = ()
     max_tries: int | None = None
+    key_digest: Text | None = None
 
     def value(self) -> dict[str, Any]:
         """Return the entry as plain JSON values, none of them secret."""
@@ -62,8 +69,22 @@ class Entry:
             raise LedgerError(f"it is of type {type(value).__name__}")
         version = value.get("version")
         if type(version) is not int or version > VERSION:
-            raise LedgerError(f"its version is {version!r}, but this provider supports only version {VERSION}")
+            shown = version if type(version) is int else type(version).__name__
+            raise LedgerError(
+                f"its version is {shown}, but this provider supports only version {VERSION}{_named_run(value)}"
+            )
         try:
-            return from_json(cls, dict(value))
+            return from_json(cls, {**value, "fingerprint": None} if version == 1 else dict(value))
         except ValueError as error:
-            raise LedgerError(f"it cannot be read ({error})") from None
+            raise LedgerError(f"it cannot be read ({error}){_named_run(value)}") from None
+
+
+def _named_run(value: Mapping[Any, Any]) -> str:
+    """Return the run that an unreadable entry names, and what to do about it, as the end of a sentence."""
+    task_id = value.get("task_id")
+    if not isinstance(task_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", task_id):
+        return ""
+    return (
+        f". It names BrowserAct task {task_id}: check in the BrowserAct dashboard whether that run is still running or "
+        "has a result that you need"
+    )

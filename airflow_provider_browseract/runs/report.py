@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError
@@ -91,13 +92,14 @@ def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
     yield from last
 
 
-def step_lines(task: Task, since: int) -> Iterator[str]:
+def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
     """Yield at most ``MAX_STEP_LINES + 1`` lines with the steps of a run after the first ``since``."""
     for step in _steps_to_show(task, since):
         if isinstance(step, Gap):
             yield f"BrowserAct task {task.id}: ... {step:,} more steps"
         else:
-            yield f"BrowserAct task {task.id}, {name_step(step)} ({_status_of(step) or 'no status given'})"
+            named = name_step(replace(step, goal="***") if hide_goals else step)
+            yield f"BrowserAct task {task.id}, {named} ({_status_of(step) or 'no status given'})"
 
 
 def end_lines(task: Task) -> Iterator[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from airflow_provider_browseract.api import calls
@@ -90,15 +92,18 @@ class RunRequest:
             **addresses,
         )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything except the callback addresses. It distinguishes runs without storing their data.
+    def fingerprint(self, api_key: str) -> str:
+        """Return a digest of everything except the callback addresses, to distinguish runs without storing their data.
 
-        The order of the inputs and of the keys in an input is ignored, because both may change between tries.
+        Everyone who may see a task instance can read the stored digest. It depends on the API key, so that nobody
+        without that key can test a guess of an input. The order of the inputs and of the keys in an input is ignored,
+        because both may change between tries.
+
+        :param api_key: the API key of the connection.
         """
         inputs = {pair["name"]: _with_sorted_keys(pair["value"]) for pair in self.inputs}
         parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hmac.new(_fingerprint_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
 
     @property
     def callback_token_sha256(self) -> str | None:
@@ -121,17 +126,19 @@ class RunRequest:
         :returns: the body without callback addresses, and without values with secret names at any depth.
         """
         body = self.call.body or {}
-        inputs = [
-            {"name": pair["name"], "value": "***" if is_secret(pair["name"]) else _shown_text(pair["value"], is_secret)}
-            for pair in self.inputs
-        ]
         hidden = {name: "***" for name in body if name.endswith("callback_url")}
-        return {**body, **hidden, "input_parameters": inputs}
+        return {**body, **hidden, "input_parameters": without_secrets(list(self.inputs), is_secret, set())}
 
 
 def digest(token: str) -> str:
     """Return the SHA-256 of a token in hexadecimal, which may be stored."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+@cache
+def _fingerprint_key(api_key: str) -> bytes:
+    # Slow on purpose: whoever knows all inputs of a run could otherwise test many guesses of a weak API key.
+    return hashlib.scrypt(api_key.encode(), salt=b"airflow-provider-browseract fingerprint", n=2**14, r=8, p=1)
 
 
 def _with_sorted_keys(text: str) -> str:
@@ -143,21 +150,70 @@ def _with_sorted_keys(text: str) -> str:
         return text
 
 
-def _shown_text(text: str, is_secret: Callable[[str], bool]) -> str:
+def without_secrets(value: Any, is_secret: Callable[[str], bool], found: set[str]) -> Any:
+    """Return inputs with ``***`` for each value with a secret name, at any depth, also in lists of pairs and JSON text.
+
+    :param value: the inputs, or a part of them.
+    :param is_secret: returns whether a value with this name must be hidden.
+    :param found: the texts of the replaced values are added to it.
+    """
+    if isinstance(value, Mapping):
+        of = value["name"] if value.keys() == {"name", "value"} else None
+        shown = {}
+        for name, member in value.items():
+            hidden = is_secret(of if name == "value" and of is not None else name)
+            if hidden:
+                found.update(_texts_of(member))
+            shown[name] = "***" if hidden else without_secrets(member, is_secret, found)
+        return shown
+    if isinstance(value, list | tuple):
+        return [without_secrets(member, is_secret, found) for member in value]
+    inner = _container_in(value)
+    if inner is None:
+        return value
     try:
-        value = json.loads(text)
+        shown = without_secrets(inner, is_secret, found)
+    except RecursionError:
+        found.add(value)
+        return "***"
+    return value if shown == inner else json.dumps(shown, ensure_ascii=False)
+
+
+def _texts_of(value: Any) -> Iterator[str]:
+    """Yield the texts under which a secret value can appear, also as a part of JSON text."""
+    if isinstance(value, Mapping | list | tuple):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_of(member)
+    elif isinstance(value, str):
+        # Replacing these words everywhere would make a log unreadable.
+        if value.lower() not in ("true", "false", "null", "none"):
+            yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+            yield from _texts_of(_container_in(value))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield json.dumps(value)
+
+
+def _container_in(value: Any) -> Any:
+    """Return the object or array in a JSON text; None for anything else."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else None
     except (ValueError, RecursionError):
-        return text
-    shown = _without_secrets(value, is_secret)
-    return json.dumps(shown, ensure_ascii=False) if isinstance(value, dict | list) else text
+        return None
 
 
-def _without_secrets(value: Any, is_secret: Callable[[str], bool]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: "***" if is_secret(name) else _without_secrets(member, is_secret) for name, member in value.items()
-        }
-    return [_without_secrets(member, is_secret) for member in value] if isinstance(value, list) else value
+def secret_parts(url: Any) -> set[str]:
+    """Return the parts of a callback address that can be secret: its login, and everything after the host."""
+    found = re.fullmatch(r"https?://([^/?#]*@)?[^/?#]*(.*)", url, re.DOTALL) if isinstance(url, str) else None
+    return {part for part in found.groups() if part} if found else set()
+
+
+def with_names_as_keys(value: Any) -> Any:
+    """Return inputs in list form as a dict, and anything else, also a list that is no list of inputs, unchanged."""
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [pair for pair in value if isinstance(pair, Mapping) and pair.keys() == {"name", "value"}]
+    named = {pair["name"]: pair["value"] for pair in pairs if isinstance(pair["name"], str)}
+    return named if len(named) == len(value) else value
 
 
 def read_run(
@@ -234,7 +290,7 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
         named = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         named = [_read_pair(position, pair) for position, pair in enumerate(value)]
-    elif isinstance(value, str) and _is_json_container(value):
+    elif _container_in(value) is not None:
         raise InputError(
             "input_parameters is a JSON string. Pass the dict or the list itself. For a template that renders to one, "
             "set render_template_as_native_obj=True on the DAG."
@@ -255,14 +311,6 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
             raise InputError(f"input_parameters[{name!r}] is None. Set a value, or remove the name.")
         pairs[name] = given if isinstance(given, str) else _json_text(name, given)
     return [{"name": name, "value": text} for name, text in pairs.items()]
-
-
-def _is_json_container(text: str) -> bool:
-    """Return whether a text is a JSON object or array."""
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:

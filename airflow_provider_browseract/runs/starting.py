@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
@@ -43,6 +43,8 @@ class Start:
     :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it.
     :param deferred: whether the task instance waits deferred. If it is cleared during the wait, no worker is notified,
         and the triggerer may be notified too late to stop the run.
+    :param api_key: the API key of the connection, which the stored fingerprint depends on.
+    :param key_digest: digest of the API key that may be stored.
     """
 
     request: RunRequest
@@ -51,6 +53,13 @@ class Start:
     on_orphan: OnOrphan = OnOrphan.FAIL
     max_tries: int = 0
     deferred: bool = False
+    api_key: str = field(kw_only=True, repr=False)
+    key_digest: str = field(kw_only=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the request."""
+        return self.request.fingerprint(self.api_key)
 
     def entry(self, now: float, earlier: tuple[str, ...]) -> Entry:
         """Return the entry to store before the start.
@@ -60,12 +69,13 @@ class Start:
         """
         return Entry(
             self.request.source,
-            self.request.fingerprint,
+            self.fingerprint,
             written_at=now,
             deadline=now + self.timeout,
             callback_token_sha256=self.request.callback_token_sha256,
             earlier=earlier,
             max_tries=self.max_tries if self.deferred else None,
+            key_digest=self.key_digest,
         )
 
 
@@ -151,7 +161,14 @@ def _reattach(
     start: Start, entry: Entry, clock: Callable[[], float]
 ) -> Generator[Step, Any, StartedRun | tuple[str, ...]]:
     """Reattach to the run of an entry, or return the earlier runs if none of them can be used."""
-    same = start.request.fingerprint == entry.fingerprint
+    comparable = start.key_digest == entry.key_digest
+    same = start.fingerprint == entry.fingerprint if comparable else start.request.source == entry.source
+    if same and not comparable:
+        yield LogLine(
+            "The inputs cannot be compared with those of the earlier try, because the connection has another API key "
+            "since then, or another version of the provider stored them. They count as unchanged.",
+            logging.WARNING,
+        )
     if entry.task_id is None:
         found = yield from _earlier_orphan(start, entry, same, clock)
         if found is None:

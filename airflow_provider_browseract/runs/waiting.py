@@ -114,6 +114,8 @@ class WaitPolicy:
     :param notifies_of_pauses: a worker must call ``on_paused_callback`` when the run pauses.
     :param answer_timeout: seconds to wait for an answer to a Required Action; None for as long as the run may take.
     :param answer_default: the answer that applies if nobody answers in that time.
+    :param show_live_view: log the address of the live view.
+    :param hide_goals: do not log the goals of steps: they may quote secret inputs, which this process does not know.
     """
 
     poll_interval: Seconds | None = None
@@ -121,6 +123,8 @@ class WaitPolicy:
     notifies_of_pauses: bool = False
     answer_timeout: Seconds | None = None
     answer_default: Answer = Answer.STOP
+    show_live_view: bool = True
+    hide_goals: bool = False
 
     @property
     def pause_ends_wait(self) -> bool:
@@ -246,7 +250,7 @@ class Wait:
         The number of lines is limited for each poll. The stored arguments of a trigger never change, so a triggerer
         that takes over logs the steps since the deferral again: once, and within the same limit.
         """
-        lines = list(step_lines(task, self.steps_logged))
+        lines = list(step_lines(task, self.steps_logged, hide_goals=self.policy.hide_goals))
         if task.status is not self.last_seen:
             lines.append(status_line(task))
         steps_logged = max(self.steps_logged, count_steps(task))

@@ -24,6 +24,7 @@ from airflow_provider_browseract.compat import (
     plain_xcom_arg,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
+from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run
@@ -92,6 +93,8 @@ class TaskSensor(BaseSensorOperator):
         ``pre_execute`` and ``post_execute`` is set, the task is not mapped, and id and connection are strings without
         templates or the ``output`` of a task that is not mapped. When ``False``, the sensor begins and ends in a
         worker. Default: ``True``.
+    :param show_live_view: put the address of the run's live view into the log, XComs and buttons of the task, as in
+        :class:`~airflow_provider_browseract.operators.run.RunOperator`. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` and ``timeout``.
         ``soft_fail`` and ``never_fail`` have the same effect with ``deferrable`` as without it.
     :returns: the output, as :class:`~airflow_provider_browseract.operators.run.RunOperator` does.
@@ -115,6 +118,7 @@ class TaskSensor(BaseSensorOperator):
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = True,
+        show_live_view: bool = True,
         **kwargs: Any,
     ) -> None:
         with naming_similar_arguments(type(self), kwargs):
@@ -124,6 +128,7 @@ class TaskSensor(BaseSensorOperator):
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
+        self.show_live_view = show_live_view
         self._asked = False
         self._refused_since: float | None = None
         # Rendering may replace a given value with None.
@@ -153,6 +158,7 @@ class TaskSensor(BaseSensorOperator):
                 "browseract_conn_id": rendered[1],
                 "poll_interval": self._poll_interval,
                 "output_format": self.output_format,
+                "show_live_view": self.show_live_view,
             },
             next_method="execute_complete",
             timeout=timedelta(seconds=self.timeout + timings.TIMEOUT_BACKSTOP),
@@ -165,7 +171,9 @@ class TaskSensor(BaseSensorOperator):
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the sensor's connection."""
-        return BrowserActHook(self.browseract_conn_id)
+        hook = BrowserActHook(self.browseract_conn_id)
+        hook.hiding = Hiding(live_view=not self.show_live_view)
+        return hook
 
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
@@ -254,6 +262,7 @@ class TaskSensor(BaseSensorOperator):
     def _check_constants(self) -> None:
         read_choice("output_format", self.output_format, OutputFormat)
         read_flag("deferrable", self.deferrable)
+        read_flag("show_live_view", self.show_live_view)
 
     def _check_arguments(self) -> None:
         with no_retry_on_bad_arguments(self.browseract_conn_id):
@@ -310,7 +319,7 @@ class TaskSensor(BaseSensorOperator):
         from airflow_provider_browseract.triggers.run import TaskTrigger
 
         now = time.time()
-        wait = replace(wait, policy=WaitPolicy(poll_interval=self._poll_interval))
+        wait = replace(wait, policy=WaitPolicy(poll_interval=self._poll_interval, show_live_view=self.show_live_view))
         self.log.info("%s", polling_line(self._poll_interval))
         self.defer(
             # The sensor has not started the run, so it does not stop the run either.

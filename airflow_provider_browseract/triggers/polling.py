@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
+from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
 from airflow_provider_browseract.hooks.steps import Log, run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
@@ -31,11 +32,13 @@ class PatientClient:
 
     :param conn_id: id of the Airflow connection.
     :param within: seconds that a call and its retries may take; None for the limits of the connection.
+    :param hiding: what is removed from the runs that are read.
     """
 
-    def __init__(self, conn_id: str, *, within: float | None = None) -> None:
+    def __init__(self, conn_id: str, *, within: float | None = None, hiding: Hiding = NOTHING) -> None:
         self._conn_id = conn_id
         self._within = within
+        self._hiding = hiding
         self._open = AsyncExitStack()
         self._client: AsyncBrowserAct | None = None
 
@@ -50,7 +53,8 @@ class PatientClient:
                 self._client = await self._open.enter_async_context(opening)
             except Exception as error:
                 raise unreadable(self._conn_id, error) from error
-        return await self._client.send(call)
+        result: T = self._hiding.apply(await self._client.send(call))
+        return result
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -66,7 +70,8 @@ async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent,
     :returns: how the wait ended, and the run as the last poll returned it.
     """
     try:
-        async with aclosing(PatientClient(conn_id)) as client:
+        hiding = Hiding(live_view=not wait.policy.show_live_view)
+        async with aclosing(PatientClient(conn_id, hiding=hiding)) as client:
             over = await run_steps_async(wait_for_end(wait, time.time, random.random), client, log)
     except Exception as error:
         # A trigger that raises skips execute_complete, and nothing would wait for the run any more. An error here

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.hooks.steps import run_steps_async
 from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, RETURN_KEY, XComs, delete_xcoms, why_unstorable
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
@@ -38,20 +39,32 @@ class TaskSensorTrigger(BaseTrigger):
     :param browseract_conn_id: id of the Airflow connection.
     :param poll_interval: seconds between two polls.
     :param output_format: format of the output's text.
+    :param show_live_view: show the address of the live view in the log and in XComs.
     """
 
     def __init__(
-        self, *, browseract_task_id: str, browseract_conn_id: str, poll_interval: float, output_format: str
+        self,
+        *,
+        browseract_task_id: str,
+        browseract_conn_id: str,
+        poll_interval: float,
+        output_format: str,
+        show_live_view: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_task_id = browseract_task_id
         self.browseract_conn_id = browseract_conn_id
         self.poll_interval = poll_interval
         self.output_format = output_format
+        self.show_live_view = show_live_view
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "browseract_task_id", "browseract_conn_id", "poll_interval", "output_format")
+        names = ("browseract_task_id", "browseract_conn_id", "poll_interval", "output_format", "show_live_view")
+        return serialized(self, *names)
+
+    def _client(self) -> PatientClient:
+        return PatientClient(self.browseract_conn_id, hiding=Hiding(live_view=not self.show_live_view))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end the Airflow task with the output of the run, or let the sensor continue in a worker."""
@@ -63,14 +76,14 @@ class TaskSensorTrigger(BaseTrigger):
         wait = Wait(
             self.browseract_task_id,
             until if has_own_timeout else until - timings.TIMEOUT_BACKSTOP,
-            policy=WaitPolicy(poll_interval=self.poll_interval),
+            policy=WaitPolicy(poll_interval=self.poll_interval, show_live_view=self.show_live_view),
             interval=self.poll_interval,
         )
         cleared = await self._clear()
         event, seen = await poll_until_end(await self._look(wait), self.browseract_conn_id, self.log)
         if seen is not None and seen.status is TaskStatus.FINISHED:
             try:
-                async with aclosing(PatientClient(self.browseract_conn_id)) as client:
+                async with aclosing(self._client()) as client:
                     task = await run_steps_async(read_late_output(seen, time.time()), client, self.log)
                 if await asyncio.to_thread(self._conclude, task, cleared):
                     yield TaskSuccessEvent()
@@ -106,7 +119,7 @@ class TaskSensorTrigger(BaseTrigger):
         If the run cannot be read, the polls of the wait report the reason.
         """
         try:
-            async with aclosing(PatientClient(self.browseract_conn_id)) as client:
+            async with aclosing(self._client()) as client:
                 task = await client.send(calls.get_task(self.browseract_task_id))
             if task.status.ended:
                 return wait

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,6 +56,7 @@ class Waiter:
     :param start_timeout: seconds that the run may stay ``created``, for the error.
     :param callbacks: notifiers or functions that are called when the run pauses.
     :param cancel_on_kill: whether the trigger stops the run if it is killed.
+    :param secret_inputs: whether the run has secret inputs. The triggerer does not know them, so it cannot mask them.
     """
 
     run: OwnedRun
@@ -66,6 +67,7 @@ class Waiter:
     start_timeout: float | None
     callbacks: Sequence[PauseCallback]
     cancel_on_kill: bool
+    secret_inputs: bool = False
 
     def until_end(self, decision: Decision) -> Task:
         """Act on a decision, wait as often as needed, and return the run when it has ended.
@@ -121,6 +123,8 @@ class Waiter:
         if not in_dag_test():
             self.run.kill_if_not_running()
         self.run.raise_if_killed()
+        if self.secret_inputs:
+            wait = replace(wait, policy=replace(wait.policy, hide_goals=True))
         planned = wait.deferred(time.time())
         self._log_wait(planned)
         shown = {"waits_for": planned.waits_for.value, "poll_interval": planned.interval}

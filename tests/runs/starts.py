@@ -12,7 +12,8 @@ from airflow_provider_browseract.runs.request import RunRequest, Source, SourceK
 from airflow_provider_browseract.runs.starting import Start
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")
-ENTRY = Entry(SOURCE, "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3)
+KEY_DIGEST = "0123456789abcdef"
+ENTRY = Entry(SOURCE, "f" * 64, 1000.0, 8200.0, "0" * 64, "7", "9", ("5", "6"), 3, KEY_DIGEST)
 
 PATIENCE = 100.0
 
@@ -44,12 +45,21 @@ def start(
     :param kind: how it is waited for, or what is special about it.
     """
     wanted = request(keyword, kind, **other)
-    return Start(wanted, 3600.0, patience, on_orphan, max_tries=max_tries, deferred=kind != "in the worker")
+    return Start(
+        wanted,
+        3600.0,
+        patience,
+        on_orphan,
+        max_tries=max_tries,
+        deferred=kind != "in the worker",
+        api_key="app-key",
+        key_digest=KEY_DIGEST,
+    )
 
 
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-SAME = replace(ENTRY, fingerprint=request().fingerprint, deadline=1000.0 + start().timeout)
+SAME = replace(ENTRY, fingerprint=start().fingerprint, deadline=1000.0 + start().timeout)
 """What an earlier try, at second 1000, has written down of a run with the same inputs."""

@@ -40,7 +40,7 @@ from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, Orpha
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import ENTRY, PATIENCE, PENS_LISTED, SAME, SOURCE, start
+from tests.runs.starts import ENTRY, KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
 from tests.steps import carry_out
 
 
@@ -347,7 +347,7 @@ def play(
 RUN = Task("7", TaskStatus.RUNNING, "70", datetime.fromtimestamp(1000.0, timezone.utc), input_parameters=PENS_LISTED)
 NOT_WANTED = "an earlier try had another workflow, other inputs or another profile"
 MADE = CreatedTask("9", "profile of 9")
-NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3)
+NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
 """What is written down before another run is started at second 2000."""
 
 
@@ -400,6 +400,22 @@ class TestTheRunOfAnEarlierTry:
         assert played.said == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
         assert played.names == ["get-task", "stop-task", "run-task"]
 
+    @pytest.mark.parametrize("digest", ["f" * 16, None], ids=["another API key", "written by version 1"])
+    @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.FINISHED])
+    def test_run_is_reattached_if_its_inputs_cannot_be_compared(self, digest, status):
+        entry = replace(SAME, fingerprint=digest and "e" * 64, key_digest=digest)
+        run = replace(RUN, status=status)
+        played = play(entry, run)
+        assert played.over == StartedRun(entry, run)
+        assert played.names == ["get-task"]
+        [line] = played.said
+        assert line.startswith("The inputs cannot be compared with those of the earlier try")
+
+    def test_run_of_another_workflow_gives_way_although_the_api_key_has_changed(self):
+        wants = start(kind="template")
+        played = play(replace(SAME, key_digest="f" * 16), RUN, None, MADE, wants=wants)
+        assert played.said == [f"BrowserAct task 7 was stopped, because {NOT_WANTED}. Starting a new run."]
+
     def test_ended_run_with_other_inputs_is_not_stopped(self):
         played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
         assert played.said == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
@@ -435,7 +451,7 @@ class TestTheRunOfAnEarlierTry:
 
     def test_run_of_a_template_may_belong_to_any_workflow(self):
         wants = start(kind="template")
-        entry = replace(SAME, fingerprint=wants.request.fingerprint, source=wants.request.source)
+        entry = replace(SAME, fingerprint=wants.fingerprint, source=wants.request.source)
         run = replace(RUN, workflow_id="71")
         assert play(entry, run, wants=wants).over == StartedRun(entry, run)
 
@@ -463,6 +479,12 @@ class TestAnUnansweredStartOfAnEarlierTry:
         played = play(self.ENTRY, page_of(replace(RUN, profile_id=shown)), RUN)
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.profile_id == kept
+
+    def test_orphan_is_found_by_its_inputs_although_the_api_key_has_changed(self):
+        entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
+        played = play(entry, page_of(replace(RUN, id="6", input_parameters="keyword=ink"), RUN), RUN)
+        assert played.over == StartedRun(replace(entry, task_id="7"), RUN)
+        assert played.said[0].startswith("The inputs cannot be compared")
 
     def test_list_is_read_until_the_start_must_be_in_it(self):
         pages = [page_of()] * 3
