@@ -1,0 +1,404 @@
+"""Secret inputs, callback addresses and live views: what a person who may only read a task can see of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_browseract import compat
+from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
+from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.outcome import RunFailedError
+from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+from tests.conftest import DagResult
+from tests.workers import FakeStore, Worker, emulator, store, worker
+
+__all__ = ["emulator", "store", "worker"]
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+MASKS_BY_VALUE = pytest.mark.skipif(
+    not compat.TRIGGERS_START_TASKS, reason="before Airflow 3.3, rendered fields are masked by the names of keys only"
+)
+SECRET = "hunter2-of-this-test"
+HEX = re.compile("([0-9a-f]{2})+")
+GOAL = f"Type '{SECRET}' into the field"
+
+
+@pytest.fixture(autouse=True)
+def _forget_masks():
+    """Forget the secrets that a test has passed to Airflow."""
+    from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+    yield
+    _secrets_masker().reset_masker()
+
+
+class RenderingWorker(Worker):
+    """Renders the templates of each process, as Airflow does. The process knows no secret of the one before."""
+
+    def operator(self) -> Any:
+        from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+        _secrets_masker().reset_masker()
+        operator = super().operator()
+        operator.render_template_fields(self.context)
+        return operator
+
+
+@pytest.fixture
+def rendering(short_timings):
+    return RenderingWorker
+
+
+def stored_by(run: Worker, store: FakeStore) -> str:
+    """Return everything that Airflow has stored of a task instance: state, XComs, triggers and events."""
+    triggers = [(deferred.trigger.serialize(), deferred.method_name, deferred.kwargs) for deferred in run.deferrals]
+    return json.dumps([store.values, run.ti.xcoms, triggers, run.events])
+
+
+class TestGuesses:
+    SECRET = "483920"
+    INPUTS = {"username": "bob", "password": SECRET}
+
+    @pytest.fixture
+    def stored(self, rendering, emulator, store) -> str:
+        emulator.set_workflow(LOG_IN.id, duration=0.4)
+        run = rendering(store=store, workflow_id=LOG_IN.id, input_parameters=self.INPUTS, deferrable=True)
+        run.run()
+        return stored_by(run, store)
+
+    def request(self, secret: str) -> RunRequest:
+        inputs = read_input_parameters({**self.INPUTS, "password": secret})
+        return RunRequest(Source(SourceKind.WORKFLOW, LOG_IN.id), inputs)
+
+    def canonical(self, secret: str) -> bytes:
+        """Return what a fingerprint is made of. The code is public, and a viewer sees all inputs but the secret."""
+        inputs = {**self.INPUTS, "password": secret}
+        return json.dumps([f"workflow {LOG_IN.id}", inputs, False, None, None], sort_keys=True).encode()
+
+    def guessed(self, stored: str) -> list[str]:
+        """Try all secrets of six digits, and return those whose digest is stored."""
+        digests = set(re.findall(r"\b[0-9a-f]{64}\b", stored))
+        before, _, after = self.canonical("<guess>").partition(b"<guess>")
+        begun, hits = hashlib.sha256(before), []
+        for guess in range(10**6):
+            attempt = begun.copy()
+            attempt.update(b"%06d%b" % (guess, after))
+            if attempt.hexdigest() in digests:
+                hits.append(f"{guess:06}")
+        return hits
+
+    def test_no_guess_of_a_six_digit_secret_can_be_tested_with_what_airflow_stores(self, stored):
+        assert self.SECRET not in stored
+        assert self.guessed(stored) == []
+
+    def test_stored_fingerprint_is_keyed_with_nothing_that_airflow_stores(self, stored):
+        fingerprint = self.request(self.SECRET).fingerprint("app-emulator")
+        assert fingerprint in stored
+        texts = set(re.findall(r"[\w.-]+", stored))
+        keys = {text.encode() for text in texts} | {bytes.fromhex(text) for text in texts if HEX.fullmatch(text)}
+        assert len(keys) > 50
+        digests = {hmac.new(key, self.canonical(self.SECRET), "sha256").hexdigest() for key in keys}
+        assert fingerprint not in digests
+
+    def test_plain_digest_would_be_guessed(self):
+        assert self.guessed(hashlib.sha256(self.canonical(self.SECRET)).hexdigest()) == [self.SECRET]
+
+
+class TestRotatedKey:
+    def test_later_try_reattaches_with_a_new_api_key_and_logs_that_inputs_were_not_compared(
+        self, worker, emulator, store, connect, capfd
+    ):
+        emulator.set_workflow(LOG_IN.id, duration=60.0)
+        arguments = {"workflow_id": LOG_IN.id, "input_parameters": {"username": "a", "password": "b"}}
+        first = worker(store=store, wait_for_completion=False, **arguments).run()
+        emulator.rotate_key("app-rotated")
+        connect(password="app-rotated")
+        assert worker(store=store, wait_for_completion=False, **arguments).run() == first
+        assert len(emulator.tasks) == 1
+        assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
+
+    def test_later_try_with_the_same_key_and_other_inputs_still_starts_another_run(self, worker, emulator, store):
+        emulator.set_workflow(LOG_IN.id, duration=60.0)
+        for password in ("one", "two"):
+            given = {"username": "a", "password": password}
+            worker(store=store, workflow_id=LOG_IN.id, input_parameters=given, wait_for_completion=False).run()
+        assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+
+
+def shown_fields(operator: Any) -> str:
+    """Return the rendered fields as Airflow's UI shows them: masked in the worker, then in the API server."""
+    from airflow._shared.secrets_masker import redact
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    return json.dumps({name: redact(value, name) for name, value in _serialize_rendered_fields(operator).items()})
+
+
+class TestRenderedFields:
+    def rendered(self, **arguments: Any) -> Any:
+        operator = RunWorkflowOperator(task_id="run", workflow_id=LOG_IN.id, **arguments)
+        context: Any = {"secret": SECRET, "pin": "4711"}
+        operator.render_template_fields(context)
+        return operator
+
+    @pytest.mark.parametrize("value", ["{{ secret }}", "{{ pin }}"], ids=["long", "shorter than Airflow masks"])
+    @pytest.mark.parametrize("form", [dict, list], ids=["dict", "list"])
+    def test_secret_input_is_hidden_in_dict_and_list_form(self, emulator, form, value):
+        inputs: Any = {"username": "bob", "password": value}
+        if form is list:
+            inputs = [{"name": name, "value": each} for name, each in inputs.items()]
+        operator = self.rendered(input_parameters=inputs)
+        shown = shown_fields(operator)
+        assert "bob" in shown
+        assert SECRET not in shown
+        assert "4711" not in shown
+        [_, sent] = operator.read_request().inputs
+        assert sent == {"name": "password", "value": SECRET if "secret" in value else "4711"}
+
+    @MASKS_BY_VALUE
+    @pytest.mark.parametrize(
+        "inputs",
+        [
+            {"form": '{"password": "{{ secret }}"}'},
+            {"form": {"fields": [{"name": "password", "value": "{{ secret }}"}]}},
+            [{"name": "form", "value": '{"password": "{{ secret }}"}'}],
+        ],
+        ids=["JSON text", "nested list", "JSON text in a list"],
+    )
+    def test_secret_in_json_text_or_in_a_nested_list_is_hidden(self, inputs):
+        assert SECRET not in shown_fields(self.rendered(input_parameters=inputs))
+
+    @MASKS_BY_VALUE
+    @pytest.mark.parametrize("argument", ["callback_url", "status_change_callback_url"])
+    def test_callback_address_shows_only_its_host(self, argument):
+        shown = shown_fields(self.rendered(**{argument: "https://cb.example.com/{{ secret }}?x=1"}))
+        assert "https://cb.example.com***" in shown
+        assert SECRET not in shown
+
+    def test_inputs_without_a_secret_keep_their_list_form(self):
+        given = [{"name": "keyword", "value": "pens"}]
+        assert self.rendered(input_parameters=given).input_parameters == given
+
+    def test_list_that_is_rendered_to_none_is_still_refused_with_its_position(self):
+        operator = RunWorkflowOperator(
+            task_id="run",
+            workflow_id=LOG_IN.id,
+            input_parameters=[{"name": "password", "value": "x"}, {"name": "username", "value": "{{ user }}"}],
+        )
+        context: Any = {"user": None}
+        operator.render_template_fields(context)
+        with pytest.raises(InputError, match=r"^input_parameters\[1\]\['value'\] was given, but Airflow rendered it"):
+            operator._checked_request()
+
+    @pytest.mark.parametrize("inputs", [7, "[broken", [{"name": "password"}], [None], {"password": None}], ids=repr)
+    def test_wrong_inputs_do_not_fail_the_rendering(self, inputs):
+        assert self.rendered(input_parameters=inputs).input_parameters == inputs
+
+
+FILE = f"""
+from airflow.sdk import DAG, task
+
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+INPUTS = [{{"name": "username", "value": "bob"}}, {{"name": "password", "value": {SECRET!r}}}]
+
+with DAG("secrets", schedule=None):
+    RunWorkflowOperator.partial(task_id="mapped", workflow_id={LOG_IN.id!r}, poll_interval=0.1).expand(
+        input_parameters=[INPUTS]
+    )
+
+    @task.browseract(workflow_id={LOG_IN.id!r}, poll_interval=0.1)
+    def decorated():
+        return INPUTS
+
+    decorated()
+"""
+
+
+def test_secret_inputs_of_mapped_and_decorated_tasks_are_hidden_in_airflows_database(
+    airflow_database, parse, add_dag_bundle, tmp_path, emulator, short_timings
+):
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    add_dag_bundle(tmp_path)
+    file = tmp_path / "secrets.py"
+    file.write_text(FILE)
+    result = DagResult(parse(file)["secrets"].test())
+    assert result.state == "success"
+    assert [dict(task.inputs)["password"] for task in emulator.tasks] == [SECRET, SECRET]
+    with create_session() as session:
+        rows = session.scalars(select(RenderedTaskInstanceFields).filter_by(run_id=result.dag_run.run_id)).all()
+        shown = {row.task_id: json.dumps(row.rendered_fields) for row in rows}
+    assert sorted(shown) == ["decorated", "mapped"]
+    for fields in shown.values():
+        assert "bob" in fields
+        assert SECRET not in fields
+
+
+class TestGoals:
+    """The agent may quote an input in the goal of a step, in an evaluation, or in the reason of a failure."""
+
+    @pytest.fixture(autouse=True)
+    def _agent_quotes_the_secret(self, emulator):
+        emulator.set_workflow(LOG_IN.id, steps=(GOAL, "Wait"), duration=0.6)
+
+    def run(self, make: Any, **arguments: Any) -> Worker:
+        inputs = [{"name": "username", "value": "bob"}, {"name": "password", "value": SECRET}]
+        if arguments.pop("decorated", False):
+            given = {"operator_class": BrowserActDecoratedOperator, "python_callable": lambda: inputs}
+        else:
+            given = {"input_parameters": inputs}
+        run: Worker = make(workflow_id=LOG_IN.id, **given, **arguments)
+        return run
+
+    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @BOTH_WAYS
+    def test_quoted_secret_is_neither_in_the_log_nor_in_task_json(
+        self, rendering, store, tmp_path, capfd, deferrable, decorated
+    ):
+        run = self.run(rendering, store=store, deferrable=deferrable, decorated=decorated, output_path=str(tmp_path))
+        run.run()
+        said = "".join(capfd.readouterr())
+        assert "step 1: " in said
+        [facts] = tmp_path.glob("*/task.json")
+        assert len(json.loads(facts.read_text())["steps"]) == 2
+        for text in (said, facts.read_text(), stored_by(run, store)):
+            assert SECRET not in text
+
+    def test_worker_shows_the_rest_of_a_goal_that_quotes_a_secret(self, rendering, capfd):
+        self.run(rendering).run()
+        assert "step 1: Type '***' into the field" in "".join(capfd.readouterr())
+
+    def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs(self, rendering, emulator, capfd):
+        run = self.run(rendering, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            run.operator().execute(run.context)
+        capfd.readouterr()
+        run.wait_in_triggerer(deferred.value)
+        said = "".join(capfd.readouterr())
+        assert "step 2: *** (" in said
+        assert "Wait" not in said
+
+    def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, capfd):
+        rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
+        assert "step 2: Search for the keyword" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @BOTH_WAYS
+    def test_error_of_a_failed_run_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
+        emulator.set_workflow(LOG_IN.id, outcome="failed", failure=(1011, f"{SECRET} was refused"), failed_step=1)
+        with pytest.raises(RunFailedError) as raised:
+            self.run(rendering, deferrable=deferrable, decorated=decorated).run()
+        message = str(raised.value)
+        assert SECRET not in message
+        hidden = "BrowserAct's reason may quote secret inputs, so it is only in BrowserAct's log of the run (code 1011)"
+        assert (hidden if deferrable and decorated else "*** was refused (code 1011)") in message
+
+    def test_required_action_does_not_quote_a_secret(self, rendering, emulator, people):
+        emulator.set_workflow(HUMAN.id, steps=(GOAL,), inputs=LOG_IN.inputs)
+        mask_secret(SECRET)
+        run = rendering(workflow_id=HUMAN.id, input_parameters={"username": "bob", "password": SECRET}, on_paused="ask")
+        with pytest.raises(TaskDeferred):
+            run.operator().execute(run.context)
+        assert "Last step: 1. " in people.question["body"]
+        assert SECRET not in people.question["body"]
+
+
+class TestLiveView:
+    @BOTH_WAYS
+    @pytest.mark.parametrize("shown", [True, False], ids=["shown", "hidden"])
+    def test_live_view_is_in_log_and_xcoms_only_if_it_is_to_be_shown(
+        self, worker, emulator, store, capfd, deferrable, shown
+    ):
+        emulator.set_workflow(SEARCH.id, duration=0.6)
+        pushed: dict[str, list[object]] = defaultdict(list)
+        run = worker(
+            store=store,
+            workflow_id=SEARCH.id,
+            input_parameters={"keyword": "pens"},
+            deferrable=deferrable,
+            **({} if shown else {"show_live_view": False}),
+        )
+        push = run.ti.xcom_push
+
+        def push_and_note(key, value):
+            pushed[key].append(value)
+            push(key, value)
+
+        run.ti.xcom_push = push_and_note
+        run.run()
+        live = f"/live/{emulator.tasks[0].id}"
+        said = "".join(capfd.readouterr())
+        assert (live in said) is shown
+        assert (live in json.dumps(pushed)) is shown
+        assert live not in stored_by(run, store)
+
+    def test_required_action_and_notifiers_get_no_live_view_that_is_not_to_be_shown(self, worker, emulator, people):
+        notified: list[Any] = []
+        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=notified.append, show_live_view=False)
+        with pytest.raises(TaskDeferred):
+            run.operator().execute(run.context)
+        body = people.question["body"]
+        assert "/live/" not in body
+        assert "Live view" not in body
+        assert "[Log](http" in body
+        assert notified[0]["browseract_task"]["links"]["live"] is None
+
+    @BOTH_WAYS
+    def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, capfd, deferrable):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        task_id = worker(
+            workflow_id=SEARCH.id,
+            input_parameters={"keyword": "pens"},
+            wait_for_completion=False,
+            show_live_view=False,
+        ).run()
+        run = worker(
+            operator_class=TaskSensor,
+            browseract_task_id=task_id,
+            deferrable=deferrable,
+            start_from_trigger=False,
+            show_live_view=False,
+            poke_interval=0.1,
+            poll_interval=None,
+        )
+        del run.arguments["poll_interval"]
+        operator = run.operator()
+        if deferrable:
+            with pytest.raises(TaskDeferred) as deferred:
+                operator.execute(run.context)
+            assert deferred.value.trigger.wait.policy.show_live_view is False
+        else:
+            assert operator.poke(run.context) is False
+        said = "".join(capfd.readouterr())
+        assert f"BrowserAct task {task_id} is running." in said
+        assert "/live/" not in said + json.dumps(run.ti.xcoms)
+
+    def test_run_in_the_hook_of_a_user_keeps_its_live_view_and_goals(self, worker, emulator):
+        from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+        emulator.set_workflow(ORDERS.id, steps=(GOAL,), duration=60.0)
+        mask_secret(SECRET)
+        hook = BrowserActHook()
+        task = hook.get_task(hook.run_task(ORDERS.id).id)
+        assert (task.live_url or "").endswith(f"/live/{task.id}")
+        assert task.steps[0].goal == GOAL
+
+    @pytest.mark.parametrize("operator", [RunWorkflowOperator, TaskSensor])
+    def test_show_live_view_must_be_true_or_false(self, operator):
+        required = {"browseract_task_id": "7"} if operator is TaskSensor else {"workflow_id": "7"}
+        with pytest.raises(InputError, match=r"^show_live_view is 'no'\. Use True or False\.$"):
+            operator(task_id="x", show_live_view="no", **required)
