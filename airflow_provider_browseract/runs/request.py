@@ -138,7 +138,7 @@ def digest(token: str) -> str:
 @cache
 def _fingerprint_key(api_key: str) -> bytes:
     # Slow on purpose: whoever knows all inputs of a run could otherwise test many guesses of a weak API key.
-    return hashlib.scrypt(api_key.encode(), salt=b"airflow-provider-browseract fingerprint", n=2**14, r=8, p=1)
+    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract fingerprint", 200_000)
 
 
 def _with_sorted_keys(text: str) -> str:
