@@ -264,3 +264,24 @@ class TestSensorResult:
 
         [event] = asyncio.run(both())
         assert isinstance(event, TaskSuccessEvent)
+
+
+def test_sensor_in_the_triggerer_keeps_the_live_view_out_of_log_and_xcoms(emulator, supervisor, capfd):
+    sensor = TaskSensor(
+        task_id="run", browseract_task_id=started(emulator), deferrable=True, poke_interval=1, show_live_view=False
+    )
+    assert sensor.start_trigger_args is not None
+    made = TaskSensorTrigger(
+        **{**json.loads(json.dumps(sensor.start_trigger_args.trigger_kwargs)), "poll_interval": 0.1}
+    )
+    made._task_instance = task_instance(1)
+    made.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=20)  # type: ignore[attr-defined]
+
+    async def ends() -> list[Any]:
+        return [event async for event in made.run()]
+
+    [event] = asyncio.run(ends())
+    assert isinstance(event, TaskSuccessEvent)
+    said = "".join(capfd.readouterr())
+    assert f"BrowserAct task {sensor.browseract_task_id} is running." in said
+    assert "/live/" not in said + json.dumps(supervisor.xcoms)
