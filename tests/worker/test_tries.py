@@ -588,10 +588,11 @@ class TestInvalidEntry:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"version": 2}, "its version is 2"),
+            ({"version": 3}, "its version is 3"),
             ({"version": None}, "its version is None"),
             ({"task_id": 7}, "task_id: Input should be a valid string"),
             ({"deadline": "soon"}, "deadline: Input should be a valid number"),
+            ({"source": None}, r"source: .*It names BrowserAct task \d+: check in the BrowserAct dashboard"),
             ({"written_at": 1e20}, "written_at: Input should be less than"),
             ({"earlier": None}, "earlier: Input should be a valid array"),
             (
@@ -605,6 +606,7 @@ class TestInvalidEntry:
             "missing version",
             "task_id",
             "deadline",
+            "source",
             "written_at",
             "earlier",
             "other workflow",
