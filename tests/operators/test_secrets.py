@@ -308,7 +308,7 @@ class TestGoals:
         run = rendering(workflow_id=HUMAN.id, input_parameters={"username": "bob", "password": SECRET}, on_paused="ask")
         with pytest.raises(TaskDeferred):
             run.operator().execute(run.context)
-        assert "Last step: 1. " in people.question["body"]
+        assert "Last step 1: " in people.question["body"]
         assert SECRET not in people.question["body"]
 
 
