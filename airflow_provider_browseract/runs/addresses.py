@@ -15,6 +15,9 @@ URL_LENGTH = 2048
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that map to the IPv4 address in their last four bytes."""
 
+NEAR_IPV4 = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
+"""IPv4 addresses that Python counts as public: Azure's own services for a machine, and those for protocols."""
+
 NEAR_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2002::/16", "::/96", "fec0::/10")))
 """IPv6 addresses that a local gateway maps to an IPv4 address, or that are deprecated."""
 
@@ -73,4 +76,5 @@ def is_private(host: str) -> bool:
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         elif any(address in network for network in NEAR_IPV6):
             return True
-    return not address.is_global or address.is_multicast
+    near = any(address in network for network in NEAR_IPV4)
+    return near or not address.is_global or address.is_multicast

@@ -286,7 +286,7 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
             if not row and len(header) > 1:
                 continue
             if len(row) > len(header):
-                values, columns = _counted(len(row), "value"), _counted(len(header), "column")
+                values, columns = counted(len(row), "value"), counted(len(header), "column")
                 raise FormatError(f"line {rows.line_num} has {values}, but the header has {columns}")
             found.append({name: row[column] if column < len(row) else None for column, name in enumerate(header)})
         return found
@@ -296,7 +296,8 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
         csv.field_size_limit(before)
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number with a noun, which gets a plural if it needs one."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -425,6 +426,8 @@ def _candidates(name: str) -> Iterator[str]:
 def _with(name: str, addition: str) -> str:
     """Insert something between a name and its extension."""
     stem, dot, ending = name.rpartition(".")
+    # At most the length of a UUID, because a store may refuse a longer name.
+    addition = _cut(addition, 36)
     return f"{stem} ({addition}){dot}{ending}" if dot else f"{name} ({addition})"
 
 

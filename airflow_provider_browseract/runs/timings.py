@@ -156,6 +156,10 @@ The first event of an asset makes a DAG due, and the DAG run gets all events up 
 create the DAG run. An event that arrives before that belongs to no DAG run until another event arrives.
 """
 
+FILE_TIMEOUT = 1800.0
+"""Seconds that a file may take, with all tries and redirects. A host that sends a byte now and then would otherwise
+block the worker forever."""
+
 STORE_RETRY_PAUSE = 2.0
 """Seconds to wait before a failed access to object storage is tried again."""
 

@@ -176,12 +176,10 @@ class Conclusion:
             read_again = partial(self.hook.get_task, self.task.id)
             results = self.results = store.save(self.task, self.output_format, read_again, self._check)
         except _KilledError:
-            raise self._not_kept("its process was ended while BrowserAct was still preparing files") from None
+            raise self._not_kept("its process was ended before all of its files were written") from None
         except (StorageError, BrowserActError) as error:
             raise self._not_kept(f"its results could not be written: {error}") from None
-        kept = [*([results.output] if results.output else []), *results.files]
-        size = sum(each.size for each in kept)
-        self.log.info("Wrote %d files (%d bytes) to %s.", len(kept), size, results.path)
+        self.log.info("Wrote %s to %s.", results.written, results.path)
         if results.missing:
             missing = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in results.missing.items())
             raise self._not_kept(

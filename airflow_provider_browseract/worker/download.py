@@ -1,11 +1,13 @@
 """Fetch the files of a run from hosts that are not BrowserAct's API.
 
 The addresses come from responses and redirects, so they are not trusted: every address is checked before a request is
-sent to it, and each response is read in small pieces, with limits for its size and for the time that it takes.
+sent to it, and each response is read in small pieces. Every byte from a socket, also of headers, counts towards the
+limits for the size of a file and for the time that it takes.
 """
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import logging
 import socket
@@ -13,18 +15,19 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPResponse, RemoteDisconnected
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urljoin
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import parse_url
 
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
@@ -40,11 +43,14 @@ CHUNK_SIZE = 256 * 1024
 MAX_REDIRECTS = 5
 """How many redirects are followed per file."""
 
-FILE_TIMEOUT = 1800.0
-"""Seconds that one file may take. A host that sends a byte now and then would otherwise block the worker forever."""
+MOST_OVERHEAD = 1024 * 1024
+"""Bytes that a response may have in addition to twice ``max_file_size``: for headers, chunk sizes and compression."""
 
 EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 """HTTP statuses with which hosts respond to an expired link."""
+
+LEVELS_WITHOUT_ADDRESSES = {"urllib3.connectionpool": logging.INFO, "urllib3.connection": logging.ERROR}
+"""urllib3's loggers that log addresses, one of them with a warning about malformed headers, and levels without them."""
 
 CONTENT_CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """Content codings that some stores use although the request accepts none, with zlib's value for each."""
@@ -101,53 +107,104 @@ class Allowance:
 class FileSession(requests.Session):
     """A session for the hosts of files. It has no API key, follows no redirect, and connects to no private address.
 
-    :param settings: the timeouts, and the address of the API. Only the API's own host may be private.
+    :param settings: the timeouts and limits, and the address of the API. Only its host may be private, and only if it
+        is not BrowserAct's own.
+    :param stop: ends all downloads when it is set. Close the session after that: otherwise, a download ends when the
+        next bytes arrive.
     """
 
-    def __init__(self, settings: ClientSettings) -> None:
-        from airflow_provider_browseract.api.client import trusted_certificates
+    def __init__(self, settings: ClientSettings, stop: threading.Event) -> None:
+        from airflow_provider_browseract.api.client import DEFAULT_BASE_URL, trusted_certificates
 
         super().__init__()
-        self._settings = settings
-        self._own_host = (parse_url(settings.base_url).host or "").strip("[]")
+        self.settings = settings
+        self.reading: set[socket.socket] = set()
+        self._stop = stop
+        # A thread fetches one file at a time.
+        self._file = threading.local()
+        own_host = parse_url(settings.base_url).host or ""
+        self._own_host = own_host.strip("[]") if own_host != parse_url(DEFAULT_BASE_URL).host else None
         # With a content coding, Content-Length would not be the size of the file.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Do not send credentials from ~/.netrc either.
         self.auth = _no_auth
         self.verify = trusted_certificates() or True
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(self._check_address))
+            self.mount(scheme, _Adapter(self))
+
+    def close(self) -> None:
+        """Close all connections, also those from which other threads are reading."""
+        super().close()
+        for connection in list(self.reading):
+            with suppress(OSError, AttributeError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def seconds_left(self) -> float:
+        """Return how many seconds the file that this thread fetches may still take.
+
+        :raises FileError: no time is left.
+        :raises Interrupted: the downloads were stopped.
+        """
+        if self._stop.is_set():
+            raise Interrupted
+        left: float = self._file.deadline - time.monotonic()
+        if left <= 0:
+            raise FileError(f"it took longer than {timings.FILE_TIMEOUT:g} seconds", temporary=True)
+        return left
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None, because requests would read the whole body of a redirect, however long it is."""
 
     @contextmanager
-    def opened(self, file: RunFile) -> Iterator[tuple[requests.Response, int | None]]:
-        """Request a file, and yield the response and the announced size.
+    def opened(self, file: RunFile, deadline: float) -> Iterator[tuple[Iterator[bytes], int | None]]:
+        """Request a file, and yield its content in pieces of at most :data:`CHUNK_SIZE` bytes, and the announced size.
 
-        :raises FileError: the file cannot be fetched, or its address is not allowed.
+        :param file: the file.
+        :param deadline: when it must be complete, on the clock of ``time.monotonic``.
+        :raises FileError: the file cannot be fetched, or its address is not allowed. Reading the content raises it too.
+        :raises Interrupted: the downloads were stopped. Reading the content raises it too.
         """
-        url = file.url or ""
+        self._file.deadline = deadline
+        url, encrypted = file.url or "", False
         try:
             for _ in range(MAX_REDIRECTS + 1):
+                self.seconds_left()
                 request = self._prepare(url)
+                if encrypted and not (request.url or "").startswith("https:"):
+                    raise FileError("its address was redirected from https to another scheme")
+                encrypted = (request.url or "").startswith("https:")
                 response = self.send(
                     request,
                     allow_redirects=False,
-                    timeout=(self._settings.connect_timeout, self._settings.read_timeout),
+                    timeout=(self.settings.connect_timeout, self.settings.read_timeout),
                     **self.merge_environment_settings(request.url, {}, True, self.verify, None),
                 )
                 with closing(response):
                     if response.is_redirect:
-                        before, url = url, _joined(request.url or "", response.headers["location"])
-                        if before.startswith("https:") and not url.startswith("https:"):
-                            raise FileError("its address was redirected from https to another scheme")
+                        url = _joined(request.url or "", response.headers["location"])
                         continue
-                    yield response, _announced(file, response)
+                    yield self._content_of(response), _announced(file, response)
                     return
         except (requests.RequestException, HTTPError) as error:
+            # The time limit of the file also ends a connection that is being opened.
+            self.seconds_left()
             raise _broken_off(error) from None
         raise FileError(f"its address was redirected more than {MAX_REDIRECTS} times")
+
+    def _content_of(self, response: requests.Response) -> Iterator[bytes]:
+        """Read a response in pieces, with any content coding decoded."""
+        coding = _coding(response)
+        decode = _decoder(coding) if coding else _as_it_is
+        try:
+            while chunk := response.raw.read1(CHUNK_SIZE, decode_content=False):
+                for piece in decode(chunk):
+                    self.seconds_left()
+                    yield piece
+            yield from decode(b"")
+        except HTTPError as error:
+            raise _broken_off(error) from None
+        except zlib.error:
+            raise FileError(f"its content is not {coding}, although its host announced that coding") from None
 
     def _prepare(self, url: str) -> requests.PreparedRequest:
         """Return the prepared request after checking the address that it will use."""
@@ -162,99 +219,139 @@ class FileSession(requests.Session):
             raise FileError("its address is not an http or https address")
         if parts.auth is not None:
             raise FileError("its address has a user name or a password")
-        self._check_address(parts.host, parts.host)
+        self.check_address(parts.host, parts.host)
         if self._uses_proxy(request.url or ""):
             # The proxy resolves the name itself, and may get other addresses than this machine.
             for address in _addresses_of(parts.host, parts.port):
-                self._check_address(parts.host, address)
+                self.check_address(parts.host, address)
         return request
 
     def _uses_proxy(self, url: str) -> bool:
         return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
 
-    def _check_address(self, host: str, address: str) -> None:
+    def check_address(self, host: str, address: str) -> None:
         """Check a host name, or an IP address that it resolves to, before a request is sent there."""
         if host.strip("[]") != self._own_host and is_private(address.strip("[]")):
             raise FileError(f"its address points to the private host {host}")
 
 
 class _Adapter(HTTPAdapter):
-    """Connect only to checked addresses. A proxy resolves names itself.
+    """Open only connections that obey the limits of a session and, without a proxy, lead to checked addresses.
 
-    :param check: called with host and IP address before a connection is opened. Its exception ends the request.
+    A proxy resolves names itself.
     """
 
-    def __init__(self, check: Callable[[str, str], None]) -> None:
-        self._pools = _checked_pools(check)
+    def __init__(self, session: FileSession) -> None:
+        self._session = session
         super().__init__(pool_maxsize=PARALLEL_DOWNLOADS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pools with checked connections."""
         super().init_poolmanager(*args, **kwargs)
-        manager: urllib3.PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = self._pools
+        self._limit(_CheckedConnection, self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.PoolManager:
+        """Return the pools of a proxy."""
+        manager: urllib3.PoolManager = super().proxy_manager_for(*args, **kwargs)
+        self._limit(_Connection, manager)
+        return manager
+
+    def _limit(self, connection: type[_Connection], manager: urllib3.PoolManager) -> None:
+        def derived(pool: Any) -> Any:
+            if issubclass(pool.ConnectionCls, _Connection):
+                return pool
+            with_limits = type("Connection", (connection, pool.ConnectionCls), {"session": self._session})
+            return type("Pool", (pool,), {"ConnectionCls": with_limits})
+
+        classes = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {scheme: derived(pool) for scheme, pool in classes.items()}
 
 
-def _checked_pools(check: Callable[[str, str], None]) -> dict[str, Any]:
-    """Return connection pools that resolve a host, check each of its addresses, and connect to a checked one."""
+class _Connection(HTTPConnection):
+    """A connection that obeys the limits of its session. Mixed into each class of connections that urllib3 uses."""
 
-    class Checked(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            host = self._dns_host
-            addresses = _addresses_of(host, self.port)
-            if not addresses:
-                # urllib3 would resolve the name again, and connect to an address that was not checked.
-                raise NewConnectionError(self, f"Failed to resolve '{host}'")
-            for address in addresses:
-                check(host, address)
-            try:
-                for address in addresses[:-1]:
-                    self._dns_host = address
-                    try:
-                        return super()._new_conn()
-                    except HTTPError:
-                        continue
-                self._dns_host = addresses[-1]
-                return super()._new_conn()
-            finally:
-                # TLS needs the name.
-                self._dns_host = host
+    session: ClassVar[FileSession]
 
-    class CheckedTLS(Checked, HTTPSConnection):
-        pass
+    def _new_conn(self) -> socket.socket:
+        self.timeout = min(self.session.settings.connect_timeout, self.session.seconds_left())
+        connection = super()._new_conn()
+        # A handshake of TLS follows, which takes at most the timeout of the socket.
+        connection.settimeout(min(self.timeout, self.session.seconds_left()))
+        return connection
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Checked
-
-    class TLSPool(HTTPSConnectionPool):
-        ConnectionCls = CheckedTLS
-
-    return {"http": Pool, "https": TLSPool}
+    def response_class(self, connection: socket.socket, *args: Any, **kwargs: Any) -> HTTPResponse:  # type: ignore[override]
+        """Return a response that obeys the limits of the session."""
+        response = HTTPResponse(connection, *args, **kwargs)
+        response.fp = _WholeLines(_LimitedBytes(response.fp.detach(), connection, self.session))
+        return response
 
 
-def chunks_of(response: requests.Response, stop: threading.Event) -> Iterator[bytes]:
-    """Read a response in pieces of at most :data:`CHUNK_SIZE` bytes, with any content coding decoded.
+class _CheckedConnection(_Connection):
+    """Resolve a host, check each of its addresses, and connect to a checked one."""
 
-    :param response: the response.
-    :param stop: stops reading when it is set.
-    :raises FileError: the response takes too long, breaks off, or has a coding that cannot be decoded.
-    :raises Interrupted: ``stop`` was set.
+    def _new_conn(self) -> socket.socket:
+        host = self._dns_host
+        addresses = _addresses_of(host, self.port)
+        if not addresses:
+            # urllib3 would resolve the name again, and connect to an address that was not checked.
+            raise NewConnectionError(self, f"Failed to resolve '{host}'")
+        for address in addresses:
+            self.session.check_address(host, address)
+        try:
+            for address in addresses[:-1]:
+                self._dns_host = address
+                try:
+                    return super()._new_conn()
+                except HTTPError:
+                    continue
+            self._dns_host = addresses[-1]
+            return super()._new_conn()
+        finally:
+            # TLS needs the name.
+            self._dns_host = host
+
+
+class _LimitedBytes(io.RawIOBase):
+    """The bytes from a socket, within the limits of a session."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket, session: FileSession) -> None:
+        self._raw, self._connection, self._session = raw, connection, session
+        self._left = 2 * session.settings.max_file_size + MOST_OVERHEAD
+        session.reading.add(connection)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(min(self._session.settings.read_timeout, self._session.seconds_left()))
+        try:
+            size = self._raw.readinto(buffer)
+        finally:
+            # The time limit or a stop may be why the bytes ended, and in a body this looks like its end.
+            self._session.seconds_left()
+        self._left -= size or 0
+        if self._left < 0:
+            limit = self._session.settings.max_file_size
+            raise FileError(f"its host sent more than twice max_file_size={limit} bytes")
+        return size
+
+    def close(self) -> None:
+        self._session.reading.discard(self._connection)
+        self._raw.close()
+        super().close()
+
+
+class _WholeLines(io.BufferedReader):
+    """Refuse a line that breaks off.
+
+    ``http.client`` would read on as if the headers had ended there, or as if the size of a chunk were complete.
     """
-    coding = _coding(response)
-    decode = _decoder(coding) if coding else _as_it_is
-    until = time.monotonic() + FILE_TIMEOUT
-    try:
-        while chunk := response.raw.read1(CHUNK_SIZE, decode_content=False):
-            if stop.is_set():
-                raise Interrupted
-            if time.monotonic() > until:
-                raise FileError(f"it took longer than {FILE_TIMEOUT:g} seconds", temporary=True)
-            yield from decode(chunk)
-        yield from decode(b"")
-    except HTTPError as error:
-        raise _broken_off(error) from None
-    except zlib.error:
-        raise FileError(f"its content is not {coding}, although its host announced that coding") from None
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise RemoteDisconnected("the connection was closed within a line")
+        return line
 
 
 def _broken_off(error: Exception) -> FileError:
@@ -287,15 +384,17 @@ def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
 
 
 @contextmanager
-def no_addresses_in_debug_logs() -> Iterator[None]:
+def no_addresses_in_logs() -> Iterator[None]:
     """Prevent urllib3 from logging the addresses that it requests, because they are secret."""
-    logger = logging.getLogger("urllib3.connectionpool")
-    before = logger.level
-    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    loggers = [(logging.getLogger(name), level) for name, level in LEVELS_WITHOUT_ADDRESSES.items()]
+    before = [logger.level for logger, _ in loggers]
+    for logger, level in loggers:
+        logger.setLevel(max(logger.getEffectiveLevel(), level))
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for (logger, _), level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _addresses_of(host: str, port: int | None) -> list[str]:

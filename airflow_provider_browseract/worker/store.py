@@ -13,11 +13,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.hooks.steps import sleep
+from airflow_provider_browseract.hooks.steps import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import StorageError
@@ -36,6 +36,7 @@ from airflow_provider_browseract.runs.outputs import (
     FormatError,
     OutputFormat,
     RunFile,
+    counted,
     files_of,
     format_of,
     has_files,
@@ -50,8 +51,7 @@ from airflow_provider_browseract.worker.download import (
     FileSession,
     Interrupted,
     RunSizeError,
-    chunks_of,
-    no_addresses_in_debug_logs,
+    no_addresses_in_logs,
 )
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ class Results:
     missing: dict[str, str] = field(default_factory=dict)
     lost: bool = False
     format_error: str | None = None
+
+    @property
+    def written(self) -> str:
+        """The number and the size of the text and the files, for the log."""
+        sizes = [kept.size for kept in (self.output, *self.files) if kept]
+        if (size := sum(sizes)) < 2**10:
+            in_units = counted(size, "byte")
+        else:
+            in_units = f"{size / 2**10:.1f} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
+        return f"{counted(len(sizes), 'file')} ({in_units})"
 
     def manifest(self) -> dict[str, Any]:
         """Return paths, sizes and media types as plain JSON values."""
@@ -204,7 +214,7 @@ class ResultStore:
         :param task: the task as ``get-task`` returns it.
         :param output_format: the declared format of its text.
         :param read_again: reads the task again, for links that have expired and files that were not ready.
-        :param check: called while waiting for files that BrowserAct is still preparing. Its exception ends the wait.
+        :param check: called while files are fetched or BrowserAct is still preparing them. Its exception ends both.
         :returns: what was written, and what is missing.
         :raises StorageError: the text or the facts could not be written.
         """
@@ -287,19 +297,19 @@ class ResultStore:
         until = time.monotonic() + timeout
         while True:
             ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
-            outcomes |= self._fetch_all(ready, folder, results)
+            outcomes |= self._fetch_all(ready, folder, results, check)
             expired = {name for name, of in outcomes.items() if isinstance(of, FileError) and of.expired} - renewed
             waited_for |= {file.name for file in files if file.pending}
             pending = sum(file.pending for file in files)
             if not expired and (not pending or time.monotonic() >= until):
                 break
             if expired:
-                self._log.log(logging.INFO, "The links of %d files have expired. Reading new links.", len(expired))
+                number = counted(len(expired), "file")
+                self._log.log(logging.INFO, "The links of %s have expired. Reading new links.", number)
                 renewed |= expired
             else:
-                self._log.log(
-                    logging.INFO, "BrowserAct is still preparing %d of %d files. Waiting.", pending, len(files)
-                )
+                number = counted(len(files), "file")
+                self._log.log(logging.INFO, "BrowserAct is still preparing %d of %s. Waiting.", pending, number)
                 # The worker has to wait: the run is over, so neither a callback nor the status reports the files.
                 sleep(min(timings.FILES_LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
@@ -314,18 +324,26 @@ class ResultStore:
             outcomes[name] = FileError("BrowserAct no longer lists it", temporary=True)
         return outcomes
 
-    def _fetch_all(self, files: Sequence[RunFile], folder: str, results: Results) -> dict[str, StoredFile | FileError]:
+    def _fetch_all(
+        self, files: Sequence[RunFile], folder: str, results: Results, check: Callable[[], None]
+    ) -> dict[str, StoredFile | FileError]:
         if not files:
             return {}
-        self._log.log(logging.INFO, "Writing %d files to %s.", len(files), results.path)
+        self._log.log(logging.INFO, "Writing %s to %s.", counted(len(files), "file"), results.path)
         pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
-        with closing(FileSession(self._settings)) as session, no_addresses_in_debug_logs():
+
+        def fetched(files: Sequence[RunFile]) -> dict[str, StoredFile | FileError]:
+            fetches = {file.name: pool.submit(self._fetch, session, file, folder, results) for file in files}
+            while wait(fetches.values(), timeout=CHECK_INTERVAL).not_done:
+                check()
+            return {name: fetch.result() for name, fetch in fetches.items()}
+
+        with closing(FileSession(self._settings, self._stop)) as session, no_addresses_in_logs():
             try:
-                fetch = partial(self._fetch, session, folder=folder, results=results)
-                outcomes = {file.name: outcome for file, outcome in zip(files, pool.map(fetch, files), strict=True)}
+                outcomes = fetched(files)
                 # Files that are fetched at the same time may exceed max_run_size together although one of them fits.
                 for file in [file for file in files if isinstance(outcomes[file.name], RunSizeError)]:
-                    outcomes[file.name] = pool.submit(fetch, file).result()
+                    outcomes |= fetched([file])
                 return outcomes
             except BaseException:
                 # For example Airflow's timeout: running downloads must not keep the task from ending.
@@ -334,21 +352,27 @@ class ResultStore:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, session: FileSession, file: RunFile, *, folder: str, results: Results) -> StoredFile | FileError:
+    def _fetch(self, session: FileSession, file: RunFile, folder: str, results: Results) -> StoredFile | FileError:
         target = f"{folder}/{file.name}"
+        deadline = time.monotonic() + timings.FILE_TIMEOUT
+
+        def is_worth_a_retry(error: BaseException) -> bool:
+            return isinstance(error, FileError) and error.temporary and time.monotonic() < deadline
+
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, FileError) and error.temporary),
+            retry=tenacity.retry_if_exception(is_worth_a_retry),
             wait=tenacity.wait_random_exponential(
                 multiplier=timings.STORE_RETRY_PAUSE, max=4 * timings.STORE_RETRY_PAUSE
             ),
             stop=tenacity.stop_after_attempt(STORE_ATTEMPTS),
+            sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         )
         try:
             size = self._size_of(target)
             surely_the_same = not file.ambiguous or self._sources.get(file.name) == file.source
             if size is None or file.size not in (None, size) or not surely_the_same:
-                size = retrying(self._fetch_once, session, file, target)
+                size = retrying(self._fetch_once, session, file, target, deadline)
                 self._sources[file.name] = file.source
             return self._stored(file.name, size, results)
         except FileError as error:
@@ -358,18 +382,16 @@ class ResultStore:
         except Exception as error:  # noqa: BLE001 - a failing file must not affect the others
             return FileError(f"{type(error).__name__}: {_without_urls(str(error))}", temporary=True)
 
-    def _fetch_once(self, session: FileSession, file: RunFile, target: str) -> int:
+    def _fetch_once(self, session: FileSession, file: RunFile, target: str, deadline: float) -> int:
         """Fetch a file, and return its size."""
-        if self._stop.is_set():
-            raise Interrupted
         limit = self._settings.max_file_size
-        with session.opened(file) as (response, announced):
+        with session.opened(file, deadline) as (chunks, announced):
             if announced is not None and announced > limit:
                 raise FileError(f"it is {announced} bytes, which exceeds max_file_size={limit}")
             received = 0
             try:
                 with self._writing(target) as write:
-                    for chunk in chunks_of(response, self._stop):
+                    for chunk in chunks:
                         received += len(chunk)
                         self._allowance.take(len(chunk))
                         if announced is not None and received > announced:
@@ -386,12 +408,13 @@ class ResultStore:
             return received
 
     def _size_of(self, path: str) -> int | None:
-        """Return the size of a file in the store, or None if it does not exist."""
+        """Return the size of a file in the store, or None if there is no file, but for example a folder or a link."""
         try:
-            size = self._fs.info(path)["size"]
+            info = self._fs.info(path)
         except FileNotFoundError:
             return None
-        return size if isinstance(size, int) else None
+        is_file = info.get("type", "file") == "file" and not info.get("islink")
+        return info["size"] if is_file and isinstance(info["size"], int) else None
 
     @contextmanager
     def _writing(self, path: str) -> Iterator[Callable[[bytes], object]]:

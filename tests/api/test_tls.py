@@ -9,20 +9,14 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-from ipaddress import IPv4Address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from airflow_provider_browseract.api import calls, client, errors
 from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.emulator import Emulator
+from tests.served import certificate_in, listening
 
 START = calls.run_task("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
@@ -32,20 +26,7 @@ HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A file with a certificate for 127.0.0.1, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(timezone.utc)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path_factory.mktemp("tls") / "server.pem"
-    pem.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
-    )
-    return pem
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
@@ -65,30 +46,8 @@ def trusted(request, certificate, monkeypatch) -> Iterator[None]:
 @pytest.fixture
 def listen() -> Iterator[Callable[[Callable[[socket.socket], None]], int]]:
     """Handle each connection to a port of this machine with a function, and return the port."""
-    listeners = []
-
-    def listen(handle: Callable[[socket.socket], None]) -> int:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-
-        def one(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                handle(connection)
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    threading.Thread(target=one, args=listener.accept()[:1], daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        return int(listener.getsockname()[1])
-
-    yield listen
-    for listener in listeners:
-        # Closing alone does not wake a thread that waits in accept().
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with listening() as listen:
+        yield listen
 
 
 @pytest.fixture

@@ -69,6 +69,10 @@ class TestCallbackUrls:
             ("example.com", False),
             ("8.8.8.8", False),
             ("169.254.1.1", True),
+            ("168.63.129.16", True),
+            ("168.63.129.17", False),
+            ("192.0.0.192", True),
+            ("64:ff9b::192.0.0.192", True),
             ("127.1", True),
             ("0x7f.0.0.1", True),
             ("169.254.43518", True),
@@ -76,5 +80,5 @@ class TestCallbackUrls:
             ("64:ff9b::808:808", False),
         ],
     )
-    def test_host_in_unusual_notation_is_classified_as_private_or_public(self, host, private):
+    def test_host_in_any_notation_is_classified_as_private_or_public(self, host, private):
         assert is_private(host) is private

@@ -35,6 +35,8 @@ from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError
 from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
+from airflow_provider_browseract.worker.download import Interrupted
+from airflow_provider_browseract.worker.store import ResultStore
 from tests.workers import FakeTaskInstance, asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -248,8 +250,28 @@ class TestOutputFormat:
 
         killing = threading.Thread(target=kill)
         killing.start()
-        with pytest.raises(AirflowFailException, match="process was ended while BrowserAct was still preparing files"):
+        with pytest.raises(AirflowFailException, match="process was ended before all of its files were written"):
             operator.execute(run.context)
+        killing.join()
+
+    def test_kill_ends_a_download_and_reports_that_files_are_not_kept(self, worker, emulator, folder, monkeypatch):
+        under_way, ended = threading.Event(), threading.Event()
+
+        def fetch_until_stopped(store, *_) -> int:
+            under_way.set()
+            store._stop.wait(60)
+            ended.set()
+            raise Interrupted
+
+        monkeypatch.setattr(ResultStore, "_fetch_once", fetch_until_stopped)
+        emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("a.csv", b"a,b"),))
+        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder))
+        operator = run.operator()
+        killing = threading.Thread(target=lambda: under_way.wait(30) and operator.on_kill())
+        killing.start()
+        with pytest.raises(AirflowFailException, match="process was ended before all of its files were written"):
+            operator.execute(run.context)
+        assert ended.wait(10)
         killing.join()
 
     @pytest.mark.parametrize("with_path", [False, True], ids=["returned", "written"])

@@ -13,12 +13,12 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -40,7 +41,7 @@ from airflow_provider_browseract.worker import store as storing
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError
 from airflow_provider_browseract.worker.store import ResultStore
 from tests.e2e.local_airflow import wait_for
-from tests.served import served
+from tests.served import listening, served
 
 AUTO = OutputFormat.AUTO
 CONTENT = bytes(range(256)) * 40
@@ -54,6 +55,7 @@ class Host:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.app = FastAPI()
         self.failures: dict[str, int] = {}
+        self.failure = 503
         self.sent = 0
         self.app.add_api_route("/{path:path}", self._answer)
 
@@ -62,7 +64,9 @@ class Host:
         kind = path.partition("/")[0]
         if self.failures.get(kind, 0) > 0:
             self.failures[kind] -= 1
-            return Response(status_code=503)
+            return Response(status_code=self.failure)
+        if kind == "waiting":
+            return StreamingResponse(_waiting())
         if kind == "expired":
             return Response(status_code=403)
         if kind == "page":
@@ -92,6 +96,11 @@ class Host:
         async for piece in pieces:
             self.sent += len(piece)
             yield piece
+
+
+async def _waiting() -> AsyncIterator[bytes]:
+    yield CONTENT
+    await asyncio.sleep(20)
 
 
 async def _pieces(length: int) -> AsyncIterator[bytes]:
@@ -239,6 +248,31 @@ class TestWrittenResults:
         assert [path.name for path in store.root.iterdir()] == ["7"]
         assert json.loads((store.folder / "task.json").read_text())["status"] == "finished"
 
+    def test_files_of_one_long_name_with_long_guids_are_saved(self, store):
+        files = [download("x" * 300 + ".csv", store.url("plain/a"), guid=f"{n}" * 200) for n in range(2)]
+        kept = store.save(task(*files))
+        assert not kept.missing
+        assert len({file.name for file in kept.files}) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "number", "line"),
+        [
+            ("x", 0, "1 file (1 byte)"),
+            ("x" * 582, 0, "1 file (582 bytes)"),
+            (None, 0, "0 files (0 bytes)"),
+            (None, 1, "1 file (10.0 KiB)"),
+            ("x" * 3 * 2**19, 2, "3 files (1.5 MiB)"),
+        ],
+    )
+    def test_number_and_size_of_written_files_are_easy_to_read(self, store, caplog, text, number, line):
+        files = [download(f"{n}.bin", store.url("plain/a")) for n in range(number)]
+        with caplog.at_level(logging.INFO):
+            kept = store.save(task(*files, text=text))
+        assert kept.written == line
+        assert [message for message in caplog.messages if "file" in message] == [
+            f"Writing {number} file{'s' if number > 1 else ''} to {store.folder}."
+        ] * bool(number)
+
 
 def test_large_file_is_saved_without_loading_it_whole_into_memory(store, host):
     size = 50 * 1024 * 1024
@@ -299,28 +333,18 @@ class TestRepeatedSave:
         store.save(task(download("a", store.url("plain/a"))))
         assert (store.folder / "a").read_bytes() == CONTENT
 
-    def test_interrupted_save_leaves_no_partial_file(self, store, host, monkeypatch):
-        monkeypatch.setattr(downloading, "CHUNK_SIZE", 1000)
-        threads: list[threading.Thread] = []
-        not_begun: list[Any] = []
+    def test_interrupted_save_ends_its_downloads_and_leaves_no_partial_file(self, store, host):
+        def check() -> None:
+            if any(store.folder.iterdir()):
+                raise KeyboardInterrupt
 
-        def interrupted(function, files):
-            # Airflow's time limit strikes in the main thread while others fetch.
-            threads.append(threading.Thread(target=_until_interrupted, args=(function, files[0]), daemon=True))
-            not_begun.append(partial(function, files[1]))
-            threads[0].start()
-            wait_for("The beginning of the file", lambda: any(store.folder.iterdir()), timeout=10, every=0.001)
-            raise KeyboardInterrupt
-
-        pool = SimpleNamespace(map=interrupted, shutdown=lambda **_: None)
-        monkeypatch.setattr(storing, "ThreadPoolExecutor", lambda *_: pool)
+        # Four files are fetched at once, so the fifth is not begun.
+        files = [download(name, store.url("waiting/a"), file_size=None) for name in "abcd"]
+        run = task(*files, download("e", store.url("plain/e")))
         with pytest.raises(KeyboardInterrupt):
-            store.save(task(download("a", store.url("endless/a"), file_size=None), download("b", store.url("plain/b"))))
-        threads[0].join(10)
-        assert not threads[0].is_alive()
-        with pytest.raises(downloading.Interrupted):
-            not_begun[0]()
-        assert [path for path, _ in host.requests] == ["endless/a"]
+            store.make().save(run, AUTO, lambda: run, check)
+        assert {path for path, _ in host.requests} == {"waiting/a"}
+        wait_for("The end of all downloads", lambda: not downloads_under_way(), timeout=10, every=0.01)
         assert written(store.folder) == {}
 
     def test_same_named_files_in_swapped_order_are_saved_with_right_content(self, store, host, monkeypatch):
@@ -337,9 +361,8 @@ class TestRepeatedSave:
         assert host.requests == []
 
 
-def _until_interrupted(function, file) -> None:
-    with suppress(downloading.Interrupted):
-        function(file)
+def downloads_under_way() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("browseract-file")]
 
 
 class TestSizeLimits:
@@ -392,11 +415,73 @@ def test_task_id_invalid_as_folder_name_raises_and_writes_nothing(store, task_id
     assert not list(store.root.parent.rglob("task.json"))
 
 
-def test_folder_with_the_name_of_a_file_is_reported_and_left_empty(store):
-    (store.folder / "a").mkdir(parents=True)
-    kept = store.save(task(download("a", store.url("plain/a"))))
-    assert "IsADirectoryError" in kept.missing["a"]
-    assert list((store.folder / "a").iterdir()) == []
+@pytest.mark.parametrize("size", [len(CONTENT), None], ids=["size announced", "size unknown"])
+class TestNoFile:
+    def test_folder_with_the_name_of_a_file_is_reported_and_left_empty(self, store, size):
+        (store.folder / "a").mkdir(parents=True)
+        kept = store.save(task(download("a", store.url("plain/a"), file_size=size)))
+        assert "IsADirectoryError" in kept.missing["a"]
+        assert list((store.folder / "a").iterdir()) == []
+
+    @pytest.mark.parametrize("content", [b"of another file", CONTENT], ids=["other size", "same size"])
+    def test_link_with_the_name_of_a_file_is_replaced_by_the_file(self, store, size, content):
+        store.folder.mkdir(parents=True)
+        (store.root / "other").write_bytes(content)
+        (store.folder / "a").symlink_to(store.root / "other")
+        kept = store.save(task(download("a", store.url("plain/a"), file_size=size)))
+        assert [(file.name, file.size) for file in kept.files] == [("a", len(CONTENT))]
+        assert not (store.folder / "a").is_symlink()
+        assert (store.folder / "a").read_bytes() == CONTENT
+        assert (store.root / "other").read_bytes() == content
+
+
+BODY = b"0123456789"
+HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n"
+RESPONSES = {
+    "chunks": (
+        HEADERS + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"06;a=b\r\n012345\r\n04\r\n6789\r\n000\r\nX: 1\r\n\r\n",
+    ),
+    "length": (HEADERS + b"Content-Length: 10\r\n\r\n", BODY),
+    "end of connection": (HEADERS + b"\r\n", BODY),
+}
+
+
+@pytest.mark.parametrize("size", [len(BODY), None], ids=["size announced", "size unknown"])
+@pytest.mark.parametrize(("headers", "body"), RESPONSES.values(), ids=RESPONSES)
+def test_response_that_breaks_off_at_any_byte_is_never_a_complete_file(store, monkeypatch, headers, body, size):
+    def respond(connection: socket.socket) -> None:
+        request = connection.recv(65536)
+        connection.sendall((headers + body)[: int(request.split()[1][1:])])
+
+    monkeypatch.setattr(storing, "STORE_ATTEMPTS", 1)
+    with listening() as listen:
+        url = f"http://127.0.0.1:{listen(respond)}"
+        files = [download(str(end), f"{url}/{end}", file_size=size) for end in range(len(headers + body) + 1)]
+        kept = store.save(task(*files), settings=replace(store.settings, base_url=url))
+    # Without a size, nothing shows that a body is not complete that ends with the connection.
+    complete = len(headers) if size is None and body is BODY and b"Length" not in headers else len(headers + body)
+    assert [int(file.name) for file in kept.files] == list(range(complete, len(headers + body) + 1))
+    assert not kept.lost
+    assert (store.folder / kept.files[-1].name).read_bytes() == BODY
+
+
+def test_time_limit_of_a_file_includes_its_retries(store, monkeypatch):
+    def respond(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.recv(1)
+
+    monkeypatch.setattr(timings, "FILE_TIMEOUT", 0.5)
+    monkeypatch.setattr(timings, "STORE_RETRY_PAUSE", 5.0)
+    with listening() as listen:
+        url = f"http://127.0.0.1:{listen(respond)}"
+        settings = replace(store.settings, base_url=url, read_timeout=20.0)
+        began = time.monotonic()
+        kept = store.save(task(download("a", f"{url}/a")), settings=settings)
+        took = time.monotonic() - began
+    assert kept.missing == {"a": "it took longer than 0.5 seconds"}
+    assert not kept.lost
+    assert 0.5 <= took < 4
 
 
 class TestFileDownload:
@@ -450,7 +535,9 @@ class TestFileDownload:
         kept = store.save(task(download("bad", store.url("private/a"))))
         assert kept.missing == {"bad": "its address points to the private host 169.254.169.254"}
 
-    def test_file_host_failing_twice_is_retried_until_it_succeeds(self, store, host):
+    @pytest.mark.parametrize("status", [503, 408, 429])
+    def test_file_host_failing_twice_is_retried_until_it_succeeds(self, store, host, monkeypatch, status):
+        monkeypatch.setattr(host, "failure", status)
         host.failures["plain"] = 2
         assert not store.save(task(download("a", store.url("plain/a")))).missing
         assert len(host.requests) == 3
