@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import urllib3.util.connection
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -506,6 +507,24 @@ class TestTimeLimit:
         with ended_at_the_limit(monkeypatch):
             fetch_from(port, scheme="https", limit=LIMIT)
 
+    def test_tls_handshake_gets_the_time_that_connecting_has_left(self, listen, monkeypatch):
+        timeouts: list[float] = []
+        connect = urllib3.util.connection.create_connection
+
+        def connect_slowly(*arguments, **named):
+            time.sleep(LIMIT / 2)
+            return connect(*arguments, **named)
+
+        def wrap(sock, **_):
+            timeouts.append(sock.gettimeout())
+            raise OSError
+
+        monkeypatch.setattr("urllib3.util.connection.create_connection", connect_slowly)
+        monkeypatch.setattr("urllib3.connection.ssl_wrap_socket", wrap)
+        with pytest.raises(FileError):
+            fetch_from(listen(silent(b"")), scheme="https", limit=LIMIT)
+        assert 0 < timeouts[0] <= LIMIT / 2
+
     @pytest.mark.parametrize("within_a_record", [False, True], ids=["record by record", "within a record"])
     def test_file_host_that_drips_with_tls_ends_at_the_time_limit(self, listen, secured, monkeypatch, within_a_record):
         def handle(connection: ssl.SSLSocket) -> None:
@@ -569,6 +588,21 @@ class TestStop:
         thread.join(10)
         assert not thread.is_alive()
         assert reasons == [Interrupted]
+
+
+def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
+    content = gzip.compress(bytes(10 * MIB))
+    head = OK + f"Content-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    url = f"http://127.0.0.1:{listen(silent(head + content))}"
+    stop = threading.Event()
+    with (
+        closing(FileSession(ClientSettings("app-secret", url), stop)) as session,
+        session.opened(RunFile("a", f"{url}/a"), time.monotonic() + 60) as (pieces, _),
+    ):
+        assert next(pieces) == bytes(download.CHUNK_SIZE)
+        stop.set()
+        with pytest.raises(Interrupted):
+            next(pieces)
 
 
 def test_download_that_is_stopped_before_its_response_does_not_read_it(listen):

@@ -347,6 +347,18 @@ class TestRepeatedSave:
         wait_for("The end of all downloads", lambda: not downloads_under_way(), timeout=10, every=0.01)
         assert written(store.folder) == {}
 
+    def test_interrupted_save_ends_the_pause_before_a_retry(self, store, host, monkeypatch):
+        def check() -> None:
+            if host.requests:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(timings, "STORE_RETRY_PAUSE", 60.0)
+        host.failures["plain"] = 99
+        run = task(*(download(name, store.url("plain/a")) for name in "abcd"))
+        with pytest.raises(KeyboardInterrupt):
+            store.make().save(run, AUTO, lambda: run, check)
+        wait_for("The end of all downloads", lambda: not downloads_under_way(), timeout=10, every=0.01)
+
     def test_same_named_files_in_swapped_order_are_saved_with_right_content(self, store, host, monkeypatch):
         first, second = store.url("named/one/a.csv"), store.url("named/two/a.csv")
         host.failures["named"] = 0
