@@ -20,10 +20,13 @@ from airflow_provider_browseract.api.errors import (
     BY_CODE,
     BrowserActError,
     ConcurrencyLimitError,
+    InsufficientCreditsError,
     NotTheApiError,
+    PermissionDeniedError,
     RateLimitError,
     ServerError,
     UnexpectedResponseError,
+    UnknownRefusalError,
     WorkflowNotFoundError,
     error_class,
 )
@@ -54,12 +57,15 @@ MAX_PAGES = 1000
 SUCCESS_CODES = (None, 0, "0")
 """Values of ``code`` in a successful response. Most responses have none."""
 
-NO_SLOT_WORDS = re.compile(r"running tasks|concurren|one active task", re.IGNORECASE)
+NO_SLOT_WORDS = re.compile(r"running tasks|concurren|parallel|one active task", re.IGNORECASE)
 """Words with which BrowserAct refuses a start without a free slot in responses whose code is not documented.
 
 BrowserAct's own scripts look for words like these instead of a code. No code is documented for the second run of a
 Standard Browser, which allows one run at a time.
 """
+
+CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b", re.IGNORECASE)
+"""Words in BrowserAct's refusal of a start that are about credits. No code is documented for that."""
 
 Pair = Mapping[str, str]
 """An input as the API takes it: ``{"name": ..., "value": ...}``, both strings."""
@@ -114,7 +120,8 @@ class Call(Generic[T]):
                 # No documented error has status 200, but such an error would still be an error.
                 if isinstance(data, Mapping) and data.get("code") not in SUCCESS_CODES:
                     raise self._error(response, data)
-                return self.read(_unwrapped(data))
+                result = self.read(_unwrapped(data))
+                return replace(result, served_at=_served_at(response)) if isinstance(result, Page) else result
             except UnexpectedResponseError as error:
                 raise type(error)(
                     f"BrowserAct's response to {self.name} cannot be used: {error.message}",
@@ -139,10 +146,14 @@ class Call(Generic[T]):
         no_slot = self.starts_run and code not in BY_CODE and NO_SLOT_WORDS.search(msg or "")
         if no_slot:
             kind = ConcurrencyLimitError
-        verb = "failed at" if issubclass(kind, ServerError) else "refused"
+        elif self.starts_run and code not in BY_CODE and CREDIT_WORDS.search(msg or ""):
+            kind = InsufficientCreditsError if issubclass(kind, UnknownRefusalError | PermissionDeniedError) else kind
+        what = f"refused {'the start' if self.starts_run else self.name}"
+        if issubclass(kind, ServerError):
+            what = f"failed at {self.name}"
         word = None if code is not None else one_line(given)
         error = kind(
-            f"BrowserAct {verb} {self.name}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
+            f"BrowserAct {what}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
             http_status=response.status,
             code=code,
             msg=msg,
@@ -150,9 +161,9 @@ class Call(Generic[T]):
             retry_after=_retry_after(response.headers.get("retry-after")),
             remedy=self._remedy(kind),
         )
-        # The meaning of an unknown code is not documented. Only HTTP 429 itself means that nothing was processed.
+        # HTTP 429 itself means that nothing was processed.
         if given and code not in BY_CODE and not isinstance(error, RateLimitError) and not no_slot:
-            error.not_processed = False
+            error.not_processed = _is_refusal(response.status, error, envelope)
         return error
 
     def _remedy(self, kind: type[BrowserActError]) -> str | None:
@@ -161,6 +172,24 @@ class Call(Generic[T]):
         if not issubclass(kind, WorkflowNotFoundError) or workflow_id is None:
             return None
         return kind.remedy.replace("workflow_id", f"workflow_id {str(workflow_id)!r}", 1)
+
+
+def _is_refusal(status: int, error: BrowserActError, envelope: Mapping[str, Any]) -> bool:
+    """Return whether BrowserAct itself has certainly refused a call, although its code is not documented.
+
+    Every error that the vendor documents is refused before a task exists: with HTTP 4xx, and an envelope with code,
+    message and trace id, without data. No gateway writes such an envelope. So the start need not be looked up, which
+    would take a minute and call a plain refusal, such as that of an account without credits, an unknown start.
+
+    If BrowserAct nevertheless refused a start after it had created a task, a paid run would be active that nobody waits
+    for, but not more than one: the start is not sent again, and the Airflow task fails without retries (except for
+    want of credits, without which nothing runs). After HTTP 408, 5xx or 200 and in any other form, the run is looked
+    up: these can mean that something failed after the start. So it is after 401, which would be sent again with a new
+    key.
+    """
+    is_whole = bool(error.code) and bool(error.msg) and bool(error.trace_id)
+    has_data = any(envelope.get(name) for name in ("data", "id", "task_id"))
+    return 400 <= status < 500 and status not in (401, 408) and is_whole and not has_data
 
 
 def _code(given: Any) -> int | None:
@@ -194,13 +223,21 @@ def _retry_after(value: str | None) -> float | None:
     with suppress(ValueError):
         seconds = float(value)
         return max(0.0, seconds) if math.isfinite(seconds) else None
+    moment = _http_date(value)
+    return None if moment is None else max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def _served_at(response: Response) -> datetime | None:
+    """Return the time of a response by the server's clock; None if there is none, or if it comes from a cache."""
+    return None if "age" in response.headers else _http_date(response.headers.get("date", ""))
+
+
+def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
 class Pages(Generic[U]):
@@ -246,6 +283,8 @@ class Pages(Generic[U]):
             return []
         if page.total_count is not None and self._position > page.total_count:
             raise self._contradiction(number, page, f"item {self._position}")
+        if page.total_count is None and page.total_pages is not None and number > page.total_pages:
+            raise self._contradiction(number, page, f"{count} items")
         if not self._continues(page, number, count):
             self.call = None
         elif number == MAX_PAGES:

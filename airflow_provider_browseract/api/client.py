@@ -31,6 +31,7 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     ConnectionFailedError,
+    NotTheApiError,
     PlainHttpError,
     ResponseLostError,
     ResponseTooLargeError,
@@ -127,6 +128,8 @@ class BrowserActClient:
     :param renew: returns the current settings when BrowserAct refuses the API key. If they have another key, the client
         uses them from then on and sends the call again. Default: a refused key is an error at once.
     :param shown: returns what the caller may see of a result. Default: everything.
+    :param warn: the method of a logger that is called when the first try of a call has failed and others follow.
+        Default: no line is written.
     """
 
     def __init__(
@@ -135,10 +138,12 @@ class BrowserActClient:
         *,
         renew: Callable[[], ClientSettings | None] | None = None,
         shown: Callable[[Any], Any] = lambda result: result,
+        warn: Callable[..., Any] | None = None,
     ) -> None:
         self.settings = settings
         self._renew = renew
         self._shown = shown
+        self._warn = warn
 
     def __enter__(self) -> BrowserActClient:
         return self
@@ -168,9 +173,10 @@ class BrowserActClient:
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         try:
-            received = tenacity.Retrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+            controls = self.settings.retries.controls(call, self._warn)
+            received = tenacity.Retrying(**controls)(self._send_with_valid_key, call)
         except BrowserActError as error:
-            error.connection = self.settings.connection
+            _name_connection(error, self.settings)
             raise
         result: T = self._shown(received)
         return result
@@ -270,7 +276,7 @@ class AsyncBrowserActClient:
         try:
             return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
         except BrowserActError as error:
-            error.connection = self.settings.connection
+            _name_connection(error, self.settings)
             raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
@@ -390,6 +396,12 @@ def _use_https_pool(manager: Any) -> None:
     # A SOCKS proxy has its own connection class. Its failures count as lost responses.
     if classes["https"] is HTTPSConnectionPool:
         manager.pool_classes_by_scheme = {**classes, "https": _HttpsPool}
+
+
+def _name_connection(error: BrowserActError, settings: ClientSettings) -> None:
+    error.connection = settings.connection
+    if isinstance(error, NotTheApiError):
+        error.name_address(settings.base_url)
 
 
 def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:

@@ -5,6 +5,8 @@ No exception contains a secret, such as the API key, the body of a request or a 
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 THE_CONNECTION = "the Airflow connection"
 """How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
@@ -159,13 +161,22 @@ class InvalidRequestError(BrowserActError):
 class UnknownRefusalError(BrowserActError):
     """BrowserAct refused a call with a code that its documentation does not list, or without a code.
 
-    It is not known whether BrowserAct processed a part of the call, so the run of a start is looked up, and the start
-    is not sent again.
+    A start that is refused like this is not sent again. If the response is BrowserAct's error envelope with an HTTP
+    status of 4xx, nothing was started. Otherwise this is not known, and operators look the run up first.
     """
 
     remedy = (
         "This version of the provider does not know the code. Read BrowserAct's reason above, or contact BrowserAct's "
         "support with the traceId."
+    )
+
+
+class InsufficientCreditsError(UnknownRefusalError):
+    """BrowserAct refused a start, and its message is about credits. No code for this is documented."""
+
+    remedy = (
+        "If the account has no credits left, add some in the BrowserAct dashboard. Until then, BrowserAct refuses "
+        "every start."
     )
 
 
@@ -270,6 +281,15 @@ class NotTheApiError(UnexpectedResponseError):
     def started_nothing(self) -> bool:
         """``True``, because the response is not from BrowserAct."""
         return True
+
+    def name_address(self, base_url: str) -> None:
+        """Add the address that was called to the message, and its path, if it has one, to the remedy.
+
+        :param base_url: address of the API in the settings.
+        """
+        self.message = f"{self.message} (API address {base_url})"
+        if path := urlsplit(base_url).path.rstrip("/"):
+            self.remedy = f"Remove {path!r} from the host of {THE_CONNECTION} (field API address). {self.remedy}"
 
 
 class RunStartUnknownError(BrowserActError):

@@ -314,6 +314,7 @@ class Page(Generic[T]):
     :param total_count: how many items all pages have together, if the response contains it.
     :param limit: how many items a full page has, if the response contains it.
     :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
+    :param served_at: the time of the response by the server's clock, in whole seconds, if the response contains it.
     """
 
     items: tuple[T, ...]
@@ -322,6 +323,7 @@ class Page(Generic[T]):
     total_count: int | None = None
     limit: int | None = None
     skipped: tuple[str, ...] = ()
+    served_at: datetime | None = None
 
 
 def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
@@ -434,8 +436,11 @@ def _int(value: Json) -> int | None:
 
 
 def _time(value: Json) -> datetime | None:
+    # pendulum reads some words as times, such as "now".
+    if not isinstance(value, str) or not value[:1].isdigit():
+        return None
     try:
-        moment = pendulum.parse(value) if isinstance(value, str) else None
+        moment = pendulum.parse(value)
     except Exception:  # noqa: BLE001 - an odd time must not fail the call, and pendulum raises more than ParserError
         return None
     return moment if isinstance(moment, datetime) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +43,20 @@ class RetryPolicy:
     first_pause: float = 0.5
     longest_pause: float = 15.0
 
-    def controls(self, call: Call[Any]) -> dict[str, Any]:
-        """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that apply this policy."""
+    def controls(self, call: Call[Any], warn: Callable[..., Any] | None = None) -> dict[str, Any]:
+        """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that apply this policy.
+
+        :param call: the call.
+        :param warn: called with the reason, as the arguments of a log call, when the first try has failed.
+        """
+
+        def before_sleep(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if warn is not None and state.attempt_number == 1 and isinstance(error, BrowserActError):
+                warn("%s. Trying again for up to %g seconds.", error.brief, self.budget)
+
         return {
+            "before_sleep": before_sleep,
             "retry": retry_if_exception(lambda error: may_send_again(call, error)),
             "wait": _AtLeastRetryAfter(wait_random_exponential(multiplier=self.first_pause, max=self.longest_pause)),
             "stop": stop_before_delay(self.budget),

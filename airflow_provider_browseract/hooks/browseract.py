@@ -124,7 +124,12 @@ class BrowserActHook(BaseHook):
         """The client that sends any call of :mod:`airflow_provider_browseract.api.calls`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(self.settings.client, renew=self._renew, shown=lambda result: self.hiding.apply(result))
+        return BrowserActClient(
+            self.settings.client,
+            renew=self._renew,
+            shown=lambda result: self.hiding.apply(result),
+            warn=self.log.warning,
+        )
 
     def get_conn(self) -> BrowserActClient:
         """Return :attr:`client`. All hooks of Airflow have a method with this name."""

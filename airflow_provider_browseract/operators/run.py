@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ConnectionFailedError,
+    NotFoundError,
+)
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import (
     CLEAR_KEEPS_STATE,
@@ -636,7 +641,8 @@ class RunOperator(BaseOperator):
             return
         try:
             declared = self.read_declared()
-        except (NotFoundError, AuthenticationError):
+        # The start would have no connection either, and would be tried for as long again.
+        except (NotFoundError, AuthenticationError, ConnectionFailedError):
             raise
         except BrowserActError as error:
             self.log.warning("The names of the inputs were not checked: %s", error.brief)

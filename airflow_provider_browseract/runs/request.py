@@ -314,6 +314,12 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
+    if isinstance(pair, str):
+        raise InputError(
+            f"input_parameters[{position}] is a string instead of a pair. If you gave a dict to expand, Airflow made "
+            "one task instance for each key of it. Give it a list of dicts, one for each run: "
+            'expand(input_parameters=[{"keyword": "laptops"}, {"keyword": "phones"}]).'
+        )
     if not isinstance(pair, Mapping) or set(pair) != {"name", "value"}:
         keys = sorted(map(str, pair)) if isinstance(pair, Mapping) else type(pair).__name__
         raise InputError(

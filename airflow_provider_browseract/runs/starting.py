@@ -20,16 +20,20 @@ from airflow_provider_browseract.api.errors import (
     ConcurrencyLimitError,
     RateLimitError,
     TaskNotFoundError,
+    UnknownRefusalError,
 )
 from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
-from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, Orphan, find_orphan
+from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.steps import LogLine
 
 MAX_STARTS = 3
 """How often one try sends a start if each time the response was lost, but certainly no run was started."""
+
+GATEWAY_STATUSES = (408, 502, 503, 504)
+"""HTTP statuses with which a gateway responds to a start that BrowserAct may still carry out."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class StartRefused:
     error: ConcurrencyLimitError | RateLimitError
 
 
-Step: TypeAlias = "Sleep | LogLine | BeforeStart | Write | AskClaimed | calls.Call[Any]"
+Step: TypeAlias = "orphans.Step | BeforeStart | Write"
 
 
 def begin(
@@ -257,10 +261,11 @@ def _start(
             yield LogLine(
                 f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING
             )
-            found = yield from _own_orphan(start, entry, clock)
+            found = yield from _own_orphan(start, entry, error, clock)
             if found is None:
                 yield LogLine(f"No run was started (start {number} of {MAX_STARTS}).", logging.WARNING)
-                if number < MAX_STARTS:
+                # The same request would be refused again.
+                if number < MAX_STARTS and not isinstance(error, UnknownRefusalError):
                     continue
                 yield Write(before, over=True)
                 raise
@@ -272,10 +277,16 @@ def _start(
     raise AssertionError("the last start has returned or raised")
 
 
-def _own_orphan(start: Start, entry: Entry, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
-    """Find the run of a start whose response was lost just now."""
-    now = clock()
+def _own_orphan(
+    start: Start, entry: Entry, error: BrowserActError, clock: Callable[[], float]
+) -> Generator[Step, Any, Task | None]:
+    """Find the run of a start that has failed with an error just now."""
+    late = timings.LATE_START_DELAY if error.http_status in GATEWAY_STATUSES else timings.LISTING_DELAY
+    listed_from = clock() + late
     orphan = Orphan(
-        entry, start.request, created_until=now + timings.CLOCK_SKEW, listed_from=now + timings.LISTING_DELAY
+        entry,
+        start.request,
+        created_until=listed_from - timings.LISTING_DELAY + timings.CLOCK_SKEW,
+        listed_from=listed_from,
     )
     return (yield from find_orphan(orphan, start.on_orphan, clock))

@@ -69,6 +69,15 @@ CLOCK_RESOLUTION = 2.0
 LISTING_DELAY = 20.0
 """Seconds that a run may take to appear in the list of tasks after the response to its start was lost."""
 
+LATE_START_DELAY = 60.0
+"""The same if a gateway has responded instead of BrowserAct, which may then still carry out the start."""
+
+LOOK_UP_LIMIT = 300.0
+"""Seconds that looking for a run may take, from the moment at which the run must be in the list."""
+
+CLAIM_PAUSE = 5.0
+"""Seconds between the claim of an orphan and its adoption, in which mapped siblings can store their claims."""
+
 ORPHAN_LOOK_PAUSE = 5.0
 """Seconds between two requests for the list of tasks while looking for an orphan."""
 

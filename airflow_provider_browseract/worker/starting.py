@@ -13,6 +13,7 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
+    InsufficientCreditsError,
     RunStartUnknownError,
 )
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
@@ -22,7 +23,7 @@ from airflow_provider_browseract.links.showing import show_wait
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import AskClaimed, OrphanError
+from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OrphanError
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunLostError
 from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, count_active, pause_after
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
@@ -111,9 +112,11 @@ class Starter:
             run.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
-    def _do(self, step: BeforeStart | Write | AskClaimed) -> Any:
+    def _do(self, step: BeforeStart | Write | AskClaimed | Claim) -> Any:
         if isinstance(step, AskClaimed):
             return self.tries.claimed()
+        if isinstance(step, Claim):
+            return self.tries.claim(step.task_id)
         if isinstance(step, Write):
             return self._write(step)
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
@@ -191,6 +194,9 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None)
     if isinstance(error, RunStartUnknownError):
         # The next try knows the time of this start, and looks for the run again.
         return message, not tries.remembered
+    if isinstance(error, InsufficientCreditsError):
+        # Someone may add credits before the next try. Until then, a start costs nothing.
+        return message, False
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.

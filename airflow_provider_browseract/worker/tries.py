@@ -24,6 +24,9 @@ STATE_RETENTION = timedelta(days=30)
 PLACE_KEY = "browseract_queue"
 """Key of the task's state with the place of the task instance in the queue for slots."""
 
+CLAIM_KEY = "claim"
+"""Key of the XCom with the run that a mapped task instance adopts, for its siblings."""
+
 PLACE_LIFETIME = 24 * 3600.0
 """Seconds for which a place in the queue is kept. A task instance that is cleared days later joins the end."""
 
@@ -129,10 +132,33 @@ class Tries:
             with suppress(Exception):
                 self._store.delete(PLACE_KEY)
 
-    def claimed(self) -> set[str]:
-        """Return the BrowserAct tasks that the mapped siblings of this task instance wait for."""
-        found = self.ti.xcom_pull(task_ids=[self.ti.task_id], key="task_id")
-        return {each for each in found or () if isinstance(each, str)}
+    def claimed(self) -> dict[str, int]:
+        """Return the BrowserAct tasks of the mapped siblings of this task instance.
+
+        :returns: -1 for each that a sibling waits for, and the lowest map index for each that siblings have claimed.
+        """
+        if self.ti.map_index < 0:
+            return {}
+        found: dict[str, int] = {}
+        for claim in self._of_siblings(CLAIM_KEY):
+            if isinstance(claim, dict) and claim["map_index"] != self.ti.map_index:
+                task_id, index = str(claim["task_id"]), int(claim["map_index"])
+                found[task_id] = min(index, found.get(task_id, index))
+        return found | {each: -1 for each in self._of_siblings("task_id") if isinstance(each, str)}
+
+    def claim(self, task_id: str) -> int:
+        """Store for the mapped siblings that this task instance is about to adopt a BrowserAct task.
+
+        :returns: the map index of this task instance. It is negative if there are no siblings; nothing is stored then.
+        """
+        index: int = self.ti.map_index
+        if index >= 0:
+            self.ti.xcom_push(key=CLAIM_KEY, value={"task_id": task_id, "map_index": index})
+        return index
+
+    def _of_siblings(self, key: str) -> list[Any]:
+        """Return an XCom of all task instances of the same mapped task, including this one."""
+        return self.ti.xcom_pull(task_ids=[self.ti.task_id], key=key) or []
 
     def is_running(self) -> bool:
         """Return whether Airflow still wants this try to run; ``True`` if the request to Airflow fails."""

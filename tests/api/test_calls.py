@@ -142,6 +142,49 @@ class TestAnswers:
         with pytest.raises(kind):
             calls.get_task("7").read_response(answer(status, {"code": 4711, "msg": "new"}))
 
+    @pytest.mark.parametrize("code", [4711, "4711"])
+    @pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 422])
+    def test_error_envelope_of_browseract_with_http_4xx_proves_that_nothing_was_started(self, status, code):
+        envelope = {"code": code, "msg": "Not today.", "data": None, "ts": 1, "traceId": "t"}
+        with pytest.raises(errors.BrowserActError, match=r"^BrowserAct refused the start: Not today") as caught:
+            calls.run_task("70").read_response(answer(status, envelope))
+        assert caught.value.started_nothing
+        assert caught.value.temporary is False
+
+    @pytest.mark.parametrize(
+        ("status", "changed"),
+        [
+            (200, {}),
+            (401, {}),
+            (408, {}),
+            (500, {}),
+            (503, {}),
+            (400, {"code": "QUOTA_EXCEEDED"}),
+            (400, {"code": None}),
+            (400, {"msg": ""}),
+            (400, {"traceId": None}),
+            (400, {"data": {"id": "5"}}),
+            (400, {"id": "5"}),
+            (400, {"task_id": "5"}),
+        ],
+        ids=str,
+    )
+    def test_other_refusal_with_an_undocumented_code_does_not_prove_that_nothing_was_started(self, status, changed):
+        envelope = {"code": 4711, "msg": "Not today.", "traceId": "t", **changed}
+        with pytest.raises(errors.BrowserActError) as caught:
+            calls.run_task("70").read_response(answer(status, envelope))
+        assert caught.value.started_nothing is False
+
+    @pytest.mark.parametrize("words", ["Insufficient credits.", "Your credit is used up", "Account balance too low"])
+    @pytest.mark.parametrize("status", [200, 400, 402, 403])
+    def test_refusal_about_credits_is_recognized_by_its_words_and_has_a_remedy_for_them(self, status, words):
+        refused = answer(status, {"code": 90002, "msg": words, "traceId": "t"})
+        with pytest.raises(errors.InsufficientCreditsError, match="If the account has no credits left, add some"):
+            calls.run_task("70").read_response(refused)
+        with pytest.raises(errors.BrowserActError) as caught:
+            calls.get_task("7").read_response(refused)
+        assert not isinstance(caught.value, errors.InsufficientCreditsError)
+
     @pytest.mark.parametrize("code", [4711, "4711", "QUOTA_EXCEEDED"])
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500])
     def test_undocumented_error_code_does_not_prove_that_a_start_was_not_processed(self, status, code):
@@ -236,6 +279,7 @@ class TestAnswers:
             "Too many running tasks",
             "The concurrent limit of your plan is reached",
             "A Standard Browser takes one active task at a time",
+            "The maximum number of parallel browsers is in use",
         ],
     )
     def test_start_refused_without_a_free_slot_is_recognized_by_its_words(self, words, code):
@@ -322,6 +366,26 @@ class TestAnswers:
         assert caught.value.retry_after == pytest.approx(30, abs=2)
 
 
+NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("headers", "moment"),
+    [
+        ({"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
+        ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
+        ({"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
+        ({"date": "noon"}, None),
+        ({"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
+        ({}, None),
+    ],
+    ids=["GMT", "no zone", "from a cache", "not a date", "impossible time zone", "missing"],
+)
+def test_page_has_the_time_of_its_response(headers, moment):
+    page = calls.list_tasks().read_response(answer(200, {"items": []}, **headers))
+    assert page.served_at == moment
+
+
 class Shop:
     """A service with a list of regions, as careless about it as a test wants.
 
@@ -381,8 +445,8 @@ class TestPages:
 
     @pytest.mark.parametrize(
         "numbers",
-        [{"total_count": 9}, {"total_pages": 9}, {"total_count": 1}],
-        ids=["more items", "more pages", "fewer items"],
+        [{"total_count": 9}, {"total_pages": 9}, {"total_count": 1}, {"total_pages": 0}],
+        ids=["more items", "more pages", "fewer items", "no pages"],
     )
     def test_numbers_that_do_not_fit_the_items_raise(self, numbers):
         with pytest.raises(errors.UnexpectedResponseError, match="responses to list contradict each other: page"):

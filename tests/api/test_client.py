@@ -62,6 +62,22 @@ def test_client_starts_reads_and_stops_a_run(client, emulator):
         client.send(calls.resume_task(created.id))
 
 
+def test_page_has_the_time_at_which_the_server_responded(client):
+    page = client.send(calls.list_tasks())
+    assert abs(page.served_at.timestamp() - time.time()) < 30
+
+
+@pytest.mark.parametrize(("path", "remedy"), [("", "Set the host of"), ("/v2", "Remove '/v2' from the host of")])
+def test_address_that_is_not_the_api_is_named_with_the_path_that_is_too_much(kind, running, path, remedy):
+    client = kind(ClientSettings("app-emulator", running.url + path, retries=QUICK, connection="shop"))
+    if not path:
+        running.emulator.fault("run-task", RequestFault.html())
+    with pytest.raises(errors.NotTheApiError) as caught:
+        client.send(calls.run_task(ORDERS.id))
+    assert f"(API address {running.url}{path})" in str(caught.value)
+    assert str(caught.value).splitlines()[1].startswith(f"{remedy} the Airflow connection 'shop'")
+
+
 def test_client_reads_lists_to_their_last_page(client, emulator):
     workflows = client.items(calls.list_workflows(limit=3))
     assert {workflow.id for workflow in workflows} == set(emulator.workflows)

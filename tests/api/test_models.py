@@ -107,7 +107,9 @@ def test_output_given_as_a_json_object_is_kept_as_text():
     assert task.output == Output('{"a": [1]}')
 
 
-@pytest.mark.parametrize("text", ["yesterday", "24:00", "P1Y", "2026-01-01/2026-01-02", "2026-13-45", "\ud800", "", 5])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "now", " now", "24:00", "P1Y", "2026-01-01/2026-01-02", "2026-13-45", "\ud800", "", 5]
+)
 def test_unreadable_creation_time_of_a_task_is_left_out(text):
     assert Task.read({"id": "7", "status": "running", "created_at": text}).created_at is None
 

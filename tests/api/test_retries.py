@@ -87,6 +87,20 @@ def test_pauses_between_attempts_grow_with_full_jitter_up_to_the_longest():
         assert min(seen) < bound / 2
 
 
+def test_only_the_first_failed_attempt_is_logged_with_the_time_that_others_may_take():
+    lines: list[str] = []
+    policy = RetryPolicy(budget=1000, first_pause=0.0, longest_pause=0.0)
+
+    def fail() -> None:
+        if len(lines) > 3 or (lines and next(left, None) is None):
+            return
+        raise errors.ConnectionFailedError("No connection to http://x", code=7)
+
+    left = iter(range(3))
+    Retrying(**policy.controls(READ, lambda text, *values: lines.append(text % values)))(fail)
+    assert lines == ["No connection to http://x (code 7). Trying again for up to 1000 seconds."]
+
+
 def test_retry_after_decides_the_pause_between_attempts():
     told = Tries(RetryPolicy(budget=100), READ, errors.RateLimitError("x", retry_after=40.0))
     assert told.pauses == [40.0, 40.0]

@@ -14,6 +14,7 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
+    InsufficientCreditsError,
     InvalidRequestError,
     ResponseTooLargeError,
     RunStartUnknownError,
@@ -166,10 +167,21 @@ def test_start_at_concurrency_limit_raises_concurrency_limit_error(emulator, sta
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
-def test_start_refused_with_undocumented_code_raises_run_start_unknown_error(emulator, start):
-    emulator.fault("*", RequestFault.refused(4711), times=1)
+@pytest.mark.parametrize("status", [200, 500])
+def test_start_refused_with_undocumented_code_raises_run_start_unknown_error(emulator, start, status):
+    emulator.fault("*", RequestFault.refused(4711, http_status=status), times=1)
     with pytest.raises(RunStartUnknownError, match="code 4711"):
         start(BrowserActHook())
+
+
+@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
+def test_start_of_an_account_without_credits_raises_the_refusal_in_the_words_of_browseract(emulator, start):
+    emulator.credits = 0
+    with pytest.raises(
+        InsufficientCreditsError, match=r"^BrowserAct refused the start: Insufficient credits"
+    ) as caught:
+        start(BrowserActHook())
+    assert "not known" not in str(caught.value)
 
 
 class TestRotatedApiKey:

@@ -550,7 +550,7 @@ class TestInvalidInput:
             ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
             ({"profile_id": ""}, "profile_id is ''"),
             ({"profile_id": "None"}, "save_browser_data=True"),
-            ({"profile_id": "404"}, "refused run-task"),
+            ({"profile_id": "404"}, "refused the start"),
             ({"profile_id": [1]}, r"profile_id is \[1\]"),
             ({"input_parameters": {"keyword": None}}, r"input_parameters\['keyword'\] is None"),
             ({"browseract_conn_id": "nowhere"}, "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),

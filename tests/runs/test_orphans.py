@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError, RunStartUnknownError, ServerError
@@ -22,10 +25,18 @@ from airflow_provider_browseract.api.models import (
     Workflow,
 )
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, OrphanError, inputs_match
+from airflow_provider_browseract.runs.orphans import (
+    AskClaimed,
+    Claim,
+    OnOrphan,
+    Orphan,
+    OrphanError,
+    find_orphan,
+    inputs_match,
+)
 from airflow_provider_browseract.runs.starting import begin
 from airflow_provider_browseract.runs.steps import Sleep
-from tests.runs.starts import PENS_LISTED, pairs, start
+from tests.runs.starts import PENS_LISTED, SAME, at, pairs, request, start
 from tests.steps import carry_out
 
 
@@ -153,7 +164,9 @@ def look_up(
         if isinstance(step, Sleep):
             clock[0] += step.seconds
         if isinstance(step, AskClaimed):
-            return set()
+            return {}
+        if isinstance(step, Claim):
+            return -1
         if not isinstance(step, calls.Call):
             return None
         if step.starts_run:
@@ -180,6 +193,8 @@ def test_look_up_that_could_not_read_one_task_does_not_report_that_there_is_none
         RunStartUnknownError, match="an item in the list of tasks cannot be read \\(one without an id: it has none\\)"
     ):
         look_up(page)
+    with pytest.raises(RunStartUnknownError, match="cannot be read"):
+        look_up(page, OnOrphan.ADOPT)
     assert look_up(page, OnOrphan.START).task_id == "9"
 
 
@@ -304,8 +319,8 @@ def test_run_that_is_not_listed_under_the_name_of_the_template_is_not_taken_for_
 
 
 def possible_runs() -> Page[Task]:
-    """Return a list of three runs that may be the wanted one; the second is the newest."""
-    moments = {"5": 990.0, "6": 1010.0, "7": 980.0}
+    """Return a list of three runs that may be the wanted one, and look a little older; the second is the newest."""
+    moments = {"5": 980.0, "6": 990.0, "7": 970.0}
     runs = [
         Task(task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED)
         for task_id, at in moments.items()
@@ -324,6 +339,246 @@ def test_newest_of_several_possible_runs_is_adopted_if_so_wanted():
 
 def test_another_run_is_started_beside_several_possible_ones_if_so_wanted():
     assert look_up(possible_runs(), OnOrphan.START).task_id == "9"
+
+
+BESIDE = {
+    "nothing": None,
+    "a run that ended 20 s before the start, with the same inputs": {"created": 940.0 + 30.0},
+    "a finished run, 40 s older, whose inputs are not listed": {"created": 960.0, "input_parameters": None},
+    "a finished run, 40 s older, with other inputs": {"created": 960.0, "input_parameters": "keyword=ink"},
+    "a newer run whose inputs are not listed": {"created": 1003.0, "input_parameters": None},
+}
+
+
+@pytest.mark.parametrize("on_orphan", list(OnOrphan))
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_the_one_run_that_certainly_matches_is_adopted_beside_undecided_ones(beside, on_orphan):
+    runs = [Task("5", TaskStatus.RUNNING, "70", at(1001.0), input_parameters=PENS_LISTED)]
+    if beside is not None:
+        fields = {"input_parameters": PENS_LISTED, **beside}
+        runs.append(Task("4", TaskStatus.FINISHED, "70", at(fields.pop("created")), **fields))
+    assert look_up(page_of(*runs), on_orphan).task_id == "5"
+
+
+def test_two_runs_that_certainly_match_stay_an_error():
+    runs = [Task(name, TaskStatus.RUNNING, "70", at(1001.0), input_parameters=PENS_LISTED) for name in ("5", "6")]
+    with pytest.raises(OrphanError, match=r"BrowserAct tasks: 5 \(running\), 6 \(running\)\."):
+        look_up(page_of(*runs))
+
+
+def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
+    given_up = Task("5", TaskStatus.FINISHED, "70", at(1001.0), input_parameters=PENS_LISTED)
+    steps = find_orphan(Orphan(replace(SAME, earlier=("5",)), request(), 2000.0, 1000.0), OnOrphan.FAIL, lambda: 1000.0)
+    assert carry_out(steps, lambda step: page_of(given_up) if isinstance(step, calls.Call) else {}) is None
+
+
+def listed_at(clock: float, *tasks: Task) -> Page[Task]:
+    """Return a list whose response has a time by BrowserAct's clock."""
+    return replace(page_of(*tasks), served_at=at(clock))
+
+
+def run_at(created: float) -> Task:
+    return Task("5", TaskStatus.RUNNING, "70", at(created), input_parameters=PENS_LISTED)
+
+
+class TestClocksThatDiffer:
+    """The start is sent at second 1000, and the list is read from second 1000 to 1020, by our clock."""
+
+    @pytest.mark.parametrize("behind", [3.0, 10.0, 30.0, 55.0])
+    def test_run_is_adopted_although_the_clock_of_browseract_is_behind_ours(self, behind):
+        pages = (listed_at(1000.0 + after - behind, run_at(1000.0 - behind)) for after in range(0, 100, 5))
+        assert look_up(pages).task_id == "5"
+
+    @pytest.mark.parametrize("behind", [3.0, 30.0])
+    def test_older_run_is_not_adopted_because_of_a_clock_that_is_behind(self, behind):
+        pages = (listed_at(1000.0 + after - behind, run_at(990.0 - behind)) for after in range(0, 100, 5))
+        with pytest.raises(OrphanError, match="BrowserAct tasks: 5"):
+            look_up(pages)
+
+    def test_fast_clock_of_browseract_changes_nothing(self):
+        pages = (listed_at(1030.0 + after, run_at(1030.0)) for after in range(0, 100, 5))
+        assert look_up(pages).task_id == "5"
+
+    @pytest.mark.parametrize(
+        "served_at",
+        [None, at(1020.0 - 70.0), at(0.0), at(1e9), at(985.0)],
+        ids=["missing", "more than a minute slow", "at the epoch", "in the future", "earlier than the listed run"],
+    )
+    def test_time_of_the_response_that_cannot_be_that_of_browseract_is_ignored(self, served_at):
+        with pytest.raises(OrphanError, match="BrowserAct tasks: 5"):
+            look_up(replace(page_of(run_at(990.0)), served_at=served_at))
+        assert look_up(replace(page_of(run_at(1000.0)), served_at=served_at)).task_id == "5"
+
+    def test_slow_response_does_not_count_as_a_slow_clock(self):
+        clock = [1000.0]
+
+        def answer(step: object) -> object:
+            if not isinstance(step, calls.Call):
+                return {}
+            served_at = at(clock[0])
+            clock[0] += 25.0
+            return (
+                Workflow("70") if step.name == "get-workflow" else replace(page_of(run_at(985.0)), served_at=served_at)
+            )
+
+        orphan = Orphan(replace(SAME, earlier=()), request(), 2000.0, 1000.0)
+        with pytest.raises(OrphanError):
+            carry_out(find_orphan(orphan, OnOrphan.FAIL, lambda: clock[0]), answer)
+
+
+class TestBounds:
+    """Everything that a look-up reads comes from outside, so its size, number and time are limited."""
+
+    @staticmethod
+    def look(answer: Any, on_orphan: OnOrphan = OnOrphan.FAIL, kind: str = "deferred", pause: float = 0.0) -> Any:
+        """Look a run up. Each call takes some seconds."""
+        clock = [1000.0]
+        asked: list[str] = []
+
+        def reply(step: object) -> object:
+            if isinstance(step, Claim):
+                return -1
+            if not isinstance(step, calls.Call):
+                return {}
+            asked.append(step.name)
+            assert len(asked) < 100
+            clock[0] += pause
+            return answer(step)
+
+        wanted = request(kind=kind)
+        orphan = Orphan(replace(SAME, source=wanted.source, earlier=()), wanted, 2000.0, 1000.0)
+        try:
+            return carry_out(find_orphan(orphan, on_orphan, lambda: clock[0]), reply), asked
+        except (RunStartUnknownError, OrphanError) as error:
+            return error, asked
+
+    @staticmethod
+    def endless(step: calls.Call[Any]) -> Page[Task]:
+        number = int(step.params["page"])
+        run = Task("", TaskStatus.RUNNING, "70", at(1000.0), input_parameters="keyword=ink")
+        return Page(tuple(replace(run, id=f"{number}-{index}") for index in range(500)), number, total_pages=10**9)
+
+    def test_list_that_never_ends_is_given_up_and_does_not_report_that_there_is_no_run(self):
+        error, asked = self.look(self.endless)
+        assert isinstance(error, RunStartUnknownError)
+        assert "list-tasks lists more than 5000 items" in str(error)
+        assert len(asked) == 11
+
+    def test_page_with_too_many_items_is_given_up(self):
+        error, _ = self.look(lambda _: Page((), 1, skipped=("x",) * 6000))
+        assert isinstance(error, RunStartUnknownError)
+
+    def test_slow_list_is_given_up_after_the_time_limit(self):
+        error, asked = self.look(self.endless, pause=60.0)
+        assert isinstance(error, RunStartUnknownError)
+        assert "it takes longer than 300 seconds" in str(error)
+        assert len(asked) == 6
+
+    def test_slow_list_leads_to_a_new_run_with_on_orphan_start(self):
+        assert self.look(self.endless, OnOrphan.START, pause=60.0)[0] is None
+
+    def test_many_runs_without_a_creation_time_are_not_all_read(self):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(21)]
+        error, asked = self.look(lambda _: page_of(*runs))
+        assert isinstance(error, RunStartUnknownError)
+        assert "21 tasks that may be the run are listed without their creation time" in str(error)
+        assert asked == ["list-tasks"]
+
+    def test_runs_without_a_creation_time_are_read_only_until_the_time_limit(self):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(20)]
+        error, asked = self.look(lambda step: runs[0] if step.name == "get-task" else page_of(*runs), pause=60.0)
+        assert isinstance(error, RunStartUnknownError)
+        assert asked.count("get-task") == 5
+
+    def test_endless_list_of_workflows_leaves_the_run_of_a_template_undecided(self):
+        run = Task("5", TaskStatus.RUNNING, "71", at(1000.0), input_parameters=PENS_LISTED)
+
+        def answer(step: calls.Call[Any]) -> object:
+            if step.name == "list-workflows":
+                number = int(step.params["page"])
+                return Page(tuple(Workflow(f"{number}-{i}") for i in range(500)), number, total_pages=10**9)
+            return Template("70", name="Search") if step.name == "get-official-workflow-template" else page_of(run)
+
+        error, asked = self.look(answer, kind="template")
+        assert isinstance(error, OrphanError)
+        assert asked.count("list-workflows") == 11
+
+
+NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
+DECLARED_40 = [InputParameter(f"n{number}", True) for number in range(40)]
+LISTED_40 = "; ".join(f"{one.name}=1" for one in DECLARED_40)
+INPUTS_1000 = {f"n{number}": str(number) for number in range(1000)}
+LISTED_1000 = "; ".join(f"{name}={value}" for name, value in INPUTS_1000.items())
+
+COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]] = {
+    "40 inputs that are declared twice": (True, f"a=1; {LISTED_40}", {"a": "1"}, DECLARED_40 * 2),
+    "40 inputs that are declared twice, not the run": (None, f"{LISTED_40}; a=2", {"b": "1"}, DECLARED_40 * 2),
+    "40 inputs that are listed twice": (None, f"{LISTED_40}; {LISTED_40}; a=1", {"a": "1"}, DECLARED_40),
+    "1,000 inputs": (True, LISTED_1000, INPUTS_1000, []),
+    "1,000 inputs, another order": (True, "; ".join(reversed(LISTED_1000.split("; "))), INPUTS_1000, []),
+    "1,000 inputs, one missing": (None, LISTED_1000.partition("; ")[2], INPUTS_1000, []),
+    "1,000 inputs, one another": (False, LISTED_1000 + "0", INPUTS_1000, []),
+    "1,000 declared": (True, f"a=1; {LISTED_1000}", {"a": "1"}, [InputParameter(name, True) for name in INPUTS_1000]),
+    "names that contain =": (
+        None,
+        "; ".join([f"{NAMES_OF_SIGNS[-1]}=1"] * 40),
+        {"a": "1"},
+        [InputParameter(name, True) for name in NAMES_OF_SIGNS],
+    ),
+    "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
+    "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
+    "a long text": (None, "a=" + "1" * 5_000_000, {"a": "1"}, []),
+    "long names": (None, "a=1; b=2", {"a": "1"}, [InputParameter("b" * 5000 + str(n), True) for n in range(1000)]),
+}
+
+
+@pytest.mark.parametrize(("match", "text", "inputs", "declared"), COSTLY.values(), ids=COSTLY)
+def test_inputs_are_compared_in_bounded_time(match, text, inputs, declared):
+    sent, began = pairs(**inputs), time.process_time()
+    assert inputs_match(text, sent, declared) is match
+    # 50 ms at most; the rest is for a busy machine.
+    assert time.process_time() - began < 0.2
+
+
+def split(text: str, pieces: list[str], added: list[str], names: list[str]) -> bool:
+    """Return whether a text consists of all the pieces, by trying everything."""
+    if not pieces and not text:
+        return True
+    for index, piece in enumerate(pieces):
+        rest = text[len(piece) :]
+        others = pieces[:index] + pieces[index + 1 :]
+        if text.startswith(piece) and rest[:1] in ("", ";") and split(rest[1:], others, added, names):
+            return True
+    for name in added:
+        if text.startswith(name):
+            ends = [at for other in names if (at := text.find(f";{other}")) >= 0]
+            end = min(ends, default=len(text))
+            if split(text[end + 1 :], pieces, [other for other in added if other != name], names):
+                return True
+    return False
+
+
+WORDS = st.text(alphabet="ab=; ", max_size=4)
+
+
+@given(
+    inputs=st.dictionaries(WORDS.filter(str.strip), WORDS, max_size=4),
+    declared=st.lists(st.tuples(WORDS.filter(str.strip), st.booleans()), max_size=3),
+    rest=st.lists(WORDS, max_size=3),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=500, deadline=None)
+def test_inputs_match_exactly_if_some_split_of_the_listed_text_consists_of_them(inputs, declared, rest, order):
+    parts = [f"{name}={value}" for name, value in inputs.items()] + [f"{name}=b" for name, _ in declared] + rest
+    order.shuffle(parts)
+    text = "; ".join(parts[: len(inputs) + len(declared)])
+    without = ["".join(f"{name}={value}".split()) for name, value in inputs.items()]
+    known = ["".join(name.split()) + "=" for name in (*inputs, *(name for name, _ in declared))]
+    added = list(
+        dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled and name not in inputs)
+    )
+    found = inputs_match(text, pairs(**inputs), [InputParameter(*one) for one in declared])
+    assert (found is True) == split("".join(text.split()), without, added, known)
 
 
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])

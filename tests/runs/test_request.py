@@ -87,6 +87,11 @@ class TestInputParameters:
         with pytest.raises(InputError, match=r"input_parameters\[1\] is .* instead of a pair"):
             read_input_parameters([{"name": "ok", "value": "1"}, pair])
 
+    @pytest.mark.parametrize("value", [("keyword", ["laptops", "phones"]), ["keyword", "laptops"]], ids=str)
+    def test_one_key_of_a_dict_that_was_given_to_expand_is_refused_with_the_right_form(self, value):
+        with pytest.raises(InputError, match=r"gave a dict to expand.*one task instance for each key.*list of dicts"):
+            read_input_parameters(value)
+
     def test_duplicate_input_name_is_refused(self):
         with pytest.raises(InputError, match="'a' twice"):
             read_input_parameters([{"name": "a", "value": "1"}, {"name": "a", "value": "2"}])

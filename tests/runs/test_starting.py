@@ -24,6 +24,7 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
     TaskEndedError,
     TaskNotFoundError,
+    UnknownRefusalError,
 )
 from airflow_provider_browseract.api.models import (
     CreatedTask,
@@ -36,7 +37,7 @@ from airflow_provider_browseract.api.models import (
 )
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import AskClaimed, OnOrphan, OrphanError
+from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OnOrphan, OrphanError
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -222,7 +223,9 @@ class TriesOfATask(RuleBasedStateMachine):
         elif isinstance(step, Write):
             self.stored = None if step.entry is None else json.dumps(step.entry.value())
         elif isinstance(step, AskClaimed):
-            self.reply = {"1"}
+            self.reply = {"1": -1}
+        elif isinstance(step, Claim):
+            self.reply = -1
         elif isinstance(step, calls.Call):
             self._carry_out(step, fate)
         else:
@@ -328,7 +331,9 @@ def play(
             played.slept.append(step.seconds)
             clock[0] += step.seconds
         elif isinstance(step, AskClaimed):
-            return set()
+            return {}
+        elif isinstance(step, Claim):
+            return -1
         elif isinstance(step, calls.Call):
             played.asked.append(step)
             return left.pop(0)
@@ -615,10 +620,12 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
 
 
 @pytest.mark.parametrize("code", [10999, 777], ids=["of BrowserAct's kind", "of any kind"])
-def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(code):
+@pytest.mark.parametrize("status", [200, 500])
+def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_run(code, status):
     call = start().request.call
+    envelope = {"code": code, "msg": "Busy", "traceId": "t"}
     with pytest.raises(BrowserActError) as refused:
-        call.read_response(calls.Response(400, {}, json.dumps({"code": code, "msg": "Busy"}).encode()))
+        call.read_response(calls.Response(status, {}, json.dumps(envelope).encode()))
     steps = begin(start(patience=1.0), None, lambda: 0.0)
     while not isinstance(step := next(steps), calls.Call):
         pass
@@ -627,6 +634,47 @@ def test_start_refused_with_an_undocumented_code_leads_to_a_search_for_the_run(c
     step = next(steps)
     assert isinstance(step, calls.Call)
     assert step.name == "list-tasks"
+
+
+GATEWAY_LOOKS = 1 + int(timings.LATE_START_DELAY / timings.ORPHAN_LOOK_PAUSE)
+
+
+@pytest.mark.parametrize("status", [408, 502, 503, 504])
+def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_found(status):
+    run = replace(RUN, id="8", created_at=datetime.fromtimestamp(2055.0, timezone.utc))
+    looks = [page_of()] * (GATEWAY_LOOKS - 1) + [page_of(run)]
+    played = play(None, ServerError("no response", http_status=status), *looks)
+    assert isinstance(played.over, StartedRun)
+    assert played.over.task_id == "8"
+    assert sum(played.slept) == timings.LATE_START_DELAY
+
+
+@pytest.mark.parametrize("error", [ServerError("x", http_status=500), ResponseLostError("x")], ids=["500", "lost"])
+def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(error):
+    run = replace(RUN, id="8", created_at=AT_2000)
+    played = play(None, error, *[page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE)))
+    assert sum(played.slept) == timings.LISTING_DELAY
+
+
+def test_second_start_is_looked_up_from_the_time_at_which_it_was_sent():
+    looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+    played = play(None, ResponseLostError("lost"), *looks, MADE)
+    times = [write.entry.written_at for write in played.written if write.entry is not None]
+    assert times == [2000.0, 2000.0 + timings.LISTING_DELAY, 2000.0 + timings.LISTING_DELAY]
+
+
+@pytest.mark.parametrize("found", [False, True], ids=["no run", "a run"])
+def test_unclear_refusal_is_looked_up_and_not_sent_again(found):
+    refused = UnknownRefusalError("Busy", code=4711, http_status=200)
+    run = replace(RUN, id="8", created_at=AT_2000)
+    looks = [page_of(run) if found else page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+    played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused, *looks)
+    assert played.names.count("run-task") == 1
+    if found:
+        assert isinstance(played.over, StartedRun)
+    else:
+        assert played.over is refused
+        assert played.written[-1] == Write(SAME, over=True)
 
 
 def test_ledger_entry_is_dated_after_slow_checks_before_the_start():

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from airflow_provider_browseract.api.errors import InsufficientCreditsError
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -14,7 +15,7 @@ from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.worker.tries import PLACE_KEY
-from tests.workers import FakeTaskInstance, is_killed_at_each_call
+from tests.workers import FakeTaskInstance, asked, is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 NO_ROOM = pytest.mark.parametrize(
@@ -68,12 +69,32 @@ def test_refusal_by_words_delays_the_run_until_a_slot_is_free(worker, emulator, 
     assert [task.status for task in emulator.tasks] == ["finished", "finished"]
 
 
-def test_account_without_credits_fails_the_task_with_the_words_of_browseract(worker, emulator, store):
+def test_account_without_credits_fails_with_the_words_of_browseract_and_leaves_retries_to_airflow(
+    worker, emulator, store, capfd
+):
     emulator.credits = 0
-    with pytest.raises(AirflowFailException, match="Insufficient credits"):
+    with pytest.raises(InsufficientCreditsError) as failed:
         search(worker, store=store).run()
-    assert emulator.tasks == []
+    said = str(failed.value)
+    assert said.startswith(
+        "BrowserAct refused the start: Insufficient credits.\nIf the account has no credits left, add"
+    )
+    assert [asked(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
+    assert "not known" not in said + "".join(capfd.readouterr())
     assert STATE_KEY not in store.values
+    emulator.credits = None
+    assert len(search(worker, store=store).run()) == 2
+
+
+def test_start_that_browseract_refuses_for_an_undocumented_reason_is_sent_once_and_fails_without_retries(
+    worker, emulator, store, capfd
+):
+    emulator.fault("run-task", RequestFault.refused(4711, "The account is locked."), times=None)
+    with pytest.raises(AirflowFailException, match=r"^BrowserAct refused the start: The account is locked"):
+        search(worker, store=store).run()
+    assert [asked(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
+    assert "not known" not in "".join(capfd.readouterr())
+    assert store.values == {}
 
 
 @BOTH_WAYS

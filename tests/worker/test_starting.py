@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -74,7 +77,7 @@ class TestInputNames:
 
     def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, capfd):
         emulator.set_workflow(SEARCH.id, inputs=())
-        with pytest.raises(AirflowFailException, match="refused run-task"):
+        with pytest.raises(AirflowFailException, match="refused the start"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert "BrowserAct lists none for workflow" in "".join(capfd.readouterr())
 
@@ -82,6 +85,18 @@ class TestInputNames:
         with pytest.raises(AirflowFailException, match="Check workflow_id"):
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
+
+
+def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_budget(worker, connect, capfd):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    connect({"retry_budget": 1}, host=f"http://127.0.0.1:{port}")
+    with pytest.raises(ConnectionFailedError, match=f"^No connection to http://127.0.0.1:{port} for get-workflow"):
+        worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
+    said = "".join(capfd.readouterr())
+    assert said.count("Trying again for up to 1 seconds.") == 1
+    assert said.count("No connection to") == 1
 
 
 class TestKillDuringInputCheck:

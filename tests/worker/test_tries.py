@@ -18,6 +18,7 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
+from airflow_provider_browseract.worker.tries import CLAIM_KEY
 from tests.workers import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -447,9 +448,50 @@ class TestLostStartResponse:
         sibling.run()
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
+        attempt.ti.map_index = 1
         attempt.ti.siblings["task_id"] = [sibling.ti.xcoms["task_id"]]
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
+
+    @pytest.mark.parametrize(("other", "keeps"), [(0, False), (2, True), (5, True)])
+    def test_lowest_map_index_keeps_a_run_that_two_mapped_siblings_claim_at_the_same_time(
+        self, tries, emulator, other, keeps
+    ):
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        attempt = tries()
+        attempt.ti.map_index, push = 1, attempt.ti.xcom_push
+
+        def push_while_the_sibling_pushes(key, value):
+            push(key, value)
+            if key == CLAIM_KEY:
+                attempt.ti.siblings.setdefault(CLAIM_KEY, [{**value, "map_index": other}])
+
+        attempt.ti.xcom_push = push_while_the_sibling_pushes
+        attempt.run()
+        assert (attempt.ti.xcoms["task_id"] == emulator.tasks[0].id) is keeps
+        assert attempt.ti.xcoms[CLAIM_KEY] == {"task_id": emulator.tasks[0].id, "map_index": 1}
+        assert len(emulator.tasks) == (1 if keeps else 2)
+
+    def test_run_that_a_mapped_sibling_has_already_claimed_is_not_adopted(self, tries, emulator):
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        attempt = tries()
+        attempt.ti.map_index, pull = 1, attempt.ti.xcom_pull
+
+        def pull_what_the_sibling_claims(task_ids, key, map_indexes=None):
+            if key == CLAIM_KEY and emulator.tasks:
+                return [None, {"task_id": emulator.tasks[0].id, "map_index": 7}]
+            return pull(task_ids, key, map_indexes)
+
+        attempt.ti.xcom_pull = pull_what_the_sibling_claims
+        attempt.run()
+        assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
+        assert CLAIM_KEY not in attempt.ti.xcoms
+
+    def test_task_instance_without_mapped_siblings_claims_nothing(self, tries, emulator):
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        attempt = tries()
+        attempt.run()
+        assert CLAIM_KEY not in attempt.ti.xcoms
 
     def test_lost_start_response_does_not_match_an_earlier_run_of_the_task_instance(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=0.1, outcome="failed")
@@ -494,6 +536,7 @@ class TestLostStartResponse:
     def test_airflow_error_after_a_lost_start_response_fails_without_a_retry_if_not_remembered(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries(store=None)
+        attempt.ti.map_index = 0
 
         def away(**_):
             raise RuntimeError("no API server")
