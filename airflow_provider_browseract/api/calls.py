@@ -148,12 +148,12 @@ class Call(Generic[T]):
             kind = ConcurrencyLimitError
         elif self.starts_run and code not in BY_CODE and CREDIT_WORDS.search(msg or ""):
             kind = InsufficientCreditsError if issubclass(kind, UnknownRefusalError | PermissionDeniedError) else kind
-        what = f"refused {'the start' if self.starts_run else self.name}"
+        what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
         if issubclass(kind, ServerError):
-            what = f"failed at {self.name}"
+            what = f"BrowserAct failed at {self.name}: "
         word = None if code is not None else one_line(given)
         error = kind(
-            f"BrowserAct {what}: {': '.join(filter(None, (word, msg))) or 'no reason given'}",
+            what + (": ".join(filter(None, (word, msg))) or "no reason given"),
             http_status=response.status,
             code=code,
             msg=msg,
@@ -181,11 +181,11 @@ def _is_refusal(status: int, error: BrowserActError, envelope: Mapping[str, Any]
     message and trace id, without data. No gateway writes such an envelope. So the start need not be looked up, which
     would take a minute and call a plain refusal, such as that of an account without credits, an unknown start.
 
-    If BrowserAct nevertheless refused a start after it had created a task, a paid run would be active that nobody waits
-    for, but not more than one: the start is not sent again, and the Airflow task fails without retries (except for
-    want of credits, without which nothing runs). After HTTP 408, 5xx or 200 and in any other form, the run is looked
-    up: these can mean that something failed after the start. So it is after 401, which would be sent again with a new
-    key.
+    If BrowserAct nevertheless refused a start after it had created a task, a paid run would be active without an
+    Airflow task that waits for it, but not more than one: the start is not sent again, and the Airflow task fails
+    without retries (unless the reason is a lack of credits, without which nothing runs). After HTTP 408, 5xx or 200 and
+    in any other form, the run is looked up, because something may have failed after the start. The same applies to 401,
+    after which the client would send the start again with a new key.
     """
     is_whole = bool(error.code) and bool(error.msg) and bool(error.trace_id)
     has_data = any(envelope.get(name) for name in ("data", "id", "task_id"))

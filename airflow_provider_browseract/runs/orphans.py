@@ -33,10 +33,10 @@ CUT_LENGTH = 64
 """Characters from which a listed value that is a prefix of the sent value may be a truncated copy of it."""
 
 MAX_LISTED = 5000
-"""Items of a list that a look-up reads. The runs of a few minutes are far fewer."""
+"""Items of a list that a lookup reads. The runs of a few minutes are far fewer."""
 
 MAX_READ_ALONE = 20
-"""Tasks that a look-up reads one by one, because the list shows no creation time."""
+"""Tasks that a lookup reads one by one, because the list shows no creation time."""
 
 MAX_TEXT = 1024 * 1024
 """Characters of a task's listed inputs that are compared."""
@@ -119,17 +119,17 @@ class Orphan:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The end of a look-up: everything that it reads and compares comes from outside.
+    """The end of a lookup: everything that it reads and compares comes from outside.
 
     :param clock: returns the current time, in seconds since the epoch.
-    :param until: when the look-up is given up.
+    :param until: when the lookup is given up.
     """
 
     clock: Callable[[], float]
     until: float
 
     def check(self) -> None:
-        """Raise an error if the look-up takes too long."""
+        """Raise an error if the lookup takes too long."""
         if self.clock() > self.until:
             raise BrowserActError(f"it takes longer than {timings.LOOK_UP_LIMIT:g} seconds")
 
@@ -172,20 +172,21 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
             msg=error.msg,
             trace_id=error.trace_id,
         ) from error
-    possible = [task for task, match in matches if match is not False]
+    given_up: set[str] = set()
     while True:
         asked_at = clock()
         # Last, because other task instances may have found their runs in the meantime.
-        taken: Mapping[str, int] = yield AskClaimed()
-        possible = [task for task in possible if task.id not in taken]
+        claims: Mapping[str, int] = yield AskClaimed()
+        given_up |= claims.keys()
+        possible = [task for task, match in matches if match is not False and task.id not in given_up]
         if not possible:
             break
-        certain = [task for task, match in matches if match and task in possible]
+        certain = [task for task, match in matches if match and task.id not in given_up]
         # Undecided runs beside a certain one are older, or their inputs cannot be read.
         chosen = certain[0] if len(certain) == 1 else (yield from _choose(possible, orphan, on_orphan))
         if chosen is None or (yield from _claim(chosen, orphan, asked_at, clock)):
             return chosen
-        possible.remove(chosen)
+        given_up.add(chosen.id)
     if skipped and on_orphan is not OnOrphan.START:
         raise RunStartUnknownError(
             "It is not known whether BrowserAct started a run: an item in the list of tasks cannot be read "
@@ -307,11 +308,10 @@ def _seconds_behind(page: Page[Any], sent_at: float) -> float:
     The time of a response is in whole seconds, and later than the request. A time that cannot be BrowserAct's does not
     count: a gateway may have inserted its own.
     """
-    if page.served_at is None:
+    served_at, created = page.served_at, [getattr(item, "created_at", None) for item in page.items]
+    if served_at is None or any(moment is not None and moment > served_at for moment in created):
         return 0.0
-    if any(made is not None and made > page.served_at for made in (getattr(i, "created_at", None) for i in page.items)):
-        return 0.0
-    behind = sent_at - (page.served_at.timestamp() + 1.0)
+    behind = sent_at - (served_at.timestamp() + 1.0)
     return behind if 0.0 < behind <= timings.CLOCK_SKEW else 0.0
 
 

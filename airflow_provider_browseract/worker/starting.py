@@ -15,6 +15,7 @@ from airflow_provider_browseract.api.errors import (
     ConcurrencyLimitError,
     InsufficientCreditsError,
     RunStartUnknownError,
+    UnknownRefusalError,
 )
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.connection import no_connection
@@ -176,7 +177,7 @@ def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | 
         message = f"{earlier}{run.describe(left or run.stop_if('cancel_on_kill', task_id))}"
         if not final:
             raise RunLostError(message) from None
-    elif final and entry is not None:
+    elif final and entry is not None and entry.task_id is None:
         message = f"{message}\nAn earlier try may have started a run. {RunStartUnknownError.remedy}"
     if final:
         raise AirflowFailException(message) from None
@@ -197,6 +198,9 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None)
     if isinstance(error, InsufficientCreditsError):
         # Someone may add credits before the next try. Until then, a start costs nothing.
         return message, False
+    if isinstance(error, UnknownRefusalError) and run.task_id is None:
+        # Nobody knows what the code means, so a later try must not send the start once more.
+        return message, error.code is not None
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.

@@ -487,6 +487,17 @@ class TestLostStartResponse:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
         assert CLAIM_KEY not in attempt.ti.xcoms
 
+    @pytest.mark.parametrize("seconds", [3.0, 30.0])
+    def test_lost_start_response_leads_to_the_run_although_the_clock_of_the_worker_is_fast(
+        self, tries, emulator, monkeypatch, seconds
+    ):
+        fast = SimpleNamespace(time=lambda: time.time() + seconds)
+        monkeypatch.setattr("airflow_provider_browseract.worker.starting.time", fast)
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        attempt = tries()
+        attempt.run()
+        assert [task.id for task in emulator.tasks] == [attempt.ti.xcoms["task_id"]]
+
     def test_task_instance_without_mapped_siblings_claims_nothing(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
@@ -544,6 +555,37 @@ class TestLostStartResponse:
         attempt.ti.xcom_pull = away
         with pytest.raises(AirflowFailException, match=r"no API server\.\nCheck the newest tasks"):
             attempt.run()
+
+    def test_undocumented_refusal_after_a_failed_run_is_not_left_to_a_later_try(self, tries, emulator):
+        emulator.next_run(SEARCH.id, duration=0.1, outcome="failed")
+        with pytest.raises(RunFailedError):
+            tries().run()
+        emulator.fault("run-task", RequestFault.refused(4711, "The account is locked."), times=None)
+        with pytest.raises(AirflowFailException, match="The account is locked") as failed:
+            tries().run()
+        assert "An earlier try may have started a run" not in str(failed.value)
+        assert asked(emulator, "run-task") == 2
+
+    def test_undocumented_refusal_of_a_read_does_not_stop_the_run_of_an_earlier_try(self, tries, emulator, monkeypatch):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        a_try_dies(tries, monkeypatch, "while it waits")
+        emulator.fault("get-task", RequestFault.refused(4711, "Not today."), times=None)
+        attempt = tries()
+        attempt.ti.max_tries = 1
+        with pytest.raises(RunLostError, match="Not today"):
+            attempt.run()
+        assert [task.status for task in emulator.tasks] == ["running"]
+
+    def test_wrong_argument_stops_the_run_of_an_earlier_try_because_airflow_does_not_retry(
+        self, tries, emulator, monkeypatch
+    ):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        a_try_dies(tries, monkeypatch, "while it waits")
+        attempt = tries(input_parameters="keyword=pens")
+        attempt.ti.max_tries = 1
+        with pytest.raises(AirflowFailException, match="of an earlier try: The run was stopped"):
+            attempt.run()
+        assert [task.status for task in emulator.tasks] == ["canceled"]
 
     def test_lost_start_that_cannot_be_checked_is_sent_again_with_on_orphan_start(self, tries, emulator):
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
