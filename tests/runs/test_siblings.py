@@ -61,7 +61,7 @@ class World:
             except StopIteration as stop:
                 started: StartedRun = stop.value
                 self.followed[index] = started.task_id
-                self.pushed_at.setdefault(started.task_id, self.now + self.seconds(None))
+                self.pushed_at.setdefault(started.task_id, self.now + self.seconds(Claim(started.task_id)))
                 continue
             except (OrphanError, BrowserActError) as error:
                 self.failed.append(str(error))
