@@ -178,7 +178,7 @@ def test_xcom_table_describes_every_fact_of_a_run():
 
 def test_metrics_table_describes_every_outcome_of_a_callback():
     shown = re.findall(r"^\| `browseract\.callback\.(\w+)` \|", PAGES["docs/xcoms-and-metrics.md"], re.MULTILINE)
-    others = ["busy", "unavailable", "method_not_allowed"]
+    others = ["busy", "unavailable", "method_not_allowed", "no_such_path"]
     assert sorted(shown) == sorted([*(each.value.replace(" ", "_") for each in CallbackOutcome), *others])
 
 

@@ -37,6 +37,18 @@ CALLBACK_DELAY = 5.0
 """Seconds after the end of a run during which its callback may still be on its way. If a poll resumes the task instance
 so soon, the callback does not count as missed."""
 
+LONGEST_CALLBACK_WAIT = 25.0
+"""Seconds that a callback may wait to be looked up. After that it gets 503, and BrowserAct sends it again.
+
+BrowserAct waits 30 seconds for a response. Without one, it does not send the callback again.
+"""
+
+ROUTE_LOAD_PAUSE = 60.0
+"""Seconds after which an API server that could not load the callback route tries again."""
+
+CONNECTION_TEST_LIMIT = 30.0
+"""Seconds that the test of a connection may take to reach BrowserAct. It holds a thread of the API server."""
+
 POLL_PATIENCE = 600.0
 """Seconds during which all polls must fail before the wait is given up.
 

@@ -9,15 +9,18 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from airflow_provider_browseract.runs import timings
+
 
 class BusyError(Exception):
-    """Too many newer requests have arrived in the meantime."""
+    """Too many newer requests have arrived in the meantime, or the request has waited too long."""
 
 
 class NewestFirst:
     """Limit the number of concurrent requests. The newest waiting request is next; if too many wait, the oldest fails.
 
-    A burst of forged requests then delays earlier requests, but not a genuine callback after the burst.
+    A burst of forged requests then delays earlier requests, but not a genuine callback after the burst. In a steady flood
+    the earlier ones would never have their turn, so each fails while its sender still waits for the response.
 
     :param at_once: how many requests may run at once.
     :param waiting: how many requests may wait.
@@ -32,7 +35,8 @@ class NewestFirst:
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn.
 
-        :raises BusyError: too many newer requests wait.
+        :raises BusyError: too many newer requests wait, or this one has waited for
+            :data:`~airflow_provider_browseract.runs.timings.LONGEST_CALLBACK_WAIT`.
         """
         if self._free:
             self._free -= 1
@@ -49,7 +53,11 @@ class NewestFirst:
         if len(self._waiting) > self._most:
             self._waiting.popleft().set_result(False)
         try:
-            if not await mine:
+            await asyncio.wait([mine], timeout=timings.LONGEST_CALLBACK_WAIT)
+            if not mine.done():
+                self._waiting.remove(mine)
+                raise BusyError
+            if not mine.result():
                 raise BusyError
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled() and mine.result():
@@ -66,15 +74,18 @@ class NewestFirst:
 
 
 class RareLog:
-    """Log an error that may occur many times a second only once a minute, with the number of skipped lines.
+    """Limit the lines about something that may happen many times a second, and show how many were left out.
 
     :param log: the logger.
-    :param every: seconds between two lines.
+    :param every: seconds after which lines are written again.
+    :param most: how many lines are written until then.
     """
 
-    def __init__(self, log: logging.Logger, every: float = 60.0) -> None:
+    def __init__(self, log: logging.Logger, every: float = 60.0, most: int = 1) -> None:
         self._log = log
         self._every = every
+        self._most = most
+        self._left = 0
         self._next = 0.0
         self._skipped = 0
 
@@ -85,10 +96,20 @@ class RareLog:
         :param error: the error.
         :param consequence: what happens now, as a sentence.
         """
-        if time.monotonic() < self._next:
+        why = str(error).partition("\n")[0]
+        self._write(logging.ERROR, "%s (%s: %s). %s", what, type(error).__name__, why, consequence)
+
+    def info(self, text: str, *args: object) -> None:
+        """Log a line, as :meth:`logging.Logger.info` does."""
+        self._write(logging.INFO, text, *args)
+
+    def _write(self, level: int, text: str, *args: object) -> None:
+        if time.monotonic() >= self._next:
+            self._next, self._left = time.monotonic() + self._every, self._most
+        if not self._left:
             self._skipped += 1
             return
-        more = f" {self._skipped} more such errors since the last line." if self._skipped else ""
-        why = str(error).partition("\n")[0]
-        self._log.error("%s (%s: %s). %s%s", what, type(error).__name__, why, consequence, more)
-        self._next, self._skipped = time.monotonic() + self._every, 0
+        self._left -= 1
+        more = f" {self._skipped} more such lines were left out since the last one." if self._skipped else ""
+        self._skipped = 0
+        self._log.log(level, f"{text}%s", *args, more)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from airflow_provider_browseract.compat import AirflowPlugin
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
+from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +29,15 @@ App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awa
 
 
 class CallbackApp:
-    """An ASGI application that loads :func:`~airflow_provider_browseract.webhook.receiver.create_app` when needed."""
+    """An ASGI application that loads :func:`~airflow_provider_browseract.webhook.receiver.create_app` when needed.
+
+    If that fails, it is tried again only after a pause, because each request of a stranger would do so otherwise.
+    """
 
     def __init__(self) -> None:
         self._app: App | None = None
+        self._load_at = 0.0
+        self._log = RareLog(log)
 
     async def __call__(
         self,
@@ -40,16 +48,23 @@ class CallbackApp:
         """Respond to a request."""
         asked = dict(scope)
         _hide_token(scope)
-        try:
-            if self._app is None:
-                from airflow_provider_browseract.webhook.receiver import create_app
-
-                self._app = create_app()
-        except Exception:
-            log.exception("The callback route cannot be loaded. Waiting tasks are resumed by their polls.")
-            await _unavailable(send)
+        if self._app is None and time.monotonic() >= self._load_at:
+            self._load()
+        if self._app is None:
+            await _unavailable(scope, send)
         else:
             await self._app(asked, receive, send)
+
+    def _load(self) -> None:
+        try:
+            # The route itself imports the module with Airflow's models, where each request would notice its failure.
+            import airflow_provider_browseract.webhook.resume  # noqa: F401
+            from airflow_provider_browseract.webhook.receiver import create_app
+
+            self._app = create_app()
+        except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
+            self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
+            self._log.error("The callback route cannot be loaded", error, "Waiting tasks are resumed by their polls.")
 
     def __repr__(self) -> str:
         return "<BrowserAct callbacks>"
@@ -65,7 +80,10 @@ def _hide_token(scope: Scope) -> None:
         scope["raw_path"] = path.encode()
 
 
-async def _unavailable(send: Callable[[Message], Awaitable[None]]) -> None:
+async def _unavailable(scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+        return
     body = json.dumps({"outcome": "unavailable"}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 503, "headers": headers})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+import selectors
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
+from airflow_provider_browseract.webhook.receiver import LOOKUP_THREADS, MAX_WAITING_REQUESTS
 
 
 class Turns:
@@ -86,3 +91,115 @@ async def test_turn_is_given_back_after_an_error():
     turns = Turns(queue)
     await asyncio.wait_for(turns.want("next"), 10)
     assert turns.had == ["next"]
+
+
+async def test_request_that_has_waited_too_long_is_sent_away_and_leaves_the_queue(monkeypatch):
+    monkeypatch.setattr(timings, "LONGEST_CALLBACK_WAIT", 0.05)
+    queue = NewestFirst(1, 10)
+    async with taken(queue) as turns:
+        [first] = await turns.waiting("first")
+        with pytest.raises(BusyError):
+            await asyncio.wait_for(first, 10)
+    await asyncio.wait_for(turns.want("next"), 10)
+    assert turns.had == ["next"]
+
+
+class SimulatedTime(asyncio.SelectorEventLoop):
+    """An event loop in which time passes only while nothing else is to be done, and then at once."""
+
+    class _Selector(selectors.SelectSelector):
+        passed = 0.0
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            self.passed += timeout or 0.0
+            return super().select(0)
+
+    def __init__(self) -> None:
+        self._simulated = self._Selector()
+        super().__init__(self._simulated)
+
+    def time(self) -> float:
+        """Return the seconds that have passed."""
+        return self._simulated.passed
+
+
+ATTEMPTS = 3
+PATIENCE = 30.0
+"""How BrowserAct sends a callback: so often after a 5xx response, and never again without a response in so many seconds."""
+
+CAPACITY = 200
+"""How many requests a second can be looked up."""
+
+
+async def flood(forged: int, seconds: float) -> float:
+    """Return the share of genuine callbacks that are lost while so many forged ones arrive each second."""
+    chance = random.Random(0)
+    queue = NewestFirst(LOOKUP_THREADS, MAX_WAITING_REQUESTS)
+    loop = asyncio.get_running_loop()
+    under_way: set[asyncio.Task[None]] = set()
+    lost: list[bool] = []
+
+    async def handle() -> None:
+        async with queue.turn():
+            await asyncio.sleep(chance.expovariate(CAPACITY / LOOKUP_THREADS))
+
+    async def forge() -> None:
+        try:
+            await handle()
+        except BusyError:
+            pass
+
+    async def send() -> None:
+        for _ in range(ATTEMPTS):
+            sent = loop.time()
+            try:
+                await handle()
+                refused = False
+            except BusyError:
+                refused = True
+            if not refused or loop.time() - sent > PATIENCE:
+                break
+            await asyncio.sleep(1)
+        lost.append(refused or loop.time() - sent > PATIENCE)
+
+    while loop.time() < seconds:
+        task = asyncio.create_task(send() if chance.random() < 0.02 else forge())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        await asyncio.sleep(chance.expovariate(forged))
+    await asyncio.gather(*under_way)
+    return sum(lost) / len(lost)
+
+
+def simulated(forged: int, seconds: float = 150.0) -> float:
+    loop = SimulatedTime()
+    try:
+        return loop.run_until_complete(flood(forged, seconds))
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("forged", [220, 250])
+def test_flood_just_above_capacity_loses_at_most_one_percent_of_genuine_callbacks(forged):
+    assert simulated(forged) <= 0.01
+
+
+def test_without_the_age_limit_the_same_flood_loses_many_genuine_callbacks(monkeypatch):
+    monkeypatch.setattr(timings, "LONGEST_CALLBACK_WAIT", 1e6)
+    assert simulated(250) > 0.1
+
+
+def test_rare_log_counts_the_lines_that_it_leaves_out(caplog, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("airflow_provider_browseract.webhook.overload.time.monotonic", lambda: now[0])
+    rare = RareLog(logging.getLogger(__name__), every=60.0, most=2)
+    with caplog.at_level(logging.INFO):
+        for number in range(5):
+            rare.info("line %s", number)
+        now[0] += 60
+        rare.info("line %s", 5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 0",
+        "line 1",
+        "line 5 3 more such lines were left out since the last one.",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
-from airflow_provider_browseract.webhook import overload, receiver, resume
+from airflow_provider_browseract.webhook import overload, plugin, receiver, resume
 from airflow_provider_browseract.webhook.callback import (
     TOKEN_KEY,
     UNKNOWN_RESPONSE,
@@ -363,6 +364,8 @@ class TestForgedCallback:
             no_token=f"{base}/{deferred.waiting.encode()}/x",
             digest_for_token=f"{base}/{deferred.waiting.encode()}/{digest(deferred.token)}",
             no_run=f"{base}/x/{deferred.token}",
+            callback_of_callback=f"{base}{deferred.path}",
+            below_the_prefix=f"/browseract{deferred.path}",
             no_such_route="/browseract/elsewhere",
             too_short=f"{base}/{deferred.token}",
             too_long=f"{deferred.path}/more",
@@ -381,13 +384,6 @@ class TestForgedCallback:
             "no_token",
             "digest_for_token",
             "no_run",
-            "no_such_route",
-            "too_short",
-            "too_long",
-            "trailing_slash",
-            "docs",
-            "schema",
-            "root",
         ],
     )
     async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forged, kind):
@@ -398,6 +394,27 @@ class TestForgedCallback:
             UNKNOWN_RESPONSE,
             dict(reference.headers),
         )
+        assert deferred.state == "deferred"
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "callback_of_callback",
+            "below_the_prefix",
+            "no_such_route",
+            "too_short",
+            "too_long",
+            "trailing_slash",
+            "docs",
+            "schema",
+            "root",
+        ],
+    )
+    async def test_path_that_misses_the_route_gets_another_404_than_the_route(
+        self, client, deferred, counted, forged, kind
+    ):
+        assert await call(client, getattr(forged, kind)) == (404, "no such path")
+        assert counted == ["browseract.callback.no_such_path"]
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize("state", ["running", "success"])
@@ -431,7 +448,10 @@ class TestRequestWithOtherMethod:
 class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
 
-    def __init__(self, path: str, next_chunk: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(
+        self, path: str, next_chunk: Callable[[], Awaitable[dict[str, Any]]], app: CallbackApp | None = None
+    ) -> None:
+        self.app = app or CallbackApp()
         self.path = path.removeprefix("/browseract")
         self.next_chunk = next_chunk
         self.chunks_read = 0
@@ -442,7 +462,7 @@ class Asgi:
         """Send it, and store the response."""
         headers: list[Any] = []
         scope = {"type": "http", "method": "POST", "path": self.path, "headers": headers, "query_string": b""}
-        await CallbackApp()({**scope, "root_path": ""}, self._receive, self._keep)
+        await self.app({**scope, "root_path": ""}, self._receive, self._keep)
         return self
 
     async def _receive(self) -> dict[str, Any]:
@@ -508,6 +528,96 @@ class TestCallbackBody:
         assert deferred.state == "deferred"
 
 
+    @pytest.mark.parametrize("after", ["a callback", "a poll", "callbacks in vain", "a deferral just now"])
+    async def test_callback_body_is_not_read_when_there_is_nothing_to_resume(self, deferred, after):
+        if after == "a callback":
+            await Asgi(deferred.path, broken_off).send()
+        elif after == "a poll":
+            deferred.change(lambda ti: setattr(ti, "state", TaskInstanceState.SUCCESS))
+        else:
+            vain = {"callbacks_in_vain": MAX_CALLBACKS_IN_VAIN} if after == "callbacks in vain" else {"ago": 0.0}
+            deferred.defer(**vain)
+        sent = await Asgi(deferred.path, endless).send()
+        assert sent.status in (200, 202)
+        assert sent.chunks_read == 0
+
+    async def test_one_token_holds_one_body_in_memory_however_many_senders_stall(self, deferred):
+        app = CallbackApp()
+        senders = [Asgi(deferred.path, stalled, app) for _ in range(150)]
+        async with anyio.create_task_group() as group:
+            for sender in senders:
+                group.start_soon(sender.send)
+            with anyio.fail_after(60):
+                while sum(sender.status == 200 for sender in senders) < len(senders) - 1:
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        assert sum(sender.chunks_read for sender in senders) == 1
+
+    async def test_genuine_callback_resumes_while_a_body_of_the_same_token_stalls(self, deferred):
+        app = CallbackApp()
+        forged = Asgi(deferred.path, stalled, app)
+        async with anyio.create_task_group() as group:
+            group.start_soon(forged.send)
+            with anyio.fail_after(60):
+                while not forged.chunks_read:
+                    await anyio.sleep(0.01)
+                sent = await Asgi(deferred.path, endless, app).send()
+            group.cancel_scope.cancel()
+        assert (sent.status, sent.outcome, sent.chunks_read) == (200, "resumed", 0)
+
+    async def test_callback_beyond_the_bodies_in_memory_resumes_with_its_body_unread(self, deferred, monkeypatch):
+        monkeypatch.setattr(receiver, "MAX_BODIES", 0)
+        sent = await Asgi(deferred.path, endless).send()
+        assert (sent.status, sent.outcome, sent.chunks_read) == (200, "resumed", 0)
+
+    async def test_place_of_a_body_is_free_again_after_each_callback(self, client, deferred, monkeypatch):
+        monkeypatch.setattr(receiver, "MAX_BODIES", 1)
+        for _ in range(3):
+            assert await call(client, deferred.path, {"status": "running"}) == (200, "run active")
+
+    @pytest.mark.parametrize(
+        ("body", "active"),
+        [
+            (b"[" + b"[]," * 349_000 + b"1]", False),
+            (b'{"x":[' + b"[]," * 349_000 + b'1],"status":"running"}', True),
+            (b'{"data" : {"status":"running","x":[' + b"[]," * 349_000 + b"1]}}", True),
+            (b'{"status":[' + b"[]," * 349_000 + b"1]}", False),
+            (b"{" + b'"a":{},' * 149_000 + b'"status":"paused"}', True),
+            (b'{"data":null,"x":[' + b"1e5," * 250_000 + b'1],"status":"created"}', True),
+        ],
+        ids=["lists", "beside the status", "in the envelope", "as the status", "members", "numbers"],
+    )
+    def test_one_mebibyte_of_values_is_read_in_a_fraction_of_the_time_to_build_it(self, body, active):
+        began = time.thread_time()
+        assert receiver.is_progress_update(body) is active
+        read = time.thread_time() - began
+        began = time.thread_time()
+        json.loads(body)
+        assert read < (time.thread_time() - began) / 3
+
+    async def test_event_loop_spends_little_on_the_body_of_a_token_holder(self, client, deferred):
+        body = b'{"status":"running","x":[' + b"[]," * 349_000 + b"1]}"
+        assert (await client.post(deferred.path, content=body)).json() == {"outcome": "run active"}
+        began = time.thread_time()
+        for _ in range(5):
+            await client.post(deferred.path, content=body)
+        spent = (time.thread_time() - began) / 5
+        began = time.thread_time()
+        json.loads(body)
+        assert spent < (time.thread_time() - began) / 2
+
+
+class TestLogOfTokenHolder:
+    async def test_token_holder_writes_a_limited_number_of_lines_a_minute(self, deferred, caplog):
+        app = CallbackApp()
+        with caplog.at_level(logging.INFO):
+            for _ in range(100):
+                await Asgi(deferred.path, broken_off, app).send()
+        lines = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
+        assert lines[0] == f"Callback for {deferred.waiting}: resumed"
+        assert lines[1:] == [f"Callback for {deferred.waiting}: already resumed"] * receiver.LINES_PER_MINUTE
+
+
 class TestUnexpectedError:
     async def test_callback_gets_503_while_database_fails_and_resumes_afterwards(
         self, client, deferred, monkeypatch, counted
@@ -561,18 +671,39 @@ class TestUnexpectedError:
             "A callback could not be handled (ConnectionError: the database is away). BrowserAct sends it again, or a "
             "poll finds the end of the run."
         )
-        assert said == [line, f"{line} 99 more such errors since the last line."]
+        assert said == [line, f"{line} 99 more such lines were left out since the last one."]
 
-    async def test_callback_gets_503_when_route_cannot_be_created(self, client, deferred, monkeypatch, caplog):
-        def broken():
-            raise ImportError("no such module")
-
-        monkeypatch.setattr(receiver, "create_app", broken)
+    @pytest.mark.parametrize("missing", ["receiver", "resume"])
+    async def test_route_that_cannot_be_loaded_is_logged_once_and_loaded_again_after_a_pause(
+        self, deferred, monkeypatch, caplog, missing
+    ):
         app = CallbackApp()
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
-            assert await call(sender, "/callback/x/y") == (503, "unavailable")
-        assert "resumed by their polls" in caplog.text
+        with monkeypatch.context() as broken, caplog.at_level(logging.DEBUG):
+            broken.setitem(sys.modules, f"airflow_provider_browseract.webhook.{missing}", None)
+            broken.delattr(f"airflow_provider_browseract.webhook.{missing}")
+            for _ in range(100):
+                sent = await Asgi(deferred.path, broken_off, app).send()
+                assert (sent.status, sent.outcome) == (503, "unavailable")
+        [line] = [record for record in caplog.records if record.name == plugin.__name__]
+        assert line.getMessage().startswith("The callback route cannot be loaded (ModuleNotFoundError: ")
+        assert line.getMessage().endswith("Waiting tasks are resumed by their polls.")
+        # What Airflow's logs may show besides the text are the variables of a traceback.
+        assert line.exc_info is None
+        assert deferred.token not in caplog.text
+        assert (await Asgi(deferred.path, broken_off, app).send()).outcome == "unavailable"
+        later = time.monotonic() + timings.ROUTE_LOAD_PAUSE
+        monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: later))
+        assert (await Asgi(deferred.path, broken_off, app).send()).outcome == "resumed"
+
+    async def test_websocket_is_closed_when_route_cannot_be_loaded(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "airflow_provider_browseract.webhook.receiver", None)
+        sent: list[Any] = []
+
+        async def send(message):
+            sent.append(message)
+
+        await CallbackApp()({"type": "websocket", "path": "/callback/a/b"}, broken_off, send)
+        assert sent == [{"type": "websocket.close"}]
 
     async def test_callback_resumes_task_instance_when_metrics_fail(self, client, deferred, monkeypatch):
         def broken(*args, **kwargs):
