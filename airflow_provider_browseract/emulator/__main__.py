@@ -9,8 +9,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from airflow_provider_browseract.emulator import Emulator, RunningEmulator
+
+DURATION = 15.0
+"""Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls
+a few seconds later. That poll finds the end of a shorter run, and no callback can be seen."""
 
 
 def introduction(running: RunningEmulator) -> Iterator[str]:
@@ -21,19 +26,29 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
     """
     yield f"BrowserAct emulator at {running.url}"
     yield ""
-    yield f"Concurrent runs allowed: {running.emulator.concurrency} (change with --concurrency)"
+    emulator = running.emulator
+    longest = max(one.duration for one in emulator.workflows.values()) / emulator.speed
+    yield f"Concurrent runs allowed: {emulator.concurrency} (change with --concurrency)"
+    yield f"Seconds that a run takes: {longest:g} (change with --duration)"
     yield f"Where it differs from BrowserAct: {running.url}/"
     yield ""
-    yield "The Airflow connection to it, as an environment variable:"
+    host, key = running.connection["host"], running.connection["password"]
+    port = urlsplit(host).port
+    yield "Add the Airflow connection to it:"
+    yield "airflow connections add browseract_default --conn-type browseract \\"
+    yield f"    --conn-host {host} --conn-port {port} --conn-password {shlex.quote(key)}"
+    yield ""
+    yield "or set it as an environment variable:"
     yield f"export AIRFLOW_CONN_BROWSERACT_DEFAULT={shlex.quote(json.dumps(running.connection))}"
     yield ""
-    yield "or in the form for connections, with the connection id browseract_default:"
+    yield "or fill in the form for connections, with the connection id browseract_default:"
     yield "  Connection type  BrowserAct"
-    yield f"  API address      {running.connection['host']}"
-    yield f"  API key          {running.connection['password']}"
+    yield f"  API address      {host}"
+    yield f"  API port         {port}"
+    yield f"  API key          {key}"
     for title, listed in (
-        ("Workflows, for RunWorkflowOperator:", running.emulator.workflows),
-        ("Templates, for RunTemplateOperator:", running.emulator.templates),
+        ("Workflows, for RunWorkflowOperator:", emulator.workflows),
+        ("Templates, for RunTemplateOperator:", emulator.templates),
     ):
         yield ""
         yield title
@@ -58,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1,
         help="number of concurrent runs allowed (default: %(default)s, as on the free plan; paid plans allow up to 20)",
     )
+    parser.add_argument(
+        "--duration",
+        type=float,
+        default=DURATION,
+        help="seconds that each run takes (default: %(default)s, long enough for a callback to resume its task)",
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="2 halves all durations (default: %(default)s)")
     parser.add_argument(
         "--public-callbacks-only", action="store_true", help="refuse private callback addresses, as BrowserAct does"
@@ -74,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             allow_private_callbacks=not options.public_callbacks_only,
             as_in_the_demos=options.as_in_the_demos,
         )
+        for workflow_id in (*emulator.workflows, *emulator.templates):
+            emulator.set_workflow(workflow_id, duration=options.duration)
     except ValueError as error:
         parser.error(str(error))
 

@@ -2,7 +2,7 @@
 
 In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
 tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``). Callers on the same machine can control it without an API
-key. Bodies are JSON:
+key, except for pages of other sites in a browser there. Bodies are JSON:
 
 ======================================== ===================================================================
 ``GET /_emulator/record``                ``{tasks, requests, deliveries}``: everything that ever happened
@@ -35,6 +35,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI, Request, Response
@@ -271,7 +272,7 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
         def add(act: Callable[[Request], Any]) -> None:
             async def respond(request: Request) -> Response:
                 if not _is_local(request):
-                    return _json({"error": "only callers on the same machine may do this"}, 403)
+                    return _json({"error": "only callers on the same machine may do this, at its own address"}, 403)
                 try:
                     return _json(await act(request))
                 except KeyError as error:
@@ -353,7 +354,23 @@ def _add_control(app: FastAPI, emulator: Emulator) -> None:
 
 
 def _is_local(request: Request) -> bool:
-    return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    """Return whether a request is from this machine, and not from a page of another site in a browser on it.
+
+    A browser names the site in ``Origin``. It omits that if it takes the emulator for the site itself, whose name leads
+    to this machine, but then the name is in ``Host``.
+    """
+    try:
+        hosts = [request.client and request.client.host, urlsplit(f"//{request.headers.get('host')}").hostname]
+        if "origin" in request.headers:
+            hosts.append(urlsplit(request.headers["origin"]).hostname)
+        return all(host == "localhost" or _leads_here(ipaddress.ip_address(host or "")) for host in hosts)
+    except ValueError:
+        return False
+
+
+def _leads_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    # An emulator that listens on all addresses, such as 0.0.0.0, can be reached at this one too.
+    return address.is_loopback or address.is_unspecified
 
 
 def _plain(value: Any) -> Any:

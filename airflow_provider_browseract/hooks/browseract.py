@@ -27,9 +27,10 @@ from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.hooks.shielding import uninterrupted
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import read_run, read_template_run
-from airflow_provider_browseract.webhook import callback
+from airflow_provider_browseract.webhook import URL_PREFIX, callback
 
 if TYPE_CHECKING:
     import requests
@@ -401,8 +402,15 @@ class BrowserActHook(BaseHook):
 
         :returns: whether the connection works, and a message for the user.
         """
+        good, message = self._test()
+        # The id tells nothing new: the command was given it, and the Test button tests a copy that has a random one.
+        conn_id = repr(self.browseract_conn_id)
+        return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
+
+    def _test(self) -> tuple[bool, str]:
         try:
-            page = self.client.send(calls.list_workflows(limit=1))
+            with self._client_within(timings.CONNECTION_TEST_LIMIT) as client:
+                page = client.send(calls.list_workflows(limit=1))
         except AuthenticationError as error:
             return False, f"The API key is wrong: {error}"
         except NotTheApiError as error:
@@ -416,7 +424,10 @@ class BrowserActHook(BaseHook):
         return good, f"{connected} {callbacks}"
 
     def _test_callbacks(self) -> tuple[bool, str]:
-        """Send a callback with a token that no run has, and return whether the callback route received it."""
+        """Send a callback with a token that no run has, and return whether the callback route received it.
+
+        Airflow shows the message only if the test fails. So callbacks that may not arrive are a failure.
+        """
         import requests
 
         base_url = self.settings.webhook_base_url
@@ -430,17 +441,20 @@ class BrowserActHook(BaseHook):
                 conn_id=self.browseract_conn_id,
                 api_base_url=self.settings.client.base_url,
             )
-            response = requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False)
+            with requests.post(url, json={}, timeout=PROBE_TIMEOUT, allow_redirects=False, stream=True) as response:
+                body: bytes = next(response.iter_content(1000), b"")
         except InputError as error:
-            return False, str(error)
+            return False, f"But callbacks are not possible: {error}"
         except requests.RequestException as error:
-            return True, (
-                f"It is not known whether callbacks arrive at {base_url}, because the address cannot be reached from "
-                f"here ({type(error).__name__})."
+            return False, (
+                f"But {base_url} cannot be reached from the machine of this test: {_why_unreachable(error)}. Check the "
+                "address, and that the API server or a relay listens there. In some networks, a machine cannot reach "
+                "its own public address. If yours is one of them, look at the log of a task that waited for a "
+                "callback: if it has the line 'Woken by a callback', callbacks arrive."
             )
-        if (response.status_code, response.content) == (404, callback.UNKNOWN_RESPONSE):
-            return True, f"Callbacks arrive at {base_url}."
-        return False, _why_callbacks_do_not_arrive(base_url, response)
+        if (response.status_code, body) == (404, callback.UNKNOWN_RESPONSE):
+            return True, f"The callback route responds at {base_url}."
+        return False, _why_callbacks_do_not_arrive(base_url, response, body)
 
     def _client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
         """Return :attr:`client`, or a client for calls that must end within some seconds."""
@@ -513,10 +527,25 @@ def _read(connection: Connection) -> form.ConnectionSettings:
     return form.read_settings(connection, user_agent=user_agent)
 
 
-def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response) -> str:
+def _why_unreachable(error: requests.RequestException) -> str:
+    """Return the reason of the operating system for an error, as text."""
+    import requests
+
+    if isinstance(error, requests.Timeout):
+        return f"no response within {PROBE_TIMEOUT:g} seconds"
+    cause: BaseException | None = error
+    reason = type(error).__name__
+    while cause is not None:
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+            reason = cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return reason
+
+
+def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, body: bytes) -> str:
     """Return what is wrong if the response is not the one of the callback route to an unknown token."""
     status = f"HTTP {response.status_code}"
-    if response.status_code == 503 and response.content.startswith(b'{"outcome":'):
+    if response.status_code == 503 and body.startswith(b'{"outcome":'):
         return (
             f"But the callback route at {base_url} cannot handle callbacks now ({status}): Airflow's database does not "
             "respond, or this version of the provider does not support this version of Airflow. Check the log of the "
@@ -528,9 +557,10 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response) -> 
             f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. Set "
             "up a relay there for callbacks."
         )
+    hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
     return (
-        f"But {base_url} does not lead to the callback route: the response was {status}. Check its path, and that the "
-        "provider is installed where the API server runs."
+        f"But {base_url} does not lead to the callback route: the response was {status}. Check its path{hint}, and "
+        "that the provider is installed where the API server runs."
     )
 
 

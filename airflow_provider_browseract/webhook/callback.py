@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX
 
 UNKNOWN_RESPONSE = b'{"outcome":"unknown"}'
-"""The response of the route to an unknown token."""
+"""The response of the route to an unknown token. Other paths of our application respond with something else."""
 
 TOKEN_BYTES = 32
 
@@ -168,6 +168,10 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
         raise InputError(f"{named} has a query, a fragment or a login. Set it to only scheme, host and path.")
+    if f"{URL_PREFIX}{CALLBACK_PATH}/" in f"{base_url}/":
+        raise InputError(
+            f"{named} contains the path of the callback route. Remove {URL_PREFIX}{CALLBACK_PATH} and what follows it."
+        )
     url = f"{base_url.rstrip('/')}{URL_PREFIX}{CALLBACK_PATH}/{key.encode()}/{token}"
     if len(url) > URL_LENGTH:
         raise NoCallbackError(

@@ -19,8 +19,8 @@ class BusyError(Exception):
 class NewestFirst:
     """Limit the number of concurrent requests. The newest waiting request is next; if too many wait, the oldest fails.
 
-    A burst of forged requests then delays earlier requests, but not a genuine callback after the burst. In a steady flood
-    the earlier ones would never have their turn, so each fails while its sender still waits for the response.
+    A burst of forged requests then delays earlier requests, but not a genuine callback after the burst. In a steady
+    flood the earlier ones would never have their turn, so each fails while its sender still waits for the response.
 
     :param at_once: how many requests may run at once.
     :param waiting: how many requests may wait.

@@ -144,7 +144,7 @@ async def _receive(run: str, token: str, request: Request, limits: _Limits) -> J
 
 
 async def _reports_active_run(deferral: Deferral, request: Request, limits: _Limits) -> tuple[bool, int | None]:
-    """Return whether the body reports that the run is still active, and the HTTP status that says why it is unread."""
+    """Return whether the body reports that the run is still active, and the HTTP status for a body that is not read."""
     if deferral.trigger_id in limits.body_of or len(limits.body_of) >= MAX_BODIES:
         return False, None
     limits.body_of.add(deferral.trigger_id)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -27,7 +28,7 @@ from airflow_provider_browseract.emulator import (
     Emulator,
     RunningEmulator,
 )
-from airflow_provider_browseract.emulator.__main__ import introduction
+from airflow_provider_browseract.emulator.__main__ import DURATION, introduction
 from airflow_provider_browseract.emulator.service import ENDPOINTS
 
 PACKAGE = "airflow_provider_browseract.emulator"
@@ -289,19 +290,58 @@ class TestTheControl:
         assert answer.status_code == status
         assert answer.json()["error"]
 
-    def test_control_api_serves_only_callers_on_the_same_machine(self) -> None:
+    @pytest.mark.parametrize(
+        ("address", "headers", "status"),
+        [
+            ("127.0.0.1", {"Host": "127.0.0.1:8010"}, 200),
+            ("127.0.0.1", {"Host": "localhost"}, 200),
+            ("127.0.0.1", {"Host": "0.0.0.0:8010"}, 200),
+            ("::1", {"Host": "[::1]:8010"}, 200),
+            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "http://127.0.0.1:8010"}, 200),
+            ("127.0.0.1", {"Host": "localhost:8010", "Origin": "http://localhost:3000"}, 200),
+            ("192.168.1.7", {"Host": "127.0.0.1:8010"}, 403),
+            ("127.0.0.1", {"Host": "rebound.evil.example:8010"}, 403),
+            ("127.0.0.1", {"Host": ""}, 403),
+            ("127.0.0.1", {"Host": "[::1"}, 403),
+            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "https://evil.example"}, 403),
+            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "https://127.0.0.1.evil.example"}, 403),
+            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "null"}, 403),
+        ],
+        ids=[
+            "the machine itself",
+            "by name",
+            "all addresses",
+            "IPv6",
+            "a page of the emulator",
+            "a page of another local server",
+            "another machine",
+            "a rebound name",
+            "no name",
+            "half an address",
+            "a page of another site",
+            "a site whose name begins like this machine",
+            "a page without an origin",
+        ],
+    )
+    def test_control_api_serves_only_callers_on_the_same_machine_and_no_pages_of_other_sites(
+        self, address: str, headers: dict[str, str], status: int
+    ) -> None:
         import asyncio
 
         from airflow_provider_browseract.emulator.server import create_app
 
-        async def ask(address: str) -> int:
-            app = create_app(Emulator(), asyncio.Event())
-            transport = httpx.ASGITransport(app, client=(address, 1))
-            async with httpx.AsyncClient(transport=transport, base_url="http://emulator") as http:
-                return (await http.get("/_emulator/record")).status_code
+        emulator = Emulator()
 
-        assert asyncio.run(ask("127.0.0.1")) == 200
-        assert asyncio.run(ask("192.168.1.7")) == 403
+        async def ask() -> list[int]:
+            transport = httpx.ASGITransport(create_app(emulator, asyncio.Event()), client=(address, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://emulator", headers=headers) as http:
+                # A page of another site can send this without being asked for permission.
+                plain = {"Content-Type": "text/plain"}
+                changed = await http.post("/_emulator/account", content=b'{"concurrency": 7}', headers=plain)
+                return [changed.status_code, (await http.get("/_emulator/record")).status_code]
+
+        assert asyncio.run(ask()) == [status, status]
+        assert emulator.concurrency == (7 if status == 200 else 1)
 
 
 class TestServing:
@@ -379,7 +419,7 @@ class TestTheCommand:
     @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
     def test_emulator_command_prints_the_connection_and_exits_cleanly_on_a_signal(self, end: signal.Signals) -> None:
         command = in_a_process_of_its_own(
-            "-m", PACKAGE, "--port", "0", "--api-key", "app-key", "--concurrency", "2", "--speed", "50"
+            "-m", PACKAGE, "--port", "0", "--api-key", "app-key", "--concurrency", "2", "--duration", "60"
         )
         process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
@@ -401,6 +441,9 @@ class TestTheCommand:
                 headers={"Authorization": f"Bearer {connection['password']}"},
             )
             assert answer.status_code == 200
+            assert "Seconds that a run takes: 60 (change with --duration)\n" in lines
+            listed = httpx.get(f"{connection['host']}/_emulator/workflows").json()
+            assert {one["duration"] for one in listed} == {60}
             process.send_signal(end)
             _, errors = process.communicate(timeout=20)
         finally:
@@ -415,16 +458,49 @@ class TestTheCommand:
 
         running = serve(api_key="app-it's").running
         lines = list(introduction(running))
-        host, password = (
+        host, port, password = (
             next(line for line in lines if f"  {RELABELING[name]} " in line).split()[-1]
-            for name in ("host", "password")
+            for name in ("host", "port", "password")
         )
         settings = read_settings(
-            Connection(conn_id="copied", conn_type="browseract", host=host, password=password), user_agent="test"
+            Connection(conn_id="copied", conn_type="browseract", host=host, port=int(port), password=password),
+            user_agent="test",
         ).client
         assert (settings.base_url, settings.api_key) == (running.url, "app-it's")
         exported = next(line for line in lines if line.startswith("export "))
         assert json.loads(shlex.split(exported)[1].partition("=")[2]) == running.connection
+
+    def test_printed_airflow_command_adds_the_connection(self, serve: Any, cli: Any) -> None:
+        from airflow.models import Connection
+        from airflow.utils.session import create_session
+
+        from airflow_provider_browseract.hooks.connection import read_settings
+
+        running = serve(api_key="app-it's").running
+        printed = "\n".join(introduction(running))
+        [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
+        cli(*shlex.split(command.replace("\\\n", ""))[1:])
+        try:
+            with create_session() as session:
+                added = session.query(Connection).filter_by(conn_id="browseract_default").one()
+                settings = read_settings(added, user_agent="test").client
+                # Without a port, the Test button of Airflow 3.3.2 responds "Bad Request".
+                assert running.url.endswith(f":{added.port}")
+            assert (settings.base_url, settings.api_key) == (running.url, "app-it's")
+        finally:
+            cli("connections", "delete", "browseract_default")
+
+    def test_tutorial_shows_the_airflow_command_that_the_emulator_prints(self) -> None:
+        printed = "\n".join(introduction(RunningEmulator("http://127.0.0.1:8010", Emulator())))
+        [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
+        assert command in (ROOT / "docs" / "tutorial.md").read_text()
+        assert command in (ROOT / "docs" / "callbacks.md").read_text()
+
+    def test_runs_of_the_emulator_command_outlast_the_time_in_which_a_callback_is_refused(self) -> None:
+        from airflow_provider_browseract.runs import timings
+
+        first_poll = timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE + timings.FIRST_POLL_JITTER
+        assert first_poll < DURATION
 
     def test_emulator_command_lists_workflows_and_templates_with_their_inputs(self, serve: Any) -> None:
         text = "\n".join(introduction(serve().running))

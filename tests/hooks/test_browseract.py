@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import socket
 import time
 from datetime import datetime
 from functools import partial
@@ -31,7 +35,9 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_TEXT,
     RequestFault,
 )
+from airflow_provider_browseract.hooks import browseract
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from tests.served import served
 
@@ -467,23 +473,44 @@ class TestConnectionTest:
         ],
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
-    def test_connection_test_reports_which_of_key_host_or_network_is_wrong(self, emulator, connect, change, blamed):
-        connect({"retry_budget": 0.5}, **change)
+    def test_connection_test_reports_which_of_key_host_or_network_is_wrong(
+        self, emulator, connect, monkeypatch, change, blamed
+    ):
+        monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 6.0)
+        connect(**change)
         good, message = BrowserActHook().test_connection()
         assert good is False
         assert blamed in message
         assert "app-wrong" not in message
 
+    @pytest.mark.parametrize("change", [{"password": None}, {"host": "gopher://x"}, {"host": "http://127.0.0.1:9"}])
+    def test_connection_test_does_not_name_the_random_id_of_the_copy_that_airflow_tests(
+        self, emulator, connect, monkeypatch, change
+    ):
+        from airflow.models.connection import Connection
+
+        monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 0.3)
+        connect({"webhook_base_url": "ftp://x"}, **change)
+        copied = json.loads(os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
+        monkeypatch.setenv("AIRFLOW_CONN_F0OADLFP", json.dumps(copied))
+        good, message = Connection.get_connection_from_secrets("F0oADlfp").test_connection()
+        assert good is False
+        assert "F0oADlfp" not in message
+        assert "onnection" in message
+
     def test_connection_test_with_html_response_reports_wrong_host(self, emulator):
         emulator.fault("list-workflows", RequestFault.html())
         assert BrowserActHook().test_connection()[1].startswith("The host is wrong")
 
-    def test_connection_test_with_hung_service_ends_and_reports_network_or_host(self, emulator, connect):
-        connect({"retry_budget": 0.5, "read_timeout": 0.5})
-        emulator.fault("list-workflows", RequestFault.hung())
+    @pytest.mark.parametrize("fault", [RequestFault.hung(), RequestFault.status(503)], ids=["hung", "503"])
+    def test_connection_test_with_failing_service_ends_within_its_own_limit(self, emulator, monkeypatch, fault):
+        monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 1.5)
+        emulator.fault("list-workflows", fault)
         before = time.monotonic()
-        assert BrowserActHook().test_connection()[1].startswith("No usable connection to the API address")
-        # Far below the 30 seconds that one response may take by default.
+        good, message = BrowserActHook().test_connection()
+        assert good is False
+        assert "list-workflows" in message
+        # Far below the 30 seconds that one response, and the 60 that all attempts may take for a task.
         assert time.monotonic() - before < 15
 
     def test_connection_test_can_be_called_through_airflow_connection_object(self, emulator):
@@ -499,7 +526,37 @@ class TestConnectionTest:
             connect({"webhook_base_url": f"http://127.0.0.1:{port}/"})
             good, message = BrowserActHook().test_connection()
         assert good is True, message
-        assert f"Callbacks arrive at http://127.0.0.1:{port}/." in message
+        assert f"The callback route responds at http://127.0.0.1:{port}/." in message
+
+    @pytest.mark.parametrize(
+        ("path", "problem"),
+        [
+            ("/browseract/callback", "contains the path of the callback route. Remove /browseract/callback and what"),
+            ("/browseract/callback/", "contains the path of the callback route. Remove /browseract/callback and what"),
+            ("/browseract/callback/a/b", "contains the path of the callback route. Remove /browseract/callback and wh"),
+            ("/browseract", "the response was HTTP 404. Check its path (remove /browseract from its end), and"),
+            ("/browseract/", "the response was HTTP 404. Check its path (remove /browseract from its end), and"),
+            ("/team-a", "the response was HTTP 404. Check its path, and"),
+        ],
+    )
+    def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(
+        self, emulator, connect, api_server, path, problem
+    ):
+        with served(api_server) as port:
+            connect({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
+            good, message = BrowserActHook().test_connection()
+        assert good is False
+        assert problem in message
+
+    def test_connection_test_passes_when_airflow_itself_is_below_the_path_of_our_routes(
+        self, emulator, connect, api_server
+    ):
+        app = FastAPI()
+        app.mount("/browseract", api_server)
+        with served(app) as port:
+            connect({"webhook_base_url": f"http://127.0.0.1:{port}/browseract"})
+            good, message = BrowserActHook().test_connection()
+        assert good is True, message
 
     def test_connection_test_fails_when_webhook_base_url_leads_to_another_server(
         self, emulator, connect, browseract_emulator
@@ -533,17 +590,45 @@ class TestConnectionTest:
         assert good is False
         assert message in said
 
-    def test_connection_test_passes_when_callback_url_is_unreachable_from_here(self, emulator, connect):
-        connect({"webhook_base_url": "http://127.0.0.1:9"})
+    @pytest.mark.parametrize(
+        ("base_url", "reason"),
+        [
+            ("http://127.0.0.1:9", "Connection refused"),
+            ("http://nowhere.invalid", "Name or service not known|Temporary failure in name resolution"),
+        ],
+        ids=["closed port of this machine", "unknown name"],
+    )
+    def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(
+        self, emulator, connect, base_url, reason
+    ):
+        connect({"webhook_base_url": base_url})
         good, message = BrowserActHook().test_connection()
-        assert good is True
-        assert "cannot be reached from here (ConnectionError)" in message
+        assert good is False
+        assert re.search(f"But {base_url} cannot be reached from the machine of this test: ({reason})\\.", message)
+        assert "a machine cannot reach its own public address" in message
+        assert "'Woken by a callback'" in message
+
+    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, connect, monkeypatch):
+        monkeypatch.setattr(browseract, "PROBE_TIMEOUT", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            connect({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+            good, message = BrowserActHook().test_connection()
+        assert good is False
+        assert "no response within 0.2 seconds" in message
+
+    def test_connection_test_with_callbacks_fails_through_the_airflow_command(
+        self, emulator, connect, cli, monkeypatch
+    ):
+        connect({"webhook_base_url": "http://127.0.0.1:9"})
+        monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+        with pytest.raises(SystemExit):
+            cli("connections", "test", "browseract_default")
 
     def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
         connect({"webhook_base_url": "ftp://airflow.example.com"})
         good, message = BrowserActHook().test_connection()
         assert good is False
-        assert "webhook_base_url of connection 'browseract_default' is not an http or https address" in message
+        assert "But callbacks are not possible: webhook_base_url is not an http or https address" in message
 
     def test_connection_test_without_callbacks_reports_polling(self, emulator):
         assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]

@@ -174,11 +174,23 @@ class TestCallbackUrl:
             ("https://airflow.example.com?x=1", "query"),
             ("https://airflow.example.com#top", "fragment"),
             ("https://me:secret@airflow.example.com", "login"),
+            ("https://airflow.example.com/browseract/callback", "Remove /browseract/callback and what follows it"),
             ("https://10.0.0.7:8080", "10.0.0.7, which BrowserAct cannot reach"),
             ("http://localhost:8080", "localhost, which BrowserAct cannot reach"),
             ("https://airflow.example.com/" + "x" * 2000, "BrowserAct accepts at most 2048"),
         ],
-        ids=["ftp", "no scheme", "no host", "query", "fragment", "login", "private address", "localhost", "too long"],
+        ids=[
+            "ftp",
+            "no scheme",
+            "no host",
+            "query",
+            "fragment",
+            "login",
+            "route",
+            "private address",
+            "localhost",
+            "too long",
+        ],
     )
     def test_invalid_webhook_base_url_is_refused_naming_its_connection_field(self, base_url, problem):
         with pytest.raises(InputError, match=problem) as refused:

@@ -7,7 +7,7 @@ import logging
 import random
 import selectors
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -125,7 +125,7 @@ class SimulatedTime(asyncio.SelectorEventLoop):
 
 ATTEMPTS = 3
 PATIENCE = 30.0
-"""How BrowserAct sends a callback: so often after a 5xx response, and never again without a response in so many seconds."""
+"""BrowserAct sends a callback so often if each response is 5xx, and once if there is no response in so many seconds."""
 
 CAPACITY = 200
 """How many requests a second can be looked up."""
@@ -144,10 +144,8 @@ async def flood(forged: int, seconds: float) -> float:
             await asyncio.sleep(chance.expovariate(CAPACITY / LOOKUP_THREADS))
 
     async def forge() -> None:
-        try:
+        with suppress(BusyError):
             await handle()
-        except BusyError:
-            pass
 
     async def send() -> None:
         for _ in range(ATTEMPTS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import logging
@@ -527,7 +528,6 @@ class TestCallbackBody:
         assert (sent.status, sent.outcome, sent.chunks_read) == (404, "unknown", 0)
         assert deferred.state == "deferred"
 
-
     @pytest.mark.parametrize("after", ["a callback", "a poll", "callbacks in vain", "a deferral just now"])
     async def test_callback_body_is_not_read_when_there_is_nothing_to_resume(self, deferred, after):
         if after == "a callback":
@@ -544,23 +544,26 @@ class TestCallbackBody:
     async def test_one_token_holds_one_body_in_memory_however_many_senders_stall(self, deferred):
         app = CallbackApp()
         senders = [Asgi(deferred.path, stalled, app) for _ in range(150)]
-        async with anyio.create_task_group() as group:
-            for sender in senders:
-                group.start_soon(sender.send)
-            with anyio.fail_after(60):
-                while sum(sender.status == 200 for sender in senders) < len(senders) - 1:
-                    await anyio.sleep(0.01)
-            group.cancel_scope.cancel()
+        tasks = [asyncio.create_task(sender.send()) for sender in senders]
+        responded = asyncio.as_completed(tasks, timeout=60)
+        for _ in range(len(senders) - 1):
+            assert (await next(responded)).status == 200
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         assert sum(sender.chunks_read for sender in senders) == 1
 
     async def test_genuine_callback_resumes_while_a_body_of_the_same_token_stalls(self, deferred):
-        app = CallbackApp()
-        forged = Asgi(deferred.path, stalled, app)
+        app, begun = CallbackApp(), anyio.Event()
+
+        async def stalls() -> dict[str, Any]:
+            begun.set()
+            return await stalled()
+
         async with anyio.create_task_group() as group:
-            group.start_soon(forged.send)
+            group.start_soon(Asgi(deferred.path, stalls, app).send)
             with anyio.fail_after(60):
-                while not forged.chunks_read:
-                    await anyio.sleep(0.01)
+                await begun.wait()
                 sent = await Asgi(deferred.path, endless, app).send()
             group.cancel_scope.cancel()
         assert (sent.status, sent.outcome, sent.chunks_read) == (200, "resumed", 0)

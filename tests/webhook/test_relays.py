@@ -146,7 +146,7 @@ class TestNginx:
     def test_connection_test_succeeds_through_nginx_relay(self, nginx, connection_through):
         good, message = connection_through(nginx).test_connection()
         assert good, message
-        assert "Callbacks arrive" in message
+        assert "The callback route responds" in message
 
     def test_nginx_relay_logs_contain_no_callback_token(self, nginx, base, deferred, tmp_path):
         requests.post(f"{nginx}{base}{deferred.path}", json=ENDED, timeout=10)
@@ -214,7 +214,7 @@ class TestForwardingFunction:
         with served(urls) as port:
             good, message = connection_through(f"http://127.0.0.1:{port}").test_connection()
         assert good, message
-        assert "Callbacks arrive" in message
+        assert "The callback route responds" in message
 
     def test_forwarding_function_sends_login_token_and_responds_to_redirect_with_503(
         self, function, base, deferred, api_server, monkeypatch
