@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -52,6 +53,9 @@ FIRST_INDEX = 1000
 """Map index of the first task instance that is made by hand."""
 
 BODY = b'{"id": "7", "status": "finished"}'
+NESTED = b"[[]" + b",[]" * 349_000 + b"]"
+LARGE_BODIES = {"lists": NESTED, "lists beside an active status": b'{"status":"running","x":' + NESTED + b"}"}
+"""Bodies of almost 1 MiB that take long to read as a whole. A body of the second kind can be sent without end."""
 
 WAYS = {
     "callback": "the callback resumes the task",
@@ -135,6 +139,7 @@ def strangers() -> None:
     with only_the_route() as (airflow, database, run_id):
         print(_in_a_process_of_its_own("behind_a_flood", airflow, run_id))
         print(_in_a_process_of_its_own("hung_up", airflow, run_id))
+        print(_in_a_process_of_its_own("token_holder", airflow, run_id))
         log = airflow.home / "api-server.out"
         database.stop()
         try:
@@ -272,6 +277,47 @@ def hung_up(airflow: LocalAirflow, run_id: str) -> None:
     print(f"{HUNG_UP} genuine callbacks whose sender hangs up: {lost} lost (limit 0)")
 
 
+def token_holder(airflow: LocalAirflow, run_id: str) -> None:
+    """Measure the API server while someone with one token sends a large body twice a second."""
+    version = f"{airflow.url}/api/v2/version"
+    idle = _response_times_of(version, SECONDS)
+    shown = []
+    for name, body in LARGE_BODIES.items():
+        [url] = _defer(airflow, run_id, 1)
+        stop, outcomes = threading.Event(), collections.Counter[str]()
+
+        def send(url: str = url, body: bytes = body, stop: Any = stop, outcomes: Any = outcomes) -> None:
+            while not stop.wait(0.5):
+                outcomes[requests.post(url, data=body, timeout=60).json()["outcome"]] += 1
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        attacked = _response_times_of(version, SECONDS)
+        stop.set()
+        sender.join()
+        shown.append(
+            f"{name}: median {attacked[0]:.1f} ms, ratio {attacked[0] / idle[0]:.1f} (limit 3), 99th percentile "
+            f"{attacked[1]:.0f} ms, {dict(outcomes)}"
+        )
+    print(
+        f"GET /api/v2/version while one token posts 1 MiB twice a second, idle {idle[0]:.1f} ms, 99th percentile "
+        f"{idle[1]:.0f} ms; {'; '.join(shown)}"
+    )
+
+
+def _response_times_of(url: str, seconds: float) -> tuple[float, float]:
+    """Return the median and the 99th percentile of the milliseconds that a request takes."""
+    taken = []
+    end = time.perf_counter() + seconds
+    with requests.Session() as session:
+        while (began := time.perf_counter()) < end:
+            session.get(url, timeout=60).raise_for_status()
+            taken.append(1000 * (time.perf_counter() - began))
+            time.sleep(0.05)
+    percentiles = statistics.quantiles(taken, n=100) if len(taken) > 1 else taken * 99
+    return percentiles[49], percentiles[98]
+
+
 def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
     """Hand over slots in queues of two lengths."""
     from airflow_provider_browseract.runs.queueing import Queued, QueueWait
@@ -404,9 +450,9 @@ def main() -> None:
     what, port, run_id = sys.argv[1:]
     # Only its address is read.
     airflow = LocalAirflow(Path(), DAGS, {}, port=int(port))
-    {"stream": stream, "behind_a_flood": behind_a_flood, "flood": flood, "hung_up": hung_up, "hand_overs": hand_overs}[
-        what
-    ](airflow, run_id)
+    for figure in (stream, behind_a_flood, flood, hung_up, token_holder, hand_overs):
+        if figure.__name__ == what:
+            figure(airflow, run_id)
 
 
 if __name__ == "__main__":
