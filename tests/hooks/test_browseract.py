@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
@@ -500,7 +501,6 @@ class TestConnectionTest:
         good, message = Connection.get_connection_from_secrets("F0oADlfp").test_connection()
         assert good is False
         assert "F0oADlfp" not in message
-        assert "connection" in message.lower()
 
     def test_connection_test_with_html_response_reports_wrong_host(self, emulator):
         emulator.fault("list-workflows", RequestFault.html())
@@ -621,13 +621,16 @@ class TestConnectionTest:
         assert good is False
         assert "no response within 0.2 seconds" in message
 
-    def test_connection_test_with_callbacks_fails_through_the_airflow_command(
-        self, emulator, connect, cli, monkeypatch
-    ):
+    def test_airflow_command_shows_why_callbacks_cannot_arrive(self, emulator, connect, cli, monkeypatch, capsys):
         connect({"webhook_base_url": "http://127.0.0.1:9"})
         monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
-        with pytest.raises(SystemExit):
-            cli("connections", "test", "browseract_default")
+        shown = ""
+        # Newer cores end the command with an error.
+        with suppress(SystemExit):
+            shown = cli("connections", "test", "browseract_default")
+        shown = " ".join((shown + capsys.readouterr().out).split())
+        assert "Connection failed!" in shown
+        assert "But http://127.0.0.1:9 cannot be reached from the machine of this test" in shown
 
     def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
         connect({"webhook_base_url": "ftp://airflow.example.com"})
