@@ -609,11 +609,10 @@ def _hurried(settings: ClientSettings, within: float | None) -> ClientSettings:
         return settings
     from airflow_provider_browseract.api.retries import RetryPolicy
 
-    part = within / 3
-    # Opening a connection is quick, and a stop takes a while.
+    # Together they are the limit. Opening a connection is quick, and a stop can take a while.
     return replace(
         settings,
-        connect_timeout=part,
-        read_timeout=2 * part,
-        retries=RetryPolicy(budget=part, longest_pause=part),
+        connect_timeout=within / 4,
+        read_timeout=within / 2,
+        retries=RetryPolicy(budget=within / 4, longest_pause=within / 4),
     )

@@ -358,8 +358,8 @@ class TestAsyncCalls:
             assert await browseract.stop_task("12345678901234567") is False
         assert await hook.astop_task("12345678901234567", within=6) is False
         for client in clients:
-            assert (client.settings.connect_timeout, client.settings.read_timeout) == (2, 2)
-            assert client.settings.retries.budget == 2
+            assert (client.settings.connect_timeout, client.settings.read_timeout) == (1.5, 3)
+            assert client.settings.retries.budget == 1.5
 
     async def test_async_iterator_closed_early_closes_its_client(self, emulator, clients):
         iteration = BrowserActHook().aiter_workflows()

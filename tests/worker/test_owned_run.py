@@ -507,7 +507,7 @@ class TestUnreachableAirflow:
         assert "Airflow has not reported yet" in "".join(capfd.readouterr())
 
     def test_stop_that_takes_longer_than_a_second_is_reported_as_a_stop(self, tries, killed, airflow, emulator):
-        emulator.fault("stop-task", RequestFault.slow(1.8))
+        emulator.fault("stop-task", RequestFault.slow(1.5))
         error = killed(tries(), happens=lambda: setattr(airflow, "state", "failed"))
         assert str(error).endswith("The run was stopped.")
         assert emulator.tasks[0].status == "canceled"
