@@ -259,6 +259,10 @@ class Pages(Generic[U]):
 
         self._seen: set[Any] = set()
         self._position = 0
+        self._taken = 0
+        self._total: int | None = None
+        self._larger: list[int] = []
+        """The limits that the pages had before they were divided, the largest first."""
 
     def take(self, page: Page[U]) -> list[U]:
         """Take the page that :attr:`call` returned, and set :attr:`call` to the next one.
@@ -274,6 +278,8 @@ class Pages(Generic[U]):
         new = {getattr(item, "id", item): item for item in page.items}
         new = {key: item for key, item in new.items() if key not in self._seen}
         self._position += count
+        self._taken += 1
+        self._total = page.total_count
         self._seen |= new.keys()
         self.skipped += page.skipped
         if not new and not page.skipped:
@@ -287,11 +293,50 @@ class Pages(Generic[U]):
             raise self._contradiction(number, page, f"{count} items")
         if not self._continues(page, number, count):
             self.call = None
-        elif number == MAX_PAGES:
+        elif self._taken >= MAX_PAGES:
             raise self._contradiction(number, page, "a next page")
         else:
-            self.call = replace(self.call, params={**self.call.params, "page": number + 1})
+            self._go_on(number + 1)
         return list(new.values())
+
+    def divide(self, error: BrowserActError) -> None:
+        """Set :attr:`call` to a smaller page, because the page that it returned was too large to be read.
+
+        A page with one item cannot be smaller, so the item is skipped. Later pages are larger again.
+
+        :param error: the error of the call.
+        """
+        if self.call is None:
+            raise ValueError("the list has ended")
+        limit = int(self.call.params["limit"])
+        if limit > 1:
+            self._larger.append(limit)
+            limit //= next(factor for factor in (2, 3, 5, limit) if limit % factor == 0)
+            # If the position is within a page, items of that page are read again, and returned once.
+            self._position -= self._position % limit
+            self._set(limit, self._position // limit + 1)
+            return
+        self._position += 1
+        self._taken += 1
+        self.skipped.append(f"one without an id: {error.message}")
+        if self._position == self._total:
+            self.call = None
+        elif self._taken >= MAX_PAGES:
+            raise error
+        else:
+            self._go_on(self._position + 1)
+
+    def _go_on(self, number: int) -> None:
+        """Go on with a page, or with a larger one if pages were divided, and the position is where a larger one begins."""
+        if self._larger and self._position % self._larger[-1] == 0:
+            limit = self._larger.pop()
+            self._set(limit, self._position // limit + 1)
+        elif self.call is not None:
+            self._set(int(self.call.params["limit"]), number)
+
+    def _set(self, limit: int, number: int) -> None:
+        assert self.call is not None
+        self.call = replace(self.call, params={**self.call.params, "limit": limit, "page": number})
 
     def _may_end(self, page: Page[U], number: int, before: int) -> bool:
         """Return whether the list may end before a page without new items."""

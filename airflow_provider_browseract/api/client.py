@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import TracebackType
@@ -23,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.calls import Call, Pages, Response
@@ -56,12 +59,21 @@ all of them for each request. With 500 triggers, this blocked the event loop for
 """
 
 
+MAX_RESPONSE = 256 * 1024 * 1024
+"""Bytes of an uncompressed body after which a client stops reading.
+
+Reading a response takes about three times its size in memory. A workflow that returns more should write files instead.
+"""
+
 LARGE_BODY = 256 * 1024
 """Bytes from which the body of a response is parsed in a thread instead of the event loop.
 
 This keeps the event loop free while models are created. Parsing the JSON itself holds the interpreter's lock in a
 thread too, for about 10 milliseconds per megabyte. Pass ``max_response`` if that matters.
 """
+
+CHUNK_SIZE = 256 * 1024
+"""Bytes that are read, or decompressed, at a time."""
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
@@ -112,7 +124,7 @@ class ClientSettings:
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every request, without the key."""
-        return {"User-Agent": self.user_agent, "Accept": "application/json"}
+        return {"User-Agent": self.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
 
 
 @cache
@@ -189,7 +201,12 @@ class BrowserActClient:
         """
         pages = Pages(call)
         while pages.call is not None:
-            yield from pages.take(self.send(pages.call))
+            try:
+                page = self.send(pages.call)
+            except ResponseTooLargeError as error:
+                pages.divide(error)
+                continue
+            yield from pages.take(page)
 
     def _send_with_valid_key(self, call: Call[T]) -> T:
         key = self.settings.api_key
@@ -214,11 +231,21 @@ class BrowserActClient:
                 auth=_RequestsBearer(self.settings.api_key),
                 timeout=(self.settings.connect_timeout, self.settings.read_timeout),
                 allow_redirects=False,
+                stream=True,
             )
         except requests.RequestException as error:
             raise _requests_error(call, self.settings, error) from None
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return call.read_response(Response(response.status_code, headers, response.content))
+        body = _Body(call, response.status_code, headers)
+        with closing(response):
+            try:
+                for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
+                    body.add(chunk)
+                content = body.whole()
+            except (HTTPError, zlib.error) as error:
+                raise _lost(call, self.settings, error) from None
+        del body
+        return call.read_response(Response(response.status_code, headers, content))
 
 
 class AsyncBrowserActClient:
@@ -228,7 +255,7 @@ class AsyncBrowserActClient:
     :param renew: as for :class:`BrowserActClient`, but awaited.
     :param max_response: bytes of an uncompressed body after which the client stops reading and raises
         :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It limits the memory, and the time for
-        which parsing blocks the event loop. Default: no limit.
+        which parsing blocks the event loop. Default: :data:`MAX_RESPONSE`.
     """
 
     def __init__(
@@ -283,7 +310,12 @@ class AsyncBrowserActClient:
         """Iterate over the items of a list call, page by page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
-            for item in pages.take(await self.send(pages.call)):
+            try:
+                page = await self.send(pages.call)
+            except ResponseTooLargeError as error:
+                pages.divide(error)
+                continue
+            for item in pages.take(page):
                 yield item
 
     async def _send_with_valid_key(self, call: Call[T]) -> T:
@@ -314,26 +346,95 @@ class AsyncBrowserActClient:
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                 extensions={"trace": progress.note},
             ) as streamed:
-                response = Response(streamed.status_code, streamed.headers, await self._read_body(call, streamed))
+                body = _Body(call, streamed.status_code, streamed.headers, self.max_response)
+                async for chunk in streamed.aiter_raw():
+                    body.add(chunk)
         # httpx does not wrap a TLS error that occurs after the handshake.
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, zlib.error) as error:
             raise _httpx_error(call, settings, error, progress) from None
-        if len(response.body) > LARGE_BODY:
-            return await asyncio.to_thread(call.read_response, response)
-        return call.read_response(response)
 
-    async def _read_body(self, call: Call[Any], response: httpx.Response) -> bytes:
-        if self.max_response is None:
-            return await response.aread()
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self.max_response:
+        def read() -> T:
+            try:
+                content = body.whole()
+            except zlib.error as error:
+                raise _lost(call, settings, error) from None
+            return call.read_response(Response(streamed.status_code, streamed.headers, content))
+
+        return await asyncio.to_thread(read) if body.size > LARGE_BODY else read()
+
+
+class _Body:
+    """The body of a response, while it arrives.
+
+    A compressed body is kept as it arrives, and first only measured. Otherwise some hundred kilobytes could become
+    hundreds of megabytes before the limit is reached.
+
+    :param call: the call, for the error.
+    :param status: HTTP status of the response.
+    :param headers: the headers of the response.
+    :param limit: bytes that it may have without compression; None for :data:`MAX_RESPONSE`.
+    """
+
+    def __init__(self, call: Call[Any], status: int, headers: Mapping[str, str], limit: int | None = None) -> None:
+        self._call = call
+        self._status = status
+        self._limit = limit
+        self._arrived = io.BytesIO()
+        self._compressed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+        self._measuring = _Gunzip()
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Add the next bytes that arrived.
+
+        :raises ResponseTooLargeError: the body is larger than the limit.
+        :raises zlib.error: the bytes cannot be decompressed.
+        """
+        limit = MAX_RESPONSE if self._limit is None else self._limit
+        self._arrived.write(chunk)
+        for piece in self._measuring.pieces_of(chunk) if self._compressed else (chunk,):
+            self.size += len(piece)
+            if max(self.size, self._arrived.tell()) > limit:
+                parameter, remedy = "", None
+                if self._limit is not None:
+                    parameter = " (max_response)"
+                    remedy = f"Raise max_response. {ResponseTooLargeError.remedy}"
                 raise ResponseTooLargeError(
-                    f"The response to {call.name} is larger than {self.max_response} bytes (max_response)",
-                    http_status=response.status_code,
+                    f"The response to {self._call.name} is larger than {limit} bytes{parameter}",
+                    http_status=self._status,
+                    remedy=remedy,
                 )
-        return bytes(body)
+
+    def whole(self) -> bytes:
+        """Return the complete body without compression.
+
+        :raises zlib.error: the compressed body is incomplete.
+        """
+        arrived = self._arrived.getvalue()
+        if not self._compressed or not arrived:
+            return arrived
+        if not self._measuring.complete:
+            raise zlib.error("incomplete")
+        gunzip, begins = _Gunzip(), range(0, len(arrived), CHUNK_SIZE)
+        return b"".join(piece for begin in begins for piece in gunzip.pieces_of(arrived[begin : begin + CHUNK_SIZE]))
+
+
+class _Gunzip:
+    """Decompress gzip in pieces of limited size."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the bytes so far are complete."""
+        return self._stream.eof
+
+    def pieces_of(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the content of the next bytes. What follows the end of the compressed content is ignored."""
+        while chunk and not self._stream.eof:
+            yield self._stream.decompress(chunk, CHUNK_SIZE)
+            chunk = self._stream.unconsumed_tail
 
 
 class _Progress:

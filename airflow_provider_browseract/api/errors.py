@@ -260,7 +260,10 @@ class ResponseLostError(BrowserActError):
 class ResponseTooLargeError(BrowserActError):
     """The response is larger than the caller accepts, so the rest of it was not read."""
 
-    remedy = "Raise max_response, or use a call with a smaller response, such as get_task_status."
+    remedy = (
+        "Use a call with a smaller response, such as get_task_status, or let the workflow return less, for example by "
+        "writing its output to a file."
+    )
 
 
 class UnexpectedResponseError(BrowserActError):

@@ -36,6 +36,15 @@ MAX_ID_LENGTH = 200
 MAX_LINK_LENGTH = 2048
 """Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
 
+MAX_STEPS = 10_000
+"""Steps of a task that are read. Of more, the first and the last ones are read, and the others only counted.
+
+A run of 7 hours, the longest that BrowserAct allows, would need a step every 2.5 seconds to reach it.
+"""
+
+MAX_FILES = 1000
+"""Downloads, and files of the output, that are read. Others are only counted. BrowserAct's own limit is 100 files."""
+
 
 class Word(str, Enum):
     """Base class of enumerations whose members are formatted as their value."""
@@ -119,10 +128,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Output:
-    """A task's output in the response: one text, and the addresses of files."""
+    """A task's output in the response: one text, and the addresses of files, of which some may be left out."""
 
     string: str | None = None
     files: tuple[str, ...] = ()
+    files_left_out: int = 0
 
     @classmethod
     def read(cls, data: Json) -> Output:
@@ -132,7 +142,7 @@ class Output:
         if not isinstance(files, list) or not all(isinstance(url, str) for url in files):
             raise UnexpectedResponseError("the files of an output should be a list of addresses")
         text = string if isinstance(string, str | None) else json.dumps(string, ensure_ascii=False)
-        return cls(string=text, files=tuple(files))
+        return cls(string=text, files=tuple(files[:MAX_FILES]), files_left_out=max(0, len(files) - MAX_FILES))
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,9 @@ class Task:
     ``list-tasks`` does not return ``steps``, ``download_files`` and ``log_detail_url``. ``input_parameters`` is one
     text, ``key=value; key=value``, and not the list that was sent. ``finished_at`` may be set on a task that is still
     running: only ``status`` shows whether it has ended.
+
+    ``unread`` states why only the status is known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
+    beyond :data:`MAX_STEPS` and :data:`MAX_FILES`.
     """
 
     id: str
@@ -189,11 +202,27 @@ class Task:
     input_parameters: str | None = None
     download_files: tuple[DownloadFile, ...] = ()
     files_expires_at: int | None = None
+    steps_left_out: int = 0
+    downloads_left_out: int = 0
+    unread: str | None = None
+
+    @property
+    def step_count(self) -> int:
+        """How many steps the task has."""
+        return len(self.steps) + self.steps_left_out
+
+    @property
+    def files_left_out(self) -> int:
+        """How many files the task has beyond those that were read."""
+        return self.downloads_left_out + (self.output.files_left_out if self.output else 0)
 
     @classmethod
     def read(cls, data: Json) -> Task:
         fields = _object(data, "a task")
         live, output = fields.get("live_url_info"), fields.get("output")
+        steps, downloads = (_array(fields.get(name)) for name in ("steps", "download_files"))
+        if left_out := max(0, len(steps) - MAX_STEPS):
+            steps = steps[: MAX_STEPS // 2] + steps[-MAX_STEPS // 2 :]
         task_id, status = _required_id(fields, "id", "a task"), read_status(fields)
         return cls(
             id=task_id,
@@ -201,7 +230,7 @@ class Task:
             workflow_id=_id(fields.get("workflow_id")),
             created_at=_time(fields.get("created_at")),
             finished_at=_time(fields.get("finished_at")),
-            steps=_readable_items(fields.get("steps"), Step.read),
+            steps=_readable_items(steps, Step.read),
             # The output before the end of a task is not documented, and not needed.
             output=None if output is None else Output.read(output) if status.ended else _readable(output, Output.read),
             failure=_readable(fields.get("task_failure_info"), Failure.read),
@@ -210,17 +239,19 @@ class Task:
             live_url=_link((live if isinstance(live, Mapping) else fields).get("live_url")),
             log_detail_url=_link(fields.get("log_detail_url")),
             input_parameters=_text(fields.get("input_parameters")),
-            download_files=_readable_items(fields.get("download_files"), DownloadFile.read),
+            download_files=_readable_items(downloads[:MAX_FILES], DownloadFile.read),
             files_expires_at=_int(fields.get("files_expires_at")),
+            steps_left_out=left_out,
+            downloads_left_out=max(0, len(downloads) - MAX_FILES),
         )
 
     @classmethod
     def read_summary(cls, data: Json) -> Task:
-        """Read a task of a list tolerantly: without its output, and with any status.
+        """Read a task of a list tolerantly: without its output, steps and downloads, and with any status.
 
         A status that the API does not document becomes ``UNKNOWN``. Only a task without an id is an error.
         """
-        fields = {**_object(data, "a task"), "output": None}
+        fields = {**_object(data, "a task"), "output": None, "steps": None, "download_files": None}
         try:
             return cls.read(fields)
         except UnexpectedResponseError:
@@ -453,8 +484,11 @@ def _readable(value: Json, read: Callable[[Json], T]) -> T | None:
         return None
 
 
-def _readable_items(value: Json, read: Callable[[Json], T]) -> tuple[T, ...]:
-    items = value if isinstance(value, list) else []
+def _array(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _readable_items(items: list[Json], read: Callable[[Json], T]) -> tuple[T, ...]:
     return tuple(item for item in (_readable(item, read) for item in items) if item is not None)
 
 
@@ -478,7 +512,7 @@ def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], 
 
 def _declared(value: Json) -> tuple[InputParameter, ...]:
     """Return the inputs that a workflow declares, or none if one cannot be read, so that no name is refused."""
-    found, skipped = _list(value if isinstance(value, list) else [], InputParameter.read)
+    found, skipped = _list(_array(value), InputParameter.read)
     return () if skipped else found
 
 

@@ -145,7 +145,7 @@ class BrowserActHook(BaseHook):
         :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
             ``retry_budget`` say.
         :param max_response: bytes of a response after which a call stops reading and raises
-            :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: no limit.
+            :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: 256 MiB.
 
         >>> import asyncio
         >>> async with hook.async_client() as browseract:

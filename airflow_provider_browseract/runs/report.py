@@ -75,7 +75,7 @@ def status_line(task: Task) -> str:
 
 def count_steps(task: Task) -> int:
     """Return how many steps a run has."""
-    return len(task.steps)
+    return task.step_count
 
 
 Gap: TypeAlias = int
@@ -143,8 +143,8 @@ def facts(task: Task) -> dict[str, Any]:
         "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
         "counts": {
             "steps": count_steps(task),
-            "output_files": len(task.output.files) if task.output else 0,
-            "download_files": len(task.download_files),
+            "output_files": len(task.output.files) + task.output.files_left_out if task.output else 0,
+            "download_files": len(task.download_files) + task.downloads_left_out,
         },
     }
 
