@@ -327,7 +327,7 @@ class Pages(Generic[U]):
             self._go_on(self._position + 1)
 
     def _go_on(self, number: int) -> None:
-        """Go on with a page, or with a larger one if pages were divided, and the position is where a larger one begins."""
+        """Go on with a page; after pages were divided, with a larger one where such a page begins."""
         if self._larger and self._position % self._larger[-1] == 0:
             limit = self._larger.pop()
             self._set(limit, self._position // limit + 1)

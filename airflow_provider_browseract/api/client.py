@@ -350,8 +350,10 @@ class AsyncBrowserActClient:
                 async for chunk in streamed.aiter_raw():
                     body.add(chunk)
         # httpx does not wrap a TLS error that occurs after the handshake.
-        except (httpx.HTTPError, OSError, zlib.error) as error:
+        except (httpx.HTTPError, OSError) as error:
             raise _httpx_error(call, settings, error, progress) from None
+        except zlib.error as error:
+            raise _lost(call, settings, error) from None
 
         def read() -> T:
             try:

@@ -27,9 +27,11 @@ from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.hooks.shielding import uninterrupted
+from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.runs.arguments import InputError, read_id
 from airflow_provider_browseract.runs.request import read_run, read_template_run
+from airflow_provider_browseract.runs.waiting import poll_run
 from airflow_provider_browseract.webhook import URL_PREFIX, callback
 
 if TYPE_CHECKING:
@@ -564,15 +566,20 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, bod
     )
 
 
+def get_run(hook: BrowserActHook, task_id: str) -> Task:
+    """Read a task, or only its status if the task is too large to be read."""
+    return run_steps(poll_run(read_id("task_id", task_id)), hook.client, hook.log)
+
+
 def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
-    """Read a task (``get-task``); return the error if that fails, also if Airflow does not find the connection.
+    """Read a task as :func:`get_run`; return the error if that fails, also if Airflow does not find the connection.
 
     :param hook: the hook.
     :param task_id: the task to read.
     :raises InputError: the connection or the id cannot be used.
     """
     try:
-        return hook.get_task(task_id)
+        return get_run(hook, task_id)
     except BrowserActError as error:
         return error
     except AirflowNotFoundException as error:

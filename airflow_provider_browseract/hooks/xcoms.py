@@ -11,6 +11,9 @@ from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_exists, xco
 RETURN_KEY = "return_value"
 """Key of the XCom with what a task returns."""
 
+ROWS_AT_ONCE = 1000
+"""Items of a list that are serialized at a time, because serializing makes several copies of them."""
+
 RESULT_KEYS = (RETURN_KEY, "output_text", "output_files")
 """Keys of the XComs that contain the output of a run, or parts of it."""
 
@@ -27,12 +30,17 @@ def why_unstorable(value: Any) -> str | None:
         serde = xcom_serde()
         if key := _reserved_key(value, serde):
             return f"it has the key {key}, which Airflow reserves"
-        sent = sent_xcom(serde.serialize(value))
-        found: object = serde.deserialize(json.loads(json.dumps(sent)))
+        rows = value if isinstance(value, list) else ()
+        parts = [rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE)] or [value]
+        unchanged = all(_read_back(part, serde) == part for part in parts)
     except Exception as error:  # noqa: BLE001 - the caller then stores the text instead
         # The message of the error may quote the value.
         return f"Airflow refuses it ({type(error).__name__})"
-    return None if found == value else "Airflow reads it back as another value"
+    return None if unchanged else "Airflow reads it back as another value"
+
+
+def _read_back(value: Any, serde: Any) -> object:
+    return serde.deserialize(json.loads(json.dumps(sent_xcom(serde.serialize(value)))))
 
 
 def _reserved_key(value: Any, serde: Any) -> str | None:

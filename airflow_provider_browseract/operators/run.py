@@ -32,7 +32,7 @@ from airflow_provider_browseract.compat import (
     is_unmapped,
     set_during_execution,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_run
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.hooks.required_action import read_event
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
@@ -437,7 +437,7 @@ class RunOperator(BaseOperator):
 
     def _account_for(self, context: Context, task_id: str, wait_for_result: Callable[[], Any]) -> Any:
         def read_result() -> Any:
-            return self._conclude(context, self.hook.get_task(task_id))
+            return self._conclude(context, get_run(self.hook, task_id))
 
         return self._run.account_for(task_id, wait_for_result, read_result)
 
@@ -507,7 +507,7 @@ class RunOperator(BaseOperator):
     def _look(self, ti: Any, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
         """Read a new run for its links and, if the response to the start had none, for its profile."""
         try:
-            task = started.task or self.hook.get_task(started.task_id)
+            task = started.task or get_run(self.hook, started.task_id)
         except BrowserActError as error:
             self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
             return None, wait
@@ -587,7 +587,7 @@ class RunOperator(BaseOperator):
         task_id = self._run.task_id = started_task_id(context["ti"])
         task = None
         try:
-            task = self.hook.get_task(task_id) if task_id else None
+            task = get_run(self.hook, task_id) if task_id else None
         except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
             self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
         if task is not None:

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from airflow_provider_browseract.runs.waiting import poll_run
 
 Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, Task]"
 """Steps to execute. The generator is sent the result of a call, or its error is thrown in."""
@@ -42,7 +43,7 @@ def read_late_output(task: Task, now: float) -> Steps:
         yield Sleep(pause)
         waited += pause
         try:
-            task = yield calls.get_task(task.id)
+            task = yield from poll_run(task.id)
         except BrowserActError as error:
             if pause == timings.LATE_OUTPUT_PAUSES[-1]:
                 raise

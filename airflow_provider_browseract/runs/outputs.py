@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import itertools
 import json
 import math
 import mimetypes
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
 
 from airflow_provider_browseract.api.models import Task, Word
 
 MAX_DEPTH = 64
 """Levels of lists and dicts that a returned value may have. MySQL, the strictest of Airflow's databases, stores 100."""
+
+LARGEST_PARSED = 10 * 1024 * 1024
+"""Characters up to which a text is parsed to return its value. A larger text is returned as text.
+
+The value and the check whether Airflow can store it may need twenty times the size of CSV in memory, and a hundred
+times the size of JSON that consists of empty lists.
+"""
 
 LARGE_OUTPUT = 1024 * 1024
 """Bytes from which a text should be written to object storage instead of Airflow's database."""
@@ -33,6 +40,20 @@ BROKEN_STATES = frozenset({"failed", "error", "expired", "canceled", "cancelled"
 """Statuses of a file that BrowserAct will no longer prepare. According to its document, the words vary."""
 
 BOM = "\ufeff"
+
+LINE = re.compile(r"[^\r\n]*(?:\r\n|[\r\n])|[^\r\n]+")
+"""A line of a text, with its end."""
+
+LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a character. JSON allows it, but msgspec refuses it if the other half is missing."""
+
+UNSTORABLE = "Airflow cannot store the parsed value"
+"""Why a text is not parsed, before the details."""
+
+TOO_LARGE_TO_PARSE = (
+    f"it has more than {LARGEST_PARSED // 1024**2} million characters, so parsing it could need too much memory"
+)
+"""Why a large text is not parsed."""
 
 
 class OutputFormat(Word):
@@ -80,10 +101,12 @@ class ReturnValue:
 
     :param value: the value.
     :param kept_as_text: why the value is the text itself instead of the parsed value; None if there is no such reason.
+    :param doubt: why the text probably does not have the declared format, although it can be read; None if it does.
     """
 
     value: Any
     kept_as_text: str | None = None
+    doubt: str | None = None
 
 
 def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
@@ -131,8 +154,8 @@ def pending_line(task: Task) -> str | None:
 def read_text(text: str | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Read the text of an output.
 
-    A value that Airflow cannot store would fail the task after the run has used its credits. The text is returned
-    instead.
+    A value that Airflow cannot store, or that needs too much memory, would fail the task after the run has used its
+    credits. The text is returned instead.
 
     :param text: the text. A byte order mark in front is ignored.
     :param output_format: format of the text.
@@ -146,30 +169,57 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
     as_text = storable(text) or None
     if output_format is OutputFormat.TEXT or (auto and not text):
         return ReturnValue(as_text)
+    if len(text) > LARGEST_PARSED:
+        is_text = format_of(text, output_format) is OutputFormat.TEXT
+        return ReturnValue(as_text, None if is_text else TOO_LARGE_TO_PARSE)
     try:
         value = _read_csv(text) if output_format is OutputFormat.CSV else _read_json(text)
         why = _why_no_database_stores(value) or why_unstorable(value)
     except _BeyondPythonError as error:
-        return ReturnValue(as_text, str(error))
+        return ReturnValue(as_text, f"{UNSTORABLE}: {error}")
     except FormatError:
         if not auto:
             raise
         return ReturnValue(as_text)
     if why is None:
-        return ReturnValue(value)
+        return ReturnValue(value, doubt=doubt_about(text, output_format))
     # No warning for a text that was not declared as JSON and only looks like a long number or a JSON string.
-    return ReturnValue(as_text, None if auto and not isinstance(value, dict | list) else why)
+    return ReturnValue(as_text, None if auto and not isinstance(value, dict | list) else f"{UNSTORABLE}: {why}")
 
 
 def as_text_line(why: str) -> str:
     """Return a log line about a value that is returned as text.
 
-    :param why: why Airflow cannot store the value.
+    :param why: why it is not parsed, as a clause.
     """
     return (
-        f"The output is returned as text, because Airflow cannot store the parsed value: {why}. Parse the text in the "
-        "next task (json.loads, csv.DictReader), or set output_path to write it to object storage."
+        f"The output is returned as text, because {why}. Parse the text in the next task (json.loads, csv.DictReader), "
+        "or set output_path to write it to object storage."
     )
+
+
+def doubtful_line(doubt: str, kept: str) -> str:
+    """Return a log line about a text that was read as CSV, and is probably something else.
+
+    :param doubt: why.
+    :param kept: where the text is stored, as a sentence.
+    """
+    return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the workflow."
+
+
+def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
+    """Return why a text that can be read as CSV is probably something else, such as a message, or None.
+
+    :param output_format: the declared format.
+    """
+    if output_format is not OutputFormat.CSV or not text:
+        return None
+    with closing(_csv_lines(storable(text.removeprefix(BOM)))) as lines:
+        header = next(lines)
+        if len(header) == 1 and (separator := next((char for char in ";\t" if char in header[0]), None)):
+            named = {";": "a semicolon", "\t": "a tab"}[separator]
+            return f"its only column has {named} in its name, so the separator is probably not a comma"
+        return None if any(map(any, lines)) else "it has a header line without any values"
 
 
 def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
@@ -180,22 +230,45 @@ def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
     """
     text = (text or "").removeprefix(BOM)
     if output_format is OutputFormat.CSV:
-        _read_csv(text)
+        for _ in _csv_lines(storable(text)):
+            pass
     elif output_format is OutputFormat.JSON:
         # A text that Python cannot read may still be JSON.
         with suppress(_BeyondPythonError):
-            _read_json(text)
+            _check_json(text)
     elif output_format is OutputFormat.AUTO:
         try:
-            return OutputFormat.TEXT if isinstance(_read_json(text), str) else OutputFormat.JSON
+            _check_json(text)
         except (FormatError, _BeyondPythonError):
             return OutputFormat.TEXT
+        return OutputFormat.TEXT if text.lstrip().startswith('"') else OutputFormat.JSON
     return output_format
 
 
 def storable(text: str) -> str:
     """Replace characters that a database cannot store: lone surrogates, which JSON can contain, and NUL."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    clean = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    return clean.replace("\0", "\ufffd")
+
+
+def size_of(text: str) -> int:
+    """Return the size of a text in bytes of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _check_json(text: str) -> None:
+    """Raise an error if a text is not JSON. The values of a large text are not created."""
+    if len(text) <= LARGEST_PARSED:
+        _read_json(text)
+        return
+    try:
+        msgspec.json.decode(text.encode("utf-8", "replace"), type=msgspec.Raw)
+    except RecursionError:
+        raise _BeyondPythonError("it is nested too deeply for Python") from None
+    except msgspec.DecodeError as error:
+        if LONE_SURROGATE.search(text):
+            raise _BeyondPythonError("it contains half of a character") from None
+        raise FormatError(str(error)) from None
 
 
 def _read_json(text: str) -> Any:
@@ -215,15 +288,18 @@ def _read_json(text: str) -> Any:
 
 def _is_json(text: str) -> bool:
     """Return whether a text or its first line is a JSON object or array, or the text is ``null``."""
-    text = text.strip()
+    text = text.lstrip()
     if not text.startswith(("{", "[")):
-        return text == "null"
+        return text.startswith("null") and text.rstrip() == "null"
     for part in (text, text.partition("\n")[0]):
         try:
-            json.loads(part)
-        except json.JSONDecodeError:
+            if len(part) > LARGEST_PARSED:
+                _check_json(part)
+            else:
+                json.loads(part)
+        except (FormatError, json.JSONDecodeError):
             continue
-        except (RecursionError, ValueError):
+        except (_BeyondPythonError, RecursionError, ValueError):
             # It is JSON, but too deep or with a too large number for Python.
             return True
         return True
@@ -269,18 +345,29 @@ def _why_no_database_stores_scalar(value: Any) -> str | None:
 
 
 def _read_csv(text: str) -> list[dict[str, str | None]]:
+    lines = _csv_lines(storable(text))
+    header = next(lines)
+    return [{name: row[column] if column < len(row) else None for column, name in enumerate(header)} for row in lines]
+
+
+def _csv_lines(text: str) -> Generator[list[str], None, None]:
+    """Yield the header and the rows of a CSV text one by one.
+
+    :raises FormatError: the text is not CSV.
+    """
     # Of JSON, the first line would be read as a header, and the rows would be wrong or missing.
     if _is_json(text):
         raise FormatError("the output is JSON")
     before = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        rows = csv.reader(io.StringIO(storable(text), newline=""), strict=True)
+        # io.StringIO would need four times the size of the text.
+        rows = csv.reader((line.group() for line in LINE.finditer(text)), strict=True)
         header = next(rows, None)
         if header is None:
             raise FormatError("the output is empty")
         if "" in header or len(set(header)) < len(header):
             raise FormatError("the header line has an empty or a duplicate name")
-        found = []
+        yield header
         for row in rows:
             # An empty line is an empty value if there is only one column, and is ignored otherwise.
             if not row and len(header) > 1:
@@ -288,8 +375,7 @@ def _read_csv(text: str) -> list[dict[str, str | None]]:
             if len(row) > len(header):
                 values, columns = counted(len(row), "value"), counted(len(header), "column")
                 raise FormatError(f"line {rows.line_num} has {values}, but the header has {columns}")
-            found.append({name: row[column] if column < len(row) else None for column, name in enumerate(header)})
-        return found
+            yield row
     except csv.Error as error:
         raise FormatError(f"{error} at line {rows.line_num}") from None
     finally:
@@ -340,7 +426,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
     :param task: the task as ``get-task`` returns it. A file in both lists counts once.
     """
-    taken = set(RESERVED_NAMES)
+    taken = dict.fromkeys(RESERVED_NAMES, 2)
     found: list[RunFile] = []
     downloads = [(file, safe_name(file.file_name or _name_in(file.download_url or ""))) for file in task.download_files]
     often = Counter(name.lower() for _, name in downloads)
@@ -356,7 +442,7 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
         found.append(
             RunFile(free, url, file.file_size, None if url else broken, source_of(url or ""), ambiguous or free != name)
         )
-    known = {source_of(file.download_url or "") for file, _ in downloads}
+    known = {file.source for file in found}
     output_files = task.output.files if task.output else ()
     outputs = {source_of(url): (url, safe_name(_name_in(url))) for url in output_files}
     often.update(name.lower() for source, (_, name) in outputs.items() if source not in known)
@@ -391,14 +477,22 @@ def safe_name(name: str) -> str:
     :returns: its last path segment, without invisible characters and at most :data:`NAME_BYTES` long; ``file`` if
         nothing is left.
     """
-    name = unicodedata.normalize("NFC", storable(name.replace("\0", ""))).replace("\\", "/").rpartition("/")[2]
+    name = storable(name.replace("\0", "")).replace("\\", "/").rpartition("/")[2]
+    if len(name) > 2 * NAME_BYTES:
+        # Normalizing takes quadratic time. The end may be an extension.
+        name = name[:NAME_BYTES] + name[-NAME_BYTES:]
+    name = unicodedata.normalize("NFC", name)
     name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] != "C")
     # A leading dot hides a file, and some stores drop a trailing dot or space.
     name = name.lstrip(". ").rstrip(". ")
+    stem, ending = _split(name)
+    return _cut(stem, NAME_BYTES - len(ending.encode())) + ending or "file"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split off the extension of a name, with its dot."""
     stem, dot, ending = name.rpartition(".")
-    if len(ending.encode()) > 20 or not dot:
-        stem, dot, ending = name, "", ""
-    return _cut(stem, NAME_BYTES - len((dot + ending).encode())) + dot + ending or "file"
+    return (stem, dot + ending) if dot and len(ending.encode()) <= 20 else (name, "")
 
 
 def _name_in(url: str) -> str:
@@ -408,27 +502,24 @@ def _name_in(url: str) -> str:
         return ""
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken yet, ignoring case, and mark it as taken."""
-    for candidate in _candidates(name):
-        if candidate.lower() not in taken:
-            taken.add(candidate.lower())
-            return candidate
-    raise AssertionError("there is always one more number")
+def _free_name(name: str, taken: dict[str, int]) -> str:
+    """Return a name that is not taken yet, ignoring case, and mark it as taken.
 
-
-def _candidates(name: str) -> Iterator[str]:
-    yield name
-    for number in itertools.count(2):
-        yield _with(name, str(number))
+    :param taken: the names that are taken, and for each the number from which a number in it may be free.
+    """
+    free, key = name, name.lower()
+    while free.lower() in taken:
+        free = _with(name, str(taken[key]))
+        taken[key] += 1
+    taken[free.lower()] = 2
+    return free
 
 
 def _with(name: str, addition: str) -> str:
-    """Insert something between a name and its extension."""
-    stem, dot, ending = name.rpartition(".")
-    # At most the length of a UUID, because a store may refuse a longer name.
-    addition = _cut(addition, 36)
-    return f"{stem} ({addition}){dot}{ending}" if dot else f"{name} ({addition})"
+    """Insert something between a name and its extension, without exceeding the longest name."""
+    stem, ending = _split(name)
+    rest = f" ({_cut(addition, NAME_BYTES // 2)}){ending}"
+    return _cut(stem, NAME_BYTES - len(rest.encode())) + rest
 
 
 def _cut(text: str, length: int) -> str:

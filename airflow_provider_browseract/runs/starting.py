@@ -28,6 +28,7 @@ from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine
+from airflow_provider_browseract.runs.waiting import poll_run
 
 MAX_STARTS = 3
 """How often one try sends a start if each time the response was lost, but certainly no run was started."""
@@ -180,7 +181,7 @@ def _reattach(
         entry = found
     task_id: str = entry.task_id or ""
     try:
-        task: Task = yield calls.get_task(task_id)
+        task: Task = yield from poll_run(task_id)
     except TaskNotFoundError as error:
         if start.on_orphan is OnOrphan.FAIL:
             raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error

@@ -264,7 +264,7 @@ class WaitEnd:
 
     :param end: how it ended.
     :param wait: the wait, including the lines in the log by now.
-    :param task: the run as the API returned it last; None if it was never read, or is too large to be read here.
+    :param task: the run as the API returned it last; None if it was never read.
     :param error: why the status could not be read, if so.
     """
 
@@ -327,7 +327,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), earliest)) - now))
         poll_at = clock() + wait.until_next(clock()) * (1 + JITTER * (2 * chance() - 1))
         try:
-            task, is_whole = yield from _poll(wait.browseract_task_id)
+            task = yield from poll_run(wait.browseract_task_id)
         except BrowserActError as error:
             failed.add(clock())
             if is_hopeless(error) or failed.lasts(MIN_FAILED_POLLS, clock()):
@@ -348,23 +348,20 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         for line in lines:
             yield LogLine(line)
         if (end := _end_of(wait, task, clock())) is not None:
-            return WaitEnd(end, wait, task if is_whole else None)
+            return WaitEnd(end, wait, task)
         if unknown.lasts(MIN_UNKNOWN_POLLS, clock()):
             return WaitEnd(End.GIVEN_UP, wait, task)
 
 
-def _poll(browseract_task_id: str) -> Generator[calls.Call[Any], Any, tuple[Task, bool]]:
-    """Read a task, or only its status if the task is too large to be read here.
-
-    :returns: the task, and whether it is complete.
-    """
+def poll_run(browseract_task_id: str) -> Generator[calls.Call[Any], Any, Task]:
+    """Read a task, or only its status if the task is too large to be read here."""
     try:
         task: Task = yield calls.get_task(browseract_task_id)
-    except ResponseTooLargeError:
-        # Outputs can be large. Only a worker needs them.
+    except ResponseTooLargeError as error:
+        # Outputs can be large. A triggerer does not need them, and a worker explains why there is no result.
         status: TaskStatus = yield calls.get_task_status(browseract_task_id)
-        return Task(browseract_task_id, status), False
-    return task, True
+        return Task(browseract_task_id, status, unread=error.message)
+    return task
 
 
 def _end_of(wait: Wait, task: Task, now: float) -> End | None:

@@ -19,6 +19,13 @@ REPORT_WINDOW = 24 * 3600.0
 WATCH_OVERLAP = 600.0
 """Seconds of tolerance for tasks that are listed out of order, and for inaccurate clocks."""
 
+PAGE_SIZE = 128
+"""Tasks on a page of the list. A page contains the outputs of its tasks, so it can be large. It is halved, again and
+again, if it is too large."""
+
+MAX_STATUS_READS = 100
+"""How many tasks that are missing in the list are read one by one after each poll."""
+
 LONGEST_RUN = timings.DEFAULT_TIMEOUT + WATCH_OVERLAP
 """Seconds that a task may take. The first poll lists tasks from this far back, to find all that ended lately."""
 
@@ -59,13 +66,18 @@ class Window:
 
     def __init__(self, now: float) -> None:
         self._from = now - REPORT_WINDOW - LONGEST_RUN
-        self._active: set[str] = set()
+        self._active: dict[str, Task] = {}
         self._ended: dict[str, EndedTask] = {}
 
     def call(self) -> Call[Page[Task]]:
         """Return the call that lists the tasks that may have changed."""
-        call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc))
+        call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc), limit=PAGE_SIZE)
         return replace(call, read=read_page(Task.read_summary))
+
+    def missing(self, tasks: Iterable[Task]) -> list[Task]:
+        """Return tasks that were active in the last poll and are not listed, at most :data:`MAX_STATUS_READS`."""
+        listed = {task.id for task in tasks}
+        return [task for task in self._active.values() if task.id not in listed][:MAX_STATUS_READS]
 
     def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
         """Add the listed tasks.
@@ -74,12 +86,14 @@ class Window:
         :param now: the time before the call was sent, in seconds since the epoch.
         :returns: all tasks that ended lately.
         """
-        active: set[str] = set()
+        active: dict[str, Task] = {}
         begins = [now - WATCH_OVERLAP]
         for task in tasks:
+            # The inputs are not reported, and may be large.
+            task = replace(task, input_parameters=None)
             created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
-                active.add(task.id)
+                active[task.id] = task
                 begins.append(created)
             elif task.id not in self._ended:
                 # A task without finished_at that was never seen active is treated as an old one.

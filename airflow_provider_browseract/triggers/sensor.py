@@ -20,7 +20,14 @@ from airflow_provider_browseract.links.browseract import BrowserActTaskLink, Liv
 from airflow_provider_browseract.links.showing import count_run, show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
-from airflow_provider_browseract.runs.outputs import OutputFormat, as_text_line, pending_line, read_output
+from airflow_provider_browseract.runs.outputs import (
+    OutputFormat,
+    as_text_line,
+    doubtful_line,
+    pending_line,
+    read_output,
+    storable,
+)
 from airflow_provider_browseract.runs.report import end_lines, status_line
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Wait, WaitPolicy
@@ -143,6 +150,9 @@ class TaskSensorTrigger(BaseTrigger):
             # A cluster policy may have set multiple_outputs after the sensor was created. For mapped dependants,
             # Airflow needs the length of the output, which only a worker reports.
             return False
+        if task.unread is not None or task.files_left_out:
+            # Only a worker can read the run, or explain why not.
+            return False
         if not cleared:
             self._delete(RESULT_KEYS)
         read = read_output(task, OutputFormat(self.output_format), why_unstorable)
@@ -153,6 +163,9 @@ class TaskSensorTrigger(BaseTrigger):
         if pending := pending_line(task):
             self.log.warning("%s", pending)
         xcoms = XComs(self.task_instance)
+        if read.doubt is not None and task.output is not None:
+            xcoms.xcom_push("output_text", storable(task.output.string or ""))
+            self.log.warning("%s", doubtful_line(read.doubt, "The text is stored in the XCom output_text."))
         show_run(xcoms, task, self.log)
         # Not with the event, because Airflow would not use a custom XCom backend for it.
         if read.value is not None and sensor.do_xcom_push:

@@ -6,12 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.calls import Pages, get_task_status
+from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError, read_id, read_seconds
@@ -20,6 +23,12 @@ from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, Ende
 from airflow_provider_browseract.triggers.serializing import serialized
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
+
+LARGEST_PAGE = 8 * 1024 * 1024
+"""Maximum bytes of a page of tasks. Parsing it blocks the event loop for up to a tenth of a second."""
 
 
 class TaskFinishedTrigger(BaseEventTrigger):
@@ -91,11 +100,11 @@ class TaskFinishedTrigger(BaseEventTrigger):
         window = Window(time.time())
         while True:
             try:
-                async with BrowserActHook(kwargs["browseract_conn_id"]).async_client() as client:
+                hook = BrowserActHook(kwargs["browseract_conn_id"])
+                async with hook.async_client(max_response=LARGEST_PAGE) as client:
                     while True:
                         asked_at = time.time()
-                        listed = [task async for task in client.iter_items(window.call())]
-                        yield window.add(listed, asked_at)
+                        yield window.add(await _list(window, client), asked_at)
                         await asyncio.sleep(kwargs["poll_interval"])
             except Exception as error:  # noqa: BLE001 - whatever it is, someone may fix it
                 log.error("The BrowserAct tasks could not be listed; trying again: %s", error)
@@ -153,6 +162,35 @@ class TaskFinishedTrigger(BaseEventTrigger):
             self.log.warning(
                 "The watcher state could not be stored. After a restart, runs may be reported again: %s", error
             )
+
+
+async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
+    """Return the tasks that may have changed, also those whose output is too large for the list."""
+    pages = Pages(window.call())
+    tasks: list[Task] = []
+    while pages.call is not None:
+        try:
+            page = await client.send(pages.call)
+        except ResponseTooLargeError as error:
+            pages.divide(error)
+        else:
+            tasks += pages.take(page)
+    if not pages.skipped:
+        return tasks
+    missing = window.missing(tasks)
+    log.warning(
+        "%d BrowserAct tasks cannot be read in the list and are skipped: %s. Only their status is read, and only of "
+        "those that an earlier poll has found active (%d). The ends of the others are not reported.",
+        len(pages.skipped),
+        "; ".join(pages.skipped[:5]),
+        len(missing),
+    )
+    for task in missing:
+        # A task that cannot be read now is still one to watch.
+        with suppress(BrowserActError):
+            task = replace(task, status=await client.send(get_task_status(task.id)), finished_at=None)
+        tasks.append(task)
+    return tasks
 
 
 def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:

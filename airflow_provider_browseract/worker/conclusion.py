@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import MAX_FILES
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.hooks.xcoms import why_unstorable
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink
 from airflow_provider_browseract.links.showing import count_run, show_run
 from airflow_provider_browseract.runs.arguments import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
@@ -25,8 +27,11 @@ from airflow_provider_browseract.runs.outputs import (
     OutputFormat,
     addresses_of,
     as_text_line,
+    doubt_about,
+    doubtful_line,
     pending_line,
     read_output,
+    size_of,
     storable,
 )
 from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
@@ -92,6 +97,8 @@ class Conclusion:
             finally:
                 self._report()
             check_finished(self.task)
+            if self.task.unread is not None:
+                raise AirflowFailException(self._unread(self.task.unread))
             with self._paid_once("written" if self.output_path else "read"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
@@ -138,22 +145,44 @@ class Conclusion:
             self.log.info("%s", line)
         show_run(self.context["ti"], self.task, self.log)
 
+    def _unread(self, why: str) -> str:
+        """Return the error of a finished run that is too large to be read, for this try and every other."""
+        ti = self.context["ti"]
+        url = None
+        with suppress(Exception):
+            # The response would have had the address. It was also pushed after the start.
+            url = ti.xcom_pull(task_ids=ti.task_id, key=BrowserActTaskLink().xcom_key, map_indexes=ti.map_index)
+        return (
+            f"{describe(self.task)} finished, but its output was not read: {why}, and a worker reads no more. "
+            f"{_still_available('Its output is', url)} Let the workflow return less, for example by writing its output "
+            "to a file."
+        )
+
+    @property
+    def _text(self) -> str:
+        return (self.task.output.string if self.task.output else None) or ""
+
     def _read(self) -> Any:
-        text = (self.task.output.string if self.task.output else None) or ""
+        text = self._text
+        if (size := size_of(text)) > LARGE_OUTPUT:
+            self.log.warning(
+                "The output is %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
+                "storage and pass on only its path.",
+                size / LARGE_OUTPUT,
+            )
         try:
             read = read_output(self.task, self.output_format, why_unstorable)
         except FormatError as error:
             raise AirflowFailException(self._wrong_format(error, _describe_kept(*self._keep_unread(text)))) from None
         if read.kept_as_text is not None:
             self.log.warning("%s", as_text_line(read.kept_as_text))
+        if read.doubt is not None:
+            self.log.warning("%s", doubtful_line(read.doubt, _describe_kept(*self._keep_unread(text))))
         if pending := pending_line(self.task):
             self.log.warning("%s", pending)
-        if (size := len(text.encode("utf-8", "replace"))) > LARGE_OUTPUT:
-            self.log.warning(
-                "The output is %.1f MiB and is stored in Airflow's database. Set output_path to write it to object "
-                "storage and pass on only its path.",
-                size / LARGE_OUTPUT,
-            )
+        if self.task.files_left_out:
+            kept = _describe_kept(*self._keep_unread(text))
+            raise AirflowFailException(self._too_many_files(f"No result is returned. {kept}"))
         return read.value
 
     def _keep_unread(self, text: str) -> tuple[list[str], Exception | None]:
@@ -187,11 +216,22 @@ class Conclusion:
                 f"The others are in {results.path}",
                 lost=results.lost,
             )
+        if self.task.files_left_out:
+            raise AirflowFailException(self._too_many_files(f"The others and the text are in {results.path}."))
+        # Without a stored text, the output is empty, which the reason states.
+        where = f"The text is stored in {results.output.path}." if results.output else ""
         if results.format_error:
-            # Without a stored text, the output is empty, which the reason states.
-            where = f"The text is stored in {results.output.path}." if results.output else ""
             raise AirflowFailException(self._wrong_format(results.format_error, where))
+        if doubt := doubt_about(self._text, self.output_format):
+            self.log.warning("%s", doubtful_line(doubt, where))
         return results.manifest()
+
+    def _too_many_files(self, kept: str) -> str:
+        return (
+            f"{describe(self.task)} finished, but {self.task.files_left_out} of its files were not read, because it "
+            f"has more than {MAX_FILES}. {kept} {_still_available('All files are', log_url(self.task))} Let the "
+            "workflow write fewer files."
+        )
 
     def _wrong_format(self, why: object, kept: str) -> str:
         reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
@@ -221,6 +261,16 @@ class Conclusion:
                     self.context["outlet_events"][outlet].extra.update(extra)
         except Exception as error:  # noqa: BLE001 - the result matters more than its asset events
             self.log.warning("The run could not be added to the asset events: %s", error)
+
+
+def _still_available(what: str, url: str | None) -> str:
+    """Return sentences about a result that no other try can read.
+
+    :param what: subject and verb of the first sentence.
+    :param url: address of the run's page, if known.
+    """
+    where = f"at {url}" if url else "in the BrowserAct dashboard"
+    return f"{what} still available {where} for some days. The task is not retried, because a retry cannot read more."
 
 
 def _describe_kept(pushed: list[str], error: Exception | None) -> str:

@@ -42,9 +42,11 @@ from airflow_provider_browseract.runs.outputs import (
     has_files,
     media_type_of,
     safe_name,
+    size_of,
 )
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
+    CHUNK_SIZE,
     PARALLEL_DOWNLOADS,
     Allowance,
     FileError,
@@ -273,11 +275,12 @@ class ResultStore:
             results.format_error = str(error)
         if not text:
             return
-        content = text.encode("utf-8", "replace")
         name = OUTPUT_NAMES[found]
         with self._writing(f"{folder}/{name}") as write:
-            write(content)
-        results.output = self._stored(name, len(content), results)
+            # In pieces, because a copy of a large text needs much memory.
+            for begin in range(0, len(text), CHUNK_SIZE):
+                write(text[begin : begin + CHUNK_SIZE].encode("utf-8", "replace"))
+        results.output = self._stored(name, size_of(text), results)
 
     def _save_files(
         self,
