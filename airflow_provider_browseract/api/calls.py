@@ -308,7 +308,7 @@ class Pages(Generic[U]):
         """
         if self.call is None:
             raise ValueError("the list has ended")
-        limit = int(self.call.params["limit"])
+        limit = int(self.call.params.get("limit", 1))
         if limit > 1:
             self._larger.append(limit)
             limit //= next(factor for factor in (2, 3, 5, limit) if limit % factor == 0)
@@ -332,7 +332,7 @@ class Pages(Generic[U]):
             limit = self._larger.pop()
             self._set(limit, self._position // limit + 1)
         elif self.call is not None:
-            self._set(int(self.call.params["limit"]), number)
+            self.call = replace(self.call, params={**self.call.params, "page": number})
 
     def _set(self, limit: int, number: int) -> None:
         assert self.call is not None

@@ -179,8 +179,8 @@ async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
         return tasks
     missing = window.missing(tasks)
     log.warning(
-        "%d BrowserAct tasks cannot be read in the list and are skipped: %s. Only their status is read, and only of "
-        "those that an earlier poll has found active (%d). The ends of the others are not reported.",
+        "%d items of the list of BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the "
+        "poll before has found it active. %d tasks are missing since then; their status is read instead.",
         len(pages.skipped),
         "; ".join(pages.skipped[:5]),
         len(missing),

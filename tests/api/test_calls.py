@@ -469,6 +469,40 @@ class TestPages:
         with pytest.raises(errors.UnexpectedResponseError, match="page 20 has a next page, after 38 items"):
             Shop(1000).read()
 
+    @pytest.mark.parametrize("limit", [1, 7, 8, 12, 500])
+    @pytest.mark.parametrize("large", [set(), {0}, {5}, {19}, {3, 4, 11}, set(range(20))], ids=str)
+    @pytest.mark.parametrize("known", [True, False], ids=["with total_count", "without numbers"])
+    def test_pages_that_are_too_large_are_divided_down_to_single_items(self, limit, large, known):
+        shop = Shop(20, **({"total_count": 20} if known else {}))
+        pages = Pages(calls.Call("GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit}))
+        found: list[Region] = []
+        limits: list[int] = []
+        while pages.call is not None:
+            limits.append(int(pages.call.params["limit"]))
+            shop.size = limits[-1]
+            page = shop.page(int(pages.call.params["page"]))
+            if any(int(region.code) in large for region in page.items):
+                pages.divide(errors.ResponseTooLargeError("too large"))
+            else:
+                found += pages.take(page)
+        assert [int(region.code) for region in found] == [number for number in range(20) if number not in large]
+        assert len(pages.skipped) == len(large)
+        # Each item that is too large costs only a few pages of each size.
+        assert len(limits) <= 22 + 20 * len(large)
+
+    def test_list_of_which_no_item_can_be_read_ends_with_the_error(self, monkeypatch):
+        monkeypatch.setattr(calls, "MAX_PAGES", 20)
+        pages = Pages(calls.Call("GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 8}))
+        too_large = errors.ResponseTooLargeError("too large")
+
+        def read() -> None:
+            while pages.call is not None:
+                pages.divide(too_large)
+
+        with pytest.raises(errors.ResponseTooLargeError):
+            read()
+        assert len(pages.skipped) == 20
+
     def test_item_that_moves_to_the_next_page_is_given_once(self):
         shop = Shop(4, total_count=4)
         read = shop.page

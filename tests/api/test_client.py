@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,7 +20,7 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.api import calls, errors
-from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import CHUNK_SIZE, LARGE_BODY, AsyncBrowserActClient, ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
 
@@ -425,6 +428,71 @@ class TestTheAsynchronousClient:
         with pytest.raises(errors.ResponseTooLargeError):
             self.send(one_answer(headers + body), 1000)
         assert self.send(one_answer(headers + body), 100_000)[0].code == "US"
+
+
+def packed(*sizes: int) -> bytes:
+    """A response of gzip with a list of regions, and spaces after it."""
+    packing = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    body = b"".join(map(packing.compress, (REGIONS, *(b" " * size for size in sizes)))) + packing.flush()
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+class TestLimitOfAResponse:
+    @pytest.fixture
+    def client(self, kind):
+        return lambda server: kind(ClientSettings("app-key", server.url, retries=QUICK))
+
+    def test_small_gzip_body_that_expands_beyond_the_limit_takes_little_memory(self, client, one_answer):
+        response = packed(*[1024 * 1024] * 400)
+        assert len(response) < 450_000
+        server = one_answer(response)
+        tracemalloc.start()
+        try:
+            with pytest.raises(errors.ResponseTooLargeError, match="get-region-list is larger than 268435456 bytes"):
+                client(server).send(calls.get_region_list())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 20 * 1024 * 1024
+        assert len(server.received) == 1
+
+    def test_large_gzip_body_within_the_limit_is_read_completely(self, client, one_answer):
+        assert client(one_answer(packed(3 * CHUNK_SIZE + 1))).send(calls.get_region_list())[0].code == "US"
+
+    @pytest.mark.parametrize("cut", [1, 9, 60], ids=["last byte", "trailer", "content"])
+    def test_incomplete_gzip_body_is_a_lost_response(self, client, one_answer, cut):
+        whole = packed(100_000)
+        head, _, body = whole.partition(b"\r\n\r\n")
+        head = head.replace(b": %d" % len(body), b": %d" % (len(body) - cut))
+        with pytest.raises(errors.ResponseLostError):
+            client(one_answer(head + b"\r\n\r\n" + body[:-cut])).send(calls.get_region_list())
+
+    def test_body_that_is_not_gzip_is_a_lost_response(self, client, one_answer):
+        response = answering(REGIONS).replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1)
+        with pytest.raises(errors.ResponseLostError):
+            client(one_answer(response)).send(calls.get_region_list())
+
+    def test_body_is_accepted_up_to_the_limit_and_refused_beyond_it(self, client, one_answer, monkeypatch):
+        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", len(REGIONS))
+        assert client(one_answer(answering(REGIONS))).send(calls.get_region_list())[0].code == "US"
+        server = one_answer(answering(REGIONS + b" "))
+        with pytest.raises(errors.ResponseTooLargeError) as caught:
+            client(server).send(calls.get_region_list())
+        # There is nothing that a worker could raise.
+        assert "max_response" not in str(caught.value)
+        assert "let the workflow return less" in str(caught.value)
+        assert len(server.received) == 1
+
+    def test_list_whose_pages_are_too_large_is_read_in_smaller_pages(self, client, running, emulator, monkeypatch):
+        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 1500)
+        reader = client(running)
+        reader.settings = ClientSettings("app-emulator", running.url)
+        workflows = reader.items(calls.list_workflows())
+        assert {workflow.id for workflow in workflows} == set(emulator.workflows)
+        queries = [request.query for request in emulator.requests if request.endpoint == "list-workflows"]
+        limits = [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]
+        assert limits[0] == 500
+        assert max(limits[1:]) < 500
 
 
 def test_api_key_is_not_in_the_repr_of_client_settings():

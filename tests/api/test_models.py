@@ -6,9 +6,11 @@ import pytest
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.models import (
+    MAX_FILES,
     MAX_ID_LENGTH,
     MAX_LINE_LENGTH,
     MAX_LINK_LENGTH,
+    MAX_STEPS,
     CreatedTask,
     DownloadFile,
     Output,
@@ -21,6 +23,7 @@ from airflow_provider_browseract.api.models import (
     read_page,
     read_status,
 )
+from airflow_provider_browseract.runs.report import facts
 
 WHOLE = {
     "id": "16429034742537847",
@@ -100,6 +103,27 @@ def test_unreadable_output_of_a_finished_task_raises(output):
 @pytest.mark.parametrize("output", ["text", {"files": 5}], ids=["text", "number as files"])
 def test_unreadable_output_of_a_running_task_is_ignored(output):
     assert Task.read({"id": "7", "status": "running", "output": output}).output is None
+
+
+def test_very_many_steps_are_counted_and_only_the_first_and_last_are_read():
+    steps: list[dict] = [{"step": number} for number in range(MAX_STEPS * 3)]
+    read = Task.read({"id": "7", "status": "running", "steps": steps})
+    assert read.step_count == MAX_STEPS * 3
+    assert [step.number for step in (read.steps[0], read.steps[-1])] == [0, MAX_STEPS * 3 - 1]
+    assert len(read.steps) == MAX_STEPS
+    assert Task.read({"id": "7", "status": "running", "steps": steps[:MAX_STEPS]}).steps_left_out == 0
+
+
+def test_very_many_files_are_counted_and_only_the_first_are_read():
+    urls = [f"https://files.example/{number}" for number in range(MAX_FILES + 2)]
+    downloads = [{"downloadUrl": url} for url in urls[:-1]]
+    data = {"id": "7", "status": "finished", "output": {"files": urls}, "download_files": downloads}
+    read = Task.read(data)
+    assert read.output
+    assert read.output.files == tuple(urls[:MAX_FILES])
+    assert [file.download_url for file in read.download_files] == urls[:MAX_FILES]
+    assert read.files_left_out == 3
+    assert facts(read)["counts"] == {"steps": 0, "output_files": MAX_FILES + 2, "download_files": MAX_FILES + 1}
 
 
 def test_output_given_as_a_json_object_is_kept_as_text():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import DownloadFile, Output, Task, TaskStatus
+from airflow_provider_browseract.runs import outputs
 from airflow_provider_browseract.runs.outputs import (
     MAX_DEPTH,
     NAME_BYTES,
@@ -18,6 +20,7 @@ from airflow_provider_browseract.runs.outputs import (
     ReturnValue,
     WhyUnstorable,
     as_text_line,
+    doubt_about,
     files_of,
     format_of,
     media_type_of,
@@ -152,25 +155,26 @@ class TestUnstorableValue:
             asked.append(value)
             return "Airflow refuses it"
 
-        assert read('{"a": 1}', output_format, refuse) == ReturnValue('{"a": 1}', "Airflow refuses it")
+        why = f"{outputs.UNSTORABLE}: Airflow refuses it"
+        assert read('{"a": 1}', output_format, refuse) == ReturnValue('{"a": 1}', why)
         assert asked == [{"a": 1}]
 
     def test_unstorable_csv_output_is_returned_as_text_with_the_reason(self):
-        assert read("__id__\n1\n", CSV, lambda value: "no") == ReturnValue("__id__\n1\n", "no")
+        assert read("__id__\n1\n", CSV, lambda value: "no") == ReturnValue("__id__\n1\n", f"{outputs.UNSTORABLE}: no")
 
     def test_csv_output_with_null_characters_is_parsed_with_them_replaced(self):
         assert read("a\n\0\n", CSV) == ReturnValue([{"a": "\ufffd"}])
 
     def test_unstorable_output_is_returned_together_with_its_files(self):
         returned = read("[1]", JSON, lambda value: "no", files=("u",))
-        assert returned == ReturnValue({"output": "[1]", "files": ["u"]}, "no")
+        assert returned == ReturnValue({"output": "[1]", "files": ["u"]}, f"{outputs.UNSTORABLE}: no")
 
     def test_json_output_at_the_depth_limit_is_still_parsed(self):
         assert json.dumps(read(nested(MAX_DEPTH), JSON).value) == nested(MAX_DEPTH)
 
     def test_unstorable_output_log_line_names_the_reason_and_both_remedies(self):
-        line = as_text_line("it has the key __id__, which Airflow reserves")
-        assert "cannot store the parsed value: it has the key __id__" in line
+        line = as_text_line(str(read("[1]", JSON, lambda value: "it has the key __id__").kept_as_text))
+        assert "because Airflow cannot store the parsed value: it has the key __id__." in line
         assert "json.loads" in line
         assert "output_path" in line
 
@@ -264,6 +268,88 @@ class TestCsvFormat:
 
     def test_line_break_within_a_csv_field_is_unchanged(self):
         assert read('a\n"x\r\ny"\n', CSV).value == [{"a": "x\r\ny"}]
+
+
+class TestDoubtfulCsv:
+    """A text that can be read as CSV, but is probably a message, a page, or has another separator."""
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("No results", "it has a header line without any values"),
+            ("\ufeff<html>Not found</html>\n\n", "it has a header line without any values"),
+            ("name,price\n,\n", "it has a header line without any values"),
+            ("name;price\npen;1\n", "its only column has a semicolon in its name"),
+            ("name\tprice\npen\t1\n", "its only column has a tab in its name"),
+        ],
+        ids=["message", "web page", "empty values", "semicolons", "tabs"],
+    )
+    def test_text_that_is_probably_not_csv_is_returned_with_the_reason_to_doubt_it(self, text, why):
+        returned = read(text, CSV)
+        assert isinstance(returned.value, list)
+        assert why in str(returned.doubt)
+
+    @pytest.mark.parametrize("text", ["a\n1\n", "a,b\n,1\n", "a;b,c\n1,2\n"], ids=["column", "value", "two columns"])
+    def test_csv_with_values_is_returned_without_a_doubt(self, text):
+        assert read(text, CSV).doubt is None
+
+    def test_text_without_a_declared_csv_format_is_never_doubted(self):
+        assert read("No results").doubt is None
+        assert doubt_about("No results", TEXT) is None
+        assert doubt_about(None, CSV) is None
+
+
+class TestLargeText:
+    @pytest.fixture(autouse=True)
+    def _small_limit(self, monkeypatch):
+        monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
+
+    @pytest.mark.parametrize(
+        ("text", "output_format"),
+        [
+            ("[" + "1, " * 10 + "1]", JSON),
+            ("[" + "1, " * 10 + "1]", AUTO),
+            ("name,price\n" + "pen,1\n" * 10, CSV),
+            (nested(100_000), JSON),
+            (r'["\ud800 is half of a character"]', JSON),
+        ],
+        ids=["JSON", "auto JSON", "CSV", "deep JSON", "half of a character"],
+    )
+    def test_large_text_is_returned_unparsed_with_the_reason(self, text, output_format):
+        returned = read(text, output_format, lambda value: pytest.fail("a value was created"))
+        assert returned.value == text
+        assert "parsing it could need too much memory" in as_text_line(str(returned.kept_as_text))
+
+    @pytest.mark.parametrize("text", ["plain words, " * 10, '"' + "quoted words, " * 10 + '"'])
+    def test_large_text_that_was_not_declared_as_json_is_no_reason_for_a_warning(self, text):
+        assert read(text) == ReturnValue(text)
+
+    @pytest.mark.parametrize(
+        ("text", "output_format", "why"),
+        [
+            ("[" + "1, " * 10, JSON, "truncated"),
+            ("[" + "NaN, " * 10 + "1]", JSON, "malformed"),
+            ("name,price\n" + "pen,1\n" * 10 + "pen,1,2\n", CSV, "line 12 has 3 values, but the header has 2 columns"),
+            ('[{"name": "a pen", "price": 1}]', CSV, "the output is JSON"),
+        ],
+        ids=["broken off", "NaN", "CSV", "JSON declared as CSV"],
+    )
+    def test_large_text_without_the_declared_format_raises_with_the_reason(self, text, output_format, why):
+        with pytest.raises(FormatError, match=why):
+            read(text, output_format)
+
+    @pytest.mark.parametrize(
+        ("text", "declared", "found"),
+        [
+            (" [" + "1, " * 10 + "1]", AUTO, JSON),
+            ('"' + "words " * 10 + '"', AUTO, TEXT),
+            ("words " * 10, AUTO, TEXT),
+            ("a\n" + "1\n" * 20, CSV, CSV),
+        ],
+        ids=["JSON", "JSON string", "words", "CSV"],
+    )
+    def test_format_of_a_large_text_is_found_without_parsing_it(self, text, declared, found):
+        assert format_of(text, declared) is found
 
 
 @pytest.mark.parametrize(
@@ -426,6 +512,35 @@ class TestFilesOfARun:
     def test_file_names_never_equal_a_reserved_name(self):
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
         assert not set(names) & set(RESERVED_NAMES)
+
+    @pytest.mark.parametrize("listed", ["downloads", "output files"])
+    def test_names_of_ten_thousand_files_with_one_name_take_little_time(self, listed):
+        urls = [f"https://f/{number}/a.csv" for number in range(10_000)]
+        run = (
+            task(*(download(None, download_url=url) for url in urls)) if listed == "downloads" else task(files=(*urls,))
+        )
+        best = 9.0
+        for _ in range(5):
+            began = time.process_time()
+            found = files_of(run)
+            best = min(best, time.process_time() - began)
+        assert len({file.name for file in found}) == len(urls)
+        assert best < 0.2
+
+    def test_name_of_combining_characters_takes_little_time(self):
+        began = time.process_time()
+        safe_name("\u0301\u0316" * 50_000 + ".csv")
+        assert time.process_time() - began < 0.2
+
+    def test_numbered_name_that_another_file_has_is_given_once(self):
+        found = files_of(task(*map(download, ["a", "1/a (2)", "2/a", "3/a", "4/a (2)"])))
+        assert [file.name for file in found] == ["a", "a (2)", "a (3)", "a (4)", "a (2) (2)"]
+
+    def test_equal_long_names_with_long_guids_stay_short_enough_for_every_store(self):
+        name = "x" * 300 + ".csv"
+        found = files_of(task(*(download(name, guid=f"{number}{'g' * 300}") for number in range(3))))
+        assert len({file.name for file in found}) == 3
+        assert all(len(file.name.encode()) <= NAME_BYTES and file.name.endswith(".csv") for file in found)
 
     def test_only_download_of_its_name_keeps_it(self):
         assert [file.name for file in files_of(task(download("a.pdf", guid="g1")))] == ["a.pdf"]

@@ -262,7 +262,7 @@ def test_404_from_a_gateway_does_not_end_the_wait():
 def test_response_too_large_for_the_triggerer_ends_the_wait_by_status_alone():
     large = ResponseTooLargeError("more than 4 MiB")
     world = World(R, large, large, statuses=[R, F])
-    assert (world.over.end, world.over.task) == (End.ENDED, None)
+    assert (world.over.end, world.over.task) == (End.ENDED, Task("7", F, unread="more than 4 MiB"))
     assert world.asked == ["get-task", "get-task", "get-task-status", "get-task", "get-task-status"]
 
 
@@ -275,7 +275,7 @@ def test_ended_wait_returns_the_last_logged_status_and_step_count():
     ("answers", "plan", "end", "seen"),
     [
         ([R, F], {}, End.ENDED, F),
-        ([R, ResponseTooLargeError("x")], {"statuses": [F]}, End.ENDED, None),
+        ([R, ResponseTooLargeError("x")], {"statuses": [F]}, End.ENDED, F),
         ([R], {"deadline": START + 100.0}, End.DEADLINE, R),
         ([R, DOWN], {"deadline": START + 100.0}, End.DEADLINE, R),
         ([R, DOWN], {}, End.GIVEN_UP, R),

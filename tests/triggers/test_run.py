@@ -125,7 +125,9 @@ def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(
     monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
     event, seen = asyncio.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
-    assert (event.end, seen) == (End.ENDED, None)
+    assert event.end is End.ENDED
+    assert seen is not None
+    assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes (max_response)")
 
 
 def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):

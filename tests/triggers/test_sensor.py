@@ -15,8 +15,9 @@ from airflow.sdk.execution_time.comms import DeleteXCom, GetXCom, SetXCom, XComR
 from airflow.triggers.base import TaskSuccessEvent
 from asgiref.sync import sync_to_async
 
+from airflow_provider_browseract.api import models
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, AirflowFailException
-from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, Output, RequestFault
+from airflow_provider_browseract.emulator import DOWNLOAD, ORDERS, PLAIN_TEXT, EmulatedFile, Output, RequestFault
 from airflow_provider_browseract.hooks import steps as steps_module
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -183,6 +184,18 @@ class TestSensorResult:
         text = '[{"__id__": "a1"}]'
         assert isinstance(run(started(emulator, text), output_format="json"), TaskSuccessEvent)
         assert supervisor.xcoms["return_value"] == text
+
+    def test_text_that_is_probably_not_csv_is_pushed_beside_its_rows(self, emulator, supervisor):
+        assert isinstance(run(started(emulator, "No results"), output_format="csv"), TaskSuccessEvent)
+        assert supervisor.xcoms["return_value"] == []
+        assert supervisor.xcoms["output_text"] == "No results"
+
+    def test_run_with_very_many_files_is_left_to_worker(self, emulator, supervisor, monkeypatch):
+        monkeypatch.setattr(models, "MAX_FILES", 1)
+        emulator.set_workflow(DOWNLOAD.id, downloads=(EmulatedFile("a", b"a"), EmulatedFile("b", b"b")), duration=0.2)
+        task_id = BrowserActHook().run_task(DOWNLOAD.id, {"keyword": "pens"}).id
+        assert not isinstance(run(task_id), TaskSuccessEvent)
+        assert "return_value" not in supervisor.xcoms
 
     def test_output_that_comes_after_the_status_is_pushed(self, emulator, supervisor):
         emulator.next_run(PLAIN_TEXT.id, output_after=0.2)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, Reques
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 
 
@@ -351,6 +353,59 @@ def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
         await manager.stop_all()
 
     run(story())
+
+
+def limits(emulator) -> list[int]:
+    """The sizes of the pages that were requested."""
+    queries = [request.query for request in emulator.requests if request.endpoint == "list-tasks"]
+    return [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]
+
+
+class TestLargeOutputs:
+    """A list of tasks contains their outputs."""
+
+    @pytest.fixture(autouse=True)
+    def _small_pages(self, monkeypatch):
+        monkeypatch.setattr(watcher, "LARGEST_PAGE", 50_000)
+
+    def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, emulator):
+        async def story():
+            emulator.set_workflow(ORDERS.id, duration=0.0, output="x" * 20_000)
+            async with Watch(emulator).watching() as watch:
+                ended = [await asyncio.to_thread(end, emulator) for _ in range(7)]
+                await until(lambda: len(watch.tasks) >= 7)
+                await watch.looks(2)
+                assert sorted(watch.ids) == sorted(ended)
+            assert limits(emulator)[0] == 128
+            assert 2 in limits(emulator)
+
+        run(story())
+
+    def test_watcher_reports_end_of_active_run_whose_output_is_too_large_for_a_page(self, emulator):
+        async def story():
+            emulator.next_run(ORDERS.id, duration=1.0, output="x" * 60_000)
+            active = BrowserActHook().run_task(ORDERS.id).id
+            async with Watch(emulator).watching() as watch:
+                await until(lambda: watch.ids == [active])
+                assert watch.tasks[0]["status"] == "finished"
+                await watch.looks(2)
+                assert watch.ids == [active]
+
+        run(story())
+
+    def test_task_that_alone_is_too_large_does_not_hide_the_ends_of_others(self, emulator, caplog):
+        async def story():
+            async with Watch(emulator).watching() as watch:
+                emulator.next_run(ORDERS.id, duration=0.0, output="x" * 60_000)
+                large = await asyncio.to_thread(end, emulator)
+                small = await asyncio.to_thread(end, emulator)
+                await until(lambda: small in watch.ids)
+                await watch.looks(2)
+                assert set(watch.ids) - {large} == {small}
+
+        with caplog.at_level(logging.WARNING):
+            run(story())
+        assert "1 items of the list of BrowserAct tasks cannot be read" in caplog.text
 
 
 def test_watchers_share_polls_only_with_same_connection_and_interval():

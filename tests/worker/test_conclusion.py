@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
+from airflow_provider_browseract.api import client, models
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
@@ -26,6 +30,7 @@ from airflow_provider_browseract.emulator import (
     RequestFault,
 )
 from airflow_provider_browseract.hooks import steps
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.links import showing
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -323,6 +328,165 @@ class TestOutputFormat:
         assert (
             "Set output_path to write it to object storage and pass on only its path" in "".join(capfd.readouterr())
         ) is warned
+
+
+class TestDoubtfulCsv:
+    @BOTH_WAYS
+    @pytest.mark.parametrize(
+        ("text", "rows", "why"),
+        [
+            ("No results", [], "has a header line without any values"),
+            ("name;price\npen;1\n", [{"name;price": "pen;1"}], "has a semicolon in its name"),
+        ],
+        ids=["message", "semicolons"],
+    )
+    def test_text_that_is_probably_not_csv_is_reported_and_kept_in_an_xcom(
+        self, worker, emulator, capfd, deferrable, text, rows, why
+    ):
+        emulator.set_workflow(PLAIN_TEXT.id, output=text)
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv", deferrable=deferrable)
+        assert run.run() == rows
+        assert run.ti.xcoms["output_text"] == text
+        log = "".join(capfd.readouterr())
+        assert why in log
+        assert "The text is stored in the XCom output_text." in log
+
+    def test_doubt_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator, capfd):
+        emulator.set_workflow(PLAIN_TEXT.id, output="No results")
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv")
+        refuse_xcoms(run, "output_text")
+        assert run.run() == []
+        assert "could not be pushed as an XCom (OSError: SlowDown)" in "".join(capfd.readouterr())
+
+    def test_text_that_is_probably_not_csv_is_reported_with_the_path_where_it_was_written(
+        self, worker, emulator, folder, capfd
+    ):
+        emulator.set_workflow(PLAIN_TEXT.id, output="No results")
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv", output_path=str(folder))
+        path = run.run()["output"]["path"]
+        assert f"has a header line without any values. The text is stored in {path}." in "".join(capfd.readouterr())
+        assert "output_text" not in run.ti.xcoms
+
+
+class TestRunThatIsTooLarge:
+    @pytest.fixture(autouse=True)
+    def _small_limit(self, monkeypatch):
+        monkeypatch.setattr(client, "MAX_RESPONSE", 100_000)
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
+    def test_output_that_is_too_large_fails_without_a_retry_and_names_where_it_is(
+        self, worker, emulator, store, deferrable, remembered
+    ):
+        emulator.next_run(PLAIN_TEXT.id, output="x" * 200_000, duration=0.3)
+        run = worker(workflow_id=PLAIN_TEXT.id, deferrable=deferrable, store=store if remembered else None)
+        with pytest.raises(AirflowFailException) as caught:
+            run.run()
+        message = str(caught.value)
+        assert f"BrowserAct task {emulator.tasks[0].id} finished, but its output was not read" in message
+        assert "The response to get-task is larger than 100000 bytes, and a worker reads no more." in message
+        assert f"still available at {run.ti.xcoms[TASK]}" in message
+        assert "Let the workflow return less" in message
+        assert len(emulator.tasks) == 1
+        # The page of the run, which was pushed after the start.
+        assert emulator.tasks[0].id in run.ti.xcoms[TASK]
+
+    def test_retry_finds_the_run_that_is_too_large_and_pays_for_no_other(self, worker, emulator, store):
+        emulator.set_workflow(PLAIN_TEXT.id, output="x" * 200_000)
+        for _ in range(2):
+            with pytest.raises(AirflowFailException, match="its output was not read"):
+                worker(workflow_id=PLAIN_TEXT.id, store=store).run()
+        assert len(emulator.tasks) == 1
+
+    def test_late_output_that_is_too_large_fails_without_a_retry(self, worker, emulator):
+        emulator.next_run(PLAIN_TEXT.id, output="x" * 200_000, output_after=0.3)
+        with pytest.raises(AirflowFailException, match="its output was not read"):
+            worker(workflow_id=PLAIN_TEXT.id).run()
+
+
+class TestRunWithVeryManyFiles:
+    @pytest.fixture(autouse=True)
+    def _few_files(self, monkeypatch, emulator):
+        monkeypatch.setattr(models, "MAX_FILES", 2)
+        files = tuple(EmulatedFile(f"{number}.csv", b"a") for number in range(5))
+        emulator.set_workflow(DOWNLOAD.id, downloads=files, output="words")
+
+    @BOTH_WAYS
+    def test_too_many_files_to_return_fail_without_a_retry_and_keep_what_was_read(self, worker, emulator, deferrable):
+        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, deferrable=deferrable)
+        with pytest.raises(AirflowFailException, match=r"3 of its files were not read.* still available at http"):
+            run.run()
+        assert (run.ti.xcoms["output_text"], len(run.ti.xcoms["output_files"])) == ("words", 2)
+
+    def test_too_many_files_to_write_fail_without_a_retry_and_the_first_are_written(self, worker, emulator, folder):
+        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder))
+        with pytest.raises(AirflowFailException, match=rf"3 of its files were not read.* are in {folder}"):
+            run.run()
+        written = {path.name for path in (folder / emulator.tasks[0].id).iterdir()}
+        assert written == {"0.csv", "1.csv", "output.txt", "task.json"}
+
+
+LARGE_RUN = """
+import json, logging, os, resource, sys, tempfile
+from airflow.sdk import ObjectStoragePath
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.worker.conclusion import Conclusion
+
+class TaskInstance:
+    def xcom_push(self, key, value): pass
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def conclude(task_id):
+    task, path = hook.get_task(task_id), folder if sys.argv[3] == "written" else None
+    context, log = {"ti": TaskInstance()}, logging.getLogger("airflow.task")
+    return Conclusion(task, context, OutputFormat(sys.argv[4]), path, hook, [], False, "", log).result()
+
+with tempfile.TemporaryDirectory() as folder:
+    hook = BrowserActHook()
+    conclude(sys.argv[1])
+    before = peak()
+    result = conclude(sys.argv[2])
+    size = result["output"]["size"] if sys.argv[3] == "written" else len(result)
+    print(json.dumps({"before": before, "after": peak(), "size": size}))
+"""
+"""Concludes a run with a small output, and then one with a large output, in a process of its own."""
+
+
+class TestMemory:
+    @pytest.mark.parametrize("how", ["returned", "written"])
+    @pytest.mark.parametrize(
+        ("text", "output_format"),
+        [
+            ("name,price\n" + "ballpoint pen blue,1.50\n" * 2_000_000, "csv"),
+            ("[" + "[]," * 7_000_000 + "1]", "json"),
+        ],
+        ids=["50 MB of CSV", "21 MB of empty lists"],
+    )
+    def test_large_output_needs_only_a_few_times_its_size(
+        self, emulator, browseract_emulator, how, text, output_format
+    ):
+        small = {"csv": "name,price\npen,1.50\n", "json": "[1]"}[output_format]
+        ids = []
+        for each in (small, text):
+            emulator.next_run(PLAIN_TEXT.id, output=each, duration=0.0)
+            ids.append(BrowserActHook().run_task(PLAIN_TEXT.id).id)
+        emulator.wait_until(lambda: all(task.finished_at for task in emulator.tasks))
+        connection = json.dumps(browseract_emulator.connection)
+        process = subprocess.run(
+            [sys.executable, "-c", LARGE_RUN, *ids, how, output_format],
+            env={**os.environ, "AIRFLOW_CONN_BROWSERACT_DEFAULT": connection},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        measured = json.loads(process.stdout.splitlines()[-1])
+        assert measured["size"] == len(text)
+        # In MiB. The bytes of the response, and its text twice.
+        assert measured["after"] - measured["before"] < 3.5 * len(text) / 1024**2 + 10
 
 
 class TestOutputPath:
