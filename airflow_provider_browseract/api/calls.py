@@ -296,7 +296,7 @@ class Pages(Generic[U]):
         elif self._taken >= MAX_PAGES:
             raise self._contradiction(number, page, "a next page")
         else:
-            self._go_on(number + 1)
+            self._proceed(number + 1)
         return list(new.values())
 
     def divide(self, error: BrowserActError) -> None:
@@ -324,10 +324,10 @@ class Pages(Generic[U]):
         elif self._taken >= MAX_PAGES:
             raise error
         else:
-            self._go_on(self._position + 1)
+            self._proceed(self._position + 1)
 
-    def _go_on(self, number: int) -> None:
-        """Go on with a page; after pages were divided, with a larger one where such a page begins."""
+    def _proceed(self, number: int) -> None:
+        """Set :attr:`call` to a page; after pages were divided, to a larger one where such a page begins."""
         if self._larger and self._position % self._larger[-1] == 0:
             limit = self._larger.pop()
             self._set(limit, self._position // limit + 1)

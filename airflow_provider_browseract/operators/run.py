@@ -103,7 +103,8 @@ class RunOperator(BaseOperator):
     :param status_change_callback_url: your own URL that BrowserAct calls at each change of status; as ``callback_url``.
     :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
         or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
-        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format.
+        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
+        million characters is returned as text, because its value could need too much memory.
     :param output_path: folder in object storage for the results of the run, as ``ObjectStoragePath`` takes it, such as
         ``s3://conn_id@bucket/results``. Text, files and facts are written to a separate folder for each run. Default:
         nothing is written, and the task returns the output itself.

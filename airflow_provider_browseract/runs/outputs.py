@@ -26,8 +26,8 @@ MAX_DEPTH = 64
 LARGEST_PARSED = 10 * 1024 * 1024
 """Characters up to which a text is parsed to return its value. A larger text is returned as text.
 
-The value and the check whether Airflow can store it may need twenty times the size of CSV in memory, and a hundred
-times the size of JSON that consists of empty lists.
+The value and the check whether Airflow can store it may need ten times the size of CSV in memory, and 25 times the size
+of JSON that consists of empty lists. Then Airflow makes several copies of the value to store it.
 """
 
 LARGE_OUTPUT = 1024 * 1024

@@ -179,8 +179,8 @@ async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
         return tasks
     missing = window.missing(tasks)
     log.warning(
-        "%d items of the list of BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the "
-        "poll before has found it active. %d tasks are missing since then; their status is read instead.",
+        "%d of the listed BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the poll "
+        "before has found it active. The status of those that are missing since then (%d) is read instead.",
         len(pages.skipped),
         "; ".join(pages.skipped[:5]),
         len(missing),

@@ -98,7 +98,7 @@ class Conclusion:
                 self._report()
             check_finished(self.task)
             if self.task.unread is not None:
-                raise AirflowFailException(self._unread(self.task.unread))
+                raise AirflowFailException(self._too_large(self.task.unread))
             with self._paid_once("written" if self.output_path else "read"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
@@ -145,7 +145,7 @@ class Conclusion:
             self.log.info("%s", line)
         show_run(self.context["ti"], self.task, self.log)
 
-    def _unread(self, why: str) -> str:
+    def _too_large(self, why: str) -> str:
         """Return the error of a finished run that is too large to be read, for this try and every other."""
         ti = self.context["ti"]
         url = None

@@ -405,7 +405,7 @@ class TestLargeOutputs:
 
         with caplog.at_level(logging.WARNING):
             run(story())
-        assert "1 items of the list of BrowserAct tasks cannot be read" in caplog.text
+        assert "1 of the listed BrowserAct tasks cannot be read" in caplog.text
 
 
 def test_watchers_share_polls_only_with_same_connection_and_interval():

@@ -452,7 +452,7 @@ with tempfile.TemporaryDirectory() as folder:
     size = result["output"]["size"] if sys.argv[3] == "written" else len(result)
     print(json.dumps({"before": before, "after": peak(), "size": size}))
 """
-"""Concludes a run with a small output, and then one with a large output, in a process of its own."""
+"""Concludes a run with a small output, and then one with a large output, in a separate process."""
 
 
 class TestMemory:
