@@ -508,7 +508,7 @@ class RunOperator(BaseOperator):
     def _look(self, ti: Any, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
         """Read a new run for its links and, if the response to the start had none, for its profile."""
         try:
-            task = started.task or get_run(self.hook, started.task_id)
+            task = started.task or self.hook.get_task(started.task_id)
         except BrowserActError as error:
             self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
             return None, wait
