@@ -20,18 +20,18 @@ from airflow_provider_browseract.api.errors import (
     ConnectionFailedError,
     NotTheApiError,
     ResponseLostError,
+    ResponseTooLargeError,
 )
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import checked_calls
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.hooks.shielding import uninterrupted
-from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError, read_id
+from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import read_run, read_template_run
-from airflow_provider_browseract.runs.waiting import poll_run
 from airflow_provider_browseract.webhook import URL_PREFIX, callback
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
-    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus, Template, Workflow
+    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -568,7 +568,10 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, bod
 
 def get_run(hook: BrowserActHook, task_id: str) -> Task:
     """Read a task, or only its status if the task is too large to be read."""
-    return run_steps(poll_run(read_id("task_id", task_id)), hook.client, hook.log)
+    try:
+        return hook.get_task(task_id)
+    except ResponseTooLargeError as error:
+        return Task(task_id, hook.get_task_status(task_id), unread=error.message)
 
 
 def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
