@@ -10,20 +10,20 @@ from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
 from airflow_provider_browseract.api.calls import Call
-from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError
+from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RateLimitError
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:
     """Return whether a call that ended with an error may be sent again.
 
     Any call may be sent again after a temporary error, except one that starts a run. A start is sent again only if it
-    certainly was not processed, and not if there was no free slot. After a timeout, a reset or a 5xx, it is not known
-    whether it was processed, and a second start would start, and bill, a second run.
+    certainly was not processed, and not if BrowserAct accepts no further start now. After a timeout, a reset or a 5xx,
+    it is not known whether it was processed, and a second start would start, and bill, a second run.
     """
     if not isinstance(error, BrowserActError) or not error.temporary:
         return False
-    if call.starts_run and isinstance(error, ConcurrencyLimitError):
-        # A slot becomes free when another run ends. The caller knows better how to wait for that.
+    if call.starts_run and isinstance(error, ConcurrencyLimitError | RateLimitError):
+        # Many starts may be refused together. The caller knows better how to wait, and in which order they follow.
         return False
     return not call.starts_run or error.not_processed
 

@@ -474,6 +474,7 @@ class RunOperator(BaseOperator):
             started.entry.callback_token_sha256,
             start_by=None if limit is None else started.entry.written_at + limit,
             policy=self._policy,
+            key_digest=self.hook.settings.client.key_digest,
         )
         task, wait = self._look(ti, started, wait)
         if not self.wait_for_completion:

@@ -1,7 +1,7 @@
 """The queue for slots: BrowserAct accepts a limited number of concurrent runs, and does not queue further ones.
 
-A task instance whose start is refused joins the queue of its connection. When a slot becomes free, one task instance
-is woken: the one with the highest priority, and of these the one that has waited longest. It tries its start again,
+A task instance whose start is refused joins the queue of its API key. When a slot becomes free, one task instance is
+woken: the one with the highest priority, and of these the one that has waited longest. It tries its start again,
 because only BrowserAct decides. If the start is refused again, the task instance returns to its place.
 
 This module decides and does no I/O. ``triggers/dispatcher.py`` counts runs and wakes task instances in the triggerer,
@@ -11,14 +11,16 @@ and ``webhook/resume.py`` hands over the slot of a run whose callback has arrive
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.stored import Count, Moment, Seconds
+from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
+
+K = TypeVar("K")
 
 PAUSE_GROWTH = 1.5
 """Factor by which each pause is longer than the previous one."""
@@ -41,6 +43,12 @@ LONGEST_HOLD = 120.0
 
 HOLD_FACTOR = 1.5
 """How much longer a woken task instance holds a slot than the slowest start that was refused has taken."""
+
+LONGEST_LEARNED = 60.0
+"""A start that took longer teaches nothing about other starts: its DAG was probably paused, or its pool full."""
+
+LEARNING_RATE = 0.1
+"""Weight of a fast start in the duration that is expected of the next one. A slow start counts at once."""
 
 LONGEST_RETURN = 600.0
 """Seconds within which a woken task instance whose start is refused is recognized."""
@@ -105,6 +113,8 @@ class QueueWait:
     :param pause: seconds after which the start is tried again, whatever the count shows, because the refusal was not
         about the number of runs; None to wait for a slot.
     :param handed_over: callbacks are set up, so the API server hands over the slot of a run that has ended.
+    :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
+        version has stored the wait, which then shares only the queue of its connection.
     """
 
     queued: Queued
@@ -113,6 +123,59 @@ class QueueWait:
     active: Count | None = None
     pause: Seconds | None = None
     handed_over: bool = False
+    key_digest: Text | None = None
+
+
+class Candidate(NamedTuple):
+    """A task instance that the slot of an ended run may be handed over to.
+
+    :param wait: its wait.
+    :param conn_id: id of its Airflow connection.
+    :param dag_id: its DAG.
+    :param age: for how many seconds it has been deferred.
+    """
+
+    wait: QueueWait
+    conn_id: str
+    dag_id: str
+    age: float
+
+
+def hand_over_order(
+    candidates: Mapping[K, Candidate], conn_id: str, key_digest: str | None, late_dags: Collection[str]
+) -> list[K]:
+    """Return those that may have the slot of an ended run, in the order in which it is offered to them.
+
+    :param candidates: the task instances that wait for slots.
+    :param conn_id: id of the Airflow connection of the run.
+    :param key_digest: digest of the API key of the run; None if that is not known.
+    :param late_dags: DAGs of which a task instance was resumed and does not start, for example because its pool is
+        full. Others go first.
+    """
+    queue = {
+        key: each
+        for key, each in candidates.items()
+        if each.conn_id == conn_id or (key_digest is not None and each.wait.key_digest == key_digest)
+    }
+    if any(each.age < (each.wait.pause or 0.0) for each in queue.values()):
+        # BrowserAct receives too many requests. The triggerer knows how many may follow, and when.
+        return []
+    # Several recent refusals while the plan was not full are about one workflow, so the others go first.
+    full = max((each.wait.active or 0 for each in queue.values()), default=0)
+    refused = Counter(
+        each.wait.source
+        for each in queue.values()
+        if each.wait.queued.refusals > 1
+        and each.age < timings.LONGEST_SLOT_PAUSE
+        and each.wait.active is not None
+        and each.wait.active < full
+    )
+
+    def order(key: K) -> tuple[bool, bool, Place]:
+        _, _, dag_id, _ = each = queue[key]
+        return dag_id in late_dags, refused[each.wait.source] >= MAX_UNEXPECTED_REFUSALS, each.wait.queued.place
+
+    return sorted(queue, key=order)
 
 
 @dataclass(frozen=True)
@@ -156,9 +219,10 @@ def pause_after(refusals: int, chance: Callable[[], float]) -> float:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A task instance in the queue, and from when on it may be woken."""
+    """A task instance in the queue, its DAG, and from when on it may be woken."""
 
     wait: QueueWait
+    dag_id: str
     ready_at: float
 
 
@@ -168,16 +232,36 @@ class _Woken:
 
     :param at: when it was woken.
     :param source: its workflow or template.
+    :param dag_id: its DAG.
     :param probe: whether it was woken although no slot seemed to be free.
+    :param handed: whether something else has resumed it.
     """
 
     at: float
     source: str
+    dag_id: str
     probe: bool = False
+    handed: bool = False
+
+
+class _Late(NamedTuple):
+    """A DAG of which a woken task instance does not start, for example because the DAG is paused.
+
+    :param times: how often that was seen in a row.
+    :param since: when it was seen last.
+    """
+
+    times: int
+    since: float
+
+    def is_over(self, now: float) -> bool:
+        """Return whether the task instances of the DAG are woken in their order again."""
+        pause = min(timings.LONGEST_SLOT_PROBE_PAUSE, timings.START_DELAY * 2.0 ** min(self.times - 1, 10))
+        return now - self.since >= pause
 
 
 class SlotQueue:
-    """The task instances that wait in one triggerer for a slot of one connection.
+    """The task instances that wait in one triggerer for a slot of one API key.
 
     All moments are in seconds of any clock that only moves forward.
     """
@@ -189,9 +273,13 @@ class SlotQueue:
         """How many slots the plan has, as far as refusals and counts show; None if that is not known."""
         self.active: Active | None = None
         self._woken: dict[str, _Woken] = {}
-        self._starting: dict[str, float] = {}
-        """When each task instance was woken whose run no count has shown yet. It holds a slot."""
+        self._starting: dict[str, _Woken] = {}
+        """The woken task instances whose runs no count has shown yet. They hold slots."""
         self._hold = timings.START_DELAY
+        self._start_takes = 0.0
+        """Seconds that a woken task instance takes to start its run, as far as is known."""
+        self._late: dict[str, _Late] = {}
+        """The DAGs whose task instances have to let others go first."""
         self._unexplained: list[float] = []
         """When counts have shown new runs that no woken task instance explains."""
         self._refused: Counter[str] = Counter()
@@ -205,35 +293,56 @@ class SlotQueue:
         self._started = 0
         """How many task instances were woken for a free slot since the last probe."""
         self._counted_at = float("-inf")
-        self._free_before = 0
+        self._before: tuple[int, list[_Woken]] = (0, [])
+        """How many slots no run used at the count before the last one, and the woken task instances at that time."""
+        self._blind = False
+        """Whether the last count has failed."""
+        self._ended = 0
+        """How many runs have ended, and left free slots, since then."""
+        self._limited_until: float | None = None
+        """Until when no start is tried because of HTTP 429; None if there was none lately."""
+        self._full_at_refusal = False
+        """Whether a refusal has shown how many slots the plan has."""
+        self._group: set[str] = set()
+        """The task instances that were woken together to find out how many starts are accepted, until that is known."""
+        self._group_size = 1
+        """How many are woken together next."""
+        self._group_accepted = self._group_refused = 0
 
-    def join(self, key: str, wait: QueueWait, now: float) -> None:
+    def join(self, key: str, wait: QueueWait, now: float, dag_id: str = "") -> None:
         """Add a task instance, and learn from its refusal.
 
         :param key: the task instance, the same for all its waits.
         :param wait: its wait.
         :param now: the current moment.
+        :param dag_id: its DAG.
         """
         self._expire(now)
         if not self.waiting and not self._starting:
-            # Nothing has watched the slots since the queue was empty.
-            self.capacity = self.active = None
-            self._refused.clear()
-            self._probe_pause = timings.FIRST_SLOT_PAUSE if wait.active == 0 else timings.SLOT_PROBE_PAUSE
-            self._probed_at, self._probe_known_at, self._started = now, now, 0
+            self._forget(wait, now)
         self._starting.pop(key, None)
         woken = self._woken.pop(key, None)
         # The first refusal of a try says nothing about an earlier try that was woken.
-        again = woken if wait.queued.refusals > 1 and wait.pause is None else None
+        again = woken if wait.queued.refusals > 1 else None
         if again is not None:
             self._hold = max(self._hold, min(LONGEST_HOLD, HOLD_FACTOR * (now - again.at)))
-        if again is not None and again.probe:
+            self._learn_duration(now - again.at)
+            self._late.pop(again.dag_id, None)
+        if key in self._group:
+            self._group.remove(key)
+            self._group_refused += 1
+            self._settle(now)
+        elif again is not None and again.probe:
+            self._group_size = 1
             self._delay_probe(now)
-        elif again is not None:
+        if wait.pause is not None:
+            self._limited_until = max(self._limited_until or 0.0, now + wait.pause)
+        elif again is not None and not again.probe and self._is_unexpected(wait, again):
             self._learn_from_unexpected_refusal(wait, now)
-        elif wait.active is not None and wait.pause is None:
+        elif wait.active is not None and not (again is not None and again.probe):
             self.capacity = max(self.capacity or 0, wait.active)
-        self.waiting[key] = _Waiting(wait, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
+            self._full_at_refusal = True
+        self.waiting[key] = _Waiting(wait, dag_id, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
         self._order = None
 
     def leave(self, key: str, now: float) -> None:
@@ -241,36 +350,45 @@ class SlotQueue:
         left = self._remove(key)
         if left is None:
             return
-        self._woken[key] = _Woken(now, left.wait.source)
+        self._woken[key] = woken = _Woken(now, left.wait.source, left.dag_id, handed=True)
         self._started += 1
         recent = [at for at in self._unexplained if now - at < NOTICE_DELAY]
         if recent:
             # Its run was counted before this triggerer noticed that it was resumed.
             self._unexplained = recent[1:]
         else:
-            self._starting[key] = now
+            self._starting[key] = woken
+
+    def free(self, key: str) -> None:
+        """Free the slot of a task instance that has left and is not about to start, because someone has marked it."""
+        self._starting.pop(key, None)
+        self._woken.pop(key, None)
 
     def give_up(self, key: str) -> None:
         """Remove a task instance whose wait is over. Nothing happens if it was woken."""
         self._remove(key)
 
+    def run_ended(self) -> None:
+        """Note that a trigger has seen the end of a run. Without counts, nothing else shows its free slot."""
+        if self._blind:
+            self._ended += 1
+
     def count(self, active: Active | None, now: float) -> None:
         """Take a new count of the active runs; None if they could not be counted."""
         self._expire(now)
         # A count from long ago says nothing about a slot that is free in two counts in a row.
-        self._free_before = self._free() if now - self._counted_at < OLD_COUNT else 0
-        before, self.active = self.active, active
+        recent = now - self._counted_at < OLD_COUNT
+        self._before = (self._unused(), list(self._starting.values())) if recent else (0, [])
+        before, self.active, self._blind = self.active, active, active is None
         if active is None:
             return
-        self._counted_at = now
+        self._counted_at, self._ended = now, 0
         for _ in active.ids - (before.ids if before else active.ids):
-            if self._starting:
-                started = min(self._starting, key=self._starting.__getitem__)
-                del self._starting[started]
-                if started in self._woken:
-                    self._refused.pop(self._woken[started].source, None)
-            else:
-                self._unexplained.append(now)
+            self._take_new_run(now)
+        for woken in self._starting.values():
+            times, since = self._late.get(woken.dag_id, _Late(0, float("-inf")))
+            if now - woken.at >= self._patience and woken.at > since:
+                self._late[woken.dag_id] = _Late(times + 1, now)
         if self.capacity is not None and active.number > self.capacity:
             self._expect_more_slots(now)
         # Without a count at a refusal, the plan counts as full now.
@@ -278,28 +396,29 @@ class SlotQueue:
 
     def wake(self, now: float) -> list[str]:
         """Remove the task instances that should try their start now, and return them in the order of their places."""
-        ready = [key for key in self.order() if self.waiting[key].ready_at <= now]
-        for_slot = [
+        self._expire(now)
+        if self._is_limited(now):
+            return []
+        ready = [
             key
-            for key in ready
-            if self.waiting[key].wait.pause is None and self._blocked.get(self.waiting[key].wait.source, now) <= now
+            for key in self.order()
+            if self.waiting[key].ready_at <= now and self._blocked.get(self.waiting[key].wait.source, now) <= now
         ]
-        usable = self._free()
-        if self._handed_over:
-            # A slot that is free in one count only is probably being handed over.
-            usable = min(usable, self._free_before)
-        woken = for_slot[: max(0, usable)]
+        late = {dag_id for dag_id, late in self._late.items() if not late.is_over(now)}
+        ready.sort(key=lambda key: self.waiting[key].dag_id in late)
+        woken = self._for_free_slots(ready, now)
         self._started += len(woken)
-        # If it is accepted, counts may show more active runs than before.
-        probes = for_slot[len(woken) :][:1] if self._free() <= len(woken) and self._may_probe(now) else []
+        left = [key for key in ready if key not in woken]
+        probes = left[: self._probes(left, len(woken), now)]
         if probes:
             self._probed_at, self._probe_known_at, self._started = now, now + self._hold, 0
+        if self._blind or self._limited_until is not None:
+            self._group.update(probes if self._blind else woken + probes)
         woken += probes
-        woken += [key for key in ready if self.waiting[key].wait.pause is not None]
         for key in woken:
-            self._woken[key] = _Woken(now, self.waiting[key].wait.source, key in probes)
+            each = self.waiting[key]
+            self._woken[key] = self._starting[key] = _Woken(now, each.wait.source, each.dag_id, key in probes)
             self._remove(key)
-            self._starting[key] = now
         return woken
 
     def order(self) -> list[str]:
@@ -315,22 +434,100 @@ class SlotQueue:
         if soonest > now:
             # A task instance that joins in the meantime is not ready before the grace is over.
             return min(soonest - now, timings.CORE_RACE_GRACE)
-        if self._handed_over:
-            return timings.HANDED_OVER_COUNT_INTERVAL
-        return timings.SLOT_COUNT_INTERVAL
+        interval = timings.HANDED_OVER_COUNT_INTERVAL if self._handed_over else timings.SLOT_COUNT_INTERVAL
+        # Then a woken task instance no longer holds a slot against other DAGs.
+        follow = (each.at + self._patience - now for each in self._starting.values())
+        return min(interval, *(each for each in follow if each > 0), interval)
 
     def wants_count(self, now: float) -> bool:
         """Return whether a task instance could use a free slot now."""
-        return any(each.ready_at <= now and each.wait.pause is None for each in self.waiting.values())
+        return not self._is_limited(now) and any(each.ready_at <= now for each in self.waiting.values())
 
     @property
     def _handed_over(self) -> bool:
         """Whether the API server hands slots over."""
         return any(each.wait.handed_over for each in self.waiting.values())
 
+    @property
+    def _patience(self) -> float:
+        """Seconds within which a woken task instance has usually started its run or was refused."""
+        return max(timings.FOLLOW_DELAY, min(self._hold, HOLD_FACTOR * self._start_takes))
+
+    def _forget(self, wait: QueueWait, now: float) -> None:
+        """Forget what was learned, because nothing has watched the slots since the queue was empty."""
+        self.capacity = self.active = self._limited_until = None
+        self._refused.clear()
+        self._late.clear()
+        self._probe_pause = timings.FIRST_SLOT_PAUSE if wait.active == 0 else timings.SLOT_PROBE_PAUSE
+        self._probed_at, self._probe_known_at, self._started = now, now, 0
+        self._start_takes, self._ended, self._group_size = 0.0, 0, 1
+        self._blind = self._full_at_refusal = False
+
     def _remove(self, key: str) -> _Waiting | None:
         self._order = None
         return self.waiting.pop(key, None)
+
+    def _for_free_slots(self, ready: list[str], now: float) -> list[str]:
+        """Return those of the task instances for which there is a free slot."""
+        if self._blind:
+            woken = ready[: self._ended]
+            self._ended -= len(woken)
+            return woken
+        most = len(ready)
+        if self._limited_until is not None:
+            most = self._group_size if self._full_at_refusal and not self._group else 0
+        rooms = {dag_id: self._room(dag_id, now) for dag_id in {self.waiting[key].dag_id for key in ready}}
+        woken = []
+        for key in ready:
+            if len(woken) < min(most, rooms[self.waiting[key].dag_id]):
+                woken.append(key)
+        return woken
+
+    def _room(self, dag_id: str, now: float) -> int:
+        """Return how many slots are free for the task instances of a DAG, as far as is known."""
+        room = self._unused() - self._held(self._starting.values(), dag_id, now)
+        if self._handed_over:
+            # A slot that is free in one count only is probably being handed over.
+            unused, starting = self._before
+            room = min(room, unused - self._held(starting, dag_id, now))
+        return room
+
+    def _unused(self) -> int:
+        """Return how many slots no run uses, as far as is known."""
+        return 0 if self.active is None or self.capacity is None else self.capacity - self.active.number
+
+    def _held(self, starting: Iterable[_Woken], dag_id: str, now: float) -> int:
+        """Return how many slots woken task instances hold against those of a DAG: soon only those of the same DAG."""
+        return sum(each.dag_id == dag_id or now - each.at < self._patience for each in starting)
+
+    def _take_new_run(self, now: float) -> None:
+        """Explain a run that is new in a count with a woken task instance, if there is one."""
+        if not self._starting:
+            self._unexplained.append(now)
+            return
+        patience = self._patience
+        # Late ones probably have not started.
+        key = min(self._starting, key=lambda key: (now - self._starting[key].at >= patience, self._starting[key].at))
+        started = self._starting.pop(key)
+        if now - started.at < 2 * patience:
+            self._learn_duration(now - started.at)
+        self._late.pop(started.dag_id, None)
+        if key in self._woken:
+            self._refused.pop(started.source, None)
+
+    def _learn_duration(self, took: float) -> None:
+        """Learn how long a start takes. A slow start counts at once, and fast ones little by little."""
+        if took < LONGEST_LEARNED:
+            self._start_takes = max(took, self._start_takes + LEARNING_RATE * (took - self._start_takes))
+
+    def _is_unexpected(self, wait: QueueWait, woken: _Woken) -> bool:
+        """Return whether a woken task instance was refused although there was a free slot, as far as is known.
+
+        Anyone who knows the token of a callback can have a slot handed over that is not free.
+        """
+        if wait.active is None or self.capacity is None:
+            return not woken.handed
+        return wait.active < self.capacity
 
     def _learn_from_unexpected_refusal(self, wait: QueueWait, now: float) -> None:
         """Learn from a start that was refused although a slot seemed to be free."""
@@ -346,16 +543,22 @@ class SlotQueue:
             self._refused.clear()
             self._delay_probe(now)
 
-    def _may_probe(self, now: float) -> bool:
-        """Return whether a start should show whether the plan has more slots than expected."""
-        if self.active is None or not self.capacity:
-            # No count shows whether there are slots.
+    def _probes(self, left: list[str], woken: int, now: float) -> int:
+        """Return how many starts should show whether more are accepted than expected."""
+        if self._blind:
+            due = now >= self._probed_at + self._probe_pause
+            return self._group_size if due and not self._group else 0
+        if self._limited_until is not None:
+            return 0 if self._full_at_refusal or self._group else self._group_size
+        if not left or self._unused() - self._held(self._starting.values(), self.waiting[left[0]].dag_id, now) > woken:
+            return 0
+        if not self.capacity:
             pause = self._probe_pause
         elif self._started >= STARTS_PER_PROBE:
             pause = timings.SLOT_PROBE_PAUSE
         else:
             pause = timings.LONGEST_SLOT_PROBE_PAUSE
-        return now >= max(self._probe_known_at, self._probed_at + pause)
+        return int(now >= max(self._probe_known_at, self._probed_at + pause))
 
     def _expect_more_slots(self, now: float) -> None:
         """Let a probe follow at once: the plan has more slots than expected, so there may be even more."""
@@ -366,18 +569,33 @@ class SlotQueue:
         self._probe_pause = min(self._probe_pause * PROBE_GROWTH, timings.LONGEST_SLOT_PROBE_PAUSE)
         self._probed_at = now
 
-    def _expire(self, now: float) -> None:
-        """Forget what is too old: woken task instances whose run should have been counted, and new runs of others."""
-        for key, at in list(self._starting.items()):
-            if now - at >= self._hold:
-                del self._starting[key]
-        for key, woken in list(self._woken.items()):
-            if now - woken.at >= LONGEST_RETURN:
-                del self._woken[key]
-        self._unexplained = [at for at in self._unexplained if now - at < NOTICE_DELAY]
+    def _settle(self, now: float) -> None:
+        """Decide how many starts are tried together next, once the results of the last ones are known."""
+        for key in list(self._group):
+            if key not in self._woken or now - self._woken[key].at >= self._patience:
+                self._group.remove(key)
+                self._group_accepted += 1
+        if self._group or not self._group_accepted + self._group_refused:
+            return
+        if self._group_refused == 0:
+            self._group_size = self._group_accepted + 1
+            self._probe_pause, self._probed_at = timings.SLOT_PROBE_PAUSE, float("-inf")
+        else:
+            self._group_size = max(1, self._group_accepted)
+            if self._group_accepted:
+                self._probe_pause, self._probed_at = timings.FIRST_SLOT_PAUSE, now
+            else:
+                self._delay_probe(now)
+        self._group_accepted = self._group_refused = 0
 
-    def _free(self) -> int:
-        """Return how many slots are free, as far as is known."""
-        if self.active is None or self.capacity is None:
-            return 0
-        return self.capacity - self.active.number - len(self._starting)
+    def _expire(self, now: float) -> None:
+        """Forget what is too old, such as woken task instances whose run should have been counted."""
+        self._settle(now)
+        self._starting = {key: woken for key, woken in self._starting.items() if now - woken.at < self._hold}
+        self._woken = {key: woken for key, woken in self._woken.items() if now - woken.at < LONGEST_RETURN}
+        self._unexplained = [at for at in self._unexplained if now - at < NOTICE_DELAY]
+        if self._limited_until is not None and now - self._limited_until >= timings.LONGEST_SLOT_PAUSE:
+            self._limited_until = None
+
+    def _is_limited(self, now: float) -> bool:
+        return self._limited_until is not None and now < self._limited_until

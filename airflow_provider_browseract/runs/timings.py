@@ -137,6 +137,10 @@ PLACE_DELAY = 2.0
 START_DELAY = 30.0
 """Maximum seconds for which a woken task instance holds a slot if no count shows its run."""
 
+FOLLOW_DELAY = 7.0
+"""Seconds for which a woken task instance holds a slot against other DAGs if no count shows its run. Its DAG may be
+paused, or its pool full. The time grows if starts take longer."""
+
 KILL_LIMIT = 4.0
 """Seconds within which a killed task must have decided about its run, and stopped it. Airflow ends the process after 5,
 if Airflow itself has killed the task."""

@@ -143,6 +143,8 @@ class Wait:
     :param callback_token_sha256: digest of the token with which a callback may end the wait; None without callbacks.
     :param start_by: moment by which the run must leave the status ``created``; None for no such limit.
     :param policy: the settings of the wait.
+    :param key_digest: digest of the API key, whose queue gets the slot of the run; None if an older version has stored
+        the wait.
     :param last_seen: the last status in the log; None before the first.
     :param steps_logged: how many steps of the run are in the log.
     :param pauses: how many pauses of the run a worker has handled.
@@ -164,6 +166,7 @@ class Wait:
     callback_token_sha256: Text | None = None
     start_by: Moment | None = None
     policy: WaitPolicy = field(default_factory=WaitPolicy)
+    key_digest: Text | None = None
     last_seen: TaskStatus | None = None
     steps_logged: Count = 0
     pauses: Count = 0

@@ -10,53 +10,59 @@ from contextlib import aclosing, suppress
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.hooks.steps import run_steps_async
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Active, QueueWait, SlotQueue, count_active
+from airflow_provider_browseract.runs.queueing import QueueWait, SlotQueue, count_active
 from airflow_provider_browseract.triggers.polling import PatientClient
 
 log = logging.getLogger(__name__)
 
 _ALL: dict[asyncio.AbstractEventLoop, dict[str, Dispatcher]] = {}
-"""The dispatchers of each event loop, by connection. A triggerer has one loop, and ``dag.test()`` one for each wait."""
+"""The dispatchers of each event loop, by the digest of the API key, or by the connection if a wait has no digest. A
+triggerer has one loop, and ``dag.test()`` one for each wait."""
 
 PARALLEL_XCOMS = 2
 """How many task instances may push their places at once, so that other triggers can also send requests to Airflow."""
 
 
 class Dispatcher:
-    """Counts the active runs of a connection while task instances wait, and wakes one for each free slot.
+    """Counts the active runs of an API key while task instances wait, and wakes one for each free slot.
 
-    All waits of a connection in one triggerer share one dispatcher, and so one count. It counts only while something
+    All waits with one API key in one triggerer share one dispatcher, and so one count. It counts only while something
     waits.
-
-    :param conn_id: id of the Airflow connection.
     """
 
-    def __init__(self, conn_id: str) -> None:
+    def __init__(self) -> None:
         self.queue = SlotQueue()
         self.pushing = asyncio.Semaphore(PARALLEL_XCOMS)
-        self._conn_id = conn_id
+        self._conn_ids: dict[str, str] = {}
+        """The connection of each task instance that waits. Each of them can count the active runs."""
+        self._failed = 0
+        """How many counts have failed, which also decides whose turn is next."""
         self._woken: dict[str, asyncio.Event] = {}
         self._hint = asyncio.Event()
         self._counting: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, conn_id: str) -> Dispatcher:
-        """Return the dispatcher of a connection in this event loop."""
+    def of(cls, conn_id: str, key_digest: str | None) -> Dispatcher:
+        """Return the dispatcher in this event loop for all connections with an API key.
+
+        :param conn_id: id of the Airflow connection.
+        :param key_digest: digest of its API key; None for a dispatcher of this connection only.
+        """
         for loop in [loop for loop in _ALL if loop.is_closed()]:
             del _ALL[loop]
         dispatchers = _ALL.setdefault(asyncio.get_running_loop(), {})
-        if conn_id not in dispatchers:
-            dispatchers[conn_id] = cls(conn_id)
-        return dispatchers[conn_id]
+        return dispatchers.setdefault(key_digest or conn_id, cls())
 
-    def join(self, key: str, wait: QueueWait) -> None:
+    def join(self, key: str, wait: QueueWait, conn_id: str, dag_id: str) -> None:
         """Add a task instance to the queue.
 
         :param key: the task instance, the same for all its waits.
         :param wait: its wait.
+        :param conn_id: id of its Airflow connection.
+        :param dag_id: its DAG.
         """
-        self.queue.join(key, wait, time.monotonic())
-        self._woken[key] = asyncio.Event()
+        self.queue.join(key, wait, time.monotonic(), dag_id)
+        self._woken[key], self._conn_ids[key] = asyncio.Event(), conn_id
         if self._counting is None:
             self._counting = asyncio.create_task(self._count())
 
@@ -76,7 +82,7 @@ class Dispatcher:
         finally:
             # A task instance that was cleared may already wait again.
             if self._woken.get(key) is woken:
-                del self._woken[key]
+                del self._woken[key], self._conn_ids[key]
                 if resumed:
                     self.queue.leave(key, time.monotonic())
                 else:
@@ -84,6 +90,7 @@ class Dispatcher:
 
     def hint(self) -> None:
         """Count soon, because a run has ended."""
+        self.queue.run_ended()
         self._hint.set()
 
     async def _count(self) -> None:
@@ -93,22 +100,26 @@ class Dispatcher:
                     await self._look()
                 except Exception:
                     # Without this task, nothing would wake those that wait.
-                    log.exception("The queue of connection %r could not be processed; trying again", self._conn_id)
+                    log.exception("The queue for slots could not be processed; trying again")
                     await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
         finally:
             self._counting = None
 
     async def _look(self) -> None:
-        """Wake task instances until none waits."""
-        async with aclosing(PatientClient(self._conn_id, within=timings.SLOT_COUNT_LIMIT)) as client:
-            while self._woken:
+        """Wake task instances until none waits, or until another connection has to be used to count."""
+        conn_ids = sorted(set(self._conn_ids.values()))
+        conn_id = conn_ids[self._failed % len(conn_ids)]
+        async with aclosing(PatientClient(conn_id, within=timings.SLOT_COUNT_LIMIT)) as client:
+            while conn_id in self._conn_ids.values():
                 await self._pause()
-                if self.queue.wants_count(time.monotonic()):
-                    self.queue.count(await self._active(client), time.monotonic())
+                failed = self.queue.wants_count(time.monotonic()) and not await self._counted(client, conn_id)
                 for key in self.queue.wake(time.monotonic()):
                     self._woken[key].set()
                 # Those that were woken leave before the next look.
                 await asyncio.sleep(0)
+                if failed:
+                    self._failed += 1
+                    return
 
     async def _pause(self) -> None:
         """Wait until the next count is due, or a run has ended."""
@@ -118,16 +129,21 @@ class Dispatcher:
             await asyncio.wait_for(self._hint.wait(), max(0.0, due - time.monotonic()))
         self._hint.clear()
 
-    async def _active(self, client: PatientClient) -> Active | None:
+    async def _counted(self, client: PatientClient, conn_id: str) -> bool:
+        """Count the active runs for the queue, and return whether that was possible."""
+        active = None
         try:
-            return await run_steps_async(count_active(), client, log)
+            active = await run_steps_async(count_active(), client, log)
         except BrowserActError as error:
-            # The waits continue. A start from time to time shows whether there is a slot.
-            log.warning("The active runs of connection %r could not be counted: %s", self._conn_id, error.brief)
-        return None
+            # The waits continue. Starts from time to time show whether there are slots.
+            log.warning("The active runs of connection %r could not be counted: %s", conn_id, error.brief)
+        self.queue.count(active, time.monotonic())
+        return active is not None
 
 
-def run_has_ended(conn_id: str) -> None:
-    """Let the dispatcher of a connection count soon, if something waits for a slot in this triggerer."""
-    if dispatcher := _ALL.get(asyncio.get_running_loop(), {}).get(conn_id):
-        dispatcher.hint()
+def run_has_ended(conn_id: str, key_digest: str | None) -> None:
+    """Let the dispatchers of a connection and of its API key count soon, if something waits in this triggerer."""
+    dispatchers = _ALL.get(asyncio.get_running_loop(), {})
+    for name in {conn_id, key_digest}:
+        if name in dispatchers:
+            dispatchers[name].hint()

@@ -58,7 +58,7 @@ class TaskTrigger(BaseTrigger):
                 await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
             raise
         if event.end is End.ENDED:
-            run_has_ended(self.browseract_conn_id)
+            run_has_ended(self.browseract_conn_id, self.wait.key_digest)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> WaitEvent:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, count_task_instances
+from airflow_provider_browseract.hooks.shielding import ask_airflow, outlasting
 from airflow_provider_browseract.hooks.xcoms import XComs, names_of
 from airflow_provider_browseract.links.showing import show_place
 from airflow_provider_browseract.runs import timings
@@ -16,6 +18,9 @@ from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
 from airflow_provider_browseract.triggers.serializing import serialized
+
+ABOUT_TO_START = ("scheduled", "queued", "running", "deferred")
+"""States of a task instance after a hand-over. It is deferred again if its start was refused, or has succeeded."""
 
 
 class SlotTrigger(BaseTrigger):
@@ -41,11 +46,15 @@ class SlotTrigger(BaseTrigger):
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
         ti: Any = getattr(self, "task_instance", None)
         key = str(id(self)) if ti is None else str(names_of(ti))
-        dispatcher = Dispatcher.of(self.browseract_conn_id)
-        dispatcher.join(key, self.wait)
+        dispatcher = Dispatcher.of(self.browseract_conn_id, self.wait.key_digest)
+        dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
         showing = asyncio.ensure_future(self._show_place(dispatcher, key, ti))
         try:
             await dispatcher.wait(key, self.wait.until)
+        except asyncio.CancelledError:
+            if ti is not None:
+                outlasting(_free_unless_starting(dispatcher, key, ti))
+            raise
         finally:
             showing.cancel()
         # dag.test() passes on only the event.
@@ -59,11 +68,11 @@ class SlotTrigger(BaseTrigger):
             return
         place, slots, active = order.index(key) + 1, dispatcher.queue.capacity, dispatcher.queue.active
         self.log.info(
-            "Place %d of %d in the queue of connection %r. The plan seems to have %s slots.",
+            "Place %d of %d in the queue of connection %r.%s",
             place,
             len(order),
             self.browseract_conn_id,
-            "an unknown number of" if slots is None else slots,
+            f" The plan seems to have {slots} {'slot' if slots == 1 else 'slots'}." if slots else "",
         )
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
         if ti is not None and TRIGGERS_START_TASKS and self.wait.queued.refusals == 1:
@@ -72,3 +81,16 @@ class SlotTrigger(BaseTrigger):
             shown = {"place": place, "length": len(order), "active_runs": number}
             async with dispatcher.pushing:
                 await asyncio.to_thread(show_place, XComs(ti), shown, self.log)
+
+
+async def _free_unless_starting(dispatcher: Dispatcher, key: str, ti: Any) -> None:
+    """Free the slot of a task instance whose trigger was cancelled, unless it is about to start.
+
+    Airflow cancels a trigger in the same way after a hand-over, a mark and a clear. Only the state of the task instance
+    differs.
+    """
+    async with dispatcher.pushing:
+        # Without a response, the task instance holds the slot for a limited time.
+        with suppress(Exception):
+            if not await ask_airflow(count_task_instances, ti, *ABOUT_TO_START):
+                dispatcher.queue.free(key)

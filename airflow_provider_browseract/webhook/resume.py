@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from datetime import datetime, timedelta, timezone
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
@@ -30,7 +30,7 @@ from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import MAX_UNEXPECTED_REFUSALS, QueueWait
+from airflow_provider_browseract.runs.queueing import Candidate, QueueWait, hand_over_order
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
@@ -56,6 +56,13 @@ TRIGGERS = "airflow_provider_browseract.triggers."
 SLOT_TRIGGER = f"{TRIGGERS}slot.SlotTrigger"
 """Class path of the trigger of a task instance that waits for a slot."""
 
+QUEUED_METHOD = "execute_queued"
+"""Method of the operator with which such a task instance is resumed."""
+
+TEAM_NAME: Any = getattr(Trigger, "team_name", None)
+"""Column of a trigger with its team; None where Airflow has no teams. The same connection id can be another account for
+each team."""
+
 READ_AT_ONCE = 500
 """How many triggers of the queue are read with one statement."""
 
@@ -76,6 +83,7 @@ class Deferral:
     :param ti_id: its primary key.
     :param trigger_id: primary key of the trigger that it waits for.
     :param conn_id: id of the Airflow connection.
+    :param team: the team of the trigger, if it has one.
     :param wait: what the trigger waits for.
     """
 
@@ -83,6 +91,7 @@ class Deferral:
     ti_id: Any
     trigger_id: int
     conn_id: str
+    team: str | None
     wait: Wait
 
 
@@ -112,7 +121,8 @@ def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
             return CallbackOutcome.IGNORED
         if datetime.now(timezone.utc) - trigger.created_date < timedelta(seconds=timings.CORE_RACE_GRACE):
             return CallbackOutcome.TOO_EARLY
-        return Deferral(key, ti.id, trigger.id, trigger.kwargs["browseract_conn_id"], wait)
+        team = getattr(trigger, "team_name", None)
+        return Deferral(key, ti.id, trigger.id, trigger.kwargs["browseract_conn_id"], team, wait)
 
 
 def resume(deferral: Deferral) -> CallbackOutcome:
@@ -133,7 +143,7 @@ def resume(deferral: Deferral) -> CallbackOutcome:
         payload = to_json(event)
         Trigger.submit_event(deferral.trigger_id, TriggerEvent(payload), session=session)  # type: ignore[no-untyped-call]
     try:
-        woken = hand_over(deferral.conn_id)
+        woken = hand_over(deferral.conn_id, deferral.wait.key_digest, deferral.team)
     except Exception as error:  # noqa: BLE001 - the task itself is resumed, and the triggerer finds the free slot
         rare_log.error("A free slot could not be handed over", error, "The triggerer finds it instead.")
     else:
@@ -151,36 +161,29 @@ _read: dict[TriggerKey, tuple[str, QueueWait] | None] = {}
 trigger never changes, so each is read once."""
 
 
-def hand_over(conn_id: str) -> TaskInstanceKey | None:
-    """Wake the next task instance in the queue of a connection, because a run has ended.
+def hand_over(conn_id: str, key_digest: str | None = None, team: str | None = None) -> TaskInstanceKey | None:
+    """Wake the next task instance in the queue of an API key, because a run has ended.
 
     This is only a hint. The worker asks BrowserAct for the slot. If something else has taken it, the task instance
     returns to its place.
 
     :param conn_id: id of the Airflow connection.
-    :returns: the task instance that was woken; None if none waits.
+    :param key_digest: digest of its API key, if it is known.
+    :param team: the team of the run.
+    :returns: the task instance that was woken; None if none waits that can start.
     """
     now = datetime.now(timezone.utc)
     with create_session(scoped=False) as session:
-        waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE))
+        waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE), team)
         queue = {
-            trigger: wait
+            trigger: Candidate(wait, of, waiting[trigger][1].dag_id, (now - trigger[1]).total_seconds())
             for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
-            # A wait with a pause is not about slots.
-            if of == conn_id and wait.pause is None
         }
-        # Several refusals in the last minute can be about one workflow, so the others go first.
-        refused = Counter(
-            wait.source
-            for (_, created), wait in queue.items()
-            if wait.queued.refusals > 1 and now - created < timedelta(seconds=timings.LONGEST_SLOT_PAUSE)
-        )
-        for trigger in sorted(
-            queue, key=lambda each: (refused[queue[each].source] >= MAX_UNEXPECTED_REFUSALS, queue[each].queued.place)
-        ):
+        late_dags = _late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) if queue else set()
+        for trigger in hand_over_order(queue, conn_id, key_digest, late_dags):
             ti_id, key = waiting[trigger]
             if _is_unlocked(session, ti_id) and _claim(session, ti_id, trigger[0], now):
-                event = TriggerEvent(to_json(queue[trigger].queued))  # type: ignore[no-untyped-call]
+                event = TriggerEvent(to_json(queue[trigger].wait.queued))  # type: ignore[no-untyped-call]
                 Trigger.submit_event(trigger[0], event, session=session)
                 return key
     return None
@@ -195,19 +198,38 @@ def _is_unlocked(session: Session, ti_id: Any) -> bool:
     return session.scalar(query) is not None
 
 
-def _waiting(session: Session, deferred_before: datetime) -> dict[TriggerKey, tuple[Any, TaskInstanceKey]]:
-    """Return the task instances that wait for slots, with their primary keys, by their triggers."""
+def _waiting(
+    session: Session, deferred_before: datetime, team: str | None
+) -> dict[TriggerKey, tuple[Any, TaskInstanceKey]]:
+    """Return the task instances that wait for slots, with their primary keys, by their triggers.
+
+    Airflow does not start those of a paused DAG.
+    """
     columns = TaskInstance.id, TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index
     query = (
         select(Trigger.id, Trigger.created_date, *columns)
         .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
         .where(
             Trigger.classpath == SLOT_TRIGGER,
             Trigger.created_date <= deferred_before,
             TaskInstance.state == TaskInstanceState.DEFERRED,
+            ~DagModel.is_paused,
         )
     )
+    if TEAM_NAME is not None:
+        query = query.where(TEAM_NAME.is_(None) if team is None else TEAM_NAME.in_([team]))
     return {(row[0], row[1]): (row[2], TaskInstanceKey(*row[3:])) for row in session.execute(query)}
+
+
+def _late_dags(session: Session, resumed_before: datetime) -> set[str]:
+    """Return the DAGs of which Airflow does not start a task instance that was resumed, as when its pool is full."""
+    query = select(TaskInstance.dag_id).where(
+        TaskInstance.state == TaskInstanceState.SCHEDULED,
+        TaskInstance.next_method == QUEUED_METHOD,
+        TaskInstance.updated_at <= resumed_before,
+    )
+    return set(session.scalars(query.distinct()))
 
 
 def _read_queue(session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, QueueWait]]:

@@ -36,12 +36,9 @@ from airflow_provider_browseract.worker.tries import Kill, Tries
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-NO_SLOT_NOW = (
-    "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %.0f seconds. (%s)%s"
-)
+NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (
-    "BrowserAct has received too many requests; %s. BrowserAct has refused the start %s. Waiting for at most %.0f "
-    "seconds. (%s)%s"
+    "BrowserAct has received too many requests; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 )
 
 
@@ -231,23 +228,23 @@ def wait_in_queue(
     :raises NoSlotError: the limit is reached.
     """
     run.raise_if_killed()
-    active = _count_active(run)
-    shown = _active_runs(active)
-    # HTTP 429 is not about the number of runs.
     about_slots = isinstance(full.error, ConcurrencyLimitError)
+    # HTTP 429 is not about the number of runs, and counting sends further requests.
+    active = _count_active(run) if about_slots else None
+    shown = _active_runs(active, queued) if about_slots else "it accepts no start for a while"
     now, until = time.time(), queued.began + limit
     if now >= until:
         if run.tries is not None:
             run.tries.give_up_place()
         raise NoSlotError(
-            f"BrowserAct had no free slot within {limit:g} seconds and refused {queued.refusals} starts; {shown}. "
+            f"BrowserAct had no free slot within {_in_words(limit)} and refused {queued.refusals} starts; {shown}. "
             f"No run was started.\n{full.error}\nRaise queue_timeout to wait longer for a slot."
         )
     run.log.info(
         NO_SLOT_NOW if about_slots else TOO_MANY_REQUESTS,
         shown,
         "once" if queued.refusals == 1 else f"{queued.refusals} times",
-        until - now,
+        _in_words(until - now),
         full.error.message,
         "" if defer is None else f" {IF_NO_LINE_FOLLOWS}",
     )
@@ -274,6 +271,7 @@ def wait_in_queue(
         active=number,
         pause=None if about_slots else pause,
         handed_over=run.hook.settings.webhook_base_url is not None,
+        key_digest=run.hook.settings.client.key_digest,
     )
     defer(
         trigger=SlotTrigger(browseract_conn_id=run.hook.browseract_conn_id, wait=wait),
@@ -282,11 +280,21 @@ def wait_in_queue(
     )
 
 
-def _active_runs(active: Active | None) -> str:
-    """Return how many runs are active, as a clause."""
+def _active_runs(active: Active | None, queued: Queued) -> str:
+    """Return how many runs are active after a refusal, as a clause."""
     if active is None:
         return "an unknown number of runs are active"
+    if active.number == 0:
+        return "the run that had the slot has just ended" if queued.refusals == 1 else "no run is active any more"
     return "1 run is active" if active.number == 1 else f"{active.number} runs are active"
+
+
+def _in_words(seconds: float) -> str:
+    """Return a length of time as a person reads it."""
+    if seconds < 120:
+        return f"{round(seconds, 1):g} seconds"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _count_active(run: OwnedRun) -> Active | None:

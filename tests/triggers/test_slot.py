@@ -137,7 +137,7 @@ async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
     waiting.add("a", 1.0)
     await counts(emulator, 1)
     await waiting.end()
-    dispatcher = Dispatcher.of(CONN_ID)
+    dispatcher = Dispatcher.of(CONN_ID, None)
     await until(lambda: dispatcher._counting is None)
     before = asked(emulator, "list-tasks")
     # There is no event to wait for. A dispatcher that still counts would send requests in this time.
@@ -151,12 +151,12 @@ async def test_end_of_a_run_leads_to_a_count_at_once(emulator, waiting, monkeypa
     waiting.add("a", 1.0)
     await counts(emulator, 1)
     await stop(task_id)
-    run_has_ended(CONN_ID)
+    run_has_ended(CONN_ID, None)
     assert await waiting.until_woken(1) == ["a"]
 
 
 async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(emulator):
-    run_has_ended("another_connection")
+    run_has_ended("another_connection", "another_key")
     assert asked(emulator, "list-tasks") == 0
 
 
@@ -215,4 +215,4 @@ async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, mo
     # Before Airflow 3.3, only the log shows the place.
     assert pushed == {} or TRIGGERS_START_TASKS
     assert not pushed or pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
-    assert "Place 2 of 2 in the queue of connection 'browseract_default'. The plan seems to have 1 slots." in logged
+    assert "Place 2 of 2 in the queue of connection 'browseract_default'. The plan seems to have 1 slot." in logged

@@ -30,6 +30,7 @@ WAIT = {
         "answer_timeout": 3600.0,
         "answer_default": "resume",
     },
+    "key_digest": "0123456789abcdef",
     "last_seen": "paused",
     "steps_logged": 2,
     "pauses": 1,
@@ -55,6 +56,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
             "active": 5,
             "pause": 30.0,
             "handed_over": True,
+            "key_digest": "0123456789abcdef",
         },
     },
     "triggers.sensor.TaskSensorTrigger": {

@@ -40,8 +40,13 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     assert len(run.run()) == 2
     assert len(emulator.tasks) == 1
     said = "".join(capfd.readouterr())
-    why = "received too many requests" if fault.http_status == 429 else "no free slot now"
-    assert f"BrowserAct has {why}; 0 runs are active. BrowserAct has refused the start once." in said
+    why = (
+        "received too many requests; it accepts no start for a while"
+        if fault.http_status == 429
+        else "no free slot now; the run that had the slot has just ended"
+    )
+    assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in said
+    assert "0 runs" not in said
     assert "BrowserAct has refused the start 2 times." in said
     assert ("If no line follows, check that a triggerer is running." in said) is deferrable
 
@@ -178,7 +183,7 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    assert set(arguments["wait"]) == {"queued", "source", "active", "pause", "until", "handed_over"}
+    assert set(arguments["wait"]) == {"queued", "source", "active", "pause", "until", "handed_over", "key_digest"}
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}

@@ -1,0 +1,281 @@
+"""A model of many task instances that want slots: events in simulated time, with the decisions of the real queue.
+
+Airflow, BrowserAct and the requests between them are modeled. Who is woken is decided by ``SlotQueue``, one for each
+triggerer and queue, and by ``hand_over_order``, as in a real Airflow.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import (
+    Active,
+    Candidate,
+    Queued,
+    QueueWait,
+    SlotQueue,
+    hand_over_order,
+    pause_after,
+)
+
+
+@dataclass(eq=False)
+class TI:
+    """A task instance, which wants one run.
+
+    :param name: its name.
+    :param duration: seconds that its run takes.
+    :param dag_id: its DAG.
+    :param conn_id: its connection.
+    :param key: digest of the API key.
+    :param source: its workflow.
+    """
+
+    name: str
+    duration: float
+    dag_id: str
+    conn_id: str
+    key: str | None
+    source: str
+    state: str = "new"
+    wait: QueueWait | None = None
+    queued: Queued | None = None
+    deferred_at: float = 0.0
+    resumed_at: float = 0.0
+    queue: SlotQueue | None = None
+
+
+@dataclass
+class World:
+    """An Airflow, and a BrowserAct account.
+
+    :param plan: how many runs the account allows at once.
+    :param callbacks: whether BrowserAct calls back. Otherwise the runs are polled.
+    :param triggerers: how many triggerers there are.
+    :param start_takes: seconds from the resumption of a task instance to its start: the least and the most.
+    :param shown_after: seconds after which a new run is counted.
+    :param counts: whether the active runs can be counted.
+    :param ends_seen: whether the triggerers see the ends of runs.
+    :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
+    :param one_at_a_time: workflows of which BrowserAct accepts one run at a time.
+    """
+
+    plan: int
+    callbacks: bool = False
+    triggerers: int = 1
+    start_takes: tuple[float, float] = (1.5, 3.5)
+    shown_after: float = 0.0
+    counts: bool = True
+    ends_seen: bool = True
+    starts_per_minute: int | None = None
+    one_at_a_time: frozenset[str] = frozenset()
+    seed: int = 1
+
+    now: float = 0.0
+    started: list[tuple[float, TI]] = field(default_factory=list)
+    refused: list[tuple[float, TI]] = field(default_factory=list)
+    paused: set[str] = field(default_factory=set)
+    active: list[TI] = field(default_factory=list)
+    longest_unused: float = 0.0
+    """Longest time for which a slot was free although a task instance could use it."""
+    unused: float = 0.0
+    """Seconds for which slots were free although task instances could use them, each slot separately."""
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.tis: list[TI] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self._queues: dict[tuple[int, str], SlotQueue] = {}
+        self._looks: dict[int, tuple[float, int]] = {}
+        self._unused_since: float | None = None
+
+    def submit(
+        self,
+        number: int,
+        *,
+        duration: float | tuple[float, float] = 30.0,
+        dag_id: str = "dag",
+        conn_id: str = "conn",
+        key: str | None = "key",
+        source: str = "workflow",
+        within: float = 5.0,
+    ) -> list[TI]:
+        """Let task instances start for the first time, within some seconds."""
+        lengths = duration if isinstance(duration, tuple) else (duration, duration)
+        made = [
+            TI(f"{dag_id} {len(self.tis) + each}", self.chance.uniform(*lengths), dag_id, conn_id, key, source)
+            for each in range(number)
+        ]
+        for ti in made:
+            self._after(self.chance.uniform(0.0, within), partial(self._start, ti))
+        self.tis += made
+        return made
+
+    def play(self, seconds: float = 1e6) -> World:
+        """Let time pass, until all runs have ended or the time is over."""
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end and any(ti.state != "over" for ti in self.tis):
+            at, _, happen = heapq.heappop(self._events)
+            self._measure(at)
+            self.now = at
+            happen()
+        self.now = self.now if all(ti.state == "over" for ti in self.tis) else end
+        return self
+
+    def pause(self, dag_id: str) -> None:
+        """Pause a DAG. Airflow does not begin its task instances any more."""
+        self.paused.add(dag_id)
+
+    def unpause(self, dag_id: str) -> None:
+        """Unpause a DAG. What was resumed in the meantime begins."""
+        self.paused.discard(dag_id)
+        for ti in self.tis:
+            if ti.dag_id == dag_id and ti.state == "scheduled":
+                self._begin(ti)
+
+    def forge_callback(self) -> None:
+        """Hand over a slot that is not free, as whoever knows the token of a callback can do."""
+        self._hand_over(self.active[0])
+
+    def mark(self, ti: TI) -> None:
+        """Mark a task instance that waits for a slot."""
+        ti.state, queue = "over", ti.queue
+        if queue is not None and ti.name in queue.waiting:
+            queue.leave(ti.name, self.now)
+            self._after(0.5, lambda: queue.free(ti.name))
+
+    def places(self, of: list[TI]) -> list[int]:
+        """Return the places of task instances among all starts; the first is 1."""
+        return [place for place, (_, ti) in enumerate(self.started, 1) if ti in of]
+
+    @property
+    def makespan(self) -> float:
+        """The moment at which the last run has ended."""
+        return max(at + ti.duration for at, ti in self.started)
+
+    def refusals_after_the_first(self) -> int:
+        """Return how many starts were refused apart from the first start of each task instance."""
+        return len(self.refused) - len({ti for _, ti in self.refused})
+
+    def _after(self, seconds: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._number), happen))
+
+    def _measure(self, until: float) -> None:
+        could = sum(ti.state in ("deferred", "scheduled") and ti.dag_id not in self.paused for ti in self.tis)
+        free = min(could, self.plan - len(self.active))
+        self.unused += max(0, free) * (until - self.now)
+        if free <= 0:
+            self._unused_since = None
+            return
+        if self._unused_since is None:
+            self._unused_since = self.now
+        self.longest_unused = max(self.longest_unused, until - self._unused_since)
+
+    def _begin(self, ti: TI) -> None:
+        if ti.dag_id not in self.paused:
+            ti.state = "scheduled"
+            self._after(self.chance.uniform(*self.start_takes), lambda: self._start(ti))
+
+    def _start(self, ti: TI) -> None:
+        if ti.state == "over":
+            return
+        lately = sum(self.now - at < 60.0 for at, _ in self.started)
+        limited = self.starts_per_minute is not None and lately >= self.starts_per_minute
+        busy = ti.source in self.one_at_a_time and any(other.source == ti.source for other in self.active)
+        if not limited and not busy and len(self.active) < self.plan:
+            ti.state = "running"
+            self.active.append(ti)
+            self.started.append((self.now, ti))
+            self._after(ti.duration, lambda: self._end(ti))
+            return
+        self.refused.append((self.now, ti))
+        before = ti.queued or Queued(self.now, self.now)
+        ti.queued = before.refused()
+        ti.wait = QueueWait(
+            ti.queued,
+            1e9,
+            ti.source,
+            active=len(self.active) if self.counts and not limited else None,
+            pause=pause_after(ti.queued.refusals, self.chance.random) if limited else None,
+            handed_over=self.callbacks,
+            key_digest=ti.key,
+        )
+        ti.state, ti.deferred_at = "deferred", self.now
+        triggerer = self.chance.randrange(self.triggerers)
+        self._after(self.chance.uniform(0.5, 1.5), lambda: self._join(ti, triggerer))
+
+    def _join(self, ti: TI, triggerer: int) -> None:
+        if ti.state != "deferred" or ti.wait is None:
+            return
+        queue = ti.queue = self._queues.setdefault((triggerer, ti.key or ti.conn_id), SlotQueue())
+        queue.join(ti.name, ti.wait, self.now, ti.dag_id)
+        self._look_in(queue, queue.next_look(self.now))
+
+    def _end(self, ti: TI) -> None:
+        self.active.remove(ti)
+        ti.state = "over"
+        if self.callbacks:
+            self._after(0.3, lambda: self._hand_over(ti))
+        elif self.ends_seen:
+            queue = self._queues.get((self.chance.randrange(self.triggerers), ti.key or ti.conn_id))
+            if queue is not None:
+                self._after(self.chance.uniform(0.0, timings.DEFAULT_POLL_INTERVAL), lambda: self._see_end(queue))
+
+    def _see_end(self, queue: SlotQueue) -> None:
+        queue.run_ended()
+        self._look_in(queue, timings.SLOT_COUNT_PAUSE)
+
+    def _hand_over(self, ended: TI) -> None:
+        waiting = {
+            ti: Candidate(ti.wait, ti.conn_id, ti.dag_id, self.now - ti.deferred_at)
+            for ti in self.tis
+            if ti.state == "deferred"
+            and ti.wait is not None
+            and ti.dag_id not in self.paused
+            and self.now - ti.deferred_at >= timings.CORE_RACE_GRACE
+        }
+        late = {ti.dag_id for ti in self.tis if ti.state == "scheduled" and self.now - ti.resumed_at > 10.0}
+        for ti in hand_over_order(waiting, ended.conn_id, ended.key, late)[:1]:
+            self._resume(ti)
+            self._after(self.chance.uniform(1.0, 5.0), partial(self._notice, ti))
+
+    def _notice(self, ti: TI) -> None:
+        if ti.queue is not None and ti.state != "deferred":
+            ti.queue.leave(ti.name, self.now)
+
+    def _resume(self, ti: TI) -> None:
+        ti.state, ti.resumed_at = "scheduled", self.now
+        self._begin(ti)
+
+    def _look_in(self, queue: SlotQueue, seconds: float) -> None:
+        """Look at a queue in some seconds, unless that happens earlier."""
+        due, number = self._looks.get(id(queue), (float("inf"), 0))
+        if due <= self.now + seconds:
+            return
+        self._looks[id(queue)] = self.now + seconds, number + 1
+        self._after(seconds, lambda: self._look(queue, number + 1))
+
+    def _look(self, queue: SlotQueue, number: int) -> None:
+        if self._looks[id(queue)][1] != number:
+            return
+        self._looks[id(queue)] = float("inf"), number
+        if queue.wants_count(self.now):
+            shown = [ti for ti in self.active if self.now - self._started_at(ti) >= self.shown_after]
+            queue.count(Active(len(shown), frozenset(ti.name for ti in shown)) if self.counts else None, self.now)
+        for name in queue.wake(self.now):
+            # An event for a task instance that was handed a slot in the meantime changes nothing.
+            for ti in self.tis:
+                if ti.name == name and ti.state == "deferred":
+                    self._resume(ti)
+        if queue.waiting:
+            self._look_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_look(self.now)))
+
+    def _started_at(self, ti: TI) -> float:
+        return next(at for at, each in reversed(self.started) if each is ti)
