@@ -157,8 +157,8 @@ def hand_over_order(
         for key, each in candidates.items()
         if each.conn_id == conn_id or (key_digest is not None and each.wait.key_digest == key_digest)
     }
-    if any(each.age < (each.wait.pause or 0.0) for each in queue.values()):
-        # BrowserAct receives too many requests. The triggerer knows how many may follow, and when.
+    if any(each.wait.pause and each.age < each.wait.pause + timings.LONGEST_SLOT_PAUSE for each in queue.values()):
+        # BrowserAct has received too many requests. The triggerer finds out how many starts may follow.
         return []
     # Several recent refusals while the plan was not full are about one workflow, so the others go first.
     full = max((each.wait.active or 0 for each in queue.values()), default=0)
@@ -498,7 +498,8 @@ class SlotQueue:
 
     def _held(self, starting: Iterable[_Woken], dag_id: str, now: float) -> int:
         """Return how many slots woken task instances hold against those of a DAG: soon only those of the same DAG."""
-        return sum(each.dag_id == dag_id or now - each.at < self._patience for each in starting)
+        # A probe holds none. Otherwise it would only take the slot of a run that ends meanwhile, and find nothing.
+        return sum(not each.probe and (each.dag_id == dag_id or now - each.at < self._patience) for each in starting)
 
     def _take_new_run(self, now: float) -> None:
         """Explain a run that is new in a count with a woken task instance, if there is one."""

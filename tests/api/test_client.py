@@ -122,12 +122,11 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
     assert count(emulator, "run-task") == 1
 
 
-def test_start_refused_with_http_429_is_sent_again_and_creates_one_run(client, emulator):
-    before = len(emulator.tasks)
-    emulator.fault("run-task", RequestFault.status(429), times=2)
-    client.send(calls.run_task(ORDERS.id))
-    assert count(emulator, "run-task") == 3
-    assert len(emulator.tasks) == before + 1
+def test_start_refused_with_http_429_is_left_to_the_queue(client, emulator):
+    emulator.fault("run-task", RequestFault.status(429, retry_after=7), times=2)
+    with pytest.raises(errors.RateLimitError) as refused:
+        client.send(calls.run_task(ORDERS.id))
+    assert (count(emulator, "run-task"), refused.value.retry_after) == (1, 7)
 
 
 def test_client_waits_as_long_as_retry_after_requests(client, emulator):

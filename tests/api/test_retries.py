@@ -30,13 +30,13 @@ def test_call_that_starts_no_run_is_sent_again_after_a_temporary_error(call, kin
 
 @pytest.mark.parametrize("call", [START, calls.run_task_by_template("80")], ids=["workflow", "template"])
 def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
-    arrived_for_sure_not = [kind for kind in NEVER_ARRIVED if kind is not errors.ConcurrencyLimitError]
-    assert all(may_send_again(call, kind("x")) for kind in arrived_for_sure_not)
+    assert may_send_again(call, errors.ConnectionFailedError("x"))
     assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)
 
 
-def test_start_refused_without_a_free_slot_is_not_sent_again_by_the_policy():
-    assert not may_send_again(START, errors.ConcurrencyLimitError("x"))
+@pytest.mark.parametrize("kind", [errors.ConcurrencyLimitError, errors.RateLimitError])
+def test_start_that_browseract_does_not_accept_now_is_not_sent_again_by_the_policy(kind):
+    assert not may_send_again(START, kind("x"))
 
 
 @pytest.mark.parametrize("call", [READ, START, STOP], ids=["read", "start", "stop"])

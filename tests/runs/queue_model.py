@@ -76,11 +76,13 @@ class World:
     starts_per_minute: int | None = None
     one_at_a_time: frozenset[str] = frozenset()
     seed: int = 1
-
     now: float = 0.0
     started: list[tuple[float, TI]] = field(default_factory=list)
     refused: list[tuple[float, TI]] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
+    """The paused DAGs: Airflow does not begin their task instances, and the API server knows that."""
+    stuck: set[str] = field(default_factory=set)
+    """The DAGs whose task instances do not begin for another reason, for example because their pool is full."""
     active: list[TI] = field(default_factory=list)
     longest_unused: float = 0.0
     """Longest time for which a slot was free although a task instance could use it."""
@@ -129,13 +131,10 @@ class World:
         self.now = self.now if all(ti.state == "over" for ti in self.tis) else end
         return self
 
-    def pause(self, dag_id: str) -> None:
-        """Pause a DAG. Airflow does not begin its task instances any more."""
-        self.paused.add(dag_id)
-
-    def unpause(self, dag_id: str) -> None:
-        """Unpause a DAG. What was resumed in the meantime begins."""
+    def let_begin(self, dag_id: str) -> None:
+        """Let the task instances of a DAG begin again. Those that were resumed in the meantime begin at once."""
         self.paused.discard(dag_id)
+        self.stuck.discard(dag_id)
         for ti in self.tis:
             if ti.dag_id == dag_id and ti.state == "scheduled":
                 self._begin(ti)
@@ -168,7 +167,7 @@ class World:
         heapq.heappush(self._events, (self.now + seconds, next(self._number), happen))
 
     def _measure(self, until: float) -> None:
-        could = sum(ti.state in ("deferred", "scheduled") and ti.dag_id not in self.paused for ti in self.tis)
+        could = sum(ti.state in ("deferred", "scheduled") and self._may_begin(ti) for ti in self.tis)
         free = min(could, self.plan - len(self.active))
         self.unused += max(0, free) * (until - self.now)
         if free <= 0:
@@ -178,9 +177,11 @@ class World:
             self._unused_since = self.now
         self.longest_unused = max(self.longest_unused, until - self._unused_since)
 
+    def _may_begin(self, ti: TI) -> bool:
+        return ti.dag_id not in self.paused | self.stuck
+
     def _begin(self, ti: TI) -> None:
-        if ti.dag_id not in self.paused:
-            ti.state = "scheduled"
+        if self._may_begin(ti):
             self._after(self.chance.uniform(*self.start_takes), lambda: self._start(ti))
 
     def _start(self, ti: TI) -> None:
@@ -241,7 +242,9 @@ class World:
             and ti.dag_id not in self.paused
             and self.now - ti.deferred_at >= timings.CORE_RACE_GRACE
         }
-        late = {ti.dag_id for ti in self.tis if ti.state == "scheduled" and self.now - ti.resumed_at > 10.0}
+        late = {
+            ti.dag_id for ti in self.tis if ti.state == "scheduled" and self.now - ti.resumed_at >= timings.FOLLOW_DELAY
+        }
         for ti in hand_over_order(waiting, ended.conn_id, ended.key, late)[:1]:
             self._resume(ti)
             self._after(self.chance.uniform(1.0, 5.0), partial(self._notice, ti))

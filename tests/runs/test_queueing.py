@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +12,16 @@ from airflow_provider_browseract.runs.queueing import (
     PAUSE_SPREAD,
     STARTS_PER_PROBE,
     Active,
+    Candidate,
     Queued,
     QueueWait,
     SlotQueue,
     count_active,
+    hand_over_order,
     pause_after,
 )
+
+from .queue_model import World
 
 READY = timings.CORE_RACE_GRACE
 """Seconds after which a task instance that has just deferred may be woken."""
@@ -126,10 +128,58 @@ class TestWake:
         queue.count(runs(9), later)
         assert queue.wake(later) == ["b"]
 
+    def test_another_dag_may_follow_when_a_woken_task_does_not_start(self):
+        queue = SlotQueue()
+        for number, dag_id in enumerate(["paused", "paused", "other"]):
+            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["0"]
+        at = READY + timings.FOLLOW_DELAY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["2"]
+
+    def test_slow_start_that_was_refused_lets_others_follow_later(self):
+        queue = SlotQueue()
+        for number, dag_id in enumerate(["slow", "slow", "other"]):
+            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["0"]
+        queue.join("0", wait_of(0.0, refusals=2), READY + 15, "slow")
+        at = READY + 15 + READY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["0"]
+        queue.count(runs(9), at + 15)
+        assert queue.wake(at + 15) == []
+
     def test_nothing_is_woken_while_runs_cannot_be_counted(self):
         queue = queue_of({"a": wait_of()})
         queue.count(None, READY)
         assert queue.wake(READY) == []
+
+    def test_end_of_a_run_wakes_the_next_task_while_runs_cannot_be_counted(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.count(None, READY)
+        queue.run_ended()
+        assert queue.wake(READY) == ["a"]
+        assert queue.wake(READY) == []
+
+    def test_accepted_start_without_counts_is_followed_by_more_at_once(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(9)})
+        at, woken = timings.SLOT_PROBE_PAUSE, []
+        for _ in range(3):
+            queue.count(None, at)
+            woken.append(len(queue.wake(at)))
+            at += timings.FOLLOW_DELAY
+        assert woken == [1, 2, 3]
+
+    def test_tasks_refused_with_429_follow_in_order_after_the_longest_pause(self):
+        queue = queue_of({"b": wait_of(2.0, pause=20.0), "a": wait_of(1.0, pause=30.0), "slot": wait_of(0.0)})
+        assert not queue.wants_count(29.0)
+        assert queue.wake(29.0) == []
+        queue.count(runs(3), 30.0)
+        assert queue.wake(30.0) == ["slot"]
+        queue.count(runs(4), 30.0 + timings.FOLLOW_DELAY)
+        assert queue.wake(30.0 + timings.FOLLOW_DELAY) == ["a", "b"]
 
     def test_wait_that_is_not_about_slots_ends_after_its_pause(self):
         queue = queue_of({"a": wait_of(pause=77.0)})
@@ -174,6 +224,74 @@ class TestHandOver:
         queue.count(runs(9), 1.0)
         queue.count(runs(9), 61.0)
         assert queue.wake(61.0) == []
+
+    def test_marked_task_frees_its_slot_at_once(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.leave("a", READY)
+        queue.free("a")
+        queue.count(runs(9), READY + 1)
+        assert queue.wake(READY + 1) == ["b"]
+
+    def test_refusals_after_forged_callbacks_move_nobody(self):
+        first, at = wait_of(0.0, source="first", handed_over=True), READY
+        queue = queue_of({"first": first, "other": wait_of(1.0, source="other", handed_over=True)})
+        for refusals in (2, 3, 4):
+            queue.count(runs(10), at)
+            # A token lets the API server hand over a slot that is not free.
+            queue.leave("first", at)
+            queue.join("first", wait_of(0.0, source="first", refusals=refusals, handed_over=True), at + 2)
+            at += 2 + READY
+        assert queue.capacity == 10
+        queue.count(runs(9), at)
+        queue.count(runs(9), at + 5)
+        assert queue.wake(at + 5) == ["first"]
+
+
+class TestOrderOfHandOvers:
+    """To whom the API server offers the slot of a run of connection ``conn`` with the key ``k``."""
+
+    @staticmethod
+    def order(late=(), key_digest="k", **candidates):
+        made = {
+            name: Candidate(wait_of(**fields), conn_id, dag_id, age)
+            for name, (conn_id, dag_id, age, fields) in candidates.items()
+        }
+        return hand_over_order(made, "conn", key_digest, late)
+
+    def test_connections_with_the_same_key_share_one_queue(self):
+        a = ("conn", "d", 60.0, {"since": 2.0, "key_digest": "k"})
+        b = ("second", "d", 60.0, {"since": 1.0, "key_digest": "k"})
+        other = ("third", "d", 60.0, {"since": 0.0, "key_digest": "another"})
+        assert self.order(a=a, b=b, other=other) == ["b", "a"]
+
+    def test_wait_or_run_of_an_older_version_shares_the_queue_of_its_connection(self):
+        old, second = ("conn", "d", 60.0, {"since": 1.0}), ("second", "d", 60.0, {"since": 0.0})
+        assert self.order(old=old, second=second) == ["old"]
+        new = ("conn", "d", 60.0, {"since": 2.0, "key_digest": "k"})
+        assert self.order(key_digest=None, old=old, second=second, new=new) == ["old", "new"]
+
+    def test_dag_that_does_not_start_goes_last(self):
+        late, other = ("conn", "late", 60.0, {"since": 1.0}), ("conn", "other", 60.0, {"since": 2.0})
+        assert self.order(late=["late"], a=late, b=other) == ["b", "a"]
+        assert self.order(a=late, b=other) == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        ("active", "age", "first"),
+        [(4, 10.0, "other"), (10, 10.0, "alone"), (4, timings.LONGEST_SLOT_PAUSE + 1, "alone")],
+        ids=["although slots are free", "at a full plan, as after a forged callback", "long ago"],
+    )
+    def test_only_recent_refusals_of_one_workflow_although_slots_are_free_push_it_back(self, active, age, first):
+        refused = {"source": "alone", "refusals": 3, "active": active}
+        found = self.order(
+            a=("conn", "d", age, {"since": 0.0, **refused}),
+            b=("conn", "d", age, {"since": 1.0, **refused}),
+            c=("conn", "d", 300.0, {"since": 2.0, "source": "other"}),
+        )
+        assert found[0] == ("c" if first == "other" else "a")
+
+    def test_nothing_is_handed_over_while_browseract_receives_too_many_requests(self):
+        limited = ("conn", "d", 20.0, {"since": 1.0, "pause": 15.0})
+        assert self.order(a=limited, b=("conn", "d", 60.0, {"since": 0.0})) == []
 
 
 class TestCapacity:
@@ -295,133 +413,177 @@ class TestCapacity:
         assert queue.capacity == 3
 
 
-@dataclass
-class Account:
-    """A BrowserAct account with a queue in front of it, simulated in steps of a tenth of a second.
-
-    :param plan: how many runs it allows at once.
-    :param duration: the shortest and the longest duration of a run, in seconds.
-    :param one_at_a_time: runs of a workflow with a Standard Browser, of which one is accepted at a time.
-    :param shown_after: seconds after which a new run is counted.
-    """
-
-    plan: int
-    duration: tuple[float, float] = (20.0, 20.0)
-    one_at_a_time: frozenset[str] = frozenset()
-    shown_after: float = 0.0
-    start_takes: float = 1.5
-    queue: SlotQueue = field(default_factory=SlotQueue)
-    now: float = 0.0
-    active: dict[str, float] = field(default_factory=dict)
-    started: list[tuple[float, str]] = field(default_factory=list)
-    refused: list[tuple[float, str]] = field(default_factory=list)
-    ends: dict[str, float] = field(default_factory=dict)
-    queued: dict[str, Queued] = field(default_factory=dict)
-    starting: dict[str, float] = field(default_factory=dict)
-    idle: float = 0.0
-    longest_idle: float = 0.0
-    _next_count: float = 0.0
-    _chance: random.Random = field(default_factory=lambda: random.Random(7))
-
-    def submit(self, names, chance) -> None:
-        for name in names:
-            self.queued[name] = Queued(self.now, self.now)
-            self.starting[name] = self.now + chance.uniform(0.0, 5.0)
-
-    def play(self, seconds: float) -> None:
-        """Let time pass."""
-        end = self.now + seconds
-        while self.now < end:
-            self.now = round(self.now + 0.1, 1)
-            self.active = {name: at for name, at in self.active.items() if self.now < self.ends[name]}
-            for name in [name for name, at in self.starting.items() if at <= self.now]:
-                del self.starting[name]
-                self._start(name)
-            if self.now >= self._next_count:
-                self._look()
-            unused = any(self._accepts(name) for name in self.queue.waiting)
-            self.idle = self.idle + 0.1 if unused else 0.0
-            self.longest_idle = max(self.longest_idle, self.idle)
-
-    def _accepts(self, name: str) -> bool:
-        alone = name in self.one_at_a_time and not self.one_at_a_time.isdisjoint(self.active)
-        return len(self.active) < self.plan and not alone
-
-    def _start(self, name: str) -> None:
-        if self._accepts(name):
-            self.active[name] = self.now
-            self.ends[name] = self.now + self._chance.uniform(*self.duration)
-            self.started.append((self.now, name))
-            return
-        self.refused.append((self.now, name))
-        before = self.queued[name]
-        self.queued[name] = replace(before, since=before.since if before.refusals else self.now).refused()
-        source = "one at a time" if name in self.one_at_a_time else "other"
-        wait = QueueWait(self.queued[name], 1e9, source=source, active=len(self.active))
-        self.queue.join(name, wait, self.now)
-
-    def _look(self) -> None:
-        shown = frozenset(name for name, at in self.active.items() if self.now - at >= self.shown_after)
-        self.queue.count(Active(len(shown), shown), self.now)
-        for name in self.queue.wake(self.now):
-            self.starting[name] = self.now + self.start_takes
-        self._next_count = self.now + max(timings.SLOT_COUNT_PAUSE, self.queue.next_look(self.now))
-
-
 class TestManyRuns:
+    """Measured on the model of many task instances; its times are simulated."""
+
     @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize("shown_after", [0.0, 4.0], ids=["counted at once", "counted late"])
     def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):
-        account = Account(plan=10, shown_after=shown_after)
-        names = [f"run {number}" for number in range(200)]
-        account.submit(names, random.Random(seed))
-        account.play(900)
-        assert sorted(name for _, name in account.started) == sorted(names)
-        first: dict[str, float] = {}
-        for at, name in account.refused:
-            first.setdefault(name, at)
-        later = len(account.refused) - len(first)
-        assert later <= 0.05 * len(first)
-        order = sorted(first, key=first.__getitem__)
-        started = [name for _, name in account.started if name in first]
-        overtaking = [abs(started.index(name) - place) for place, name in enumerate(order)]
-        assert max(overtaking) <= account.plan
+        world = World(10, shown_after=shown_after, seed=seed)
+        world.submit(200, duration=20.0)
+        world.play()
+        assert len(world.started) == 200
+        waited = list(dict.fromkeys(ti for _, ti in world.refused))
+        assert world.refusals_after_the_first() <= 0.05 * len(waited)
+        places = world.places(waited)
+        assert max(abs(place - expected) for place, expected in zip(places, sorted(places), strict=True)) <= world.plan
         # Twenty waves, of which each lasts at most a quarter longer than the runs.
-        assert max(at for at, _ in account.started) <= 19 * account.duration[1] * 1.25 + 20
+        assert world.makespan <= 20 * 20.0 * 1.25 + 20
 
     def test_queue_follows_a_plan_that_shrinks_and_grows(self):
-        account = Account(plan=10)
-        account.submit([f"run {number}" for number in range(900)], random.Random(1))
-        account.play(100)
-        account.plan = 4
-        account.play(300)
-        refused = len(account.refused)
-        account.play(300)
+        world = World(10)
+        world.submit(900, duration=20.0)
+        world.play(100)
+        world.plan = 4
+        world.play(300)
+        refused = len(world.refused)
+        world.play(300)
         # Only a probe from time to time.
-        assert len(account.refused) - refused <= 3
-        account.plan = 12
-        account.play(700)
-        started = len(account.started)
-        account.play(200)
+        assert len(world.refused) - refused <= 3
+        world.plan = 12
+        world.play(700)
+        started = len(world.started)
+        world.play(200)
         # Ten waves of twelve runs, with some time between them.
-        assert len(account.started) - started >= 0.8 * 10 * 12
+        assert len(world.started) - started >= 0.75 * 10 * 12
 
-    def test_no_slot_is_unused_for_a_minute_while_something_waits(self):
-        account = Account(plan=5, duration=(5.0, 60.0))
-        account.submit([f"run {number}" for number in range(150)], random.Random(2))
-        account.play(1500)
-        assert account.queue.waiting == {}
-        assert account.longest_idle < 30
+    def test_no_slot_is_unused_for_half_a_minute_while_something_waits(self):
+        world = World(5, seed=2)
+        world.submit(150, duration=(5.0, 60.0))
+        world.play()
+        assert len(world.started) == 150
+        assert world.longest_unused < 30
 
     def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
-        alone = [f"alone {number}" for number in range(20)]
-        account = Account(plan=5, duration=(20.0, 40.0), one_at_a_time=frozenset(alone))
-        account.submit(alone, random.Random(3))
-        account.play(10)
-        account.submit([f"other {number}" for number in range(200)], random.Random(4))
-        account.play(900)
-        others = sum(name.startswith("other") for _, name in account.started)
+        world = World(5, one_at_a_time=frozenset({"alone"}), seed=3)
+        alone = world.submit(20, duration=(20.0, 40.0), source="alone")
+        world.play(10)
+        others = world.submit(200, duration=(20.0, 40.0), source="other")
+        world.play(900)
         # With one slot for the others less, four slots would allow 120.
-        assert others >= 85
-        assert sum(name.startswith("alone") for _, name in account.started) >= 10
-        assert account.longest_idle < 60
+        assert len(world.places(others)) >= 85
+        assert len(world.places(alone)) >= 10
+
+
+SEEDS = pytest.mark.parametrize("seed", range(5))
+BOTH = pytest.mark.parametrize("callbacks", [True, False], ids=["callbacks", "polling"])
+
+
+class TestDagThatDoesNotStart:
+    """Its task instances are first in the queue, and the others have to get the slots."""
+
+    @staticmethod
+    def queued(seed: int, **world) -> World:
+        made = World(1, seed=seed, **world)
+        made.submit(1, dag_id="first", within=0.1)
+        made.play(1)
+        made.submit(7, dag_id="stuck", within=1.0)
+        made.play(3)
+        made.submit(20, dag_id="other", within=3.0)
+        return made.play(10)
+
+    @SEEDS
+    @BOTH
+    @pytest.mark.parametrize("why", ["paused", "its pool is full"])
+    def test_slot_is_unused_for_at_most_15_seconds_and_nobody_is_lost(self, seed, callbacks, why):
+        world = self.queued(seed, callbacks=callbacks)
+        (world.paused if why == "paused" else world.stuck).add("stuck")
+        world.play(3000)
+        # All but the seven.
+        assert len(world.started) == 21
+        assert world.longest_unused <= 15
+        # Every change of the slot takes some seconds.
+        assert world.unused <= 20 * (6 if callbacks else 7)
+        assert world.refusals_after_the_first() <= 3
+        world.let_begin("stuck")
+        world.play(3000)
+        assert len(world.started) == 28
+
+    def test_dag_that_starts_again_returns_to_its_place(self):
+        world = self.queued(1)
+        world.stuck.add("stuck")
+        world.play(120)
+        started = len(world.started)
+        world.let_begin("stuck")
+        world.play()
+        dags = [ti.dag_id for _, ti in world.started[started : started + 10]]
+        # Some of the others may be starting.
+        assert dags.count("stuck") == 7
+
+    @SEEDS
+    def test_slow_starts_of_two_dags_are_not_refused_again_and_again(self, seed):
+        world = World(5, start_takes=(20.0, 40.0), seed=seed)
+        world.submit(50, dag_id="a")
+        world.submit(50, dag_id="b")
+        world.play()
+        assert len(world.started) == 100
+        assert world.refusals_after_the_first() <= 15
+
+
+class TestConnectionsWithOneKey:
+    @SEEDS
+    @BOTH
+    @pytest.mark.parametrize("triggerers", [1, 2])
+    def test_those_that_queued_early_are_among_the_first_of_110(self, seed, callbacks, triggerers):
+        world = World(5, callbacks=callbacks, triggerers=triggerers, seed=seed)
+        world.submit(5, conn_id="a", dag_id="a", within=0.1)
+        world.play(1)
+        early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
+        world.play(3)
+        world.submit(95, conn_id="a", dag_id="a", within=3.0)
+        world.play()
+        assert len(world.started) == 110
+        # Without callbacks, two triggerers do not know each other's queues, and wake two for one slot.
+        assert max(world.places(early)) <= (30 if callbacks or triggerers == 1 else 40)
+
+
+class TestRunsThatCannotBeCounted:
+    @staticmethod
+    def played(seed: int, **world) -> World:
+        made = World(5, seed=seed, **world)
+        made.submit(200)
+        return made.play()
+
+    @SEEDS
+    @pytest.mark.parametrize("ends_seen", [True, False], ids=["the ends are seen", "no end is seen"])
+    def test_200_on_5_slots_take_at_most_half_longer_than_with_counts(self, seed, ends_seen):
+        without = self.played(seed, counts=False, ends_seen=ends_seen)
+        assert len(without.started) == 200
+        assert without.makespan <= 1.5 * self.played(seed).makespan
+        assert without.refusals_after_the_first() <= 80
+
+    @SEEDS
+    def test_callbacks_are_as_fast_without_counts(self, seed):
+        without = self.played(seed, counts=False, callbacks=True)
+        assert without.makespan <= 1.05 * self.played(seed, callbacks=True).makespan
+
+
+class TestMarks:
+    @SEEDS
+    def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(self, seed):
+        def unused(every: float) -> float:
+            world = World(5, seed=seed)
+            tis = world.submit(200)
+            while any(ti.state != "over" for ti in tis):
+                world.play(every)
+                if waiting := [ti for ti in tis if ti.state == "deferred"]:
+                    world.mark(waiting[-1])
+            return world.unused / sum(ti.duration for _, ti in world.started)
+
+        assert unused(20.0) <= unused(1e6) + 0.03
+
+
+class TestTooManyRequests:
+    @SEEDS
+    @BOTH
+    def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(self, seed, callbacks):
+        world = World(100, callbacks=callbacks, starts_per_minute=30, seed=seed)
+        world.submit(200)
+        world.play()
+        assert len(world.started) == 200
+        first_wave = 10.0
+        tried = sorted(at for at, _ in world.started + world.refused if at > first_wave)
+        assert max(sum(at <= other < at + 5.0 for other in tried) for at in tried) <= 20
+        # The first 30 start at once, and the others need 6 minutes at least.
+        assert world.makespan <= 1.6 * 360 + 30
+        assert world.refusals_after_the_first() <= 110

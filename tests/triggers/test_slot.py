@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,10 +45,23 @@ class Waiting:
         self.woken: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def add(self, name: str, since: float, *, active: int | None = 1, priority: int = 1, **fields: Any) -> SlotTrigger:
+    def add(
+        self,
+        name: str,
+        since: float,
+        *,
+        active: int | None = 1,
+        priority: int = 1,
+        refusals: int = 1,
+        conn_id: str = CONN_ID,
+        ti: Any = None,
+        **fields: Any,
+    ) -> SlotTrigger:
         """Let a task instance wait, and return its trigger."""
-        wait = QueueWait(Queued(since, since, 1, priority), time.time() + 600, active=active, **fields)
-        trigger = SlotTrigger(browseract_conn_id=CONN_ID, wait=wait)
+        wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 600, active=active, **fields)
+        trigger = SlotTrigger(browseract_conn_id=conn_id, wait=wait)
+        if ti is not None:
+            trigger.task_instance = ti
         self._tasks[name] = asyncio.create_task(self._run(name, trigger))
         return trigger
 
@@ -169,6 +183,122 @@ async def test_task_resumed_by_the_api_server_keeps_its_slot(emulator, waiting):
     await stop(task_id)
     await counts(emulator, 4)
     assert waiting.woken == []
+
+
+def task_instance(index: int) -> Any:
+    return SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=index)
+
+
+@pytest.mark.parametrize("states", [(), ("scheduled",)], ids=["marked or cleared", "handed over"])
+async def test_only_a_task_that_is_about_to_start_keeps_its_slot_after_it_was_cancelled(
+    emulator, waiting, monkeypatch, states
+):
+    asked_for = []
+
+    def count_task_instances(ti, *wanted):
+        asked_for.append((ti.map_index, wanted))
+        return len(states)
+
+    monkeypatch.setattr(slots, "count_task_instances", count_task_instances)
+    [task_id] = await start()
+    waiting.add("a", 1.0, handed_over=True, ti=task_instance(1))
+    waiting.add("b", 2.0, handed_over=True)
+    await counts(emulator, 1)
+    await waiting.cancel("a")
+    await until(lambda: asked_for)
+    assert asked_for == [(1, slots.ABOUT_TO_START)]
+    await stop(task_id)
+    if states:
+        await counts(emulator, 4)
+        assert waiting.woken == []
+    else:
+        assert await waiting.until_woken(1) == ["b"]
+
+
+async def test_task_that_airflow_reports_nothing_about_keeps_its_slot(emulator, waiting, monkeypatch):
+    asked_for = []
+
+    def fail(*_):
+        asked_for.append(1)
+        raise OSError("no response")
+
+    monkeypatch.setattr(slots, "count_task_instances", fail)
+    [task_id] = await start()
+    waiting.add("a", 1.0, handed_over=True, ti=task_instance(1))
+    waiting.add("b", 2.0, handed_over=True)
+    await counts(emulator, 1)
+    await waiting.cancel("a")
+    await until(lambda: asked_for)
+    await stop(task_id)
+    await counts(emulator, 4)
+    assert waiting.woken == []
+
+
+async def test_second_refusal_of_a_task_instance_is_recognized(emulator, waiting):
+    queue = Dispatcher.of(CONN_ID, None).queue
+    await start(2)
+    for index in (1, 2):
+        waiting.add(f"first {index}", index, active=4, ti=task_instance(index))
+    assert await waiting.until_woken(2) == ["first 1", "first 2"]
+    assert queue.capacity == 4
+    for index in (1, 2):
+        waiting.add(f"second {index}", index, active=2, refusals=2, ti=task_instance(index))
+    # Both starts were refused although there seemed to be two free slots.
+    await until(lambda: queue.capacity == 2)
+
+
+async def test_error_in_the_queue_ends_no_wait(emulator, waiting, monkeypatch):
+    look, failed = Dispatcher._look, []
+
+    async def fail_once(self):
+        if not failed:
+            failed.append(True)
+            raise OSError("a bug")
+        await look(self)
+
+    monkeypatch.setattr(Dispatcher, "_look", fail_once)
+    [task_id] = await start()
+    waiting.add("a", 1.0)
+    await until(lambda: failed)
+    await stop(task_id)
+    assert await waiting.until_woken(1) == ["a"]
+
+
+async def test_connections_with_the_same_key_share_one_queue(emulator, waiting, connect, monkeypatch):
+    # The first connection cannot be read, so the other one counts for both.
+    monkeypatch.setenv("AIRFLOW_CONN_SECOND", os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
+    [task_id] = await start()
+    waiting.add("late", 2.0, conn_id="second", key_digest="k")
+    waiting.add("early", 1.0, conn_id="missing", key_digest="k")
+    waiting.add("other account", 0.0, conn_id="missing", key_digest="another")
+    await counts(emulator, 2)
+    assert waiting.woken == []
+    await stop(task_id)
+    assert await waiting.until_woken(1) == ["early"]
+
+
+async def test_end_of_a_run_wakes_the_next_task_while_counts_fail(emulator, waiting):
+    emulator.fault("list-tasks", RequestFault.status(500), times=None)
+    waiting.add("a", 1.0, active=None, key_digest="k")
+    waiting.add("b", 2.0, active=None, key_digest="k")
+    await until(lambda: Dispatcher.of(CONN_ID, "k").queue._blind)
+    assert waiting.woken == []
+    run_has_ended("another_connection", "k")
+    assert await waiting.until_woken(1) == ["a"]
+
+
+@pytest.mark.parametrize("active", [0, None], ids=["no run", "an unknown number"])
+async def test_unknown_size_of_the_plan_is_not_logged(emulator, waiting, capfd, active):
+    waiting.add("a", 1.0, active=active)
+    logged = ""
+
+    def is_shown() -> bool:
+        nonlocal logged
+        logged += "".join(capfd.readouterr())
+        return "Place 1 of 1 in the queue of connection 'browseract_default'." in logged
+
+    await until(is_shown)
+    assert "slots" not in logged
 
 
 async def test_counts_that_fail_end_no_wait(emulator, waiting):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
@@ -181,6 +182,7 @@ class Queue:
         conn_id: str = "browseract_default",
         ago: float = LONG_AGO,
         refusals: int = 1,
+        team: str | None = None,
         **fields: Any,
     ) -> TaskInstanceKey:
         """Add a task instance, and return it.
@@ -190,12 +192,16 @@ class Queue:
         :param conn_id: its connection.
         :param ago: how many seconds ago it deferred.
         :param refusals: how often its start was refused.
+        :param team: its team.
         :param fields: further fields of the wait.
         """
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
             trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))
             trigger.created_date = datetime.now(timezone.utc) - timedelta(seconds=ago)
+            if team is not None:
+                _add_team(session, team)
+                trigger.team_name = team
             session.add(trigger)
             session.flush()
             first = session.execute(select(TABLE).where(*self._is(TABLE), TABLE.c[INDEX] == -1)).mappings().one()
@@ -204,6 +210,11 @@ class Queue:
             own = {"id": self._new_id(first["id"]), INDEX: index, "trigger_id": trigger.id, "state": "deferred"}
             session.execute(insert(TABLE).values({**first, **own, "next_method": "execute_queued"}))
         return TaskInstanceKey(**self._of, map_index=index)
+
+    def pause(self, *, paused: bool = True) -> None:
+        """Pause their DAG, or unpause it."""
+        with create_session() as session:
+            session.execute(update(DagModel).where(DagModel.dag_id == DAG_ID).values(is_paused=paused))
 
     def clear(self) -> None:
         """Delete all of them."""
@@ -237,6 +248,14 @@ class Queue:
         return str(uuid.uuid4()) if isinstance(like, str) else uuid.uuid4()
 
 
+def _add_team(session: Any, name: str) -> None:
+    from airflow.models.team import Team
+
+    if session.get(Team, name) is None:
+        session.add(Team(name=name))
+        session.flush()
+
+
 _run_ids: list[str] = []
 """The run of the search example that all tests take the rows of."""
 
@@ -258,5 +277,6 @@ def queue(deferred) -> Iterator[Queue]:
     """The task instances that wait for slots: none at first."""
     made = Queue(deferred.waiting.run_id)
     made.clear()
+    made.pause(paused=False)
     yield made
     made.clear()

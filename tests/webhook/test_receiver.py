@@ -10,16 +10,19 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
+from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.links.browseract import LiveViewLink
@@ -40,7 +43,7 @@ from airflow_provider_browseract.webhook.callback import (
 )
 from airflow_provider_browseract.webhook.plugin import CallbackApp
 
-from .conftest import dialect
+from .conftest import DAG_ID, dialect
 
 try:
     STATS: Any = importlib.import_module("airflow.observability.stats").Stats
@@ -314,7 +317,6 @@ class TestHandOver:
         monkeypatch.setattr(timings, "CORE_RACE_GRACE", 30.0)
         queue.add(1.0, conn_id="another")
         queue.add(2.0, ago=0.0)
-        queue.add(3.0, pause=60.0)
         queue.mark(queue.add(4.0), "failed")
         last = queue.add(5.0)
         assert resume.hand_over("browseract_default") == last
@@ -334,12 +336,63 @@ class TestHandOver:
         assert resume.hand_over("browseract_default") == other
 
     def test_workflow_that_is_refused_again_and_again_goes_last(self, queue):
-        refused = {"source": "standard browser", "refusals": 3, "ago": timings.CORE_RACE_GRACE + 1}
+        refused = {"source": "standard browser", "refusals": 3, "ago": timings.CORE_RACE_GRACE + 1, "active": 4}
         first = queue.add(1.0, **refused)
         queue.add(2.0, **refused)
-        other = queue.add(3.0, source="other")
+        other = queue.add(3.0, source="other", active=5)
         assert resume.hand_over("browseract_default") == other
         assert resume.hand_over("browseract_default") == first
+
+    def test_task_of_a_paused_dag_gets_no_slot(self, queue):
+        waits = queue.add(1.0)
+        queue.pause()
+        assert resume.hand_over("browseract_default") is None
+        queue.pause(paused=False)
+        assert resume.hand_over("browseract_default") == waits
+
+    async def test_slot_is_handed_over_to_a_connection_with_the_same_key(self, client, deferred, queue):
+        deferred.forget_trigger()
+        deferred.defer(key_digest="k")
+        queue.add(1.0, conn_id="another", key_digest="another key")
+        same = queue.add(2.0, conn_id="second", key_digest="k")
+        queue.add(3.0, key_digest="k")
+        assert await call(client, deferred.path) == (200, "resumed")
+        assert queue.resumed() == [same.map_index]
+
+    @pytest.mark.skipif(resume.TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
+    def test_slot_of_a_team_is_not_handed_over_to_another_team(self, queue):
+        queue.add(1.0, team="team_b")
+        nobodys, own = queue.add(2.0), queue.add(3.0, team="team_a")
+        assert resume.hand_over("browseract_default", None, "team_a") == own
+        assert resume.hand_over("browseract_default", None, "team_a") is None
+        assert resume.hand_over("browseract_default") == nobodys
+
+    def test_dag_of_which_a_resumed_task_is_not_started_is_late(self, queue):
+        queue.add(1.0)
+        queue.add(2.0)
+        assert resume.hand_over("browseract_default") is not None
+        now = datetime.now(timezone.utc)
+        with create_session() as session:
+            assert resume._late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) == set()
+            assert resume._late_dags(session, now + timedelta(seconds=1)) == {DAG_ID}
+
+    def test_hand_over_passes_over_a_locked_row_without_waiting(self, queue):
+        if dialect() == "sqlite":
+            # It locks no rows.
+            return
+        locked, other = queue.add(1.0), queue.add(2.0)
+        with create_session(scoped=False) as session:
+            [row] = session.scalars(
+                select(TaskInstance)
+                .options(lazyload("*"))
+                .where(TaskInstance.run_id == locked.run_id, TaskInstance.map_index == locked.map_index)
+                .where(TaskInstance.task_id == locked.task_id)
+                .with_for_update(of=TaskInstance)
+            )
+            assert row.state == TaskInstanceState.DEFERRED
+            began = time.monotonic()
+            assert resume.hand_over("browseract_default") == other
+            assert time.monotonic() - began < resume.LOCK_TIMEOUT
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
         from airflow.utils.session import create_session

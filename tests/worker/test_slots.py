@@ -9,11 +9,13 @@ import pytest
 from airflow_provider_browseract.api.errors import InsufficientCreditsError
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
+from airflow_provider_browseract.worker.starting import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import FakeTaskInstance, asked, is_killed_at_each_call
 
@@ -187,6 +189,34 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
+
+
+def test_start_refused_with_429_joins_the_queue_after_one_request_and_counts_no_runs(worker, emulator, connect):
+    connect({"retry_budget": 60})
+    emulator.fault("run-task", RequestFault.status(429), times=None)
+    with pytest.raises(TaskDeferred):
+        search(worker, deferrable=True, validate_inputs=False).operator().execute({"ti": FakeTaskInstance()})
+    assert [each.endpoint for each in emulator.requests] == ["run-task"]
+
+
+def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emulator, connect):
+    connect({"retry_budget": 0.05, "webhook_base_url": "https://airflow.example"})
+    emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    with pytest.raises(TaskDeferred) as deferral:
+        search(worker, deferrable=True, queue_timeout=500, webhook=False).operator().execute({"ti": FakeTaskInstance()})
+    deferred, wait = deferral.value, deferral.value.trigger.wait
+    assert (wait.pause, wait.handed_over) == (None, True)
+    # Airflow's own limit comes after the limit of the trigger.
+    assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
+    assert wait.key_digest == BrowserActHook().settings.client.key_digest
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.3, "0.3 seconds"), (90, "90 seconds"), (3599.9, "1 h 0 min"), (600, "10 min"), (25198, "7 h 0 min")],
+)
+def test_limit_is_logged_in_hours_and_minutes(seconds, text):
+    assert _in_words(seconds) == text
 
 
 def test_retry_after_sets_the_pause_of_the_slot_wait_trigger(worker, emulator, monkeypatch):
