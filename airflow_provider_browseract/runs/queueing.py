@@ -336,7 +336,9 @@ class SlotQueue:
             self._group_size = 1
             self._delay_probe(now)
         if wait.pause is not None:
-            self._limited_until = max(self._limited_until or 0.0, now + wait.pause)
+            # Otherwise a steady stream of new tasks that are refused would delay the queue forever.
+            if self._limited_until is None or again is not None:
+                self._limited_until = max(self._limited_until or 0.0, now + wait.pause)
         elif again is not None and not again.probe and self._is_unexpected(wait, again):
             self._learn_from_unexpected_refusal(wait, now)
         elif wait.active is not None and not (again is not None and again.probe):
@@ -498,7 +500,7 @@ class SlotQueue:
 
     def _held(self, starting: Iterable[_Woken], dag_id: str, now: float) -> int:
         """Return how many slots woken task instances hold against those of a DAG: soon only those of the same DAG."""
-        # A probe holds none. Otherwise it would only take the slot of a run that ends meanwhile, and find nothing.
+        # A probe holds none. Otherwise it would only take the slot of a run that ends at that time, and find nothing.
         return sum(not each.probe and (each.dag_id == dag_id or now - each.at < self._patience) for each in starting)
 
     def _take_new_run(self, now: float) -> None:
@@ -524,7 +526,7 @@ class SlotQueue:
     def _is_unexpected(self, wait: QueueWait, woken: _Woken) -> bool:
         """Return whether a woken task instance was refused although there was a free slot, as far as is known.
 
-        Anyone who knows the token of a callback can have a slot handed over that is not free.
+        With the token of a callback, a stranger can have a slot handed over that is not free.
         """
         if wait.active is None or self.capacity is None:
             return not woken.handed

@@ -248,7 +248,8 @@ async def test_second_refusal_of_a_task_instance_is_recognized(emulator, waiting
 
 
 async def test_error_in_the_queue_ends_no_wait(emulator, waiting, monkeypatch):
-    look, failed = Dispatcher._look, []
+    look = Dispatcher._look
+    failed: list[bool] = []
 
     async def fail_once(self):
         if not failed:
