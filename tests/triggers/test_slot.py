@@ -200,9 +200,10 @@ async def test_only_a_task_that_is_about_to_start_keeps_its_slot_after_it_was_ca
         return len(states)
 
     monkeypatch.setattr(slots, "count_task_instances", count_task_instances)
+    monkeypatch.setattr(timings, "START_DELAY", 600.0)
     [task_id] = await start()
     waiting.add("a", 1.0, handed_over=True, ti=task_instance(1))
-    waiting.add("b", 2.0, handed_over=True)
+    waiting.add("b", 2.0, handed_over=True, ti=task_instance(2))
     await counts(emulator, 1)
     await waiting.cancel("a")
     await until(lambda: asked_for)
