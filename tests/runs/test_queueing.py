@@ -182,7 +182,8 @@ class TestWake:
         assert queue.wake(30.0 + timings.FOLLOW_DELAY) == ["a", "b"]
 
     def test_new_tasks_that_are_refused_with_429_do_not_delay_the_queue(self):
-        queue, at, woken = queue_of({"first": wait_of(0.0, pause=15.0)}), 0.0, []
+        queue, at = queue_of({"first": wait_of(0.0, pause=15.0)}), 0.0
+        woken: list[str] = []
         while not woken:
             at += 3.0
             queue.join(f"new {at}", wait_of(at, pause=15.0), at)
