@@ -478,21 +478,21 @@ class SlotQueue:
         most = len(ready)
         if self._limited_until is not None:
             most = self._group_size if self._full_at_refusal and not self._group else 0
-        rooms = {dag_id: self._room(dag_id, now) for dag_id in {self.waiting[key].dag_id for key in ready}}
+        free = {dag_id: self._free_for(dag_id, now) for dag_id in {self.waiting[key].dag_id for key in ready}}
         woken = []
         for key in ready:
-            if len(woken) < min(most, rooms[self.waiting[key].dag_id]):
+            if len(woken) < min(most, free[self.waiting[key].dag_id]):
                 woken.append(key)
         return woken
 
-    def _room(self, dag_id: str, now: float) -> int:
+    def _free_for(self, dag_id: str, now: float) -> int:
         """Return how many slots are free for the task instances of a DAG, as far as is known."""
-        room = self._unused() - self._held(self._starting.values(), dag_id, now)
+        free = self._unused() - self._held(self._starting.values(), dag_id, now)
         if self._handed_over:
             # A slot that is free in one count only is probably being handed over.
             unused, starting = self._before
-            room = min(room, unused - self._held(starting, dag_id, now))
-        return room
+            free = min(free, unused - self._held(starting, dag_id, now))
+        return free
 
     def _unused(self) -> int:
         """Return how many slots no run uses, as far as is known."""

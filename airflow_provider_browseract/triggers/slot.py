@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, count_task_instances
+from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, task_instance_state
 from airflow_provider_browseract.hooks.shielding import ask_airflow, outlasting
 from airflow_provider_browseract.hooks.xcoms import XComs, names_of
 from airflow_provider_browseract.links.showing import show_place
@@ -92,5 +92,5 @@ async def _free_unless_starting(dispatcher: Dispatcher, key: str, ti: Any) -> No
     async with dispatcher.pushing:
         # Without a response, the task instance holds the slot for a limited time.
         with suppress(Exception):
-            if not await ask_airflow(count_task_instances, ti, *ABOUT_TO_START):
+            if await ask_airflow(task_instance_state, ti) not in ABOUT_TO_START:
                 dispatcher.queue.free(key)
