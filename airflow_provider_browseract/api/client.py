@@ -130,7 +130,7 @@ class ClientSettings:
 @cache
 def _digest_of_key(api_key: str) -> str:
     # Slow on purpose, so that nobody can try many keys.
-    return hashlib.scrypt(api_key.encode(), salt=b"airflow-provider-browseract", n=2**14, r=8, p=1, dklen=8).hex()
+    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract key", 200_000, 8).hex()
 
 
 class BrowserActClient:

@@ -11,7 +11,12 @@ from datetime import datetime, timezone
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError, UnexpectedResponseError
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    ResponseTooLargeError,
+    RunStartUnknownError,
+    UnexpectedResponseError,
+)
 from airflow_provider_browseract.api.models import (
     InputParameter,
     Page,
@@ -293,13 +298,19 @@ def _read_all(call: calls.Call[Page[T]], limit: _Limit) -> Generator[Step, Any, 
     behind: list[float] = []
     while pages.call is not None:
         sent_at = limit.clock()
-        page: Page[T] = yield pages.call
+        try:
+            page: Page[T] = yield pages.call
+        except ResponseTooLargeError as error:
+            # The items contain outputs, which can be large.
+            limit.check()
+            pages.divide(error)
+            continue
         limit.check()
         found += pages.take(page)
         if len(found) + len(pages.skipped) > MAX_LISTED:
             raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")
         behind.append(_seconds_behind(page, sent_at))
-    return _Listed(found, pages.skipped, min(behind))
+    return _Listed(found, pages.skipped, min(behind, default=0.0))
 
 
 def _seconds_behind(page: Page[Any], sent_at: float) -> float:

@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError, RunStartUnknownError, ServerError
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    ResponseLostError,
+    ResponseTooLargeError,
+    RunStartUnknownError,
+    ServerError,
+)
 from airflow_provider_browseract.api.models import (
     CreatedTask,
     InputParameter,
@@ -466,6 +472,18 @@ class TestBounds:
         assert isinstance(error, RunStartUnknownError)
         assert "list-tasks lists more than 5000 items" in str(error)
         assert len(asked) == 11
+
+    def test_page_that_is_too_large_is_read_in_smaller_pages(self):
+        run = Task("8", TaskStatus.RUNNING, "70", at(1001.0), input_parameters="keyword=pens")
+
+        def answer(step: calls.Call[Any]) -> object:
+            if int(step.params["limit"]) > 100:
+                return ResponseTooLargeError("too large")
+            return Page((run,), 1, total_pages=1, total_count=1)
+
+        found, asked = self.look(answer)
+        assert found.id == "8"
+        assert asked == ["list-tasks"] * 4
 
     def test_page_with_too_many_items_is_given_up(self):
         error, _ = self.look(lambda _: Page((), 1, skipped=("x",) * 6000))
