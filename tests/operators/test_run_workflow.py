@@ -43,7 +43,7 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import starting
-from tests.workers import ORDERS_RESULT, asked
+from tests.workers import ORDERS_RESULT, asked, is_killed_at_each_call
 
 KEY = "app-emulator"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -424,16 +424,31 @@ class TestUnsuccessfulRun:
         assert emulator.tasks[0].id in str(caught.value)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_kill_of_a_task_instance_without_later_tries_stops_the_run_once(self, worker, emulator):
+    def test_kill_of_a_task_instance_without_later_tries_stops_the_run_once(self, worker, emulator, monkeypatch):
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        run = worker(workflow_id=ORDERS.id)
+        operator = run.operator()
+        is_killed_at_each_call(operator, monkeypatch)
+        with pytest.raises(RunCanceledError):
+            operator.execute(run.context)
+        operator.on_kill()
+        assert emulator.tasks[0].status == "canceled"
+        assert asked(emulator, "stop-task") == 1
+
+    def test_kill_after_the_deferral_leaves_the_run_to_the_triggerer_if_airflow_does_not_respond(
+        self, worker, emulator, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
+        monkeypatch.setattr(timings, "KILL_PATIENCE", 0.4)
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         operator = run.operator()
         with pytest.raises(TaskDeferred):
             operator.execute(run.context)
         operator.on_kill()
-        assert emulator.tasks[0].status == "canceled"
-        operator.on_kill()
-        assert asked(emulator, "stop-task") == 1
+        assert emulator.tasks[0].status == "running"
+        said = "".join(capfd.readouterr())
+        assert "the triggerer waits for it if Airflow has accepted the deferral" in said
 
     def test_kill_during_the_start_stops_the_run_once_it_is_known(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)

@@ -9,11 +9,11 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.arguments import InputError
-from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
-from tests.workers import asked
+from tests.workers import asked, is_killed_at_each_call
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
@@ -84,15 +84,21 @@ class TestCancelOnTimeout:
 class TestCancelOnKill:
     @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
     def test_cancel_on_kill_decides_whether_a_killed_worker_stops_the_run(
-        self, worker, emulator, cancel_on_kill, status
+        self, worker, emulator, monkeypatch, cancel_on_kill, status
     ):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        run = worker(workflow_id=ORDERS.id, deferrable=True, cancel_on_kill=cancel_on_kill)
+        run = worker(workflow_id=ORDERS.id, cancel_on_kill=cancel_on_kill)
         operator = run.operator()
-        with pytest.raises(TaskDeferred) as deferral:
+        is_killed_at_each_call(operator, monkeypatch)
+        with pytest.raises((RunCanceledError, RunLostError)):
             operator.execute(run.context)
-        operator.on_kill()
         assert emulator.tasks[0].status == status
+
+    @pytest.mark.parametrize("cancel_on_kill", [True, False])
+    def test_trigger_of_a_deferred_task_gets_cancel_on_kill(self, worker, cancel_on_kill):
+        run = worker(workflow_id=ORDERS.id, deferrable=True, cancel_on_kill=cancel_on_kill)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
         assert deferral.value.trigger.cancel_on_kill is cancel_on_kill
 
 
