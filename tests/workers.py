@@ -112,12 +112,13 @@ def asked(emulator, endpoint: str) -> int:
     return sum(request.endpoint == endpoint for request in emulator.requests)
 
 
-def is_killed_at_each_call(operator, monkeypatch) -> None:
-    """Kill an operator before each of its calls; Airflow lets the code continue after that."""
+def is_killed_at_each_call(operator, monkeypatch, endpoint: str = "") -> None:
+    """Kill an operator before each of its calls, or those of an endpoint; Airflow lets the code continue after that."""
     send = operator.hook.client.send
 
     def killed_meanwhile(call):
-        operator.on_kill()
+        if endpoint in ("", call.name):
+            operator.on_kill()
         return send(call)
 
     monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)

@@ -428,7 +428,7 @@ class TestUnsuccessfulRun:
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id)
         operator = run.operator()
-        is_killed_at_each_call(operator, monkeypatch)
+        is_killed_at_each_call(operator, monkeypatch, "get-task")
         with pytest.raises(RunCanceledError):
             operator.execute(run.context)
         operator.on_kill()

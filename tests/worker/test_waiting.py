@@ -89,7 +89,7 @@ class TestCancelOnKill:
         emulator.set_workflow(ORDERS.id, duration=60.0)
         run = worker(workflow_id=ORDERS.id, cancel_on_kill=cancel_on_kill)
         operator = run.operator()
-        is_killed_at_each_call(operator, monkeypatch)
+        is_killed_at_each_call(operator, monkeypatch, "get-task")
         with pytest.raises((RunCanceledError, RunLostError)):
             operator.execute(run.context)
         assert emulator.tasks[0].status == status
