@@ -49,7 +49,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # The tests that start no Airflow. Most of them wait most of the time, so several run side by side.
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 
-# A run that a callback ends, in a real Airflow.
+# A run that a callback ends, and each way a try can end, in a real Airflow.
 CELL := tests/e2e/test_supported.py
 
 # uv looks into the system's certificates, as pip, git and curl do.
