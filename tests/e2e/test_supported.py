@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,9 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
                 if task.status == "paused" and (not of or dict(task.inputs)["keyword"] in of):
                     client.send(resume_task(task.id))
 
+    def mark_failed(task_id: str) -> None:
+        airflow.api("PATCH", f"dags/tries/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": "failed"})
+
     def clear(task_id: str) -> None:
         body = {"dry_run": False, "task_ids": [task_id], "dag_run_id": run_id, "only_failed": False}
         airflow.api("POST", "dags/tries/clearTaskInstances", json=body)
@@ -112,7 +116,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
     for task_id in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost"):
         wait(f"A run of {task_id}", runs_of, task_id)
     for task_id in ("marked_deferred", "marked"):
-        airflow.api("PATCH", f"dags/tries/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": "failed"})
+        mark_failed(task_id)
     for task_id in ("cleared_deferred", "cleared"):
         clear(task_id)
         wait(f"The second run of {task_id}", runs_of, task_id, 2)
@@ -133,6 +137,16 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
     wait("A try after a lost worker", lambda: state_of("lost") == "running" and only_worker() not in (None, lost))
     if not TRIGGERS_START_TASKS:
         wait("The second run of lost", runs_of, "lost", 2)
+    release("lost")
+    hanging = "marked_while_airflow_hangs"
+    wait(f"A run of {hanging}", runs_of, hanging)
+    [_, process] = wait(f"The worker of {hanging}", only_worker)
+    mark_failed(hanging)
+    with airflow.frozen("api-server"):
+        process.terminate()
+        # For longer than Airflow usually lets a killed process live.
+        threading.Event().wait(15)
+    wait(f"The stop of the run of {hanging}", first_is_canceled, hanging)
     release()
     airflow.wait_for_run("tries", run_id)
     states = {ti["task_id"]: ti["state"] for ti in airflow.task_instances("tries", run_id)}
@@ -142,6 +156,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
         "cleared_deferred": "success",
         "cleared": "success",
         "lost": "success",
+        hanging: "failed",
         "failing_run": "success",
     }
     paid = {name: sum(("keyword", name) in task.inputs for task in emulator.tasks) for name in states}
@@ -153,6 +168,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
         "cleared_deferred": 2,
         "cleared": 2,
         "lost": again,
+        hanging: 1,
         "failing_run": 0,
     }
     assert [task.status for task in emulator.tasks if ("keyword", "pens") in task.inputs] == ["failed", "finished"]

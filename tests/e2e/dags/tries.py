@@ -1,4 +1,4 @@
-"""A task for each thing that can end a try: a person's mark or clear, a failed run, a lost worker."""
+"""A task for each thing that can end a try: marks, clears, a failed run, a lost worker, a mark while Airflow hangs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from airflow_provider_browseract.emulator import EXPORT, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 with DAG("tries", schedule=None, default_args={"retries": 1, "retry_delay": timedelta(seconds=1), "poll_interval": 2}):
-    for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost"):
-        RunWorkflowOperator(
+    tasks = {
+        name: RunWorkflowOperator(
             task_id=name,
             workflow_id=SEARCH.id,
             input_parameters={"keyword": name},
             deferrable=name.endswith("deferred"),
         )
+        for name in ("marked_deferred", "cleared_deferred", "marked", "cleared", "lost", "marked_while_airflow_hangs")
+    }
+    # One after the other, so that each is once the only task in a worker.
+    tasks["lost"] >> tasks["marked_while_airflow_hangs"]
     RunWorkflowOperator(task_id="failing_run", workflow_id=EXPORT.id, input_parameters={"keyword": "pens"})
