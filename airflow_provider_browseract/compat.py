@@ -83,6 +83,10 @@ DELETED = "deleted"
 """Returned by :func:`task_instance_state` if Airflow has no such task instance."""
 
 
+FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
+"""States in which Airflow does not retry a task instance by itself."""
+
+
 def task_instance_state(ti: Any) -> str | None:
     """Return the state of a task instance in its current try, with one request to Airflow.
 
@@ -209,6 +213,7 @@ def redact(text: str) -> str:
 __all__ = [
     "CLEAR_KEEPS_STATE",
     "DELETED",
+    "FINAL_STATES",
     "TRIGGERS_START_TASKS",
     "AirflowFailException",
     "AirflowNotFoundException",

@@ -143,10 +143,13 @@ class Call(Generic[T]):
         )
         if issubclass(kind, NotTheApiError):
             return kind(f"The response to {self.name} is not from BrowserAct's API", http_status=response.status)
-        no_slot = self.starts_run and code not in BY_CODE and NO_SLOT_WORDS.search(msg or "")
+        # After any other status, such as a gateway's, it is not known whether the start was processed.
+        undocumented = self.starts_run and code not in BY_CODE
+        refused = 400 <= response.status < 500 and response.status != 408
+        no_slot = undocumented and refused and NO_SLOT_WORDS.search(msg or "")
         if no_slot:
             kind = ConcurrencyLimitError
-        elif self.starts_run and code not in BY_CODE and CREDIT_WORDS.search(msg or ""):
+        elif undocumented and CREDIT_WORDS.search(msg or ""):
             kind = InsufficientCreditsError if issubclass(kind, UnknownRefusalError | PermissionDeniedError) else kind
         what = "BrowserAct refused the start: " if self.starts_run else f"BrowserAct refused {self.name}: "
         if issubclass(kind, ServerError):

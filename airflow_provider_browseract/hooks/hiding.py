@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import MAX_LINE_LENGTH, Task
 from airflow_provider_browseract.compat import redact
 
 HIDDEN = "***"
@@ -45,7 +45,12 @@ class Hiding:
         return result
 
     def _text(self, text: str | None) -> str | None:
-        return text and (HIDDEN if self.texts else redact(text))
+        if not text or self.texts:
+            return text and HIDDEN
+        if len(text) >= MAX_LINE_LENGTH:
+            # The end was cut off, perhaps in the middle of a secret.
+            text = text.rpartition(" ")[0]
+        return redact(text) or HIDDEN
 
 
 NOTHING = Hiding()

@@ -315,14 +315,14 @@ class RunOperator(BaseOperator):
         """
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
-            self._hide_secrets()
+            self._hide_secrets(self.input_parameters)
 
-    def _hide_secrets(self) -> None:
+    def _hide_secrets(self, inputs: Any) -> None:
         """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI."""
         found: set[str] = set()
         # The checks of the arguments report whatever fails here.
         with suppress(Exception):
-            without_secrets(self.input_parameters, is_secret, found)
+            without_secrets(inputs, is_secret, found)
         self._secret_inputs = bool(found)
         if found:
             # Airflow's UI hides values by the keys of dicts, also those that are too short to be masked everywhere.
@@ -477,6 +477,7 @@ class RunOperator(BaseOperator):
             key_digest=self.hook.settings.client.key_digest,
         )
         task, wait = self._look(ti, started, wait)
+        self._run.raise_if_killed()
         if not self.wait_for_completion:
             self._run.task_id = None
             self.log.info("Not waiting for BrowserAct task %s.", started.task_id)
@@ -619,7 +620,7 @@ class RunOperator(BaseOperator):
     def _checked_request(self) -> RunRequest:
         """Check the rendered arguments, and return the request."""
         self._check_constants()
-        self._hide_secrets()
+        self._hide_secrets(self.input_parameters)
         for name, given in self._given.items():
             rendered = getattr(self, name)
             if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
@@ -627,7 +628,10 @@ class RunOperator(BaseOperator):
             check_rendered(name, given, rendered)
         if self.output_path is not None:
             read_output_path(self.output_path)
-        return self.read_request()
+        request = self.read_request()
+        # A value can also be a lazy sequence, which only the request has read.
+        self._hide_secrets(request.inputs)
+        return request
 
     def _with_callback(self, request: RunRequest, ti: Any) -> RunRequest:
         """Return the request with our callback address, if BrowserAct is to call back."""

@@ -68,10 +68,10 @@ class Entry:
         if not isinstance(value, Mapping):
             raise LedgerError(f"it is of type {type(value).__name__}")
         version = value.get("version")
-        if type(version) is not int or version > VERSION:
+        if type(version) is not int or not 1 <= version <= VERSION:
             shown = version if type(version) is int else type(version).__name__
             raise LedgerError(
-                f"its version is {shown}, but this provider supports only version {VERSION}{_named_run(value)}"
+                f"its version is {shown}, but this provider supports only versions up to {VERSION}{_named_run(value)}"
             )
         try:
             return from_json(cls, {**value, "fingerprint": None} if version == 1 else dict(value))

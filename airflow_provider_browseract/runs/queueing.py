@@ -325,8 +325,10 @@ class SlotQueue:
         # The first refusal of a try says nothing about an earlier try that was woken.
         again = woken if wait.queued.refusals > 1 else None
         if again is not None:
-            self._hold = max(self._hold, min(LONGEST_HOLD, HOLD_FACTOR * (now - again.at)))
-            self._learn_duration(now - again.at)
+            took = now - again.at
+            if took < LONGEST_HOLD:
+                self._hold = max(self._hold, min(LONGEST_HOLD, HOLD_FACTOR * took))
+            self._learn_duration(took)
             self._late.pop(again.dag_id, None)
         if key in self._group:
             self._group.remove(key)
@@ -372,7 +374,7 @@ class SlotQueue:
 
     def run_ended(self) -> None:
         """Note that a trigger has seen the end of a run. Without counts, nothing else shows its free slot."""
-        if self._blind:
+        if self._blind and self._limited_until is None:
             self._ended += 1
 
     def count(self, active: Active | None, now: float) -> None:
@@ -460,9 +462,10 @@ class SlotQueue:
         self.capacity = self.active = self._limited_until = None
         self._refused.clear()
         self._late.clear()
+        self._blocked.clear()
         self._probe_pause = timings.FIRST_SLOT_PAUSE if wait.active == 0 else timings.SLOT_PROBE_PAUSE
         self._probed_at, self._probe_known_at, self._started = now, now, 0
-        self._start_takes, self._ended, self._group_size = 0.0, 0, 1
+        self._hold, self._start_takes, self._ended, self._group_size = timings.START_DELAY, 0.0, 0, 1
         self._blind = self._full_at_refusal = False
 
     def _remove(self, key: str) -> _Waiting | None:
@@ -472,7 +475,8 @@ class SlotQueue:
     def _for_free_slots(self, ready: list[str], now: float) -> list[str]:
         """Return those of the task instances for which there is a free slot."""
         if self._blind:
-            woken = ready[: self._ended]
+            # After HTTP 429, only probes follow: first one, then two and so on.
+            woken = [] if self._limited_until is not None else ready[: self._ended]
             self._ended -= len(woken)
             return woken
         most = len(ready)

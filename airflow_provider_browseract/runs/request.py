@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word, one_line
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.arguments import InputError, did_you_mean, read_id
 from airflow_provider_browseract.runs.stored import Text
@@ -187,7 +187,9 @@ def _texts_of(value: Any) -> Iterator[str]:
     elif isinstance(value, str):
         # Replacing these words everywhere would make a log unreadable.
         if value.lower() not in ("true", "false", "null", "none"):
-            yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+            # A goal has it in one line.
+            line = one_line(value) or value
+            yield from {value, line, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
             yield from _texts_of(_container_in(value))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield json.dumps(value)

@@ -112,7 +112,7 @@ LONGEST_RETRY_AFTER = 300.0
 
 SLOT_COUNT_INTERVAL = 3.0
 """Seconds between two counts of the active runs, while a task instance waits for a slot. One count serves all task
-instances of a connection that wait in the same triggerer."""
+instances with the same API key that wait in the same triggerer."""
 
 HANDED_OVER_COUNT_INTERVAL = 5.0
 """Seconds between two such counts if callbacks are set up. A slot that is free in two counts in a row was not handed
@@ -158,6 +158,9 @@ interrupted code may hold a lock that the decision needs, so it must continue so
 
 ON_KILL_LIMIT = 25.0
 """Seconds for which a killed trigger tries to stop its run, a little less than Airflow allows."""
+
+NEXT_TRY_LIMIT = 300.0
+"""Seconds for which a killed trigger waits to see which run the next try of its task instance has (Airflow 3.4)."""
 
 ON_KILL_CALL_LIMIT = 7.5
 """Seconds of :data:`ON_KILL_LIMIT` for each of the two calls that read the status and stop the run.

@@ -68,10 +68,9 @@ class SlotTrigger(BaseTrigger):
             return
         place, slots, active = order.index(key) + 1, dispatcher.queue.capacity, dispatcher.queue.active
         self.log.info(
-            "Place %d of %d in the queue of connection %r.%s",
+            "Place %d of %d in the queue for slots.%s",
             place,
             len(order),
-            self.browseract_conn_id,
             f" The plan seems to have {slots} {'slot' if slots == 1 else 'slots'}." if slots else "",
         )
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
-from airflow_provider_browseract.compat import is_of_earlier_try, task_instance_state
+from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.shielding import in_empty_context
 from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.hooks.xcoms import aget_xcom
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink
@@ -92,11 +94,7 @@ async def _who_waits(wait: Wait, ti: Any) -> str | None:
     except Exception as error:
         if not is_of_earlier_try(error):
             raise
-        # The try of the trigger is over, so a person has cleared it, or it has failed and left the run to the next one.
-        # That one waits for its time at first.
-        if await asyncio.to_thread(task_instance_state, ti) == "up_for_retry":
-            return "the next try reattaches to it."
-        return None
+        return "the next try of the Airflow task waits for it." if await _next_try_waits(wait, ti) else None
     if await answers.was_answered(wait, ti):
         return "a person's answer has resumed the Airflow task."
     # Airflow has deleted the XComs of a cleared task by then, and its next try starts another run.
@@ -106,3 +104,23 @@ async def _who_waits(wait: Wait, ti: Any) -> str | None:
     if await asyncio.to_thread(task_instance_state, ti) in ("deferred", "running", "up_for_retry"):
         return "the Airflow task waits for it elsewhere."
     return None
+
+
+async def _next_try_waits(wait: Wait, ti: Any) -> bool:
+    """Return whether the next try of a task instance waits for the run (Airflow 3.4).
+
+    The try of the trigger is over: a person has cleared it, or it has failed and left the run to the next try. Which of
+    the two it was is known once the next try has pushed the id of its run. Airflow hides that only from the triggers of
+    other tries.
+    """
+    until = time.time() + timings.NEXT_TRY_LIMIT
+    while True:
+        state = await asyncio.to_thread(task_instance_state, ti)
+        if state == "up_for_retry":
+            return True
+        pushed = await in_empty_context(aget_xcom(ti, "task_id"))
+        if pushed is not None:
+            return bool(pushed == wait.browseract_task_id)
+        if state in (*FINAL_STATES, DELETED) or time.time() >= until:
+            return False
+        await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)

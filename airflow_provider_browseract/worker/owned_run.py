@@ -77,25 +77,6 @@ Fate: TypeAlias = Stopped | HadEnded | NotStopped | KeptRunning | LeftRunning
 """What happens to a run that this process no longer waits for."""
 
 
-def describe_fate(fate: Fate, url: str | None) -> str:
-    """Describe in a sentence what happens to a run, and name the setting that decides it.
-
-    :param fate: what happens to the run.
-    :param url: address of the run's page, if known.
-    """
-    match fate:
-        case Stopped():
-            return "The run was stopped."
-        case HadEnded():
-            return "The run had already ended."
-        case NotStopped(error):
-            return f"The run {not_stopped(error, url)}"
-        case KeptRunning(setting):
-            return f"The run keeps running and using credits because {setting}=False. Stop it {where_to_stop(url)}."
-        case LeftRunning(to):
-            return f"The run keeps running, and {to}.{f' Its page is {url}.' if url else ''}"
-
-
 class EndedBeforeKillError(RunError):
     """The infrastructure ended a try whose run had already ended, so only the result is left to read."""
 
@@ -138,7 +119,8 @@ class OwnedRun:
         self.handed_over = False
         """The triggerer waits for the run, if Airflow has accepted the deferral."""
         self._executing = False
-        self._deciding: threading.Thread | None = None
+        self._decided: threading.Event | None = None
+        """Set once the decision of a kill is carried out; None if no thread decides."""
         self.conclusion: Conclusion | None = None
         """The conclusion of the run, once it has ended."""
         self._wants_stop: dict[Setting, bool] = {
@@ -172,8 +154,19 @@ class OwnedRun:
             self.await_decision()
 
     def describe(self, fate: Fate) -> str:
-        """Describe in a sentence what happens to the run."""
-        return describe_fate(fate, self.url)
+        """Describe in a sentence what happens to the run, and name the setting that decides it."""
+        match fate:
+            case Stopped():
+                return "The run was stopped."
+            case HadEnded():
+                return "The run had already ended."
+            case NotStopped(error):
+                return f"The run {not_stopped(error, self.url)}"
+            case KeptRunning(setting):
+                where = where_to_stop(self.url)
+                return f"The run keeps running and using credits because {setting}=False. Stop it {where}."
+            case LeftRunning(to):
+                return f"The run keeps running, and {to}.{f' Its page is {self.url}.' if self.url else ''}"
 
     def stops_on(self, setting: Setting) -> bool:
         """Return whether the setting is ``True``."""
@@ -233,19 +226,29 @@ class OwnedRun:
 
     def on_kill(self) -> None:
         """Carry out the operator's ``on_kill``, at most once."""
-        if self.killed:
-            return
-        self._killed_at = time.monotonic()
         # After execution_timeout, Airflow calls this while it handles the exception: no code is interrupted, and no
         # time limit applies.
-        if isinstance(sys.exc_info()[1], AirflowTaskTimeout):
+        timed_out = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+        if self.killed:
+            if timed_out:
+                self.await_decision()
+            return
+        self._killed_at = time.monotonic()
+        if timed_out:
             self.kill(Kill("execution_timeout ended the Airflow task", wanted=True), hurried=False)
             return
-        self._deciding = threading.Thread(target=self._decide, name="browseract-on-kill", daemon=True)
-        self._deciding.start()
+        # An exception can interrupt the wait for an event and not spoil it, unlike that for the end of a thread.
+        self._decided = decided = threading.Event()
+        threading.Thread(target=self._decide_in_thread, args=(decided,), name="browseract-on-kill", daemon=True).start()
         if not self._executing:
             # No code that follows waits for the decision, and the process may end.
-            self._deciding.join(timings.HANDLER_LIMIT)
+            decided.wait(timings.HANDLER_LIMIT)
+
+    def _decide_in_thread(self, decided: threading.Event) -> None:
+        try:
+            self._decide()
+        finally:
+            decided.set()
 
     def _decide(self) -> None:
         if self.task_id is not None:
@@ -260,16 +263,14 @@ class OwnedRun:
 
     def await_decision(self) -> None:
         """Wait until the decision of a kill is carried out, if one is under way."""
-        deciding = self._deciding
-        if deciding is not None and deciding is not threading.current_thread():
-            deciding.join()
+        if self._decided is not None:
+            self._decided.wait()
 
-    def kill(self, kill: Kill | None = None, *, hurried: bool = True) -> Fate | None:
+    def kill(self, kill: Kill | None = None, *, hurried: bool = True) -> None:
         """Stop the run of a try that is being killed, unless another try reattaches to it, and store the error.
 
         :param kill: why the try is killed; None to ask Airflow.
         :param hurried: whether Airflow ends the process after a few seconds.
-        :returns: what happens to the run; None if no run is known.
         """
         began = time.monotonic()
         if self._killed_at is None:
@@ -277,7 +278,7 @@ class OwnedRun:
         task_id = self.task_id
         if task_id is None:
             self._decide()
-            return None
+            return
         kill = kill or self._why_killed(task_id)
         fate: Fate
         if kill.continued_by is not None:
@@ -289,7 +290,6 @@ class OwnedRun:
             fate = self.stop_if("cancel_on_kill", task_id, within=within)
         self.kill_error = self._error_of_kill(task_id, kill, fate)
         self.log.warning("%s", self.kill_error)
-        return fate
 
     def _why_killed(self, task_id: str) -> Kill:
         """Ask Airflow why this try is killed, and decide without its response if there is none."""
@@ -348,7 +348,8 @@ class OwnedRun:
 
         Airflow would refuse the deferral, and would notify neither this process nor a trigger.
         """
-        if self.tries is not None and not self.tries.is_running():
+        # During the request, a signal may have come for the same reason.
+        if self.tries is not None and not self.tries.is_running() and not self.killed:
             self.kill()
 
     def account_for(self, browseract_task_id: str, wait_for_result: Callable[[], T], read_result: Callable[[], T]) -> T:

@@ -121,12 +121,13 @@ class Starter:
         self.run.task_id = None
         assert self._wanted is not None
         self.check(self._wanted.request)
-        self.run.raise_if_killed()
         return None
 
     def _write(self, step: Write) -> None:
         """Store an entry for later tries, and set what on_kill needs, which Airflow may call at any moment."""
         run, entry = self.run, step.entry
+        if step.starts:
+            run.raise_if_killed()
         run.start_under_way = step.starts
         run.task_id = None if step.over or entry is None else entry.task_id
         try:
@@ -197,7 +198,7 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None)
         return message, False
     if isinstance(error, UnknownRefusalError) and run.task_id is None:
         # Nobody knows what the code means, so a later try must not send the start once more.
-        return message, error.code is not None
+        return message, bool(error.code or error.trace_id)
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.

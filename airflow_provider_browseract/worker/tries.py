@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.compat import DELETED, task_instance_state
+from airflow_provider_browseract.compat import DELETED, FINAL_STATES, task_instance_state
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 
@@ -33,9 +33,6 @@ PLACE_LIFETIME = 24 * 3600.0
 NEXT_TRY = "the next try reattaches to it"
 
 NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and reattach)"
-
-FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
-"""States in which Airflow does not retry a task instance by itself."""
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ class Waiter:
         now = time.time()
         wait = wait.deferred(now)
         conn_id = self.run.hook.browseract_conn_id
+        self.run.raise_if_killed()
         self.run.handed_over = True
         self.defer(
             trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.cancel_on_kill),

@@ -290,6 +290,14 @@ class TestAnswers:
         with pytest.raises(errors.UnknownRefusalError):
             calls.get_task("7").read_response(refused)
 
+    @pytest.mark.parametrize("status", [200, 408, 500, 504])
+    def test_words_about_slots_in_another_error_do_not_prove_that_nothing_was_started(self, status):
+        failed = answer(status, {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "traceId": "t"})
+        with pytest.raises(errors.BrowserActError) as caught:
+            calls.run_task("70").read_response(failed)
+        assert not isinstance(caught.value, errors.ConcurrencyLimitError)
+        assert not caught.value.started_nothing
+
     @pytest.mark.parametrize("status", [401, 403])
     def test_web_page_with_http_401_or_403_does_not_blame_the_key(self, status):
         page = Response(status, {"content-type": "text/html"}, b"<html>Request blocked</html>")

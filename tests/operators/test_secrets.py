@@ -7,6 +7,7 @@ import hmac
 import json
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -272,6 +273,36 @@ class TestGoals:
         assert len(json.loads(facts.read_text())["steps"]) == 2
         for text in (said, facts.read_text(), stored_by(run, store)):
             assert SECRET not in text
+
+    @MASKS_BY_VALUE
+    @pytest.mark.parametrize(
+        "secret",
+        ["correct horse\u00a0 battery\nstaple", "x" * 1430],
+        ids=["several lines and spaces", "longer than a goal"],
+    )
+    def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, capfd, secret):
+        emulator.set_workflow(LOG_IN.id, steps=(f"Type {secret}", "Wait"), duration=0.6)
+        inputs = {"username": "bob", "password": secret}
+        rendering(workflow_id=LOG_IN.id, input_parameters=inputs, output_path=str(tmp_path)).run()
+        [facts] = tmp_path.glob("*/task.json")
+        for text in ("".join(capfd.readouterr()), facts.read_text()):
+            assert "Type" in text
+            assert "horse" not in text
+            assert "x" * 20 not in text
+
+    def test_secret_in_a_lazy_sequence_is_hidden(self, rendering, capfd):
+        class Lazy(Sequence):
+            """Stands for the results of mapped tasks."""
+
+            def __len__(self):
+                return 1
+
+            def __getitem__(self, index):
+                return [SECRET][index]
+
+        inputs = {"username": "bob", "password": Lazy()}
+        rendering(workflow_id=LOG_IN.id, input_parameters=inputs).run()
+        assert SECRET not in "".join(capfd.readouterr())
 
     def test_worker_shows_the_rest_of_a_goal_that_quotes_a_secret(self, rendering, capfd):
         self.run(rendering).run()

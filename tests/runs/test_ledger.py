@@ -46,7 +46,7 @@ def test_ledger_entry_with_an_unknown_field_is_read_without_that_field():
 
 def test_ledger_entry_of_a_newer_version_is_refused_and_its_run_is_named():
     with pytest.raises(
-        LedgerError, match=r"its version is 3, but this provider supports only version 2\. It names .* 7:"
+        LedgerError, match=r"its version is 3, but this provider supports only versions up to 2\. It names .* 7:"
     ):
         Entry.read({**ENTRY.value(), "version": 3})
 

@@ -46,6 +46,21 @@ def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
     return queue
 
 
+def test_start_of_a_paused_dag_teaches_nothing_about_other_starts():
+    queue = SlotQueue()
+    queue.join("paused", wait_of(), 0.0, "paused")
+    queue.count(runs(9), 9.0)
+    assert queue.wake(9.0) == ["paused"]
+    queue.join("paused", wait_of(refusals=2), 500.0, "paused")
+    queue.give_up("paused")
+    for key in ("first", "second"):
+        queue.join(key, wait_of(), 4000.0, "other")
+    queue.count(runs(9), 4010.0)
+    assert queue.wake(4010.0) == ["first"]
+    queue.count(runs(9), 4010.0 + timings.START_DELAY)
+    assert queue.wake(4010.0 + timings.START_DELAY) == ["second"]
+
+
 class TestCount:
     @staticmethod
     def play(pages):
@@ -585,6 +600,21 @@ class TestMarks:
 
 
 class TestTooManyRequests:
+    def test_ends_of_runs_during_the_pause_wake_only_one_task_instance_after_it(self):
+        queue = SlotQueue()
+        queue.join("first", wait_of(active=None, pause=60.0), 0.0)
+        queue.count(None, 1.0)
+        for number in range(20):
+            queue.run_ended()
+            queue.join(f"later {number}", wait_of(number + 1.0, active=None), 2.0)
+        woken: list[str] = []
+        moment = 3.0
+        while not woken:
+            moment += 1.0
+            queue.count(None, moment)
+            woken = queue.wake(moment)
+        assert woken == ["first"]
+
     @SEEDS
     @BOTH
     def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(self, seed, callbacks):

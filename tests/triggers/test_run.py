@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+from contextvars import ContextVar
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -366,10 +367,14 @@ class TestRequiredAction:
         asyncio.run(die())
 
 
+trigger_of: ContextVar[str | None] = ContextVar("trigger_of", default=None)
+"""Stands for Airflow's variable with the task instance whose trigger sends a request."""
+
+
 @pytest.fixture
 def airflow(monkeypatch) -> SimpleNamespace:
     """What Airflow shows a trigger: the XComs of its task instance, and its state."""
-    known = SimpleNamespace(xcoms={}, state="failed", fails=None)
+    known = SimpleNamespace(xcoms={}, state="failed", fails=None, of_another_try=False)
     names = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": 3}
 
     async def aget_one(*, key, **of):
@@ -378,6 +383,8 @@ def airflow(monkeypatch) -> SimpleNamespace:
         await asyncio.sleep(0.4)
         if known.fails:
             raise known.fails
+        if known.of_another_try and trigger_of.get():
+            raise RuntimeError("403: Task instance is not a live attempt")
         return known.xcoms.get(key)
 
     def get_task_states(dag_id, *, map_index, task_ids, run_ids):
@@ -416,13 +423,28 @@ class TestKill:
         assert emulator.tasks[0].status == "canceled"
 
     @pytest.mark.parametrize(
-        ("state", "status"), [(None, "canceled"), ("running", "canceled"), ("up_for_retry", "running")]
+        ("state", "pushed", "status"),
+        [
+            ("up_for_retry", None, "running"),
+            ("deferred", "the same run", "running"),
+            ("deferred", "another run", "canceled"),
+            ("failed", None, "canceled"),
+            ("queued", None, "canceled"),
+        ],
+        ids=["waits for its retry", "retried", "cleared", "cleared and marked", "does not begin"],
     )
-    def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_it_is_left_to_a_retry(
-        self, emulator, waiting, airflow, state, status
+    def test_kill_of_an_earlier_try_on_airflow_3_4_stops_the_run_unless_the_next_try_waits_for_it(
+        self, emulator, waiting, airflow, monkeypatch, state, pushed, status
     ):
-        airflow.state, airflow.fails = state, RuntimeError("403: Task instance is not a live attempt")
-        asyncio.run(waiting.on_kill())
+        monkeypatch.setattr(timings, "NEXT_TRY_LIMIT", 1.0)
+        airflow.state, airflow.of_another_try = state, True
+        airflow.xcoms["task_id"] = waiting.wait.browseract_task_id if pushed == "the same run" else pushed
+
+        async def kill() -> None:
+            trigger_of.set("an earlier try")
+            await waiting.on_kill()
+
+        asyncio.run(kill())
         assert emulator.tasks[0].status == status
 
     def test_kill_with_cancel_on_kill_false_does_not_stop_the_run(self, emulator, waiting, capfd):

@@ -558,6 +558,71 @@ def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
     assert conf.getint("scheduler", "scheduler_heartbeat_sec") < timings.CORE_RACE_GRACE
 
 
+class TestKillThatTheCodeOutruns:
+    """The thread has stopped the run, and the interrupted code has not noticed yet."""
+
+    @pytest.mark.parametrize("arguments", [{"wait_for_completion": False}, {"deferrable": True}], ids=str)
+    def test_killed_try_neither_succeeds_nor_defers_after_its_run_was_stopped(
+        self, tries, airflow, emulator, monkeypatch, arguments
+    ):
+        attempt = tries(max_tries=0, **arguments)
+        operator = attempt.operator()
+        push = attempt.ti.xcom_push
+        killed: list[str] = []
+
+        def kill_meanwhile(key, value):
+            push(key, value)
+            if key == ("wait" if arguments.get("deferrable") else "task") and not killed:
+                killed.append(key)
+                airflow.state = "failed"
+                operator.on_kill()
+                emulator.wait_until(lambda: emulator.tasks[0].status == "canceled")
+
+        attempt.ti.xcom_push = kill_meanwhile
+        with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped"):
+            operator.execute(attempt.context)
+
+    def test_execution_timeout_during_the_decision_waits_until_the_run_is_stopped(
+        self, tries, airflow, emulator, monkeypatch
+    ):
+        attempt = tries(max_tries=0)
+        operator = attempt.operator()
+        asking = threading.Event()
+
+        def slow() -> None:
+            asking.set()
+            time.sleep(1.0)
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+
+        def timed_out(*_):
+            raise AirflowTaskTimeout("Timeout")
+
+        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+        signal.signal(signal.SIGALRM, timed_out)
+
+        def send() -> None:
+            emulator.wait_until(lambda: asked(emulator, "get-task") >= 2)
+            airflow.state, airflow.answers = "failed", slow
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asking.wait(10)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            operator.execute(attempt.context)
+        except AirflowTaskTimeout:
+            operator.on_kill()
+        except RunCanceledError:
+            pytest.fail("the decision came before the timeout")
+        finally:
+            sending.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert emulator.tasks[0].status == "canceled"
+
+
 class TestExecutionTimeout:
     def timed_out(self, attempt, emulator, monkeypatch) -> Any:
         """End the time at the second poll, as Airflow does: with an exception, and on_kill while that is handled."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
@@ -565,6 +566,41 @@ class TestLostStartResponse:
             tries().run()
         assert "An earlier try may have started a run" not in str(failed.value)
         assert asked(emulator, "run-task") == 2
+
+    @pytest.mark.parametrize("code", [None, "SUSPENDED"], ids=["without a code", "a word as code"])
+    def test_refusal_without_a_number_as_code_is_not_left_to_a_later_try(self, tries, emulator, monkeypatch, code):
+        attempt = tries()
+        attempt.ti.max_tries = 1
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def refused(call):
+            if not call.starts_run:
+                return send(call)
+            body = json.dumps({"code": code, "msg": "Your plan is suspended", "traceId": "t"}).encode()
+            return call.read_response(Response(400, {}, body))
+
+        monkeypatch.setattr(operator.hook.client, "send", refused)
+        with pytest.raises(AirflowFailException, match="Your plan is suspended"):
+            operator.execute(attempt.context)
+
+    def test_killed_try_sends_no_start_again_after_the_look_up_of_a_lost_one(self, tries, emulator, monkeypatch):
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+        starts = []
+
+        def lost(call):
+            if not call.starts_run:
+                return send(call)
+            starts.append(call)
+            operator.on_kill()
+            raise ResponseLostError("lost")
+
+        monkeypatch.setattr(operator.hook.client, "send", lost)
+        with pytest.raises(RunCanceledError, match="Killed before a run was started"):
+            operator.execute(attempt.context)
+        assert len(starts) == 1
 
     def test_undocumented_refusal_of_a_read_does_not_stop_the_run_of_an_earlier_try(self, tries, emulator, monkeypatch):
         emulator.set_workflow(SEARCH.id, duration=60.0)
