@@ -128,7 +128,7 @@ def host(served_host) -> Host:
 
 
 @pytest.fixture
-def store(served_host, tmp_path, short_timings) -> SimpleNamespace:
+def store(host, served_host, tmp_path, short_timings) -> SimpleNamespace:
     """A store in a folder, and how to save a run there."""
     root = tmp_path / "results"
     settings = ClientSettings("app-secret", f"http://127.0.0.1:{served_host[1]}", read_timeout=5.0)
