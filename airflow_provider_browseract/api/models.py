@@ -184,7 +184,7 @@ class Task:
     running: only ``status`` shows whether it has ended.
 
     ``unread`` states why only the status is known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
-    beyond :data:`MAX_STEPS` and :data:`MAX_FILES`.
+    beyond ``MAX_STEPS`` and ``MAX_FILES``.
     """
 
     id: str
