@@ -351,7 +351,7 @@ class SlotQueue:
 
     def leave(self, key: str, now: float) -> None:
         """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
-        left = self._remove(key)
+        left = self.remove(key)
         if left is None:
             return
         self._woken[key] = woken = _Woken(now, left.wait.source, left.dag_id, handed=True)
@@ -368,9 +368,10 @@ class SlotQueue:
         self._starting.pop(key, None)
         self._woken.pop(key, None)
 
-    def give_up(self, key: str) -> None:
-        """Remove a task instance whose wait is over. Nothing happens if it was woken."""
-        self._remove(key)
+    def remove(self, key: str) -> _Waiting | None:
+        """Remove a task instance whose wait is over, and return its entry; None if it was woken."""
+        self._order = None
+        return self.waiting.pop(key, None)
 
     def run_ended(self) -> None:
         """Note that a trigger has seen the end of a run. Without counts, nothing else shows its free slot."""
@@ -422,7 +423,7 @@ class SlotQueue:
         for key in woken:
             each = self.waiting[key]
             self._woken[key] = self._starting[key] = _Woken(now, each.wait.source, each.dag_id, key in probes)
-            self._remove(key)
+            self.remove(key)
         return woken
 
     def order(self) -> list[str]:
@@ -467,10 +468,6 @@ class SlotQueue:
         self._probed_at, self._probe_known_at, self._started = now, now, 0
         self._hold, self._start_takes, self._ended, self._group_size = timings.START_DELAY, 0.0, 0, 1
         self._blind = self._full_at_refusal = False
-
-    def _remove(self, key: str) -> _Waiting | None:
-        self._order = None
-        return self.waiting.pop(key, None)
 
     def _for_free_slots(self, ready: list[str], now: float) -> list[str]:
         """Return those of the task instances for which there is a free slot."""

@@ -86,7 +86,7 @@ class Dispatcher:
                 if resumed:
                     self.queue.leave(key, time.monotonic())
                 else:
-                    self.queue.give_up(key)
+                    self.queue.remove(key)
 
     def hint(self) -> None:
         """Count soon, because a run has ended."""

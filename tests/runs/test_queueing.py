@@ -52,7 +52,7 @@ def test_start_of_a_paused_dag_teaches_nothing_about_other_starts():
     queue.count(runs(9), 9.0)
     assert queue.wake(9.0) == ["paused"]
     queue.join("paused", wait_of(refusals=2), 500.0, "paused")
-    queue.give_up("paused")
+    queue.remove("paused")
     for key in ("first", "second"):
         queue.join(key, wait_of(), 4000.0, "other")
     queue.count(runs(9), 4010.0)
@@ -241,7 +241,7 @@ class TestHandOver:
 
     def test_wait_that_is_given_up_holds_no_slot(self):
         queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
-        queue.give_up("a")
+        queue.remove("a")
         queue.count(runs(9), READY)
         assert queue.wake(READY) == ["b"]
 
