@@ -47,6 +47,9 @@ TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
 """Whether a task can begin in a trigger that knows its task instance, so that it may need no worker."""
 
 
+TRIES_SHARE_STATE = version.parse(airflow_version) >= version.parse("3.3.0")
+"""Whether Airflow keeps the state of a task for its next try."""
+
 CLEAR_KEEPS_STATE = version.parse(airflow_version) < version.parse("3.4.dev0")
 """Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
 
@@ -214,6 +217,7 @@ __all__ = [
     "CLEAR_KEEPS_STATE",
     "DELETED",
     "FINAL_STATES",
+    "TRIES_SHARE_STATE",
     "TRIGGERS_START_TASKS",
     "AirflowFailException",
     "AirflowNotFoundException",

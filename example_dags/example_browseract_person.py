@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.sdk import DAG
 
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import AskPerson, RunWorkflowOperator
 
 HUMAN_WORKFLOW = "71002814653029467"
 
@@ -29,8 +29,7 @@ with DAG("example_browseract_person", schedule=None, default_args={"retries": 2}
     RunWorkflowOperator(
         task_id="solve",
         workflow_id=HUMAN_WORKFLOW,
-        on_paused="ask",
-        on_paused_timeout=timedelta(hours=1),
+        on_paused=AskPerson(timeout=timedelta(hours=1)),
         on_paused_callback=notify,
         deferrable=True,
     )

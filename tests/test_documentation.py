@@ -17,8 +17,8 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS, ConnectionFieldError
+from airflow_provider_browseract.operators.base import RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.operators.run import RunOperator
 from airflow_provider_browseract.runs import outcome
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.report import facts

@@ -12,26 +12,23 @@ from airflow.sdk import BaseOperator
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import TaskStatus
-from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
-from airflow_provider_browseract.operators.run import RunOperator
+from airflow_provider_browseract.operators.base import RunOperator
 from airflow_provider_browseract.runs.arguments import (
     InputError,
     naming_similar_arguments,
     read_flag,
-    read_id,
     read_ids,
 )
+from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_run, read_template_run
+from airflow_provider_browseract.worker.kinds import TemplateRun, WorkflowRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_browseract.api.models import InputParameter, Task
-    from airflow_provider_browseract.runs.starting import StartedRun
-
-__all__ = ["ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
+__all__ = ["AskPerson", "ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
 
 
 class RunWorkflowOperator(RunOperator):
@@ -40,43 +37,87 @@ class RunWorkflowOperator(RunOperator):
     The task pushes ``task_id`` (the BrowserAct task) and ``profile_id`` (the browser profile that a later run can start
     with, or an empty string) as XComs, right after the start. Pass a profile on with ``task.output["profile_id"]``.
 
-    This list describes each argument briefly. :class:`~airflow_provider_browseract.operators.run.RunOperator` defines
-    all but the first three, and has their units, values, consequences and errors. Durations are seconds or a
-    ``timedelta``.
-
     :param workflow_id: id of the workflow to run, as the BrowserAct dashboard shows it. Templated.
     :param save_browser_data: save the cookies and logins of this run in a browser profile. Its id is the XCom
         ``profile_id``. Default: ``False``.
     :param profile_id: browser profile of an earlier run to start with. If the value renders to nothing, the task fails,
         because the run would not be logged in. Default: no profile. Templated.
-    :param input_parameters: inputs: a dict, or the API's list of ``{"name": ..., "value": ...}``. Templated.
-    :param callback_url: your own URL that BrowserAct calls when the run ends. Templated.
-    :param status_change_callback_url: your own URL that BrowserAct calls at each change of status. Templated.
-    :param output_format: how to read the output: ``"auto"`` (default), ``"json"``, ``"csv"`` or ``"text"``.
-    :param output_path: folder in object storage for output and files. Default: return the output itself. Templated.
-    :param validate_inputs: compare the names of the inputs with the declared ones before the start. Default: ``True``.
-    :param dry_run: check everything, log the request, start nothing, and end as skipped. Default: ``False``.
+    :param input_parameters: the inputs of the run, as a dict of names and values or as the API's list of
+        ``{"name": ..., "value": ...}``. Strings are sent as they are, other JSON values as JSON text. Values can be
+        templates at any depth. In the list form, names can be templates too. Templated.
+    :param callback_url: your own URL that BrowserAct calls when the run ends: http(s), public, at most 2,048
+        characters. Templated.
+    :param status_change_callback_url: your own URL that BrowserAct calls at each change of status; as ``callback_url``.
+        Templated.
+    :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
+        or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
+        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
+        million characters is returned as text, because its value could need too much memory.
+    :param output_path: folder in object storage for the results of the run, as ``ObjectStoragePath`` takes it, such as
+        ``s3://conn_id@bucket/results``. Text, files and facts are written to a separate folder for each run. Default:
+        nothing is written, and the task returns the output itself. Templated.
+    :param validate_inputs: compare the names of the inputs with the declared ones before the start. This takes one
+        more request. If the declaration cannot be read, the task logs a warning and starts the run. When ``False``,
+        a wrong name only shows in the run. Default: ``True``.
+    :param dry_run: check everything and log the request that would start the run, but start nothing. The task ends as
+        skipped.
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
-    :param wait_for_completion: wait for the end. ``False`` returns the id after the start. Default: ``True``.
-    :param deferrable: wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
-    :param webhook: resume when BrowserAct calls back. Default: if the connection has a ``webhook_base_url``.
-    :param poll_interval: time between two polls. Default: 10 s, growing to 120 s while a callback is expected.
-    :param timeout: time that the run may take; after that it is stopped and the task fails. Default: 7 hours.
-    :param start_timeout: time that the run may stay ``created``. Default: only ``timeout`` applies.
-    :param queue_timeout: time to wait for a slot. Default: the value of ``timeout``.
-    :param reattach: let a later try continue with the run of an earlier one (Airflow 3.3). Default: ``True``.
-    :param on_orphan: what to do if it cannot be determined which run a lost start created: ``"fail"`` (default),
-        ``"adopt"`` or ``"start"``.
-    :param on_paused: what to do at a pause: ``"wait"`` (default), ``"fail"``, ``"resume"`` or ``"ask"``.
-    :param on_paused_timeout: time to wait for the answer to ``"ask"``. Default: as long as the run may take.
-    :param on_paused_default: what to do without an answer: ``"stop"`` (default) or ``"resume"``.
-    :param on_paused_callback: notifiers or functions that are called when the run pauses. Default: none.
-    :param show_live_view: show the address of the live view in log, XComs, buttons and Required Actions. Default:
-        ``True``.
-    :param cancel_on_kill: stop the run when the task is ended and no later try continues with it. Default: ``True``.
-    :param cancel_on_timeout: stop the run when its time is over or its status cannot be read. Default: ``True``.
+    :param wait_for_completion: wait for the end of the run. When ``False``, the task succeeds once the run is started,
+        and returns the id of the BrowserAct task.
+    :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
+    :param webhook: let BrowserAct call back when the run ends, to resume the deferred task at once. ``None`` uses a
+        callback if the connection has a ``webhook_base_url``. ``True`` fails the task if a callback is not possible.
+        ``False`` only polls. Default: ``None``.
+    :param poll_interval: seconds, or a ``timedelta``, between two polls. Default: 10. While a callback is expected, the
+        default grows to 120: polls come about 10, 20, 40, 80 and 160 seconds after the deferral, and so on. A shorter
+        interval finds the end of the run sooner, but sends more requests.
+    :param timeout: seconds, or a ``timedelta``, that the run may take from its start. After that, the run is stopped
+        and the Airflow task fails. Default: 7 hours, the limit of the BrowserAct API.
+    :param start_timeout: seconds, or a ``timedelta``, that the run may stay in the status ``created``, from its start.
+        After that, the run is stopped and the Airflow task fails. Default: no separate limit; only ``timeout`` applies.
+    :param queue_timeout: seconds, or a ``timedelta``, to wait in the queue for a slot if BrowserAct accepts no further
+        run. After that, the Airflow task fails. Default: the value of ``timeout``.
+    :param durable: let a later try reattach to the run of an earlier one instead of starting another. It needs Airflow
+        3.3 or later, which keeps the state of a run for the next try, and ``retries``: without a later try, a run that
+        would be left to that try is stopped. Default: ``True`` from Airflow 3.3 on. Before, ``True`` has no effect, and
+        the log has a warning.
+    :param on_orphan: what to do if it cannot be determined which run an earlier start created: ``"fail"`` and name the
+        possible runs, ``"adopt"`` the newest of them, or ``"start"`` a new run while they keep running and using
+        credits. Default: ``"fail"``.
+    :param on_paused: what to do when the run pauses for a person: keep waiting (``"wait"``), stop the run and fail
+        (``"fail"``), resume the run at most three times in each try (``"resume"``), or ask people in Airflow
+        (``"ask"``, or an :class:`AskPerson` with a time limit and a default answer). The pause then becomes a Required
+        Action with the live view of the browser and the answers Resume and Stop. While it is open, the task is always
+        deferred. Default: ``"wait"``.
+    :param on_paused_callback: a notifier or a function, or a list of them, called with the context of the task each
+        time the run pauses. In the context, ``browseract_task`` contains the facts about the run
+        (:func:`~airflow_provider_browseract.runs.report.facts`), with the live view as ``links.live``, and
+        ``required_action_url`` is the page on which to answer. With this or with ``"ask"``, the run is polled every 10
+        seconds even while a callback is expected.
+    :param show_live_view: put the address of the run's live view into the log, XComs, buttons and Required Actions of
+        the task. Everyone who may see the task can then open it, and may be able to act in a browser that is logged in.
+        When ``False``, only BrowserAct shows it. Default: ``True``.
+    :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
+        ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
+        reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.
+    :param cancel_on_timeout: stop the run when its time is over, when it still has the status ``created`` after
+        ``start_timeout``, or when its status can no longer be read and no later try can reattach to it. When ``False``,
+        the run keeps running and using credits. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseOperator``.
-    :returns: the output of the run; with files or ``output_path``, a dict that describes them.
+    :returns: the output: the parsed value of JSON text, other text as text, ``None`` if there is none. If the run
+        produced files, a dict with that value under ``output`` and the addresses of the files under ``files``.
+        With ``output_path``, a dict that describes what was written: ``path`` of the run's folder, ``task`` (path of
+        the facts), ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and
+        ``media_type``.
+    :raises InputError: an argument that is not a template has an invalid value. It is raised when the DAG is parsed.
+    :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, and
+        nothing was started. Or it is not known whether BrowserAct started a run, and no later try could find out. Or
+        the run finished, and a retry would only start, and bill, another run: the output does not have the declared
+        format (its text is stored), or some of its files are no longer available. Or a person chose to stop the run.
+    :raises RunError: the run failed, was canceled, took too long, paused and nobody answered, or its status could not
+        be read; or nothing was started, because there was no free slot or the store did not respond; or the run
+        finished and its results could not be written. Airflow's retries apply: the next try starts a new run if it
+        cannot use this one.
     """
 
     template_fields: Sequence[str] = ("workflow_id", "profile_id", *RunOperator.template_fields)
@@ -88,56 +129,18 @@ class RunWorkflowOperator(RunOperator):
         self.workflow_id = workflow_id
         self.save_browser_data = save_browser_data
         self.profile_id = profile_id
-        # Rendering may replace a given profile with None. Only here is it known that a profile was given.
-        self._profile_wanted = profile_id is not None
-        self._take_arguments()
+        if not is_unmapped(self):
+            read_flag("save_browser_data", save_browser_data)
 
     @property
-    def source(self) -> Source:
-        """The workflow."""
-        return Source(SourceKind.WORKFLOW, str(self.workflow_id))
-
-    def read_request(self) -> RunRequest:
-        """Check workflow, inputs and profile."""
-        if self._profile_wanted:
-            self.profile_id = self._read_profile_id()
-        return read_run(
+    def kind(self) -> WorkflowRun:
+        """The workflow with its profile."""
+        return WorkflowRun(
             self.workflow_id,
-            self.input_parameters,
-            save_browser_data=self.save_browser_data,
-            profile_id=self.profile_id,
-            callback_url=self.callback_url,
-            status_change_callback_url=self.status_change_callback_url,
-            api_base_url=self.hook.settings.client.base_url,
+            self.save_browser_data,
+            self.profile_id,
+            profile_given=self.given.get("profile_id", self.profile_id) is not None,
         )
-
-    def read_declared(self) -> Sequence[InputParameter]:
-        """Read the workflow's inputs (``get-workflow``)."""
-        return self.hook.get_workflow(self.workflow_id).input_parameters
-
-    def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
-        """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
-
-        If the XCom were missing, Airflow would fail the task that reads it, with an error that names neither the
-        profile nor save_browser_data.
-        """
-        if started.entry.profile_id:
-            return started.entry.profile_id
-        # Not every response to a start names the profile.
-        return (task.profile_id if task and self.save_browser_data else None) or self.profile_id or ""
-
-    def _check_constants(self) -> None:
-        super()._check_constants()
-        read_flag("save_browser_data", self.save_browser_data)
-
-    def _read_profile_id(self) -> str:
-        try:
-            return read_id("profile_id", self.profile_id)
-        except InputError:
-            raise InputError(
-                f"profile_id is {self.profile_id!r}, because the task that it comes from saved no profile. Set "
-                "save_browser_data=True in that task, or remove profile_id here."
-            ) from None
 
 
 class RunTemplateOperator(RunOperator):
@@ -159,40 +162,11 @@ class RunTemplateOperator(RunOperator):
         super().__init__(**kwargs)
         self.workflow_template_id = workflow_template_id
         self.region = region
-        self._take_arguments()
 
     @property
-    def source(self) -> Source:
-        """The template."""
-        return Source(SourceKind.TEMPLATE, str(self.workflow_template_id))
-
-    def read_request(self) -> RunRequest:
-        """Check template, region and inputs."""
-        return read_template_run(
-            self.workflow_template_id,
-            self.input_parameters,
-            region=self.region,
-            callback_url=self.callback_url,
-            status_change_callback_url=self.status_change_callback_url,
-            api_base_url=self.hook.settings.client.base_url,
-        )
-
-    def read_declared(self) -> Sequence[InputParameter]:
-        """Read the template's inputs (``get-official-workflow-template``), and check the region."""
-        template = self.hook.get_official_workflow_template(self.workflow_template_id)
-        if self.region is not None:
-            self._check_region(read_id("region", self.region))
-        return template.input_parameters
-
-    def _check_region(self, region: str) -> None:
-        try:
-            regions = {region.code: region.name for region in self.hook.get_region_list()}
-        except BrowserActError as error:
-            self.log.warning("The region was not checked: %s", error.brief)
-            return
-        if regions and region not in regions:
-            known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
-            raise InputError(f"region is {region!r}, which BrowserAct does not have. Use one of: {known}.")
+    def kind(self) -> TemplateRun:
+        """The template with its region."""
+        return TemplateRun(self.workflow_template_id, self.region)
 
 
 class TaskOperator(BaseOperator):

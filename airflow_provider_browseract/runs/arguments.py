@@ -16,6 +16,13 @@ E = TypeVar("E", bound=Enum)
 LONGEST_TIME = 366 * 24 * 3600.0
 """The longest duration that an argument accepts, in seconds."""
 
+RENAMED = {
+    "reattach": "durable",
+    "on_paused_timeout": "on_paused=AskPerson(timeout=...)",
+    "on_paused_default": "on_paused=AskPerson(default=...)",
+}
+"""Arguments of earlier development versions, with what has replaced them."""
+
 
 class InputError(ValueError):
     """An argument cannot be used. The message names it, and the valid values or what to change."""
@@ -46,7 +53,11 @@ def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[N
     except TypeError as error:
         constructors = [vars(each)["__init__"] for each in operator.__mro__ if "__init__" in vars(each)]
         known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-        similar = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
+        similar = [
+            f"{name!r} (now {RENAMED[name]})" if name in RENAMED else f"{name!r}{did_you_mean(name, known)}"
+            for name in given
+            if name not in known
+        ]
         if not similar:
             raise
         raise TypeError(f"{error}\nUnknown: {', '.join(similar)}.") from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
@@ -19,12 +19,11 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
 from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.runs.starting import Write
 from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.worker.conclusion import Conclusion
-
-T = TypeVar("T")
 
 IF_NEXT_TRY = (
     "the next try reattaches to it if Airflow starts one. If Airflow starts none, nothing waits for the run: stop it "
@@ -88,26 +87,20 @@ class OwnedRun:
     of a connection pool, of Airflow's channel, of an import. So the handler itself does nothing that needs a lock: a
     thread decides about the run while the interrupted code continues, until it calls :meth:`raise_if_killed` or ends.
 
-    :param hook: returns the hook that stops the run. It is called once the arguments of the task are rendered.
-    :param log: returns the task's log.
-    :param cancel_on_kill: stop the run when the task instance is killed. When ``False``, the run keeps running.
-    :param cancel_on_timeout: stop the run when its time is over. When ``False``, the run keeps running.
+    Airflow may call ``on_kill`` even before the code of the operator has begun. The run then belongs to nobody yet.
     """
 
-    def __init__(
-        self,
-        hook: Callable[[], BrowserActHook],
-        log: Callable[[], Log],
-        *,
-        cancel_on_kill: bool,
-        cancel_on_timeout: bool,
-    ) -> None:
-        self._hook = hook
-        self._log = log
+    def __init__(self) -> None:
+        self.hook: BrowserActHook
+        """The hook for the connection of the task instance."""
+        self.log: Log
+        """The task's log."""
         self.source: Source | None = None
         """The workflow or template to run."""
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
+        self.cancel_on_kill = self.cancel_on_timeout = True
+        """Whether the run is stopped when the task instance is killed, or when its time is over."""
         self.task_id: str | None = None
         """The BrowserAct task; None if this process is not responsible for any known run."""
         self.url: str | None = None
@@ -123,25 +116,15 @@ class OwnedRun:
         """Set once the decision of a kill is carried out; None if no thread decides."""
         self.conclusion: Conclusion | None = None
         """The conclusion of the run, once it has ended."""
-        self._wants_stop: dict[Setting, bool] = {
-            "cancel_on_kill": cancel_on_kill,
-            "cancel_on_timeout": cancel_on_timeout,
-        }
 
-    @property
-    def hook(self) -> BrowserActHook:
-        """The hook for the connection of the task instance."""
-        return self._hook()
+    def belong_to(self, source: Source, hook: BrowserActHook, log: Log, tries: Tries) -> None:
+        """Set what the code of the operator knows when it begins."""
+        self.source, self.hook, self.log, self.tries = source, hook, log, tries
 
     @property
     def killed(self) -> bool:
         """Whether this process is being ended."""
         return self._killed_at is not None
-
-    @property
-    def log(self) -> Log:
-        """The task's log."""
-        return self._log()
 
     @contextmanager
     def executing(self) -> Iterator[None]:
@@ -170,7 +153,7 @@ class OwnedRun:
 
     def stops_on(self, setting: Setting) -> bool:
         """Return whether the setting is ``True``."""
-        return self._wants_stop[setting]
+        return self.cancel_on_kill if setting == "cancel_on_kill" else self.cancel_on_timeout
 
     # The methods take the id of the run, because a kill may have reset the attribute in the meantime.
 
@@ -352,20 +335,35 @@ class OwnedRun:
         if self.tries is not None and not self.tries.is_running() and not self.killed:
             self.kill()
 
-    def account_for(self, browseract_task_id: str, wait_for_result: Callable[[], T], read_result: Callable[[], T]) -> T:
-        """Wait for a started run. Every error that ends the wait states what happens to the run.
+    def write(self, step: Write) -> None:
+        """Store an entry for later tries, and set what ``on_kill`` needs, which Airflow may call at any moment."""
+        assert self.tries is not None
+        entry = step.entry
+        if step.starts:
+            self.raise_if_killed()
+        self.start_under_way = step.starts
+        self.task_id = None if step.over or entry is None else entry.task_id
+        try:
+            self.tries.write(entry)
+        except Exception:
+            if self.start_under_way:
+                # Nothing was started yet. A run that no later try would know about must not be started.
+                self.start_under_way = False
+                raise
+            self.log.warning(
+                "The state of the run could not be stored. A later try may be unable to reattach to the run directly. "
+                "It then looks for the run first.",
+                exc_info=True,
+            )
+
+    @contextmanager
+    def accounted_for(self, browseract_task_id: str) -> Iterator[None]:
+        """Wait for a started run in this context. Every error that ends the wait states what happens to the run.
 
         After an unexpected error, the run is left to a later try. If there is none, the run is stopped.
-
-        :param browseract_task_id: the BrowserAct task.
-        :param wait_for_result: waits for the run and returns its result.
-        :param read_result: returns the result of a run that has ended.
         """
         try:
-            try:
-                return wait_for_result()
-            except EndedBeforeKillError:
-                return read_result()
+            yield
         except (RunError, AirflowFailException):
             raise
         except KeyboardInterrupt:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
@@ -13,7 +12,6 @@ from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.hooks.required_action import ask
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunPausedError
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.resuming import Answered, Decision, GiveUp, Paused, WaitAgain
@@ -24,24 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.runs.options import PauseCallback
     from airflow_provider_browseract.worker.owned_run import OwnedRun
-
-PauseCallback = Callable[[Any], Any]
-PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
-
-
-def read_callbacks(value: Any) -> list[PauseCallback]:
-    """Check ``on_paused_callback``, and return it as a list.
-
-    :param value: one notifier or function, a list of them, or None.
-    :raises InputError: the value is something else.
-    """
-    given = [value] if callable(value) else value if isinstance(value, list | tuple) else [] if value is None else None
-    if given is None or not all(callable(each) for each in given):
-        raise InputError(f"on_paused_callback is {value!r}. Pass a notifier or a function, or a list of them.")
-    if any(map(iscoroutinefunction, given)):
-        raise InputError(f"on_paused_callback is {value!r}. Pass functions that are not async; they are not awaited.")
-    return list(given)
 
 
 def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Sequence[PauseCallback]) -> Decision:
@@ -74,7 +56,7 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
 
 
 def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
-    """Resume or stop the paused run, as a person chose or, without an answer, as ``on_paused_default`` says.
+    """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
     :param answered: the answer.
     :param run: the run that this process is responsible for.
@@ -92,7 +74,7 @@ def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
         return WaitAgain(_resume(wait.unasked(), run))
     message = f"BrowserAct task {task_id} paused for a person, and {who}.\n{run.describe(run.stop(task_id))}"
     if answered.by is None:
-        raise RunPausedError(f"{message}\nTo wait longer for an answer, raise on_paused_timeout.")
+        raise RunPausedError(f"{message}\nTo wait longer for an answer, raise the timeout of AskPerson.")
     raise AirflowFailException(message)
 
 

@@ -32,7 +32,7 @@ PLACE_LIFETIME = 24 * 3600.0
 
 NEXT_TRY = "the next try reattaches to it"
 
-NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and reattach)"
+NO_LATER_TRY = "no later try can reattach to the run (see retries, retry_policy and durable)"
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Tries:
     """The state that a task instance keeps from try to try, and whether another try will read it.
 
     :param context: the context of this try. Its ``task_state_store`` (Airflow 3.3 and later) keeps the state.
-    :param reattach: whether later tries reattach to the run of an earlier one. When ``False``, no state is kept.
+    :param durable: whether later tries reattach to the run of an earlier one. When ``False``, no state is kept.
     """
 
-    def __init__(self, context: Context, *, reattach: bool) -> None:
-        self._store: Any = context.get("task_state_store") if reattach else None
+    def __init__(self, context: Context, *, durable: bool) -> None:
+        self._store: Any = context.get("task_state_store") if durable else None
         self._context = context
         self.ti: Any = context["ti"]
 
@@ -186,6 +186,11 @@ class Tries:
         if self.remembered and self._store.get(STATE_KEY) is None:
             return Kill("Airflow considered this try dead and started another one", continued_by=NEXT_TRY)
         return Kill("the process of the Airflow task received SIGTERM, although nobody marked or cleared the task")
+
+
+def forget_run(context: Context) -> None:
+    """Delete the stored state of a run after the task has succeeded, so that clearing the task starts a new run."""
+    Tries(context, durable=True).write(None)
 
 
 class ReasonOfKill:

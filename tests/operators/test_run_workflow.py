@@ -42,7 +42,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.worker import starting
+from airflow_provider_browseract.worker import execution
 from tests.workers import ORDERS_RESULT, asked, is_killed_at_each_call
 
 KEY = "app-emulator"
@@ -498,7 +498,7 @@ class TestUnsuccessfulRun:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("airflow_provider_browseract.worker.waiting.wait_for_end", interrupt)
+        monkeypatch.setattr("airflow_provider_browseract.worker.waiter.wait_for_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker(workflow_id=ORDERS.id).run()
         assert emulator.tasks[0].status == "canceled"
@@ -679,7 +679,7 @@ class TestChangingConnection:
         self, worker, emulator, connect, monkeypatch, capfd
     ):
         # The connection is changed in the pause before it is read again.
-        monkeypatch.setattr(starting, "sleep", lambda *_: connect())
+        monkeypatch.setattr(execution, "sleep", lambda *_: connect())
         emulator.rotate_key("app-new")
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1
@@ -844,6 +844,9 @@ class TestSecrets:
         (RunWorkflowOperator, "input_params", "'input_parameters'"),
         (RunWorkflowOperator, "deferable", "'deferrable'"),
         (RunWorkflowOperator, "retry", "'retries'"),
+        (RunWorkflowOperator, "reattach", "'reattach' (now durable)"),
+        (RunWorkflowOperator, "on_paused_timeout", "(now on_paused=AskPerson(timeout=...))"),
+        (RunTemplateOperator, "on_paused_default", "(now on_paused=AskPerson(default=...))"),
         (RunTemplateOperator, "Region", "'region'"),
         (StopTaskOperator, "browseract_task_ids", "'browseract_task_id'"),
         (TaskSensor, "poke_intervall", "'poke_interval'"),

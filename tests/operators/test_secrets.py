@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract import compat
-from airflow_provider_browseract.compat import TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.conftest import DagResult
-from tests.workers import FakeStore, Worker, emulator, store, worker
+from tests.workers import FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
@@ -164,7 +164,7 @@ class TestRenderedFields:
         assert "bob" in shown
         assert SECRET not in shown
         assert "4711" not in shown
-        [_, sent] = operator.read_request().inputs
+        [_, sent] = read_input_parameters(operator.input_parameters)
         assert sent == {"name": "password", "value": SECRET if "secret" in value else "4711"}
 
     @MASKS_BY_VALUE
@@ -197,10 +197,11 @@ class TestRenderedFields:
             workflow_id=LOG_IN.id,
             input_parameters=[{"name": "password", "value": "x"}, {"name": "username", "value": "{{ user }}"}],
         )
-        context: Any = {"user": None}
+        context: Any = {"user": None, "ti": FakeTaskInstance()}
         operator.render_template_fields(context)
-        with pytest.raises(InputError, match=r"^input_parameters\[1\]\['value'\] was given, but Airflow rendered it"):
-            operator._checked_request()
+        message = r"^input_parameters\[1\]\['value'\] was given, but Airflow rendered it"
+        with pytest.raises(AirflowFailException, match=message):
+            operator.execute(context)
 
     @pytest.mark.parametrize("inputs", [7, "[broken", [{"name": "password"}], [None], {"password": None}], ids=repr)
     def test_wrong_inputs_do_not_fail_the_rendering(self, inputs):

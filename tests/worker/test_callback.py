@@ -220,7 +220,7 @@ class TestSafetyPolls:
         self, worker, emulator, webhooks, monkeypatch, capfd
     ):
         counted: list[str] = []
-        monkeypatch.setattr("airflow_provider_browseract.worker.waiting.count_in_task", counted.append)
+        monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
         emulator.next_run(ORDERS.id, duration=1.5)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() == ORDERS_RESULT

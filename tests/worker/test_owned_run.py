@@ -23,6 +23,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError,
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
+from airflow_provider_browseract.worker.execution import RunExecution
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from tests.workers import asked, is_killed_at_each_call
 
@@ -132,7 +133,7 @@ class TestUnexpectedSigterm:
         error = killed(tries(max_tries=0))
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
-            "no later try can reattach to the run (see retries, retry_policy and reattach).\nThe run was stopped."
+            "no later try can reattach to the run (see retries, retry_policy and durable).\nThe run was stopped."
         )
         assert emulator.tasks[0].status == "canceled"
 
@@ -141,8 +142,8 @@ class TestUnexpectedSigterm:
         assert "no later try can reattach to the run" in str(error)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_unexpected_sigterm_with_reattach_false_stops_the_run(self, tries, killed, emulator):
-        killed(tries(reattach=False))
+    def test_unexpected_sigterm_with_durable_false_stops_the_run(self, tries, killed, emulator):
+        killed(tries(durable=False))
         assert emulator.tasks[0].status == "canceled"
 
     def test_unexpected_sigterm_interrupts_a_long_sleep_between_two_polls(self, tries, killed):
@@ -184,8 +185,8 @@ class TestUnexpectedSigterm:
 
     @pytest.mark.parametrize(
         "arguments",
-        [{"store": None}, {"max_tries": 0}, {"reattach": False}],
-        ids=["no task state", "last try", "reattach=False"],
+        [{"store": None}, {"max_tries": 0}, {"durable": False}],
+        ids=["no task state", "last try", "durable=False"],
     )
     def test_sigterm_after_the_run_has_ended_still_returns_its_result(
         self, tries, airflow, emulator, arguments, monkeypatch
@@ -269,7 +270,7 @@ class TestUnexpectedSigterm:
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
-        monkeypatch.setattr(operator, "_check_before_start", lambda request: operator.on_kill())
+        monkeypatch.setattr(RunExecution, "_check_before_start", lambda *_: operator.on_kill())
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
             operator.execute(attempt.context)
         assert emulator.tasks == []
@@ -329,8 +330,8 @@ class TestRetryPolicy:
         )
         ti = SimpleNamespace(try_number=1, max_tries=3, task=SimpleNamespace(retry_policy=policy))
         known: Any = {"ti": ti, "task_state_store": object()}
-        assert not Tries(known, reattach=True).another(RunLostError("x"))
-        assert Tries(known, reattach=True).another(RunCanceledError("x"))
+        assert not Tries(known, durable=True).another(RunLostError("x"))
+        assert Tries(known, durable=True).another(RunCanceledError("x"))
 
 
 class TestUserActionInAirflow:
@@ -397,11 +398,11 @@ class TestUserActionInAirflow:
         attempt = tries(deferrable=True)
         operator = attempt.operator()
 
-        def marked_meanwhile(ti, started, wait):
+        def marked_meanwhile(execution, started, wait):
             airflow.state = "failed"
             return None, wait
 
-        monkeypatch.setattr(operator, "_look", marked_meanwhile)
+        monkeypatch.setattr(RunExecution, "_look", marked_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"
@@ -715,13 +716,15 @@ class TestKillDuringTheReadAfterADeferral:
         assert emulator.tasks[0].status == "running"
 
 
-def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_known(tries, emulator):
-    operator = tries().operator()
+def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_known(tries, killed, emulator):
+    killed(tries(max_tries=1))
+    attempt = tries(max_tries=1, try_number=2)
+    operator = attempt.operator()
     operator.on_kill()
-    assert operator._run.killed
-    operator._run.task_id = task_id = BrowserActHook().run_task(SEARCH.id, PENS).id
-    with pytest.raises(RunCanceledError, match=f"Killed while waiting for BrowserAct task {task_id}"):
-        operator._run.raise_if_killed()
+    [task] = emulator.tasks
+    with pytest.raises(RunCanceledError, match=f"Killed while waiting for BrowserAct task {task.id}"):
+        operator.execute(attempt.context)
+    assert emulator.tasks[0].status == "canceled"
 
 
 def test_signal_while_the_owned_run_is_being_made_is_not_forgotten(tries, monkeypatch):

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.sdk import BaseNotifier
+from airflow.sdk import DAG, BaseNotifier
+from airflow.serialization import serialized_objects
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import AskPerson, RunWorkflowOperator
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
-from airflow_provider_browseract.worker import pauses, waiting
+from airflow_provider_browseract.worker import pauses, waiter
 from tests.workers import asked
 
 CONFIRMED = {"confirmed": True}
@@ -137,7 +139,7 @@ class TestRequiredAction:
 
     def test_required_action_names_the_default_answer_and_its_time_limit(self, worker, emulator, people):
         before, grace = time.time(), 0.1
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=600, on_paused_default="resume")
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(600, "resume"))
         trigger = until_asked(run).trigger
         assert before + 600 <= trigger.wait.answer_by <= time.time() + 600
         answer_by = datetime.fromtimestamp(trigger.wait.answer_by, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -229,8 +231,7 @@ class TestRequiredAction:
 
     def test_required_action_stays_open_when_the_wait_ends_while_the_run_is_paused(self, worker, emulator, people):
         told: list[Any] = []
-        arguments = {"on_paused_timeout": 60, "on_paused_callback": told.append}
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(60), deferrable=True, on_paused_callback=told.append)
         deferred = until_asked(run)
         trigger = deferred.trigger
         event = to_json(WaitEvent(trigger.wait, End.ENDED))
@@ -248,7 +249,7 @@ class TestRequiredAction:
     def test_required_action_is_created_again_if_the_run_is_paused_after_the_first_is_over(
         self, worker, emulator, people, end
     ):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=60, deferrable=True)
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(60), deferrable=True)
         deferred = until_asked(run)
         event = to_json(WaitEvent(deferred.trigger.wait, end, reason="?"))
         with pytest.raises(TaskDeferred) as again:
@@ -276,7 +277,7 @@ class TestRequiredAction:
         self, worker, emulator, people, monkeypatch, capfd
     ):
         monkeypatch.setattr(pauses, "in_dag_test", lambda: True)
-        monkeypatch.setattr(waiting, "in_dag_test", lambda: True)
+        monkeypatch.setattr(waiter, "in_dag_test", lambda: True)
         with resumed_once_seen(emulator):
             assert worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True).run() == {"confirmed": True}
         assert people.asked == 0
@@ -295,16 +296,17 @@ class TestRequiredAction:
 
 
 class TestAnswerTimeout:
-    def test_no_answer_before_on_paused_timeout_stops_the_run(self, worker, emulator, people):
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_timeout=0.2, deferrable=True)
+    def test_no_answer_before_the_timeout_of_ask_person_stops_the_run(self, worker, emulator, people):
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(timedelta(seconds=0.2)), deferrable=True)
         with pytest.raises(RunPausedError, match=r"nobody answered within 0\.2 seconds\.\nThe run was stopped"):
             run.resume(until_asked(run))
         assert emulator.tasks[0].status == "canceled"
         assert people.question["chosen"] == ["Stop"]
 
-    def test_no_answer_before_on_paused_timeout_resumes_the_run_if_that_is_the_default(self, worker, emulator, people):
-        arguments = {"on_paused_timeout": 0.2, "on_paused_default": "resume"}
-        run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True, **arguments)
+    def test_no_answer_before_the_timeout_of_ask_person_resumes_the_run_if_that_is_the_default(
+        self, worker, emulator, people
+    ):
+        run = worker(workflow_id=HUMAN.id, on_paused=AskPerson(0.2, default="resume"), deferrable=True)
         assert run.resume(until_asked(run)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
 
@@ -391,27 +393,18 @@ class TestPauseNotification:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_paused_timeout": 60}, "no effect with on_paused='wait', because nobody is asked"),
-        (
-            {"on_paused": "fail", "on_paused_default": "resume"},
-            "no effect with on_paused='fail', because nobody is asked",
-        ),
         ({"on_paused": "ask", "wait_for_completion": False}, "need wait_for_completion=True"),
+        ({"on_paused": "asks"}, "on_paused is 'asks'. Use one of 'wait', 'fail', 'resume', 'ask'"),
         ({"on_paused_callback": print, "wait_for_completion": False}, "need wait_for_completion=True"),
         ({"on_paused_callback": asyncio.sleep}, "they are not awaited"),
-        ({"on_paused": "ask", "on_paused_timeout": 0}, "on_paused_timeout is 0. Use a positive number"),
-        ({"on_paused": "ask", "on_paused_default": "Perhaps"}, "on_paused_default is 'Perhaps'. Use one of 'resume'"),
         ({"on_paused_callback": "chat"}, "on_paused_callback is 'chat'. Pass a notifier or a function"),
         ({"on_paused_callback": [print, None]}, "Pass a notifier or a function, or a list of them"),
     ],
     ids=[
-        "timeout without ask",
-        "default without ask",
         "ask without wait",
+        "unknown choice",
         "callback without wait",
         "async callback",
-        "zero timeout",
-        "unknown default",
         "callback is text",
         "callback list with None",
     ],
@@ -419,6 +412,34 @@ class TestPauseNotification:
 def test_invalid_on_paused_argument_fails_at_dag_parse(arguments, message):
     with pytest.raises(InputError, match=message):
         RunWorkflowOperator(task_id="run", workflow_id=HUMAN.id, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timeout": 0}, "timeout of AskPerson is 0. Use a positive number of seconds or a timedelta"),
+        ({"default": "Perhaps"}, "default of AskPerson is 'Perhaps'. Use one of 'resume', 'stop'"),
+    ],
+)
+def test_invalid_argument_of_ask_person_fails_at_dag_parse(arguments, message):
+    with pytest.raises(InputError, match=message):
+        AskPerson(**arguments)
+
+
+def test_ask_person_works_in_default_args_partial_and_expand_and_in_the_stored_dag():
+    ask = AskPerson(timedelta(hours=1), default="resume")
+    with DAG("shop", schedule=None, default_args={"on_paused": ask}) as dag:
+        RunWorkflowOperator(task_id="plain", workflow_id=HUMAN.id)
+        RunWorkflowOperator.partial(task_id="partial", workflow_id=HUMAN.id, on_paused=ask).expand(profile_id=["1"])
+        RunWorkflowOperator.partial(task_id="expand", workflow_id=HUMAN.id).expand(on_paused=[ask, "wait"])
+    tasks: dict[str, Any] = dag.task_dict
+    assert tasks["plain"].on_paused is ask
+    assert tasks["partial"].unmap({"profile_id": "1"}).on_paused is ask
+    assert tasks["expand"].unmap({"on_paused": ask}).on_paused is ask
+    module: Any = serialized_objects
+    serialization = getattr(module, "DagSerialization", None) or module.SerializedDAG
+    stored = json.loads(json.dumps(serialization.to_dict(dag)))
+    assert serialization.from_dict(stored).task_ids == ["plain", "partial", "expand"]
 
 
 @pytest.mark.parametrize(("on_paused", "seconds"), [("wait", 120.0), ("ask", 10.0)])

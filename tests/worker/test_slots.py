@@ -15,7 +15,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
-from airflow_provider_browseract.worker.starting import _in_words
+from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import FakeTaskInstance, asked, is_killed_at_each_call
 

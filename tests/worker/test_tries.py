@@ -13,13 +13,12 @@ from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.operators.run import forget_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
-from airflow_provider_browseract.worker.tries import CLAIM_KEY
+from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
 from tests.workers import asked
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -140,7 +139,7 @@ class TestAfterWorkerDeath:
 
     def test_reattach_false_starts_a_new_run_and_stores_nothing(self, tries, emulator, store):
         for _ in range(2):
-            tries(reattach=False, wait_for_completion=False).run()
+            tries(durable=False, wait_for_completion=False).run()
         assert len(emulator.tasks) == 2
         assert store.values == {}
 
@@ -493,7 +492,7 @@ class TestLostStartResponse:
         self, tries, emulator, monkeypatch, seconds
     ):
         fast = SimpleNamespace(time=lambda: time.time() + seconds)
-        monkeypatch.setattr("airflow_provider_browseract.worker.starting.time", fast)
+        monkeypatch.setattr("airflow_provider_browseract.worker.execution.time", fast)
         emulator.fault("run-task", RequestFault.lost_response(), times=1)
         attempt = tries()
         attempt.run()

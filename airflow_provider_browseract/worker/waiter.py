@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +15,7 @@ from airflow_provider_browseract.hooks.browseract import get_task_or_error
 from airflow_provider_browseract.hooks.steps import run_steps
 from airflow_provider_browseract.links.showing import show_wait
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
@@ -31,12 +32,7 @@ from airflow_provider_browseract.runs.resuming import (
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.pauses import (
-    PauseCallback,
-    act_on_answer,
-    handle_pause,
-    required_action_url,
-)
+from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -48,25 +44,13 @@ if TYPE_CHECKING:
 class Waiter:
     """Wait for a run as the arguments of the operator say.
 
-    :param run: the run that this process is responsible for.
-    :param context: the context of the Airflow task.
-    :param deferrable: wait in the triggerer.
-    :param defer: the operator's ``defer``.
-    :param timeout: seconds that the run may take, for the error.
-    :param start_timeout: seconds that the run may stay ``created``, for the error.
-    :param callbacks: notifiers or functions that are called when the run pauses.
-    :param cancel_on_kill: whether the trigger stops the run if it is killed.
     :param secret_inputs: whether the run has secret inputs. The triggerer does not know them, so it cannot mask them.
     """
 
     run: OwnedRun
     context: Context
-    deferrable: bool
+    options: RunOptions
     defer: Callable[..., Any]
-    timeout: float
-    start_timeout: float | None
-    callbacks: Sequence[PauseCallback]
-    cancel_on_kill: bool
     secret_inputs: bool = False
 
     def until_end(self, decision: Decision) -> Task:
@@ -84,7 +68,7 @@ class Waiter:
                 case WaitAgain(wait):
                     decision = self._wait(wait)
                 case Paused():
-                    decision = handle_pause(decision, self.context, self.run, self.callbacks)
+                    decision = handle_pause(decision, self.context, self.run, self.options.on_paused_callback)
                 case Answered():
                     decision = act_on_answer(decision, self.run)
                 case GiveUp():
@@ -108,7 +92,7 @@ class Waiter:
 
     def _wait(self, wait: Wait) -> Decision:
         """Wait for the run, and decide what to do next."""
-        if self.deferrable or wait.required_action is not None:
+        if self.options.deferrable or wait.required_action is not None:
             self._defer(wait)
         steps = wait_for_end(wait.begun(time.time()), time.time, random.random)
         self.run.raise_if_killed()
@@ -136,7 +120,7 @@ class Waiter:
         self.run.raise_if_killed()
         self.run.handed_over = True
         self.defer(
-            trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.cancel_on_kill),
+            trigger=TaskTrigger(browseract_conn_id=conn_id, wait=wait, cancel_on_kill=self.options.cancel_on_kill),
             method_name="execute_complete",
             kwargs={"wait": to_json(wait)},
             timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
@@ -192,14 +176,14 @@ class Waiter:
         task_id, run = over.wait.browseract_task_id, self.run
         if over.error is None and over.end is End.DEADLINE:
             return RunTimedOutError(
-                f"BrowserAct task {task_id} did not end within {self.timeout:g} seconds.\n"
+                f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
                 f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
                 "Raise timeout if the workflow needs longer."
             )
         if over.error is None and over.end is End.NOT_STARTED:
             return RunTimedOutError(
-                f"BrowserAct task {task_id} still has the status 'created' after start_timeout={self.start_timeout:g} "
-                "seconds.\n"
+                f"BrowserAct task {task_id} still has the status 'created' after "
+                f"start_timeout={self.options.start_timeout:g} seconds.\n"
                 f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
                 "Check in the BrowserAct dashboard whether runs leave this status at all. Raise start_timeout if they "
                 "need longer."

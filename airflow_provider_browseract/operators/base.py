@@ -1,0 +1,223 @@
+"""The base class of all operators that start a run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_browseract.compat import (
+    TRIES_SHARE_STATE,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    conf,
+    is_unmapped,
+    set_during_execution,
+)
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.hiding import Hiding
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.arguments import naming_similar_arguments
+from airflow_provider_browseract.runs.options import AskPerson, PauseCallbacks, RunOptions
+from airflow_provider_browseract.runs.orphans import OnOrphan
+from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.runs.request import with_names_as_keys
+from airflow_provider_browseract.runs.waiting import OnPaused
+from airflow_provider_browseract.worker.execution import RunExecution
+from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.secrets import mask_inputs
+from airflow_provider_browseract.worker.tries import forget_run
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+
+InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+class RunOperator(BaseOperator):
+    """Start a run, wait for its end, and return its output. Subclasses define what is run.
+
+    Right after the start, the task pushes the id of the BrowserAct task as the XCom ``task_id``. The XCom ``task``
+    contains the facts about the run, without its data (:func:`~airflow_provider_browseract.runs.report.facts`).
+
+    :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator` describes the arguments, the result
+    and the errors.
+    """
+
+    template_fields: Sequence[str] = (
+        "input_parameters",
+        "callback_url",
+        "status_change_callback_url",
+        "output_path",
+        "browseract_conn_id",
+    )
+    template_fields_renderers = {"input_parameters": "json"}
+    operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
+    ui_color = "#e6f0ff"
+
+    def __init__(
+        self,
+        *,
+        input_parameters: InputParameters = None,
+        callback_url: str | None = None,
+        status_change_callback_url: str | None = None,
+        output_format: str = OutputFormat.AUTO.value,
+        output_path: str | ObjectStoragePath | None = None,
+        validate_inputs: bool = True,
+        dry_run: bool = False,
+        browseract_conn_id: str = BrowserActHook.default_conn_name,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        webhook: bool | None = None,
+        poll_interval: float | timedelta | None = None,
+        timeout: float | timedelta = timings.DEFAULT_TIMEOUT,
+        start_timeout: float | timedelta | None = None,
+        queue_timeout: float | timedelta | None = None,
+        durable: bool = TRIES_SHARE_STATE,
+        on_orphan: str = OnOrphan.FAIL.value,
+        on_paused: str | AskPerson = OnPaused.WAIT.value,
+        on_paused_callback: PauseCallbacks = None,
+        show_live_view: bool = True,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        with naming_similar_arguments(type(self), kwargs):
+            super().__init__(**kwargs)
+        # Not at the end of execute: until Airflow knows of the success, a later try must find the run.
+        # First in the list, because a callback of the user may take longer than Airflow waits.
+        self.on_success_callback = [forget_run, *self.on_success_callback]
+        self.input_parameters = input_parameters
+        self.callback_url = callback_url
+        self.status_change_callback_url = status_change_callback_url
+        self.output_format = output_format
+        self.output_path = output_path
+        self.validate_inputs = validate_inputs
+        # Airflow's BaseOperator has a method named dry_run.
+        self._dry = dry_run
+        self.browseract_conn_id = browseract_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.webhook = webhook
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.start_timeout = start_timeout
+        self.queue_timeout = queue_timeout
+        self.durable = durable
+        self.on_orphan = on_orphan
+        self.on_paused = on_paused
+        self.on_paused_callback = on_paused_callback
+        self.show_live_view = show_live_view
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.given: dict[str, Any] = {}
+        # Airflow creates the operator of a mapped task in the worker, where an error here would be retried.
+        if not is_unmapped(self):
+            RunOptions.of(self)
+
+    @property
+    @abstractmethod
+    def kind(self) -> RunKind:
+        """What is run, with the arguments that only this kind of run has."""
+
+    def prepare(self, context: Context) -> None:
+        """Prepare the arguments before they are checked. Does nothing by default."""
+
+    @cached_property
+    def hook(self) -> BrowserActHook:
+        """The hook for the operator's connection."""
+        hook = BrowserActHook(self.browseract_conn_id)
+        unknown = isinstance(self.input_parameters, type(set_during_execution()))
+        hook.hiding = Hiding(live_view=not self.show_live_view, secrets=True, texts=unknown)
+        return hook
+
+    @property
+    def _run(self) -> OwnedRun:
+        """The run that this process is responsible for."""
+        found: OwnedRun | None = self.__dict__.get("_owned_run")
+        # on_kill can interrupt this at any moment, so the first stored object counts.
+        return self.__dict__.setdefault("_owned_run", OwnedRun()) if found is None else found
+
+    @contextmanager
+    def _executing(self, context: Context) -> Iterator[RunExecution]:
+        """Run the code of the operator in this context."""
+        prevent_second_push(self)
+        with self._run.executing():
+            yield RunExecution(self, context, self._run)
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the templates, and hide secrets before Airflow stores the rendered fields for its UI.
+
+        Airflow calls this method also for mapped tasks, unlike ``render_template_fields``.
+        """
+        if parent is self:
+            # Rendering may replace a given value with None.
+            self.given = {name: getattr(self, name, None) for name in self.template_fields}
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            self.hide_secrets()
+
+    def hide_secrets(self) -> None:
+        """Mask the secret inputs, also those that are too short to be masked everywhere."""
+        if mask_inputs(self.input_parameters, self.callback_url, self.status_change_callback_url):
+            # Airflow's UI hides values by the keys of dicts.
+            self.input_parameters = with_names_as_keys(self.input_parameters)
+
+    def execute(self, context: Context) -> Any:
+        """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
+        with self._executing(context) as execution:
+            return execution.execute()
+
+    def execute_queued(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Continue after a wait for a slot.
+
+        :param event: a :class:`~airflow_provider_browseract.runs.queueing.Queued` as JSON values.
+        """
+        return RunExecution(self, context, self._run).resume_from_queue(event)
+
+    def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
+        """Continue after the wait for the end. Read the run from the API instead of trusting the event.
+
+        :param event: a :class:`~airflow_provider_browseract.runs.resuming.WaitEvent` as JSON values, from the trigger
+            or from the callback route; or a person's answer, from Airflow.
+        :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values. It is used
+            if the event is a person's answer. ``dag.test()`` does not keep it.
+        """
+        return RunExecution(self, context, self._run).resume_from_wait(event, wait)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
+        with self._executing(context) as execution:
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except (TaskDeferralError, TaskDeferralTimeout) as error:
+                return execution.end_with_airflow(error)
+
+    def on_kill(self) -> None:
+        """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.
+
+        Airflow calls this in a signal handler for each SIGTERM, including those that the infrastructure sends. In that
+        case, a run that the next try can reattach to keeps running.
+        """
+        self._run.on_kill()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
+        from airflow_provider_browseract.worker.lineage import lineage_of
+
+        return lineage_of(self.kind.source, self.hook.settings.client.base_url, self._run.conclusion)

@@ -1,0 +1,156 @@
+"""The arguments of an operator that are no templates, as one checked value.
+
+They are checked when a DAG is parsed, so that a wrong one is an import error of the DAG, and again before a run is
+started, because a cluster policy may have changed them and a mapped task gets them only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from enum import Enum
+from functools import cached_property
+from inspect import iscoroutinefunction
+from typing import Any
+
+from airflow_provider_browseract.runs.arguments import InputError, read_choice, read_flag, read_seconds
+from airflow_provider_browseract.runs.orphans import OnOrphan
+from airflow_provider_browseract.runs.outputs import OutputFormat
+from airflow_provider_browseract.runs.waiting import Answer, OnPaused, WaitPolicy
+
+PauseCallback = Callable[[Any], Any]
+PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
+
+
+@dataclass(frozen=True)
+class AskPerson:
+    """Ask people in Airflow when a run pauses: the value of ``on_paused`` with a time limit and a default answer.
+
+    The pause becomes a Required Action with the live view of the browser and the answers Resume and Stop.
+
+    :param timeout: seconds, or a ``timedelta``, to wait for the answer. Default: as long as the run may take.
+    :param default: what to do if nobody answers in that time: ``"stop"`` or ``"resume"``. Default: ``"stop"``.
+    :raises InputError: one of them has another value.
+    """
+
+    timeout: float | timedelta | None = None
+    default: str = Answer.STOP.value
+
+    def __post_init__(self) -> None:
+        _seconds_or_none("timeout of AskPerson", self.timeout)
+        read_choice("default of AskPerson", self.default, Answer)
+
+
+def _seconds_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else read_seconds(name, value)
+
+
+def _flag_or_none(name: str, value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}. Use True, False or None.")
+    return value
+
+
+def _on_paused(name: str, value: Any) -> OnPaused | AskPerson:
+    if isinstance(value, AskPerson):
+        return value
+    chosen = read_choice(name, value, OnPaused)
+    return AskPerson() if chosen is OnPaused.ASK else chosen
+
+
+def _callbacks(name: str, value: Any) -> list[PauseCallback]:
+    given = [value] if callable(value) else value if isinstance(value, list | tuple) else [] if value is None else None
+    if given is None or not all(callable(each) for each in given):
+        raise InputError(f"{name} is {value!r}. Pass a notifier or a function, or a list of them.")
+    if any(map(iscoroutinefunction, given)):
+        raise InputError(f"{name} is {value!r}. Pass functions that are not async; they are not awaited.")
+    return list(given)
+
+
+def _choice(choices: type[Enum]) -> Callable[[str, Any], Enum]:
+    return lambda name, value: read_choice(name, value, choices)
+
+
+def _by(read: Callable[[str, Any], Any], attribute: str | None = None) -> dict[str, Any]:
+    """Declare how an option is read.
+
+    :param read: checks the value of the argument, whose name it gets for the message, and returns the option.
+    :param attribute: the attribute of the operator, if it is not named as the argument.
+    """
+    return {"read": read, "attribute": attribute}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of a run, which ``RunWorkflowOperator`` describes.
+
+    Lengths of time are in seconds.
+    """
+
+    writes_results: bool = field(metadata=_by(lambda _, path: path is not None, attribute="output_path"))
+    output_format: OutputFormat = field(metadata=_by(_choice(OutputFormat)))
+    validate_inputs: bool = field(metadata=_by(read_flag))
+    # Airflow's BaseOperator has a method named dry_run.
+    dry_run: bool = field(metadata=_by(read_flag, attribute="_dry"))
+    wait_for_completion: bool = field(metadata=_by(read_flag))
+    deferrable: bool = field(metadata=_by(read_flag))
+    webhook: bool | None = field(metadata=_by(_flag_or_none))
+    poll_interval: float | None = field(metadata=_by(_seconds_or_none))
+    timeout: float = field(metadata=_by(read_seconds))
+    start_timeout: float | None = field(metadata=_by(_seconds_or_none))
+    queue_timeout: float | None = field(metadata=_by(_seconds_or_none))
+    durable: bool = field(metadata=_by(read_flag))
+    on_orphan: OnOrphan = field(metadata=_by(_choice(OnOrphan)))
+    on_paused: OnPaused | AskPerson = field(metadata=_by(_on_paused))
+    on_paused_callback: Sequence[PauseCallback] = field(metadata=_by(_callbacks))
+    show_live_view: bool = field(metadata=_by(read_flag))
+    cancel_on_kill: bool = field(metadata=_by(read_flag))
+    cancel_on_timeout: bool = field(metadata=_by(read_flag))
+
+    def __post_init__(self) -> None:
+        if self.webhook and not self.waits_deferred:
+            raise InputError(
+                "webhook=True needs deferrable=True and wait_for_completion=True: a callback can only resume a task "
+                "that is deferred."
+            )
+        if self.writes_results and not self.wait_for_completion:
+            raise InputError(
+                "output_path needs wait_for_completion=True: the output of a run is available only at its end."
+            )
+        if not self.wait_for_completion and (isinstance(self.on_paused, AskPerson) or self.on_paused_callback):
+            raise InputError(
+                "on_paused='ask' and on_paused_callback need wait_for_completion=True: a task that does not wait for "
+                "its run does not notice a pause."
+            )
+
+    @classmethod
+    def of(cls, operator: Any) -> RunOptions:
+        """Check the attributes of an operator, and return them as options.
+
+        :raises InputError: an argument has an invalid value, or does not go with another one.
+        """
+        return cls(
+            **{
+                each.name: each.metadata["read"](each.name, getattr(operator, each.metadata["attribute"] or each.name))
+                for each in fields(cls)
+            }
+        )
+
+    @property
+    def waits_deferred(self) -> bool:
+        """Whether the task instance waits for its run in the triggerer."""
+        return self.deferrable and self.wait_for_completion
+
+    @cached_property
+    def policy(self) -> WaitPolicy:
+        """The settings of each wait for the run."""
+        ask = self.on_paused if isinstance(self.on_paused, AskPerson) else AskPerson()
+        return WaitPolicy(
+            poll_interval=self.poll_interval,
+            on_paused=self.on_paused if isinstance(self.on_paused, OnPaused) else OnPaused.ASK,
+            notifies_of_pauses=bool(self.on_paused_callback),
+            answer_timeout=_seconds_or_none("timeout", ask.timeout),
+            answer_default=Answer(ask.default),
+            show_live_view=self.show_live_view,
+        )

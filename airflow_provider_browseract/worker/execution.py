@@ -1,0 +1,465 @@
+"""A run from top to bottom: what a worker does for one task instance, in the order in which it happens.
+
+1. Check the arguments.
+2. Read what an earlier try has left.
+3. Reattach to the run of that try, or start a new one.
+4. Wait for a slot if BrowserAct accepts no further run, then begin again.
+5. Wait for the run, in this worker or in the triggerer.
+6. Conclude: return the result of the run, or raise its error.
+
+A task instance can pass through several processes on its way. The ways into one are :meth:`RunExecution.execute`,
+:meth:`~RunExecution.resume_from_queue` and :meth:`~RunExecution.resume_from_wait`; Airflow ends a deferral itself with
+:meth:`~RunExecution.end_with_airflow`. A kill, at any moment, reaches only the
+:class:`~airflow_provider_browseract.worker.owned_run.OwnedRun`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ConnectionFailedError,
+    NotFoundError,
+)
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.compat import (
+    CLEAR_KEEPS_STATE,
+    TRIES_SHARE_STATE,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferralTimeout,
+    is_secret,
+)
+from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_run
+from airflow_provider_browseract.hooks.required_action import read_event
+from airflow_provider_browseract.hooks.steps import Log, run_steps, sleep
+from airflow_provider_browseract.links.showing import show_run, show_wait
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
+from airflow_provider_browseract.runs.ledger import Entry
+from airflow_provider_browseract.runs.options import RunOptions
+from airflow_provider_browseract.runs.orphans import AskClaimed, Claim
+from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
+from airflow_provider_browseract.runs.queueing import Queued
+from airflow_provider_browseract.runs.report import log_url
+from airflow_provider_browseract.runs.request import RunRequest, check_names
+from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.worker.callback import register, with_callback
+from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
+from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
+from airflow_provider_browseract.worker.secrets import mask_inputs
+from airflow_provider_browseract.worker.slots import wait_for_slot
+from airflow_provider_browseract.worker.start_errors import (
+    connection_may_change,
+    fail_to_start,
+    report_unknown_start,
+    timed_out_during_start,
+    why_not_connected,
+)
+from airflow_provider_browseract.worker.tries import Kill, Tries
+from airflow_provider_browseract.worker.waiter import Waiter
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, ObjectStoragePath
+
+READ_AGAIN = (
+    "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
+    if CLEAR_KEEPS_STATE
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
+)
+"""How to read a run again after the error is fixed."""
+
+
+class Operator(Protocol):
+    """What an execution uses of its operator, beside the attributes that :class:`RunOptions` reads."""
+
+    input_parameters: Any
+    callback_url: str | None
+    status_change_callback_url: str | None
+    output_path: str | ObjectStoragePath | None
+    outlets: Any
+    priority_weight: int
+    durable: bool
+    cancel_on_kill: bool
+    cancel_on_timeout: bool
+    given: dict[str, Any]
+    """The templated arguments before rendering."""
+
+    @property
+    def hook(self) -> BrowserActHook: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def kind(self) -> RunKind: ...
+    @property
+    def defer(self) -> Callable[..., Any]: ...
+    def prepare(self, context: Context) -> None: ...
+
+
+class RunExecution:
+    """The run of one task instance in this process.
+
+    :param operator: the operator, whose templates are rendered.
+    :param context: the context of the Airflow task.
+    :param run: the run that this process is responsible for. A kill may already have reached it.
+    """
+
+    def __init__(self, operator: Operator, context: Context, run: OwnedRun) -> None:
+        self.operator, self.context, self.run = operator, context, run
+        self.ti: Any = context["ti"]
+        self.hook, self.log, self.kind = operator.hook, operator.log, operator.kind
+        self.secret_inputs = False
+        # The options are checked later, where an error also states what happens to the run of an earlier try.
+        self.tries = Tries(context, durable=operator.durable is True)
+        run.belong_to(self.kind.source, self.hook, self.log, self.tries)
+        run.cancel_on_kill, run.cancel_on_timeout = operator.cancel_on_kill, operator.cancel_on_timeout
+
+    @cached_property
+    def options(self) -> RunOptions:
+        """The checked options."""
+        return RunOptions.of(self.operator)
+
+    # The ways in
+
+    def execute(self) -> Any:
+        """Begin a try."""
+        if self.operator.durable is True and not TRIES_SHARE_STATE:
+            self.log.warning(
+                "durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try."
+            )
+        now = time.time()
+        return self._run(Queued(now, now, priority=self.operator.priority_weight))
+
+    def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
+        """Continue after a wait for a slot.
+
+        :param event: a :class:`Queued` as JSON values.
+        """
+        return self._run(from_json(Queued, event))
+
+    def resume_from_wait(self, event: Any, wait: dict[str, Any] | None) -> Any:
+        """Continue after a wait for the run. Read the run from the API instead of trusting the event."""
+        resumed_at = time.time()
+        try:
+            read = read_event(event, from_json(Wait, wait) if wait else None)
+        except ValueError as error:
+            return self._end_without_event(
+                f"the trigger's event cannot be read: {error}",
+                remedy="Check that all components of Airflow have the same version of this provider.",
+            )
+        task_id = self.run.task_id = read.wait.browseract_task_id
+        with self.run.accounted_for(task_id):
+            try:
+                self._mask(self.operator.input_parameters)
+                waiter = self._waiter()
+                # The arguments may have changed since the deferral. The secrets of inputs that a function has returned
+                # are not known any more.
+                unknown = read.wait.policy.hide_goals and not self.secret_inputs
+                self.hook.hiding = replace(self.hook.hiding, texts=unknown)
+                policy = replace(self.options.policy, hide_goals=unknown)
+                resumed = replace(read, wait=replace(read.wait, policy=policy))
+                return self._conclude(waiter.until_end(waiter.resume(resumed, resumed_at)))
+            except EndedBeforeKillError:
+                return self._conclude(get_run(self.hook, task_id))
+
+    def end_with_airflow(self, error: Exception) -> Any:
+        """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
+        overdue = isinstance(error, TaskDeferralTimeout)
+        why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
+        if started_task_id(self.ti) is None:
+            if overdue:
+                self.tries.give_up_place()
+            raise NoSlotError(f"Airflow ended the wait for a slot: {why}. No run was started.\n{remedy}") from None
+        return self._end_without_event(f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
+
+    # The run
+
+    def _run(self, queued: Queued) -> Any:
+        while isinstance(started := self._begin(queued), StartRefused):
+            queued = self._wait_for_slot(started, queued)
+        with self.run.accounted_for(started.task_id):
+            try:
+                return self._wait_for_result(started, queued)
+            except EndedBeforeKillError:
+                return self._conclude(get_run(self.hook, started.task_id))
+
+    def _begin(self, queued: Queued) -> StartedRun | StartRefused:
+        """Carry out the steps 1 to 3, again if someone may be changing the connection right now."""
+        for pause in (*timings.RECHECK_PAUSES, None):
+            entry = None
+            try:
+                if self.options.dry_run:
+                    self._run_dry()
+                entry = self.tries.read()
+                self.run.task_id = entry.task_id if entry else None
+                return self._reattach_or_start(self._check(), entry, queued)
+            except Exception as error:  # noqa: BLE001 - tried again, or raised by fail_to_start
+                if pause is None or not connection_may_change(error):
+                    fail_to_start(error, self.run, self.tries, entry)
+                self.log.warning(
+                    "%s\nTrying again in %g seconds, because someone may be changing the connection right now, or "
+                    "Airflow could not read it.",
+                    why_not_connected(error, self.hook.browseract_conn_id),
+                    pause,
+                )
+                sleep(pause, self.run.raise_if_killed)
+            except AirflowTaskTimeout:
+                if self.tries.remembered or not self.run.start_under_way:
+                    raise
+                raise timed_out_during_start(self.run) from None
+            except KeyboardInterrupt:
+                self.run.kill(Kill("interrupted (Ctrl-C)", wanted=True))
+                raise
+            finally:
+                report_unknown_start(self.run, self.tries)
+        raise AssertionError("the last round has returned or raised")
+
+    # 1. Check the arguments
+
+    def _check(self) -> Start:
+        """Check everything that needs no other service, and return the wanted start."""
+        request = self._checked_request()
+        called = self._with_callback(request)
+        client = self.hook.settings.client
+        return Start(
+            called if register(called, self.ti, self.log) else request,
+            self.options.timeout,
+            patience=client.longest_call,
+            on_orphan=self.options.on_orphan,
+            max_tries=self.ti.max_tries,
+            deferred=self.options.waits_deferred,
+            api_key=client.api_key,
+            key_digest=client.key_digest,
+        )
+
+    def _checked_request(self) -> RunRequest:
+        operator = self.operator
+        operator.prepare(self.context)
+        # From now on, this process knows the inputs, and masks the secret ones.
+        self.hook.hiding = replace(self.hook.hiding, texts=False)
+        _ = self.options  # checked now
+        self._mask(operator.input_parameters)
+        for name, given in operator.given.items():
+            rendered = getattr(operator, name)
+            if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
+                rendered = [{"name": key, "value": value} for key, value in rendered.items()]
+            check_rendered(name, given, rendered)
+        if operator.output_path is not None:
+            read_output_path(operator.output_path)
+        request = self.kind.request(
+            self.hook,
+            input_parameters=operator.input_parameters,
+            callback_url=operator.callback_url,
+            status_change_callback_url=operator.status_change_callback_url,
+        )
+        # A value can also be a lazy sequence, which only the request has read.
+        self._mask(request.inputs)
+        return request
+
+    def _mask(self, inputs: Any) -> None:
+        """Mask the secret inputs, and remember whether there are any."""
+        operator = self.operator
+        self.secret_inputs = mask_inputs(inputs, operator.callback_url, operator.status_change_callback_url)
+
+    def _with_callback(self, request: RunRequest) -> RunRequest:
+        """Return the request with our callback address, if BrowserAct is to call back."""
+        if self.options.webhook is False or not self.options.waits_deferred:
+            return request
+        return with_callback(request, self.ti, self.hook, self.log, demanded=self.options.webhook is True)
+
+    # 2. and 3. Reattach to the run of an earlier try, or start a new one
+
+    def _reattach_or_start(self, start: Start, entry: Entry | None, queued: Queued) -> StartedRun | StartRefused:
+        do = partial(self._do, start.request, queued)
+        started = run_steps(begin(start, entry, time.time), self.hook.client, self.log, do)
+        if isinstance(started, StartRefused):
+            return started
+        self.run.task_id = started.task_id
+        if started.task is None:
+            self.log.info("Started BrowserAct task %s of %s.", started.task_id, self.kind.source)
+        else:
+            self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
+        return started
+
+    def _do(self, request: RunRequest, queued: Queued, step: BeforeStart | Write | AskClaimed | Claim) -> Any:
+        match step:
+            case AskClaimed():
+                return self.tries.claimed()
+            case Claim():
+                return self.tries.claim(step.task_id)
+            case Write():
+                return self.run.write(step)
+        # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
+        self.run.task_id = None
+        if queued.refusals == 0:
+            self._check_before_start(request)
+        return None
+
+    def _check_before_start(self, request: RunRequest) -> None:
+        """Check the store and the names of the inputs before the run is started and costs credits."""
+        if (store := open_store(self.operator.output_path, self.hook, self.log)) is not None:
+            store.check("No run was started.")
+        if not self.options.validate_inputs:
+            return
+        try:
+            declared = self.kind.declared(self.hook, self.log)
+        # The start would have no connection either, and would be tried for as long again.
+        except (NotFoundError, AuthenticationError, ConnectionFailedError):
+            raise
+        except BrowserActError as error:
+            self.log.warning("The names of the inputs were not checked: %s", error.brief)
+            return
+        if declared:
+            check_names(request.inputs, declared, str(self.kind.source))
+        elif request.inputs:
+            self.log.warning(
+                "The names of the inputs were not checked: BrowserAct lists none for %s.", self.kind.source
+            )
+
+    def _run_dry(self) -> NoReturn:
+        request = self._checked_request()
+        self._with_callback(request)
+        self._check_before_start(request)
+        self.log.info(
+            "Dry run: nothing is started. The request would be %s %s%s with %s",
+            request.call.method,
+            self.hook.settings.client.base_url,
+            request.call.path,
+            json.dumps(request.shown(is_secret), ensure_ascii=False),
+        )
+        raise AirflowSkipException(f"Dry run: no run of {self.kind.source} was started.")
+
+    # 4. Wait for a slot
+
+    def _wait_for_slot(self, refused: StartRefused, queued: Queued) -> Queued:
+        """Wait until there may be a free slot; deferred, the wait ends with :meth:`resume_from_queue`."""
+        if queued.refusals == 0:
+            queued = replace(queued, since=self.tries.keep_place(queued.since))
+        queued = queued.refused()
+        limit = self.options.queue_timeout or self.options.timeout
+        defer = self.operator.defer if self.options.deferrable else None
+        wait_for_slot(self.run, self.context, refused, queued, limit, defer)
+        return queued
+
+    # 5. Wait for the run
+
+    def _wait_for_result(self, started: StartedRun, queued: Queued) -> Any:
+        """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
+        self._push_ids(started)
+        if queued.refusals or self.ti.try_number > 1:
+            self.tries.give_up_place()
+        self.run.raise_if_killed()
+        limit = self.options.start_timeout
+        wait = Wait(
+            started.task_id,
+            started.entry.deadline,
+            started.entry.callback_token_sha256,
+            start_by=None if limit is None else started.entry.written_at + limit,
+            policy=self.options.policy,
+            key_digest=self.hook.settings.client.key_digest,
+        )
+        task, wait = self._look(started, wait)
+        self.run.raise_if_killed()
+        if not self.options.wait_for_completion:
+            self.run.task_id = None
+            self.log.info("Not waiting for BrowserAct task %s.", started.task_id)
+            return started.task_id
+        first = Conclude(task) if task is not None and task.status.ended else WaitAgain(wait)
+        return self._conclude(self._waiter().until_end(first))
+
+    def _push_ids(self, started: StartedRun) -> None:
+        self.ti.xcom_push(key="task_id", value=started.task_id)
+        self._push_profile(self.kind.profile_of(started, None))
+        digest = started.entry.callback_token_sha256
+        if started.task is not None and digest:
+            # The callback uses the token of the try that started the run.
+            show_wait(self.ti, digest, {"waits_for": "callback"}, self.log)
+
+    def _push_profile(self, profile_id: str | None) -> None:
+        """Push the profile that later runs can use, if the kind of run has profiles."""
+        if profile_id is None:
+            return
+        try:
+            self.ti.xcom_push(key="profile_id", value=profile_id)
+        except Exception as error:  # noqa: BLE001 - the run is more important, and the log contains the id
+            self.log.error(
+                "The XCom 'profile_id' could not be pushed (%s: %s), so later tasks cannot read it. The profile is %s.",
+                type(error).__name__,
+                error,
+                profile_id or "none",
+            )
+
+    def _look(self, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
+        """Read a new run for its links and, if the response to the start had none, for its profile."""
+        try:
+            task = started.task or self.hook.get_task(started.task_id)
+        except BrowserActError as error:
+            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
+            return None, wait
+        self.run.url = log_url(task)
+        show_run(self.ti, task, self.log)
+        if (profile_id := self.kind.profile_of(started, task)) != self.kind.profile_of(started, None):
+            self._push_profile(profile_id)
+        lines, wait = wait.news(task)
+        for line in lines:
+            self.log.info("%s", line)
+        return task, wait
+
+    def _waiter(self) -> Waiter:
+        return Waiter(self.run, self.context, self.options, self.operator.defer, self.secret_inputs)
+
+    # 6. Conclude
+
+    def _conclude(self, task: Task) -> Any:
+        """Return the result of a run that has ended, or raise the error with which it ended."""
+        if task.status is TaskStatus.CANCELED:
+            self.run.await_decision()
+            if isinstance(self.run.kill_error, RunCanceledError):
+                # This error states why this process stopped the run.
+                raise self.run.kill_error
+        self.run.task_id = None
+        self.run.url = log_url(task)
+        self.run.conclusion = Conclusion(
+            task,
+            self.context,
+            output_format=self.options.output_format,
+            output_path=self.operator.output_path,
+            hook=self.hook,
+            outlets=self.operator.outlets,
+            another_try_reads_it=self.tries.remembered,
+            advice=READ_AGAIN,
+            log=self.log,
+            must_end=self.run.must_end,
+        )
+        return self.run.conclusion.result()
+
+    def _end_without_event(self, why: str, *, remedy: str, overdue: bool = False) -> Any:
+        """Return the result if the run has ended although Airflow's part of the wait failed, or stop waiting for it.
+
+        :param why: what failed, as a clause.
+        :param remedy: what the user can do, as a sentence.
+        :param overdue: the time of the run is over.
+        """
+        task_id = self.run.task_id = started_task_id(self.ti)
+        task = None
+        try:
+            task = get_run(self.hook, task_id) if task_id else None
+        except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
+            self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
+        if task is not None:
+            self.run.url = log_url(task)
+            if task.status.ended:
+                self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                return self._conclude(task)
+        raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue)
