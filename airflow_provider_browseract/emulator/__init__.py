@@ -12,8 +12,7 @@ In a test::
         ...
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-To start it from the command line, run ``python -m airflow_provider_browseract.emulator``. See
-:mod:`~airflow_provider_browseract.emulator.server` for how to control it over HTTP.
+To start it from the command line, run ``python -m airflow_provider_browseract.emulator``.
 """
 
 from __future__ import annotations

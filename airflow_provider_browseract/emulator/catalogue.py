@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -466,53 +466,3 @@ TEMPLATE_EXPORT = EmulatedTemplate(
 
 WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
 TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
-
-
-def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
-    """Read settings from the JSON of a request.
-
-    :raises TypeError: if there is no such setting, or it has another type
-    """
-    number, optional = (int, float), type(None)
-    kinds: dict[str, type | tuple[type, ...]] = {
-        **dict.fromkeys(TIMES, number),
-        "name": str,
-        "description": str,
-        "published": bool,
-        "steps": list,
-        "outcome": str,
-        "failure": list,
-        "failed_step": (int, optional),
-        "output": (str, optional),
-        "files": (list, optional),
-        "downloads": (list, optional),
-        "one_at_a_time": bool,
-        "pause_at": (*number, optional),
-        "pause_limit": (*number, optional),
-        "unknown_at": (*number, optional),
-        "status": (str, optional),
-    }
-    settings: dict[str, Any] = {}
-    for name, setting in value.items():
-        if name not in kinds:
-            raise TypeError(f"no such setting: {name} (there are: {', '.join(sorted(kinds))})")
-        if not isinstance(setting, kinds[name]) or (isinstance(setting, bool) and kinds[name] is not bool):
-            raise TypeError(f"{name} cannot be {setting!r}")
-        settings[name] = setting
-    if "steps" in settings:
-        settings["steps"] = tuple(str(goal) for goal in settings["steps"])
-    if "failure" in settings:
-        code, message = settings["failure"]
-        settings["failure"] = (int(code), str(message))
-    for name in ("files", "downloads"):
-        if settings.get(name) is not None:
-            settings[name] = tuple(_files_from_json(settings[name]))
-    return settings  # type: ignore[return-value]
-
-
-def _files_from_json(files: Iterable[Any]) -> Iterable[EmulatedFile]:
-    for file in files:
-        if not isinstance(file, dict) or file.keys() | {"content_type"} != {"name", "text", "content_type"}:
-            raise TypeError("a file is an object of name, text and perhaps content_type")
-        text = str(file["text"]).encode()
-        yield EmulatedFile(str(file["name"]), text, str(file.get("content_type", "text/plain")))

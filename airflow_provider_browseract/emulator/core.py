@@ -219,7 +219,7 @@ class Emulator:
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """Every request that arrived, oldest first, except those to ``/_emulator``."""
+        """Every request that arrived, oldest first."""
         with self._changed:
             return list(self._requests)
 

@@ -201,40 +201,6 @@ class FaultPlan(Generic[Fault]):
         self._armed.clear()
 
 
-_REQUEST_FAULTS: dict[str, Callable[..., RequestFault]] = {
-    "slow": RequestFault.slow,
-    "hung": RequestFault.hung,
-    "status": RequestFault.status,
-    "html": RequestFault.html,
-    "gateway": RequestFault.gateway,
-    "redirect": RequestFault.redirect,
-    "lost_response": RequestFault.lost_response,
-    "reset": RequestFault.reset,
-    "refused": RequestFault.refused,
-}
-_CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
-    "lost": CallbackFault.lost,
-    "late": CallbackFault.late,
-    "repeated": CallbackFault.repeated,
-    "out_of_order": CallbackFault.out_of_order,
-    "hung_up": CallbackFault.hung_up,
-}
-
-
-def request_fault_from_json(kind: str, arguments: dict[str, Any]) -> RequestFault:
-    """Return a request fault, given the name and the arguments of its class method."""
-    if kind not in _REQUEST_FAULTS:
-        raise TypeError(f"no such request fault: {kind!r} (there are: {', '.join(_REQUEST_FAULTS)})")
-    return _REQUEST_FAULTS[kind](**arguments)
-
-
-def callback_fault_from_json(kind: str, arguments: dict[str, Any]) -> CallbackFault:
-    """Return a callback fault, given the name and the arguments of its class method."""
-    if kind not in _CALLBACK_FAULTS:
-        raise TypeError(f"no such callback fault: {kind!r} (there are: {', '.join(_CALLBACK_FAULTS)})")
-    return _CALLBACK_FAULTS[kind](**arguments)
-
-
 def _header(value: float | str | None) -> str | None:
     if value is None or isinstance(value, str):
         return value

@@ -1,22 +1,7 @@
 """The emulator's HTTP server.
 
 In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
-tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``). Callers on the same machine can control it without an API
-key, except for pages of other sites in a browser there. Bodies are JSON:
-
-======================================== ===================================================================
-``GET /_emulator/record``                ``{tasks, requests, deliveries}``: everything that ever happened
-``GET /_emulator/workflows``             ids, names and main settings of workflows and templates
-``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
-``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
-``POST /_emulator/api-key``              ``{api_key}``: the key to accept instead of the current one
-``POST /_emulator/account``              ``{concurrency?, credits?, refusal?}``, as :class:`Emulator` takes them
-``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
-                                         of RequestFault, and further members are its arguments
-``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
-                                         as for faults, with CallbackFault
-``DELETE /_emulator/faults``             clears the faults of requests and callbacks
-======================================== ===================================================================
+tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``).
 """
 
 from __future__ import annotations
@@ -24,33 +9,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import http
-import ipaddress
 import json
 import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_browseract.emulator.catalogue import settings_from_json
 from airflow_provider_browseract.emulator.delivery import CallbackSender
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
-from airflow_provider_browseract.emulator.faults import (
-    DOWNLOAD_FILE,
-    RequestFault,
-    callback_fault_from_json,
-    request_fault_from_json,
-)
+from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, RequestFault
 from airflow_provider_browseract.emulator.parameters import ApiError, iso
 from airflow_provider_browseract.emulator.service import (
     ENDED,
@@ -65,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONTROL_PREFIX = "/_emulator/"
 FILES_PREFIX = "/files/"
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
@@ -95,7 +69,6 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
     for endpoint, method in ENDPOINTS.items():
         app.add_api_route(PATH_PREFIX + endpoint, _api_route(emulator, endpoint), methods=[method])
     _add_pages(app, emulator)
-    _add_control(app, emulator)
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
@@ -261,128 +234,6 @@ def _page_of(task: Mapping[str, Any]) -> str:
     )
 
 
-def _add_control(app: FastAPI, emulator: Emulator) -> None:
-    async def body(request: Request) -> dict[str, Any]:
-        value = json.loads(await request.body() or b"{}")
-        if not isinstance(value, dict):
-            raise TypeError("the body must be a JSON object")
-        return value
-
-    def control(method: str, path: str) -> Callable[[Callable[[Request], Any]], None]:
-        def add(act: Callable[[Request], Any]) -> None:
-            async def respond(request: Request) -> Response:
-                if not _is_local(request):
-                    return _json({"error": "only callers on the same machine may do this, at its own address"}, 403)
-                try:
-                    return _json(await act(request))
-                except KeyError as error:
-                    return _json({"error": str(error.args[0])}, 404)
-                except (TypeError, ValueError) as error:
-                    return _json({"error": str(error)}, 400)
-
-            app.add_api_route(CONTROL_PREFIX + path, respond, methods=[method])
-
-        return add
-
-    @control("GET", "record")
-    async def record(_: Request) -> Any:
-        return {
-            "tasks": [_plain(dataclasses.asdict(one)) for one in emulator.tasks],
-            "requests": [_plain(dataclasses.asdict(one)) for one in emulator.requests],
-            "deliveries": [_plain(dataclasses.asdict(one)) for one in emulator.deliveries],
-        }
-
-    @control("GET", "workflows")
-    async def workflows(_: Request) -> Any:
-        shown = ("id", "name", "description", "published", "duration", "outcome", "pause_at")
-        found = {**emulator.workflows, **emulator.templates}
-        return [{name: getattr(one, name) for name in shown} for one in found.values()]
-
-    @control("POST", "workflows/{workflow_id}")
-    async def set_workflow(request: Request) -> Any:
-        emulator.set_workflow(request.path_params["workflow_id"], **settings_from_json(await body(request)))
-        return {}
-
-    @control("POST", "next-run/{workflow_id}")
-    async def next_run(request: Request) -> Any:
-        emulator.next_run(request.path_params["workflow_id"], **settings_from_json(await body(request)))
-        return {}
-
-    @control("POST", "api-key")
-    async def rotate_key(request: Request) -> Any:
-        api_key = (await body(request)).get("api_key")
-        if not isinstance(api_key, str):
-            raise TypeError("api_key must be a string")
-        emulator.rotate_key(api_key)
-        return {}
-
-    @control("POST", "account")
-    async def set_account(request: Request) -> Any:
-        given = await body(request)
-        kinds: dict[str, Any] = {"concurrency": int, "credits": (int, type(None)), "refusal": list}
-        for name, value in given.items():
-            if name not in kinds or not isinstance(value, kinds[name]) or isinstance(value, bool):
-                raise TypeError(f"{name} cannot be {value!r}")
-        if "refusal" in given:
-            code, message = given["refusal"]
-            given["refusal"] = (int(code), str(message))
-        # Set concurrency first, because it can be refused. Then nothing else is changed.
-        for name in sorted(given, key=lambda name: name != "concurrency"):
-            setattr(emulator, name, given[name])
-        return {}
-
-    @control("POST", "faults")
-    async def fault(request: Request) -> Any:
-        given = await body(request)
-        plan = {name: given.pop(name) for name in ("times", "skip") if name in given}
-        endpoint, kind = given.pop("endpoint", ""), given.pop("kind", "")
-        emulator.fault(endpoint, request_fault_from_json(kind, given), **plan)
-        return {}
-
-    @control("POST", "callback-faults")
-    async def callback_fault(request: Request) -> Any:
-        given = await body(request)
-        names = ("workflow_id", "task_id", "status", "times", "skip")
-        plan = {name: given.pop(name) for name in names if name in given}
-        emulator.callback_fault(callback_fault_from_json(given.pop("kind", ""), given), **plan)
-        return {}
-
-    @control("DELETE", "faults")
-    async def clear_faults(_: Request) -> Any:
-        emulator.clear_faults()
-        return {}
-
-
-def _is_local(request: Request) -> bool:
-    """Return whether a request is from this machine, and not from a page of another site in a browser on it.
-
-    A browser names the site in ``Origin``. It omits that if it takes the emulator for the site itself, whose name leads
-    to this machine, but then the name is in ``Host``.
-    """
-    try:
-        hosts = [request.client and request.client.host, urlsplit(f"//{request.headers.get('host')}").hostname]
-        if "origin" in request.headers:
-            hosts.append(urlsplit(request.headers["origin"]).hostname)
-        return all(host == "localhost" or _leads_here(ipaddress.ip_address(host or "")) for host in hosts)
-    except ValueError:
-        return False
-
-
-def _leads_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    # An emulator that listens on all addresses, such as 0.0.0.0, can be reached at this one too.
-    return address.is_loopback or address.is_unspecified
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    return value
-
-
 class _Gate:
     """ASGI middleware that records requests and applies their faults."""
 
@@ -392,7 +243,7 @@ class _Gate:
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(CONTROL_PREFIX):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         endpoint = _endpoint(scope)
