@@ -1,7 +1,7 @@
 """An emulated BrowserAct to develop and test DAGs with, offline and without credits.
 
 It implements API v2 as the vendor's OpenAPI document describes it. For what the document does not describe, see
-:mod:`~airflow_provider_browseract.emulator.service`.
+:mod:`~airflow_provider_browseract.emulator.browseract`.
 
 In a test::
 
@@ -38,14 +38,9 @@ from airflow_provider_browseract.emulator.catalogue import (
     RunFailed,
     WorkflowInput,
 )
-from airflow_provider_browseract.emulator.core import (
-    DeliveryRecord,
-    Emulator,
-    RequestRecord,
-    RunningEmulator,
-)
+from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.service import TaskRecord
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 
 __all__ = [
     "DOWNLOAD",

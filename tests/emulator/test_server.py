@@ -29,7 +29,7 @@ from airflow_provider_browseract.emulator import (
     RunningEmulator,
 )
 from airflow_provider_browseract.emulator.__main__ import DURATION, introduction
-from airflow_provider_browseract.emulator.service import ENDPOINTS
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
 PACKAGE = "airflow_provider_browseract.emulator"
 ROOT = Path(__file__).parents[2]
@@ -48,8 +48,8 @@ class TestTheApi:
     )
     def test_no_endpoint_responds_without_the_api_key(self, client: Any, header: str | None) -> None:
         headers = {} if header is None else {"Authorization": header}
-        for endpoint, method in ENDPOINTS.items():
-            answer = httpx.request(method, f"{client.running.url}/v2/workflow/{endpoint}", headers=headers)
+        for endpoint in ENDPOINTS.values():
+            answer = httpx.request(endpoint.method, f"{client.running.url}{endpoint.path}", headers=headers)
             assert answer.status_code == 401
             assert (answer.json()["code"], answer.json()["msg"]) == (401, "Invalid authorization")
 
@@ -87,7 +87,7 @@ class TestTheApi:
 
     def test_task_runs_to_its_end_without_any_poll(self, client: Any) -> None:
         client.start(PLAIN_TEXT)
-        client.emulator.wait_until(lambda: client.emulator.service.next_change() is None and client.emulator.tasks)
+        client.emulator.wait_until(lambda: client.emulator.next_change() is None and client.emulator.tasks)
 
     def test_input_with_unicode_characters_is_returned_unchanged(self, client: Any) -> None:
         task_id = client.start(SEARCH, {"keyword": "紙 & Füße = 100%; 😀"}).json()["id"]
@@ -107,7 +107,7 @@ class TestTheApi:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr(client.emulator.service, "call", broken)
+        monkeypatch.setattr(client.emulator, "catch_up", broken)
         answer = client.regions()
         assert (answer.status_code, answer.json()["code"]) == (500, 500)
         assert "oops" in answer.json()["msg"]
