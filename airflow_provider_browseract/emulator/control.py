@@ -9,14 +9,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, EVERY_ENDPOINT, CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.run import Transition
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
-
-if TYPE_CHECKING:
-    from airflow_provider_browseract.emulator.run import Transition
 
 
 @dataclass(frozen=True)

@@ -132,13 +132,13 @@ def client(serve: Callable[..., Client]) -> Client:
 
 
 class Receiver:
-    """Receives callbacks, and responds with the statuses in ``answers``, then with 200."""
+    """Receives callbacks, and responds with the statuses in ``responses``, then with 200."""
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
-        self.answers: list[int] = []
+        self.responses: list[int] = []
         self.hold = threading.Event()
         self.hold.set()
         receiver = self
@@ -150,7 +150,7 @@ class Receiver:
                 receiver.headers.append(dict(self.headers))
                 receiver.bodies.append(json.loads(body))
                 receiver.hold.wait(10)
-                status = receiver.answers.pop(0) if receiver.answers else 200
+                status = receiver.responses.pop(0) if receiver.responses else 200
                 self.send_response(status)
                 if 300 <= status < 400:
                     self.send_header("Location", "/elsewhere")

@@ -49,9 +49,9 @@ class TestTheApi:
     def test_no_endpoint_responds_without_the_api_key(self, client: Any, header: str | None) -> None:
         headers = {} if header is None else {"Authorization": header}
         for endpoint in ENDPOINTS.values():
-            answer = httpx.request(endpoint.method, f"{client.running.url}{endpoint.path}", headers=headers)
-            assert answer.status_code == 401
-            assert (answer.json()["code"], answer.json()["msg"]) == (401, "Invalid authorization")
+            response = httpx.request(endpoint.method, f"{client.running.url}{endpoint.path}", headers=headers)
+            assert response.status_code == 401
+            assert (response.json()["code"], response.json()["msg"]) == (401, "Invalid authorization")
 
     def test_api_key_of_the_emulator_can_be_chosen(self, serve: Any) -> None:
         client = serve(api_key="app-other")
@@ -68,10 +68,10 @@ class TestTheApi:
             client.running.emulator.rotate_key("")
 
     def test_api_error_is_returned_in_the_error_envelope(self, client: Any) -> None:
-        answer = client.call("GET", "get-task", params={"task_id": "1"})
-        assert answer.status_code == 400
-        assert answer.headers["Content-Type"] == "application/json"
-        envelope = answer.json()
+        response = client.call("GET", "get-task", params={"task_id": "1"})
+        assert response.status_code == 400
+        assert response.headers["Content-Type"] == "application/json"
+        envelope = response.json()
         assert (envelope["code"], envelope["msg"]) == (10112, "Task is not exist.")
         assert envelope["data"] == {}
         assert abs(envelope["ts"] / 1000 - time.time()) < 60
@@ -82,8 +82,8 @@ class TestTheApi:
     def test_stop_and_resume_respond_with_an_empty_body(self, client: Any, endpoint: str) -> None:
         task_id = client.start(HUMAN).json()["id"]
         client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
-        answer = client.call("PUT", endpoint, params={"task_id": task_id})
-        assert (answer.status_code, answer.content) == (200, b"")
+        response = client.call("PUT", endpoint, params={"task_id": task_id})
+        assert (response.status_code, response.content) == (200, b"")
 
     def test_task_runs_to_its_end_without_any_poll(self, client: Any) -> None:
         client.start(PLAIN_TEXT)
@@ -95,34 +95,34 @@ class TestTheApi:
 
     def test_unknown_path_gets_404_without_the_error_envelope(self, client: Any) -> None:
         for path in ("/v2/workflow/pause-task", "/v3/bots", "/v2/workflow/get-task/"):
-            answer = client.http.get(path)
-            assert (answer.status_code, answer.json()["status"], answer.json()["path"]) == (404, 404, path)
-            assert "code" not in answer.json()
+            response = client.http.get(path)
+            assert (response.status_code, response.json()["status"], response.json()["path"]) == (404, 404, path)
+            assert "code" not in response.json()
 
     def test_wrong_http_method_is_refused_with_405(self, client: Any) -> None:
-        answer = client.call("POST", "stop-task", params={"task_id": "1"})
-        assert (answer.status_code, answer.headers["Allow"]) == (405, "PUT")
+        response = client.call("POST", "stop-task", params={"task_id": "1"})
+        assert (response.status_code, response.headers["Allow"]) == (405, "PUT")
 
     def test_internal_emulator_error_gets_500_in_the_error_envelope(self, client: Any, monkeypatch: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("oops")
 
         monkeypatch.setattr(client.emulator, "catch_up", broken)
-        answer = client.regions()
-        assert (answer.status_code, answer.json()["code"]) == (500, 500)
-        assert "oops" in answer.json()["msg"]
+        response = client.regions()
+        assert (response.status_code, response.json()["code"]) == (500, 500)
+        assert "oops" in response.json()["msg"]
 
     def test_concurrent_starts_do_not_exceed_the_slots_of_the_plan(self, serve: Any) -> None:
         client = serve(concurrency=5, speed=0.01)
-        answers: list[int] = []
+        statuses: list[int] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
+            threading.Thread(target=lambda: statuses.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(answers) == [200] * 5 + [400] * 15
+        assert sorted(statuses) == [200] * 5 + [400] * 15
         assert len(client.emulator.tasks) == 5
 
 
@@ -134,15 +134,15 @@ class TestLinks:
 
     def test_file_is_downloaded_without_the_api_key(self, client: Any) -> None:
         task = self.export(client, DOWNLOAD)
-        answer = httpx.get(task["download_files"][0]["downloadUrl"])
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"].startswith("text/csv")
-        assert len(answer.content) == task["download_files"][0]["fileSize"]
+        response = httpx.get(task["download_files"][0]["downloadUrl"])
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].startswith("text/csv")
+        assert len(response.content) == task["download_files"][0]["fileSize"]
 
     def test_expired_file_link_gets_403(self, client: Any) -> None:
         client.emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
-        answer = httpx.get(self.export(client)["output"]["files"][0])
-        assert answer.status_code == 403
+        response = httpx.get(self.export(client)["output"]["files"][0])
+        assert response.status_code == 403
 
     def test_file_link_with_another_token_or_name_gets_403(self, client: Any) -> None:
         link = self.export(client)["output"]["files"][0]
@@ -242,16 +242,16 @@ class TestServing:
             "heavy = {'airflow', 'fastapi', 'httpx', 'starlette', 'uvicorn', 'requests'}\n"
             "print(sorted(heavy & set(sys.modules)))"
         )
-        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
-        assert answer.stdout.strip() == "[]"
+        result = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert result.stdout.strip() == "[]"
 
     def test_import_of_the_pytest_plugin_loads_neither_airflow_nor_the_emulator(self) -> None:
         code = (
             "import sys, airflow_provider_browseract.pytest_plugin\n"
             "print(sorted(name for name in sys.modules if name.startswith('airflow')))"
         )
-        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
-        assert answer.stdout.strip() == "['airflow_provider_browseract', 'airflow_provider_browseract.pytest_plugin']"
+        result = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert result.stdout.strip() == "['airflow_provider_browseract', 'airflow_provider_browseract.pytest_plugin']"
 
 
 class TestTheCommand:
@@ -275,11 +275,11 @@ class TestTheCommand:
             assert connection["password"] == "app-key"
             assert connection["host"].startswith("http://")
             assert connection["host"] in lines[0]
-            answer = httpx.get(
+            response = httpx.get(
                 f"{connection['host']}/v2/workflow/get-region-list",
                 headers={"Authorization": f"Bearer {connection['password']}"},
             )
-            assert answer.status_code == 200
+            assert response.status_code == 200
             assert "Seconds that a run takes: 60 (change with --duration)\n" in lines
             process.send_signal(end)
             _, errors = process.communicate(timeout=20)
@@ -354,10 +354,10 @@ class TestTheCommand:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             command = in_a_process_of_its_own("-m", PACKAGE, "--port", port)
-            answer = subprocess.run(**command, capture_output=True, check=False, timeout=60)
-        assert answer.returncode == 1
-        assert port in answer.stderr
-        assert "Traceback" not in answer.stderr
+            result = subprocess.run(**command, capture_output=True, check=False, timeout=60)
+        assert result.returncode == 1
+        assert port in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 class TestTheFixture:

@@ -81,8 +81,8 @@ class TestTaskLifecycle:
         long = account.run(SEARCH, PAPER)
         short = account.run(PLAIN_TEXT)
         account.pass_time(60)
-        told = [(change.task_id, change.status) for change in account.emulator.take_transitions()]
-        assert told == [(long, "running"), (short, "running"), (short, "finished"), (long, "finished")]
+        changes = [(change.task_id, change.status) for change in account.emulator.take_transitions()]
+        assert changes == [(long, "running"), (short, "running"), (short, "finished"), (long, "finished")]
         assert account.emulator.take_transitions() == []
 
     def test_status_change_carries_the_get_task_response_of_that_time(self, account: Any) -> None:
