@@ -232,9 +232,12 @@ class TestServing:
         [{"speed": 0}, {"concurrency": 0}, {"api_key": ""}],
         ids=["zero speed", "zero concurrency", "empty api key"],
     )
-    def test_emulator_with_invalid_options_is_refused(self, options: Any) -> None:
-        with pytest.raises(ValueError, match=next(iter(options))):
+    def test_invalid_setting_is_refused_at_the_beginning_and_later(self, options: Any) -> None:
+        [(name, value)] = options.items()
+        with pytest.raises(ValueError, match=name):
             Emulator(**options)
+        with pytest.raises(ValueError, match=name):
+            setattr(Emulator(), name, value)
 
     def test_import_of_the_emulator_and_pytest_plugin_loads_no_web_framework(self) -> None:
         code = (
