@@ -1,7 +1,7 @@
 """An emulated BrowserAct to develop and test DAGs with, offline and without credits.
 
 It implements API v2 as the vendor's OpenAPI document describes it. For what the document does not describe, see
-:mod:`~airflow_provider_browseract.emulator.service`.
+:mod:`~airflow_provider_browseract.emulator.browseract`.
 
 In a test::
 
@@ -12,8 +12,7 @@ In a test::
         ...
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-To start it from the command line, run ``python -m airflow_provider_browseract.emulator``. See
-:mod:`~airflow_provider_browseract.emulator.server` for how to control it over HTTP.
+To start it from the command line, run ``python -m airflow_provider_browseract.emulator``.
 """
 
 from __future__ import annotations
@@ -39,14 +38,9 @@ from airflow_provider_browseract.emulator.catalogue import (
     RunFailed,
     WorkflowInput,
 )
-from airflow_provider_browseract.emulator.core import (
-    DeliveryRecord,
-    Emulator,
-    RequestRecord,
-    RunningEmulator,
-)
+from airflow_provider_browseract.emulator.control import Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFault
-from airflow_provider_browseract.emulator.service import TaskRecord
+from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 
 __all__ = [
     "DOWNLOAD",

@@ -58,8 +58,7 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
             yield f"  {'':{len(one.id)}}  Inputs: {', '.join(names) or 'none'}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_browseract.emulator",
         description="An emulated BrowserAct to develop DAGs with, offline and without credits.",
@@ -86,6 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--as-in-the-demos", action="store_true", help="respond with the irregularities of the vendor's examples"
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     try:
         emulator = Emulator(

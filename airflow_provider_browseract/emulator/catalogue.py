@@ -7,14 +7,14 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from airflow_provider_browseract.emulator.faults import CallbackFault
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 Outcome = Literal["finished", "failed", "canceled"]
 OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
@@ -88,6 +88,7 @@ class RunContext:
 
 
 Behaviour = Callable[[RunContext], Output]
+Workflow = TypeVar("Workflow", bound="EmulatedWorkflow")
 
 
 class WorkflowSettings(TypedDict, total=False):
@@ -124,20 +125,6 @@ class WorkflowSettings(TypedDict, total=False):
 def no_output(_: RunContext) -> Output:
     """Produce nothing."""
     return Output()
-
-
-TIMES = (
-    "duration",
-    "queued",
-    "file_lifetime",
-    "output_after",
-    "listed_after",
-    "pausing_for",
-    "pause_limit",
-    "resume_after",
-    "unknown_for",
-)
-"""The settings of a workflow that are seconds."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +196,10 @@ class EmulatedWorkflow:
             raise ValueError("id must not be empty")
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
-        for name in TIMES:
-            seconds = getattr(self, name)
-            if seconds is not None and not 0 <= seconds < float("inf"):
-                raise ValueError(f"{name} must be a number of seconds from 0, got {seconds!r}")
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if setting.type in ("float", "float | None") and value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{setting.name} must be a number from 0, got {value!r}")
         for name in ("pause_at", "unknown_at"):
             fraction = getattr(self, name)
             if fraction is not None and not 0 <= fraction <= 1:
@@ -222,7 +209,7 @@ class EmulatedWorkflow:
         if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
             raise ValueError(f"failed_step must be from 1 to {len(self.steps)}, got {self.failed_step!r}")
 
-    def having(self, **settings: Unpack[WorkflowSettings]) -> EmulatedWorkflow:
+    def having(self, **settings: Unpack[WorkflowSettings]) -> Self:
         """Return this workflow with some settings changed.
 
         :raises TypeError: if there is no setting with that name
@@ -247,20 +234,8 @@ class EmulatedTemplate(EmulatedWorkflow):
     detail_url: str = ""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A proxy region."""
-
-    code: str
-    name: str
-
-
-REGIONS = (
-    Region("US", "United States"),
-    Region("UK", "United Kingdom"),
-    Region("DE", "Germany"),
-    Region("JP", "Japan"),
-)
+REGIONS = {"US": "United States", "UK": "United Kingdom", "DE": "Germany", "JP": "Japan"}
+"""The proxy regions: names by code."""
 
 SESSION_COOKIE = "session@shop.example"
 WRONG_PASSWORD = "wrong"
@@ -360,7 +335,6 @@ LOG_IN = EmulatedWorkflow(
     inputs=(WorkflowInput("username"), WorkflowInput("password")),
     steps=("Open the log-in page", "Fill in the form", "Wait for the account page"),
     behaviour=_log_in,
-    created_at="2026-01-05T08:00:00Z",
 )
 ORDERS = EmulatedWorkflow(
     id="71002814653029423",
@@ -466,53 +440,3 @@ TEMPLATE_EXPORT = EmulatedTemplate(
 
 WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
 TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
-
-
-def settings_from_json(value: Mapping[str, Any]) -> WorkflowSettings:
-    """Read settings from the JSON of a request.
-
-    :raises TypeError: if there is no such setting, or it has another type
-    """
-    number, optional = (int, float), type(None)
-    kinds: dict[str, type | tuple[type, ...]] = {
-        **dict.fromkeys(TIMES, number),
-        "name": str,
-        "description": str,
-        "published": bool,
-        "steps": list,
-        "outcome": str,
-        "failure": list,
-        "failed_step": (int, optional),
-        "output": (str, optional),
-        "files": (list, optional),
-        "downloads": (list, optional),
-        "one_at_a_time": bool,
-        "pause_at": (*number, optional),
-        "pause_limit": (*number, optional),
-        "unknown_at": (*number, optional),
-        "status": (str, optional),
-    }
-    settings: dict[str, Any] = {}
-    for name, setting in value.items():
-        if name not in kinds:
-            raise TypeError(f"no such setting: {name} (there are: {', '.join(sorted(kinds))})")
-        if not isinstance(setting, kinds[name]) or (isinstance(setting, bool) and kinds[name] is not bool):
-            raise TypeError(f"{name} cannot be {setting!r}")
-        settings[name] = setting
-    if "steps" in settings:
-        settings["steps"] = tuple(str(goal) for goal in settings["steps"])
-    if "failure" in settings:
-        code, message = settings["failure"]
-        settings["failure"] = (int(code), str(message))
-    for name in ("files", "downloads"):
-        if settings.get(name) is not None:
-            settings[name] = tuple(_files_from_json(settings[name]))
-    return settings  # type: ignore[return-value]
-
-
-def _files_from_json(files: Iterable[Any]) -> Iterable[EmulatedFile]:
-    for file in files:
-        if not isinstance(file, dict) or file.keys() | {"content_type"} != {"name", "text", "content_type"}:
-            raise TypeError("a file is an object of name, text and perhaps content_type")
-        text = str(file["text"]).encode()
-        yield EmulatedFile(str(file["name"]), text, str(file.get("content_type", "text/plain")))

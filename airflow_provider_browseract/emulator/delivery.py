@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import Any
 
 import httpx
 
-if TYPE_CHECKING:
-    from airflow_provider_browseract.emulator.core import Emulator
-    from airflow_provider_browseract.emulator.faults import CallbackFault
-    from airflow_provider_browseract.emulator.service import Transition
+from airflow_provider_browseract.emulator.browseract import BrowserAct
+from airflow_provider_browseract.emulator.faults import CallbackFault
+from airflow_provider_browseract.emulator.records import DeliveryRecord
+from airflow_provider_browseract.emulator.run import Transition
+from airflow_provider_browseract.emulator.times import utc
+
+Sending = asyncio.Task[None]
 
 #: How often a callback is tried. Only a 5xx response leads to another attempt.
 ATTEMPTS = 3
@@ -26,18 +29,18 @@ class CallbackSender:
     :param client: must follow no redirects
     """
 
-    def __init__(self, emulator: Emulator, client: httpx.AsyncClient) -> None:
-        self._emulator = emulator
+    def __init__(self, browseract: BrowserAct, client: httpx.AsyncClient) -> None:
+        self._browseract = browseract
         self._client = client
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._last: dict[str, asyncio.Task[None]] = {}
+        self._under_way: set[Sending] = set()
+        self._last: dict[str, Sending] = {}
         self._held: dict[str, list[Transition]] = {}
 
     def send(self, transition: Transition) -> None:
         """Start to deliver the callbacks of a status change."""
         if not transition.urls:
             return
-        fault = self._emulator.take_callback_fault(transition)
+        fault = self._browseract.callback_faults.take(transition) or transition.workflow.callback_fault
         task_id = transition.task_id
         if fault is not None and fault.kind == "out_of_order" and not transition.ended:
             self._held.setdefault(task_id, []).append(transition)
@@ -49,7 +52,6 @@ class CallbackSender:
         sending.add_done_callback(self._under_way.discard)
         if fault is None or fault.kind != "late":
             self._last[task_id] = sending
-            sending.add_done_callback(lambda done: self._forget(task_id, done))
 
     async def close(self) -> None:
         """Cancel all deliveries that are still running."""
@@ -57,27 +59,18 @@ class CallbackSender:
             sending.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    def _forget(self, task_id: str, done: asyncio.Task[None]) -> None:
-        if self._last.get(task_id) is done:
-            del self._last[task_id]
-
     async def _deliver(
-        self,
-        transition: Transition,
-        fault: CallbackFault | None,
-        held: list[Transition],
-        after: asyncio.Task[None] | None,
+        self, transition: Transition, fault: CallbackFault | None, held: list[Transition], after: Sending | None
     ) -> None:
         if after is not None:
             await asyncio.wait([after])
-        kind = None if fault is None else fault.kind
-        if fault is not None and fault.kind == "late":
+        if fault is not None:
             await asyncio.sleep(fault.seconds)
-        copies = 1 if fault is None else fault.copies
+        kind, copies = (None, 1) if fault is None else (fault.kind, fault.copies)
         for _ in range(copies):
             for name, url in transition.urls:
                 if kind == "lost":
-                    self._emulator.record_delivery(transition, url, name, 1, error="lost", fault=kind)
+                    self._record(transition, name, url, kind, attempt=1, http_status=None, error="lost")
                 else:
                     await self._post(transition, name, url, kind)
         for earlier in held:
@@ -97,19 +90,23 @@ class CallbackSender:
                         headers={"Content-Type": "application/json"},
                         timeout=HANG_UP if fault == "hung_up" else httpx.USE_CLIENT_DEFAULT,
                     ),
-                    self._emulator.callback_timeout,
+                    self._browseract.callback_timeout,
                 )
                 http_status = response.status_code
             except httpx.ReadTimeout:
                 error = "hung up"
             except asyncio.TimeoutError:
-                error = f"no response within {self._emulator.callback_timeout:g} s"
+                error = f"no response within {self._browseract.callback_timeout:g} s"
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
                 error = f"{type(problem).__name__}: {problem}"
-            self._emulator.record_delivery(
-                transition, url, name, attempt, http_status=http_status, error=error, fault=fault
-            )
+            self._record(transition, name, url, fault, attempt=attempt, http_status=http_status, error=error)
             if http_status is None or http_status < 500:
                 return
             if attempt < ATTEMPTS:
-                await asyncio.sleep(self._emulator.callback_retry_delay)
+                await asyncio.sleep(self._browseract.callback_retry_delay)
+
+    def _record(self, transition: Transition, name: str, url: str, fault: str | None, **result: Any) -> None:
+        about: dict[str, Any] = {"url": url, "kind": name, "fault": fault, "at": utc(self._browseract.clock())}
+        self._browseract.record_delivery(
+            DeliveryRecord(task_id=transition.task_id, status=transition.status, **about, **result)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -50,22 +51,19 @@ class RequestFault:
 
         :param retry_after: value of the ``Retry-After`` header: seconds or an HTTP date
         """
-        if not 400 <= http_status <= 599:
-            raise ValueError(f"an error status is from 400 to 599, got {http_status!r}")
+        _check_status(http_status, 400, 599)
         return cls("status", http_status=http_status, retry_after=_header(retry_after))
 
     @classmethod
     def html(cls, http_status: int = 200) -> RequestFault:
         """Respond with an HTML page, as a proxy, a gateway or another host would."""
-        if not 200 <= http_status <= 599:
-            raise ValueError(f"an HTTP status is from 200 to 599, got {http_status!r}")
+        _check_status(http_status, 200, 599)
         return cls("html", http_status=http_status)
 
     @classmethod
     def gateway(cls, http_status: int) -> RequestFault:
         """Respond with the JSON of an API gateway or a firewall, which has no BrowserAct code."""
-        if not 400 <= http_status <= 599:
-            raise ValueError(f"an error status is from 400 to 599, got {http_status!r}")
+        _check_status(http_status, 400, 599)
         return cls("gateway", http_status=http_status)
 
     @classmethod
@@ -74,8 +72,7 @@ class RequestFault:
 
         :param location: value of the ``Location`` header
         """
-        if not 300 <= http_status <= 399:
-            raise ValueError(f"the status of a redirect is from 300 to 399, got {http_status!r}")
+        _check_status(http_status, 300, 399)
         return cls("redirect", http_status=http_status, location=location)
 
     @classmethod
@@ -84,8 +81,8 @@ class RequestFault:
 
         :param status: HTTP status with which a gateway responds instead, such as 502; None closes the connection
         """
-        if status is not None and not 400 <= status <= 599:
-            raise ValueError(f"an error status is from 400 to 599, got {status!r}")
+        if status is not None:
+            _check_status(status, 400, 599)
         return cls("lost_response", processed=True, http_status=status)
 
     @classmethod
@@ -150,7 +147,8 @@ class _Armed(Generic[Fault]):
     fault: Fault
     concerns: Callable[..., bool]
     skip: int
-    times: int | None
+    times: float
+    seen: int = 0
 
 
 class FaultPlan(Generic[Fault]):
@@ -158,6 +156,7 @@ class FaultPlan(Generic[Fault]):
 
     def __init__(self) -> None:
         self._armed: list[_Armed[Fault]] = []
+        self._lock = threading.Lock()
 
     def arm(
         self, fault: Fault, concerns: Callable[..., bool], *, times: int | None, skip: int = 0
@@ -173,69 +172,36 @@ class FaultPlan(Generic[Fault]):
             raise ValueError(f"times must be 1 or more, or None, got {times!r}")
         if skip < 0:
             raise ValueError(f"skip must not be negative, got {skip!r}")
-        armed = _Armed(fault, concerns, skip, times)
-        self._armed.append(armed)
+        armed = _Armed(fault, concerns, skip, float("inf") if times is None else times)
+        with self._lock:
+            self._armed.append(armed)
 
         def disarm() -> None:
-            self._armed = [each for each in self._armed if each is not armed]
+            with self._lock:
+                self._armed = [each for each in self._armed if each is not armed]
 
         return disarm
 
     def take(self, *about: Any) -> Fault | None:
         """Return the first fault that applies, and count it."""
-        for armed in self._armed:
-            if not armed.concerns(*about):
-                continue
-            if armed.skip:
-                armed.skip -= 1
-                continue
-            if armed.times is not None:
-                armed.times -= 1
-                if not armed.times:
-                    self._armed.remove(armed)
-            return armed.fault
+        with self._lock:
+            for armed in self._armed:
+                if armed.concerns(*about):
+                    armed.seen += 1
+                    if armed.skip < armed.seen <= armed.skip + armed.times:
+                        return armed.fault
         return None
 
     def clear(self) -> None:
         """Remove all faults."""
-        self._armed.clear()
+        with self._lock:
+            self._armed.clear()
 
 
-_REQUEST_FAULTS: dict[str, Callable[..., RequestFault]] = {
-    "slow": RequestFault.slow,
-    "hung": RequestFault.hung,
-    "status": RequestFault.status,
-    "html": RequestFault.html,
-    "gateway": RequestFault.gateway,
-    "redirect": RequestFault.redirect,
-    "lost_response": RequestFault.lost_response,
-    "reset": RequestFault.reset,
-    "refused": RequestFault.refused,
-}
-_CALLBACK_FAULTS: dict[str, Callable[..., CallbackFault]] = {
-    "lost": CallbackFault.lost,
-    "late": CallbackFault.late,
-    "repeated": CallbackFault.repeated,
-    "out_of_order": CallbackFault.out_of_order,
-    "hung_up": CallbackFault.hung_up,
-}
-
-
-def request_fault_from_json(kind: str, arguments: dict[str, Any]) -> RequestFault:
-    """Return a request fault, given the name and the arguments of its class method."""
-    if kind not in _REQUEST_FAULTS:
-        raise TypeError(f"no such request fault: {kind!r} (there are: {', '.join(_REQUEST_FAULTS)})")
-    return _REQUEST_FAULTS[kind](**arguments)
-
-
-def callback_fault_from_json(kind: str, arguments: dict[str, Any]) -> CallbackFault:
-    """Return a callback fault, given the name and the arguments of its class method."""
-    if kind not in _CALLBACK_FAULTS:
-        raise TypeError(f"no such callback fault: {kind!r} (there are: {', '.join(_CALLBACK_FAULTS)})")
-    return _CALLBACK_FAULTS[kind](**arguments)
+def _check_status(http_status: int, lowest: int, highest: int) -> None:
+    if not lowest <= http_status <= highest:
+        raise ValueError(f"the HTTP status of this fault is from {lowest} to {highest}, got {http_status!r}")
 
 
 def _header(value: float | str | None) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return f"{value:g}"
+    return value if value is None or isinstance(value, str) else f"{value:g}"

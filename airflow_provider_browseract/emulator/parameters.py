@@ -1,41 +1,23 @@
-"""Read requests strictly. Anything that cannot be understood raises an :class:`ApiError` and is never ignored."""
+"""Read requests strictly. Anything that cannot be understood raises an ``ApiError`` and is never ignored."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+import socket
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-PARAMETER_ERROR = 99001
+from airflow_provider_browseract.emulator.errors import parameter_error
+
 INT32_MAX = 2**31 - 1
 MAX_URL_LENGTH = 2048
 
 _INTEGER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 _DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-class ApiError(Exception):
-    """An error for which the response is the error envelope of the API.
-
-    :param code: the ``code`` of the envelope
-    :param message: its ``msg``
-    :param http_status: the HTTP status of the response
-    """
-
-    def __init__(self, code: int, message: str, http_status: int = 400) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-        self.http_status = http_status
-
-
-def parameter_error(message: str) -> ApiError:
-    """Return the error for a request that cannot be understood."""
-    return ApiError(PARAMETER_ERROR, f"Request parameter error: {message}")
 
 
 class Query:
@@ -130,10 +112,10 @@ def read_inputs(items: Iterable[Any]) -> list[tuple[str, str]]:
     return list(inputs.items())
 
 
-def check_callback_url(name: str, url: str, resolve: Callable[[str], Iterable[str]] | None) -> None:
+def check_callback_url(name: str, url: str, *, allow_private: bool) -> None:
     """Check a callback URL as the API does.
 
-    :param resolve: returns the addresses of a host, so that private ones can be refused; None allows them
+    :param allow_private: whether its host may have a private or an unknown address
     """
     if len(url) > MAX_URL_LENGTH:
         raise parameter_error(f"{name} must not be longer than {MAX_URL_LENGTH} characters")
@@ -145,19 +127,15 @@ def check_callback_url(name: str, url: str, resolve: Callable[[str], Iterable[st
     printable = url.isascii() and url.isprintable() and " " not in url
     if not host or not printable or parts.scheme not in ("http", "https"):
         raise parameter_error(f"{name} must be an HTTP or HTTPS URL")
-    if resolve is None:
+    if allow_private:
         return
     try:
-        addresses = [ipaddress.ip_address(address) for address in resolve(host)]
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(address[0]) for *_, address in found]
     except (OSError, ValueError):
         addresses = []
     if not addresses or not all(address.is_global for address in addresses):
         raise parameter_error(f"{name} must be publicly reachable")
-
-
-def iso(moment: float) -> str:
-    """Return a time as the API writes it: UTC, whole seconds."""
-    return datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

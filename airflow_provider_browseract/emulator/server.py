@@ -1,22 +1,7 @@
 """The emulator's HTTP server.
 
 In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
-tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``). Callers on the same machine can control it without an API
-key, except for pages of other sites in a browser there. Bodies are JSON:
-
-======================================== ===================================================================
-``GET /_emulator/record``                ``{tasks, requests, deliveries}``: everything that ever happened
-``GET /_emulator/workflows``             ids, names and main settings of workflows and templates
-``POST /_emulator/workflows/{id}``       settings of EmulatedWorkflow, for every run from now on
-``POST /_emulator/next-run/{id}``        settings of EmulatedWorkflow, for the next run only
-``POST /_emulator/api-key``              ``{api_key}``: the key to accept instead of the current one
-``POST /_emulator/account``              ``{concurrency?, credits?, refusal?}``, as :class:`Emulator` takes them
-``POST /_emulator/faults``               ``{endpoint, kind, times?, skip?, ...}``; ``kind`` names a class method
-                                         of RequestFault, and further members are its arguments
-``POST /_emulator/callback-faults``      ``{kind, workflow_id?, task_id?, status?, times?, skip?, ...}``,
-                                         as for faults, with CallbackFault
-``DELETE /_emulator/faults``             clears the faults of requests and callbacks
-======================================== ===================================================================
+tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``).
 """
 
 from __future__ import annotations
@@ -24,55 +9,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import http
-import ipaddress
 import json
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_browseract.emulator.catalogue import settings_from_json
+from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.delivery import CallbackSender
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
-from airflow_provider_browseract.emulator.faults import (
-    DOWNLOAD_FILE,
-    RequestFault,
-    callback_fault_from_json,
-    request_fault_from_json,
-)
-from airflow_provider_browseract.emulator.parameters import ApiError, iso
-from airflow_provider_browseract.emulator.service import (
-    ENDED,
-    ENDPOINTS,
-    MESSAGES,
-    PATH_PREFIX,
-    error_envelope,
-)
-
-if TYPE_CHECKING:
-    from airflow_provider_browseract.emulator.core import Emulator
+from airflow_provider_browseract.emulator.errors import MESSAGES, UNAUTHORIZED, ApiError, error_envelope
+from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, RequestFault
+from airflow_provider_browseract.emulator.records import RequestRecord
+from airflow_provider_browseract.emulator.run import Run
+from airflow_provider_browseract.emulator.times import iso, utc
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS, Endpoint
 
 log = logging.getLogger(__name__)
 
-CONTROL_PREFIX = "/_emulator/"
 FILES_PREFIX = "/files/"
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 
 
-def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
+def create_app(browseract: BrowserAct, stopping: asyncio.Event) -> ASGIApp:
     """Return the ASGI application that serves an emulator.
 
     :param stopping: set when the server is about to stop, so that hanging requests end
@@ -81,8 +50,8 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=False) as client:
-            sender = CallbackSender(emulator, client)
-            ticking = asyncio.create_task(_tick(emulator, sender))
+            sender = CallbackSender(browseract, client)
+            ticking = asyncio.create_task(_tick(browseract, sender))
             ticking.add_done_callback(_complain)
             try:
                 yield
@@ -92,16 +61,15 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
                 await sender.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for endpoint, method in ENDPOINTS.items():
-        app.add_api_route(PATH_PREFIX + endpoint, _api_route(emulator, endpoint), methods=[method])
-    _add_pages(app, emulator)
-    _add_control(app, emulator)
+    for endpoint in ENDPOINTS.values():
+        app.add_api_route(endpoint.path, _api_route(browseract, endpoint), methods=[endpoint.method])
+    _add_pages(app, browseract)
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
         # BrowserAct's address suggests a framework that responds like this. The response itself is not documented.
         body = {
-            "timestamp": iso(emulator.service.clock()),
+            "timestamp": iso(browseract.clock()),
             "status": error.status_code,
             "error": str(error.detail),
             "path": request.url.path,
@@ -110,14 +78,13 @@ def create_app(emulator: Emulator, stopping: asyncio.Event) -> ASGIApp:
 
     @app.exception_handler(Exception)
     async def internal_error(_: Request, error: Exception) -> Response:
-        return _envelope(emulator, 500, f"{type(error).__name__}: {error}", 500)
+        return _envelope(browseract, 500, f"{type(error).__name__}: {error}", 500)
 
-    return _Gate(app, emulator, stopping)
+    return _Gate(app, browseract, stopping)
 
 
-async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
+async def _tick(browseract: BrowserAct, sender: CallbackSender) -> None:
     """Bring tasks up to date when something is due, and send their callbacks."""
-    service = emulator.service
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
 
@@ -126,20 +93,20 @@ async def _tick(emulator: Emulator, sender: CallbackSender) -> None:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(wake.set)
 
-    service.on_change = changed
+    browseract.on_change = changed
     try:
         while True:
             wake.clear()
-            for transition in service.advance():
+            for transition in browseract.take_transitions():
                 sender.send(transition)
-            due = service.next_change()
+            due = browseract.next_change()
             # Not asyncio.wait_for, because it may swallow the cancellation of this task before Python 3.12.
-            alarm = None if due is None else loop.call_later(max(0.0, due - service.clock()), wake.set)
+            alarm = None if due is None else loop.call_later(max(0.0, due - browseract.clock()), wake.set)
             await wake.wait()
             if alarm is not None:
                 alarm.cancel()
     finally:
-        service.on_change = None
+        browseract.on_change = None
 
 
 def _complain(ticking: asyncio.Task[None]) -> None:
@@ -151,63 +118,61 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
     return Response(json.dumps(value).encode(), status, headers, "application/json")
 
 
-def _envelope(emulator: Emulator, code: int, message: str, status: int, headers: Any = None) -> Response:
-    service = emulator.service
-    body = error_envelope(code, message, service.clock(), as_in_the_demos=service.as_in_the_demos)
+def _envelope(browseract: BrowserAct, code: int, message: str, status: int, headers: Any = None) -> Response:
+    body = error_envelope(code, message, browseract.clock(), as_in_the_demos=browseract.as_in_the_demos)
     return _json(body, status, headers)
 
 
-def _api_route(emulator: Emulator, endpoint: str) -> Callable[[Request], Any]:
+def _api_route(browseract: BrowserAct, endpoint: Endpoint) -> Callable[[Request], Any]:
     async def respond(request: Request) -> Response:
-        if not emulator.accepts_key(request.headers.get("authorization", "")):
-            return _envelope(emulator, 401, MESSAGES[401], 401)
+        if not browseract.accepts_key(request.headers.get("authorization", "")):
+            return _envelope(browseract, UNAUTHORIZED, MESSAGES[UNAUTHORIZED], 401)
         try:
-            value = emulator.service.call(
-                endpoint,
+            value = endpoint.call(
+                browseract,
                 query=request.scope["query_string"],
                 body=await request.body(),
                 content_type=request.headers.get("content-type", ""),
             )
         except ApiError as error:
-            return _envelope(emulator, error.code, error.message, error.http_status)
+            return _envelope(browseract, error.code, error.message, 400)
         return Response() if value is None else _json(value)
 
     return respond
 
 
-def _add_pages(app: FastAPI, emulator: Emulator) -> None:
+def _add_pages(app: FastAPI, browseract: BrowserAct) -> None:
     @app.get("/")
     async def root() -> Response:
-        return Response(_start_page(emulator), media_type="text/html")
+        return Response(_start_page(browseract), media_type="text/html")
 
     @app.get("/files/{token}/{name:path}")
     async def download(token: str, name: str) -> Response:
-        file = emulator.service.file(token)
+        file = browseract.file(token)
         if file is None or file.name != name:
             return Response("The link is not valid, or has expired.\n", 403, media_type="text/plain")
-        headers = {"Content-Disposition": "attachment"}
-        return Response(file.content, 200, headers, file.content_type)
+        return Response(file.content, 200, {"Content-Disposition": "attachment"}, file.content_type)
 
     @app.get("/live/{task_id}")
     @app.get("/logs/{task_id}")
     async def task_page(task_id: str) -> Response:
-        task = emulator.service.describe(task_id)
-        if task is None:
-            return Response("There is no such task.\n", 404, media_type="text/plain")
-        return Response(_page_of(task), media_type="text/html")
+        with browseract.changed:
+            now = browseract.catch_up()
+            run = browseract.runs.get(task_id)
+            if run is None:
+                return Response("There is no such task.\n", 404, media_type="text/plain")
+            return Response(_page_of(run, now), media_type="text/html")
 
     @app.get("/screenshots/{task_id}/{name}")
     async def screenshot(task_id: str, name: str) -> Response:
         return Response(PIXEL, media_type="image/png")
 
 
-def _start_page(emulator: Emulator) -> str:
+def _start_page(browseract: BrowserAct) -> str:
     """Return a page that describes the emulator, what it can run, and how it differs from BrowserAct."""
-    catalogue = {"Workflows": emulator.workflows, "Templates": emulator.templates}
     listed = {
-        **{
-            title: [f"{one.id} {one.name}: {one.description}" for one in of.values()] for title, of in catalogue.items()
-        },
+        "Workflows": [f"{one.id} {one.name}: {one.description}" for one in browseract.workflows.values()],
+        "Templates": [f"{one.id} {one.name}: {one.description}" for one in browseract.templates.values()],
         "Stricter than BrowserAct, or than its documents": STRICTER,
         "More lenient than BrowserAct": LENIENT,
     }
@@ -218,7 +183,7 @@ def _start_page(emulator: Emulator) -> str:
     return _html(
         "BrowserAct emulator",
         "<p>This server replaces BrowserAct for development and tests. It serves API v2 and runs at most "
-        f"{emulator.concurrency} tasks at once.</p>{sections}",
+        f"{browseract.concurrency} tasks at once.</p>{sections}",
     )
 
 
@@ -234,10 +199,7 @@ aside { color: #5b6675; font-size: 90% }
 
 
 def _html(heading: str, body: str, *, refresh: bool = False) -> str:
-    """Return a page.
-
-    :param refresh: whether the page loads itself again every two seconds
-    """
+    """Return a page, which loads itself again every two seconds if ``refresh``."""
     again = "<meta http-equiv=refresh content=2>" if refresh else ""
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8>{again}<title>{escape(heading)}</title>"
@@ -246,170 +208,51 @@ def _html(heading: str, body: str, *, refresh: bool = False) -> str:
     )
 
 
-def _page_of(task: Mapping[str, Any]) -> str:
+def _page_of(run: Run, now: float) -> str:
     """Return a page that shows a task to a person, without its inputs, which can be secret."""
     steps = "".join(
-        f"<tr><td>{number}<td>{escape(step['step_goal'])}<td>{escape(step['status'])}"
-        for number, step in enumerate(task["steps"], 1)
+        f"<tr><td>{number}<td>{escape(goal)}<td>{status}" for number, (goal, status) in enumerate(run.steps(now), 1)
     )
     return _html(
-        f"BrowserAct task {task['id']}",
-        f"<p>Status: <b>{escape(task['status'])}</b></p><table><tr><th>Step<th>Goal<th>Status{steps}</table>"
+        f"BrowserAct task {run.id}",
+        f"<p>Status: <b>{escape(run.reported(now))}</b></p><table><tr><th>Step<th>Goal<th>Status{steps}</table>"
         "<aside>The real page shows the browser and the inputs of the run. The emulator hides the inputs, because they "
         "can be secret.</aside>",
-        refresh=task["status"] not in ENDED,
+        refresh=not run.ended,
     )
-
-
-def _add_control(app: FastAPI, emulator: Emulator) -> None:
-    async def body(request: Request) -> dict[str, Any]:
-        value = json.loads(await request.body() or b"{}")
-        if not isinstance(value, dict):
-            raise TypeError("the body must be a JSON object")
-        return value
-
-    def control(method: str, path: str) -> Callable[[Callable[[Request], Any]], None]:
-        def add(act: Callable[[Request], Any]) -> None:
-            async def respond(request: Request) -> Response:
-                if not _is_local(request):
-                    return _json({"error": "only callers on the same machine may do this, at its own address"}, 403)
-                try:
-                    return _json(await act(request))
-                except KeyError as error:
-                    return _json({"error": str(error.args[0])}, 404)
-                except (TypeError, ValueError) as error:
-                    return _json({"error": str(error)}, 400)
-
-            app.add_api_route(CONTROL_PREFIX + path, respond, methods=[method])
-
-        return add
-
-    @control("GET", "record")
-    async def record(_: Request) -> Any:
-        return {
-            "tasks": [_plain(dataclasses.asdict(one)) for one in emulator.tasks],
-            "requests": [_plain(dataclasses.asdict(one)) for one in emulator.requests],
-            "deliveries": [_plain(dataclasses.asdict(one)) for one in emulator.deliveries],
-        }
-
-    @control("GET", "workflows")
-    async def workflows(_: Request) -> Any:
-        shown = ("id", "name", "description", "published", "duration", "outcome", "pause_at")
-        found = {**emulator.workflows, **emulator.templates}
-        return [{name: getattr(one, name) for name in shown} for one in found.values()]
-
-    @control("POST", "workflows/{workflow_id}")
-    async def set_workflow(request: Request) -> Any:
-        emulator.set_workflow(request.path_params["workflow_id"], **settings_from_json(await body(request)))
-        return {}
-
-    @control("POST", "next-run/{workflow_id}")
-    async def next_run(request: Request) -> Any:
-        emulator.next_run(request.path_params["workflow_id"], **settings_from_json(await body(request)))
-        return {}
-
-    @control("POST", "api-key")
-    async def rotate_key(request: Request) -> Any:
-        api_key = (await body(request)).get("api_key")
-        if not isinstance(api_key, str):
-            raise TypeError("api_key must be a string")
-        emulator.rotate_key(api_key)
-        return {}
-
-    @control("POST", "account")
-    async def set_account(request: Request) -> Any:
-        given = await body(request)
-        kinds: dict[str, Any] = {"concurrency": int, "credits": (int, type(None)), "refusal": list}
-        for name, value in given.items():
-            if name not in kinds or not isinstance(value, kinds[name]) or isinstance(value, bool):
-                raise TypeError(f"{name} cannot be {value!r}")
-        if "refusal" in given:
-            code, message = given["refusal"]
-            given["refusal"] = (int(code), str(message))
-        # Set concurrency first, because it can be refused. Then nothing else is changed.
-        for name in sorted(given, key=lambda name: name != "concurrency"):
-            setattr(emulator, name, given[name])
-        return {}
-
-    @control("POST", "faults")
-    async def fault(request: Request) -> Any:
-        given = await body(request)
-        plan = {name: given.pop(name) for name in ("times", "skip") if name in given}
-        endpoint, kind = given.pop("endpoint", ""), given.pop("kind", "")
-        emulator.fault(endpoint, request_fault_from_json(kind, given), **plan)
-        return {}
-
-    @control("POST", "callback-faults")
-    async def callback_fault(request: Request) -> Any:
-        given = await body(request)
-        names = ("workflow_id", "task_id", "status", "times", "skip")
-        plan = {name: given.pop(name) for name in names if name in given}
-        emulator.callback_fault(callback_fault_from_json(given.pop("kind", ""), given), **plan)
-        return {}
-
-    @control("DELETE", "faults")
-    async def clear_faults(_: Request) -> Any:
-        emulator.clear_faults()
-        return {}
-
-
-def _is_local(request: Request) -> bool:
-    """Return whether a request is from this machine, and not from a page of another site in a browser on it.
-
-    A browser names the site in ``Origin``. It omits that if it takes the emulator for the site itself, whose name leads
-    to this machine, but then the name is in ``Host``.
-    """
-    try:
-        hosts = [request.client and request.client.host, urlsplit(f"//{request.headers.get('host')}").hostname]
-        if "origin" in request.headers:
-            hosts.append(urlsplit(request.headers["origin"]).hostname)
-        return all(host == "localhost" or _leads_here(ipaddress.ip_address(host or "")) for host in hosts)
-    except ValueError:
-        return False
-
-
-def _leads_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    # An emulator that listens on all addresses, such as 0.0.0.0, can be reached at this one too.
-    return address.is_loopback or address.is_unspecified
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    return value
 
 
 class _Gate:
     """ASGI middleware that records requests and applies their faults."""
 
-    def __init__(self, app: ASGIApp, emulator: Emulator, stopping: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, browseract: BrowserAct, stopping: asyncio.Event) -> None:
         self._app = app
-        self._emulator = emulator
+        self._browseract = browseract
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(CONTROL_PREFIX):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        endpoint = _endpoint(scope)
-        fault = None if endpoint is None else self._emulator.take_request_fault(endpoint)
-        number = self._emulator.begin_request(
-            method=scope["method"],
-            path=scope["path"],
-            query=scope["query_string"].decode("latin-1"),
-            endpoint=endpoint,
-            fault=None if fault is None else fault.kind,
-            with_key=any(name == b"authorization" for name, _ in scope["headers"]),
+        endpoint = _endpoint(scope["path"])
+        fault = None if endpoint is None else self._browseract.request_faults.take(endpoint)
+        number = self._browseract.begin_request(
+            RequestRecord(
+                method=scope["method"],
+                path=scope["path"],
+                query=scope["query_string"].decode("latin-1"),
+                endpoint=endpoint,
+                status=None,
+                fault=None if fault is None else fault.kind,
+                with_key=any(name == b"authorization" for name, _ in scope["headers"]),
+                at=utc(self._browseract.clock()),
+            )
         )
 
         async def recording_send(message: Message) -> None:
             # Recorded before the response is sent, so that a client with the response finds the record.
             if message["type"] == "http.response.start":
-                self._emulator.end_request(number, message["status"])
+                self._browseract.end_request(number, message["status"])
             await send(message)
 
         if fault is None:
@@ -452,7 +295,7 @@ class _Gate:
         headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
         code = fault.code or status
         message = fault.message or MESSAGES.get(code, "Internal error" if status >= 500 else "Refused")
-        return _envelope(self._emulator, code, message, status, headers)
+        return _envelope(self._browseract, code, message, status, headers)
 
     async def _gone_or_stopping(self, receive: Receive, seconds: float | None) -> None:
         """Wait until the client disconnects, the emulator stops, or some seconds have passed."""
@@ -465,12 +308,11 @@ class _Gate:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-def _endpoint(scope: Scope) -> str | None:
-    path: str = scope["path"]
+def _endpoint(path: str) -> str | None:
+    """Return the name that faults and records have for a path."""
     if path.startswith(FILES_PREFIX):
         return DOWNLOAD_FILE
-    name = path.removeprefix(PATH_PREFIX)
-    return name if path.startswith(PATH_PREFIX) and name in ENDPOINTS else None
+    return next((endpoint.name for endpoint in ENDPOINTS.values() if endpoint.path == path), None)
 
 
 async def _whole_request(receive: Receive) -> None:

@@ -25,8 +25,9 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.retries import RetryPolicy
-from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH
-from airflow_provider_browseract.emulator.service import ENDPOINTS, BrowserActService, error_envelope
+from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator
+from airflow_provider_browseract.emulator.errors import error_envelope
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
 from .test_calls import EVERY_CALL
 
@@ -217,14 +218,15 @@ def is_failure(endpoint: str, status: int, body: bytes) -> bool:
 
 
 def good_answers() -> dict[str, Any]:
-    """Return a valid response of each endpoint from the emulated service, with everything that it can contain."""
+    """Return a valid response of each endpoint from the emulator, with everything that it can contain."""
     now = 1_780_000_000.0
-    service = BrowserActService(concurrency=9, clock=lambda: now)
+    emulator = Emulator(concurrency=9, as_in_the_demos=False, clock=lambda: now)
 
     def call(endpoint: str, **given: Any) -> Any:
-        if ENDPOINTS[endpoint] == "POST":
-            return service.call(endpoint, body=json.dumps(given).encode(), content_type="application/json")
-        return service.call(endpoint, query=urlencode(given).encode())
+        if ENDPOINTS[endpoint].method == "POST":
+            body = json.dumps(given).encode()
+            return ENDPOINTS[endpoint].call(emulator, body=body, content_type="application/json")
+        return ENDPOINTS[endpoint].call(emulator, query=urlencode(given).encode())
 
     inputs = [{"name": "keyword", "value": "pens"}]
     created = call("run-task", workflow_id=DOWNLOAD.id, input_parameters=inputs, save_browser_data=True)

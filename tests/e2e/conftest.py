@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.client import BrowserActClient, ClientSetti
 from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
-from airflow_provider_browseract.emulator.service import TaskRecord
+from airflow_provider_browseract.emulator.records import TaskRecord
 from tests.databases import postgres
 
 from . import cluster

@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.calls import resume_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, TRIGGERS_START_TASKS
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
-from airflow_provider_browseract.emulator.service import TaskRecord
+from airflow_provider_browseract.emulator.records import TaskRecord
 
 from .conftest import EXAMPLES, HELD
 from .local_airflow import LocalAirflow, free_port, wait_for

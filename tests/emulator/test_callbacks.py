@@ -9,9 +9,9 @@ from airflow_provider_browseract.emulator import EXPORT, FAILING, HUMAN, PLAIN_T
 
 
 def start(client: Any, receiver: Any, workflow: Any, field: str = "status_change_callback_url", **more: Any) -> str:
-    answer = client.start(workflow, **{field: f"{receiver.url}/{field}"}, **more)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
+    response = client.start(workflow, **{field: f"{receiver.url}/{field}"}, **more)
+    assert response.status_code == 200, response.text
+    return str(response.json()["id"])
 
 
 def delivered(client: Any, count: int) -> list[Any]:
@@ -47,8 +47,8 @@ def test_callback_url_receives_the_cancellation_of_a_run(client: Any, receiver: 
 def test_both_callback_urls_receive_the_end_of_a_run(client: Any, receiver: Any) -> None:
     start(client, receiver, PLAIN_TEXT, callback_url=f"{receiver.url}/callback_url")
     delivered(client, 3)
-    told = sorted(zip(receiver.paths, receiver.statuses, strict=True))
-    assert told == [
+    received = sorted(zip(receiver.paths, receiver.statuses, strict=True))
+    assert received == [
         ("/callback_url", "finished"),
         ("/status_change_callback_url", "finished"),
         ("/status_change_callback_url", "running"),
@@ -58,31 +58,31 @@ def test_both_callback_urls_receive_the_end_of_a_run(client: Any, receiver: Any)
 
 
 def test_callback_body_equals_the_response_to_get_task(client: Any, receiver: Any) -> None:
-    answer = client.start(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
+    response = client.start(EXPORT, {"keyword": "paper"}, callback_url=receiver.url)
     delivered(client, 1)
-    assert receiver.bodies == [client.task(answer.json()["id"])]
+    assert receiver.bodies == [client.task(response.json()["id"])]
     assert receiver.bodies[0]["output"]["files"]
     assert receiver.headers[0]["Content-Type"] == "application/json"
     assert "Authorization" not in receiver.headers[0]
 
 
 def test_callback_with_a_server_error_response_is_sent_up_to_three_times(client: Any, receiver: Any) -> None:
-    receiver.answers = [500, 503]
+    receiver.responses = [500, 503]
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert delivered(client, 3) == [("finished", 1, 500), ("finished", 2, 503), ("finished", 3, 200)]
 
-    receiver.answers = [500, 500, 500]
+    receiver.responses = [500, 500, 500]
     start(client, receiver, PLAIN_TEXT, "callback_url")
     delivered(client, 6)
     start(client, receiver, PLAIN_TEXT, "callback_url")
     assert [attempt for _, attempt, _ in delivered(client, 7)] == [1, 2, 3, 1, 2, 3, 1]
 
 
-@pytest.mark.parametrize("answer", [301, 307, 400, 404, 410, 429])
-def test_callback_with_another_error_or_redirect_response_is_sent_once(client: Any, receiver: Any, answer: int) -> None:
-    receiver.answers = [answer]
+@pytest.mark.parametrize("status", [301, 307, 400, 404, 410, 429])
+def test_callback_with_another_error_or_redirect_response_is_sent_once(client: Any, receiver: Any, status: int) -> None:
+    receiver.responses = [status]
     start(client, receiver, PLAIN_TEXT)
-    assert delivered(client, 2) == [("running", 1, answer), ("finished", 1, 200)]
+    assert delivered(client, 2) == [("running", 1, status), ("finished", 1, 200)]
     assert "/elsewhere" not in receiver.paths
 
 
@@ -197,6 +197,6 @@ def test_callback_reports_an_undocumented_status_as_it_is(client: Any, receiver:
 
 def test_private_callback_url_is_refused_when_the_emulator_is_set_to_refuse(serve: Any, receiver: Any) -> None:
     client = serve(allow_private_callbacks=False)
-    answer = client.start(PLAIN_TEXT, callback_url=receiver.url)
-    assert (answer.status_code, answer.json()["code"]) == (400, 99001)
-    assert "publicly reachable" in answer.json()["msg"]
+    response = client.start(PLAIN_TEXT, callback_url=receiver.url)
+    assert (response.status_code, response.json()["code"]) == (400, 99001)
+    assert "publicly reachable" in response.json()["msg"]

@@ -84,15 +84,15 @@ class TestSuccess:
 
     def succeed(self, running: RunningEmulator, method: str, endpoint: str, **parts: Any) -> Any:
         case = schema[f"/v2/workflow/{endpoint}"][method].Case(**parts)
-        answer = validate(running, case)
-        assert answer.status_code == 200, answer.text
-        return answer
+        response = validate(running, case)
+        assert response.status_code == 200, response.text
+        return response
 
     def start(self, running: RunningEmulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
         items = [{"name": name, "value": value} for name, value in dict(inputs).items()]
         body = {"workflow_id": workflow.id, "input_parameters": items, **fields}
-        answer = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
-        return str(answer.json()["id"])
+        response = self.succeed(running, "POST", "run-task", body=body, media_type="application/json")
+        return str(response.json()["id"])
 
     def test_responses_about_tasks_in_every_status_conform_to_the_vendors_document(
         self, running: RunningEmulator
@@ -121,8 +121,8 @@ class TestSuccess:
         emulator.wait_until(reached)
         self.succeed(running, "PUT", "stop-task", query={"task_id": stopped, "biz_code": 7})
         for status, task_id in {**ids, "canceled": stopped}.items():
-            answer = self.succeed(running, "GET", "get-task-status", query={"task_id": task_id})
-            assert answer.json() == {"status": status}
+            response = self.succeed(running, "GET", "get-task-status", query={"task_id": task_id})
+            assert response.json() == {"status": status}
             self.succeed(running, "GET", "get-task", query={"task_id": task_id})
             page = self.succeed(running, "GET", "list-tasks", query={"status": status, "limit": 500})
             assert page.json()["items"]

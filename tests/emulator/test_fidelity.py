@@ -21,8 +21,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
-from airflow_provider_browseract.emulator.parameters import ApiError
-from airflow_provider_browseract.emulator.service import BROWSER_BUSY, NO_CREDITS
+from airflow_provider_browseract.emulator.errors import BROWSER_BUSY, NO_CREDITS, ApiError
 
 PAPER = {"keyword": "paper"}
 
@@ -55,7 +54,7 @@ class TestLateness:
         account.setting(SEARCH, output_after=5.0)
         account.run(SEARCH, PAPER, callback_url="http://receiver.example/")
         account.pass_time(2)
-        assert "output" not in account.service.advance()[-1].payload
+        assert "output" not in account.emulator.take_transitions()[-1].payload
 
     def test_run_appears_in_the_list_listed_after_its_start(self, account: Any) -> None:
         account.setting(SEARCH, listed_after=3.0)
@@ -76,13 +75,13 @@ class TestPauses:
         assert code_of(lambda: account.raw("resume-task", query=f"task_id={task_id}".encode())) == 10127
         account.pass_time(3)
         assert account.status(task_id) == "paused"
-        assert [status for status, _ in account.service.tasks()[0].history][-2:] == ["pausing", "paused"]
+        assert [status for status, _ in account.emulator.tasks[0].history][-2:] == ["pausing", "paused"]
 
     def test_pausing_is_not_called_back(self, account: Any) -> None:
         account.setting(HUMAN, pausing_for=1.0)
         account.run(HUMAN, status_change_callback_url="http://receiver.example/")
         account.pass_time(2)
-        called = [transition.status for transition in account.service.advance() if transition.urls]
+        called = [transition.status for transition in account.emulator.take_transitions() if transition.urls]
         assert called == ["running", "paused"]
 
     def test_resumed_run_stays_paused_for_resume_after_and_is_confirmed(self, account: Any) -> None:
@@ -155,7 +154,7 @@ class TestRefusals:
         account = make_account(credits=20)
         account.run(SEARCH, PAPER)
         account.pass_time(2)
-        assert sum(task.credit for task in account.service.tasks()) == 20
+        assert sum(task.credit for task in account.emulator.tasks) == 20
         assert code_of(lambda: account.run(SEARCH, PAPER)) == NO_CREDITS
         assert code_of(lambda: run_template(account)) == NO_CREDITS
 
@@ -167,7 +166,7 @@ class TestRefusals:
         assert listed(account, workflow_id=TEMPLATE_TEXT.id) == []
         assert listed(account, workflow_id=account.task(first)["workflow_id"]) == [first]
         assert code_of(lambda: account.get("get-workflow", workflow_id=workflows.pop())) == 10111
-        assert account.service.tasks()[0].workflow_id == TEMPLATE_TEXT.id
+        assert account.emulator.tasks[0].workflow_id == TEMPLATE_TEXT.id
 
 
 class TestAsInTheDemos:
@@ -233,31 +232,7 @@ def test_documentation_lists_every_setting_and_every_difference():
         assert f"`{setting}`" in text
 
 
-class TestOverHttp:
-    def test_start_page_lists_the_catalogue_and_every_difference(self, client: Any) -> None:
-        page = client.http.get("/").text.replace("&quot;", '"').replace("&#x27;", "'")
-        for text in (SEARCH.id, TEMPLATE_SEARCH.id, *STRICTER, *LENIENT):
-            assert text in page
-
-    def test_account_can_be_changed(self, client: Any) -> None:
-        account = {"concurrency": 1, "credits": 5, "refusal": [12345, "No"]}
-        assert client.http.post("/_emulator/account", json=account).status_code == 200
-        emulator = client.emulator
-        assert (emulator.concurrency, emulator.credits, emulator.refusal) == (1, 5, (12345, "No"))
-        assert client.http.post("/_emulator/account", json={"credits": None}).status_code == 200
-        assert emulator.credits is None
-
-    @pytest.mark.parametrize(
-        "account", [{"concurrency": "1"}, {"concurrency": 0}, {"credits": True}, {"plan": 1}, {"refusal": ["x"]}]
-    )
-    def test_impossible_change_of_the_account_is_refused(self, client: Any, account: Any) -> None:
-        assert client.http.post("/_emulator/account", json={"credits": 7, **account}).status_code == 400
-        assert client.emulator.credits is None
-
-    def test_settings_of_a_workflow_can_be_changed(self, client: Any) -> None:
-        settings = {"one_at_a_time": True, "output_after": 1, "downloads": [{"name": "a.txt", "text": "A"}]}
-        assert client.http.post(f"/_emulator/workflows/{SEARCH.id}", json=settings).status_code == 200
-        workflow = client.emulator.workflows[SEARCH.id]
-        assert workflow.one_at_a_time
-        assert workflow.output_after == 1
-        assert [file.name for file in workflow.downloads] == ["a.txt"]
+def test_start_page_lists_the_catalogue_and_every_difference(client: Any) -> None:
+    page = client.http.get("/").text.replace("&quot;", '"').replace("&#x27;", "'")
+    for text in (SEARCH.id, TEMPLATE_SEARCH.id, *STRICTER, *LENIENT):
+        assert text in page

@@ -29,7 +29,7 @@ from airflow_provider_browseract.emulator import (
     RunningEmulator,
 )
 from airflow_provider_browseract.emulator.__main__ import DURATION, introduction
-from airflow_provider_browseract.emulator.service import ENDPOINTS
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
 PACKAGE = "airflow_provider_browseract.emulator"
 ROOT = Path(__file__).parents[2]
@@ -48,10 +48,10 @@ class TestTheApi:
     )
     def test_no_endpoint_responds_without_the_api_key(self, client: Any, header: str | None) -> None:
         headers = {} if header is None else {"Authorization": header}
-        for endpoint, method in ENDPOINTS.items():
-            answer = httpx.request(method, f"{client.running.url}/v2/workflow/{endpoint}", headers=headers)
-            assert answer.status_code == 401
-            assert (answer.json()["code"], answer.json()["msg"]) == (401, "Invalid authorization")
+        for endpoint in ENDPOINTS.values():
+            response = httpx.request(endpoint.method, f"{client.running.url}{endpoint.path}", headers=headers)
+            assert response.status_code == 401
+            assert (response.json()["code"], response.json()["msg"]) == (401, "Invalid authorization")
 
     def test_api_key_of_the_emulator_can_be_chosen(self, serve: Any) -> None:
         client = serve(api_key="app-other")
@@ -68,10 +68,10 @@ class TestTheApi:
             client.running.emulator.rotate_key("")
 
     def test_api_error_is_returned_in_the_error_envelope(self, client: Any) -> None:
-        answer = client.call("GET", "get-task", params={"task_id": "1"})
-        assert answer.status_code == 400
-        assert answer.headers["Content-Type"] == "application/json"
-        envelope = answer.json()
+        response = client.call("GET", "get-task", params={"task_id": "1"})
+        assert response.status_code == 400
+        assert response.headers["Content-Type"] == "application/json"
+        envelope = response.json()
         assert (envelope["code"], envelope["msg"]) == (10112, "Task is not exist.")
         assert envelope["data"] == {}
         assert abs(envelope["ts"] / 1000 - time.time()) < 60
@@ -82,12 +82,12 @@ class TestTheApi:
     def test_stop_and_resume_respond_with_an_empty_body(self, client: Any, endpoint: str) -> None:
         task_id = client.start(HUMAN).json()["id"]
         client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "paused")
-        answer = client.call("PUT", endpoint, params={"task_id": task_id})
-        assert (answer.status_code, answer.content) == (200, b"")
+        response = client.call("PUT", endpoint, params={"task_id": task_id})
+        assert (response.status_code, response.content) == (200, b"")
 
     def test_task_runs_to_its_end_without_any_poll(self, client: Any) -> None:
         client.start(PLAIN_TEXT)
-        client.emulator.wait_until(lambda: client.emulator.service.next_change() is None and client.emulator.tasks)
+        client.emulator.wait_until(lambda: client.emulator.next_change() is None and client.emulator.tasks)
 
     def test_input_with_unicode_characters_is_returned_unchanged(self, client: Any) -> None:
         task_id = client.start(SEARCH, {"keyword": "紙 & Füße = 100%; 😀"}).json()["id"]
@@ -95,34 +95,34 @@ class TestTheApi:
 
     def test_unknown_path_gets_404_without_the_error_envelope(self, client: Any) -> None:
         for path in ("/v2/workflow/pause-task", "/v3/bots", "/v2/workflow/get-task/"):
-            answer = client.http.get(path)
-            assert (answer.status_code, answer.json()["status"], answer.json()["path"]) == (404, 404, path)
-            assert "code" not in answer.json()
+            response = client.http.get(path)
+            assert (response.status_code, response.json()["status"], response.json()["path"]) == (404, 404, path)
+            assert "code" not in response.json()
 
     def test_wrong_http_method_is_refused_with_405(self, client: Any) -> None:
-        answer = client.call("POST", "stop-task", params={"task_id": "1"})
-        assert (answer.status_code, answer.headers["Allow"]) == (405, "PUT")
+        response = client.call("POST", "stop-task", params={"task_id": "1"})
+        assert (response.status_code, response.headers["Allow"]) == (405, "PUT")
 
     def test_internal_emulator_error_gets_500_in_the_error_envelope(self, client: Any, monkeypatch: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr(client.emulator.service, "call", broken)
-        answer = client.regions()
-        assert (answer.status_code, answer.json()["code"]) == (500, 500)
-        assert "oops" in answer.json()["msg"]
+        monkeypatch.setattr(client.emulator, "catch_up", broken)
+        response = client.regions()
+        assert (response.status_code, response.json()["code"]) == (500, 500)
+        assert "oops" in response.json()["msg"]
 
     def test_concurrent_starts_do_not_exceed_the_slots_of_the_plan(self, serve: Any) -> None:
         client = serve(concurrency=5, speed=0.01)
-        answers: list[int] = []
+        statuses: list[int] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
+            threading.Thread(target=lambda: statuses.append(client.start(PLAIN_TEXT).status_code)) for _ in range(20)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(answers) == [200] * 5 + [400] * 15
+        assert sorted(statuses) == [200] * 5 + [400] * 15
         assert len(client.emulator.tasks) == 5
 
 
@@ -134,15 +134,15 @@ class TestLinks:
 
     def test_file_is_downloaded_without_the_api_key(self, client: Any) -> None:
         task = self.export(client, DOWNLOAD)
-        answer = httpx.get(task["download_files"][0]["downloadUrl"])
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"].startswith("text/csv")
-        assert len(answer.content) == task["download_files"][0]["fileSize"]
+        response = httpx.get(task["download_files"][0]["downloadUrl"])
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].startswith("text/csv")
+        assert len(response.content) == task["download_files"][0]["fileSize"]
 
     def test_expired_file_link_gets_403(self, client: Any) -> None:
         client.emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
-        answer = httpx.get(self.export(client)["output"]["files"][0])
-        assert answer.status_code == 403
+        response = httpx.get(self.export(client)["output"]["files"][0])
+        assert response.status_code == 403
 
     def test_file_link_with_another_token_or_name_gets_403(self, client: Any) -> None:
         link = self.export(client)["output"]["files"][0]
@@ -181,167 +181,6 @@ class TestLinks:
         assert "http-equiv=refresh" in page
         client.call("PUT", "stop-task", params={"task_id": task_id})
         assert "http-equiv=refresh" not in httpx.get(address).text
-
-
-class TestTheControl:
-    def post(self, client: Any, path: str, body: Any) -> Any:
-        return httpx.post(f"{client.running.url}/_emulator/{path}", json=body)
-
-    def test_control_record_has_tasks_requests_and_deliveries_but_no_api_key(self, client: Any, receiver: Any) -> None:
-        client.start(PLAIN_TEXT, {"topic": "paper"}, callback_url=receiver.url)
-        client.emulator.wait_until(lambda: client.emulator.deliveries)
-        answer = client.http.get("/_emulator/record")
-        record = answer.json()
-        assert record["tasks"][0]["inputs"] == [["topic", "paper"]]
-        assert record["tasks"][0]["status"] == "finished"
-        assert [one["endpoint"] for one in record["requests"]] == ["run-task"]
-        assert record["requests"][0]["status"] == 200
-        assert record["deliveries"][0]["http_status"] == 200
-        assert client.running.api_key not in answer.text
-
-    def test_control_api_lists_workflows_and_templates(self, client: Any) -> None:
-        listed = client.http.get("/_emulator/workflows").json()
-        assert {SEARCH.id, TEMPLATE_TEXT.id} <= {one["id"] for one in listed}
-
-    def test_control_api_changes_the_settings_of_a_workflow(self, client: Any) -> None:
-        change = {"duration": 5, "failure": [1, "no"], "outcome": "failed", "steps": ["Only one"]}
-        assert self.post(client, f"workflows/{SEARCH.id}", change).status_code == 200
-        workflow = client.emulator.workflows[SEARCH.id]
-        assert (workflow.duration, workflow.outcome) == (5, "failed")
-        assert (workflow.failure, workflow.steps) == ((1, "no"), ("Only one",))
-
-    def test_control_api_changes_the_settings_of_the_next_run(self, client: Any) -> None:
-        files = [{"name": "a.txt", "text": "A"}]
-        assert self.post(client, f"next-run/{PLAIN_TEXT.id}", {"files": files, "output": "B"}).status_code == 200
-        task_id = client.start(PLAIN_TEXT).json()["id"]
-        client.emulator.wait_until(lambda: client.emulator.tasks[0].status == "finished")
-        task = client.task(task_id)
-        assert task["output"]["string"] == "B"
-        assert httpx.get(task["output"]["files"][0]).text == "A"
-
-    def test_control_api_replaces_the_api_key(self, client: Any) -> None:
-        assert self.post(client, "api-key", {"api_key": "app-new"}).status_code == 200
-        assert client.running.api_key == "app-new"
-        assert client.regions(headers={"Authorization": "Bearer app-emulator"}).status_code == 401
-
-    def test_control_api_arms_and_clears_faults(self, client: Any) -> None:
-        fault = {"endpoint": "get-region-list", "kind": "status", "http_status": 429, "retry_after": 3}
-        assert self.post(client, "faults", {**fault, "times": 1, "skip": 1}).status_code == 200
-        answers = [client.regions() for _ in range(3)]
-        assert [answer.status_code for answer in answers] == [200, 429, 200]
-        assert answers[1].headers["Retry-After"] == "3"
-        self.post(client, "faults", {"endpoint": "*", "kind": "reset"})
-        assert client.http.delete("/_emulator/faults").status_code == 200
-        assert client.regions().status_code == 200
-
-    def test_control_api_arms_callback_faults(self, client: Any, receiver: Any) -> None:
-        fault = {"kind": "repeated", "copies": 3, "workflow_id": PLAIN_TEXT.id, "times": 1}
-        assert self.post(client, "callback-faults", fault).status_code == 200
-        client.start(PLAIN_TEXT, callback_url=receiver.url)
-        client.emulator.wait_until(lambda: len(client.emulator.deliveries) == 3)
-
-    @pytest.mark.parametrize(
-        ("path", "body", "status"),
-        [
-            ("workflows/1", {"duration": 1}, 404),
-            ("next-run/1", {"duration": 1}, 404),
-            (f"workflows/{SEARCH.id}", {"colour": "red"}, 400),
-            (f"workflows/{SEARCH.id}", {"duration": "1"}, 400),
-            (f"workflows/{SEARCH.id}", {"duration": -1}, 400),
-            (f"workflows/{SEARCH.id}", {"published": 1}, 400),
-            (f"next-run/{SEARCH.id}", {"files": [{"name": "a"}]}, 400),
-            (f"next-run/{SEARCH.id}", {"failure": [1]}, 400),
-            ("api-key", {}, 400),
-            ("api-key", {"api_key": 5}, 400),
-            ("faults", {"endpoint": "get-task", "kind": "explode"}, 400),
-            ("faults", {"endpoint": "get-task", "kind": "__class__"}, 400),
-            ("faults", {"endpoint": "nowhere", "kind": "reset"}, 400),
-            ("faults", {"endpoint": "get-task", "kind": "slow"}, 400),
-            ("faults", {"endpoint": "get-task", "kind": "slow", "seconds": "1"}, 400),
-            ("faults", {"endpoint": "get-task", "kind": "reset", "times": 0}, 400),
-            ("callback-faults", {"kind": "explode"}, 400),
-            ("callback-faults", {"kind": "lost", "workflow_id": "1"}, 404),
-            ("faults", [], 400),
-        ],
-        ids=[
-            "unknown workflow",
-            "next run of unknown workflow",
-            "unknown setting",
-            "text duration",
-            "negative duration",
-            "numeric published",
-            "file without content",
-            "incomplete failure",
-            "no api key",
-            "numeric api key",
-            "unknown fault",
-            "attribute as fault",
-            "unknown endpoint",
-            "slow without seconds",
-            "slow with text seconds",
-            "zero times",
-            "unknown callback fault",
-            "callback fault of unknown workflow",
-            "list as body",
-        ],
-    )
-    def test_control_api_refuses_invalid_requests(self, client: Any, path: str, body: Any, status: int) -> None:
-        answer = self.post(client, path, body)
-        assert answer.status_code == status
-        assert answer.json()["error"]
-
-    @pytest.mark.parametrize(
-        ("address", "headers", "status"),
-        [
-            ("127.0.0.1", {"Host": "127.0.0.1:8010"}, 200),
-            ("127.0.0.1", {"Host": "localhost"}, 200),
-            ("127.0.0.1", {"Host": "0.0.0.0:8010"}, 200),
-            ("::1", {"Host": "[::1]:8010"}, 200),
-            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "http://127.0.0.1:8010"}, 200),
-            ("127.0.0.1", {"Host": "localhost:8010", "Origin": "http://localhost:3000"}, 200),
-            ("192.168.1.7", {"Host": "127.0.0.1:8010"}, 403),
-            ("127.0.0.1", {"Host": "rebound.evil.example:8010"}, 403),
-            ("127.0.0.1", {"Host": ""}, 403),
-            ("127.0.0.1", {"Host": "[::1"}, 403),
-            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "https://evil.example"}, 403),
-            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "https://127.0.0.1.evil.example"}, 403),
-            ("127.0.0.1", {"Host": "127.0.0.1:8010", "Origin": "null"}, 403),
-        ],
-        ids=[
-            "the machine itself",
-            "by name",
-            "all addresses",
-            "IPv6",
-            "a page of the emulator",
-            "a page of another local server",
-            "another machine",
-            "a rebound name",
-            "no name",
-            "half an address",
-            "a page of another site",
-            "a site whose name begins like this machine",
-            "a page without an origin",
-        ],
-    )
-    def test_control_api_serves_only_callers_on_the_same_machine_and_no_pages_of_other_sites(
-        self, address: str, headers: dict[str, str], status: int
-    ) -> None:
-        import asyncio
-
-        from airflow_provider_browseract.emulator.server import create_app
-
-        emulator = Emulator()
-
-        async def ask() -> list[int]:
-            transport = httpx.ASGITransport(create_app(emulator, asyncio.Event()), client=(address, 1))
-            async with httpx.AsyncClient(transport=transport, base_url="http://emulator", headers=headers) as http:
-                # A page of another site can send this without being asked for permission.
-                plain = {"Content-Type": "text/plain"}
-                changed = await http.post("/_emulator/account", content=b'{"concurrency": 7}', headers=plain)
-                return [changed.status_code, (await http.get("/_emulator/record")).status_code]
-
-        assert asyncio.run(ask()) == [status, status]
-        assert emulator.concurrency == (7 if status == 200 else 1)
 
 
 class TestServing:
@@ -393,9 +232,12 @@ class TestServing:
         [{"speed": 0}, {"concurrency": 0}, {"api_key": ""}],
         ids=["zero speed", "zero concurrency", "empty api key"],
     )
-    def test_emulator_with_invalid_options_is_refused(self, options: Any) -> None:
-        with pytest.raises(ValueError, match=next(iter(options))):
+    def test_invalid_setting_is_refused_at_the_beginning_and_later(self, options: Any) -> None:
+        [(name, value)] = options.items()
+        with pytest.raises(ValueError, match=name):
             Emulator(**options)
+        with pytest.raises(ValueError, match=name):
+            setattr(Emulator(), name, value)
 
     def test_import_of_the_emulator_and_pytest_plugin_loads_no_web_framework(self) -> None:
         code = (
@@ -403,16 +245,16 @@ class TestServing:
             "heavy = {'airflow', 'fastapi', 'httpx', 'starlette', 'uvicorn', 'requests'}\n"
             "print(sorted(heavy & set(sys.modules)))"
         )
-        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
-        assert answer.stdout.strip() == "[]"
+        result = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert result.stdout.strip() == "[]"
 
     def test_import_of_the_pytest_plugin_loads_neither_airflow_nor_the_emulator(self) -> None:
         code = (
             "import sys, airflow_provider_browseract.pytest_plugin\n"
             "print(sorted(name for name in sys.modules if name.startswith('airflow')))"
         )
-        answer = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
-        assert answer.stdout.strip() == "['airflow_provider_browseract', 'airflow_provider_browseract.pytest_plugin']"
+        result = subprocess.run(**in_a_process_of_its_own("-c", code), capture_output=True, check=True)
+        assert result.stdout.strip() == "['airflow_provider_browseract', 'airflow_provider_browseract.pytest_plugin']"
 
 
 class TestTheCommand:
@@ -436,14 +278,12 @@ class TestTheCommand:
             assert connection["password"] == "app-key"
             assert connection["host"].startswith("http://")
             assert connection["host"] in lines[0]
-            answer = httpx.get(
+            response = httpx.get(
                 f"{connection['host']}/v2/workflow/get-region-list",
                 headers={"Authorization": f"Bearer {connection['password']}"},
             )
-            assert answer.status_code == 200
+            assert response.status_code == 200
             assert "Seconds that a run takes: 60 (change with --duration)\n" in lines
-            listed = httpx.get(f"{connection['host']}/_emulator/workflows").json()
-            assert {one["duration"] for one in listed} == {60}
             process.send_signal(end)
             _, errors = process.communicate(timeout=20)
         finally:
@@ -517,10 +357,10 @@ class TestTheCommand:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             command = in_a_process_of_its_own("-m", PACKAGE, "--port", port)
-            answer = subprocess.run(**command, capture_output=True, check=False, timeout=60)
-        assert answer.returncode == 1
-        assert port in answer.stderr
-        assert "Traceback" not in answer.stderr
+            result = subprocess.run(**command, capture_output=True, check=False, timeout=60)
+        assert result.returncode == 1
+        assert port in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 class TestTheFixture:

@@ -167,7 +167,7 @@ def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emula
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
 def test_start_at_concurrency_limit_raises_concurrency_limit_error(emulator, start):
-    emulator.service.concurrency = 1
+    emulator.concurrency = 1
     BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
     with pytest.raises(ConcurrencyLimitError):
         start(BrowserActHook())

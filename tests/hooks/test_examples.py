@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.emulator.service import ENDPOINTS
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 

@@ -43,7 +43,7 @@ class TestStopTask:
 
     @pytest.mark.parametrize("ok", [False, True], ids=["code 10121", "status 200"])
     def test_second_stop_of_the_same_browseract_task_succeeds(self, emulator, ok):
-        emulator.service.stop_ended_is_ok = ok
+        emulator.stop_ended_is_ok = ok
         task_id = started(emulator)
         stop(task_id)
         assert stop(task_id) == {task_id: "stopped" if ok else "ended"}

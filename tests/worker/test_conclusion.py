@@ -773,7 +773,7 @@ class TestRunReport:
 
     def test_failed_run_error_names_the_code_step_screenshot_log_and_remedy(self, worker, emulator):
         # In the vendor's examples, screenshots are null.
-        emulator.service.as_in_the_demos = False
+        emulator.as_in_the_demos = False
         with pytest.raises(RunFailedError) as failed:
             worker(workflow_id=FAILING.id).run()
         said = str(failed.value)

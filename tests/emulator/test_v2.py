@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from typing import Any
 
 import pytest
@@ -24,6 +25,17 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.emulator.catalogue import orders_of, results_for
 
 PAPER = {"keyword": "paper"}
+
+
+def resolve(monkeypatch: Any, addresses: dict[str, list[str]]) -> None:
+    """Let names have these addresses, and no other name an address."""
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> Any:
+        if host not in addresses:
+            raise socket.gaierror("not found")
+        return [(None, None, None, "", (address, 0)) for address in addresses[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 def log_in(account: Any, username: str, **fields: Any) -> Any:
@@ -53,13 +65,13 @@ class TestTaskLifecycle:
         account.setting(HUMAN, queued=4.0, duration=8.0, pause_limit=12.0)
         task_id = account.run(HUMAN)
         account.pass_time(100)
-        moments = [moment.timestamp() for _, moment in account.service.tasks()[0].history]
+        moments = [moment.timestamp() for _, moment in account.emulator.tasks[0].history]
         assert [later - moments[0] for later in moments] == [0, 1, 2, 5, 6]
         assert account.status(task_id) == "finished"
 
     def test_change_of_speed_applies_to_later_runs_only(self, account: Any) -> None:
         before = account.run(SEARCH, PAPER)
-        account.service.speed = 2
+        account.emulator.speed = 2
         after = account.run(SEARCH, PAPER)
         account.pass_time(1)
         assert (account.status(before), account.status(after)) == ("running", "finished")
@@ -69,26 +81,26 @@ class TestTaskLifecycle:
         long = account.run(SEARCH, PAPER)
         short = account.run(PLAIN_TEXT)
         account.pass_time(60)
-        told = [(change.task_id, change.status) for change in account.service.advance()]
-        assert told == [(long, "running"), (short, "running"), (short, "finished"), (long, "finished")]
-        assert account.service.advance() == []
+        changes = [(change.task_id, change.status) for change in account.emulator.take_transitions()]
+        assert changes == [(long, "running"), (short, "running"), (short, "finished"), (long, "finished")]
+        assert account.emulator.take_transitions() == []
 
     def test_status_change_carries_the_get_task_response_of_that_time(self, account: Any) -> None:
         task_id = account.run(SEARCH, PAPER)
         as_running = account.task(task_id)
         account.pass_time(60)
-        running, finished = account.service.advance()
+        running, finished = account.emulator.take_transitions()
         assert running.payload == as_running
         assert finished.payload == account.task(task_id)
 
     def test_service_reports_the_time_of_its_next_change(self, account: Any) -> None:
-        assert account.service.next_change() is None
+        assert account.emulator.next_change() is None
         account.run(SEARCH, PAPER)
-        account.service.advance()
-        assert account.service.next_change() == account.now + 2
+        account.emulator.take_transitions()
+        assert account.emulator.next_change() == account.now + 2
 
     def test_finished_task_has_output_times_credits_and_log_link(self, account: Any) -> None:
-        account.service.base_url = "http://emulator"
+        account.emulator.base_url = "http://emulator"
         account.pass_time(-0.25)
         task_id = account.run(SEARCH, {"keyword": "paper", "max_items": "3"})
         account.pass_time(2)
@@ -149,10 +161,10 @@ class TestTaskLifecycle:
         assert account.task(task_id)["credit"] == 20
 
     def test_ids_are_17_digit_texts_that_a_float_cannot_represent(self, account: Any) -> None:
-        account.service.concurrency = 50
+        account.emulator.concurrency = 50
         ids = [account.run(PLAIN_TEXT) for _ in range(50)]
         assert len(set(ids)) == 50
-        for number in (*ids, *account.service.workflows, *account.service.templates):
+        for number in (*ids, *account.emulator.workflows, *account.emulator.templates):
             assert re.fullmatch(r"[1-9]\d{16}", number)
             assert f"{float(number):.0f}" != number
 
@@ -181,37 +193,37 @@ class TestOutcomes:
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(2)
         assert account.status(task_id) == "canceled"
-        assert account.service.tasks()[0].ended_by == "workflow"
+        assert account.emulator.tasks[0].ended_by == "workflow"
 
     def test_settings_for_the_next_run_apply_to_one_run_only(self, account: Any) -> None:
-        account.service.plan_run(SEARCH.id, {"output": "first"})
-        account.service.plan_run(SEARCH.id, {"output": "second"})
+        account.emulator.next_run(SEARCH.id, output="first")
+        account.emulator.next_run(SEARCH.id, output="second")
         ids = [account.run(SEARCH, PAPER) for _ in range(3)]
         account.pass_time(2)
         texts = [account.task(task_id)["output"]["string"] for task_id in ids]
         assert texts == ["first", "second", json.dumps(results_for("paper"))]
 
     def test_refused_start_does_not_use_up_settings_for_the_next_run(self, account: Any, code_of: Any) -> None:
-        account.service.plan_run(SEARCH.id, {"output": "planned"})
+        account.emulator.next_run(SEARCH.id, output="planned")
         assert code_of(lambda: account.run(SEARCH)) == 10142
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(2)
         assert account.task(task_id)["output"]["string"] == "planned"
 
     def test_settings_for_the_next_run_are_merged_with_later_workflow_changes(self, account: Any) -> None:
-        account.service.plan_run(SEARCH.id, {"output": "planned"})
+        account.emulator.next_run(SEARCH.id, output="planned")
         account.setting(SEARCH, duration=7.0)
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(6.9)
         assert account.status(task_id) == "running"
 
     def test_undocumented_status_can_be_reported_for_a_run(self, account: Any) -> None:
-        account.service.plan_run(SEARCH.id, {"status": "dreaming"})
+        account.emulator.next_run(SEARCH.id, status="dreaming")
         task_id = account.run(SEARCH, PAPER)
         assert account.status(task_id) == account.task(task_id)["status"] == "dreaming"
         assert account.get("list-tasks")["items"][0]["status"] == "dreaming"
-        assert [change.status for change in account.service.advance()] == ["dreaming"]
-        assert account.service.tasks()[0].status == "running"
+        assert [change.status for change in account.emulator.take_transitions()] == ["dreaming"]
+        assert account.emulator.tasks[0].status == "running"
 
     @pytest.mark.parametrize(
         "settings",
@@ -234,13 +246,13 @@ class TestOutcomes:
     )
     def test_invalid_settings_for_the_next_run_are_refused(self, account: Any, settings: Any) -> None:
         with pytest.raises(ValueError, match=next(iter(settings)).replace("steps", "step")):
-            account.service.plan_run(SEARCH.id, settings)
+            account.emulator.next_run(SEARCH.id, **settings)
 
     def test_unknown_setting_or_workflow_for_the_next_run_is_refused(self, account: Any) -> None:
         with pytest.raises(TypeError, match="colour"):
-            account.service.plan_run(SEARCH.id, {"colour": "red"})
+            account.emulator.next_run(SEARCH.id, colour="red")
         with pytest.raises(KeyError, match="12345"):
-            account.service.plan_run("12345", {"duration": 1.0})
+            account.emulator.next_run("12345", duration=1.0)
 
     def test_error_in_a_behaviour_function_fails_only_its_own_run(self, account: Any) -> None:
         def broken(_: RunContext) -> Any:
@@ -315,7 +327,7 @@ class TestStopping:
         assert account.status(task_id) == before
         assert account.get("stop-task", task_id=task_id, biz_code=7) is None
         assert account.status(task_id) == "canceled"
-        record = account.service.tasks()[0]
+        record = account.emulator.tasks[0]
         assert (record.ended_by, record.biz_code) == ("stop-task", 7)
         assert record.finished_at.timestamp() == account.now
 
@@ -396,7 +408,7 @@ class TestProfiles:
 
     def test_unknown_profile_is_refused_and_starts_nothing(self, account: Any, code_of: Any) -> None:
         assert code_of(lambda: account.run(ORDERS, profile_id="16429034742537847")) == 99001
-        assert account.service.tasks() == []
+        assert account.emulator.tasks == []
 
     def test_profile_is_not_saved_before_its_run_has_finished(self, account: Any) -> None:
         profile_id = log_in(account, "ada", save_browser_data=True)["profile_id"]
@@ -407,7 +419,7 @@ class TestProfiles:
 
     @pytest.mark.parametrize("outcome", ["failed", "canceled"])
     def test_failed_or_canceled_run_saves_no_profile(self, account: Any, outcome: str) -> None:
-        account.service.plan_run(LOG_IN.id, {"outcome": outcome})
+        account.emulator.next_run(LOG_IN.id, outcome=outcome)
         profile_id = log_in(account, "ada", save_browser_data=True)["profile_id"]
         account.pass_time(2)
         task_id = account.run(ORDERS, profile_id=profile_id)
@@ -459,7 +471,7 @@ class TestTheCatalogue:
             account.output(task_id)
 
     def test_export_workflow_outputs_a_file_and_no_text(self, account: Any) -> None:
-        account.service.base_url = "http://emulator"
+        account.emulator.base_url = "http://emulator"
         task_id = account.run(EXPORT, PAPER)
         account.pass_time(2)
         task = account.task(task_id)
@@ -467,7 +479,7 @@ class TestTheCatalogue:
         (link,) = task["output"]["files"]
         assert "download_files" not in task
         assert link.startswith("http://emulator/files/")
-        content = account.service.file(link.split("/")[4]).content
+        content = account.emulator.file(link.split("/")[4]).content
         assert content.startswith(b"\xef\xbb\xbfrank,title,price,url\r\n")
         assert content.count(b"\n") == 11
 
@@ -477,7 +489,7 @@ class TestTheCatalogue:
         task = account.task(task_id)
         assert task["output"] == {"string": "", "files": []}
         (download,) = task["download_files"]
-        content = account.service.file(download["downloadUrl"].split("/")[4]).content
+        content = account.emulator.file(download["downloadUrl"].split("/")[4]).content
         assert (download["fileName"], download["fileSize"]) == ("results.csv", len(content))
 
     def test_file_link_expires_after_its_lifetime(self, account: Any) -> None:
@@ -489,10 +501,10 @@ class TestTheCatalogue:
         expires = int(1000 * (account.now + 60))
         assert task["files_expires_at"] == task["download_files"][0]["expiresAt"] == expires
         account.pass_time(59)
-        assert account.service.file(token) is not None
+        assert account.emulator.file(token) is not None
         account.pass_time(1)
-        assert account.service.file(token) is None
-        assert account.service.file("guessed") is None
+        assert account.emulator.file(token) is None
+        assert account.emulator.file("guessed") is None
 
     @pytest.mark.parametrize(
         ("workflow", "link_of"),
@@ -512,8 +524,8 @@ class TestTheCatalogue:
         account.pass_time(30)
         new = link_of(account.task(task_id))
         assert new != old
-        assert account.service.file(new.split("/")[4]) is not None
-        assert account.service.file(old.split("/")[4]) is None
+        assert account.emulator.file(new.split("/")[4]) is not None
+        assert account.emulator.file(old.split("/")[4]) is None
 
     def test_file_can_still_be_in_preparation_when_its_run_has_ended(self, account: Any) -> None:
         late = (EmulatedFile("a.txt", b"A", prepared_after=30.0),)
@@ -541,7 +553,7 @@ class TestTheCatalogue:
 
     def test_run_can_be_set_to_have_given_files_and_downloads(self, account: Any) -> None:
         files = (EmulatedFile("a b.txt", b"A"), EmulatedFile("b.txt", b"BB"))
-        account.service.plan_run(SEARCH.id, {"files": files, "downloads": files, "output": ""})
+        account.emulator.next_run(SEARCH.id, files=files, downloads=files, output="")
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(2)
         task = account.task(task_id)
@@ -568,8 +580,8 @@ class TestTheCatalogue:
         assert code_of(lambda: account.get("get-workflow", workflow_id=TEMPLATE_SEARCH.id)) == 10111
 
     def test_custom_workflow_can_be_added_and_run(self, account: Any) -> None:
-        account.service.put(EmulatedWorkflow(id="81002814653029411", name="Mine", output="mine"))
-        task_id = account.run(account.service.workflows["81002814653029411"])
+        account.emulator.add_workflow(EmulatedWorkflow(id="81002814653029411", name="Mine", output="mine"))
+        task_id = account.run(account.emulator.workflows["81002814653029411"])
         account.pass_time(2)
         assert account.task(task_id)["output"]["string"] == "mine"
 
@@ -594,12 +606,12 @@ class TestTemplates:
         task = account.task(created["id"])
         assert json.loads(task["output"]["string"]) == results_for("paper")
         assert "profile_id" not in task
-        record = account.service.tasks()[0]
+        record = account.emulator.tasks[0]
         assert (record.from_template, record.proxy_region) == (True, "US")
 
     def test_template_runs_in_the_given_region_and_refuses_unknown_ones(self, account: Any, code_of: Any) -> None:
         self.run(account, proxyRegion="JP")
-        assert account.service.tasks()[0].proxy_region == "JP"
+        assert account.emulator.tasks[0].proxy_region == "JP"
         assert code_of(lambda: self.run(account, proxyRegion="XX")) == 10013
 
     @pytest.mark.parametrize("field", ["profile_id", "save_browser_data", "proxy_region"])
@@ -729,7 +741,7 @@ class TestConcurrency:
         account.run(SEARCH, PAPER)
         assert code_of(lambda: account.run(SEARCH, PAPER)) == 10118
         assert code_of(lambda: TestTemplates().run(account)) == 10118
-        assert len(account.service.tasks()) == 2
+        assert len(account.emulator.tasks) == 2
 
     def test_paused_task_holds_a_slot_and_an_ended_one_does_not(self, make_account: Any, code_of: Any) -> None:
         account = make_account(concurrency=1)
@@ -789,7 +801,7 @@ class TestInvalidRequests:
     )
     def test_start_with_a_body_of_another_shape_is_refused(self, account: Any, code_of: Any, body: Any) -> None:
         assert code_of(lambda: account.post("run-task", body)) == 99001
-        assert account.service.tasks() == []
+        assert account.emulator.tasks == []
 
     @pytest.mark.parametrize(
         "raw",
@@ -864,26 +876,27 @@ class TestInvalidRequests:
         self, account: Any, code_of: Any, field: str, url: str
     ) -> None:
         assert code_of(lambda: account.run(PLAIN_TEXT, **{field: url})) == 99001
-        assert account.service.tasks() == []
+        assert account.emulator.tasks == []
 
     def test_callback_url_of_2048_characters_is_accepted(self, account: Any) -> None:
         url = "https://example.com/".ljust(2048, "x")
         account.run(PLAIN_TEXT, callback_url=url)
-        assert account.service.tasks()[0].callback_url == url
+        assert account.emulator.tasks[0].callback_url == url
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.1.1", "::1", "fd00::1"])
     def test_callback_url_resolving_to_a_private_address_can_be_refused(
-        self, make_account: Any, code_of: Any, address: str
+        self, make_account: Any, code_of: Any, monkeypatch: Any, address: str
     ) -> None:
-        account = make_account(resolve_host={"here": ["93.184.216.34", address], "there": ["93.184.216.34"]}.get)
+        resolve(monkeypatch, {"here": ["93.184.216.34", address], "there": ["93.184.216.34"]})
+        account = make_account(allow_private_callbacks=False)
         assert code_of(lambda: account.run(PLAIN_TEXT, callback_url="https://here/x")) == 99001
         account.run(PLAIN_TEXT, callback_url="https://there/x")
 
-    def test_callback_url_with_an_unknown_host_can_be_refused(self, make_account: Any, code_of: Any) -> None:
-        def not_found(_: str) -> Any:
-            raise OSError("not found")
-
-        account = make_account(resolve_host=not_found)
+    def test_callback_url_with_an_unknown_host_can_be_refused(
+        self, make_account: Any, code_of: Any, monkeypatch: Any
+    ) -> None:
+        resolve(monkeypatch, {})
+        account = make_account(allow_private_callbacks=False)
         assert code_of(lambda: account.run(PLAIN_TEXT, callback_url="https://nowhere/x")) == 99001
 
 
@@ -891,7 +904,7 @@ class TestTheRecord:
     def test_task_record_has_the_request_and_the_history_of_the_run(self, account: Any) -> None:
         created = log_in(account, "ada", save_browser_data=True, callback_url="https://example.com/x")
         account.pass_time(2)
-        (record,) = account.service.tasks()
+        (record,) = account.emulator.tasks
         assert record.id == created["id"]
         assert record.inputs == [("username", "ada"), ("password", "secret")]
         assert record.profile_id == created["profile_id"]
@@ -904,7 +917,7 @@ class TestTheRecord:
 
     def test_task_record_is_a_snapshot_that_does_not_change(self, account: Any) -> None:
         account.run(SEARCH, PAPER)
-        (before,) = account.service.tasks()
+        (before,) = account.emulator.tasks
         account.pass_time(2)
-        (after,) = account.service.tasks()
+        (after,) = account.emulator.tasks
         assert (before.status, after.status) == ("running", "finished")

@@ -1,0 +1,94 @@
+"""Runs as the responses and callbacks of API v2 describe them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_browseract.emulator.run import Run, StoredFile
+from airflow_provider_browseract.emulator.times import iso, milliseconds
+
+
+def profile_key(*, odd: bool) -> str:
+    """Return the name of the field for a profile."""
+    return "profileId" if odd else "profile_id"
+
+
+def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
+    """Return the fields of a task that lists have too.
+
+    :param base_url: the address of the emulator, for links
+    :param odd: whether to respond with the irregularities of the vendor's examples
+    """
+    task: dict[str, Any] = {
+        "id": run.id,
+        "status": run.reported(at),
+        "workflow_id": run.workflow_id,
+        "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
+        "created_at": iso(run.created),
+        "credit": run.credit(at),
+    }
+    if run.profile_id is not None:
+        task[profile_key(odd=odd)] = run.profile_id
+    if run.status in ("running", "pausing", "paused") or (odd and run.ended):
+        live_url = f"{base_url}/live/{run.id}"
+        task["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
+        task["live_url"] = live_url
+    if run.finished is not None or (odd and run.started is not None):
+        task["finished_at"] = iso(at if run.finished is None else run.finished)
+    if run.has_output(at) and not (odd and run.status != "finished"):
+        files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
+        task["output"] = {"string": run.output.string, "files": files}
+    elif odd:
+        task["output"] = {"string": None, "files": None}
+    if run.status == "failed" and run.failure is not None:
+        task["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
+    return task
+
+
+def full_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
+    """Return a task with all its fields, as ``get-task`` and callbacks do. The arguments are as in listed_task."""
+    task = listed_task(run, at, base_url, odd=odd)
+    task["log_detail_url"] = f"{base_url}/logs/{run.id}"
+    steps = run.steps(at)
+    goals_before = ["", *(f"Reached: {goal}" for goal, _ in steps)]
+    task["steps"] = [
+        {
+            "id": f"{run.id}{number:02}",
+            "step": number,
+            "status": status,
+            "evaluation_previous_goal": before,
+            "step_goal": goal,
+            "screenshots_url": None if odd else f"{base_url}/screenshots/{run.id}/{number}.png",
+        }
+        for number, (before, (goal, status)) in enumerate(zip(goals_before, steps, strict=False), start=1)
+    ]
+    if run.downloads and run.has_output(at):
+        task["download_files"] = [_download(stored, at, base_url) for stored in run.downloads]
+        task["files_expires_at"] = milliseconds(min(stored.expires for stored in run.downloads))
+    return task
+
+
+def _download(stored: StoredFile, at: float, base_url: str) -> dict[str, Any]:
+    created = milliseconds(stored.created)
+    described: dict[str, Any] = {
+        "guid": stored.guid,
+        "fileName": stored.file.name,
+        "status": "uploading",
+        "progress": 50,
+        "downloadStartTime": created,
+        "createTime": created,
+    }
+    if stored.file.broken is not None:
+        return {**described, "status": "failed", "errorMessage": stored.file.broken}
+    if not stored.ready(at):
+        return described
+    announced = stored.file.announced
+    return {
+        **described,
+        "status": "uploaded",
+        "progress": 100,
+        "fileSize": len(stored.file.content) if announced is None else announced,
+        "downloadUrl": stored.link(base_url, at),
+        "downloadCompletedTime": milliseconds(stored.created + stored.file.prepared_after),
+        "expiresAt": milliseconds(stored.expires),
+    }

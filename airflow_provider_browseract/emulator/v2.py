@@ -1,0 +1,280 @@
+"""The endpoints of API v2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_browseract.emulator.browseract import BrowserAct
+from airflow_provider_browseract.emulator.catalogue import REGIONS, EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.errors import (
+    INPUT_MISSING,
+    MESSAGES,
+    NOT_PAUSED,
+    NOT_PUBLISHED,
+    REGION_UNKNOWN,
+    TASK_ENDED,
+    TASK_UNKNOWN,
+    TEMPLATE_UNKNOWN,
+    WORKFLOW_UNKNOWN,
+    ApiError,
+    parameter_error,
+)
+from airflow_provider_browseract.emulator.parameters import Query, check_callback_url, read_inputs, read_object
+from airflow_provider_browseract.emulator.rendering import listed_task, profile_key
+from airflow_provider_browseract.emulator.run import STATUSES, Run
+
+MAX_LIMIT = 500
+CALLBACKS = ("callback_url", "status_change_callback_url")
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint of the API.
+
+    :param name: the name for faults and records
+    :param respond: returns the value of the response's JSON body, or None for an empty body, given the parameters
+    :param parameters: the names of the query parameters; or the fields of the JSON body, and their types
+    """
+
+    name: str
+    method: str
+    path: str
+    respond: Callable[[BrowserAct, Any], Any]
+    parameters: tuple[str, ...] | Mapping[str, type]
+
+    def call(self, browseract: BrowserAct, *, query: bytes = b"", body: bytes = b"", content_type: str = "") -> Any:
+        """Process a request, and return what ``respond`` returns.
+
+        :raises ApiError: if the response is the error envelope
+        """
+        with browseract.changed:
+            browseract.catch_up()
+            if isinstance(self.parameters, tuple):
+                return self.respond(browseract, Query(query, self.parameters))
+            Query(query, ())
+            return self.respond(browseract, read_object(body, content_type, self.parameters))
+
+
+def _run_task(browseract: BrowserAct, body: Body) -> Any:
+    if not body.get("workflow_id"):
+        raise parameter_error("workflow_id is required")
+    fields = _common_fields(browseract, body)
+    workflow = browseract.workflows.get(body["workflow_id"])
+    if workflow is None:
+        raise ApiError(WORKFLOW_UNKNOWN)
+    workflow = browseract.as_planned(workflow)
+    if not workflow.published:
+        raise ApiError(NOT_PUBLISHED)
+    _check_inputs(workflow, fields["inputs"])
+    given = body.get("profile_id") or None
+    if given is not None and given not in browseract.profiles:
+        raise parameter_error(f"there is no profile {given!r}")
+    run = browseract.start_run(
+        workflow,
+        workflow_id=workflow.id,
+        profile_id=given or browseract.new_id(),
+        profile_given=given is not None,
+        save_browser_data=body.get("save_browser_data", False),
+        **fields,
+    )
+    if not run.save_browser_data or run.profile_id is None:
+        return {"id": run.id}
+    browseract.profiles.setdefault(run.profile_id, {})
+    return {"id": run.id, profile_key(odd=browseract.as_in_the_demos): run.profile_id}
+
+
+def _run_task_by_template(browseract: BrowserAct, body: Body) -> Any:
+    if not body.get("workflow_template_id"):
+        raise parameter_error("workflow_template_id is required")
+    fields = _common_fields(browseract, body)
+    template = browseract.templates.get(body["workflow_template_id"])
+    if template is None:
+        raise ApiError(TEMPLATE_UNKNOWN)
+    template = browseract.as_planned(template)
+    region = body.get("proxyRegion", "US")
+    if region not in REGIONS:
+        raise ApiError(REGION_UNKNOWN)
+    _check_inputs(template, fields["inputs"])
+    run = browseract.start_run(template, workflow_id=browseract.new_id(), region=region, **fields)
+    if browseract.as_in_the_demos:
+        return {"id": run.id, profile_key(odd=True): browseract.new_id()}
+    return {"id": run.id}
+
+
+def _get_task_status(browseract: BrowserAct, query: Query) -> Any:
+    return {"status": _run(browseract, query).reported(browseract.clock())}
+
+
+def _get_task(browseract: BrowserAct, query: Query) -> Any:
+    return browseract.describe(_run(browseract, query), browseract.clock())
+
+
+def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
+    status = query.text("status")
+    if status is not None and status not in STATUSES:
+        raise parameter_error(f"status must be one of {', '.join(STATUSES)}")
+    workflow_id = query.text("workflow_id")
+    name = (query.text("workflow_name") or "").lower()
+    earliest = query.moment("created_at_from")
+    latest = query.moment("created_at_to")
+    now, odd = browseract.clock(), browseract.as_in_the_demos
+    found = [
+        run
+        for run in reversed(browseract.runs.values())
+        if run.is_listed(now)
+        and status in (None, run.reported(now))
+        and workflow_id in (None, run.workflow_id)
+        and name in run.workflow.name.lower()
+        and (earliest is None or earliest <= int(run.created))
+        and (latest is None or int(run.created) <= latest)
+    ]
+    changed = {"created_at": None} if odd else {}
+    return _page(query, found, lambda run: {**listed_task(run, now, browseract.base_url, odd=odd), **changed})
+
+
+def _stop_task(browseract: BrowserAct, query: Query) -> None:
+    biz_code = query.integer("biz_code", -(2**31))
+    run = _run(browseract, query)
+    if not run.ended:
+        browseract.stop_run(run, biz_code)
+    elif not browseract.stop_ended_is_ok:
+        raise ApiError(TASK_ENDED)
+
+
+def _resume_task(browseract: BrowserAct, query: Query) -> None:
+    run = _run(browseract, query)
+    if run.status == "paused":
+        browseract.resume_run(run)
+    elif not (run.status == "running" and browseract.resume_running_is_ok):
+        raise ApiError(NOT_PAUSED)
+
+
+def _list_workflows(browseract: BrowserAct, query: Query) -> Any:
+    return _page(query, _newest_first(browseract.workflows), _workflow)
+
+
+def _get_workflow(browseract: BrowserAct, query: Query) -> Any:
+    workflow = browseract.workflows.get(query.required("workflow_id"))
+    if workflow is None:
+        raise ApiError(WORKFLOW_UNKNOWN)
+    return {**_workflow(workflow), "input_parameters": _inputs(workflow)}
+
+
+def _list_templates(browseract: BrowserAct, query: Query) -> Any:
+    keyword = (query.text("keyword") or "").lower()
+    found = [
+        one
+        for one in _newest_first(browseract.templates)
+        if keyword in one.name.lower() or keyword in one.description.lower()
+    ]
+    return _page(query, found, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
+
+
+def _get_template(browseract: BrowserAct, query: Query) -> Any:
+    template = browseract.templates.get(query.required("workflow_template_id"))
+    if template is None:
+        raise ApiError(TEMPLATE_UNKNOWN)
+    return {**_workflow(template), **_recommended(template), "input_parameters": _inputs(template)}
+
+
+def _get_region_list(_: BrowserAct, __: Query) -> Any:
+    return [{"name": name, "code": code} for code, name in REGIONS.items()]
+
+
+_START: dict[str, type] = {"input_parameters": list, **dict.fromkeys(CALLBACKS, str)}
+_RUN: dict[str, type] = {
+    **_START,
+    "workflow_id": str,
+    "save_browser_data": bool,
+    "profile_id": str,
+    "open_incognito_mode": bool,
+}
+_RUN_TEMPLATE: dict[str, type] = {**_START, "workflow_template_id": str, "proxyRegion": str}
+_FILTERS = ("status", "workflow_id", "workflow_name", "created_at_from", "created_at_to")
+_PAGE = ("page", "limit")
+
+ENDPOINTS = {
+    name: Endpoint(name, method, f"/v2/workflow/{name}", respond, parameters)
+    for name, method, respond, parameters in (
+        ("run-task", "POST", _run_task, _RUN),
+        ("run-task-by-template", "POST", _run_task_by_template, _RUN_TEMPLATE),
+        ("get-task-status", "GET", _get_task_status, ("task_id",)),
+        ("get-task", "GET", _get_task, ("task_id",)),
+        ("list-tasks", "GET", _list_tasks, (*_FILTERS, *_PAGE)),
+        ("stop-task", "PUT", _stop_task, ("task_id", "biz_code")),
+        ("resume-task", "PUT", _resume_task, ("task_id",)),
+        ("list-workflows", "GET", _list_workflows, _PAGE),
+        ("get-workflow", "GET", _get_workflow, ("workflow_id",)),
+        ("list-official-workflow-templates", "GET", _list_templates, ("keyword", *_PAGE)),
+        ("get-official-workflow-template", "GET", _get_template, ("workflow_template_id",)),
+        ("get-region-list", "GET", _get_region_list, ()),
+    )
+}
+"""The endpoints by name."""
+
+
+def _common_fields(browseract: BrowserAct, body: Body) -> dict[str, Any]:
+    """Return the fields of a run that workflows and templates have."""
+    for name in CALLBACKS:
+        if name in body:
+            check_callback_url(name, body[name], allow_private=browseract.allow_private_callbacks)
+    inputs = read_inputs(body.get("input_parameters", []))
+    return {"inputs": inputs, **{name: body.get(name) for name in CALLBACKS}}
+
+
+def _check_inputs(workflow: EmulatedWorkflow, inputs: list[tuple[str, str]]) -> None:
+    given = dict(inputs)
+    for name in given.keys() - {one.name for one in workflow.inputs}:
+        raise parameter_error(f"the workflow has no input parameter {name!r}")
+    for one in workflow.inputs:
+        if one.required and not given.get(one.name):
+            raise ApiError(INPUT_MISSING, f"{MESSAGES[INPUT_MISSING]} ({one.name})")
+
+
+def _run(browseract: BrowserAct, query: Query) -> Run:
+    run = browseract.runs.get(query.required("task_id"))
+    if run is None:
+        raise ApiError(TASK_UNKNOWN)
+    return run
+
+
+def _page(query: Query, found: list[Any], render: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    page = query.integer("page", 1) or 1
+    # Without a limit, the service returns one item per page.
+    limit = query.integer("limit", 1, MAX_LIMIT) or 1
+    return {
+        "page": page,
+        "limit": limit,
+        "items": [render(one) for one in found[(page - 1) * limit : page * limit]],
+        "total_pages": -(-len(found) // limit),
+        "total_count": len(found),
+    }
+
+
+def _newest_first(workflows: Mapping[str, Workflow]) -> list[Workflow]:
+    return sorted(workflows.values(), key=lambda one: one.created_at, reverse=True)
+
+
+def _workflow(workflow: EmulatedWorkflow) -> dict[str, Any]:
+    described = {
+        "id": workflow.id,
+        "name": workflow.name,
+        "description": workflow.description,
+        "create_at": workflow.created_at,
+    }
+    if workflow.published:
+        described["publish_at"] = workflow.published_at
+    return described
+
+
+def _inputs(workflow: EmulatedWorkflow) -> list[dict[str, Any]]:
+    # According to the vendor's n8n node, a parameter that is not enabled by default is required.
+    return [{"name": one.name, "default_enabled": not one.required} for one in workflow.inputs]
+
+
+def _recommended(template: EmulatedTemplate) -> dict[str, str]:
+    return {"recommendDesc": template.recommendation, "detailUrl": template.detail_url}
