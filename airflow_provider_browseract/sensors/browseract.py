@@ -14,18 +14,15 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
 from airflow_provider_browseract.compat import (
-    TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     conf,
     is_unmapped,
-    plain_xcom_arg,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
@@ -58,22 +55,6 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 
-def _for_triggerer(value: Any) -> str | None:
-    """Return a template that the triggerer can render, or None if only a worker can render the value.
-
-    A triggerer does not know the macros and filters of the DAG. It can read a single XCom, but not those of all mapped
-    tasks, which ``xcom_pull`` requests without a map index: it would wait for the response forever.
-
-    :param value: the text, template or XCom that was given to the sensor.
-    """
-    if isinstance(value, plain_xcom_arg()):
-        source = value.operator
-        if source.is_mapped or source.get_closest_mapped_task_group() is not None:
-            return None
-        return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={value.key!r}, map_indexes=-1) }}}}"
-    return value if isinstance(value, str) and "{" not in value else None
-
-
 class TaskSensor(BaseSensorOperator):
     """Wait until a BrowserAct task that was started elsewhere has ended, and return its output (``get-task``).
 
@@ -87,12 +68,6 @@ class TaskSensor(BaseSensorOperator):
     :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
         When ``False``, ``mode`` decides whether the sensor holds a worker (``"poke"``) or not (``"reschedule"``).
-    :param start_from_trigger: with ``deferrable``, also begin in the triggerer, and end there if the run has finished,
-        so that no worker is used at all (Airflow 3.3 and later). This only applies if nothing needs a worker: none of
-        ``output_path``, ``outlets``, ``multiple_outputs``, ``execution_timeout``, ``on_execute_callback``,
-        ``pre_execute`` and ``post_execute`` is set, the task is not mapped, and id and connection are strings without
-        templates or the ``output`` of a task that is not mapped. When ``False``, the sensor begins and ends in a
-        worker. Default: ``True``.
     :param show_live_view: put the address of the run's live view into the log, XComs and buttons of the task, as in
         :class:`~airflow_provider_browseract.operators.run.RunOperator`. Default: ``True``.
     :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` and ``timeout``.
@@ -117,7 +92,6 @@ class TaskSensor(BaseSensorOperator):
         output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        start_from_trigger: bool = True,
         show_live_view: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -135,34 +109,6 @@ class TaskSensor(BaseSensorOperator):
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
             self._check_constants()
-            read_flag("start_from_trigger", start_from_trigger)
-        if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
-            self._start_in_triggerer()
-
-    @property
-    def _needs_worker(self) -> bool:
-        hooks = (self._pre_execute_hook, self._post_execute_hook, self.on_execute_callback)
-        return any((self.output_path, self.outlets, self.multiple_outputs, self.execution_timeout, *hooks))
-
-    def _start_in_triggerer(self) -> None:
-        from airflow.triggers.base import StartTriggerArgs
-
-        rendered = [_for_triggerer(value) for value in (self.browseract_task_id, self.browseract_conn_id)]
-        if None in rendered:
-            return
-        self.start_from_trigger = True
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls="airflow_provider_browseract.triggers.sensor.TaskSensorTrigger",
-            trigger_kwargs={
-                "browseract_task_id": rendered[0],
-                "browseract_conn_id": rendered[1],
-                "poll_interval": self._poll_interval,
-                "output_format": self.output_format,
-                "show_live_view": self.show_live_view,
-            },
-            next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout + timings.TIMEOUT_BACKSTOP),
-        )
 
     @property
     def _poll_interval(self) -> float:
@@ -194,17 +140,11 @@ class TaskSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         prevent_second_push(self)
-        if self.start_from_trigger and context["ti"].try_number > 1:
-            # Airflow deletes the XComs of an earlier try only when it starts a task in a worker, and the trigger may
-            # have failed to delete them.
-            delete_xcoms(context["ti"], RESULT_KEYS)
         with self._leniently():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
-        # The arguments of a sensor that began in the triggerer were not checked before.
-        self._check_arguments()
         read = from_json(WaitEvent, event)
         seen = self._read(read.wait.browseract_task_id)
         decision, lines = after_deferral(read, seen, time.time())

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, task_instance_state
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
 from airflow_provider_browseract.hooks.shielding import ask_airflow, outlasting
 from airflow_provider_browseract.hooks.xcoms import XComs, names_of
 from airflow_provider_browseract.links.showing import show_place
@@ -74,7 +74,7 @@ class SlotTrigger(BaseTrigger):
             f" The plan seems to have {slots} {'slot' if slots == 1 else 'slots'}." if slots else "",
         )
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
-        if ti is not None and TRIGGERS_START_TASKS and self.wait.queued.refusals == 1:
+        if ti is not None and AIRFLOW_V_3_3_PLUS and self.wait.queued.refusals == 1:
             number = self.wait.active if active is None else active.number
             # Not in the XCom of the wait: a slow triggerer could overwrite what a callback has pushed there.
             shown = {"place": place, "length": len(order), "active_runs": number}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -341,10 +341,10 @@ async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, mo
     def is_shown() -> bool:
         nonlocal logged
         logged += "".join(capfd.readouterr())
-        return "Place 2 of 2" in logged and bool(pushed) is TRIGGERS_START_TASKS
+        return "Place 2 of 2" in logged and bool(pushed) is AIRFLOW_V_3_3_PLUS
 
     await until(is_shown)
     # Before Airflow 3.3, only the log shows the place.
-    assert pushed == {} or TRIGGERS_START_TASKS
+    assert pushed == {} or AIRFLOW_V_3_3_PLUS
     assert not pushed or pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
     assert "Place 2 of 2 in the queue for slots. The plan seems to have 1 slot." in logged
