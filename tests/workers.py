@@ -9,9 +9,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from airflow.sdk import BaseSensorOperator
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
@@ -64,7 +67,8 @@ class Worker:
         self, *, store: FakeStore | None = None, operator_class: Any = RunWorkflowOperator, **arguments
     ) -> None:
         self.operator_class = operator_class
-        self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
+        interval = "poke_interval" if issubclass(operator_class, BaseSensorOperator) else "poll_interval"
+        self.arguments = {"task_id": "run", interval: 0.05, **arguments}
         self.ti = FakeTaskInstance()
         self.context: Any = {"ti": self.ti}
         if store is not None:

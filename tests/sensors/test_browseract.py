@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import re
 import subprocess
@@ -33,10 +31,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.triggers.run import TaskTrigger
-from tests.workers import FakeTaskInstance
-
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, asked
 
 
 @pytest.fixture
@@ -51,29 +46,19 @@ def started(emulator, workflow=ORDERS, duration: float = 0.3, **settings) -> str
     return BrowserActHook().run_task(workflow.id, inputs).id
 
 
-def wait(task_id: str, ti: FakeTaskInstance | None = None, **arguments) -> Any:
+def wait(task_id: str, ti: Any = None, **arguments) -> Any:
     """Run the sensor to its end, deferrals included."""
-    context: Any = {"ti": ti or FakeTaskInstance()}
-    given = {"task_id": "wait", "browseract_task_id": task_id, "poke_interval": 0.1, "timeout": 20, **arguments}
-    try:
-        return TaskSensor(**given).execute(context)
-    except TaskDeferred as deferred:
-        while True:
-            event = in_the_triggerer(deferred)
-            try:
-                return TaskSensor(**given).resume_execution("execute_complete", {"event": event}, context)
-            except TaskDeferred as again:
-                deferred = again
+    worker = Worker(operator_class=TaskSensor, **{"browseract_task_id": task_id, "timeout": 20, **arguments})
+    worker.ti = worker.context["ti"] = ti or FakeTaskInstance()
+    return worker.run()
 
 
-def in_the_triggerer(deferred: TaskDeferred) -> Any:
-    arguments = json.loads(json.dumps(deferred.trigger.serialize()[1]))
-
-    async def follow() -> Any:
-        [event] = [event.payload async for event in TaskTrigger(**arguments).run()]
-        return event
-
-    return asyncio.run(follow())
+def resume(wait: Wait, end: End, reason: str | None = None, **arguments) -> Any:
+    """Continue a deferred sensor after the end of its wait."""
+    sensor = TaskSensor(task_id="wait", browseract_task_id=wait.browseract_task_id, deferrable=True, **arguments)
+    context: Any = {"ti": FakeTaskInstance()}
+    event = to_json(WaitEvent(wait, end, reason=reason))
+    return sensor.resume_execution("execute_complete", {"event": event}, context)
 
 
 @BOTH_WAYS
@@ -166,7 +151,7 @@ def test_sensor_with_soft_fail_or_never_fail_skips_when_run_failed(emulator, def
     if ended:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     with pytest.raises(AirflowSkipException):
-        wait(task_id, None, deferrable=deferrable, **{leniency: True})
+        wait(task_id, deferrable=deferrable, **{leniency: True})
 
 
 @BOTH_WAYS
@@ -192,7 +177,14 @@ def test_soft_fail_sensor_raises_when_files_cannot_be_downloaded(emulator, defer
 def test_sensor_with_soft_fail_or_never_fail_skips_at_its_timeout(emulator, deferrable, leniency):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowSkipException):
-        wait(task_id, None, timeout=0.4, deferrable=deferrable, **{leniency: True})
+        wait(task_id, timeout=0.4, deferrable=deferrable, **{leniency: True})
+
+
+def test_never_fail_sensor_is_rescheduled_while_its_run_is_running(emulator):
+    ti = FakeTaskInstance()
+    ti.get_first_reschedule_date = lambda context: None  # type: ignore[attr-defined]
+    with pytest.raises(AirflowRescheduleException):
+        wait(started(emulator, duration=60.0), ti, mode="reschedule", never_fail=True)
 
 
 @pytest.mark.parametrize(
@@ -210,27 +202,20 @@ def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error,
         sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
-def given_up(task_id: str, deadline: float) -> dict[str, Any]:
-    return to_json(WaitEvent(Wait(task_id, deadline), End.GIVEN_UP, reason="HTTP 403"))
-
-
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_sensor_defers_again_with_same_deadline_when_triggerer_could_not_poll(emulator, mode):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, mode=mode)
     with pytest.raises(TaskDeferred) as deferred:
-        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, deadline))  # type: ignore[typeddict-item]
+        resume(Wait(task_id, deadline), End.GIVEN_UP, "HTTP 403", mode=mode)
     assert deferred.value.trigger.wait.deadline == deadline
 
 
 def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, deadline), End.ENDED))
     with pytest.raises(TaskDeferred) as again:
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, deadline), End.ENDED)
     assert again.value.trigger.wait.browseract_task_id == task_id
     assert again.value.trigger.wait.deadline == deadline
 
@@ -255,20 +240,16 @@ def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default
 def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
     task_id = started(emulator)
     connect({"read_timeout": "soon"})
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(AirflowFailException, match="extra 'read_timeout' is 'soon'"):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
 def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, monkeypatch):
     task_id = started(emulator)
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(TaskDeferred):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
 @BOTH_WAYS
@@ -283,9 +264,8 @@ def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator, d
 
 def test_sensor_times_out_when_triggerer_could_not_poll_until_deadline(emulator):
     task_id = started(emulator, duration=60.0)
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
     with pytest.raises(AirflowSensorTimeout, match="keeps running"):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, time.time()))  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time()), End.GIVEN_UP, "HTTP 403")
 
 
 class TestRefusedApiKey:
@@ -306,7 +286,7 @@ class TestRefusedApiKey:
         self.refuse(None)
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id, deferrable=deferrable)
-        assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
+        assert asked(self.emulator, "get-task") <= 2
 
     def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self, monkeypatch):
         monkeypatch.setattr(timings, "POLL_PATIENCE", 60.0)
