@@ -45,8 +45,7 @@ class Dispatcher:
     def of(cls, conn_id: str, key_digest: str | None) -> Dispatcher:
         """Return the dispatcher in this event loop for all connections with an API key.
 
-        :param conn_id: id of the Airflow connection.
-        :param key_digest: digest of its API key; None for a dispatcher of this connection only.
+        :param key_digest: digest of the API key; None for a dispatcher of this connection only.
         """
         for loop in [loop for loop in _ALL if loop.is_closed()]:
             del _ALL[loop]
@@ -57,9 +56,6 @@ class Dispatcher:
         """Add a task instance to the queue.
 
         :param key: the task instance, the same for all its waits.
-        :param wait: its wait.
-        :param conn_id: id of its Airflow connection.
-        :param dag_id: its DAG.
         """
         self.queue.join(key, wait, time.monotonic(), dag_id)
         self._woken[key], self._conn_ids[key] = asyncio.Event(), conn_id

@@ -17,7 +17,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
-from airflow_provider_browseract.triggers.serializing import serialized
 
 ABOUT_TO_START = ("scheduled", "queued", "running", "deferred")
 """States of a task instance after a hand-over. It is deferred again if its start was refused, or has succeeded."""
@@ -40,7 +39,10 @@ class SlotTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "browseract_conn_id", "wait")
+        return "airflow_provider_browseract.triggers.slot.SlotTrigger", {
+            "browseract_conn_id": self.browseract_conn_id,
+            "wait": to_json(self.wait),
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""

@@ -20,7 +20,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
-from airflow_provider_browseract.triggers.serializing import serialized
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,12 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "workflow_id", "status", "poll_interval", "browseract_conn_id")
+        return "airflow_provider_browseract.triggers.watcher.TaskFinishedTrigger", {
+            "workflow_id": self.workflow_id,
+            "status": self.status,
+            "poll_interval": self.poll_interval,
+            "browseract_conn_id": self.browseract_conn_id,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the polls, as before Airflow 3.3."""
