@@ -82,8 +82,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the polls, as before Airflow 3.3."""
         async with (
-            aclosing(self.open_shared_stream(self.serialize()[1])) as looks,
-            aclosing(self.filter_shared_stream(looks)) as events,
+            aclosing(self.open_shared_stream(self.serialize()[1])) as polls,
+            aclosing(self.filter_shared_stream(polls)) as events,
         ):
             async for event in events:
                 yield event
@@ -107,8 +107,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 hook = BrowserActHook(kwargs["browseract_conn_id"])
                 async with hook.async_client(max_response=LARGEST_PAGE) as client:
                     while True:
-                        asked_at = time.time()
-                        yield window.add(await _list(window, client), asked_at)
+                        polled_at = time.time()
+                        yield window.add(await _list(window, client), polled_at)
                         await asyncio.sleep(kwargs["poll_interval"])
             except Exception as error:  # noqa: BLE001 - whatever it is, someone may fix it
                 log.error("The BrowserAct tasks could not be listed; trying again: %s", error)

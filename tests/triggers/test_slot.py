@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +19,10 @@ from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
+from tests.triggers.waits import until
 from tests.workers import asked
 
 CONN_ID = "browseract_default"
-LIMIT = 60.0
-"""Seconds to wait for an event at most."""
 
 
 @pytest.fixture
@@ -84,14 +82,6 @@ class Waiting:
         """End all waits."""
         for name in self._tasks:
             await self.cancel(name)
-
-
-async def until(reached: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 async def counts(emulator, number: int) -> None:
