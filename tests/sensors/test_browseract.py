@@ -35,8 +35,7 @@ from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, asked
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, short_timings):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+def emulator(browseract_emulator, short_patience, short_timings):
     return browseract_emulator.emulator
 
 
@@ -97,12 +96,12 @@ def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
 
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    ("workflow", "settings", "said"),
+    ("workflow", "settings", "message"),
     [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")],
     ids=["failed", "canceled"],
 )
-def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, said):
-    with pytest.raises(AirflowFailException, match=said):
+def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, message):
+    with pytest.raises(AirflowFailException, match=message):
         wait(started(emulator, workflow, **settings), deferrable=deferrable)
 
 
@@ -316,11 +315,15 @@ class TestRefusedApiKey:
             wait(task_id, ti, mode="reschedule")
 
 
-@BOTH_WAYS
-def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, deferrable):
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"deferrable": True}, {"deferrable": True, "mode": "reschedule"}],
+    ids=["in the worker", "deferred", "deferred despite its mode"],
+)
+def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, arguments):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowFailException, match="cannot write, check and delete a file there"):
-        wait(task_id, deferrable=deferrable, output_path="/proc/no/such")
+        wait(task_id, output_path="/proc/no/such", **arguments)
 
 
 @BOTH_WAYS

@@ -26,8 +26,7 @@ CONN_ID = "browseract_default"
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, short_timings, monkeypatch):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+def emulator(browseract_emulator, short_patience, short_timings, monkeypatch):
     # Nothing is woken without a free slot.
     monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 600.0)
     emulator = browseract_emulator.emulator
