@@ -93,7 +93,7 @@ class Dispatcher:
         try:
             while self._woken:
                 try:
-                    await self._look()
+                    await self._wake()
                 except Exception:
                     # Without this task, nothing would wake those that wait.
                     log.exception("The queue for slots could not be processed; trying again")
@@ -101,7 +101,7 @@ class Dispatcher:
         finally:
             self._counting = None
 
-    async def _look(self) -> None:
+    async def _wake(self) -> None:
         """Wake task instances until none waits, or until another connection has to be used to count."""
         conn_ids = sorted(set(self._conn_ids.values()))
         conn_id = conn_ids[self._failed % len(conn_ids)]
@@ -111,7 +111,7 @@ class Dispatcher:
                 failed = self.queue.wants_count(time.monotonic()) and not await self._counted(client, conn_id)
                 for key in self.queue.wake(time.monotonic()):
                     self._woken[key].set()
-                # Those that were woken leave before the next look.
+                # Those that were woken leave before the next ones are woken.
                 await asyncio.sleep(0)
                 if failed:
                     self._failed += 1

@@ -39,7 +39,7 @@ class TaskTrigger(BaseTrigger):
     def __init__(self, *, browseract_conn_id: str, wait: Wait | Mapping[str, Any], cancel_on_kill: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, Wait) else read_argument(Wait, wait)
+        self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

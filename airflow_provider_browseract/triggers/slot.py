@@ -35,7 +35,7 @@ class SlotTrigger(BaseTrigger):
     def __init__(self, *, browseract_conn_id: str, wait: QueueWait | dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, QueueWait) else read_argument(QueueWait, wait)
+        self.wait = read_argument(QueueWait, wait)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""

@@ -238,16 +238,16 @@ async def test_second_refusal_of_a_task_instance_is_recognized(emulator, waiting
 
 
 async def test_error_in_the_queue_ends_no_wait(emulator, waiting, monkeypatch):
-    look = Dispatcher._look
+    wake = Dispatcher._wake
     failed: list[bool] = []
 
     async def fail_once(self):
         if not failed:
             failed.append(True)
             raise OSError("a bug")
-        await look(self)
+        await wake(self)
 
-    monkeypatch.setattr(Dispatcher, "_look", fail_once)
+    monkeypatch.setattr(Dispatcher, "_wake", fail_once)
     [task_id] = await start()
     waiting.add("a", 1.0)
     await until(lambda: failed)
