@@ -43,12 +43,9 @@ except ImportError:  # before Airflow 3.2
     from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef,unused-ignore]
 
 
-TRIGGERS_START_TASKS = version.parse(airflow_version) >= version.parse("3.3")
-"""Whether a task can begin in a trigger that knows its task instance, so that it may need no worker."""
+AIRFLOW_V_3_3_PLUS = version.parse(airflow_version) >= version.parse("3.3")
+"""Whether this is Airflow 3.3 or later."""
 
-
-TRIES_SHARE_STATE = version.parse(airflow_version) >= version.parse("3.3.0")
-"""Whether Airflow keeps the state of a task for its next try."""
 
 CLEAR_KEEPS_STATE = version.parse(airflow_version) < version.parse("3.4.dev0")
 """Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
@@ -117,15 +114,6 @@ def xcom() -> Any:
     return XCom
 
 
-def xcom_exists(key: str, of: Mapping[str, Any]) -> bool:
-    """Return whether Airflow's database has an XCom, without reading its value from an XCom backend.
-
-    :param key: key of the XCom.
-    :param of: keyword arguments of ``XCom`` that identify the task instance.
-    """
-    return xcom()._get_xcom_db_ref(key=key, **of).value is not None
-
-
 def sent_xcom(value: Any) -> Any:
     """Return a serialized value as Airflow's supervisor receives it for an XCom.
 
@@ -139,13 +127,6 @@ def sent_xcom(value: Any) -> Any:
 def required_actions() -> ModuleType:
     """Return the module with Airflow's requests for Required Actions."""
     return import_module("airflow.sdk.execution_time.hitl")
-
-
-def plain_xcom_arg() -> type[Any]:
-    """Return the class of ``task.output`` and ``task.output["key"]``."""
-    from airflow.sdk.definitions.xcom_arg import PlainXComArg
-
-    return PlainXComArg
 
 
 def set_during_execution() -> Any:
@@ -214,11 +195,10 @@ def redact(text: str) -> str:
 
 
 __all__ = [
+    "AIRFLOW_V_3_3_PLUS",
     "CLEAR_KEEPS_STATE",
     "DELETED",
     "FINAL_STATES",
-    "TRIES_SHARE_STATE",
-    "TRIGGERS_START_TASKS",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
@@ -236,13 +216,11 @@ __all__ = [
     "is_of_earlier_try",
     "is_secret",
     "is_unmapped",
-    "plain_xcom_arg",
     "redact",
     "required_actions",
     "sent_xcom",
     "set_during_execution",
     "task_instance_state",
     "xcom",
-    "xcom_exists",
     "xcom_serde",
 ]

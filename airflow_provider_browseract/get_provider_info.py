@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks.browseract")],
         "operators": [_modules("operators.browseract")],
         "sensors": [_modules("sensors.browseract")],
-        "triggers": [_modules("triggers.run", "triggers.sensor", "triggers.slot", "triggers.watcher")],
+        "triggers": [_modules("triggers.run", "triggers.slot", "triggers.watcher")],
         "task-decorators": [
             {
                 "class-name": "airflow_provider_browseract.decorators.browseract.browseract_task",

@@ -19,7 +19,6 @@ with DAG(
 ):
     start = RunWorkflowOperator(task_id="start", workflow_id=ORDERS_WORKFLOW, wait_for_completion=False)
 
-    # On Airflow 3.3 and later this uses no worker.
     orders = TaskSensor(
         task_id="orders", browseract_task_id=start.output, deferrable=True, poke_interval=5, timeout=3600
     )

@@ -142,6 +142,12 @@ def connect(browseract_emulator, monkeypatch):
 
 
 @pytest.fixture
+def short_patience(connect) -> None:
+    """Let calls that fail be repeated for a moment only."""
+    connect({"retry_budget": 0.2, "read_timeout": 10})
+
+
+@pytest.fixture
 def people(monkeypatch):
     """The people who answer Required Actions."""
     from airflow.sdk.execution_time import hitl

@@ -10,9 +10,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from airflow.sdk import BaseSensorOperator
 
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
@@ -65,7 +68,8 @@ class Worker:
         self, *, store: FakeStore | None = None, operator_class: Any = RunWorkflowOperator, **arguments
     ) -> None:
         self.operator_class = operator_class
-        self.arguments = {"task_id": "run", "poll_interval": 0.05, **arguments}
+        interval = "poke_interval" if issubclass(operator_class, BaseSensorOperator) else "poll_interval"
+        self.arguments = {"task_id": "run", interval: 0.05, **arguments}
         self.ti = FakeTaskInstance()
         self.context: Any = {"ti": self.ti}
         if store is not None:
@@ -173,14 +177,14 @@ def emulator(browseract_emulator, monkeypatch):
     emulator = browseract_emulator.emulator
     clock, begin_request = HeldClock(), emulator.begin_request
 
-    def noticed(**request):
-        if "/run-task" in request["path"]:
+    def noticed(request):
+        if "/run-task" in request.path:
             clock.hold()
         else:
             clock.release()
-        return begin_request(**request)
+        return begin_request(request)
 
-    monkeypatch.setattr(emulator.service, "clock", clock)
+    monkeypatch.setattr(emulator, "clock", clock)
     monkeypatch.setattr(emulator, "begin_request", noticed)
     for workflow_id in emulator.workflows:
         emulator.set_workflow(workflow_id, duration=0.2)

@@ -1,21 +1,14 @@
-"""XComs of a task instance: check which values Airflow can store, and delete the XComs of an earlier try."""
+"""XComs of a task instance: check which values Airflow can store, and read and push XComs outside a worker."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
-from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_exists, xcom_serde
-
-RETURN_KEY = "return_value"
-"""Key of the XCom with what a task returns."""
+from airflow_provider_browseract.compat import sent_xcom, xcom, xcom_serde
 
 ROWS_AT_ONCE = 1000
 """Items of a list that are serialized at a time, because serializing makes several copies of them."""
-
-RESULT_KEYS = (RETURN_KEY, "output_text", "output_files")
-"""Keys of the XComs that contain the output of a run, or parts of it."""
 
 
 def why_unstorable(value: Any) -> str | None:
@@ -64,19 +57,6 @@ def _reserved_key(value: Any, serde: Any) -> str | None:
 def names_of(ti: Any) -> dict[str, Any]:
     """Return the arguments that identify the XComs of a task instance."""
     return {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-
-
-def delete_xcoms(ti: Any, keys: Iterable[str]) -> None:
-    """Delete XComs of a task instance, also from the XCom backend.
-
-    :param ti: the task instance.
-    :param keys: the keys of the XComs. Those that do not exist are skipped.
-    """
-    of = names_of(ti)
-    for key in keys:
-        # An XCom backend may fail to purge an XCom that does not exist.
-        if xcom_exists(key, of):
-            xcom().delete(key=key, **of)
 
 
 async def aget_xcom(ti: Any, key: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.compat import (
-    TRIES_SHARE_STATE,
+    AIRFLOW_V_3_3_PLUS,
     TaskDeferralError,
     TaskDeferralTimeout,
     conf,
@@ -81,7 +81,7 @@ class RunOperator(BaseOperator):
         timeout: float | timedelta = timings.DEFAULT_TIMEOUT,
         start_timeout: float | timedelta | None = None,
         queue_timeout: float | timedelta | None = None,
-        durable: bool = TRIES_SHARE_STATE,
+        durable: bool = AIRFLOW_V_3_3_PLUS,
         on_orphan: str = OnOrphan.FAIL.value,
         on_paused: str | AskPerson = OnPaused.WAIT.value,
         on_paused_callback: PauseCallbacks = None,

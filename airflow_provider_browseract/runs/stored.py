@@ -62,11 +62,13 @@ def from_json(kind: type[T], value: Any) -> T:
 
 
 def read_argument(kind: type[T], value: Any) -> T:
-    """Read an argument of a trigger; as :func:`from_json`.
+    """Return an argument of a trigger, which is a value of that kind or what :func:`to_json` returned for one.
 
     :raises TypeError: the value cannot be read. A ``TypeError`` fails only its trigger; any other exception would stop
         the triggerer.
     """
+    if isinstance(value, kind):
+        return value
     try:
         return from_json(kind, value)
     except ValueError as error:

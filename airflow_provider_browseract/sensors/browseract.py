@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,18 +15,15 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
 from airflow_provider_browseract.compat import (
-    TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     conf,
     is_unmapped,
-    plain_xcom_arg,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.hooks.xcoms import RESULT_KEYS, delete_xcoms
 from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
@@ -58,48 +56,32 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
 
 
-def _for_triggerer(value: Any) -> str | None:
-    """Return a template that the triggerer can render, or None if only a worker can render the value.
-
-    A triggerer does not know the macros and filters of the DAG. It can read a single XCom, but not those of all mapped
-    tasks, which ``xcom_pull`` requests without a map index: it would wait for the response forever.
-
-    :param value: the text, template or XCom that was given to the sensor.
-    """
-    if isinstance(value, plain_xcom_arg()):
-        source = value.operator
-        if source.is_mapped or source.get_closest_mapped_task_group() is not None:
-            return None
-        return f"{{{{ ti.xcom_pull(task_ids={source.task_id!r}, key={value.key!r}, map_indexes=-1) }}}}"
-    return value if isinstance(value, str) and "{" not in value else None
-
-
 class TaskSensor(BaseSensorOperator):
     """Wait until a BrowserAct task that was started elsewhere has ended, and return its output (``get-task``).
 
     The sensor never starts or stops a run, whatever happens to the Airflow task.
 
-    :param browseract_task_id: id of the BrowserAct task.
-    :param output_format: format of the output's text, as in
-        :class:`~airflow_provider_browseract.operators.run.RunOperator`.
-    :param output_path: folder in object storage for the results of the run, as in
-        :class:`~airflow_provider_browseract.operators.run.RunOperator`.
-    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
+    :param browseract_task_id: id of the BrowserAct task. Templated.
+    :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
+        or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
+        With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
+        million characters is returned as text, because its value could need too much memory.
+    :param output_path: folder in object storage for the results of the run, as ``ObjectStoragePath`` takes it, such as
+        ``s3://conn_id@bucket/results``. Text, files and facts are written to a separate folder for each run. Default:
+        nothing is written, and the task returns the output itself. Templated.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
     :param deferrable: wait in the triggerer, without holding a worker. Default: ``[operators] default_deferrable``.
         When ``False``, ``mode`` decides whether the sensor holds a worker (``"poke"``) or not (``"reschedule"``).
-    :param start_from_trigger: with ``deferrable``, also begin in the triggerer, and end there if the run has finished,
-        so that no worker is used at all (Airflow 3.3 and later). This only applies if nothing needs a worker: none of
-        ``output_path``, ``outlets``, ``multiple_outputs``, ``execution_timeout``, ``on_execute_callback``,
-        ``pre_execute`` and ``post_execute`` is set, the task is not mapped, and id and connection are strings without
-        templates or the ``output`` of a task that is not mapped. When ``False``, the sensor begins and ends in a
-        worker. Default: ``True``.
-    :param show_live_view: put the address of the run's live view into the log, XComs and buttons of the task, as in
-        :class:`~airflow_provider_browseract.operators.run.RunOperator`. Default: ``True``.
-    :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` and ``timeout``.
-        ``soft_fail`` and ``never_fail`` have the same effect with ``deferrable`` as without it.
-    :returns: the output, as :class:`~airflow_provider_browseract.operators.run.RunOperator` does.
+    :param show_live_view: put the address of the run's live view into the log, XComs and buttons of the task. Everyone
+        who may see the task can then open it, and may be able to act in a browser that is logged in. When ``False``,
+        only BrowserAct shows it. Default: ``True``.
+    :param kwargs: the arguments of Airflow's ``BaseSensorOperator``, such as ``poke_interval`` (seconds between two
+        polls) and ``timeout``. With ``deferrable``, ``soft_fail`` and ``never_fail`` have the same effect as without
+        it, and ``mode``, ``exponential_backoff`` and ``silent_fail`` have no effect.
+    :returns: the output or, with ``output_path``, a dict that describes what was written, as
+        :class:`~airflow_provider_browseract.operators.browseract.RunWorkflowOperator` returns them.
     :raises AirflowFailException: an argument is wrong, or the run failed or was canceled; no retry can fix that. Or
-        BrowserAct refused the API key at the first request. A key that is refused later may be in rotation, so the
+        BrowserAct has refused the API key from the start. A key that is refused later may be in rotation, so the
         sensor keeps waiting: for 10 minutes, or until ``timeout`` with ``mode="reschedule"``, which keeps no state.
     :raises AirflowSensorTimeout: the run did not end within ``timeout``; it keeps running.
     :raises RunError: the status could not be read, or the results could not be written. Airflow's retries apply.
@@ -117,7 +99,6 @@ class TaskSensor(BaseSensorOperator):
         output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        start_from_trigger: bool = True,
         show_live_view: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -129,44 +110,12 @@ class TaskSensor(BaseSensorOperator):
         self.browseract_conn_id = browseract_conn_id
         self.deferrable = deferrable
         self.show_live_view = show_live_view
-        self._asked = False
-        self._refused_since: float | None = None
+        # A refusal before BrowserAct has accepted the API key counts as one that has lasted too long.
+        self._refused_since: float | None = -math.inf
         # Rendering may replace a given value with None.
         self._given = {name: getattr(self, name) for name in self.template_fields}
         if not is_unmapped(self):
             self._check_constants()
-            read_flag("start_from_trigger", start_from_trigger)
-        if start_from_trigger and deferrable and TRIGGERS_START_TASKS and not self._needs_worker:
-            self._start_in_triggerer()
-
-    @property
-    def _needs_worker(self) -> bool:
-        hooks = (self._pre_execute_hook, self._post_execute_hook, self.on_execute_callback)
-        return any((self.output_path, self.outlets, self.multiple_outputs, self.execution_timeout, *hooks))
-
-    def _start_in_triggerer(self) -> None:
-        from airflow.triggers.base import StartTriggerArgs
-
-        rendered = [_for_triggerer(value) for value in (self.browseract_task_id, self.browseract_conn_id)]
-        if None in rendered:
-            return
-        self.start_from_trigger = True
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls="airflow_provider_browseract.triggers.sensor.TaskSensorTrigger",
-            trigger_kwargs={
-                "browseract_task_id": rendered[0],
-                "browseract_conn_id": rendered[1],
-                "poll_interval": self._poll_interval,
-                "output_format": self.output_format,
-                "show_live_view": self.show_live_view,
-            },
-            next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout + timings.TIMEOUT_BACKSTOP),
-        )
-
-    @property
-    def _poll_interval(self) -> float:
-        return max(self.poke_interval, 1.0)
 
     @cached_property
     def hook(self) -> BrowserActHook:
@@ -178,35 +127,28 @@ class TaskSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
         prevent_second_push(self)
-        with self._leniently():
-            self._check_arguments()
-            self._check_store()
+        with self._failing_as_declared():
+            self._check()
             if self.deferrable:
-                task_id = read_id("browseract_task_id", self.browseract_task_id)
-                wait = Wait(task_id, time.time() + self.timeout)
-                if (task := self._look(context)) is not None and task.status.ended:
-                    return self._conclude(context, task)
-                if task is not None:
+                wait = Wait(self.browseract_task_id, time.time() + self.timeout)
+                if (task := self._poll(context)) is not None:
+                    if task.status.ended:
+                        return self._conclude(context, task)
                     _, wait = wait.news(task)
                 self._defer(wait)
+        # Pokes again and again, and skips by itself if a poke fails.
         return super().execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
         prevent_second_push(self)
-        if self.start_from_trigger and context["ti"].try_number > 1:
-            # Airflow deletes the XComs of an earlier try only when it starts a task in a worker, and the trigger may
-            # have failed to delete them.
-            delete_xcoms(context["ti"], RESULT_KEYS)
-        with self._leniently():
+        with self._failing_as_declared():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
-        # The arguments of a sensor that began in the triggerer were not checked before.
-        self._check_arguments()
         read = from_json(WaitEvent, event)
-        seen = self._read(read.wait.browseract_task_id)
+        seen = get_task_or_error(self.hook, read.wait.browseract_task_id)
         decision, lines = after_deferral(read, seen, time.time())
         for line in lines:
             self.log.log(line.level, "%s", line.text)
@@ -217,6 +159,86 @@ class TaskSensor(BaseSensorOperator):
                 raise self._no_result(decision)
             case WaitAgain(wait) | Paused(wait) | Answered(wait):
                 self._defer(wait)
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Poll once, and return the result if the run has ended."""
+        with no_retry_on_bad_arguments(self.browseract_conn_id):
+            task = self._poll(context)
+        if task is None or not task.status.ended:
+            return False
+        return PokeReturnValue(True, self._conclude(context, task))
+
+    @contextmanager
+    def _failing_as_declared(self) -> Iterator[None]:
+        """Fail without retries for a wrong argument, and skip instead if ``soft_fail`` or ``never_fail`` is set."""
+        try:
+            with no_retry_on_bad_arguments(self.browseract_conn_id):
+                yield
+        except AirflowSkipException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            final = isinstance(error, AirflowFailException | AirflowSensorTimeout | AirflowTaskTimeout)
+            if self.never_fail or (self.soft_fail and final):
+                argument = "soft_fail" if self.soft_fail else "never_fail"
+                raise AirflowSkipException(f"Skipped because of {argument}=True: {error}") from error
+            raise
+
+    def _check_constants(self) -> None:
+        read_choice("output_format", self.output_format, OutputFormat)
+        read_flag("deferrable", self.deferrable)
+        read_flag("show_live_view", self.show_live_view)
+
+    def _check(self) -> None:
+        """Check arguments, connection and store now, because an error after the end of the run comes too late."""
+        self._check_constants()
+        for name, given in self._given.items():
+            check_rendered(name, given, getattr(self, name))
+        self.browseract_task_id = read_id("browseract_task_id", self.browseract_task_id)
+        _ = self.hook.settings
+        store = open_store(self.output_path, self.hook, self.log)
+        # A rescheduled sensor starts from the beginning each time.
+        if store is not None and (self.deferrable or not self.reschedule):
+            store.check()
+
+    def _poll(self, context: Context) -> Task | None:
+        """Read and show the run, and return it; None if this poll failed and another one may succeed."""
+        seen = get_task_or_error(self.hook, self.browseract_task_id)
+        if isinstance(seen, BrowserActError):
+            if self._is_final(seen, context):
+                raise AirflowFailException(str(seen)) from None
+            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
+            return None
+        self._refused_since = None
+        show_run(context["ti"], seen, self.log)
+        if not seen.status.ended:
+            self.log.info("%s", status_line(seen))
+        return seen
+
+    def _is_final(self, error: BrowserActError, context: Context) -> bool:
+        """Return whether a failed poll fails the task."""
+        if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
+            return is_hopeless(error)
+        if self.reschedule:
+            # Each poke is a separate process, so only Airflow knows of earlier ones.
+            return context["ti"].get_first_reschedule_date(context) is None
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        return now - self._refused_since >= timings.POLL_PATIENCE
+
+    def _defer(self, wait: Wait) -> NoReturn:
+        from airflow_provider_browseract.triggers.run import TaskTrigger
+
+        policy = WaitPolicy(poll_interval=max(self.poke_interval, 1.0), show_live_view=self.show_live_view)
+        now = time.time()
+        wait = replace(wait, policy=policy).deferred(now)
+        self.log.info("%s", polling_line(wait.interval))
+        self.defer(
+            # The sensor has not started the run, so it does not stop the run either.
+            trigger=TaskTrigger(browseract_conn_id=self.browseract_conn_id, wait=wait, cancel_on_kill=False),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
+        )
 
     def _no_result(self, over: GiveUp) -> Exception:
         task_id = over.wait.browseract_task_id
@@ -232,109 +254,11 @@ class TaskSensor(BaseSensorOperator):
             f"{over.remedy}"
         )
 
-    def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll once, and return the result if the run has ended."""
-        task = self._look(context)
-        if task is None or not task.status.ended:
-            return False
-        return PokeReturnValue(True, self._conclude(context, task))
-
-    @contextmanager
-    def _leniently(self) -> Iterator[None]:
-        """Skip the task if ``soft_fail`` or ``never_fail`` is set, as Airflow does with the exceptions of ``poke``."""
-        try:
-            yield
-        except AirflowSkipException:
-            raise
-        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout) as error:
-            if self.soft_fail or self.never_fail:
-                raise self._skip(error) from error
-            raise
-        except Exception as error:
-            if self.never_fail:
-                raise self._skip(error) from error
-            raise
-
-    def _skip(self, error: BaseException) -> AirflowSkipException:
-        argument = "soft_fail" if self.soft_fail else "never_fail"
-        return AirflowSkipException(f"Skipped because of {argument}=True: {error}")
-
-    def _check_constants(self) -> None:
-        read_choice("output_format", self.output_format, OutputFormat)
-        read_flag("deferrable", self.deferrable)
-        read_flag("show_live_view", self.show_live_view)
-
-    def _check_arguments(self) -> None:
-        with no_retry_on_bad_arguments(self.browseract_conn_id):
-            self._check_constants()
-            for name, given in self._given.items():
-                check_rendered(name, given, getattr(self, name))
-            read_id("browseract_task_id", self.browseract_task_id)
-
-    def _check_store(self) -> None:
-        """Check the connection and the store now, because an error after the end of the run comes too late."""
-        with no_retry_on_bad_arguments(self.browseract_conn_id):
-            _ = self.hook.settings
-            # A rescheduled sensor starts from the beginning each time.
-            if (store := open_store(self.output_path, self.hook, self.log)) is not None and not self.reschedule:
-                store.check()
-
-    def _read(self, browseract_task_id: str) -> Task | BrowserActError:
-        """Return the run, or the error with which reading it failed."""
-        with no_retry_on_bad_arguments(self.browseract_conn_id):
-            return get_task_or_error(self.hook, browseract_task_id)
-
-    def _look(self, context: Context) -> Task | None:
-        seen = self._read(self.browseract_task_id)
-        first, self._asked = not self._asked, True
-        if isinstance(seen, BrowserActError):
-            if self._is_final(seen, first, context):
-                raise AirflowFailException(str(seen)) from None
-            self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
-            return None
-        self._refused_since = None
-        show_run(context["ti"], seen, self.log)
-        if not seen.status.ended:
-            self.log.info("%s", status_line(seen))
-        return seen
-
-    def _is_final(self, error: BrowserActError, first: bool, context: Context) -> bool:
-        """Return whether a failed poll fails the task.
-
-        :param error: the error of the poll.
-        :param first: this is the first poll of this process.
-        :param context: the context of the Airflow task.
-        """
-        if not isinstance(error, AuthenticationError | PermissionDeniedError) or error.code is None:
-            return is_hopeless(error)
-        if self.reschedule:
-            # Each poke is a separate process, so only Airflow knows of earlier ones.
-            return context["ti"].get_first_reschedule_date(context) is None
-        now = time.monotonic()
-        if self._refused_since is None:
-            self._refused_since = now
-        return first or now - self._refused_since >= timings.POLL_PATIENCE
-
-    def _defer(self, wait: Wait) -> NoReturn:
-        from airflow_provider_browseract.triggers.run import TaskTrigger
-
-        now = time.time()
-        wait = replace(wait, policy=WaitPolicy(poll_interval=self._poll_interval, show_live_view=self.show_live_view))
-        self.log.info("%s", polling_line(self._poll_interval))
-        self.defer(
-            # The sensor has not started the run, so it does not stop the run either.
-            trigger=TaskTrigger(
-                browseract_conn_id=self.browseract_conn_id, wait=wait.deferred(now), cancel_on_kill=False
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, wait.deadline - now) + timings.TIMEOUT_BACKSTOP),
-        )
-
     def _conclude(self, context: Context, task: Task) -> Any:
         conclusion = Conclusion(
             task,
             context,
-            output_format=read_choice("output_format", self.output_format, OutputFormat),
+            output_format=OutputFormat(self.output_format),
             output_path=self.output_path,
             hook=self.hook,
             outlets=self.outlets,

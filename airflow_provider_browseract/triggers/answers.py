@@ -16,11 +16,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait
 
 
 async def find_answer(wait: Wait, log: Log) -> WaitEvent:
-    """Wait for a person's answer until the time for it is over.
-
-    :param wait: a wait with a Required Action.
-    :param log: the trigger's log.
-    """
+    """Wait for a person's answer to the Required Action of a wait until the time for it is over."""
     action, default = wait.required_action or "", wait.policy.answer_default
     await asyncio.sleep(max(0.0, wait.first_poll_at - time.time()))
     while True:
@@ -42,11 +38,7 @@ async def find_answer(wait: Wait, log: Log) -> WaitEvent:
 
 
 def answer_event(wait: Wait, found: required_action.Found) -> WaitEvent:
-    """Return the event for an answer, or for the end of the pause if a trigger closed the Required Action for that.
-
-    :param wait: a wait with a Required Action.
-    :param found: the answer.
-    """
+    """Return the event for an answer, or for the end of the pause if a trigger closed the Required Action for that."""
     if found.by is None:
         # found.at comes from the clock of another machine.
         in_time = wait.answer_by is not None and found.at >= wait.answer_by - timings.AIRFLOW_CLOCK_SKEW
@@ -59,8 +51,6 @@ async def close(action: str, answer: Answer, log: Log) -> required_action.Found 
     """Answer a Required Action instead of a person, so that it is no longer open.
 
     :param action: its id.
-    :param answer: the answer.
-    :param log: the trigger's log.
     :returns: the answer of a person who was faster; None if there is none.
     """
     try:
@@ -77,11 +67,7 @@ async def close(action: str, answer: Answer, log: Log) -> required_action.Found 
 
 
 async def close_earlier(wait: Wait, ti: Any) -> None:
-    """Close the Required Action that an earlier try may have left open, because no task waits for its answer.
-
-    :param wait: a wait without a Required Action.
-    :param ti: the task instance.
-    """
+    """Close the Required Action that an earlier try may have left open, because no task waits for its answer."""
     if wait.policy.on_paused is OnPaused.ASK and ti is not None and ti.try_number > 1:
         with suppress(Exception):
             if await ask_airflow(required_action.find_answer, str(ti.id)) is None:
@@ -97,14 +83,3 @@ async def was_answered(wait: Wait, ti: Any) -> bool:
         found = await ask_airflow(required_action.find_answer, str(ti.id))
         return found is not None and found.by is not None and found.at >= wait.began_at
     return False
-
-
-def closed_as(event: WaitEvent, found: required_action.Found | None) -> WaitEvent:
-    """Return the event of a wait whose Required Action was closed.
-
-    :param event: how the wait ended.
-    :param found: the answer of a person who was faster, if there is one.
-    """
-    if found is None or event.end is End.ENDED:
-        return event
-    return answer_event(event.wait, found)

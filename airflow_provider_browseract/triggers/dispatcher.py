@@ -45,8 +45,7 @@ class Dispatcher:
     def of(cls, conn_id: str, key_digest: str | None) -> Dispatcher:
         """Return the dispatcher in this event loop for all connections with an API key.
 
-        :param conn_id: id of the Airflow connection.
-        :param key_digest: digest of its API key; None for a dispatcher of this connection only.
+        :param key_digest: digest of the API key; None for a dispatcher of this connection only.
         """
         for loop in [loop for loop in _ALL if loop.is_closed()]:
             del _ALL[loop]
@@ -57,9 +56,6 @@ class Dispatcher:
         """Add a task instance to the queue.
 
         :param key: the task instance, the same for all its waits.
-        :param wait: its wait.
-        :param conn_id: id of its Airflow connection.
-        :param dag_id: its DAG.
         """
         self.queue.join(key, wait, time.monotonic(), dag_id)
         self._woken[key], self._conn_ids[key] = asyncio.Event(), conn_id
@@ -97,7 +93,7 @@ class Dispatcher:
         try:
             while self._woken:
                 try:
-                    await self._look()
+                    await self._wake()
                 except Exception:
                     # Without this task, nothing would wake those that wait.
                     log.exception("The queue for slots could not be processed; trying again")
@@ -105,7 +101,7 @@ class Dispatcher:
         finally:
             self._counting = None
 
-    async def _look(self) -> None:
+    async def _wake(self) -> None:
         """Wake task instances until none waits, or until another connection has to be used to count."""
         conn_ids = sorted(set(self._conn_ids.values()))
         conn_id = conn_ids[self._failed % len(conn_ids)]
@@ -115,7 +111,7 @@ class Dispatcher:
                 failed = self.queue.wants_count(time.monotonic()) and not await self._counted(client, conn_id)
                 for key in self.queue.wake(time.monotonic()):
                     self._woken[key].set()
-                # Those that were woken leave before the next look.
+                # Those that were woken leave before the next ones are woken.
                 await asyncio.sleep(0)
                 if failed:
                     self._failed += 1

@@ -30,7 +30,6 @@ LARGEST_RESPONSE = 4 * 1024 * 1024
 class PatientClient:
     """Send the polls of a trigger. If the Airflow connection cannot be read, the poll fails, and the wait continues.
 
-    :param conn_id: id of the Airflow connection.
     :param within: seconds that a call and its retries may take; None for the limits of the connection.
     :param hiding: what is removed from the runs that are read.
     """
@@ -45,7 +44,7 @@ class PatientClient:
     async def send(self, call: Call[T]) -> T:
         """Send a call.
 
-        :raises BrowserActError: it failed, or the connection cannot be read.
+        :raises BrowserActError: the call failed, or the connection cannot be read.
         """
         if self._client is None:
             opening = BrowserActHook(self._conn_id).async_client(max_response=LARGEST_RESPONSE, within=self._within)
@@ -62,13 +61,7 @@ class PatientClient:
 
 
 async def poll_until_end(wait: Wait, conn_id: str, log: Log) -> tuple[WaitEvent, Task | None]:
-    """Poll a run until its wait ends.
-
-    :param wait: the wait.
-    :param conn_id: id of the Airflow connection.
-    :param log: the trigger's log.
-    :returns: how the wait ended, and the run as the last poll returned it.
-    """
+    """Poll a run until its wait ends; return how it ended, and the run as the last poll returned it."""
     try:
         hiding = Hiding(live_view=not wait.policy.show_live_view)
         async with aclosing(PatientClient(conn_id, hiding=hiding)) as client:

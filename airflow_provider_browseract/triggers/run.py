@@ -21,7 +21,6 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait
 from airflow_provider_browseract.triggers import answers
 from airflow_provider_browseract.triggers.dispatcher import run_has_ended
 from airflow_provider_browseract.triggers.polling import poll_until_end
-from airflow_provider_browseract.triggers.serializing import serialized
 from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c, stop_unless_waited_for
 
 
@@ -40,12 +39,16 @@ class TaskTrigger(BaseTrigger):
     def __init__(self, *, browseract_conn_id: str, wait: Wait | Mapping[str, Any], cancel_on_kill: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, Wait) else read_argument(Wait, wait)
+        self.wait = read_argument(Wait, wait)
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "browseract_conn_id", "wait", "cancel_on_kill")
+        return "airflow_provider_browseract.triggers.run.TaskTrigger", {
+            "browseract_conn_id": self.browseract_conn_id,
+            "wait": to_json(self.wait),
+            "cancel_on_kill": self.cancel_on_kill,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once how the wait ended (:class:`~airflow_provider_browseract.runs.resuming.WaitEvent`)."""
@@ -83,7 +86,8 @@ class TaskTrigger(BaseTrigger):
                 event = WaitEvent(event.wait, End.DEADLINE, reason=event.reason)
             stopped = event.end is End.DEADLINE or (seen is not None and seen.status is TaskStatus.CANCELED)
             found = await answers.close(action, Answer.STOP if stopped else Answer.RESUME, self.log)
-            return answers.closed_as(event, found)
+            # A person may have been faster.
+            return event if found is None or event.end is End.ENDED else answers.answer_event(event.wait, found)
         finally:
             run.cancel()
             answering.cancel()

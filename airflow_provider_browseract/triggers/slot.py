@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS, task_instance_state
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
 from airflow_provider_browseract.hooks.shielding import ask_airflow, outlasting
 from airflow_provider_browseract.hooks.xcoms import XComs, names_of
 from airflow_provider_browseract.links.showing import show_place
@@ -17,7 +17,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher
-from airflow_provider_browseract.triggers.serializing import serialized
 
 ABOUT_TO_START = ("scheduled", "queued", "running", "deferred")
 """States of a task instance after a hand-over. It is deferred again if its start was refused, or has succeeded."""
@@ -36,11 +35,14 @@ class SlotTrigger(BaseTrigger):
     def __init__(self, *, browseract_conn_id: str, wait: QueueWait | dict[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.browseract_conn_id = browseract_conn_id
-        self.wait = wait if isinstance(wait, QueueWait) else read_argument(QueueWait, wait)
+        self.wait = read_argument(QueueWait, wait)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "browseract_conn_id", "wait")
+        return "airflow_provider_browseract.triggers.slot.SlotTrigger", {
+            "browseract_conn_id": self.browseract_conn_id,
+            "wait": to_json(self.wait),
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
@@ -74,7 +76,7 @@ class SlotTrigger(BaseTrigger):
             f" The plan seems to have {slots} {'slot' if slots == 1 else 'slots'}." if slots else "",
         )
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
-        if ti is not None and TRIGGERS_START_TASKS and self.wait.queued.refusals == 1:
+        if ti is not None and AIRFLOW_V_3_3_PLUS and self.wait.queued.refusals == 1:
             number = self.wait.active if active is None else active.number
             # Not in the XCom of the wait: a slow triggerer could overwrite what a callback has pushed there.
             shown = {"place": place, "length": len(order), "active_runs": number}

@@ -43,13 +43,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
 
 
 async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) -> None:
-    """Stop the run of a wait that was ended, unless the run is still waited for; log what was done.
-
-    :param wait: the wait.
-    :param conn_id: id of the Airflow connection.
-    :param ti: the task instance of the trigger.
-    :param log: the trigger's log.
-    """
+    """Stop the run of a wait that was ended, unless the run is still waited for; log what was done."""
     task_id = wait.browseract_task_id
     try:
         if waiting := await _who_waits(wait, ti):

@@ -20,7 +20,6 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError, read_id, read_seconds
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
-from airflow_provider_browseract.triggers.serializing import serialized
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +72,18 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments: plain JSON values, none of them secret."""
-        return serialized(self, "workflow_id", "status", "poll_interval", "browseract_conn_id")
+        return "airflow_provider_browseract.triggers.watcher.TaskFinishedTrigger", {
+            "workflow_id": self.workflow_id,
+            "status": self.status,
+            "poll_interval": self.poll_interval,
+            "browseract_conn_id": self.browseract_conn_id,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the polls, as before Airflow 3.3."""
         async with (
-            aclosing(self.open_shared_stream(self.serialize()[1])) as looks,
-            aclosing(self.filter_shared_stream(looks)) as events,
+            aclosing(self.open_shared_stream(self.serialize()[1])) as polls,
+            aclosing(self.filter_shared_stream(polls)) as events,
         ):
             async for event in events:
                 yield event
@@ -103,8 +107,8 @@ class TaskFinishedTrigger(BaseEventTrigger):
                 hook = BrowserActHook(kwargs["browseract_conn_id"])
                 async with hook.async_client(max_response=LARGEST_PAGE) as client:
                     while True:
-                        asked_at = time.time()
-                        yield window.add(await _list(window, client), asked_at)
+                        polled_at = time.time()
+                        yield window.add(await _list(window, client), polled_at)
                         await asyncio.sleep(kwargs["poll_interval"])
             except Exception as error:  # noqa: BLE001 - whatever it is, someone may fix it
                 log.error("The BrowserAct tasks could not be listed; trying again: %s", error)

@@ -30,8 +30,8 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import (
+    AIRFLOW_V_3_3_PLUS,
     CLEAR_KEEPS_STATE,
-    TRIES_SHARE_STATE,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralTimeout,
@@ -134,7 +134,7 @@ class RunExecution:
 
     def execute(self) -> Any:
         """Begin a try."""
-        if self.operator.durable is True and not TRIES_SHARE_STATE:
+        if self.operator.durable is True and not AIRFLOW_V_3_3_PLUS:
             self.log.warning(
                 "durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try."
             )

@@ -11,14 +11,12 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
-from tests.workers import Worker, emulator, store, worker
+from tests.workers import BOTH_WAYS, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
 
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def test_task_browseract_decorator_creates_the_decorated_operator():
     assert operator.multiple_outputs is False
 
 
-@pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+@BOTH_WAYS
 def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator, deferrable):
     def search(keyword, ti=None):
         return {"keyword": f"{keyword} of {ti.task_id}", "max_items": 2}

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_browseract.api.calls import Call, resume_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.records import TaskRecord
@@ -28,7 +28,7 @@ collect_ignore = [] if cluster.wanted() else ["test_hosts.py"]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
-tells_of_kills = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 the core tells no trigger")
+tells_of_kills = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 the core tells no trigger")
 
 
 HELD: WorkflowSettings = {"duration": 2.0, "pause_at": 0.5, "pause_limit": 3600.0}
@@ -117,7 +117,7 @@ def make_world(
                 "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
                 # A triggerer that is only slow, on a busy machine, must not be taken for dead where nothing is kept for
                 # the next one: it would report again what it has reported.
-                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15" if TRIGGERS_START_TASKS else "60",
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15" if AIRFLOW_V_3_3_PLUS else "60",
                 # Without its provider, Airflow does not know these. A separate process sends an event, for which
                 # the worker waits; so there are events of one DAG only.
                 "AIRFLOW__OPENLINEAGE__DISABLED": "False",
@@ -143,7 +143,7 @@ def make_world(
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """An Airflow with one process of each kind; before Airflow 3.3 and in a cluster the same as ``callback_world``."""
-    if not TRIGGERS_START_TASKS or cluster.wanted():
+    if not AIRFLOW_V_3_3_PLUS or cluster.wanted():
         yield request.getfixturevalue("callback_world")
         return
     # Not SQLite: with a dozen tasks at once, its one writer may keep the others waiting for a minute.

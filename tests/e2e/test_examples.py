@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from airflow_provider_browseract.api.calls import run_task, stop_task
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
     EXPORT,
@@ -34,10 +34,10 @@ from .local_airflow import wait_for
 pytestmark = pytest.mark.timeout(900)
 
 keeps_what_was_told = pytest.mark.skipif(
-    not TRIGGERS_START_TASKS, reason="before Airflow 3.3 nothing is kept for the next triggerer"
+    not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 nothing is kept for the next triggerer"
 )
 once = pytest.mark.skipif(
-    not TRIGGERS_START_TASKS, reason="before Airflow 3.3 this is left to dag.test(), which runs the same task"
+    not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 this is left to dag.test(), which runs the same task"
 )
 
 PERSON = "example_browseract_person"
@@ -93,7 +93,7 @@ def started(world: World, store: Path) -> dict[str, str]:
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
     world.emulator.set_workflow(DOWNLOAD.id, duration=15.0, one_at_a_time=True)
     world.emulator.set_workflow(TEMPLATE_TEXT.id, duration=600.0)
-    wanted = {**(ONCE if TRIGGERS_START_TASKS else {}), **EVERYWHERE}
+    wanted = {**(ONCE if AIRFLOW_V_3_3_PLUS else {}), **EVERYWHERE}
     wanted["example_browseract_export"] = {"store": f"file://{store}"}
     return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}
 
@@ -213,18 +213,18 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
     try:
         wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     except TimeoutError:
-        if TRIGGERS_START_TASKS:
+        if AIRFLOW_V_3_3_PLUS:
             raise
         # Airflow moves a trigger from a triggerer that seems dead, and before Airflow 3.3 a watcher then starts again:
         # it does not report what had ended before.
         first = run_outside(world)
         wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     events, missed = events_of(world, first), None
-    if TRIGGERS_START_TASKS:
+    if AIRFLOW_V_3_3_PLUS:
         before = looks(world)
         wait_for("One more look, which stores what was reported", lambda: looks(world) > before, timeout=150)
     world.airflow.stop(*world.triggerers, with_signal=signal.SIGKILL)
-    if TRIGGERS_START_TASKS:
+    if AIRFLOW_V_3_3_PLUS:
         missed = run_outside(world)
     world.airflow.start(*world.triggerers)
     wait_for_poll(world, long_task)
@@ -260,7 +260,7 @@ def answered(world: World, started: dict[str, str], killed: SimpleNamespace) -> 
         wait_for_poll(world, task_id)
     world.release(unneeded_task)
     world.airflow.answer(PERSON, resumed, "solve", "Resume")
-    if TRIGGERS_START_TASKS:
+    if AIRFLOW_V_3_3_PLUS:
         clear(world, PERSON, stopped, "solve")
         again = wait_for("A Required Action of the next run", lambda: asked(world, stopped, stopped_task), timeout=200)
         wait_for_poll(world, again)
@@ -337,7 +337,7 @@ class TestTaskWaitingInItsWorker:
 
 def test_run_started_outside_airflow_triggers_dag_once(world, killed):
     # Two triggerers of Airflow 3.1 that start at the same moment may both run the watcher.
-    assert killed.events == 1 if TRIGGERS_START_TASKS else killed.events in (1, 2)
+    assert killed.events == 1 if AIRFLOW_V_3_3_PLUS else killed.events in (1, 2)
     assert json.loads(read_outside(world)[killed.first])["logged_in"] is False
 
 
@@ -545,7 +545,7 @@ def worker_processes(world: World, dag_id: str, run_id: str, task_id: str) -> in
     return sum("DAG bundles loaded" in line for line in lines)
 
 
-def test_sensor_waits_for_run_of_another_task_without_worker(world, started, capsys):
+def test_deferred_sensor_waits_for_run_of_another_task(world, started, capsys):
     dag_id = "example_browseract_elsewhere"
     run_id = ended(world, dag_id, started[dag_id])
     begun = task_id_of(world, dag_id, run_id, "start")
@@ -553,12 +553,10 @@ def test_sensor_waits_for_run_of_another_task_without_worker(world, started, cap
     assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == f"{world.url}/logs/{begun}"
     assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
     processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
-    # Before Airflow 3.3 the sensor begins in a worker, and ends in another one if the run has not ended by then.
+    # The sensor begins in one worker process, and ends in another one if the run has not ended by then.
     in_workers = processes.pop("orders")
-    assert in_workers == 0 if TRIGGERS_START_TASKS else in_workers in (1, 2)
+    assert in_workers in (1, 2)
     assert processes == {"start": 1, "stop": 1}
-    pids = {ti["task_id"]: ti["pid"] for ti in world.airflow.task_instances(dag_id, run_id)}
-    assert (pids["orders"] is None) == TRIGGERS_START_TASKS
     with capsys.disabled():
         print("\nProcesses of each task in workers:", {**processes, "orders": in_workers})
         print("Log of orders:", *world.airflow.log(dag_id, run_id, "orders"), sep="\n  ")

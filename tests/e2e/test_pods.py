@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator
 
 from .local_airflow import LocalAirflow, wait_for
@@ -20,7 +20,7 @@ GRACE = 30.0
 
 pytestmark = [
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 nothing is kept over tries"),
+    pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 nothing is kept over tries"),
 ]
 
 

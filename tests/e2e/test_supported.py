@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_browseract.api.calls import resume_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
-from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, CLEAR_KEEPS_STATE
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.records import TaskRecord
 
@@ -121,7 +121,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
     for task_id in ("cleared_deferred", "cleared"):
         clear(task_id)
         wait(f"The second run of {task_id}", runs_of, task_id, 2)
-    stopped = ["marked", "cleared", *(["marked_deferred", "cleared_deferred"] if TRIGGERS_START_TASKS else [])]
+    stopped = ["marked", "cleared", *(["marked_deferred", "cleared_deferred"] if AIRFLOW_V_3_3_PLUS else [])]
     for task_id in stopped:
         wait(f"The stop of the run of {task_id}", first_is_canceled, task_id)
 
@@ -136,7 +136,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
     for each in lost:
         each.kill()
     wait("A try after a lost worker", lambda: state_of("lost") == "running" and only_worker() not in (None, lost))
-    if not TRIGGERS_START_TASKS:
+    if not AIRFLOW_V_3_3_PLUS:
         wait("The second run of lost", runs_of, "lost", 2)
     release("lost")
     hanging = "marked_while_airflow_hangs"
@@ -162,7 +162,7 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
     }
     paid = {name: sum(("keyword", name) in task.inputs for task in emulator.tasks) for name in states}
     # Only the state that Airflow 3.3 keeps lets the next try find the run of a lost worker.
-    again = 1 if TRIGGERS_START_TASKS else 2
+    again = 1 if AIRFLOW_V_3_3_PLUS else 2
     assert paid == {
         "marked_deferred": 1,
         "marked": 1,
@@ -173,5 +173,5 @@ def test_each_way_a_try_can_end_stops_or_reattaches_to_its_run(airflow, emulator
         "failing_run": 0,
     }
     assert [task.status for task in emulator.tasks if ("keyword", "pens") in task.inputs] == ["failed", "finished"]
-    if TRIGGERS_START_TASKS:
+    if AIRFLOW_V_3_3_PLUS:
         assert not [task.id for task in emulator.tasks if task.status not in ("finished", "failed", "canceled")]

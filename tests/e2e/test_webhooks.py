@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import SEARCH, CallbackFault, TaskRecord
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
@@ -22,7 +22,7 @@ from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_to
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
 
-RUNS = 18 if TRIGGERS_START_TASKS else 12
+RUNS = 18 if AIRFLOW_V_3_3_PLUS else 12
 """How many runs a scenario has, as many of each kind of fault: fewer on the oldest Airflow."""
 
 SEED = 3
@@ -233,7 +233,7 @@ def test_callbacks_resume_tasks_while_no_triggerer_is_running(runs, capsys):
     assert woken["poll"] + woken[NEXT_TRY] >= RUNS // 6
 
 
-@pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 this is left to the newest Airflow")
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 this is left to the newest Airflow")
 def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
     number = 10
     # After the first one, none polls again before the API servers are back.

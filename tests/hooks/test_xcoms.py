@@ -12,7 +12,7 @@ from airflow.sdk.execution_time.comms import SetXCom
 
 from airflow_provider_browseract.compat import xcom_serde
 from airflow_provider_browseract.hooks import xcoms
-from airflow_provider_browseract.hooks.xcoms import delete_xcoms, why_unstorable
+from airflow_provider_browseract.hooks.xcoms import why_unstorable
 from airflow_provider_browseract.runs.outputs import MAX_DEPTH
 
 
@@ -87,23 +87,3 @@ def test_check_of_xcom_value_does_not_call_the_xcom_backend(monkeypatch):
 
     monkeypatch.setattr(xcom, "XCom", Backend)
     assert why_unstorable([{"a": 1}]) is None
-
-
-def test_delete_xcoms_deletes_only_existing_xcoms(monkeypatch):
-    stored = {"a": 1, "b": 2, "c": 3}
-    of = {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": -1}
-
-    class Backend:
-        @staticmethod
-        def _get_xcom_db_ref(*, key, **names):
-            assert names == of
-            return SimpleNamespace(value=stored.get(key))
-
-        @staticmethod
-        def delete(*, key, **names):
-            assert names == of
-            del stored[key]
-
-    monkeypatch.setattr(xcom, "XCom", Backend)
-    delete_xcoms(SimpleNamespace(**of), ["a", "missing", "c"])
-    assert stored == {"b": 2}

@@ -29,7 +29,7 @@ __all__ = ["emulator", "store", "worker"]
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 MASKS_BY_VALUE = pytest.mark.skipif(
-    not compat.TRIGGERS_START_TASKS, reason="before Airflow 3.3, rendered fields are masked by the names of keys only"
+    not compat.AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3, rendered fields are masked by the names of keys only"
 )
 SECRET = "hunter2ofthistest"
 HEX = re.compile("([0-9a-f]{2})+")
@@ -397,7 +397,6 @@ class TestLiveView:
             operator_class=TaskSensor,
             browseract_task_id=task_id,
             deferrable=deferrable,
-            start_from_trigger=False,
             show_live_view=False,
             poke_interval=0.1,
             poll_interval=None,

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowRescheduleException
-from airflow.sdk import DAG, Asset, BaseOperator
-from airflow.triggers.base import TaskSuccessEvent
+from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.compat import (
-    TRIGGERS_START_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -27,11 +22,8 @@ from airflow_provider_browseract.compat import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, Output, RequestFault
-from airflow_provider_browseract.hooks import xcoms
+from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.links.browseract import LiveViewLink
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -39,16 +31,11 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.triggers.run import TaskTrigger
-from airflow_provider_browseract.triggers.sensor import TaskSensorTrigger
-from tests.workers import FakeTaskInstance
-
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, asked
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, short_timings):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+def emulator(browseract_emulator, short_patience, short_timings):
     return browseract_emulator.emulator
 
 
@@ -58,29 +45,19 @@ def started(emulator, workflow=ORDERS, duration: float = 0.3, **settings) -> str
     return BrowserActHook().run_task(workflow.id, inputs).id
 
 
-def wait(task_id: str, ti: FakeTaskInstance | None = None, **arguments) -> Any:
+def wait(task_id: str, ti: Any = None, **arguments) -> Any:
     """Run the sensor to its end, deferrals included."""
-    context: Any = {"ti": ti or FakeTaskInstance()}
-    given = {"task_id": "wait", "browseract_task_id": task_id, "poke_interval": 0.1, "timeout": 20, **arguments}
-    try:
-        return TaskSensor(**given).execute(context)
-    except TaskDeferred as deferred:
-        while True:
-            event = in_the_triggerer(deferred)
-            try:
-                return TaskSensor(**given).resume_execution("execute_complete", {"event": event}, context)
-            except TaskDeferred as again:
-                deferred = again
+    worker = Worker(operator_class=TaskSensor, **{"browseract_task_id": task_id, "timeout": 20, **arguments})
+    worker.ti = worker.context["ti"] = ti or FakeTaskInstance()
+    return worker.run()
 
 
-def in_the_triggerer(deferred: TaskDeferred) -> Any:
-    arguments = json.loads(json.dumps(deferred.trigger.serialize()[1]))
-
-    async def follow() -> Any:
-        [event] = [event.payload async for event in TaskTrigger(**arguments).run()]
-        return event
-
-    return asyncio.run(follow())
+def resume(wait: Wait, end: End, reason: str | None = None, **arguments) -> Any:
+    """Continue a deferred sensor after the end of its wait."""
+    sensor = TaskSensor(task_id="wait", browseract_task_id=wait.browseract_task_id, deferrable=True, **arguments)
+    context: Any = {"ti": FakeTaskInstance()}
+    event = to_json(WaitEvent(wait, end, reason=reason))
+    return sensor.resume_execution("execute_complete", {"event": event}, context)
 
 
 @BOTH_WAYS
@@ -119,12 +96,12 @@ def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
 
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    ("workflow", "settings", "said"),
+    ("workflow", "settings", "message"),
     [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")],
     ids=["failed", "canceled"],
 )
-def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, said):
-    with pytest.raises(AirflowFailException, match=said):
+def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, message):
+    with pytest.raises(AirflowFailException, match=message):
         wait(started(emulator, workflow, **settings), deferrable=deferrable)
 
 
@@ -173,7 +150,7 @@ def test_sensor_with_soft_fail_or_never_fail_skips_when_run_failed(emulator, def
     if ended:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     with pytest.raises(AirflowSkipException):
-        wait(task_id, None, deferrable=deferrable, **{leniency: True})
+        wait(task_id, deferrable=deferrable, **{leniency: True})
 
 
 @BOTH_WAYS
@@ -199,7 +176,14 @@ def test_soft_fail_sensor_raises_when_files_cannot_be_downloaded(emulator, defer
 def test_sensor_with_soft_fail_or_never_fail_skips_at_its_timeout(emulator, deferrable, leniency):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowSkipException):
-        wait(task_id, None, timeout=0.4, deferrable=deferrable, **{leniency: True})
+        wait(task_id, timeout=0.4, deferrable=deferrable, **{leniency: True})
+
+
+def test_never_fail_sensor_is_rescheduled_while_its_run_is_running(emulator):
+    ti = FakeTaskInstance()
+    ti.get_first_reschedule_date = lambda context: None  # type: ignore[attr-defined]
+    with pytest.raises(AirflowRescheduleException):
+        wait(started(emulator, duration=60.0), ti, mode="reschedule", never_fail=True)
 
 
 @pytest.mark.parametrize(
@@ -217,27 +201,20 @@ def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error,
         sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
-def given_up(task_id: str, deadline: float) -> dict[str, Any]:
-    return to_json(WaitEvent(Wait(task_id, deadline), End.GIVEN_UP, reason="HTTP 403"))
-
-
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_sensor_defers_again_with_same_deadline_when_triggerer_could_not_poll(emulator, mode):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, mode=mode)
     with pytest.raises(TaskDeferred) as deferred:
-        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, deadline))  # type: ignore[typeddict-item]
+        resume(Wait(task_id, deadline), End.GIVEN_UP, "HTTP 403", mode=mode)
     assert deferred.value.trigger.wait.deadline == deadline
 
 
 def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator):
     task_id = started(emulator, duration=60.0)
     deadline = time.time() + 3600
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, deadline), End.ENDED))
     with pytest.raises(TaskDeferred) as again:
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, deadline), End.ENDED)
     assert again.value.trigger.wait.browseract_task_id == task_id
     assert again.value.trigger.wait.deadline == deadline
 
@@ -262,20 +239,16 @@ def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default
 def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
     task_id = started(emulator)
     connect({"read_timeout": "soon"})
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(AirflowFailException, match="extra 'read_timeout' is 'soon'"):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
 def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, monkeypatch):
     task_id = started(emulator)
     emulator.wait_until(lambda: emulator.tasks[0].finished_at)
     monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
-    event = to_json(WaitEvent(Wait(task_id, time.time() + 3600), End.ENDED))
     with pytest.raises(TaskDeferred):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
 @BOTH_WAYS
@@ -290,9 +263,8 @@ def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator, d
 
 def test_sensor_times_out_when_triggerer_could_not_poll_until_deadline(emulator):
     task_id = started(emulator, duration=60.0)
-    sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True)
     with pytest.raises(AirflowSensorTimeout, match="keeps running"):
-        sensor.execute_complete({"ti": FakeTaskInstance()}, given_up(task_id, time.time()))  # type: ignore[typeddict-item]
+        resume(Wait(task_id, time.time()), End.GIVEN_UP, "HTTP 403")
 
 
 class TestRefusedApiKey:
@@ -313,7 +285,7 @@ class TestRefusedApiKey:
         self.refuse(None)
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id, deferrable=deferrable)
-        assert sum(request.endpoint == "get-task" for request in self.emulator.requests) <= 2
+        assert asked(self.emulator, "get-task") <= 2
 
     def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self, monkeypatch):
         monkeypatch.setattr(timings, "POLL_PATIENCE", 60.0)
@@ -343,11 +315,15 @@ class TestRefusedApiKey:
             wait(task_id, ti, mode="reschedule")
 
 
-@BOTH_WAYS
-def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, deferrable):
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"deferrable": True}, {"deferrable": True, "mode": "reschedule"}],
+    ids=["in the worker", "deferred", "deferred despite its mode"],
+)
+def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator, arguments):
     task_id = started(emulator, duration=60.0)
     with pytest.raises(AirflowFailException, match="cannot write, check and delete a file there"):
-        wait(task_id, deferrable=deferrable, output_path="/proc/no/such")
+        wait(task_id, output_path="/proc/no/such", **arguments)
 
 
 @BOTH_WAYS
@@ -372,158 +348,9 @@ def test_sensor_with_invalid_argument_fails_without_retry(emulator, deferrable, 
     [
         ({"output_format": "xml"}, "output_format is 'xml'"),
         ({"deferrable": "yes"}, "deferrable is 'yes'"),
-        ({"start_from_trigger": None}, "start_from_trigger is None"),
     ],
-    ids=["output_format", "deferrable", "start_from_trigger"],
+    ids=["output_format", "deferrable"],
 )
 def test_sensor_with_invalid_constant_argument_raises_at_dag_parsing(arguments, message):
     with pytest.raises(InputError, match=message):
         TaskSensor(task_id="wait", browseract_task_id="1", **arguments)
-
-
-needs_3_3 = pytest.mark.skipif(not TRIGGERS_START_TASKS, reason="before Airflow 3.3 each task begins in a worker")
-
-
-class TestStartFromTrigger:
-    """The scheduler starts the trigger, and that ends the task."""
-
-    @pytest.fixture(autouse=True)
-    def _soon(self, monkeypatch):
-        # Of what Airflow allows in all, this is what the wait leaves to Airflow.
-        monkeypatch.setattr(timings, "TIMEOUT_BACKSTOP", 0.0)
-
-    def run(
-        self, task_id: str, *, timeout: float = 20.0, mapped_over: bool = False, **arguments
-    ) -> tuple[Any, dict[str, Any]]:
-        """Run the trigger that the scheduler starts; return its only event and the XComs that the triggerer pushed."""
-        given = {"task_id": "wait", "browseract_task_id": task_id, "deferrable": True, **arguments}
-        start = TaskSensor(**given).start_trigger_args
-        assert start is not None
-        ti: Any = FakeTaskInstance()
-        dependants = iter(["another task"] if mapped_over else [])
-        push = arguments.get("do_xcom_push", True)
-        ti.task = SimpleNamespace(iter_mapped_dependants=lambda: dependants, do_xcom_push=push, multiple_outputs=False)
-
-        def set_xcom(*, key, value, **of):
-            assert of == {"dag_id": "shop", "task_id": "run", "run_id": "manual__1", "map_index": -1}
-            ti.xcom_push(key, value)
-
-        trigger = TaskSensorTrigger(**{**json.loads(json.dumps(start.trigger_kwargs)), "poll_interval": 0.1})
-        again = TaskSensorTrigger(**trigger.serialize()[1])
-        again._task_instance = ti
-        again.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=timeout)  # type: ignore[attr-defined]
-
-        async def events() -> list[Any]:
-            return [event async for event in again.run()]
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(xcoms, "xcom", lambda: SimpleNamespace(set=set_xcom))
-            [event] = asyncio.run(events())
-        return event, ti.xcoms
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_succeeds_and_pushes_output_and_links(self, emulator):
-        task_id = started(emulator)
-        event, pushed = self.run(task_id)
-        assert isinstance(event, TaskSuccessEvent)
-        assert pushed["return_value"]["logged_in"] is False
-        assert pushed["task"]["status"] == "finished"
-        assert task_id in pushed["_link_BrowserActTaskLink"]
-        assert pushed["_link_LiveViewLink"] == LiveViewLink.OVER
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_pushes_no_return_value_for_empty_output(self, emulator):
-        task_id = started(emulator, PLAIN_TEXT, behaviour=lambda run: Output(""))
-        event, pushed = self.run(task_id)
-        assert isinstance(event, TaskSuccessEvent)
-        assert "return_value" not in pushed
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_pushes_no_output_when_do_xcom_push_is_false(self, emulator):
-        event, pushed = self.run(started(emulator), do_xcom_push=False)
-        assert isinstance(event, TaskSuccessEvent)
-        assert "return_value" not in pushed
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_leaves_output_for_mapped_tasks_to_worker(self, emulator):
-        event, pushed = self.run(started(emulator), mapped_over=True)
-        assert not isinstance(event, TaskSuccessEvent)
-        assert "return_value" not in pushed
-
-    @needs_3_3
-    @pytest.mark.parametrize(
-        ("workflow", "arguments", "failure"),
-        [
-            (FAILING, {}, "captcha"),
-            (PLAIN_TEXT, {"output_format": "json"}, "its output is not json"),
-        ],
-        ids=["a failed run", "another format"],
-    )
-    def test_sensor_started_from_trigger_leaves_failure_to_worker_which_raises_it(
-        self, emulator, workflow, arguments, failure
-    ):
-        task_id = started(emulator, workflow)
-        event, _ = self.run(task_id, **arguments)
-        assert not isinstance(event, TaskSuccessEvent)
-        sensor = TaskSensor(task_id="wait", browseract_task_id=task_id, deferrable=True, **arguments)
-        with pytest.raises(AirflowFailException, match=failure):
-            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_fails_without_retry_for_unknown_task(self, emulator):
-        event, _ = self.run("404")
-        sensor = TaskSensor(task_id="wait", browseract_task_id="404", deferrable=True)
-        with pytest.raises(AirflowFailException, match="Task is not exist"):
-            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_times_out_and_run_keeps_running(self, emulator):
-        event, _ = self.run(started(emulator, duration=60.0), timeout=0.5)
-        sensor = TaskSensor(task_id="wait", browseract_task_id=emulator.tasks[0].id, deferrable=True)
-        with pytest.raises(AirflowSensorTimeout, match=f"BrowserAct task {emulator.tasks[0].id} did not end within"):
-            sensor.execute_complete({"ti": FakeTaskInstance()}, event.payload)  # type: ignore[typeddict-item]
-        assert emulator.tasks[0].status == "running"
-        assert "stop-task" not in {request.endpoint for request in emulator.requests}
-
-    @needs_3_3
-    def test_sensor_started_from_trigger_gets_xcom_argument_as_template(self):
-        with DAG("elsewhere", schedule=None):
-            begin = RunWorkflowOperator(task_id="begin", workflow_id="7", wait_for_completion=False)
-            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
-        assert sensor.start_trigger_args is not None
-        assert sensor.start_trigger_args.trigger_kwargs is not None
-        template = sensor.start_trigger_args.trigger_kwargs["browseract_task_id"]
-        # Without an index, a triggerer of Airflow 3.3 waits for the response forever.
-        assert template == "{{ ti.xcom_pull(task_ids='begin', key='return_value', map_indexes=-1) }}"
-        assert sensor.start_trigger_args.timeout == timedelta(seconds=sensor.timeout + timings.TIMEOUT_BACKSTOP)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            {"deferrable": False},
-            {"start_from_trigger": False},
-            {"output_path": "/tmp/results"},
-            {"outlets": [Asset("orders")]},
-            {"multiple_outputs": True},
-            {"execution_timeout": timedelta(hours=1)},
-            {"on_execute_callback": print},
-            {"pre_execute": print},
-            {"post_execute": print},
-            {"browseract_task_id": "{{ ti.xcom_pull('begin') }}"},
-            {"browseract_conn_id": "{{ my_macro() }}"},
-        ],
-        ids=lambda arguments: ", ".join(arguments),
-    )
-    def test_sensor_with_option_that_needs_a_worker_does_not_start_from_trigger(self, arguments):
-        given = {"browseract_task_id": "7", "deferrable": True, **arguments}
-        assert not TaskSensor(task_id="wait", **given).start_from_trigger
-
-    def test_sensor_with_xcom_of_mapped_task_does_not_start_from_trigger(self):
-        with DAG("elsewhere", schedule=None):
-            begin = RunWorkflowOperator.partial(task_id="begin", wait_for_completion=False).expand(workflow_id=["7"])
-            sensor = TaskSensor(task_id="wait", browseract_task_id=begin.output, deferrable=True)  # type: ignore[arg-type]
-        assert not sensor.start_from_trigger
-
-    @pytest.mark.skipif(TRIGGERS_START_TASKS, reason="from Airflow 3.3 on no worker is needed")
-    def test_sensor_does_not_start_from_trigger_before_airflow_3_3(self):
-        assert not TaskSensor(task_id="wait", browseract_task_id="7", deferrable=True).start_from_trigger

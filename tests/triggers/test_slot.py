@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.compat import TRIGGERS_START_TASKS
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -20,16 +19,14 @@ from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
+from tests.triggers.waits import until
 from tests.workers import asked
 
 CONN_ID = "browseract_default"
-LIMIT = 60.0
-"""Seconds to wait for an event at most."""
 
 
 @pytest.fixture
-def emulator(browseract_emulator, connect, short_timings, monkeypatch):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+def emulator(browseract_emulator, short_patience, short_timings, monkeypatch):
     # Nothing is woken without a free slot.
     monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 600.0)
     emulator = browseract_emulator.emulator
@@ -84,14 +81,6 @@ class Waiting:
         """End all waits."""
         for name in self._tasks:
             await self.cancel(name)
-
-
-async def until(reached: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 async def counts(emulator, number: int) -> None:
@@ -249,16 +238,16 @@ async def test_second_refusal_of_a_task_instance_is_recognized(emulator, waiting
 
 
 async def test_error_in_the_queue_ends_no_wait(emulator, waiting, monkeypatch):
-    look = Dispatcher._look
+    wake = Dispatcher._wake
     failed: list[bool] = []
 
     async def fail_once(self):
         if not failed:
             failed.append(True)
             raise OSError("a bug")
-        await look(self)
+        await wake(self)
 
-    monkeypatch.setattr(Dispatcher, "_look", fail_once)
+    monkeypatch.setattr(Dispatcher, "_wake", fail_once)
     [task_id] = await start()
     waiting.add("a", 1.0)
     await until(lambda: failed)
@@ -341,10 +330,10 @@ async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, mo
     def is_shown() -> bool:
         nonlocal logged
         logged += "".join(capfd.readouterr())
-        return "Place 2 of 2" in logged and bool(pushed) is TRIGGERS_START_TASKS
+        return "Place 2 of 2" in logged and bool(pushed) is AIRFLOW_V_3_3_PLUS
 
     await until(is_shown)
     # Before Airflow 3.3, only the log shows the place.
-    assert pushed == {} or TRIGGERS_START_TASKS
+    assert pushed == {} or AIRFLOW_V_3_3_PLUS
     assert not pushed or pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
     assert "Place 2 of 2 in the queue for slots. The plan seems to have 1 slot." in logged

@@ -59,12 +59,6 @@ TRIGGERS: dict[str, dict[str, Any]] = {
             "key_digest": "0123456789abcdef",
         },
     },
-    "triggers.sensor.TaskSensorTrigger": {
-        "browseract_task_id": "18230957120664813",
-        "browseract_conn_id": "browseract_default",
-        "poll_interval": 60.0,
-        "output_format": "csv",
-    },
     "triggers.watcher.TaskFinishedTrigger": {
         "workflow_id": "71002814653029423",
         "status": ["finished"],

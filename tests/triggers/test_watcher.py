@@ -19,6 +19,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
+from tests.triggers.waits import until
+from tests.workers import asked
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ class Watch:
         self.trigger = TaskFinishedTrigger(**{"poll_interval": 0.05, **arguments})
         self.trigger.asset_state_store = state  # type: ignore[assignment]
         self.payloads: list[dict] = []
-        self.looked = 0
+        self.polled = 0
 
     @property
     def tasks(self) -> list[dict]:
@@ -68,24 +70,24 @@ class Watch:
 
     async def _run(self) -> None:
         async with (
-            contextlib.aclosing(self._looks()) as looks,
-            contextlib.aclosing(self.trigger.filter_shared_stream(looks)) as events,
+            contextlib.aclosing(self._polls()) as polls,
+            contextlib.aclosing(self.trigger.filter_shared_stream(polls)) as events,
         ):
             async for event in events:
                 self.payloads.append(event.payload)
 
-    async def _looks(self):
-        async with contextlib.aclosing(self.trigger.open_shared_stream(self.trigger.serialize()[1])) as looks:
-            async for look in looks:
-                self.looked += 1
-                yield look
+    async def _polls(self):
+        async with contextlib.aclosing(self.trigger.open_shared_stream(self.trigger.serialize()[1])) as polls:
+            async for poll in polls:
+                self.polled += 1
+                yield poll
 
     @contextlib.asynccontextmanager
     async def watching(self):
-        """Have it run for the length of a ``with`` block, which begins after its first look."""
+        """Have it run for the length of a ``with`` block, which begins after its first poll."""
         running = asyncio.ensure_future(self._run())
         try:
-            await until(lambda: self.payloads or self.looked >= 2)
+            await until(lambda: self.payloads or self.polled >= 2)
             yield self
         finally:
             assert not running.done(), "a watcher never ends"
@@ -93,22 +95,10 @@ class Watch:
             with contextlib.suppress(asyncio.CancelledError):
                 await running
 
-    async def looks(self, times: int) -> None:
+    async def polls(self, times: int) -> None:
         """Wait until it has polled some more times."""
-        goal = self.looked + times
-        await until(lambda: self.looked >= goal)
-
-
-async def until(reached) -> None:
-    async def wait() -> None:
-        while not reached():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(wait(), 15)
-
-
-def questions(emulator) -> int:
-    return sum(request.endpoint == "list-tasks" for request in emulator.requests)
+        goal = self.polled + times
+        await until(lambda: self.polled >= goal)
 
 
 def end(emulator, workflow=ORDERS) -> str:
@@ -119,240 +109,191 @@ def end(emulator, workflow=ORDERS) -> str:
     return task_id
 
 
-def run(story) -> None:
-    asyncio.run(asyncio.wait_for(story, 30))
+async def test_watcher_reports_each_ended_task_once(emulator):
+    end(emulator)
+    async with Watch(emulator).watching() as watch:
+        first = await asyncio.to_thread(end, emulator)
+        second = await asyncio.to_thread(end, emulator, FAILING)
+        await until(lambda: len(watch.tasks) == 2)
+        await watch.polls(3)
+        reported = {task["task_id"]: task for task in watch.tasks}
+        assert (reported[first]["status"], reported[second]["status"]) == ("finished", "failed")
+        assert reported[second]["failure"]["code"] == 1011
+        assert len(watch.tasks) == 2
+        assert json.loads(json.dumps(watch.payloads)) == watch.payloads
 
 
-def test_watcher_reports_each_ended_task_once(emulator):
-    async def story():
-        end(emulator)
-        async with Watch(emulator).watching() as watch:
-            first = await asyncio.to_thread(end, emulator)
-            second = await asyncio.to_thread(end, emulator, FAILING)
-            await until(lambda: len(watch.tasks) == 2)
-            await watch.looks(3)
-            reported = {task["task_id"]: task for task in watch.tasks}
-            assert (reported[first]["status"], reported[second]["status"]) == ("finished", "failed")
-            assert reported[second]["failure"]["code"] == 1011
-            assert len(watch.tasks) == 2
-            assert json.loads(json.dumps(watch.payloads)) == watch.payloads
-
-    run(story())
+async def test_restarted_watcher_reports_all_tasks_ended_in_the_meantime_in_one_event(emulator):
+    state = State()
+    async with Watch(emulator, state).watching():
+        await until(lambda: state.values)
+    ended = [await asyncio.to_thread(end, emulator) for _ in range(3)]
+    async with Watch(emulator, state).watching() as watch:
+        await watch.polls(3)
+        assert len(watch.payloads) == 1
+        assert sorted(watch.ids) == sorted(ended)
 
 
-def test_restarted_watcher_reports_all_tasks_ended_in_the_meantime_in_one_event(emulator):
-    async def story():
-        state = State()
-        async with Watch(emulator, state).watching():
-            await until(lambda: state.values)
-        ended = [await asyncio.to_thread(end, emulator) for _ in range(3)]
-        async with Watch(emulator, state).watching() as watch:
-            await watch.looks(3)
-            assert len(watch.payloads) == 1
-            assert sorted(watch.ids) == sorted(ended)
-
-    run(story())
+async def test_watcher_reports_only_matching_workflow_and_status(emulator):
+    async with (
+        Watch(emulator, workflow_id=ORDERS.id).watching() as orders,
+        Watch(emulator, status=["failed", "canceled"]).watching() as failed,
+    ):
+        tasks = [await asyncio.to_thread(end, emulator, workflow) for workflow in (SEARCH, ORDERS, FAILING)]
+        await until(lambda: orders.payloads and failed.payloads)
+        await orders.polls(3)
+        assert (orders.ids, failed.ids) == ([tasks[1]], [tasks[2]])
 
 
-def test_watcher_reports_only_matching_workflow_and_status(emulator):
-    async def story():
-        async with (
-            Watch(emulator, workflow_id=ORDERS.id).watching() as orders,
-            Watch(emulator, status=["failed", "canceled"]).watching() as failed,
-        ):
-            tasks = [await asyncio.to_thread(end, emulator, workflow) for workflow in (SEARCH, ORDERS, FAILING)]
-            await until(lambda: orders.payloads and failed.payloads)
-            await orders.looks(3)
-            assert (orders.ids, failed.ids) == ([tasks[1]], [tasks[2]])
-
-    run(story())
+async def test_watcher_without_shared_stream_reports_ended_task(emulator):
+    events: Any = TaskFinishedTrigger(poll_interval=0.05).run()
+    first = asyncio.ensure_future(anext(events))
+    await until(lambda: asked(emulator, "list-tasks") >= 2)
+    task_id = await asyncio.to_thread(end, emulator)
+    assert [task["task_id"] for task in (await first).payload["tasks"]] == [task_id]
+    await events.aclose()
 
 
-def test_watcher_without_shared_stream_reports_ended_task(emulator):
-    async def story():
-        events: Any = TaskFinishedTrigger(poll_interval=0.05).run()
-        first = asyncio.ensure_future(anext(events))
-        await until(lambda: questions(emulator) >= 2)
-        task_id = await asyncio.to_thread(end, emulator)
-        assert [task["task_id"] for task in (await first).payload["tasks"]] == [task_id]
-        await events.aclose()
-
-    run(story())
-
-
-def test_watcher_reports_end_of_run_started_before_the_watcher(emulator):
-    async def story():
-        emulator.set_workflow(ORDERS.id, duration=60.0)
-        task_id = BrowserActHook().run_task(ORDERS.id).id
-        async with Watch(emulator).watching() as watch:
-            BrowserActHook().stop_task(task_id)
-            await until(lambda: watch.payloads)
-            assert watch.ids == [task_id]
-
-    run(story())
+async def test_watcher_reports_end_of_run_started_before_the_watcher(emulator):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    task_id = BrowserActHook().run_task(ORDERS.id).id
+    async with Watch(emulator).watching() as watch:
+        BrowserActHook().stop_task(task_id)
+        await until(lambda: watch.payloads)
+        assert watch.ids == [task_id]
 
 
 class TestWatcherRestart:
-    def test_restarted_watcher_reports_task_ended_meanwhile_and_none_twice(self, emulator):
-        async def story():
-            state = State()
-            async with Watch(emulator, state).watching() as watch:
-                first = await asyncio.to_thread(end, emulator)
-                await until(lambda: first in str(state.values))
-                assert watch.ids == [first]
-            second = await asyncio.to_thread(end, emulator)
-            async with Watch(emulator, state).watching() as watch:
-                await until(lambda: watch.payloads)
-                await watch.looks(3)
-                assert watch.ids == [second]
+    async def test_restarted_watcher_reports_task_ended_meanwhile_and_none_twice(self, emulator):
+        state = State()
+        async with Watch(emulator, state).watching() as watch:
+            first = await asyncio.to_thread(end, emulator)
+            await until(lambda: first in str(state.values))
+            assert watch.ids == [first]
+        second = await asyncio.to_thread(end, emulator)
+        async with Watch(emulator, state).watching() as watch:
+            await until(lambda: watch.payloads)
+            await watch.polls(3)
+            assert watch.ids == [second]
 
-        run(story())
+    async def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, emulator, monkeypatch):
+        state = State()
+        monkeypatch.setattr(timings, "EVENT_STORE_GRACE", 3600.0)
+        async with Watch(emulator, state).watching() as watch:
+            task_id = await asyncio.to_thread(end, emulator)
+            await until(lambda: watch.payloads)
+        async with Watch(emulator, state).watching() as watch:
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
 
-    def test_restarted_watcher_repeats_event_that_airflow_may_not_have_stored(self, emulator, monkeypatch):
-        async def story():
-            state = State()
-            monkeypatch.setattr(timings, "EVENT_STORE_GRACE", 3600.0)
-            async with Watch(emulator, state).watching() as watch:
-                task_id = await asyncio.to_thread(end, emulator)
-                await until(lambda: watch.payloads)
-            async with Watch(emulator, state).watching() as watch:
-                await until(lambda: watch.payloads)
-                assert watch.ids == [task_id]
-
-        run(story())
-
-    def test_restarted_watcher_without_stored_state_reports_only_later_ends(self, emulator):
-        async def story():
-            async with Watch(emulator).watching():
-                pass
-            await asyncio.to_thread(end, emulator)
-            async with Watch(emulator).watching() as watch:
-                task_id = await asyncio.to_thread(end, emulator)
-                await until(lambda: watch.payloads)
-                assert watch.ids == [task_id]
-
-        run(story())
+    async def test_restarted_watcher_without_stored_state_reports_only_later_ends(self, emulator):
+        async with Watch(emulator).watching():
+            pass
+        await asyncio.to_thread(end, emulator)
+        async with Watch(emulator).watching() as watch:
+            task_id = await asyncio.to_thread(end, emulator)
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
 
     @pytest.mark.parametrize(
         ("kept", "why"),
         [({"floor": 9e10, "reported": {}}, "it is from the future"), ("nonsense", "Input should be an object")],
         ids=["from the future", "unreadable"],
     )
-    def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, emulator, kept, why, capfd):
-        async def story():
-            state = State()
-            watch = Watch(emulator, state)
-            state.values[watch.trigger._cursor_key] = json.dumps(kept)
-            end(emulator)
-            async with watch.watching():
-                task_id = await asyncio.to_thread(end, emulator)
-                await until(lambda: watch.payloads)
-                assert watch.ids == [task_id]
-                await until(lambda: task_id in str(state.values))
-
-        run(story())
+    async def test_watcher_with_invalid_cursor_starts_again_and_logs_it(self, emulator, kept, why, capfd):
+        state = State()
+        watch = Watch(emulator, state)
+        state.values[watch.trigger._cursor_key] = json.dumps(kept)
+        end(emulator)
+        async with watch.watching():
+            task_id = await asyncio.to_thread(end, emulator)
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
+            await until(lambda: task_id in str(state.values))
         assert f"Ignoring the watcher state, which cannot be used: {why}" in "".join(capfd.readouterr())
 
-    def test_restarted_watcher_retries_reading_its_state(self, emulator):
-        async def story():
-            state = State()
-            async with Watch(emulator, state).watching():
-                await until(lambda: state.values)
-            task_id = await asyncio.to_thread(end, emulator)
-            state.fails = [RuntimeError("the API server is away")] * 2
-            async with Watch(emulator, state).watching() as watch:
-                await until(lambda: watch.payloads)
-                assert watch.ids == [task_id]
-
-        run(story())
-
-    def test_restarted_watcher_with_other_status_filter_starts_again(self, emulator):
-        async def story():
-            state = State()
-            async with Watch(emulator, state, status="finished").watching():
-                await until(lambda: state.values)
-            await asyncio.to_thread(end, emulator, FAILING)
-            async with Watch(emulator, state, status="failed").watching() as watch:
-                await watch.looks(3)
-                assert watch.payloads == []
-
-        run(story())
-
-
-def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(emulator, capfd):
-    async def story():
+    async def test_restarted_watcher_retries_reading_its_state(self, emulator):
         state = State()
-        async with Watch(emulator, state).watching() as watch:
+        async with Watch(emulator, state).watching():
             await until(lambda: state.values)
-            state.fails = [RuntimeError("the API server is away")]
-            await asyncio.to_thread(end, emulator)
-            await until(lambda: not state.fails)
-            await asyncio.to_thread(end, emulator)
-            await until(lambda: len(watch.tasks) == 2)
+        task_id = await asyncio.to_thread(end, emulator)
+        state.fails = [RuntimeError("the API server is away")] * 2
+        async with Watch(emulator, state).watching() as watch:
+            await until(lambda: watch.payloads)
+            assert watch.ids == [task_id]
 
-    run(story())
+    async def test_restarted_watcher_with_other_status_filter_starts_again(self, emulator):
+        state = State()
+        async with Watch(emulator, state, status="finished").watching():
+            await until(lambda: state.values)
+        await asyncio.to_thread(end, emulator, FAILING)
+        async with Watch(emulator, state, status="failed").watching() as watch:
+            await watch.polls(3)
+            assert watch.payloads == []
+
+
+async def test_watcher_keeps_running_and_logs_when_state_cannot_be_written(emulator, capfd):
+    state = State()
+    async with Watch(emulator, state).watching() as watch:
+        await until(lambda: state.values)
+        state.fails = [RuntimeError("the API server is away")]
+        await asyncio.to_thread(end, emulator)
+        await until(lambda: not state.fails)
+        await asyncio.to_thread(end, emulator)
+        await until(lambda: len(watch.tasks) == 2)
     assert "The watcher state could not be stored. After a restart, runs may be reported again: the API" in "".join(
         capfd.readouterr()
     )
 
 
-def test_watcher_keeps_polling_while_service_is_down_and_reports_ended_task(emulator, caplog):
-    async def story():
-        async with Watch(emulator).watching() as watch:
-            emulator.fault("list-tasks", RequestFault.status(503), times=None)
-            with caplog.at_level(logging.ERROR):
-                await until(lambda: "could not be listed" in caplog.text)
-            task_id = await asyncio.to_thread(end, emulator)
-            emulator.clear_faults()
-            await until(lambda: watch.payloads)
-            assert watch.ids == [task_id]
-
-    run(story())
+async def test_watcher_keeps_polling_while_service_is_down_and_reports_ended_task(emulator, caplog):
+    async with Watch(emulator).watching() as watch:
+        emulator.fault("list-tasks", RequestFault.status(503), times=None)
+        with caplog.at_level(logging.ERROR):
+            await until(lambda: "could not be listed" in caplog.text)
+        task_id = await asyncio.to_thread(end, emulator)
+        emulator.clear_faults()
+        await until(lambda: watch.payloads)
+        assert watch.ids == [task_id]
 
 
-def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator, connect):
-    async def story():
-        connect(password="app-wrong")
-        trigger = TaskFinishedTrigger(poll_interval=0.05)
-        looks = trigger.open_shared_stream(trigger.serialize()[1])
-        first = asyncio.ensure_future(anext(looks))
-        await until(lambda: questions(emulator) >= 2)
-        connect()
-        assert await first == ()
-        await looks.aclose()
-
-    run(story())
+async def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator, connect):
+    connect(password="app-wrong")
+    trigger = TaskFinishedTrigger(poll_interval=0.05)
+    polls = trigger.open_shared_stream(trigger.serialize()[1])
+    first = asyncio.ensure_future(anext(polls))
+    await until(lambda: asked(emulator, "list-tasks") >= 2)
+    connect()
+    assert await first == ()
+    await polls.aclose()
 
 
-def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
+async def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator):
     """With Airflow's own distribution of shared streams (3.3 and later)."""
     streams = pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 nothing is shared")
 
-    async def story():
-        manager = streams.SharedStreamManager(log=streams.log)
-        watchers = [TaskFinishedTrigger(poll_interval=0.5) for _ in range(50)]
-        reported: list[list[str]] = [[] for _ in watchers]
+    manager = streams.SharedStreamManager(log=streams.log)
+    watchers = [TaskFinishedTrigger(poll_interval=0.5) for _ in range(50)]
+    reported: list[list[str]] = [[] for _ in watchers]
 
-        async def watch(number: int) -> None:
-            trigger = watchers[number]
-            stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
-            async for event in trigger.filter_shared_stream(stream):
-                reported[number] += [task["task_id"] for task in event.payload["tasks"]]
+    async def watch(number: int) -> None:
+        trigger = watchers[number]
+        stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+        async for event in trigger.filter_shared_stream(stream):
+            reported[number] += [task["task_id"] for task in event.payload["tasks"]]
 
-        running = [asyncio.ensure_future(watch(number)) for number in range(50)]
-        await until(lambda: questions(emulator) == 2)
-        task_id = await asyncio.to_thread(end, emulator)
-        await until(lambda: all(reported))
-        assert reported == [[task_id]] * 50
-        moments = [request.at for request in emulator.requests if request.endpoint == "list-tasks"]
-        apart = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
-        assert min(apart) > 0.4
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        await manager.stop_all()
-
-    run(story())
+    running = [asyncio.ensure_future(watch(number)) for number in range(50)]
+    await until(lambda: asked(emulator, "list-tasks") == 2)
+    task_id = await asyncio.to_thread(end, emulator)
+    await until(lambda: all(reported))
+    assert reported == [[task_id]] * 50
+    moments = [request.at for request in emulator.requests if request.endpoint == "list-tasks"]
+    apart = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+    assert min(apart) > 0.4
+    for each in running:
+        each.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await manager.stop_all()
 
 
 def limits(emulator) -> list[int]:
@@ -368,43 +309,34 @@ class TestLargeOutputs:
     def _small_pages(self, monkeypatch):
         monkeypatch.setattr(watcher, "LARGEST_PAGE", 50_000)
 
-    def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, emulator):
-        async def story():
-            emulator.set_workflow(ORDERS.id, duration=0.0, output="x" * 20_000)
-            async with Watch(emulator).watching() as watch:
-                ended = [await asyncio.to_thread(end, emulator) for _ in range(7)]
-                await until(lambda: len(watch.tasks) >= 7)
-                await watch.looks(2)
-                assert sorted(watch.ids) == sorted(ended)
-            assert limits(emulator)[0] == 128
-            assert 2 in limits(emulator)
+    async def test_watcher_reads_large_outputs_in_small_pages_and_reports_each_end_once(self, emulator):
+        emulator.set_workflow(ORDERS.id, duration=0.0, output="x" * 20_000)
+        async with Watch(emulator).watching() as watch:
+            ended = [await asyncio.to_thread(end, emulator) for _ in range(7)]
+            await until(lambda: len(watch.tasks) >= 7)
+            await watch.polls(2)
+            assert sorted(watch.ids) == sorted(ended)
+        assert limits(emulator)[0] == 128
+        assert 2 in limits(emulator)
 
-        run(story())
+    async def test_watcher_reports_end_of_active_run_whose_output_is_too_large_for_a_page(self, emulator):
+        emulator.next_run(ORDERS.id, duration=1.0, output="x" * 60_000)
+        active = BrowserActHook().run_task(ORDERS.id).id
+        async with Watch(emulator).watching() as watch:
+            await until(lambda: watch.ids == [active])
+            assert watch.tasks[0]["status"] == "finished"
+            await watch.polls(2)
+            assert watch.ids == [active]
 
-    def test_watcher_reports_end_of_active_run_whose_output_is_too_large_for_a_page(self, emulator):
-        async def story():
-            emulator.next_run(ORDERS.id, duration=1.0, output="x" * 60_000)
-            active = BrowserActHook().run_task(ORDERS.id).id
-            async with Watch(emulator).watching() as watch:
-                await until(lambda: watch.ids == [active])
-                assert watch.tasks[0]["status"] == "finished"
-                await watch.looks(2)
-                assert watch.ids == [active]
-
-        run(story())
-
-    def test_task_that_alone_is_too_large_does_not_hide_the_ends_of_others(self, emulator, caplog):
-        async def story():
-            async with Watch(emulator).watching() as watch:
-                emulator.next_run(ORDERS.id, duration=0.0, output="x" * 60_000)
-                large = await asyncio.to_thread(end, emulator)
-                small = await asyncio.to_thread(end, emulator)
-                await until(lambda: small in watch.ids)
-                await watch.looks(2)
-                assert set(watch.ids) - {large} == {small}
-
-        with caplog.at_level(logging.WARNING):
-            run(story())
+    async def test_task_that_alone_is_too_large_does_not_hide_the_ends_of_others(self, emulator, caplog):
+        caplog.set_level(logging.WARNING)
+        async with Watch(emulator).watching() as watch:
+            emulator.next_run(ORDERS.id, duration=0.0, output="x" * 60_000)
+            large = await asyncio.to_thread(end, emulator)
+            small = await asyncio.to_thread(end, emulator)
+            await until(lambda: small in watch.ids)
+            await watch.polls(2)
+            assert set(watch.ids) - {large} == {small}
         assert "1 of the listed BrowserAct tasks cannot be read" in caplog.text
 
 

@@ -68,7 +68,7 @@ with DAG("elsewhere", schedule=None):
     failing = RunWorkflowOperator(task_id="begin_failing", workflow_id=FAILING.id, wait_for_completion=False)
     shared: dict[str, Any] = {"poke_interval": 2, **RETRIES}
     TaskSensor(task_id="rescheduled", browseract_task_id=begun.output, mode="reschedule", **shared)
-    TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, start_from_trigger=False, **shared)
+    TaskSensor(task_id="deferred", browseract_task_id=begun.output, deferrable=True, **shared)
     TaskSensor(task_id="failed", browseract_task_id=failing.output, deferrable=True, **shared)
 
 with DAG("dry", schedule=None):

@@ -1,0 +1,72 @@
+"""How a trigger polls a run, and when it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from airflow_provider_browseract.emulator import ORDERS, RequestFault
+from airflow_provider_browseract.runs.waiting import End, Wait
+from airflow_provider_browseract.triggers import polling
+from airflow_provider_browseract.triggers.run import TaskTrigger
+from tests.triggers.waits import start, trigger, wait
+
+log: Any = logging.getLogger(__name__)
+
+
+def test_task_trigger_does_not_poll_before_its_first_poll_time(emulator):
+    task_id = start()
+    first = time.time() + 0.4
+    wait(trigger(task_id, first_poll_at=first))
+    polls = [request for request in emulator.requests if request.endpoint == "get-task"]
+    assert polls[0].at.timestamp() >= first
+
+
+def test_task_trigger_with_past_deadline_still_reports_ended_run(emulator):
+    task_id = start()
+    emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+    assert wait(trigger(task_id, deadline=time.time() - 60)).end is End.ENDED
+
+
+def test_task_trigger_reports_deadline_and_run_keeps_running(emulator):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    event = wait(trigger(start(), deadline=time.time() + 0.3))
+    assert event.end is End.DEADLINE
+    assert emulator.tasks[0].status == "running"
+
+
+def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
+    task_id = start()
+    emulator.fault("get-task", RequestFault.status(503), times=None)
+    event = wait(trigger(task_id))
+    assert event.end is End.GIVEN_UP
+    assert event.reason is not None
+    assert "HTTP 503" in event.reason
+
+
+def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
+    monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
+    emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
+    event, seen = asyncio.run(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+    assert event.end is End.ENDED
+    assert seen is not None
+    assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes (max_response)")
+
+
+def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):
+    async def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(polling, "run_steps_async", broken)
+    event = wait(trigger(start()))
+    assert (event.end, event.reason) == (End.GIVEN_UP, "ZeroDivisionError: a bug")
+    assert "failed with an unexpected error. A worker continues in " in "".join(capfd.readouterr())
+
+
+def test_task_trigger_gives_up_with_reason_when_connection_is_missing(emulator):
+    event = wait(TaskTrigger(browseract_conn_id="nowhere", wait=Wait("7", time.time() + 5, interval=1.0)))
+    assert event.end is End.GIVEN_UP
+    assert event.reason is not None
+    assert "nowhere" in event.reason
