@@ -97,6 +97,7 @@ def _failed_if_skipped(report):
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them."""
     for item in items:
