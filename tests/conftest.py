@@ -3,10 +3,14 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from tests import databases
+
+# Where the tests of tools find `dev`: after site-packages, because the installed package may be the wheel.
+sys.path.append(str(Path(__file__).parent.parent))
 
 # Airflow reads its settings when it is first imported, so set them before any test module is imported.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="browseract-tests-")
@@ -29,7 +33,6 @@ import pytest
 from airflow_provider_browseract.emulator import Emulator
 from airflow_provider_browseract.runs import timings
 from tests.e2e.local_airflow import free_port
-from tests.mistakes import parse as parse_file
 
 IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: Hypothesis uses the same examples each time, and a test that is skipped because something is
@@ -94,6 +97,7 @@ def _failed_if_skipped(report):
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them."""
     for item in items:
@@ -190,11 +194,15 @@ class DagResult:
 @pytest.fixture
 def parse(airflow_database):
     """Parse a file as Airflow does, and return its DAGs by their ids."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
 
     def parse_(path: Path):
-        dags, import_error = parse_file(path)
-        assert not import_error
-        return dags
+        bag = DagBag(str(path))
+        assert not bag.import_errors
+        return bag.dags
 
     return parse_
 

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from tests.e2e import demo
+from dev import demo
 from tests.e2e.local_airflow import wait_for
 
 WOKEN = "resumed by a callback, 12.3 s after the end of the run"

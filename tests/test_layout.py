@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import airflow_provider_browseract
@@ -25,3 +26,9 @@ def forks(tree: ast.AST) -> list[int]:
 def test_airflow_version_forks_are_in_compat_only():
     found = {str(path.relative_to(PACKAGE)) for path in MODULES if forks(ast.parse(path.read_text()))}
     assert found == {"compat.py"}
+
+
+def test_only_tests_of_tools_import_from_dev():
+    tests = Path(__file__).parent
+    found = {path.name for path in tests.rglob("*.py") if re.search(r"^ *(from|import) dev\b", path.read_text(), re.M)}
+    assert found == {"test_demo.py", "test_live.py", "test_mistakes.py", "test_release.py"}

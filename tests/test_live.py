@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
-from tests import live as module
-from tests.live import Live, Settings, ask, lines, redacted
+from dev import live as module
+from dev.live import Live, Settings, ask, lines, redacted
 
 KEY = "app-very-secret-key"
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from tests.mistakes import MISTAKES
+from dev.mistakes import MISTAKES
 from tests.pages import ROOT
 
 
@@ -15,7 +15,7 @@ def test_each_mistake_ends_in_one_message_that_names_the_remedy(subtests):
     # In one other process, because starting Airflow takes longer than all mistakes, and to read its whole output.
     done = subprocess.run(
         # Isolated, so that it imports the installed package.
-        [sys.executable, "-I", ROOT / "tests" / "mistakes.py", "--json"],
+        [sys.executable, "-I", ROOT / "dev" / "mistakes.py", "--json"],
         # Without the settings of these tests.
         env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         stdout=subprocess.PIPE,

@@ -14,9 +14,9 @@ import yaml
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
-from tests import dist
-from tests.matrix import CELLS
-from tests.pins import VERSIONS
+from dev import dist
+from dev.matrix import CELLS
+from dev.pins import VERSIONS
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parent.parent
@@ -173,7 +173,7 @@ WHEEL = {
     "p-1.dist-info/entry_points.txt": "".join(f"[{group}]\na = b:c\n" for group in dist.ENTRY_POINTS).encode(),
     "p-1.dist-info/licenses/LICENSE": b"",
 }
-TREE = ["airflow_provider_browseract/py.typed", "tests/dist.py"]
+TREE = ["airflow_provider_browseract/py.typed", "dev/dist.py"]
 
 
 def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
@@ -183,12 +183,12 @@ def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"tests/dist.py": b""}, r"not expected \['tests/dist\.py'\]"),
+        ({"dev/dist.py": b""}, r"not expected \['dev/dist\.py'\]"),
         ({"p-1.dist-info/entry_points.txt": b""}, "entry points: missing"),
         ({"p-1.dist-info/METADATA": b"Name: other\n"}, "Name is"),
         ({"p-1.dist-info/METADATA": WHEEL["p-1.dist-info/METADATA"].replace(b":: Typed", b"")}, "Typing :: Typed"),
     ],
-    ids=["a test in it", "no entry points", "another name", "a classifier less"],
+    ids=["a tool in it", "no entry points", "another name", "a classifier less"],
 )
 def test_wrong_wheel_is_refused(changed, reason):
     with pytest.raises(dist.DistError, match=reason):

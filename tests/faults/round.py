@@ -43,9 +43,9 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.emulator.catalogue import results_for
 from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
-from tests.benchmarks.slots import slot_changes
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
+from tests.slots import slot_changes
 
 from .backends import failing_xcoms
 

@@ -1,4 +1,4 @@
-"""The timing figures, as ratios within one run: ``make bench``, or ``python -m tests.benchmarks.run NAME``.
+"""The timing figures, as ratios within one run: ``make bench``, or ``python -m dev.benchmarks.run NAME``.
 
 Each figure is measured in separate processes, so that they do not affect each other.
 """
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from tests.benchmarks import files, slots, throttled, waits, webhook
+from dev.benchmarks import files, slots, throttled, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -80,7 +80,7 @@ def triggers() -> None:
     with _slow_api() as url:
         for kind in ("none", "sleeping", "waiting"):
             done = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.run", "loop", kind, url],
+                [sys.executable, "-m", "dev.benchmarks.run", "loop", kind, url],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -102,7 +102,7 @@ class _slow_api:
 
     def __enter__(self) -> str:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.run", "api"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "dev.benchmarks.run", "api"], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout
         return self.process.stdout.readline().strip()

@@ -24,7 +24,7 @@ ROUNDS = 5
 def files() -> None:
     """Ten files of 50 MiB from the emulator to a local folder, by the provider and by curl, in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.benchmarks.files"]
+        command = [sys.executable, "-m", "dev.benchmarks.files"]
         with subprocess.Popen([*command, "serve"], stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout
@@ -51,7 +51,7 @@ def files() -> None:
 
 def inflated() -> None:
     """Memory of a process that stores a file of 50 MiB whose host sends it with gzip and without its size."""
-    command = [sys.executable, "-m", "tests.benchmarks.files"]
+    command = [sys.executable, "-m", "dev.benchmarks.files"]
     with tempfile.TemporaryDirectory() as folder:
         with subprocess.Popen([*command, "serve_gzip"], stdout=subprocess.PIPE, text=True) as server:
             try:

@@ -1,4 +1,4 @@
-"""Try an installed package from outside of the repository: ``python -I tests/smoke.py``.
+"""Try an installed package from outside of the repository: ``python -I dev/smoke.py``.
 
 ``make dist`` runs it in a new environment that has the wheel and its dependencies, and nothing that only tests need.
 """

@@ -1,4 +1,4 @@
-"""What many deferred task instances cost one triggerer that waits for their runs: see :mod:`tests.benchmarks.run`."""
+"""What many deferred task instances cost one triggerer that waits for their runs: see :mod:`dev.benchmarks.run`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
-from tests.benchmarks import webhook
+from dev.benchmarks import webhook
 from tests.databases import Database
 from tests.e2e.local_airflow import LocalAirflow, wait_for
 
@@ -75,7 +75,7 @@ def _cost(
     airflow: LocalAirflow, database: Database, emulator: Emulator, run_id: str, way: str, task_ids: list[str]
 ) -> Cost:
     """Start a triggerer with waits, and return what it uses once it has polled all of them."""
-    webhook.with_models([sys.executable, "-m", "tests.benchmarks.waits", run_id, way, *task_ids], airflow)
+    webhook.with_models([sys.executable, "-m", "dev.benchmarks.waits", run_id, way, *task_ids], airflow)
     log = airflow.home / "triggerer.out"
     before, first = log.stat().st_size, len(emulator.requests)
 

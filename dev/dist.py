@@ -1,6 +1,6 @@
 """``make dist``: build sdist and wheel of the last commit, and check and test them as users get them.
 
-    python -m tests.dist [--airflow VERSION] [--tag TAG]
+    python -m dev.dist [--airflow VERSION] [--tag TAG]
 
 1. Builds both twice, from two exports of the commit that differ in path, file modes, file times and time zone, and the
    wheel once more from the sdist. All builds must have the same bytes.
@@ -268,9 +268,9 @@ def try_all(work: Path, wheel: Path, version: str, airflow: str) -> Path:
     :param airflow: the Airflow version of the environment.
     """
     source = work / "source"
-    constraints = source / "tests" / "constraints" / f"airflow-{airflow}.txt"
+    constraints = source / "dev" / "constraints" / f"airflow-{airflow}.txt"
     python = install(work / "environment", wheel, constraints)
-    smoke = _run(python, "-I", source / "tests" / "smoke.py", cwd=work)
+    smoke = _run(python, "-I", source / "dev" / "smoke.py", cwd=work)
     _report(f"In a new environment with Airflow {airflow}, outside of the repository:\n{smoke.rstrip()}")
     sbom = work / "sbom.cdx.json"
     components = list_components(python, version, source / "pyproject.toml", sbom)

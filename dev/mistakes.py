@@ -1,4 +1,4 @@
-"""Make the ten most likely mistakes of a new user, and show what the user sees: ``python -m tests.mistakes``.
+"""Make the ten most likely mistakes of a new user, and show what the user sees: ``python -m dev.mistakes``.
 
 Each mistake is a DAG that ``dag.test()`` runs against the emulator. What is shown is the message at the end of the log.
 """
@@ -9,9 +9,11 @@ import argparse
 import json
 import os
 import re
+import runpy
 import sys
 import tempfile
 import textwrap
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -27,7 +29,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
-with DAG("{dag_id}", schedule=None):
+with DAG("{dag_id}", schedule=None) as dag:
 {tasks}
 """
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[\w+ *\] (.*)")
@@ -126,17 +128,6 @@ def everything_into(file: Any) -> Iterator[None]:
             os.close(copy)
 
 
-def parse(file: Path) -> tuple[dict[str, Any], str]:
-    """Return the DAGs of a file, and the error of its import, which is empty if there is none."""
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:  # before Airflow 3.2
-        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,assignment,unused-ignore]
-
-    bag = DagBag(str(file))
-    return bag.dags, "".join(bag.import_errors.values())
-
-
 def after_traceback(lines: list[str]) -> list[str]:
     """Return what a traceback says after its frames."""
     frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
@@ -163,7 +154,6 @@ def make(mistake: Mistake, folder: Path) -> Seen:
     :param folder: the DAGs folder of this process's Airflow.
     """
     dag_id = re.sub(r"\W+", "_", mistake.name.lower())
-    # In a separate file: Python may take a file that is overwritten within a second for the old one.
     file = folder / f"{dag_id}.py"
     file.write_text(DAG_FILE.format(dag_id=dag_id, tasks=textwrap.indent(mistake.tasks, "    ")))
     with Emulator().serve() as running, tempfile.TemporaryFile("w+") as said:
@@ -171,9 +161,13 @@ def make(mistake: Mistake, folder: Path) -> Seen:
         for workflow in (LOG_IN, ORDERS, SEARCH):
             running.emulator.set_workflow(workflow.id, duration=0.1)
         with everything_into(said):
-            dags, import_error = parse(file)
-            if not import_error:
-                dags[dag_id].test()
+            import_error = ""
+            try:
+                dag = runpy.run_path(str(file))["dag"]
+            except Exception:  # noqa: BLE001
+                import_error = traceback.format_exc()
+            else:
+                dag.test()
         file.unlink()
         said.seek(0)
         log = import_error or said.read()

@@ -1,6 +1,6 @@
-"""Pin the environments of the tests: ``python -m tests.pins``, for each Airflow version that is tested.
+"""Pin the environments of the tests: ``python -m dev.pins``, for each Airflow version that is tested.
 
-Writes ``tests/constraints/airflow-VERSION.txt``. One file serves every Python: what the oldest one needs is resolved
+Writes ``dev/constraints/airflow-VERSION.txt``. One file serves every Python: what the oldest one needs is resolved
 first, and what only newer ones need is added. Pins that exist stay, unless ``--upgrade`` is given.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONSTRAINTS = ROOT / "tests" / "constraints"
+CONSTRAINTS = ROOT / "dev" / "constraints"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EVERYWHERE: tuple[str, ...] = ("dev",)
 """The dependency groups of every environment."""

@@ -1,6 +1,6 @@
 """``make mutants``: change the modules that decide about money in many small ways, and check whether a test notices.
 
-    python -m tests.mutants [PATTERN ...]
+    python -m dev.mutants [PATTERN ...]
 
 mutmut makes the mutants and tests each of them, as ``[tool.mutmut]`` in ``pyproject.toml`` says. A pattern such as
 ``airflow_provider_browseract.runs.waiting*`` limits it to some functions. Results are kept in ``mutants/``: without a

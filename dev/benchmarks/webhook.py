@@ -1,4 +1,4 @@
-"""What the callback route gains and costs, in a real Airflow on PostgreSQL: see :mod:`tests.benchmarks.run`."""
+"""What the callback route gains and costs, in a real Airflow on PostgreSQL: see :mod:`dev.benchmarks.run`."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def with_models(words: list[str], airflow: LocalAirflow) -> str:
 
 
 def _command(what: str, airflow: LocalAirflow, run_id: str) -> list[str]:
-    return [sys.executable, "-m", "tests.benchmarks.webhook", what, str(airflow.port), run_id]
+    return [sys.executable, "-m", "dev.benchmarks.webhook", what, str(airflow.port), run_id]
 
 
 def stream(airflow: LocalAirflow, run_id: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from airflow_provider_browseract.emulator import ORDERS, SEARCH
-from tests.benchmarks.waking import HandWritten, Timed, WaitsForThatMoment
-from tests.benchmarks.webhook import FIRST_END, RUNS, SPACING
+from dev.benchmarks.waking import HandWritten, Timed, WaitsForThatMoment
+from dev.benchmarks.webhook import FIRST_END, RUNS, SPACING
 
 # The fourth in turn, after the three kinds of runs of the emulator.
 MOMENTS = [FIRST_END + SPACING * number + 3 for number in range(RUNS)]

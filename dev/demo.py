@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
 from tests.e2e.local_airflow import LocalAirflow, free_port, run_command
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"
 TIME_LIMIT = 170.0
 """Seconds within which the DAG run has to end; a workflow of the real service gets longer."""
@@ -170,7 +170,7 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
     connection: dict[str, Any]
     if key:
         connection = {"conn_type": "browseract", "password": key}
-        dags, dag_id, limit = ROOT / "tests" / "e2e" / "dags", "own_workflow", 7 * 3600.0
+        dags, dag_id, limit = ROOT / "dev" / "dags", "own_workflow", 7 * 3600.0
         console.print(f"The demo runs workflow {workflow_id} once on the real service.\nThe run costs credits.\n")
     else:
         emulator = Emulator(concurrency=5)

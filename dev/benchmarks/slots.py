@@ -14,6 +14,7 @@ from pathlib import Path
 from airflow_provider_browseract.emulator import SEARCH, Emulator, TaskRecord
 from tests.databases import postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port
+from tests.slots import slot_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 3.0
@@ -127,18 +128,6 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"list-tasks: {counts} requests",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
-
-
-def slot_changes(tasks: list[TaskRecord], plan: int) -> list[tuple[datetime, float]]:
-    """Return when each slot became free that was used again, and for how many seconds it was unused.
-
-    :param tasks: all runs.
-    :param plan: how many slots there are.
-    """
-    starts = sorted(task.created_at for task in tasks)
-    ends = sorted(task.finished_at for task in tasks if task.finished_at)
-    # The slot of the first run that ends goes to the first run that had none, and so on.
-    return [(end, (start - end).total_seconds()) for start, end in zip(starts[plan:], ends, strict=False)]
 
 
 def _refused_processes(log: list[str]) -> Iterator[str]:

@@ -446,7 +446,7 @@ def main() -> int:
     """Run the checks, and print the results."""
     given = {name: os.environ.get(name) for name in ("BROWSERACT_API_KEY", "WORKFLOW_ID")}
     if not all(given.values()):
-        print("Set BROWSERACT_API_KEY and WORKFLOW_ID. See tests/live.py for what it costs.", file=sys.stderr)
+        print("Set BROWSERACT_API_KEY and WORKFLOW_ID. See dev/live.py for what it costs.", file=sys.stderr)
         return 2
     inputs = json.loads(os.environ.get("INPUT_PARAMETERS") or "{}")
     live = Live(

@@ -1,6 +1,6 @@
 """``make pictures``: retake the screenshots of the documentation from a real Airflow that uses the emulator.
 
-    python -m tests.pictures [NAME ...]
+    python -m dev.pictures [NAME ...]
 
 Without names it takes all of :data:`PICTURES`. Each replaces ``docs/NAME.png``. It needs Chromium.
 """
