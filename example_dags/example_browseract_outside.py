@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, AssetWatcher, task
 
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
+from airflow_provider_browseract.triggers.browseract import TaskFinishedTrigger
 
 ORDERS_WORKFLOW = "71002814653029423"
 
