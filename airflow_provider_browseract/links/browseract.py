@@ -37,7 +37,7 @@ class PushedLink(BaseOperatorLink):
         return xcom().get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 
-def prevent_second_push(operator: BaseOperator) -> None:
+def stop_airflow_pushing_links(operator: BaseOperator) -> None:
     """Prevent Airflow from reading and pushing the addresses of our links again at the end of a task.
 
     Airflow would log an error for each address that was not pushed because no run was started. Links that are not ours

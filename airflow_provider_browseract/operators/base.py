@@ -21,7 +21,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson, PauseCallbacks, RunOptions
@@ -149,7 +149,7 @@ class RunOperator(BaseOperator):
     @contextmanager
     def _executing(self, context: Context) -> Iterator[RunExecution]:
         """Run the code of the operator in this context."""
-        prevent_second_push(self)
+        stop_airflow_pushing_links(self)
         with self._run.executing():
             yield RunExecution(self, context, self._run)
 

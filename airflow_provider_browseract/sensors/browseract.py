@@ -24,7 +24,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, prevent_second_push
+from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.links.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import (
@@ -126,7 +126,7 @@ class TaskSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait for the end of the run, deferred or in this worker, and return its output."""
-        prevent_second_push(self)
+        stop_airflow_pushing_links(self)
         with self._failing_as_declared():
             self._check()
             if self.deferrable:
@@ -141,7 +141,7 @@ class TaskSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, however it ended."""
-        prevent_second_push(self)
+        stop_airflow_pushing_links(self)
         with self._failing_as_declared():
             return super().resume_execution(next_method, next_kwargs, context)
 

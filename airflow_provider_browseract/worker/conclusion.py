@@ -92,14 +92,14 @@ class Conclusion:
         """
         try:
             try:
-                with self._paid_once("read"):
+                with self._no_new_run_on_error("read"):
                     self.task = self._read_late_output()
             finally:
                 self._report()
             check_finished(self.task)
             if self.task.unread is not None:
                 raise AirflowFailException(self._too_large(self.task.unread))
-            with self._paid_once("written" if self.output_path else "read"):
+            with self._no_new_run_on_error("written" if self.output_path else "read"):
                 store = open_store(self.output_path, self.hook, self.log)
                 result = self._read() if store is None else self._keep(store)
         except ResultError:
@@ -113,7 +113,7 @@ class Conclusion:
         return result
 
     @contextmanager
-    def _paid_once(self, what: str) -> Iterator[None]:
+    def _no_new_run_on_error(self, what: str) -> Iterator[None]:
         """Replace errors of the output with errors that lead to no further paid run.
 
         :param what: what is done with the output, as a past participle for the message.
