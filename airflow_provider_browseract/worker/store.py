@@ -153,7 +153,6 @@ class ResultStore:
         self._log = log
         self._stop = threading.Event()
         self._allowance = Allowance(settings.max_run_size)
-        self._sources: dict[str, str] = {}
 
     @cached_property
     def _root(self) -> ObjectStoragePath:
@@ -229,28 +228,18 @@ class ResultStore:
             self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task, output_format, folder, results)
-            self._sources = self._read_sources(f"{folder}/task.json")
         outcomes = self._save_files(task, folder, results, read_again, check)
         results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, StoredFile)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
         steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
-        sources = {kept.name: self._sources[kept.name] for kept in results.files if kept.name in self._sources}
-        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing, "sources": sources}
+        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
         with _storage_errors(results.path), self._writing(f"{folder}/task.json") as write:
             write(json.dumps(written, indent=1).encode())
         if not results.missing:
             self._tidy(folder)
         return results
-
-    def _read_sources(self, path: str) -> dict[str, str]:
-        """Return the sources of the files that an earlier try has written, by file name."""
-        try:
-            sources = json.loads(self._fs.cat_file(path))["sources"]
-            return {str(name): str(source) for name, source in sources.items()}
-        except Exception:  # noqa: BLE001 - without them, files with ambiguous names are fetched again
-            return {}
 
     @property
     def _base(self) -> str:
@@ -373,10 +362,8 @@ class ResultStore:
         )
         try:
             size = self._size_of(target)
-            surely_the_same = not file.ambiguous or self._sources.get(file.name) == file.source
-            if size is None or file.size not in (None, size) or not surely_the_same:
+            if size is None or file.size not in (None, size):
                 size = retrying(self._fetch_once, session, file, target, deadline)
-                self._sources[file.name] = file.source
             return self._stored(file.name, size, results)
         except FileError as error:
             return error
