@@ -68,8 +68,6 @@ class Claim:
     """Store for the mapped siblings that this task instance is about to adopt a run.
 
     The result is the map index of this task instance. It is negative if there are no siblings; nothing is stored then.
-
-    :param task_id: the BrowserAct task.
     """
 
     task_id: str
@@ -82,7 +80,6 @@ Step: TypeAlias = "Sleep | LogLine | AskClaimed | Claim | calls.Call[Any]"
 class Orphan:
     """A run that a start may have created, and what is known about it.
 
-    :param entry: the entry that was stored before the start.
     :param request: the request of that start; None if it is no longer known.
     :param created_until: the run was created before this moment, in seconds since the epoch.
     :param listed_from: before this moment, the run may be missing in the list of tasks. A list without it, or with a
@@ -109,11 +106,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The end of a lookup: everything that it reads and compares comes from outside.
-
-    :param clock: returns the current time, in seconds since the epoch.
-    :param until: when the lookup is given up.
-    """
+    """The end of a lookup: everything that it reads and compares comes from outside."""
 
     clock: Callable[[], float]
     until: float
@@ -140,9 +133,6 @@ class _Listed:
 def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
     """Find the run that a start has created although the response was lost.
 
-    :param orphan: the run.
-    :param on_orphan: what to do if it cannot be determined which run it is.
-    :param clock: returns the current time, in seconds since the epoch.
     :returns: the run; None if there is certainly none, or if ``on_orphan`` allows a new run.
     :raises RunStartUnknownError: the list of tasks cannot be read, or not in time.
     :raises OrphanError: it cannot be determined which of several tasks is the run.

@@ -99,7 +99,6 @@ WhyUnstorable: TypeAlias = Callable[[Any], str | None]
 class ReturnValue:
     """The value that an Airflow task returns.
 
-    :param value: the value.
     :param kept_as_text: why the value is the text itself instead of the parsed value; None if there is no such reason.
     :param doubt: why the text probably does not have the declared format, although it can be read; None if it does.
     """
@@ -112,9 +111,6 @@ class ReturnValue:
 def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Return the value that an Airflow task returns for a run's output.
 
-    :param task: the run as ``get-task`` returns it.
-    :param output_format: format of its output's text.
-    :param why_unstorable: returns why Airflow cannot store a value.
     :returns: the value that :func:`read_text` returns. If the run has files, ready or not, a dict with that value under
         ``output`` and the addresses of the ready files under ``files``.
     :raises FormatError: the text does not have that format.
@@ -158,8 +154,6 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
     credits. The text is returned instead.
 
     :param text: the text. A byte order mark in front is ignored.
-    :param output_format: format of the text.
-    :param why_unstorable: returns why Airflow cannot store a value.
     :returns: for JSON, the parsed value; for CSV, a list with a dict of strings for each row; for text, the text
         itself; ``None`` for an empty text that was not declared as JSON or CSV.
     :raises FormatError: the text does not have that format.
@@ -201,17 +195,13 @@ def as_text_line(why: str) -> str:
 def doubtful_line(doubt: str, kept: str) -> str:
     """Return a log line about a text that was read as CSV, and is probably something else.
 
-    :param doubt: why.
     :param kept: where the text is stored, as a sentence.
     """
     return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the workflow."
 
 
 def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
-    """Return why a text that can be read as CSV is probably something else, such as a message, or None.
-
-    :param output_format: the declared format.
-    """
+    """Return why a text that can be read as CSV is probably something else, such as a message, or None."""
     if output_format is not OutputFormat.CSV or not text:
         return None
     with closing(_csv_lines(storable(text.removeprefix(BOM)))) as lines:
@@ -225,7 +215,6 @@ def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
 def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
     """Return the format of a text.
 
-    :param output_format: the declared format.
     :raises FormatError: the text does not have that format.
     """
     text = (text or "").removeprefix(BOM)
@@ -468,7 +457,6 @@ def media_type_of(name: str) -> str:
 def safe_name(name: str) -> str:
     """Return a file name that is valid on every store, and does not lead out of its folder.
 
-    :param name: any text that was given as a name.
     :returns: its last path segment, without invisible characters and at most :data:`NAME_BYTES` long; ``file`` if
         nothing is left.
     """

@@ -84,7 +84,6 @@ class Queued:
         their place.
     :param began: when this try began, from which ``queue_timeout`` counts.
     :param refusals: how often BrowserAct has refused the start in this try.
-    :param priority: the ``priority_weight`` of the Airflow task.
     """
 
     since: Moment
@@ -106,7 +105,6 @@ class Queued:
 class QueueWait:
     """A wait for a slot, as the trigger stores it.
 
-    :param queued: how long the task instance has been in the queue.
     :param until: when the wait ends in any case, in seconds since the epoch.
     :param source: the workflow or template. BrowserAct may refuse only its runs, as with a Standard Browser.
     :param active: how many runs were active right after the refusal; None if that is not known.
@@ -129,9 +127,6 @@ class QueueWait:
 class Candidate(NamedTuple):
     """A task instance that the slot of an ended run may be handed over to.
 
-    :param wait: its wait.
-    :param conn_id: id of its Airflow connection.
-    :param dag_id: its DAG.
     :param age: for how many seconds it has been deferred.
     """
 
@@ -146,8 +141,6 @@ def hand_over_order(
 ) -> list[K]:
     """Return those that may have the slot of an ended run, in the order in which it is offered to them.
 
-    :param candidates: the task instances that wait for slots.
-    :param conn_id: id of the Airflow connection of the run.
     :param key_digest: digest of the API key of the run; None if that is not known.
     :param late_dags: DAGs of which a task instance was resumed and does not start, for example because its pool is
         full. Others go first.
@@ -182,7 +175,6 @@ def hand_over_order(
 class Active:
     """The active runs of an account.
 
-    :param number: how many there are.
     :param ids: the ids of the newest ones.
     """
 
@@ -210,7 +202,6 @@ def count_active() -> CountSteps:
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:
     """Return the seconds to wait before a start is tried again without knowledge of slots.
 
-    :param refusals: how often it was refused.
     :param chance: returns a random number from 0 to 1.
     """
     pause = min(timings.LONGEST_SLOT_PAUSE, timings.FIRST_SLOT_PAUSE * PAUSE_GROWTH ** min(refusals - 1, 10))
@@ -230,9 +221,6 @@ class _Waiting:
 class _Woken:
     """A task instance that was woken, to recognize it if its start is refused.
 
-    :param at: when it was woken.
-    :param source: its workflow or template.
-    :param dag_id: its DAG.
     :param probe: whether it was woken although no slot seemed to be free.
     :param handed: whether something else has resumed it.
     """
@@ -313,9 +301,6 @@ class SlotQueue:
         """Add a task instance, and learn from its refusal.
 
         :param key: the task instance, the same for all its waits.
-        :param wait: its wait.
-        :param now: the current moment.
-        :param dag_id: its DAG.
         """
         self._expire(now)
         if not self.waiting and not self._starting:

@@ -60,8 +60,6 @@ class Window:
 
     The API filters tasks by their creation time. So each list begins with the oldest task that was still active, and
     the first list begins early enough for all tasks that ended within :data:`REPORT_WINDOW`.
-
-    :param now: the current time, in seconds since the epoch.
     """
 
     def __init__(self, now: float) -> None:

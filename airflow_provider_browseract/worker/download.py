@@ -159,7 +159,6 @@ class FileSession(requests.Session):
     def opened(self, file: RunFile, deadline: float) -> Iterator[tuple[Iterator[bytes], int | None]]:
         """Request a file, and yield its content in pieces of at most :data:`CHUNK_SIZE` bytes, and the announced size.
 
-        :param file: the file.
         :param deadline: when it must be complete, on the clock of ``time.monotonic``.
         :raises FileError: the file cannot be fetched, or its address is not allowed. Reading the content raises it too.
         :raises Interrupted: the downloads were stopped. Reading the content raises it too.

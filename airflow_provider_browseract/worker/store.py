@@ -87,9 +87,7 @@ STORE_REMEDY = "Check the store and its Airflow connection, and that the workers
 class StoredFile:
     """A complete file in the store.
 
-    :param name: its name.
     :param path: its path, as ``ObjectStoragePath`` takes it.
-    :param size: its size in bytes.
     :param media_type: its media type, guessed from the name.
     """
 
@@ -103,9 +101,6 @@ class StoredFile:
 class Results:
     """The results of a run in the store, and what is missing.
 
-    :param path: the run's folder in the store.
-    :param output: the text, if there is any.
-    :param files: the files.
     :param missing: the names of missing files, each with the reason.
     :param lost: whether none of the missing files can become available any more.
     :param format_error: why the text does not have the declared format, if so.
@@ -144,7 +139,6 @@ class ResultStore:
     :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` returns it.
         Each run gets a folder in it.
     :param settings: timeouts and limits for the files, and the address of the API.
-    :param log: the task's log.
     """
 
     def __init__(self, output_path: str, settings: ClientSettings, log: Log) -> None:
@@ -212,8 +206,6 @@ class ResultStore:
     ) -> Results:
         """Write the text, the files and the facts of a finished run.
 
-        :param task: the task as ``get-task`` returns it.
-        :param output_format: the declared format of its text.
         :param read_again: reads the task again, for links that have expired and files that were not ready.
         :param check: called while files are fetched or BrowserAct is still preparing them. Its exception ends both.
         :returns: what was written, and what is missing.
@@ -457,7 +449,6 @@ class ResultStore:
 def _storage_errors(where: str, consequence: str = "") -> Iterator[None]:
     """Name the store and a remedy in every error that comes from it, except in errors of an argument.
 
-    :param where: the path in the store.
     :param consequence: a sentence for the end of the error.
     """
     try:
