@@ -236,53 +236,53 @@ def _choose(
     possible: Sequence[Task], orphan: Orphan, on_orphan: OnOrphan, limit: _Limit
 ) -> Generator[Step, Any, Task | None]:
     """Act on the possible runs as ``on_orphan`` says."""
-    if on_orphan is OnOrphan.START:
-        yield LogLine(
-            "Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start, "
-            f"and keep running and using credits: {(yield from _named(possible, orphan, limit))}.",
-            logging.WARNING,
-        )
-        return None
+    newest_first = sorted(possible, key=lambda task: task.created_at or orphan.since, reverse=True)
     # A run of another request would only be stopped, and it may belong to someone else.
     if on_orphan is OnOrphan.ADOPT and orphan.request is not None:
         yield LogLine(
-            "Adopting the newest of the possible runs because of on_orphan='adopt': "
-            f"{(yield from _named(possible, orphan, limit))}.",
+            f"Adopting the newest of the possible runs because of on_orphan='adopt': {_names_of(newest_first)}.",
             logging.WARNING,
         )
-        return _newest_first(possible, orphan)[0]
-    raise (yield from _undecided(possible, orphan, limit))
+        return newest_first[0]
+    if on_orphan is OnOrphan.START:
+        yield LogLine(
+            "Starting a new run because of on_orphan='start'. These BrowserAct tasks may be the run of the lost start, "
+            f"and keep running and using credits: {_names_of((yield from _with_links(newest_first, limit)))}.",
+            logging.WARNING,
+        )
+        return None
+    raise (yield from _undecided(newest_first, orphan, limit))
 
 
 def _undecided(possible: Sequence[Task], orphan: Orphan, limit: _Limit) -> Generator[Step, Any, OrphanError]:
     return OrphanError(
         f"An earlier start of {orphan.entry.source} may have created one of these BrowserAct tasks: "
-        f"{(yield from _named(possible, orphan, limit))}. In the BrowserAct dashboard, stop those that no Airflow task "
-        "waits for, and clear the Airflow task. Or set on_orphan before you clear it: 'adopt' adopts the newest, "
-        "'start' starts a new run."
+        f"{_names_of((yield from _with_links(possible, limit)))}. In the BrowserAct dashboard, stop those that no "
+        "Airflow task waits for, and clear the Airflow task. Or set on_orphan before you clear it: 'adopt' adopts the "
+        "newest, 'start' starts a new run."
     )
 
 
-def _named(possible: Sequence[Task], orphan: Orphan, limit: _Limit) -> Generator[Step, Any, str]:
-    """Return the ids of the possible runs with status, time and, as far as they can be read, links."""
-    named = []
-    for task in _newest_first(possible, orphan)[:MAX_NAMED]:
-        # Only a task that is read alone has a link.
-        if task.log_detail_url is None and limit.clock() <= limit.until:
+def _with_links(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Task]]:
+    """Read those of the tasks that a message names one by one, because a list has no links to their pages."""
+    read = list(tasks)
+    for index, task in enumerate(tasks[:MAX_NAMED]):
+        if limit.clock() <= limit.until:
             with suppress(BrowserActError):
-                task = yield calls.get_task(task.id)
-        about = [task.status.value]
-        if task.created_at is not None:
-            about.append(f"created at {task.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
-        if task.log_detail_url is not None:
-            about.append(task.log_detail_url)
-        named.append(f"{task.id} ({', '.join(about)})")
-    left_out = len(possible) - len(named)
-    return ", ".join(named) + (f", and {left_out} more" if left_out else "")
+                read[index] = yield calls.get_task(task.id)
+    return read
 
 
-def _newest_first(possible: Iterable[Task], orphan: Orphan) -> list[Task]:
-    return sorted(possible, key=lambda task: task.created_at or orphan.since, reverse=True)
+def _names_of(tasks: Sequence[Task]) -> str:
+    """Return the ids of tasks, each with what is known of status, time and link."""
+    names = []
+    for task in tasks[:MAX_NAMED]:
+        created = (
+            f", created at {task.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC" if task.created_at else ""
+        )
+        link = f", {task.log_detail_url}" if task.log_detail_url else ""
+        names.append(f"{task.id} ({task.status}{created}{link})")
+    return ", ".join(names) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
 
 
 def _list_tasks(call: calls.Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, _Listed]:

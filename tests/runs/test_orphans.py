@@ -310,6 +310,9 @@ def test_possible_run_of_a_template_is_named_with_its_link_and_adopted_only_if_s
     url = "https://www.browseract.com/log/5"
     page, read = page_of(run), replace(run, status=TaskStatus.FINISHED, log_detail_url=url)
     named = f"5 (finished, created at 1970-01-01 00:16:40 UTC, {url})"
+    if on_orphan is OnOrphan.ADOPT:
+        # Between the reading of claims and the own claim, nothing else is read.
+        named = "5 (running, created at 1970-01-01 00:16:40 UTC)"
     if on_orphan is OnOrphan.FAIL:
         with pytest.raises(OrphanError) as failed:
             look_up(page, kind="template", read=read)
@@ -499,6 +502,13 @@ class TestBounds:
         error, asked = self.look(lambda step: runs[0] if step.name == "get-task" else page_of(*runs), pause=60.0)
         assert isinstance(error, RunStartUnknownError)
         assert asked.count("get-task") == 5
+
+    def test_links_of_possible_runs_are_read_only_until_the_time_limit(self):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", at(1000.0)) for number in range(20)]
+        responses = {"list-tasks": page_of(*runs), "get-workflow": Workflow("70"), "get-task": runs[0]}
+        error, asked = self.look(lambda step: responses[step.name], pause=60.0)
+        assert isinstance(error, OrphanError)
+        assert asked == ["list-tasks", "get-workflow", *["get-task"] * 4]
 
 
 NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
