@@ -28,9 +28,6 @@ CUT_LENGTH = 64
 MAX_LISTED = 5000
 """Items of a list that a lookup reads. The runs of a few minutes are far fewer."""
 
-MAX_READ_ALONE = 20
-"""Tasks that a lookup reads one by one, because the list shows no creation time."""
-
 MAX_TEXT = 1024 * 1024
 """Characters of a task's listed inputs that are compared."""
 
@@ -96,12 +93,12 @@ class Orphan:
     @property
     def since(self) -> datetime:
         """The run was created at this moment or later."""
-        return _moment(self.entry.written_at - timings.CLOCK_SKEW)
+        return datetime.fromtimestamp(self.entry.written_at - timings.CLOCK_SKEW, timezone.utc)
 
     @property
     def until(self) -> datetime:
         """The run was created at this moment or earlier."""
-        return _moment(self.created_until)
+        return datetime.fromtimestamp(self.created_until, timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -180,15 +177,14 @@ def _compare_listed(
     """Return each task that may be the run with whether it certainly is, and the listed items that cannot be read."""
     listed = yield from _list_until_settled(orphan, limit)
     orphan = replace(orphan, behind=listed.behind)
-    possible = [task for task, match in _matches(listed.tasks, orphan, limit) if match is not False]
-    found = yield from _dated(possible, limit)
-    matches = _matches(found, orphan, limit)
+    matches = _matches(listed.tasks, orphan, limit)
     if (
         orphan.request is not None
         and not orphan.entry.source.is_template
         and any(match is None for _, match in matches)
     ):
-        matches = _matches(found, orphan, limit, (yield from _read_declared(orphan)))
+        possible = [task for task, match in matches if match is not False]
+        matches = _matches(possible, orphan, limit, (yield from _read_declared(orphan)))
     return matches, listed.skipped
 
 
@@ -323,22 +319,6 @@ def _seconds_behind(page: Page[Task], sent_at: float) -> float:
     return behind if 0.0 < behind <= timings.CLOCK_SKEW else 0.0
 
 
-def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Task]]:
-    """Read each task whose creation time is missing in the list, because an older run may look like the wanted one."""
-    if (undated := sum(task.created_at is None for task in tasks)) > MAX_READ_ALONE:
-        raise UnexpectedResponseError(f"{undated} tasks that may be the run are listed without their creation time")
-    found = []
-    for task in tasks:
-        if task.created_at is None:
-            limit.check()
-            try:
-                task = yield calls.get_task(task.id)
-            except BrowserActError as error:
-                yield LogLine(f"BrowserAct task {task.id} cannot be read: {error.brief}", logging.WARNING)
-        found.append(task)
-    return found
-
-
 def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter, ...]]:
     """Read which inputs the workflow declares; return none if that fails."""
     try:
@@ -347,10 +327,6 @@ def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter,
         yield LogLine(f"The inputs of {orphan.entry.source} cannot be read: {error.brief}", logging.WARNING)
         return ()
     return workflow.input_parameters
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def _matches(

@@ -115,8 +115,7 @@ class StartedRun:
     @property
     def task_id(self) -> str:
         """The BrowserAct task."""
-        if self.entry.task_id is None:
-            raise ValueError("the entry has no BrowserAct task")
+        assert self.entry.task_id is not None
         return self.entry.task_id
 
 

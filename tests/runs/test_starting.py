@@ -33,14 +33,8 @@ from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OnOrphan
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import ENTRY, KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
+from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
 from tests.steps import carry_out
-
-
-def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
-    assert StartedRun(ENTRY).task_id == "7"
-    with pytest.raises(ValueError, match="the entry has no BrowserAct task"):
-        _ = StartedRun(replace(ENTRY, task_id=None)).task_id
 
 
 @dataclass
