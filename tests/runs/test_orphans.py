@@ -87,6 +87,8 @@ class TestInputsListedByTheApi:
         assert inputs_match("a=1; b=tw\u2026", pairs(a="1", b="two words")) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
+        assert inputs_match(f"a={'x' * 64}; u=1", pairs(a="x" * 99)) is None
+        assert inputs_match(f"a={'x;' * 40}x", pairs(a="x;" * 60)) is None
 
     def test_inputs_with_separators_in_their_values_still_match(self):
         assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True
@@ -490,12 +492,19 @@ class TestBounds:
     def test_slow_list_leads_to_a_new_run_with_on_orphan_start(self):
         assert self.look(self.endless, OnOrphan.START, pause=60.0)[0] is None
 
-    def test_links_of_possible_runs_are_read_only_until_the_time_limit(self):
+    @pytest.mark.parametrize(("pause", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
+    def test_reading_the_links_of_possible_runs_is_limited(self, pause, number):
         runs = [Task(str(number), TaskStatus.RUNNING, "70", at(1000.0)) for number in range(20)]
         responses = {"list-tasks": page_of(*runs), "get-workflow": Workflow("70"), "get-task": runs[0]}
-        error, asked = self.look(lambda step: responses[step.name], pause=60.0)
+        error, asked = self.look(lambda step: responses[step.name], pause=pause)
         assert isinstance(error, OrphanError)
-        assert asked == ["list-tasks", "get-workflow", *["get-task"] * 4]
+        assert asked == ["list-tasks", "get-workflow", *["get-task"] * number]
+
+    def test_run_of_a_template_costs_no_request_for_inputs_that_decide_nothing(self):
+        run = Task("5", TaskStatus.RUNNING, "71", at(1000.0))
+        error, asked = self.look(lambda step: run if step.name == "get-task" else page_of(run), kind="template")
+        assert isinstance(error, OrphanError)
+        assert asked == ["list-tasks", "get-task"]
 
 
 NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
@@ -574,10 +583,9 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
     added = [name for name in defaults if name not in sent]
     found = inputs_match(text, pairs(**inputs), [InputParameter(*one) for one in declared])
     possible = any(split(each, without, added, known) for each in (listed, listed.removesuffix(";")))
-    # Other inputs can have the same text only if a value looks like an input.
-    plain = not any(
-        sign in part for part in (*inputs, *inputs.values(), *(name for name, _ in declared)) for sign in "=;"
-    )
+    # Other inputs can have the same text only if a value looks like an input, or two names are the same without spaces.
+    words = (*inputs, *inputs.values(), *(name for name, _ in declared))
+    plain = len(set(sent)) == len(sent) and not any(sign in word for word in words for sign in "=;")
     assert possible if found else not (possible and (plain or found is False))
 
 
