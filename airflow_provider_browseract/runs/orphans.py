@@ -114,19 +114,6 @@ class _Limit:
             raise BrowserActError(f"it takes longer than {timings.LOOK_UP_LIMIT:g} seconds")
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """The tasks of all pages of a list.
-
-    :param skipped: descriptions of the tasks that could not be read.
-    :param behind: seconds by which BrowserAct's clock is certainly behind ours, as each page shows.
-    """
-
-    tasks: list[Task]
-    skipped: list[str]
-    behind: float
-
-
 def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float]) -> Generator[Step, Any, Task | None]:
     """Find the run that a start has created although the response was lost.
 
@@ -174,33 +161,29 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
 def _compare_listed(
     orphan: Orphan, limit: _Limit
 ) -> Generator[Step, Any, tuple[list[tuple[Task, bool | None]], list[str]]]:
-    """Return each task that may be the run with whether it certainly is, and the listed items that cannot be read."""
-    listed = yield from _list_until_settled(orphan, limit)
-    orphan = replace(orphan, behind=listed.behind)
-    matches = _matches(listed.tasks, orphan, limit)
-    if (
-        orphan.request is not None
-        and not orphan.entry.source.is_template
-        and any(match is None for _, match in matches)
-    ):
-        possible = [task for task, match in matches if match is not False]
-        matches = _matches(possible, orphan, limit, (yield from _read_declared(orphan)))
-    return matches, listed.skipped
+    """List tasks until the run must be among them, and return each with whether it is the run; None if undecided.
 
-
-def _list_until_settled(orphan: Orphan, limit: _Limit) -> Generator[Step, Any, _Listed]:
-    """Return the tasks that may be the run, once the run must be among them."""
+    :returns: also descriptions of the items that cannot be read.
+    """
+    is_template = orphan.entry.source.is_template
     call = calls.list_tasks(
         # The run of a template may be listed under any workflow.
-        workflow_id=None if orphan.entry.source.is_template else orphan.entry.source.id,
+        workflow_id=None if is_template else orphan.entry.source.id,
         created_at_from=orphan.since,
         created_at_to=orphan.until,
     )
+    call = replace(call, read=read_page(Task.read_summary))
     while True:
-        listed = yield from _list_tasks(replace(call, read=read_page(Task.read_summary)), limit)
+        tasks, skipped, behind = yield from _list_tasks(call, limit)
         if limit.clock() >= orphan.listed_from:
-            return listed
+            break
         yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - limit.clock()))
+    orphan = replace(orphan, behind=behind)
+    matches = _matches(tasks, orphan, limit)
+    if orphan.request is not None and not is_template and any(match is None for _, match in matches):
+        possible = [task for task, match in matches if match is not False]
+        matches = _matches(possible, orphan, limit, (yield from _read_declared(orphan)))
+    return matches, skipped
 
 
 def _claim(task: Task, orphan: Orphan, asked_at: float, limit: _Limit) -> Generator[Step, Any, bool]:
@@ -281,9 +264,13 @@ def _names_of(tasks: Sequence[Task]) -> str:
     return ", ".join(names) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
 
 
-def _list_tasks(call: calls.Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, _Listed]:
+def _list_tasks(
+    call: calls.Call[Page[Task]], limit: _Limit
+) -> Generator[Step, Any, tuple[list[Task], list[str], float]]:
     """Return the tasks of all pages of a list.
 
+    :returns: also descriptions of the items that cannot be read, and the seconds by which BrowserAct's clock is
+        certainly behind ours, as each page shows.
     :raises BrowserActError: the list cannot be read, is too long, or takes too long.
     """
     pages = calls.Pages(call)
@@ -303,7 +290,7 @@ def _list_tasks(call: calls.Call[Page[Task]], limit: _Limit) -> Generator[Step, 
         if len(found) + len(pages.skipped) > MAX_LISTED:
             raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")
         behind.append(_seconds_behind(page, sent_at))
-    return _Listed(found, pages.skipped, min(behind, default=0.0))
+    return found, pages.skipped, min(behind, default=0.0)
 
 
 def _seconds_behind(page: Page[Task], sent_at: float) -> float:

@@ -65,17 +65,6 @@ MAX_LISTED = 100
 _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, TaskStatus.PAUSED)
 
 
-class Place(NamedTuple):
-    """The place of a task instance in the queue; the lowest is first.
-
-    :param rank: the negative ``priority_weight`` of the Airflow task.
-    :param since: since when the task instance has waited, in seconds since the epoch.
-    """
-
-    rank: int
-    since: float
-
-
 @dataclass(frozen=True)
 class Queued:
     """How long a task instance has been in the queue.
@@ -92,9 +81,9 @@ class Queued:
     priority: int = 1
 
     @property
-    def place(self) -> Place:
-        """Where the task instance stands in the queue."""
-        return Place(-self.priority, self.since)
+    def place(self) -> tuple[int, float]:
+        """Where the task instance stands in the queue; the lowest place is first."""
+        return -self.priority, self.since
 
     def refused(self) -> Queued:
         """Return the same after another refusal."""
@@ -164,7 +153,7 @@ def hand_over_order(
         and each.wait.active < full
     )
 
-    def order(key: K) -> tuple[bool, bool, Place]:
+    def order(key: K) -> tuple[bool, bool, tuple[int, float]]:
         _, _, dag_id, _ = each = queue[key]
         return dag_id in late_dags, refused[each.wait.source] >= MAX_UNEXPECTED_REFUSALS, each.wait.queued.place
 
@@ -427,7 +416,7 @@ class SlotQueue:
         interval = timings.HANDED_OVER_COUNT_INTERVAL if self._handed_over else timings.SLOT_COUNT_INTERVAL
         # Then a woken task instance no longer holds a slot against other DAGs.
         follow = (each.at + self._patience - now for each in self._starting.values())
-        return min(interval, *(each for each in follow if each > 0), interval)
+        return min([interval, *(each for each in follow if each > 0)])
 
     def wants_count(self, now: float) -> bool:
         """Return whether a task instance could use a free slot now."""
