@@ -25,7 +25,6 @@ NEAR_IPV6 = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2002::/16", "::/
 def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | None:
     """Check a callback address as the API does.
 
-    :param argument: name of the operator's argument, for the message.
     :param url: the address; ``None`` or an empty string for none.
     :param api_base_url: address of the API. If it is private, the callback address may be private too.
     :returns: the address, or None.
@@ -58,10 +57,7 @@ def check_callback_url(argument: str, url: Any, *, api_base_url: str) -> str | N
 
 
 def is_private(host: str) -> bool:
-    """Return whether a host is private, judging by its name or IP address without a DNS lookup.
-
-    :param host: host name or IP address.
-    """
+    """Return whether a host is private, judging by its name or IP address without a DNS lookup."""
     name = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(name)

@@ -25,7 +25,6 @@ Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, Task]"
 def read_late_output(task: Task, now: float) -> Steps:
     """Read a finished run again while it has steps and neither output nor files (``get-task``).
 
-    :param task: the run as the API returned it.
     :param now: the current time, in seconds since the epoch. A run that ended more than ``timings.LATE_OUTPUT_LIMIT``
         seconds ago is not read again.
     :returns: the run as the API returned it last. It has no output if it still had none after

@@ -31,14 +31,12 @@ class LedgerError(Exception):
 class Entry:
     """The stored state of a run.
 
-    :param source: the workflow or template.
     :param fingerprint: see :meth:`~airflow_provider_browseract.runs.request.RunRequest.fingerprint`; None if an older
         version of this provider has written the entry.
     :param written_at: when the entry was written, just before the start, in seconds since the epoch.
     :param deadline: when the run's time is over, in seconds since the epoch.
     :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
     :param task_id: the BrowserAct task; None until the response to the start has arrived.
-    :param profile_id: its browser profile, if known.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
     :param max_tries: the last try that Airflow starts by itself; None if the task instance does not wait deferred.
     :param key_digest: digest of the API key that the fingerprint depends on. Fingerprints of two keys always differ.

@@ -61,7 +61,6 @@ class StorageError(RunError):
 def check_finished(task: Task) -> None:
     """Raise an error unless a run has finished.
 
-    :param task: the task as ``get-task`` returns it.
     :raises RunFailedError: the run failed.
     :raises RunCanceledError: the run was canceled.
     :raises RunLostError: the run has not ended, so it has no result yet.

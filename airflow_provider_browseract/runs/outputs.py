@@ -99,7 +99,6 @@ WhyUnstorable: TypeAlias = Callable[[Any], str | None]
 class ReturnValue:
     """The value that an Airflow task returns.
 
-    :param value: the value.
     :param kept_as_text: why the value is the text itself instead of the parsed value; None if there is no such reason.
     :param doubt: why the text probably does not have the declared format, although it can be read; None if it does.
     """
@@ -112,9 +111,6 @@ class ReturnValue:
 def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Return the value that an Airflow task returns for a run's output.
 
-    :param task: the run as ``get-task`` returns it.
-    :param output_format: format of its output's text.
-    :param why_unstorable: returns why Airflow cannot store a value.
     :returns: the value that :func:`read_text` returns. If the run has files, ready or not, a dict with that value under
         ``output`` and the addresses of the ready files under ``files``.
     :raises FormatError: the text does not have that format.
@@ -158,8 +154,6 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
     credits. The text is returned instead.
 
     :param text: the text. A byte order mark in front is ignored.
-    :param output_format: format of the text.
-    :param why_unstorable: returns why Airflow cannot store a value.
     :returns: for JSON, the parsed value; for CSV, a list with a dict of strings for each row; for text, the text
         itself; ``None`` for an empty text that was not declared as JSON or CSV.
     :raises FormatError: the text does not have that format.
@@ -201,17 +195,13 @@ def as_text_line(why: str) -> str:
 def doubtful_line(doubt: str, kept: str) -> str:
     """Return a log line about a text that was read as CSV, and is probably something else.
 
-    :param doubt: why.
     :param kept: where the text is stored, as a sentence.
     """
     return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the workflow."
 
 
 def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
-    """Return why a text that can be read as CSV is probably something else, such as a message, or None.
-
-    :param output_format: the declared format.
-    """
+    """Return why a text that can be read as CSV is probably something else, such as a message, or None."""
     if output_format is not OutputFormat.CSV or not text:
         return None
     with closing(_csv_lines(storable(text.removeprefix(BOM)))) as lines:
@@ -225,7 +215,6 @@ def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
 def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
     """Return the format of a text.
 
-    :param output_format: the declared format.
     :raises FormatError: the text does not have that format.
     """
     text = (text or "").removeprefix(BOM)
@@ -398,22 +387,18 @@ SIGNATURE = re.compile(
 class RunFile:
     """A file of a run.
 
-    :param name: a name that is safe on every store, and that no other file of the run has.
+    :param name: a name that is safe on every store, and that no other file of the run has. It does not depend on the
+        order in which BrowserAct lists the files, so in each try it is the name of the same file.
     :param url: temporary address from which anyone can fetch it, so it is kept out of ``repr``. None while BrowserAct
         is preparing the file.
     :param size: its size in bytes, if announced.
     :param broken: why BrowserAct will no longer prepare it, if so.
-    :param source: digest of the address, without the parameters that only sign it.
-    :param ambiguous: another file of the run has the same original name. BrowserAct may list the two in another order
-        the next time, which would swap their names.
     """
 
     name: str
     url: str | None = field(repr=False)
     size: int | None = None
     broken: str | None = None
-    source: str = ""
-    ambiguous: bool = False
 
     @property
     def pending(self) -> bool:
@@ -426,37 +411,36 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
     :param task: the task as ``get-task`` returns it. A file in both lists counts once.
     """
-    taken = dict.fromkeys(RESERVED_NAMES, 2)
-    found: list[RunFile] = []
-    downloads = [(file, safe_name(file.file_name or _name_in(file.download_url or ""))) for file in task.download_files]
-    often = Counter(name.lower() for _, name in downloads)
-    for file, name in downloads:
-        # BrowserAct may list the files in another order the next time, but a name must always mean the same file.
-        if file.guid and (often[name.lower()] > 1 or name.lower() in RESERVED_NAMES):
-            name = _with(name, safe_name(file.guid))
-        state = file.status or ""
+    listed: list[tuple[str, RunFile]] = []
+    known: set[str] = set()
+    for file in task.download_files:
+        state, url = file.status or "", file.download_url or None
         broken = file.error_message or (f"its status is {state}" if state.lower() in BROKEN_STATES else None)
-        url = file.download_url or None
-        free = _free_name(name, taken)
-        ambiguous = not file.guid and often[name.lower()] > 1
-        found.append(
-            RunFile(free, url, file.file_size, None if url else broken, source_of(url or ""), ambiguous or free != name)
-        )
-    known = {file.source for file in found}
-    output_files = task.output.files if task.output else ()
-    outputs = {source_of(url): (url, safe_name(_name_in(url))) for url in output_files}
-    often.update(name.lower() for source, (_, name) in outputs.items() if source not in known)
-    for source, (url, name) in outputs.items():
-        if source not in known:
-            found.append(RunFile(_free_name(name, taken), url, source=source, ambiguous=often[name.lower()] > 1))
-    return tuple(found)
+        name = safe_name(file.file_name or _name_in(url or ""))
+        known.add(source := source_of(url or ""))
+        listed.append((file.guid or source, RunFile(name, url, file.file_size, None if url else broken)))
+    for url in task.output.files if task.output else ():
+        if (source := source_of(url)) not in known:
+            known.add(source)
+            listed.append((source, RunFile(safe_name(_name_in(url)), url)))
+    often = Counter([*RESERVED_NAMES, *(found.name.lower() for _, found in listed)])
+    taken = dict.fromkeys(RESERVED_NAMES, 2)
+    files = []
+    for addition, found in listed:
+        name = found.name
+        if addition and often[name.lower()] > 1:
+            name = _with(name, safe_name(addition))
+        files.append(replace(found, name=_free_name(name, taken)))
+    return tuple(files)
 
 
 def source_of(url: str) -> str:
     """Return a short digest of an address that stays the same when the address is signed again.
 
-    :param url: the address of a file.
+    :param url: the address of a file. Without one, or without a valid one, the digest is empty.
     """
+    if not url:
+        return ""
     try:
         parts = urlsplit(url)
         named = [pair for pair in parse_qsl(parts.query) if not SIGNATURE.fullmatch(pair[0])]
@@ -473,7 +457,6 @@ def media_type_of(name: str) -> str:
 def safe_name(name: str) -> str:
     """Return a file name that is valid on every store, and does not lead out of its folder.
 
-    :param name: any text that was given as a name.
     :returns: its last path segment, without invisible characters and at most :data:`NAME_BYTES` long; ``file`` if
         nothing is left.
     """

@@ -65,17 +65,6 @@ MAX_LISTED = 100
 _HOLD_A_SLOT = (TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSING, TaskStatus.PAUSED)
 
 
-class Place(NamedTuple):
-    """The place of a task instance in the queue; the lowest is first.
-
-    :param rank: the negative ``priority_weight`` of the Airflow task.
-    :param since: since when the task instance has waited, in seconds since the epoch.
-    """
-
-    rank: int
-    since: float
-
-
 @dataclass(frozen=True)
 class Queued:
     """How long a task instance has been in the queue.
@@ -84,7 +73,6 @@ class Queued:
         their place.
     :param began: when this try began, from which ``queue_timeout`` counts.
     :param refusals: how often BrowserAct has refused the start in this try.
-    :param priority: the ``priority_weight`` of the Airflow task.
     """
 
     since: Moment
@@ -93,9 +81,9 @@ class Queued:
     priority: int = 1
 
     @property
-    def place(self) -> Place:
-        """Where the task instance stands in the queue."""
-        return Place(-self.priority, self.since)
+    def place(self) -> tuple[int, float]:
+        """Where the task instance stands in the queue; the lowest place is first."""
+        return -self.priority, self.since
 
     def refused(self) -> Queued:
         """Return the same after another refusal."""
@@ -106,7 +94,6 @@ class Queued:
 class QueueWait:
     """A wait for a slot, as the trigger stores it.
 
-    :param queued: how long the task instance has been in the queue.
     :param until: when the wait ends in any case, in seconds since the epoch.
     :param source: the workflow or template. BrowserAct may refuse only its runs, as with a Standard Browser.
     :param active: how many runs were active right after the refusal; None if that is not known.
@@ -129,9 +116,6 @@ class QueueWait:
 class Candidate(NamedTuple):
     """A task instance that the slot of an ended run may be handed over to.
 
-    :param wait: its wait.
-    :param conn_id: id of its Airflow connection.
-    :param dag_id: its DAG.
     :param age: for how many seconds it has been deferred.
     """
 
@@ -146,8 +130,6 @@ def hand_over_order(
 ) -> list[K]:
     """Return those that may have the slot of an ended run, in the order in which it is offered to them.
 
-    :param candidates: the task instances that wait for slots.
-    :param conn_id: id of the Airflow connection of the run.
     :param key_digest: digest of the API key of the run; None if that is not known.
     :param late_dags: DAGs of which a task instance was resumed and does not start, for example because its pool is
         full. Others go first.
@@ -171,7 +153,7 @@ def hand_over_order(
         and each.wait.active < full
     )
 
-    def order(key: K) -> tuple[bool, bool, Place]:
+    def order(key: K) -> tuple[bool, bool, tuple[int, float]]:
         _, _, dag_id, _ = each = queue[key]
         return dag_id in late_dags, refused[each.wait.source] >= MAX_UNEXPECTED_REFUSALS, each.wait.queued.place
 
@@ -182,7 +164,6 @@ def hand_over_order(
 class Active:
     """The active runs of an account.
 
-    :param number: how many there are.
     :param ids: the ids of the newest ones.
     """
 
@@ -210,7 +191,6 @@ def count_active() -> CountSteps:
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:
     """Return the seconds to wait before a start is tried again without knowledge of slots.
 
-    :param refusals: how often it was refused.
     :param chance: returns a random number from 0 to 1.
     """
     pause = min(timings.LONGEST_SLOT_PAUSE, timings.FIRST_SLOT_PAUSE * PAUSE_GROWTH ** min(refusals - 1, 10))
@@ -230,9 +210,6 @@ class _Waiting:
 class _Woken:
     """A task instance that was woken, to recognize it if its start is refused.
 
-    :param at: when it was woken.
-    :param source: its workflow or template.
-    :param dag_id: its DAG.
     :param probe: whether it was woken although no slot seemed to be free.
     :param handed: whether something else has resumed it.
     """
@@ -313,9 +290,6 @@ class SlotQueue:
         """Add a task instance, and learn from its refusal.
 
         :param key: the task instance, the same for all its waits.
-        :param wait: its wait.
-        :param now: the current moment.
-        :param dag_id: its DAG.
         """
         self._expire(now)
         if not self.waiting and not self._starting:
@@ -442,7 +416,7 @@ class SlotQueue:
         interval = timings.HANDED_OVER_COUNT_INTERVAL if self._handed_over else timings.SLOT_COUNT_INTERVAL
         # Then a woken task instance no longer holds a slot against other DAGs.
         follow = (each.at + self._patience - now for each in self._starting.values())
-        return min(interval, *(each for each in follow if each > 0), interval)
+        return min([interval, *(each for each in follow if each > 0)])
 
     def wants_count(self, now: float) -> bool:
         """Return whether a task instance could use a free slot now."""

@@ -25,10 +25,7 @@ IF_NO_LINE_FOLLOWS = "If no line follows, check that a triggerer is running."
 
 
 def polling_line(interval: float) -> str:
-    """Return a line for the log of a task that is about to wait in the triggerer, without a callback.
-
-    :param interval: seconds between two polls.
-    """
+    """Return a line for the log of a task that is about to wait in the triggerer, without a callback."""
     return f"Waiting in the triggerer, which polls the run every {interval:g} seconds. {IF_NO_LINE_FOLLOWS}"
 
 
@@ -38,11 +35,7 @@ def describe(task: Task) -> str:
 
 
 def not_stopped(error: Exception, url: str | None) -> str:
-    """Return the end of a sentence about a run whose stop failed.
-
-    :param error: the error of the stop.
-    :param url: address of the run's page, if known.
-    """
+    """Return the end of a sentence about a run whose stop failed."""
     reason = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
     what = "may not have been stopped" if isinstance(error, ResponseLostError) else "could not be stopped"
     return (
@@ -51,10 +44,7 @@ def not_stopped(error: Exception, url: str | None) -> str:
 
 
 def where_to_stop(url: str | None) -> str:
-    """Return where a person can stop a run, as the end of a sentence.
-
-    :param url: address of the run's page, if known.
-    """
+    """Return where a person can stop a run, as the end of a sentence."""
     return f"at {url}" if url else "in the BrowserAct dashboard"
 
 
@@ -73,11 +63,6 @@ def status_line(task: Task) -> str:
     return f"{line} Live view: {task.live_url}"
 
 
-def count_steps(task: Task) -> int:
-    """Return how many steps a run has."""
-    return task.step_count
-
-
 Gap: TypeAlias = int
 """How many steps are left out."""
 
@@ -87,7 +72,7 @@ def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
     steps, half = task.steps[since:], MAX_STEP_LINES // 2
     first, last = steps[:half], steps[half:][-half:]
     yield from first
-    if (left_out := count_steps(task) - since - len(first) - len(last)) > 0:
+    if (left_out := task.step_count - since - len(first) - len(last)) > 0:
         yield left_out
     yield from last
 
@@ -107,7 +92,7 @@ def end_lines(task: Task) -> Iterator[str]:
     seconds = duration_of(task)
     took = f" after {seconds:.0f} s" if seconds is not None else ""
     spent = f", {task.credit} credits used" if task.credit is not None else ""
-    number = count_steps(task)
+    number = task.step_count
     counted = f", {number} step{'' if number == 1 else 's'}:" if number else "."
     yield f"BrowserAct task {task.id} ended as {task.status}{took}{spent}{counted}"
     for step in _steps_to_show(task):
@@ -142,7 +127,7 @@ def facts(task: Task) -> dict[str, Any]:
         "credits": task.credit,
         "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
         "counts": {
-            "steps": count_steps(task),
+            "steps": task.step_count,
             "output_files": len(task.output.files) + task.output.files_left_out if task.output else 0,
             "download_files": len(task.download_files) + task.downloads_left_out,
         },

@@ -30,11 +30,7 @@ class SourceKind(Word):
 
 @dataclass(frozen=True)
 class Source:
-    """The workflow or template to run.
-
-    :param kind: a workflow or a template.
-    :param id: its id.
-    """
+    """The workflow or template to run."""
 
     kind: SourceKind
     id: Text
@@ -54,7 +50,6 @@ class RunRequest:
 
     Inputs, addresses and token are kept out of ``repr``, because they can be confidential.
 
-    :param source: the workflow or template.
     :param inputs: the inputs, as name/value pairs.
     :param save_browser_data: save cookies and logins of the run in a browser profile (workflows only).
     :param profile_id: browser profile to start with (workflows only).
@@ -98,8 +93,6 @@ class RunRequest:
         Everyone who may see a task instance can read the stored digest. It depends on the API key, so that nobody
         without that key can test a guess of an input. The order of the inputs and of the keys in an input is ignored,
         because both may change between tries.
-
-        :param api_key: the API key of the connection.
         """
         inputs = {pair["name"]: _with_sorted_keys(pair["value"]) for pair in self.inputs}
         parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
@@ -111,11 +104,7 @@ class RunRequest:
         return None if self.callback_token is None else digest(self.callback_token)
 
     def with_callback(self, address: str, token: str) -> RunRequest:
-        """Return the same request with our address in the argument that the user has not set.
-
-        :param address: our address.
-        :param token: the token in it.
-        """
+        """Return the same request with our address in the argument that the user has not set."""
         place = "status_change_callback_url" if self.callback_url else "callback_url"
         return replace(self, **{place: address}, callback_token=token)  # type: ignore[arg-type]
 
@@ -153,7 +142,6 @@ def _with_sorted_keys(text: str) -> str:
 def without_secrets(value: Any, is_secret: Callable[[str], bool], found: set[str]) -> Any:
     """Return inputs with ``***`` for each value with a secret name, at any depth, also in lists of pairs and JSON text.
 
-    :param value: the inputs, or a part of them.
     :param is_secret: returns whether a value with this name must be hidden.
     :param found: the texts of the replaced values are added to it.
     """
@@ -230,13 +218,9 @@ def read_run(
 ) -> RunRequest:
     """Check the arguments of a workflow run, and return them as a request.
 
-    :param workflow_id: the workflow to run.
     :param input_parameters: see :func:`read_input_parameters`.
-    :param save_browser_data: save cookies and logins of the run in a browser profile.
     :param profile_id: browser profile of an earlier run, or an empty value.
     :param callback_url: see :func:`~airflow_provider_browseract.runs.addresses.check_callback_url`.
-    :param status_change_callback_url: as ``callback_url``.
-    :param api_base_url: address of the API.
     :raises InputError: an argument cannot be used.
     """
     return RunRequest(
@@ -261,7 +245,6 @@ def read_template_run(
 
     For the other arguments, see :func:`read_run`.
 
-    :param workflow_template_id: the template to run.
     :param region: code of the proxy region; None for the API's default.
     :raises InputError: an argument cannot be used.
     """
@@ -353,8 +336,6 @@ def _plain(value: Any) -> Any:
 def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter], what: str) -> None:
     """Compare the names of inputs with the declared ones.
 
-    :param pairs: the inputs, as name/value pairs.
-    :param declared: the declared inputs.
     :param what: the workflow or template, for the message.
     :raises InputError: a name is not declared, or a required input is missing.
     """

@@ -18,9 +18,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WaitEnd,
 class WaitEvent:
     """The event that resumes a deferred task instance, from the trigger or from the callback route.
 
-    :param wait: the wait that ended.
     :param end: how it ended. A callback is only a hint that the run has ended.
-    :param woken_by: what ended it.
     :param reason: why the status could not be read, if so.
     :param answer: the answer to the Required Action, if it ended the wait.
     :param answered_by: name of the person who answered; None if nobody did in time.
@@ -40,31 +38,21 @@ class WaitEvent:
 
 @dataclass(frozen=True)
 class Conclude:
-    """The run has ended: return its result.
-
-    :param task: the run.
-    """
+    """The run has ended: return its result."""
 
     task: Task
 
 
 @dataclass(frozen=True)
 class WaitAgain:
-    """The run is still running, or may be: wait again.
-
-    :param wait: the next wait.
-    """
+    """The run is still running, or may be: wait again."""
 
     wait: Wait
 
 
 @dataclass(frozen=True)
 class Paused:
-    """The run has paused: act as ``on_paused`` says, then wait again.
-
-    :param wait: the next wait.
-    :param task: the run.
-    """
+    """The run has paused: act as ``on_paused`` says, then wait again."""
 
     wait: Wait
     task: Task
@@ -75,7 +63,6 @@ class Answered:
     """The Required Action of the paused run was answered: resume or stop the run.
 
     :param wait: the next wait, if the run is resumed.
-    :param answer: the answer.
     :param by: name of the person who answered; None if nobody did in time.
     """
 
@@ -88,8 +75,6 @@ class Answered:
 class GiveUp:
     """The wait is over without a result.
 
-    :param wait: the wait that ended.
-    :param end: how it ended.
     :param reason: why the status could not be read, if known.
     :param error: why the run cannot be read now, if so.
     """
@@ -119,10 +104,7 @@ Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
 
 
 def after_wait(over: WaitEnd) -> Decision:
-    """Decide what to do after a wait in a worker, which has read the run itself.
-
-    :param over: the end of the wait.
-    """
+    """Decide what to do after a wait in a worker, which has read the run itself."""
     if over.task is not None and over.end is End.ENDED:
         return Conclude(over.task)
     if over.task is not None and over.end is End.PAUSED:
@@ -134,9 +116,7 @@ def after_wait(over: WaitEnd) -> Decision:
 def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -> tuple[Decision, list[LogLine]]:
     """Decide what to do after a wait in the triggerer. Use the status that the API returns, never that of the event.
 
-    :param event: the event that resumed the task instance.
     :param seen: the run as the API returns it now, or the error of reading it.
-    :param now: the current time, in seconds since the epoch.
     :returns: the decision, and lines for the log.
     """
     wait, lines = event.wait, []

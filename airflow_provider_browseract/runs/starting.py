@@ -2,7 +2,8 @@
 
 If the result of an earlier start is not known, its run is looked up first, before a new run is started.
 
-:func:`begin` does no I/O. It yields the next step and is sent the result.
+:func:`begin` does no I/O. It yields the next step and is sent the result. ``clock`` returns the current time in seconds
+since the epoch.
 """
 
 from __future__ import annotations
@@ -41,10 +42,8 @@ GATEWAY_STATUSES = (408, 502, 503, 504)
 class Start:
     """The wanted start of a run.
 
-    :param request: the run.
     :param timeout: seconds that the run may take.
     :param patience: seconds that sending the start can take at most.
-    :param on_orphan: what to do if it cannot be determined which run a start created.
     :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it.
     :param deferred: whether the task instance waits deferred. If it is cleared during the wait, no worker is notified,
         and the triggerer may be notified too late to stop the run.
@@ -67,11 +66,7 @@ class Start:
         return self.request.fingerprint(self.api_key)
 
     def entry(self, now: float, earlier: tuple[str, ...]) -> Entry:
-        """Return the entry to store before the start.
-
-        :param now: the current time, in seconds since the epoch.
-        :param earlier: BrowserAct tasks of earlier runs.
-        """
+        """Return the entry to store before the start."""
         return Entry(
             self.request.source,
             self.fingerprint,
@@ -120,17 +115,13 @@ class StartedRun:
     @property
     def task_id(self) -> str:
         """The BrowserAct task."""
-        if self.entry.task_id is None:
-            raise ValueError("the entry has no BrowserAct task")
+        assert self.entry.task_id is not None
         return self.entry.task_id
 
 
 @dataclass(frozen=True)
 class StartRefused:
-    """Nothing was started, because BrowserAct accepts no further run now.
-
-    :param error: BrowserAct's refusal.
-    """
+    """Nothing was started, because BrowserAct accepts no further run now."""
 
     error: ConcurrencyLimitError | RateLimitError
 
@@ -143,9 +134,6 @@ def begin(
 ) -> Generator[Step, Any, StartedRun | StartRefused]:
     """Reattach to the run that an earlier try has started, or start a new one.
 
-    :param start: the wanted start.
-    :param entry: the entry that an earlier try has stored, if there is one.
-    :param clock: returns the current time, in seconds since the epoch.
     :returns: the run, or the refusal if there is no free slot now.
     :raises LedgerError: the entry contradicts the API.
     :raises OrphanError: it cannot be determined which run an earlier start created.

@@ -1,7 +1,8 @@
 """Wait for the end of a run: what a wait is, when to poll next, and what each response means.
 
 :func:`wait_for_end` does no I/O and does not read the clock itself. It yields the next step and is sent the result, so
-a worker and the triggerer wait in exactly the same way.
+a worker and the triggerer wait in exactly the same way. ``clock`` and ``now`` are in seconds since the epoch, and
+``chance`` returns a random number from 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import count_steps, status_line, step_lines
+from airflow_provider_browseract.runs.report import status_line, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
@@ -110,11 +111,9 @@ class WaitPolicy:
     """The settings of a wait, which do not depend on the run.
 
     :param poll_interval: seconds between two polls; None for the default of the kind of wait.
-    :param on_paused: what to do when the run pauses.
     :param notifies_of_pauses: a worker must call ``on_paused_callback`` when the run pauses.
     :param answer_timeout: seconds to wait for an answer to a Required Action; None for as long as the run may take.
     :param answer_default: the answer that applies if nobody answers in that time.
-    :param show_live_view: log the address of the live view.
     :param hide_goals: do not log the goals of steps: they may quote secret inputs, which this process does not know.
     """
 
@@ -138,11 +137,9 @@ class Wait:
 
     All moments are absolute, in seconds since the epoch, so a triggerer that takes over continues with the same limits.
 
-    :param browseract_task_id: the BrowserAct task.
     :param deadline: moment at which the run's time is over.
     :param callback_token_sha256: digest of the token with which a callback may end the wait; None without callbacks.
     :param start_by: moment by which the run must leave the status ``created``; None for no such limit.
-    :param policy: the settings of the wait.
     :param key_digest: digest of the API key, whose queue gets the slot of the run; None if an older version has stored
         the wait.
     :param last_seen: the last status in the log; None before the first.
@@ -188,10 +185,7 @@ class Wait:
         return WokenBy.POLL if self.callback_token_sha256 is None else WokenBy.CALLBACK
 
     def deferred(self, now: float) -> Wait:
-        """Return the wait as it begins with a deferral.
-
-        :param now: the current time, in seconds since the epoch.
-        """
+        """Return the wait as it begins with a deferral."""
         only_polls = self.waits_for is not WokenBy.CALLBACK
         often = only_polls or self.callback_missed or self.policy.pause_ends_wait
         interval = timings.DEFAULT_POLL_INTERVAL if often else timings.SAFETY_POLL_INTERVAL
@@ -199,10 +193,7 @@ class Wait:
         return self._begun(now, interval, now + grace)
 
     def begun(self, now: float) -> Wait:
-        """Return the wait as it begins in a worker.
-
-        :param now: the current time, in seconds since the epoch.
-        """
+        """Return the wait as it begins in a worker."""
         wait = self._begun(now, timings.DEFAULT_POLL_INTERVAL, now)
         return replace(wait, first_poll_at=min(now + wait.interval, self.deadline))
 
@@ -230,18 +221,13 @@ class Wait:
         While a callback is expected, the next poll comes when the wait has taken twice as long as now: after 10, 20,
         40, 80 and 160 seconds, and then every 120. So a lost callback costs at most about as much time as the run has
         taken. The moment at which the wait began is stored, so a triggerer that takes over continues like that.
-
-        :param now: the current time, in seconds since the epoch.
         """
         if self.policy.poll_interval is not None:
             return self.interval
         return min(self.interval, max(timings.DEFAULT_POLL_INTERVAL, now - self.began_at))
 
     def next_limit(self, now: float) -> float:
-        """Return the next moment at which the wait can end without an end of the run.
-
-        :param now: the current time, in seconds since the epoch.
-        """
+        """Return the next moment at which the wait can end without an end of the run."""
         may_be_created = self.last_seen in (None, TaskStatus.CREATED)
         if self.start_by is not None and self.start_by > now and may_be_created:
             return min(self.start_by, self.deadline)
@@ -256,7 +242,7 @@ class Wait:
         lines = list(step_lines(task, self.steps_logged, hide_goals=self.policy.hide_goals))
         if task.status is not self.last_seen:
             lines.append(status_line(task))
-        steps_logged = max(self.steps_logged, count_steps(task))
+        steps_logged = max(self.steps_logged, task.step_count)
         still_paused = self.pause_known and task.status in (TaskStatus.PAUSED, TaskStatus.UNKNOWN)
         return lines, replace(self, last_seen=task.status, steps_logged=steps_logged, pause_known=still_paused)
 
@@ -265,7 +251,6 @@ class Wait:
 class WaitEnd:
     """The end of a wait.
 
-    :param end: how it ended.
     :param wait: the wait, including the lines in the log by now.
     :param task: the run as the API returned it last; None if it was never read.
     :param error: why the status could not be read, if so.
@@ -283,11 +268,7 @@ Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, WaitEnd]"
 
 @dataclass
 class _Streak:
-    """Consecutive polls with the same outcome.
-
-    :param number: how many.
-    :param since: moment of the first.
-    """
+    """Consecutive polls with the same outcome."""
 
     number: int = 0
     since: float = 0.0
@@ -309,10 +290,6 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
     result. One failed poll, or one unreadable response, is not a failed run. The wait is given up only after at least
     :data:`MIN_FAILED_POLLS` consecutive failures over at least ``timings.POLL_PATIENCE`` seconds, and never as a
     success. If BrowserAct itself responds that there is no such task, the wait ends at once.
-
-    :param wait: the wait.
-    :param clock: returns the current time, in seconds since the epoch.
-    :param chance: returns a random number from 0 to 1.
     """
     task: Task | None = None
     failed, unknown = _Streak(), _Streak()
@@ -371,8 +348,6 @@ def _end_of(wait: Wait, task: Task, now: float) -> End | None:
     """Return how a poll ends the wait, or None if it does not.
 
     :param wait: the wait, including this poll.
-    :param task: the task that the poll returned.
-    :param now: the current time, in seconds since the epoch.
     """
     if task.status.ended:
         return End.ENDED

@@ -60,8 +60,6 @@ class Window:
 
     The API filters tasks by their creation time. So each list begins with the oldest task that was still active, and
     the first list begins early enough for all tasks that ended within :data:`REPORT_WINDOW`.
-
-    :param now: the current time, in seconds since the epoch.
     """
 
     def __init__(self, now: float) -> None:
@@ -88,16 +86,18 @@ class Window:
         """
         active: dict[str, Task] = {}
         begins = [now - WATCH_OVERLAP]
-        for task in tasks:
+        for listed in tasks:
+            # Inputs are not reported, and may be large.
+            task = replace(listed, input_parameters=None)
             created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
-                active[task.id] = _lean(task)
+                active[task.id] = task
                 begins.append(created)
             elif task.id not in self._ended:
                 # A task without finished_at that was never seen active is treated as an old one.
                 unknown = now if task.id in self._active else created
                 moment = task.finished_at.timestamp() if task.finished_at else unknown
-                self._ended[task.id] = EndedTask(_lean(task), moment)
+                self._ended[task.id] = EndedTask(task, moment)
         self._active = active
         # A task that never ends must not make the list ever longer.
         self._from = max(min(begins), now - REPORT_WINDOW)
@@ -152,11 +152,6 @@ class Cursor:
 def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
     """Return the tasks of a workflow, or of all workflows, that ended with one of the statuses."""
     return [each for each in ended if each.task.status in statuses and workflow_id in (None, each.task.workflow_id)]
-
-
-def _lean(task: Task) -> Task:
-    """Return a task without its inputs, which are not reported and may be large."""
-    return replace(task, input_parameters=None)
 
 
 def _created(task: Task) -> float:

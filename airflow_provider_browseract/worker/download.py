@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPResponse, RemoteDisconnected
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -127,7 +127,7 @@ class FileSession(requests.Session):
         # With a content coding, Content-Length would not be the size of the file.
         self.headers.update({"User-Agent": settings.user_agent, "Accept-Encoding": "identity"})
         # Do not send credentials from ~/.netrc either.
-        self.auth = _no_auth
+        self.auth = lambda request: request
         self.verify = trusted_certificates() or True
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(self))
@@ -159,7 +159,6 @@ class FileSession(requests.Session):
     def opened(self, file: RunFile, deadline: float) -> Iterator[tuple[Iterator[bytes], int | None]]:
         """Request a file, and yield its content in pieces of at most :data:`CHUNK_SIZE` bytes, and the announced size.
 
-        :param file: the file.
         :param deadline: when it must be complete, on the clock of ``time.monotonic``.
         :raises FileError: the file cannot be fetched, or its address is not allowed. Reading the content raises it too.
         :raises Interrupted: the downloads were stopped. Reading the content raises it too.
@@ -194,7 +193,9 @@ class FileSession(requests.Session):
     def _content_of(self, response: requests.Response) -> Iterator[bytes]:
         """Read a response in pieces, with any content coding decoded."""
         coding = _coding(response)
-        decode = _decoder(coding) if coding else _as_it_is
+        decode: Callable[[bytes], Iterable[bytes]] = (
+            _decoder(coding) if coding else lambda chunk: [chunk] if chunk else []
+        )
         try:
             while chunk := response.raw.read1(CHUNK_SIZE, decode_content=False):
                 for piece in decode(chunk):
@@ -359,11 +360,6 @@ def _broken_off(error: Exception) -> FileError:
     return FileError(f"its host cannot be reached or closed the connection ({type(error).__name__})", temporary=True)
 
 
-def _as_it_is(chunk: bytes) -> Iterator[bytes]:
-    if chunk:
-        yield chunk
-
-
 def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
     """Return a function that decodes content piece by piece; ``b""`` marks the end."""
     inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
@@ -446,19 +442,10 @@ def _announced(file: RunFile, response: requests.Response) -> int | None:
     # With a content coding, Content-Length is the compressed size.
     announced = int(length) if length.isdecimal() and not _coding(response) else None
     is_right_size = announced is not None and announced == file.size
-    if _is_page(response) and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_page = media_type in ("text/html", "application/xhtml+xml")
+    if is_page and not is_right_size and not file.name.lower().endswith((".html", ".htm", ".xhtml")):
         raise FileError("its host responded with a web page", expired=True)
     if None not in (announced, file.size) and announced != file.size:
         raise FileError(f"its host announced {announced} bytes, but BrowserAct announced {file.size}")
     return file.size if announced is None else announced
-
-
-def _is_page(response: requests.Response) -> bool:
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower() in (
-        "text/html",
-        "application/xhtml+xml",
-    )
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

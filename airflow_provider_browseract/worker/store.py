@@ -87,9 +87,7 @@ STORE_REMEDY = "Check the store and its Airflow connection, and that the workers
 class StoredFile:
     """A complete file in the store.
 
-    :param name: its name.
     :param path: its path, as ``ObjectStoragePath`` takes it.
-    :param size: its size in bytes.
     :param media_type: its media type, guessed from the name.
     """
 
@@ -103,9 +101,6 @@ class StoredFile:
 class Results:
     """The results of a run in the store, and what is missing.
 
-    :param path: the run's folder in the store.
-    :param output: the text, if there is any.
-    :param files: the files.
     :param missing: the names of missing files, each with the reason.
     :param lost: whether none of the missing files can become available any more.
     :param format_error: why the text does not have the declared format, if so.
@@ -144,7 +139,6 @@ class ResultStore:
     :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` returns it.
         Each run gets a folder in it.
     :param settings: timeouts and limits for the files, and the address of the API.
-    :param log: the task's log.
     """
 
     def __init__(self, output_path: str, settings: ClientSettings, log: Log) -> None:
@@ -153,7 +147,6 @@ class ResultStore:
         self._log = log
         self._stop = threading.Event()
         self._allowance = Allowance(settings.max_run_size)
-        self._sources: dict[str, str] = {}
 
     @cached_property
     def _root(self) -> ObjectStoragePath:
@@ -213,8 +206,6 @@ class ResultStore:
     ) -> Results:
         """Write the text, the files and the facts of a finished run.
 
-        :param task: the task as ``get-task`` returns it.
-        :param output_format: the declared format of its text.
         :param read_again: reads the task again, for links that have expired and files that were not ready.
         :param check: called while files are fetched or BrowserAct is still preparing them. Its exception ends both.
         :returns: what was written, and what is missing.
@@ -229,28 +220,18 @@ class ResultStore:
             self._fs  # noqa: B018
             self._make_folder(folder)
             self._save_text(task, output_format, folder, results)
-            self._sources = self._read_sources(f"{folder}/task.json")
         outcomes = self._save_files(task, folder, results, read_again, check)
         results.files = [outcome for outcome in outcomes.values() if isinstance(outcome, StoredFile)]
         failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, FileError)}
         results.missing = {name: str(error) for name, error in failed.items()}
         results.lost = bool(failed) and not any(error.temporary or error.expired for error in failed.values())
         steps = [{**vars(step), "screenshots_url": None} for step in task.steps]
-        sources = {kept.name: self._sources[kept.name] for kept in results.files if kept.name in self._sources}
-        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing, "sources": sources}
+        written = {**facts(task), "steps": steps, **results.manifest(), "missing": results.missing}
         with _storage_errors(results.path), self._writing(f"{folder}/task.json") as write:
             write(json.dumps(written, indent=1).encode())
         if not results.missing:
             self._tidy(folder)
         return results
-
-    def _read_sources(self, path: str) -> dict[str, str]:
-        """Return the sources of the files that an earlier try has written, by file name."""
-        try:
-            sources = json.loads(self._fs.cat_file(path))["sources"]
-            return {str(name): str(source) for name, source in sources.items()}
-        except Exception:  # noqa: BLE001 - without them, files with ambiguous names are fetched again
-            return {}
 
     @property
     def _base(self) -> str:
@@ -373,10 +354,8 @@ class ResultStore:
         )
         try:
             size = self._size_of(target)
-            surely_the_same = not file.ambiguous or self._sources.get(file.name) == file.source
-            if size is None or file.size not in (None, size) or not surely_the_same:
+            if size is None or file.size not in (None, size):
                 size = retrying(self._fetch_once, session, file, target, deadline)
-                self._sources[file.name] = file.source
             return self._stored(file.name, size, results)
         except FileError as error:
             return error
@@ -470,7 +449,6 @@ class ResultStore:
 def _storage_errors(where: str, consequence: str = "") -> Iterator[None]:
     """Name the store and a remedy in every error that comes from it, except in errors of an argument.
 
-    :param where: the path in the store.
     :param consequence: a sentence for the end of the error.
     """
     try:

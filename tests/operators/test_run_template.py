@@ -99,9 +99,14 @@ def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store
 
 
 class TestLostStartResponse:
-    def test_template_run_is_found_after_its_start_response_was_lost(self, template, emulator, store):
+    def test_lost_template_start_fails_and_names_the_run_which_is_adopted_if_so_wanted(self, template, emulator, store):
         emulator.fault("run-task-by-template", RequestFault.lost_response(), times=1)
-        assert len(template(store=store).run()) == 2
+        with pytest.raises(AirflowFailException) as failed:
+            template(store=store).run()
+        [task] = emulator.tasks
+        assert f"may have created one of these BrowserAct tasks: {task.id} (" in str(failed.value)
+        assert f"/logs/{task.id})" in str(failed.value)
+        assert len(template(store=store, on_orphan="adopt").run()) == 2
         assert len(emulator.tasks) == 1
 
     def test_lost_template_start_fails_and_names_a_similar_run_of_a_workflow(

@@ -21,15 +21,7 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     ServerError,
 )
-from airflow_provider_browseract.api.models import (
-    CreatedTask,
-    InputParameter,
-    Page,
-    Task,
-    TaskStatus,
-    Template,
-    Workflow,
-)
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
     AskClaimed,
@@ -41,7 +33,7 @@ from airflow_provider_browseract.runs.orphans import (
     inputs_match,
 )
 from airflow_provider_browseract.runs.starting import begin
-from airflow_provider_browseract.runs.steps import Sleep
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.runs.starts import PENS_LISTED, SAME, at, pairs, request, start
 from tests.steps import carry_out
 
@@ -95,9 +87,42 @@ class TestInputsListedByTheApi:
         assert inputs_match("a=1; b=tw\u2026", pairs(a="1", b="two words")) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
         assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
+        assert inputs_match(f"a={'x' * 64}; u=1", pairs(a="x" * 99)) is None
+        assert inputs_match(f"a={'x;' * 40}x", pairs(a="x;" * 60)) is None
 
     def test_inputs_with_separators_in_their_values_still_match(self):
         assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True
+
+    @pytest.mark.parametrize(
+        ("text", "inputs", "match"),
+        [
+            ("a=1; b=x; b=2", {"a": "1; b=x", "b": "2"}, None),
+            ("a=1; b=3", {"a": "1; b=x", "b": "2"}, None),
+            ("a=1; b=x; c=2", {"a": "1; b=x", "c": "2"}, True),
+            ("x=y=1", {"x=y": "1"}, None),
+            ("x;y=1", {"x;y": "1"}, None),
+            ("a b=1", {"a b": "1", "ab": "2"}, None),
+            ("a=1;", {"a": "1;"}, True),
+            ("a=1;;", {"a": "1;"}, True),
+            ("a=1;;", {"a": "1"}, None),
+        ],
+        ids=[
+            "value like an input",
+            "value like an input, other inputs",
+            "value like no known input",
+            "= in a name",
+            "; in a name",
+            "names that differ only in spaces",
+            "separator at the end of the value",
+            "separator after that",
+            "two separators at the end",
+        ],
+    )
+    def test_inputs_match_only_if_their_text_is_unambiguous(self, text, inputs, match):
+        assert inputs_match(text, pairs(**inputs)) is match
+
+    def test_declared_name_with_a_separator_makes_the_text_ambiguous(self):
+        assert inputs_match("a=1", pairs(a="1"), [InputParameter("x;y")]) is None
 
     def test_run_without_inputs_matches_only_an_empty_listing(self):
         assert inputs_match("", []) is True
@@ -136,31 +161,30 @@ class TestInputsListedByTheApi:
         declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
         assert inputs_match(text, pairs(a="1", b="2"), declared) is match
 
-    def test_many_inputs_with_defaults_are_matched_in_no_time(self):
-        declared = [InputParameter(f"n{number}", True) for number in range(60)]
-        listed = "; ".join(f"{one.name}=1" for one in declared)
-        assert inputs_match(f"password=***; {listed}", pairs(password="x"), declared) is None
-        assert inputs_match(f"password=x; {listed}", pairs(password="x"), declared) is True
-
 
 DOWN = ServerError("down")
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
 
 
 def look_up(
     page: Page[Task] | Iterator[Page[Task]],
     on_orphan: OnOrphan = OnOrphan.FAIL,
     kind: str = "deferred",
-    source: Workflow | Template | BrowserActError = DOWN,
-    named: Page[Task] | None = None,
+    source: Workflow | BrowserActError = DOWN,
     read: Task | BrowserActError = DOWN,
+    log: list[str] | None = None,
 ) -> Any:
     """Lose the response to a start at second 1000, look up the run in pages of tasks, and return the outcome.
 
     If no run is found, another start creates task 9.
 
-    :param source: the details of the workflow or template.
-    :param named: the tasks that are listed under the name of the template.
-    :param read: the task that the list shows without its time, if it is read alone.
+    :param source: the details of the workflow.
+    :param read: a listed task, if it is read alone.
+    :param log: gets the log lines.
     """
     clock = [1000.0]
     pages = itertools.repeat(page) if isinstance(page, Page) else page
@@ -173,21 +197,14 @@ def look_up(
             return {}
         if isinstance(step, Claim):
             return -1
+        if isinstance(step, LogLine) and log is not None:
+            log.append(step.text)
         if not isinstance(step, calls.Call):
             return None
         if step.starts_run:
             return next(starts)
-        if step.params.get("workflow_name"):
-            assert step.params["workflow_name"] == "Search"
-            assert str(step.params["created_at_from"]) < str(step.params["created_at_to"])
-            return named
-        answers = {
-            "get-workflow": source,
-            "get-official-workflow-template": source,
-            "get-task": read,
-            "list-workflows": Page((Workflow("72"),), number=1, total_count=1),
-        }
-        return answers[step.name] if step.name in answers else next(pages)
+        responses = {"get-workflow": source, "get-task": read}
+        return responses[step.name] if step.name in responses else next(pages)
 
     wanted = start(max_tries=0, kind=kind, patience=1.0, on_orphan=on_orphan)
     return carry_out(begin(wanted, None, lambda: clock[0]), answer)
@@ -242,9 +259,10 @@ ORPHAN = "it cannot be decided"
         ("with a profile", {"profile_id": "8"}, "9"),
         ("with a profile", {"profile_id": None}, ORPHAN),
         ("with a profile", {"profile_id": "9", "input_parameters": "keyword=ink"}, "9"),
-        ("template", {"workflow_id": "70"}, "5"),
+        ("template", {"workflow_id": "70"}, ORPHAN),
         ("template", {"workflow_id": "71"}, ORPHAN),
         ("template", {"workflow_id": None}, ORPHAN),
+        ("template", {"input_parameters": "keyword=ink"}, "9"),
     ],
     ids=str,
 )
@@ -263,65 +281,10 @@ def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one
 AT_1000 = datetime.fromtimestamp(1000.0, timezone.utc)
 
 
-@pytest.mark.parametrize(
-    ("listed", "default_enabled", "task_id"),
-    [
-        ("keyword=pens; max_items=10", True, "5"),
-        ("max_items=1; 2; keyword=pens", True, "5"),
-        ("keyword=pens; max_items=10", False, ORPHAN),
-        ("keyword=pens; max_items=10", None, ORPHAN),
-        ("keyword=pens; pages=10", True, ORPHAN),
-        ("keyword=ink; max_items=10", True, "9"),
-    ],
-    ids=["after", "before, with a separator", "required", "not said", "not declared", "another value"],
-)
-def test_inputs_that_browseract_added_by_default_do_not_prevent_the_match(listed, default_enabled, task_id):
-    run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=listed)
-    page = Page((run,), number=1, total_count=1)
-    declared = (InputParameter("keyword", False), InputParameter("max_items", default_enabled))
-    source = Workflow("70", input_parameters=declared)
-    if task_id == ORPHAN:
-        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
-            look_up(page, source=source)
-    else:
-        assert look_up(page, source=source).task_id == task_id
-
-
-@pytest.mark.parametrize(
-    ("listed", "name", "task_id"),
-    [
-        ("keyword=pens", "Search", "5"),
-        ("keyword=pens; max_items=10", "Search", "5"),
-        ("keyword=ink", "Search", "9"),
-        ("keyword=pens", None, ORPHAN),
-    ],
-    ids=["same inputs", "with a default", "other inputs", "template without a name"],
-)
-def test_run_of_a_template_is_recognized_by_the_name_that_it_is_listed_under(listed, name, task_id):
-    run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=listed)
-    page = Page((run,), number=1, total_count=1)
-    source = Template("70", name=name, input_parameters=(InputParameter("max_items", True),))
-    if task_id == ORPHAN:
-        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
-            look_up(page, kind="template", source=source, named=page)
-    else:
-        assert look_up(page, kind="template", source=source, named=page).task_id == task_id
-
-
-@pytest.mark.parametrize("workflow_id", ["72", None], ids=["of the account", "not said"])
-def test_run_of_a_workflow_whose_name_contains_that_of_the_template_is_not_taken_for_its_run(workflow_id):
-    run = Task("5", TaskStatus.RUNNING, workflow_id, AT_1000, input_parameters=PENS_LISTED)
-    page = Page((run,), number=1, total_count=1)
-    with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
-        look_up(page, kind="template", source=Template("70", name="Search"), named=page)
-
-
-def test_run_that_is_not_listed_under_the_name_of_the_template_is_not_taken_for_its_run():
-    run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=PENS_LISTED)
-    other = replace(run, id="6")
-    page, named = (Page((task,), number=1, total_count=1) for task in (run, other))
-    with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
-        look_up(page, kind="template", source=Template("70", name="Search"), named=named)
+def test_inputs_that_browseract_added_by_default_do_not_prevent_the_match():
+    run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters="max_items=1; 2; keyword=pens")
+    declared = (InputParameter("keyword", False), InputParameter("max_items", True))
+    assert look_up(page_of(run), source=Workflow("70", input_parameters=declared)).task_id == "5"
 
 
 def possible_runs() -> Page[Task]:
@@ -334,9 +297,41 @@ def possible_runs() -> Page[Task]:
     return Page(tuple(runs), number=1, total_count=3)
 
 
-def test_several_possible_runs_are_named_in_the_error():
-    with pytest.raises(OrphanError, match=r"BrowserAct tasks: 5 \(running\), 6 \(running\), 7 \(running\)\."):
+def test_several_possible_runs_are_named_in_the_error_the_newest_first():
+    with pytest.raises(OrphanError) as failed:
         look_up(possible_runs())
+    assert (
+        "created one of these BrowserAct tasks: 6 (running, created at 1970-01-01 00:16:30 UTC), "
+        "5 (running, created at 1970-01-01 00:16:20 UTC), 7 (running, created at 1970-01-01 00:16:10 UTC). In the"
+    ) in str(failed.value)
+
+
+@pytest.mark.parametrize("on_orphan", list(OnOrphan))
+def test_possible_run_of_a_template_is_named_with_its_link_and_adopted_only_if_so_wanted(on_orphan, log):
+    run = Task("5", TaskStatus.RUNNING, "71", AT_1000, input_parameters=PENS_LISTED)
+    url = "https://www.browseract.com/log/5"
+    page, read = page_of(run), replace(run, status=TaskStatus.FINISHED, log_detail_url=url)
+    named = f"5 (finished, created at 1970-01-01 00:16:40 UTC, {url})"
+    if on_orphan is OnOrphan.ADOPT:
+        # Between the reading of claims and the own claim, nothing else is read.
+        named = "5 (running, created at 1970-01-01 00:16:40 UTC)"
+    if on_orphan is OnOrphan.FAIL:
+        with pytest.raises(OrphanError) as failed:
+            look_up(page, kind="template", read=read)
+        log.append(str(failed.value))
+    else:
+        found = look_up(page, on_orphan, kind="template", read=read, log=log)
+        assert found.task_id == ("5" if on_orphan is OnOrphan.ADOPT else "9")
+    assert any(named in line for line in log)
+
+
+def test_only_the_newest_of_many_possible_runs_are_named():
+    runs = [Task(str(100 + age), TaskStatus.RUNNING, "70", at(990.0 - age)) for age in range(30)]
+    with pytest.raises(
+        OrphanError, match=r": 100 \(.*, 109 \(running, created at [^,]*\), and 20 more\. In the"
+    ) as failed:
+        look_up(page_of(*runs))
+    assert "110" not in str(failed.value)
 
 
 def test_newest_of_several_possible_runs_is_adopted_if_so_wanted():
@@ -368,7 +363,7 @@ def test_the_one_run_that_certainly_matches_is_adopted_beside_undecided_ones(bes
 
 def test_two_runs_that_certainly_match_stay_an_error():
     runs = [Task(name, TaskStatus.RUNNING, "70", at(1001.0), input_parameters=PENS_LISTED) for name in ("5", "6")]
-    with pytest.raises(OrphanError, match=r"BrowserAct tasks: 5 \(running\), 6 \(running\)\."):
+    with pytest.raises(OrphanError, match=r"BrowserAct tasks: 5 \(.*, 6 \("):
         look_up(page_of(*runs))
 
 
@@ -426,9 +421,8 @@ class TestClocksThatDiffer:
                 return {}
             served_at = at(clock[0])
             clock[0] += 25.0
-            return (
-                Workflow("70") if step.name == "get-workflow" else replace(page_of(run_at(985.0)), served_at=served_at)
-            )
+            listed = replace(page_of(run_at(985.0)), served_at=served_at)
+            return {"get-workflow": Workflow("70"), "get-task": run_at(985.0), "list-tasks": listed}[step.name]
 
         orphan = Orphan(replace(SAME, earlier=()), request(), 2000.0, 1000.0)
         with pytest.raises(OrphanError):
@@ -498,31 +492,19 @@ class TestBounds:
     def test_slow_list_leads_to_a_new_run_with_on_orphan_start(self):
         assert self.look(self.endless, OnOrphan.START, pause=60.0)[0] is None
 
-    def test_many_runs_without_a_creation_time_are_not_all_read(self):
-        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(21)]
-        error, asked = self.look(lambda _: page_of(*runs))
-        assert isinstance(error, RunStartUnknownError)
-        assert "21 tasks that may be the run are listed without their creation time" in str(error)
-        assert asked == ["list-tasks"]
-
-    def test_runs_without_a_creation_time_are_read_only_until_the_time_limit(self):
-        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(20)]
-        error, asked = self.look(lambda step: runs[0] if step.name == "get-task" else page_of(*runs), pause=60.0)
-        assert isinstance(error, RunStartUnknownError)
-        assert asked.count("get-task") == 5
-
-    def test_endless_list_of_workflows_leaves_the_run_of_a_template_undecided(self):
-        run = Task("5", TaskStatus.RUNNING, "71", at(1000.0), input_parameters=PENS_LISTED)
-
-        def answer(step: calls.Call[Any]) -> object:
-            if step.name == "list-workflows":
-                number = int(step.params["page"])
-                return Page(tuple(Workflow(f"{number}-{i}") for i in range(500)), number, total_pages=10**9)
-            return Template("70", name="Search") if step.name == "get-official-workflow-template" else page_of(run)
-
-        error, asked = self.look(answer, kind="template")
+    @pytest.mark.parametrize(("pause", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
+    def test_reading_the_links_of_possible_runs_is_limited(self, pause, number):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", at(1000.0)) for number in range(20)]
+        responses = {"list-tasks": page_of(*runs), "get-workflow": Workflow("70"), "get-task": runs[0]}
+        error, asked = self.look(lambda step: responses[step.name], pause=pause)
         assert isinstance(error, OrphanError)
-        assert asked.count("list-workflows") == 11
+        assert asked == ["list-tasks", "get-workflow", *["get-task"] * number]
+
+    def test_run_of_a_template_costs_no_request_for_inputs_that_decide_nothing(self):
+        run = Task("5", TaskStatus.RUNNING, "71", at(1000.0))
+        error, asked = self.look(lambda step: run if step.name == "get-task" else page_of(run), kind="template")
+        assert isinstance(error, OrphanError)
+        assert asked == ["list-tasks", "get-task"]
 
 
 NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
@@ -547,6 +529,7 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
         [InputParameter(name, True) for name in NAMES_OF_SIGNS],
     ),
     "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
+    "20,000 names": (None, "n1=;" * 20_000, {"a": "1"}, DECLARED_40),
     "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
     "a long text": (None, "a=" + "1" * 5_000_000, {"a": "1"}, []),
     "a long name": (None, ";" * 10_000 + "b" * 900_000, {"a": "1"}, [InputParameter("b" * 300_000, True)]),
@@ -589,17 +572,21 @@ WORDS = st.text(alphabet="ab=; ", max_size=4)
     order=st.randoms(use_true_random=False),
 )
 @settings(max_examples=500, deadline=None)
-def test_inputs_match_exactly_if_some_split_of_the_listed_text_consists_of_them(inputs, declared, rest, order):
+def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inputs, declared, rest, order):
     parts = [f"{name}={value}" for name, value in inputs.items()] + [f"{name}=b" for name, _ in declared] + rest
     order.shuffle(parts)
     text = "; ".join(parts[: len(inputs) + len(declared)])
     without = ["".join(f"{name}={value}".split()) for name, value in inputs.items()]
     known = ["".join(name.split()) + "=" for name in (*inputs, *(name for name, _ in declared))]
-    added = list(
-        dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled and name not in inputs)
-    )
+    sent, listed = known[: len(inputs)], "".join(text.split())
+    defaults = dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled)
+    added = [name for name in defaults if name not in sent]
     found = inputs_match(text, pairs(**inputs), [InputParameter(*one) for one in declared])
-    assert (found is True) == split("".join(text.split()), without, added, known)
+    possible = any(split(each, without, added, known) for each in (listed, listed.removesuffix(";")))
+    # Other inputs can have the same text only if a value looks like an input, or two names are the same without spaces.
+    words = (*inputs, *inputs.values(), *(name for name, _ in declared))
+    plain = len(set(sent)) == len(sent) and not any(sign in word for word in words for sign in "=;")
+    assert possible if found else not (possible and (plain or found is False))
 
 
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
@@ -613,30 +600,6 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(
     assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
     begin_at = datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc)
     assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]
-
-
-@pytest.mark.parametrize(
-    ("created", "task_id"),
-    [
-        (1000.0, "5"),
-        (1000.0 - timings.CLOCK_RESOLUTION - 1, ORPHAN),
-        (1000.0 - timings.CLOCK_SKEW - 1, "9"),
-        (None, ORPHAN),
-    ],
-)
-def test_run_that_is_listed_without_its_time_is_read_alone(created, task_id):
-    run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
-    read = replace(run, created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc))
-    if task_id == ORPHAN:
-        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
-            look_up(page_of(run), read=read)
-    else:
-        assert look_up(page_of(run), read=read).task_id == task_id
-
-
-def test_run_that_cannot_be_another_is_not_read_for_its_time():
-    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=ink")
-    assert look_up(page_of(run), read=replace(run, input_parameters=PENS_LISTED, created_at=AT_1000)).task_id == "9"
 
 
 def test_run_that_appears_late_in_the_list_is_found():

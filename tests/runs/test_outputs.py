@@ -499,15 +499,32 @@ class TestFilesOfARun:
         found = files_of(task(download("a.pdf", download_url="https://g/get?id=1"), files=urls))
         assert [(file.name, file.url) for file in found] == [("a.pdf", urls[0]), ("get", urls[1])]
 
-    def test_files_of_equal_name_get_the_same_names_in_any_listing_order(self):
-        first, second = download("a.csv", guid="g1"), download("x/A.csv", guid="g2")
-        names = {file.url: file.name for file in files_of(task(first, second))}
-        assert names == {file.url: file.name for file in files_of(task(second, first))}
-        assert sorted(names.values()) == ["A (g2).csv", "a (g1).csv"]
+    def test_invalid_urls_count_once(self):
+        assert len(files_of(task(files=("http://[", "http://[", "https://f/a")))) == 2
 
-    def test_file_names_are_unique_even_when_case_is_ignored(self):
-        names = [file.name for file in files_of(task(download("a.pdf"), download("A.pdf"), download("x/a.pdf")))]
-        assert names == ["a.pdf", "A (2).pdf", "a (3).pdf"]
+    def test_files_of_equal_name_get_the_same_names_in_any_listing_order(self):
+        downloads = [
+            download("a.csv", guid="g1"),
+            download("x/A.csv", guid="g2"),
+            download("a.csv", download_url="https://f/1/a.csv?expires=1"),
+            download("task.json"),
+        ]
+        urls = ("https://f/2/a.csv?expires=1", "https://f/output.csv", "https://f/b.csv")
+        names = {file.url: file.name for file in files_of(task(*downloads, files=urls))}
+        assert names == {file.url: file.name for file in files_of(task(*reversed(downloads), files=urls[::-1]))}
+        assert list(names.values()) == [
+            "a (g1).csv",
+            "A (g2).csv",
+            f"a ({source_of('https://f/1/a.csv')}).csv",
+            f"task ({source_of('https://f/task.json')}).json",
+            f"a ({source_of('https://f/2/a.csv')}).csv",
+            f"output ({source_of('https://f/output.csv')}).csv",
+            "b.csv",
+        ]
+
+    def test_files_of_equal_name_without_id_and_url_are_numbered(self):
+        files = (download(name, download_url=None) for name in ("a.pdf", "A.pdf", "x/a.pdf"))
+        assert [file.name for file in files_of(task(*files))] == ["a.pdf", "A (2).pdf", "a (3).pdf"]
 
     def test_file_names_never_equal_a_reserved_name(self):
         names = [file.name for file in files_of(task(*map(download, RESERVED_NAMES)))]
@@ -533,7 +550,8 @@ class TestFilesOfARun:
         assert time.process_time() - began < 0.2
 
     def test_numbered_name_that_another_file_has_is_given_once(self):
-        found = files_of(task(*map(download, ["a", "1/a (2)", "2/a", "3/a", "4/a (2)"])))
+        names = ["a", "1/a (2)", "2/a", "3/a", "4/a (2)"]
+        found = files_of(task(*(download(name, download_url=None) for name in names)))
         assert [file.name for file in found] == ["a", "a (2)", "a (3)", "a (4)", "a (2) (2)"]
 
     def test_equal_long_names_with_long_guids_stay_short_enough_for_every_store(self):
@@ -547,15 +565,12 @@ class TestFilesOfARun:
 
     def test_file_with_a_reserved_name_is_named_after_its_guid(self):
         [file] = files_of(task(download("TASK.json", guid="g1")))
-        assert (file.name, file.ambiguous) == ("TASK (g1).json", False)
+        assert file.name == "TASK (g1).json"
 
     def test_number_of_an_equal_name_goes_before_its_last_ending(self):
-        found = files_of(task(*map(download, ["1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a"])))
+        names = ["1/a.tar.gz", "1/a", "2/a.tar.gz", "2/a"]
+        found = files_of(task(*(download(name, download_url=None) for name in names)))
         assert [file.name for file in found] == ["a.tar.gz", "a", "a.tar (2).gz", "a (2)"]
-
-    def test_file_has_the_source_of_its_url(self):
-        found = files_of(task(download("a.pdf"), files=("https://g/b.csv",)))
-        assert [file.source for file in found] == [source_of("https://f/a.pdf"), source_of("https://g/b.csv")]
 
     def test_run_without_output_has_its_downloads(self):
         assert [file.name for file in files_of(replace(task(download("a.pdf")), output=None))] == ["a.pdf"]
@@ -630,42 +645,3 @@ class TestTheSourceOfAFile:
 
     def test_file_source_does_not_show_the_url(self):
         assert "secret" not in source_of("https://f/secret")
-
-
-class TestFilesOfEqualName:
-    def test_files_of_equal_name_with_different_queries_are_both_kept(self):
-        run = task(
-            download("export.csv", download_url="https://f/export.csv?id=1"), files=("https://f/export.csv?id=2",)
-        )
-        assert [file.name for file in files_of(run)] == ["export.csv", "export (2).csv"]
-
-    def test_downloads_of_equal_name_are_ambiguous_unless_their_guid_differs(self):
-        first, second = download("1/a.csv", guid="g1"), download("2/A.csv", guid="g2")
-        run = task(first, second, download("a.csv"), download("A.csv"), download("b.csv"))
-        assert [(file.name, file.ambiguous) for file in files_of(run)] == [
-            ("a (g1).csv", False),
-            ("A (g2).csv", False),
-            ("a.csv", True),
-            ("A (2).csv", True),
-            ("b.csv", False),
-        ]
-
-    def test_download_whose_free_name_is_another_one_is_ambiguous(self):
-        found = files_of(task(download("a (2).csv"), download("1/a.csv"), download("2/a.csv", guid=None)))
-        assert [(file.name, file.ambiguous) for file in found] == [
-            ("a (2).csv", False),
-            ("a.csv", True),
-            ("a (3).csv", True),
-        ]
-
-    def test_reserved_name_without_guid_is_ambiguous(self):
-        [file] = files_of(task(download("task.json")))
-        assert (file.name, file.ambiguous) == ("task (2).json", True)
-
-    def test_output_files_of_equal_name_are_marked_as_ambiguous(self):
-        run = task(files=("https://f/1/a.csv", "https://f/2/a.csv", "https://f/b.csv"))
-        assert [(file.name, file.ambiguous) for file in files_of(run)] == [
-            ("a.csv", True),
-            ("a (2).csv", True),
-            ("b.csv", False),
-        ]

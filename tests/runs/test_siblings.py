@@ -100,6 +100,8 @@ class World:
             return CreatedTask(task_id) if fate == "well" else ResponseLostError("x")
         if step.name == "get-workflow":
             return Workflow("70")
+        if step.name == "get-task":
+            return next(run for run in self.runs if run.id == step.params["task_id"])
         assert step.name == "list-tasks"
         listed = [run for run in self.runs if self.listed_after[run.id] <= self.now]
         return Page(tuple(listed), number=1, total_count=len(listed))

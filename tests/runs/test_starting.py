@@ -26,29 +26,15 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnknownRefusalError,
 )
-from airflow_provider_browseract.api.models import (
-    CreatedTask,
-    InputParameter,
-    Page,
-    Task,
-    TaskStatus,
-    Template,
-    Workflow,
-)
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OnOrphan, OrphanError
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import ENTRY, KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
+from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
 from tests.steps import carry_out
-
-
-def test_task_of_an_entry_without_one_is_an_error_of_the_caller():
-    assert StartedRun(ENTRY).task_id == "7"
-    with pytest.raises(ValueError, match="the entry has no BrowserAct task"):
-        _ = StartedRun(replace(ENTRY, task_id=None)).task_id
 
 
 @dataclass
@@ -96,12 +82,8 @@ class Service:
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
             return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
-        if call.path.endswith("list-workflows"):
-            return Page((Workflow("70"), Workflow("71")), number=1, total_count=2)
         if call.path.endswith("get-workflow"):
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
-        if call.path.endswith("get-official-workflow-template"):
-            return Template("70", name="Search", input_parameters=(InputParameter("keyword", False),))
         known = {task.id: task for task in (*self.others, *self.runs.values())}
         task = known[str(call.params["task_id"])]
         if call.path.endswith("stop-task"):
@@ -505,12 +487,13 @@ class TestAnUnansweredStartOfAnEarlierTry:
     @pytest.mark.parametrize("on_orphan", [OnOrphan.FAIL, OnOrphan.ADOPT])
     def test_any_run_may_be_the_one_if_the_inputs_are_not_known_any_more(self, on_orphan):
         entry = replace(self.ENTRY, fingerprint="f" * 64)
-        played = play(entry, page_of(replace(RUN, input_parameters="keyword=ink")), on_orphan=on_orphan)
+        run = replace(RUN, input_parameters="keyword=ink")
+        played = play(entry, page_of(run), run, on_orphan=on_orphan)
         assert isinstance(played.over, OrphanError)
 
     def test_another_run_is_started_beside_those_that_may_be_the_one_if_so_wanted(self):
         entry = replace(self.ENTRY, fingerprint="f" * 64)
-        played = play(entry, page_of(RUN), MADE, on_orphan=OnOrphan.START)
+        played = play(entry, page_of(RUN), RUN, MADE, on_orphan=OnOrphan.START)
         assert isinstance(played.over, StartedRun)
         assert played.over.task_id == "9"
 
@@ -569,21 +552,13 @@ class TestAStart:
         played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
         assert played.written[-1] == Write(SAME, over=True)
 
-    @pytest.mark.parametrize(
-        ("kind", "endpoint", "parameter"),
-        [
-            ("deferred", "get-workflow", "workflow_id"),
-            ("template", "get-official-workflow-template", "workflow_template_id"),
-        ],
-    )
-    def test_what_is_run_is_read_to_tell_which_inputs_have_defaults(self, kind, endpoint, parameter):
-        wants = start(kind=kind)
+    def test_workflow_is_read_to_tell_which_inputs_have_defaults(self):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
         looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
-        played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), wants=wants)
+        played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), run)
         assert isinstance(played.over, OrphanError)
-        assert (played.asked[-1].name, played.asked[-1].params) == (endpoint, {parameter: "70"})
-        assert played.said[-1].startswith(f"The details of {wants.request.source} cannot be read: down")
+        assert (played.asked[-2].name, played.asked[-2].params) == ("get-workflow", {"workflow_id": "70"})
+        assert played.said[-1] == "The inputs of workflow 70 cannot be read: down"
 
     def test_run_of_a_lost_response_is_adopted_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
@@ -592,14 +567,11 @@ class TestAStart:
         assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
         assert played.said[-1] == "BrowserAct task 8 is the run of this start."
 
-    @pytest.mark.parametrize(("listed", "task_id"), [(None, "8"), ("", "8"), ("a=1", None)])
-    def test_run_without_inputs_is_found_by_a_list_without_inputs(self, listed, task_id):
-        wants = start(inputs=[])
-        run = replace(RUN, id="8", created_at=AT_2000, input_parameters=listed)
+    def test_run_without_inputs_is_found_in_a_list_that_shows_no_inputs(self):
+        run = replace(RUN, id="8", created_at=AT_2000, input_parameters=None)
         looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
-        source = [] if task_id else [Workflow("70")]
-        played = play(None, ResponseLostError("lost"), *looks, *source, wants=wants)
-        assert isinstance(played.over, StartedRun if task_id else OrphanError)
+        played = play(None, ResponseLostError("lost"), *looks, wants=start(inputs=[]))
+        assert isinstance(played.over, StartedRun)
 
 
 def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
