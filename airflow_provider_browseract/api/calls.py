@@ -1,7 +1,8 @@
 """Every endpoint of BrowserAct's API v2 as a function that returns a :class:`Call`.
 
-A call is a plain value that can be compared, logged and tested without a network. The clients in
-:mod:`~airflow_provider_browseract.api.client` send it and pass the response to :meth:`Call.read_response`.
+A call is a plain value that can be compared, logged and tested without a network. A client sends it and passes the
+response to :meth:`Call.read_response`. For an argument that cannot be used, the functions raise
+:class:`~airflow_provider_browseract.api.arguments.InputError`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_browseract.api.arguments import InputError, read_choice, read_id
 from airflow_provider_browseract.api.errors import (
     BY_CODE,
     BrowserActError,
@@ -387,10 +389,10 @@ def run_task(
     :param status_change_callback_url: called at each change of status.
     """
     body = _given(
-        workflow_id=workflow_id,
+        workflow_id=read_id("workflow_id", workflow_id),
         input_parameters=[dict(pair) for pair in input_parameters],
         save_browser_data=save_browser_data,
-        profile_id=profile_id,
+        profile_id=_optional_id("profile_id", profile_id),
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
@@ -414,8 +416,8 @@ def run_task_by_template(
     :param status_change_callback_url: called at each change of status.
     """
     body = _given(
-        workflow_template_id=workflow_template_id,
-        proxyRegion=region,
+        workflow_template_id=read_id("workflow_template_id", workflow_template_id),
+        proxyRegion=_optional_id("region", region),
         input_parameters=[dict(pair) for pair in input_parameters],
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
@@ -424,12 +426,19 @@ def run_task_by_template(
 
 
 def get_task_status(task_id: str) -> Call[TaskStatus]:
-    """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
-    return Call("GET", "/v2/workflow/get-task-status", read_status, {"task_id": task_id})
+    """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``).
+
+    :param task_id: the task to read.
+    """
+    return Call("GET", "/v2/workflow/get-task-status", read_status, {"task_id": read_id("task_id", task_id)})
 
 
 def get_task(task_id: str) -> Call[Task]:
-    """Read everything about a task (``GET /v2/workflow/get-task``)."""
+    """Read everything about a task (``GET /v2/workflow/get-task``).
+
+    :param task_id: the task to read.
+    """
+    task_id = read_id("task_id", task_id)
 
     def read(data: Any) -> Task:
         task = Task.read(data)
@@ -444,7 +453,7 @@ def list_tasks(
     *,
     workflow_id: str | None = None,
     workflow_name: str | None = None,
-    status: TaskStatus | None = None,
+    status: TaskStatus | str | None = None,
     created_at_from: datetime | None = None,
     created_at_to: datetime | None = None,
     page: int = 1,
@@ -461,11 +470,11 @@ def list_tasks(
     :param limit: tasks a page, 1 to 500.
     """
     params = _given(
-        workflow_id=workflow_id,
+        workflow_id=_optional_id("workflow_id", workflow_id),
         workflow_name=workflow_name,
-        status=status and status.value,
-        created_at_from=_utc(created_at_from),
-        created_at_to=_utc(created_at_to),
+        status=None if status is None else read_choice("status", status, TaskStatus).value,
+        created_at_from=_utc("created_at_from", created_at_from),
+        created_at_to=_utc("created_at_to", created_at_to),
         page=page,
         limit=limit,
     )
@@ -478,24 +487,35 @@ def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
     :param task_id: the task to cancel.
     :param biz_code: a number for the caller's own statistics.
     """
-    params = _given(task_id=task_id, biz_code=biz_code)
+    params = _given(task_id=read_id("task_id", task_id), biz_code=biz_code)
     return Call("PUT", "/v2/workflow/stop-task", read_nothing, params)
 
 
 def resume_task(task_id: str) -> Call[None]:
-    """Resume a paused task (``PUT /v2/workflow/resume-task``)."""
-    return Call("PUT", "/v2/workflow/resume-task", read_nothing, {"task_id": task_id})
+    """Resume a paused task (``PUT /v2/workflow/resume-task``).
+
+    :param task_id: the task that waits for a person.
+    """
+    return Call("PUT", "/v2/workflow/resume-task", read_nothing, {"task_id": read_id("task_id", task_id)})
 
 
 def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workflow]]:
-    """List the account's workflows (``GET /v2/workflow/list-workflows``), with a ``limit`` of 1 to 500 per page."""
+    """List the account's workflows (``GET /v2/workflow/list-workflows``).
+
+    :param page: page number, from 1.
+    :param limit: workflows a page, 1 to 500.
+    """
     params = {"page": page, "limit": limit}
     return Call("GET", "/v2/workflow/list-workflows", read_page(Workflow.read), params)
 
 
 def get_workflow(workflow_id: str) -> Call[Workflow]:
-    """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
-    return Call("GET", "/v2/workflow/get-workflow", Workflow.read, {"workflow_id": workflow_id})
+    """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``).
+
+    :param workflow_id: the workflow to read.
+    """
+    params = {"workflow_id": read_id("workflow_id", workflow_id)}
+    return Call("GET", "/v2/workflow/get-workflow", Workflow.read, params)
 
 
 def list_official_workflow_templates(
@@ -512,8 +532,11 @@ def list_official_workflow_templates(
 
 
 def get_official_workflow_template(workflow_template_id: str) -> Call[Template]:
-    """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``)."""
-    params = {"workflow_template_id": workflow_template_id}
+    """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``).
+
+    :param workflow_template_id: the template to read.
+    """
+    params = {"workflow_template_id": read_id("workflow_template_id", workflow_template_id)}
     return Call("GET", "/v2/workflow/get-official-workflow-template", Template.read, params)
 
 
@@ -526,9 +549,13 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _utc(moment: datetime | None) -> str | None:
+def _optional_id(argument: str, value: str | None) -> str | None:
+    return None if value is None else read_id(argument, value)
+
+
+def _utc(argument: str, moment: datetime | None) -> str | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
-        raise ValueError(f"{moment.isoformat()} has no time zone")
+        raise InputError(f"{argument} is {moment.isoformat()}, which has no time zone. Pass a datetime with one.")
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
