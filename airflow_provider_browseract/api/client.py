@@ -29,7 +29,6 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.calls import Call, Pages, Response
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -40,7 +39,9 @@ from airflow_provider_browseract.api.errors import (
     ResponseTooLargeError,
     UntrustedCertificateError,
 )
+from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page
+from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.retries import RetryPolicy
 
 T = TypeVar("T")

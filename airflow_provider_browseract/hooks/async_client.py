@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError
+from airflow_provider_browseract.api.exchange import Call
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import AsyncBrowserActClient
