@@ -28,7 +28,8 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
     error_class,
 )
-from airflow_provider_browseract.api.models import Page, is_envelope_of_success, one_line
+from airflow_provider_browseract.api.fields import is_envelope_of_success, one_line
+from airflow_provider_browseract.api.models import Page
 
 T = TypeVar("T")
 
