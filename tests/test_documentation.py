@@ -16,7 +16,7 @@ from airflow_provider_browseract import emulator
 from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS, ConnectionFieldError
+from airflow_provider_browseract.hooks.connection import ConnectionFieldError, extra_fields
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.operators.run import RunOperator
 from airflow_provider_browseract.runs import outcome
@@ -135,7 +135,7 @@ def test_arguments_table_describes_every_operator_argument_and_no_other():
 def test_connection_fields_page_describes_every_extra_field():
     page = PAGES["docs/reference/connection-fields.md"]
     assert re.findall(r"^\| Extra `(\w+)` \| (.*?) \|", page, re.MULTILINE) == [
-        (field.name, field.description.replace(" to BrowserAct", "")) for field in EXTRA_FIELDS
+        (name, field["description"].replace(" to BrowserAct", "")) for name, field in extra_fields().items()
     ]
 
 

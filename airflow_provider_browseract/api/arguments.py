@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 E = TypeVar("E", bound=Enum)
 
+LONGEST_TIME = 366 * 24 * 3600.0
+"""The longest duration that an argument accepts, in seconds."""
+
 
 class InputError(ValueError):
     """An argument cannot be used. The message names it, and the valid values or what to change."""

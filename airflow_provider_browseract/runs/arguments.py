@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_browseract.api.arguments import InputError, read_choice, read_id
+from airflow_provider_browseract.api.arguments import LONGEST_TIME, InputError, read_choice, read_id
 
 __all__ = [
+    "LONGEST_TIME",
     "InputError",
     "check_rendered",
     "did_you_mean",
@@ -24,9 +25,6 @@ __all__ = [
     "read_output_path",
     "read_seconds",
 ]
-
-LONGEST_TIME = 366 * 24 * 3600.0
-"""The longest duration that an argument accepts, in seconds."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
