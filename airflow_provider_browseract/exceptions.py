@@ -1,5 +1,6 @@
 """The errors of this package, to be imported from here. The documentation has the cause and the remedy of each."""
 
+from airflow_provider_browseract.api.arguments import InputError as InputError
 from airflow_provider_browseract.api.errors import AuthenticationError as AuthenticationError
 from airflow_provider_browseract.api.errors import BrowserActError as BrowserActError
 from airflow_provider_browseract.api.errors import ConcurrencyLimitError as ConcurrencyLimitError
@@ -27,7 +28,6 @@ from airflow_provider_browseract.api.errors import UntrustedCertificateError as 
 from airflow_provider_browseract.api.errors import WorkflowNotFoundError as WorkflowNotFoundError
 from airflow_provider_browseract.api.errors import WorkflowNotPublishedError as WorkflowNotPublishedError
 from airflow_provider_browseract.hooks.connection import ConnectionFieldError as ConnectionFieldError
-from airflow_provider_browseract.runs.arguments import InputError as InputError
 from airflow_provider_browseract.runs.outcome import NoSlotError as NoSlotError
 from airflow_provider_browseract.runs.outcome import ResultError as ResultError
 from airflow_provider_browseract.runs.outcome import RunCanceledError as RunCanceledError

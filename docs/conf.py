@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = "https://github.com/browseract-ai/airflow-provider-browseract"
@@ -22,11 +23,11 @@ exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
     # These belong to Python and Airflow, whose inventories would have to be downloaded for each build.
-    ("py:.*", r"(airflow\.|airflow_provider_browseract\.compat\.|collections\.abc\.|datetime\.|requests\.|httpx\.).*"),
+    ("py:.*", r"(airflow\.|airflow_provider_browseract\.compat\.|collections\.abc\.|datetime|requests\.|httpx\.).*"),
     ("py:.*", r"(str|int|float|bool|bytes|dict|list|tuple|type|object|None|True|False|Exception|ValueError|TypeError)"),
     ("py:exc", "Airflow.*"),
     # These are not meant for users, so the reference does not describe them.
-    ("py:.*", r"airflow_provider_browseract\.(api\.(calls|client)|runs\.(queueing|resuming|waiting)).*"),
+    ("py:.*", r"airflow_provider_browseract\.(api\.(client|exchange)|runs\.(queueing|resuming|waiting)).*"),
     # The reference describes the names of the emulator where users import them from, not where they are defined.
     (
         "py:class",
@@ -59,3 +60,26 @@ autodoc_typehints = "none"
 python_maximum_signature_line_length = 100
 # What compat.py imports is defined in Airflow, and differs from version to version.
 suppress_warnings = ["autoapi.python_import_resolution"]
+
+SOURCES = [(ROOT / "airflow_provider_browseract" / "api" / name).read_text() for name in ("fields.py", "models.py")]
+FIELD_TYPES = dict(
+    re.findall(r"^(\w+) = Annotated\[(.+?), (?:Field|PlainValidator)\(", "\n".join(SOURCES), re.MULTILINE)
+)
+
+
+def plain(annotation: str) -> str:
+    """Return the type of a field without what reads it."""
+    annotation = annotation.replace("airflow_provider_browseract.api.fields.", "")
+    if annotated := re.match(r"Annotated\[(.+?), \w+\(", annotation):
+        annotation = annotated[1]
+    return plain(FIELD_TYPES[annotation]) if annotation in FIELD_TYPES else annotation
+
+
+def show_plain_types(app: Any) -> None:
+    for name, shown in app.env.autoapi_all_objects.items():
+        if name.startswith("airflow_provider_browseract.api.models.") and getattr(shown, "annotation", None):
+            shown.annotation = plain(shown.annotation)
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", show_plain_types, priority=900)

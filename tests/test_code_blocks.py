@@ -363,11 +363,8 @@ def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
     file.write_text(block.code)
     runpy.run_path(str(file))
     printed = capsys.readouterr().out
-    if '"pausing"' in block.code:
-        assert active.id in printed
-    else:
-        assert f"{SEARCH.id} Search" in printed
-        assert "canceled" in printed
+    expected = {'"pausing"': active.id, "async_client": f"{SEARCH.id} Search", "stop_task": "canceled"}
+    assert next(text for word, text in expected.items() if word in block.code) in printed
 
 
 @every("test")

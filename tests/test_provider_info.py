@@ -16,7 +16,7 @@ import airflow_provider_browseract
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import EXTRA_FIELDS
+from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.links.browseract import PushedLink
 
 NAME = "airflow-provider-browseract"
@@ -130,12 +130,12 @@ def test_airflow_connection_form_shows_every_field(monkeypatch):
         assert hidden is not None
         assert hidden.hidden
     assert form.extra_fields is not None
-    assert set(form.extra_fields) == {field.name for field in EXTRA_FIELDS}
-    for field in EXTRA_FIELDS:
-        shown = form.extra_fields[field.name]
-        assert shown["description"] == field.description
-        assert shown["schema"]["title"] == field.label
-        assert set(shown["schema"]["type"]) == {"string" if field.kind == "text" else "integer", "null"}
+    assert set(form.extra_fields) == set(extra_fields())
+    for name, field in extra_fields().items():
+        shown = form.extra_fields[name]
+        assert shown["description"] == field["description"]
+        assert shown["schema"]["title"] == field["title"]
+        assert set(shown["schema"]["type"]) == {"string" if field["type"] == "string" else "integer", "null"}
 
 
 @pytest.mark.parametrize("point", ["airflow.plugins", "apache_airflow_provider", "pytest11"])

@@ -7,14 +7,12 @@ proxy variables of the environment, but not the credentials in ``~/.netrc``.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import os
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,8 +26,6 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api.calls import Call, Pages, Response
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -40,12 +36,14 @@ from airflow_provider_browseract.api.errors import (
     ResponseTooLargeError,
     UntrustedCertificateError,
 )
+from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page
-from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
+
+__all__ = ["DEFAULT_BASE_URL", "AsyncBrowserActClient", "BrowserActClient", "ClientSettings", "trusted_certificates"]
 
 T = TypeVar("T")
-
-DEFAULT_BASE_URL = "https://api.browseract.com"
 
 MAX_CONNECTIONS = 10
 """Maximum number of connections that an asynchronous client opens. Further calls wait for one."""
@@ -77,60 +75,6 @@ CHUNK_SIZE = 256 * 1024
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
-
-
-@dataclass(frozen=True)
-class ClientSettings:
-    """The settings of both clients.
-
-    :param api_key: BrowserAct API key; kept out of ``repr``.
-    :param base_url: address of the API without the version. Default: BrowserAct's own.
-    :param connect_timeout: seconds to wait for a connection. Default: 10.
-    :param read_timeout: seconds to wait for the next bytes of a response. Default: 30.
-    :param retries: for how long, and with which pauses, a call is tried.
-    :param user_agent: value of the ``User-Agent`` header.
-    :param connection: id of the Airflow connection that the settings come from, for error messages.
-    :param files_timeout: seconds to wait, after the end of a run, for files that BrowserAct is still preparing.
-        Default: 30 minutes. After that, BrowserAct does not prepare any more files.
-    :param max_file_size: bytes that a file of a run may have. Default: 50 MiB, BrowserAct's own limit.
-    :param max_run_size: bytes that all files of a run may have together. Default: 100 files of 50 MiB, BrowserAct's own
-        limit.
-    """
-
-    api_key: str = field(repr=False)
-    base_url: str = DEFAULT_BASE_URL
-    connect_timeout: float = 10.0
-    read_timeout: float = 30.0
-    retries: RetryPolicy = field(default_factory=RetryPolicy)
-    user_agent: str = f"airflow-provider-browseract/{__version__}"
-    connection: str | None = None
-    files_timeout: float = 1800.0
-    max_file_size: int = 50 * 1024 * 1024
-    max_run_size: int = 100 * 50 * 1024 * 1024
-
-    @property
-    def longest_call(self) -> float:
-        """Seconds that a call can take with all its tries, unless the response arrives byte by byte.
-
-        The last try may be two requests: one with a refused API key, and one with the new key.
-        """
-        return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
-
-    @property
-    def key_digest(self) -> str:
-        """A digest of the API key that may be stored. Connections with the same key have the same digest."""
-        return _digest_of_key(self.api_key)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of every request, without the key."""
-        return {"User-Agent": self.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
-
-
-@cache
-def _digest_of_key(api_key: str) -> str:
-    # Slow on purpose, so that nobody can try many keys.
-    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract key", 200_000, 8).hex()
 
 
 class BrowserActClient:

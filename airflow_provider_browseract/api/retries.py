@@ -9,8 +9,8 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RateLimitError
+from airflow_provider_browseract.api.exchange import Call
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:

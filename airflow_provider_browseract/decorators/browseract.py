@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import call_with_context, set_during_execution
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.arguments import InputError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
     AuthenticationError,
@@ -24,13 +25,11 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
-from airflow_provider_browseract.hooks import checked_calls
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
+from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, starting
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.hooks.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import read_run, read_template_run
 from airflow_provider_browseract.webhook import URL_PREFIX, callback
 
@@ -41,51 +40,20 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
     from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 PROBE_TIMEOUT = 5.0
 """Seconds that the test of a connection waits for the callback route."""
-
-
-def _for_one_call(
-    method: Callable[Concatenate[AsyncBrowserAct, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[BrowserActHook, P], Coroutine[Any, Any, T]]:
-    """Return a method of the hook that opens a client, awaits this method of it, and closes the client."""
-
-    @wraps(method)
-    async def call(hook: BrowserActHook, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        async with hook.async_client() as browseract:
-            return await method(browseract, *args, **kwargs)
-
-    return call
-
-
-def _for_one_iteration(
-    method: Callable[Concatenate[AsyncBrowserAct, P], AsyncIterator[T]],
-) -> Callable[Concatenate[BrowserActHook, P], AsyncGenerator[T, None]]:
-    """Return a method of the hook that opens a client, iterates over this method of it, and closes the client."""
-
-    @wraps(method)
-    async def iterate(hook: BrowserActHook, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        async with hook.async_client() as browseract:
-            async for item in method(browseract, *args, **kwargs):
-                yield item
-
-    return iterate
 
 
 class BrowserActHook(BaseHook):
     """Call BrowserAct with an Airflow connection of type ``browseract``.
 
     Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
-    a client that has the same methods as coroutines and asynchronous iterators. The hook also has each of these with an
-    ``a`` before its name. Such a method opens a client, with a connection pool, for that one call.
+    a client that sends the calls of :mod:`airflow_provider_browseract.api.calls`.
 
     The hook reads the connection at the first call, and again when BrowserAct refuses its API key. If the connection
     then has another key, the hook uses that one from then on. Every method raises a subclass of
     :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
-    :class:`~airflow_provider_browseract.runs.arguments.InputError` if an argument or the connection cannot be used.
+    :class:`~airflow_provider_browseract.api.arguments.InputError` if an argument or the connection cannot be used.
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
     ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids of three tasks, of which the first is running.
@@ -150,8 +118,10 @@ class BrowserActHook(BaseHook):
             :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: 256 MiB.
 
         >>> import asyncio
+        >>> from airflow_provider_browseract.api import calls
         >>> async with hook.async_client() as browseract:
-        ...     print(*await asyncio.gather(*map(browseract.get_task_status, [task_id, finished_task_id])))
+        ...     polls = [browseract.send(calls.get_task_status(each)) for each in (task_id, finished_task_id)]
+        ...     print(*await asyncio.gather(*polls))
         running finished
         """
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
@@ -196,7 +166,7 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with checked_calls.starting(request.call, self.log):
+        with starting(request.call, self.log):
             return self.client.send(request.call)
 
     def run_task_by_template(
@@ -231,7 +201,7 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with checked_calls.starting(request.call, self.log):
+        with starting(request.call, self.log):
             return self.client.send(request.call)
 
     def get_task(self, task_id: str) -> Task:
@@ -246,7 +216,7 @@ class BrowserActHook(BaseHook):
         >>> print(task.status, task.credit, json.loads(task.output.string)[0]["title"])
         finished 20 laptops 824
         """
-        return self.client.send(checked_calls.get_task(task_id))
+        return self.client.send(calls.get_task(task_id))
 
     def get_task_status(self, task_id: str) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``).
@@ -260,7 +230,7 @@ class BrowserActHook(BaseHook):
         >>> hook.get_task_status(finished_task_id).ended
         True
         """
-        return self.client.send(checked_calls.get_task_status(task_id))
+        return self.client.send(calls.get_task_status(task_id))
 
     def iter_tasks(
         self,
@@ -286,7 +256,13 @@ class BrowserActHook(BaseHook):
         >>> sum(task.credit for task in tasks)
         20
         """
-        call = checked_calls.list_tasks(workflow_id, workflow_name, status, created_at_from, created_at_to)
+        call = calls.list_tasks(
+            workflow_id=workflow_id,
+            workflow_name=workflow_name,
+            status=status,
+            created_at_from=created_at_from,
+            created_at_to=created_at_to,
+        )
         return self.client.iter_items(call)
 
     def stop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
@@ -303,7 +279,7 @@ class BrowserActHook(BaseHook):
         >>> hook.stop_task(finished_task_id)
         False
         """
-        call = checked_calls.stop_task(task_id, biz_code=biz_code)
+        call = calls.stop_task(task_id, biz_code=biz_code)
         with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
             client.send(call)
             return True
@@ -320,7 +296,7 @@ class BrowserActHook(BaseHook):
         >>> print(hook.get_task_status(paused_task_id))
         running
         """
-        self.client.send(checked_calls.resume_task(task_id))
+        self.client.send(calls.resume_task(task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
@@ -342,7 +318,7 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_workflow("71002814653029437").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(checked_calls.get_workflow(workflow_id))
+        return self.client.send(calls.get_workflow(workflow_id))
 
     def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
         """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
@@ -365,7 +341,7 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_official_workflow_template("52000417936205143").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(checked_calls.get_official_workflow_template(workflow_template_id))
+        return self.client.send(calls.get_official_workflow_template(workflow_template_id))
 
     def get_region_list(self) -> tuple[Region, ...]:
         """Read the proxy regions for runs of templates (``get-region-list``).
@@ -376,28 +352,6 @@ class BrowserActHook(BaseHook):
         ['US', 'UK', 'DE', 'JP']
         """
         return self.client.send(calls.get_region_list())
-
-    # The same for code that runs in an event loop. Each opens a client for one call, and has the client's docstring.
-    arun_task = _for_one_call(AsyncBrowserAct.run_task)
-    arun_task_by_template = _for_one_call(AsyncBrowserAct.run_task_by_template)
-    aget_task = _for_one_call(AsyncBrowserAct.get_task)
-    aget_task_status = _for_one_call(AsyncBrowserAct.get_task_status)
-    aiter_tasks = _for_one_iteration(AsyncBrowserAct.iter_tasks)
-    aresume_task = _for_one_call(AsyncBrowserAct.resume_task)
-    aiter_workflows = _for_one_iteration(AsyncBrowserAct.iter_workflows)
-    aget_workflow = _for_one_call(AsyncBrowserAct.get_workflow)
-    aiter_official_workflow_templates = _for_one_iteration(AsyncBrowserAct.iter_official_workflow_templates)
-    aget_official_workflow_template = _for_one_call(AsyncBrowserAct.get_official_workflow_template)
-    aget_region_list = _for_one_call(AsyncBrowserAct.get_region_list)
-
-    async def astop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
-        """Stop a task (``stop-task``) as :meth:`stop_task` does, without blocking the event loop.
-
-        >>> await hook.astop_task(task_id, within=5)
-        True
-        """
-        async with self.async_client(within=within) as browseract:
-            return await browseract.stop_task(task_id, biz_code=biz_code)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check API key, address and network by listing one workflow, which uses no credits; then check callbacks.

@@ -1,7 +1,8 @@
 """The ``browseract`` connection: its fields, their meaning, and how the form shows them.
 
-The form is described once, in :data:`EXTRA_FIELDS` and the three constants after it. Newer cores read the
-description from the provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook (:func:`form_widgets`,
+The fields of the extra are the fields of :class:`ConnectionSettings` and
+:class:`~airflow_provider_browseract.api.settings.ClientSettings` that have a title. Newer cores read the form from the
+provider info (:func:`connection_type`). Airflow 3.1 gets it from the hook (:func:`form_widgets`,
 :func:`field_behaviour`).
 """
 
@@ -9,19 +10,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
+
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
 from airflow_provider_browseract.runs.addresses import is_private
-from airflow_provider_browseract.runs.arguments import InputError, did_you_mean, read_seconds
+from airflow_provider_browseract.runs.arguments import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.client import ClientSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,49 +35,6 @@ HOOK_NAME = "BrowserAct"
 HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
 
 
-@dataclass(frozen=True)
-class ExtraField:
-    """A field of the connection's extra.
-
-    :param kind: ``seconds``, whole or fractional; ``bytes``, a whole number; or ``text``.
-    """
-
-    name: str
-    label: str
-    description: str
-    kind: str = "seconds"
-
-
-WEBHOOK_BASE_URL = ExtraField(
-    "webhook_base_url",
-    "Webhook base URL",
-    "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends.",
-    kind="text",
-)
-EXTRA_FIELDS = (
-    WEBHOOK_BASE_URL,
-    ExtraField("connect_timeout", "Connect timeout", "Seconds to wait for a connection to BrowserAct. Default: 10."),
-    ExtraField("read_timeout", "Read timeout", "Seconds to wait for the next bytes of a response. Default: 30."),
-    ExtraField(
-        "retry_budget",
-        "Retry budget",
-        "Seconds during which a call is retried after a temporary error. Default: 60.",
-    ),
-    ExtraField(
-        "files_timeout",
-        "Files timeout",
-        "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800.",
-    ),
-    ExtraField(
-        "max_file_size", "Largest file", "Bytes that a file of a run may have. Default: 52428800 (50 MiB).", "bytes"
-    ),
-    ExtraField(
-        "max_run_size",
-        "Largest run",
-        "Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB).",
-        "bytes",
-    ),
-)
 HIDDEN_FIELDS = ["login", "schema"]
 RELABELING = {"password": "API key", "host": "API address", "port": "API port"}
 # The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the connection
@@ -115,16 +77,14 @@ def connection_type() -> dict[str, Any]:
             "placeholders": PLACEHOLDERS,
         },
         "conn-fields": {
-            field.name: {
-                "label": field.label,
-                "description": field.description,
-                "schema": (
-                    {"type": ["string", "null"]}
-                    if field.kind == "text"
-                    else {"type": ["integer", "null"], "minimum": 1}
-                ),
+            name: {
+                "label": field["title"],
+                "description": field["description"],
+                "schema": {"type": ["string", "null"]}
+                if field["type"] == "string"
+                else {"type": ["integer", "null"], "minimum": 1},
             }
-            for field in EXTRA_FIELDS
+            for name, field in extra_fields().items()
         },
     }
 
@@ -141,10 +101,10 @@ def form_widgets() -> dict[str, Any]:
     from wtforms.validators import Optional
 
     return {
-        field.name: (StringField if field.kind == "text" else IntegerField)(
-            field.label, validators=[Optional()], description=field.description
+        name: (StringField if field["type"] == "string" else IntegerField)(
+            field["title"], validators=[Optional()], description=field["description"]
         )
-        for field in EXTRA_FIELDS
+        for name, field in extra_fields().items()
     }
 
 
@@ -157,13 +117,44 @@ class ConnectionSettings:
     """The settings of a connection.
 
     :param client: how to reach the BrowserAct API.
-    :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; None to use no callbacks.
+    :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
     :param warning: a sentence about a likely mistake in a connection that can be used; None if there is none.
     """
 
     client: ClientSettings
-    webhook_base_url: str | None
+    webhook_base_url: Annotated[
+        str | None,
+        Field(
+            title="Webhook base URL",
+            description=(
+                "Public address of the Airflow API server, with its path. BrowserAct then calls back when a run ends."
+            ),
+        ),
+        StringConstraints(strip_whitespace=True),
+        WithJsonSchema({"type": "string"}),
+    ] = None
     warning: str | None = None
+
+
+WANTED = {
+    "string": "an address like https://airflow.example.com",
+    "number": "a positive number of seconds",
+    "integer": "a positive whole number of bytes",
+}
+"""What a field of the extra has to be, by the type in its JSON schema."""
+
+
+@cache
+def _adapter() -> TypeAdapter[ConnectionSettings]:
+    return TypeAdapter(ConnectionSettings)
+
+
+@cache
+def extra_fields() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each field of the extra, with its title and description."""
+    schema = _adapter().json_schema()
+    found = {**schema["properties"], **schema["$defs"][ClientSettings.__name__]["properties"]}
+    return {name: field for name, field in found.items() if "description" in field}
 
 
 def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSettings:
@@ -173,43 +164,31 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     connection.
 
     :param connection: the password is the API key. The host overrides the address of the API; it may have a port, and
-        the scheme in front or in ``schema``. The extra may contain the fields of :data:`EXTRA_FIELDS`, numbers also as
-        text.
+        the scheme in front or in ``schema``. Numbers in the extra may also be given as text.
     :param user_agent: value of the ``User-Agent`` header.
     :raises ConnectionFieldError: the key is missing, or a field cannot be used.
     """
-    from airflow_provider_browseract.api.client import ClientSettings
-    from airflow_provider_browseract.api.retries import RetryPolicy
-
-    extra = connection.extra_dejson
+    extra, conn_id = connection.extra_dejson, connection.conn_id
     base_url = _base_url(connection)
     warning = " ".join(filter(None, (_unknown_keys(extra), _unencrypted(base_url)))) or None
-    if warning and (connection.conn_id, warning) not in _warned:
-        _warned.add((connection.conn_id, warning))
-        log.warning("Connection %r: %s", connection.conn_id, warning)
-    given = {field: extra[field.name] for field in EXTRA_FIELDS if extra.get(field.name) not in (None, "")}
-    timeouts = {
-        field.name: _seconds(connection, field.name, value) for field, value in given.items() if field.kind == "seconds"
-    }
-    limits = {
-        field.name: _bytes(connection, field.name, value) for field, value in given.items() if field.kind == "bytes"
-    }
-    budget = timeouts.pop("retry_budget", None)
-    client = ClientSettings(
-        api_key=_api_key(connection),
-        base_url=base_url,
-        user_agent=user_agent,
-        retries=RetryPolicy() if budget is None else RetryPolicy(budget=budget),
-        connection=connection.conn_id,
-        **timeouts,  # type: ignore[arg-type]
-        **limits,
-    )
-    return ConnectionSettings(client, _webhook_base_url(connection, extra.get(WEBHOOK_BASE_URL.name)), warning)
+    if warning and (conn_id, warning) not in _warned:
+        _warned.add((conn_id, warning))
+        log.warning("Connection %r: %s", conn_id, warning)
+    given = {name: extra[name] for name in extra_fields() if extra.get(name) not in (None, "")}
+    own = {"api_key": _api_key(connection), "base_url": base_url, "user_agent": user_agent, "connection": conn_id}
+    try:
+        return _adapter().validate_python({**given, "client": {**given, **own}, "warning": warning})
+    except ValidationError as error:
+        wrong = next(name for each in error.errors() for name in each["loc"] if name in given)
+        raise ConnectionFieldError(
+            f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. "
+            f"Set it to {WANTED[extra_fields()[wrong]['type']]}."
+        ) from None
 
 
 def _unknown_keys(extra: Mapping[str, Any]) -> str | None:
     """Return a warning about unknown keys in a connection's extra, with the known key that each of them resembles."""
-    known = [field.name for field in EXTRA_FIELDS]
+    known = list(extra_fields())
     unknown = [key for key in extra if key not in known]
     if not unknown:
         return None
@@ -223,39 +202,6 @@ def _unencrypted(base_url: str) -> str | None:
     if parts.scheme == "https" or is_private(parts.hostname or ""):
         return None
     return "The API address begins with http://, so the API key is sent unencrypted. Use https://."
-
-
-def _webhook_base_url(connection: Connection, value: Any) -> str | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {WEBHOOK_BASE_URL.name!r} is {value!r}. Set it to an address "
-            "like https://airflow.example.com."
-        )
-    return value.strip()
-
-
-def _seconds(connection: Connection, name: str, value: Any) -> float:
-    try:
-        return read_seconds(name, float(value) if isinstance(value, str) else value)
-    except ValueError:
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Set it to a positive number of seconds."
-        ) from None
-
-
-def _bytes(connection: Connection, name: str, value: Any) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if type(number) is not int or number <= 0:
-        raise ConnectionFieldError(
-            f"Connection {connection.conn_id!r}: extra {name!r} is {value!r}. Set it to a positive whole number of "
-            "bytes."
-        )
-    return number
 
 
 def _api_key(connection: Connection) -> str:
@@ -274,8 +220,6 @@ def _api_key(connection: Connection) -> str:
 
 
 def _base_url(connection: Connection) -> str:
-    from airflow_provider_browseract.api.client import DEFAULT_BASE_URL
-
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
     try:

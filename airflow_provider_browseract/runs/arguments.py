@@ -7,14 +7,10 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-E = TypeVar("E", bound=Enum)
-
-LONGEST_TIME = 366 * 24 * 3600.0
-"""The longest duration that an argument accepts, in seconds."""
+from airflow_provider_browseract.api.arguments import LONGEST_TIME, InputError, read_id
 
 RENAMED = {
     "reattach": "durable",
@@ -22,10 +18,6 @@ RENAMED = {
     "on_paused_default": "on_paused=AskPerson(default=...)",
 }
 """Arguments of earlier development versions, with what has replaced them."""
-
-
-class InputError(ValueError):
-    """An argument cannot be used. The message names it, and the valid values or what to change."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -88,21 +80,6 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
             check_rendered(f"{argument}[{position}]", before, after)
 
 
-def read_id(argument: str, value: Any) -> str:
-    """Check a required id, and return it as a string.
-
-    :param argument: name of the operator's argument, for the message.
-    :param value: the id, a string or a whole number.
-    :raises InputError: the value is empty, ``None``, or of another type.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    # Jinja renders a missing value as the word None.
-    if not isinstance(value, str) or value.strip() in ("", "None"):
-        raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
-    return value.strip()
-
-
 def read_ids(argument: str, value: Any) -> list[str]:
     """Check one id or several, and return each once.
 
@@ -133,21 +110,6 @@ def read_seconds(argument: str, value: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME:
         raise InputError(f"{argument} is {value!r}. Use a positive number of seconds or a timedelta, at most a year.")
     return float(seconds)
-
-
-def read_choice(argument: str, value: Any, choices: type[E]) -> E:
-    """Check an argument that has a fixed set of values.
-
-    :param argument: name of the operator's argument, for the message.
-    :param value: the value.
-    :param choices: the valid values.
-    :raises InputError: the value is not one of them.
-    """
-    try:
-        return choices(value)
-    except ValueError:
-        words = ", ".join(repr(choice.value) for choice in choices)
-        raise InputError(f"{argument} is {value!r}. Use one of {words}.") from None
 
 
 def read_flag(argument: str, value: Any) -> bool:

@@ -12,9 +12,10 @@ from functools import cache, cached_property
 from typing import Any
 
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.arguments import InputError, read_id
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word, one_line
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.arguments import InputError, did_you_mean, read_id
+from airflow_provider_browseract.runs.arguments import did_you_mean
 from airflow_provider_browseract.runs.stored import Text
 
 

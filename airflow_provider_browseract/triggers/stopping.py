@@ -34,12 +34,14 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         )
         return
     try:
-        stopped = await BrowserActHook(conn_id).astop_task(task_id, within=timings.ON_KILL_CALL_LIMIT)
+        async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
+            await client.send(calls.stop_task(task_id))
+    except NOTHING_TO_STOP:
+        log.warning("Interrupted (Ctrl-C). BrowserAct task %s had already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
         log.error("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, not_stopped(error, None))
     else:
-        what = "was stopped" if stopped else "had already ended"
-        log.warning("Interrupted (Ctrl-C). BrowserAct task %s %s.", task_id, what)
+        log.warning("Interrupted (Ctrl-C). BrowserAct task %s was stopped.", task_id)
 
 
 async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) -> None:

@@ -12,9 +12,9 @@ import re
 import secrets
 from typing import Any, NamedTuple
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 from airflow_provider_browseract.webhook import CALLBACK_PATH, URL_PREFIX

@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.sdk.log import mask_secret
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.steps import Log
 from airflow_provider_browseract.links.showing import show_wait
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.webhook.callback import NoCallbackError, TaskInstanceKey, arrange
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -13,7 +14,6 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import OrphanError
 from airflow_provider_browseract.runs.outcome import RunLostError

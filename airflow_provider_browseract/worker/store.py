@@ -25,11 +25,11 @@ import tenacity
 from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.steps import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import (
     OUTPUT_NAMES,

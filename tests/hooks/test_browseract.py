@@ -8,12 +8,12 @@ import socket
 import time
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 
 import pytest
 from fastapi import FastAPI, Request, Response
 
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
@@ -39,13 +39,22 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks import browseract
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from tests.served import served
 
 
 @pytest.fixture
 def emulator(browseract_emulator):
     return browseract_emulator.emulator
+
+
+async def awaited(hook, call, **limits):
+    """Send a call with a client for event loops."""
+    async with hook.async_client(**limits) as browseract:
+        return await browseract.send(call)
+
+
+def sent(hook, call, **limits):
+    return asyncio.run(awaited(hook, call, **limits))
 
 
 def test_hook_for_missing_connection_can_be_created():
@@ -134,26 +143,19 @@ BAD_ARGUMENTS = [
         "get_official_workflow_template with empty id",
     ],
 )
-async def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
-    hook = BrowserActHook()
+def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
     with pytest.raises(InputError):
-        getattr(hook, name)(*arguments, **options)
-    awaited = partial(getattr(hook, f"a{name}"), *arguments, **options)
-    with pytest.raises(InputError):
-        await (anext(awaited()) if name.startswith("iter_") else awaited())
-    async with hook.async_client() as browseract:
-        with pytest.raises(InputError):
-            await getattr(browseract, name)(*arguments, **options)
+        getattr(BrowserActHook(), name)(*arguments, **options)
     assert emulator.requests == []
 
 
 STARTS = [
     lambda hook: hook.run_task(ORDERS.id),
-    lambda hook: asyncio.run(hook.arun_task(ORDERS.id)),
+    lambda hook: sent(hook, calls.run_task(ORDERS.id)),
     lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
-    lambda hook: asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id)),
+    lambda hook: sent(hook, calls.run_task_by_template(TEMPLATE_TEXT.id)),
 ]
-START_IDS = ["run_task", "arun_task", "run_task_by_template", "arun_task_by_template"]
+START_IDS = ["run_task", "run_task in event loop", "run_task_by_template", "run_task_by_template in event loop"]
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
@@ -217,7 +219,7 @@ class TestRotatedApiKey:
     def test_rotated_api_key_is_read_once_and_logged_once_without_any_key(self, emulator, hook, logged):
         for _ in range(2):
             hook.get_region_list()
-            asyncio.run(hook.aget_region_list())
+            sent(hook, calls.get_region_list())
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
         assert logged == [
             "BrowserAct refused the API key of connection 'browseract_default'. The connection now has a different "
@@ -225,7 +227,7 @@ class TestRotatedApiKey:
         ]
 
     def test_stop_with_time_limit_uses_api_key_that_the_hook_read_earlier(self, emulator, hook):
-        created = asyncio.run(hook.arun_task(ORDERS.id))
+        created = sent(hook, calls.run_task(ORDERS.id))
         emulator.rotate_key("app-emulator")
         assert hook.settings.client.api_key == "app-new"
         with pytest.raises(AuthenticationError):
@@ -233,26 +235,21 @@ class TestRotatedApiKey:
         emulator.rotate_key("app-new")
         assert hook.stop_task(created.id, within=5) is True
 
-    @pytest.mark.parametrize(
-        "stop",
-        [lambda hook: hook.stop_task("7", within=5), lambda hook: asyncio.run(hook.astop_task("7", within=5))],
-        ids=["stop_task", "astop_task"],
-    )
-    def test_stop_with_time_limit_reads_rotated_api_key_after_refusal(self, emulator, hook, stop):
-        assert stop(hook) is False
+    def test_stop_with_time_limit_reads_rotated_api_key_after_refusal(self, emulator, hook):
+        assert hook.stop_task("7", within=5) is False
         assert [request.status for request in emulator.requests] == [401, 400]
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as browseract:
-            await browseract.get_region_list()
-            await browseract.get_region_list()
+            await browseract.send(calls.get_region_list())
+            await browseract.send(calls.get_region_list())
         assert [request.status for request in emulator.requests] == [401, 200, 200]
         assert hook.settings.client.api_key == "app-new"
 
     @pytest.mark.parametrize(
         "call",
-        [lambda hook: hook.get_region_list(), lambda hook: asyncio.run(hook.aget_region_list())],
-        ids=["get_region_list", "aget_region_list"],
+        [lambda hook: hook.get_region_list(), lambda hook: sent(hook, calls.get_region_list())],
+        ids=["get_region_list", "event loop"],
     )
     def test_refused_api_key_with_unreadable_connection_raises_authentication_error(
         self, emulator, hook, logged, monkeypatch, call
@@ -275,7 +272,7 @@ async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(e
     emulator.fault("run-task", RequestFault.hung())
     hook, said = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: said.append(message % values))
-    starting = asyncio.create_task(hook.arun_task(ORDERS.id))
+    starting = asyncio.create_task(awaited(hook, calls.run_task(ORDERS.id)))
     await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -287,15 +284,13 @@ def test_template_run_is_created_with_both_callback_urls(emulator, browseract_em
     end, change = f"{browseract_emulator.url}/end", f"{browseract_emulator.url}/change"
     hook = BrowserActHook()
     hook.run_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change)
-    asyncio.run(hook.arun_task_by_template(TEMPLATE_TEXT.id, callback_url=end, status_change_callback_url=change))
-    assert [(task.callback_url, task.status_change_callback_url) for task in emulator.tasks] == [(end, change)] * 2
+    assert [(task.callback_url, task.status_change_callback_url) for task in emulator.tasks] == [(end, change)]
 
 
 def test_stop_task_sends_biz_code(emulator):
     hook = BrowserActHook()
     assert hook.stop_task(hook.run_task(ORDERS.id).id, biz_code=7, within=5) is True
-    assert asyncio.run(hook.astop_task(hook.run_task(ORDERS.id).id, biz_code=8)) is True
-    assert [task.biz_code for task in emulator.tasks] == [7, 8]
+    assert [task.biz_code for task in emulator.tasks] == [7]
 
 
 def test_stop_task_for_ended_or_unknown_task_returns_false(emulator):
@@ -303,7 +298,6 @@ def test_stop_task_for_ended_or_unknown_task_returns_false(emulator):
     hook = BrowserActHook()
     for task_id in (hook.run_task(ORDERS.id).id, "12345678901234567"):
         assert hook.stop_task(task_id) is False
-        assert asyncio.run(hook.astop_task(task_id)) is False
 
 
 @pytest.mark.parametrize("status", [TaskStatus.FINISHED, "finished"], ids=["enum", "text"])
@@ -328,18 +322,11 @@ class TestAsyncCalls:
         monkeypatch.setattr(AsyncBrowserActClient, "send", recorded)
         return carried
 
-    async def test_async_call_of_the_hook_opens_and_closes_its_own_client(self, emulator, clients):
-        hook = BrowserActHook()
-        await hook.aget_region_list()
-        [one async for one in hook.aiter_workflows()]
-        assert len(set(clients)) == 2
-        assert all(client._opened is None for client in clients)
-
     async def test_calls_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, clients):
         async with BrowserActHook().async_client() as browseract:
-            await asyncio.gather(*(browseract.get_workflow(one.id) for one in emulator.workflows.values()))
-            async for one in browseract.iter_workflows():
-                await browseract.get_workflow(one.id)
+            await asyncio.gather(*(browseract.send(calls.get_workflow(one)) for one in emulator.workflows))
+            async for one in browseract.iter_items(calls.list_workflows()):
+                await browseract.send(calls.get_workflow(one.id))
             await browseract.send(calls.get_region_list())
             assert len(set(clients)) == 1
             assert clients[0]._opened is not None
@@ -349,24 +336,13 @@ class TestAsyncCalls:
         hook = BrowserActHook()
         async with hook.async_client(max_response=10) as browseract:
             with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
-                await browseract.get_region_list()
-        assert await hook.aget_region_list()
+                await browseract.send(calls.get_region_list())
 
-    async def test_async_client_and_stop_with_time_limit_have_shorter_timeouts(self, emulator, clients):
-        hook = BrowserActHook()
-        async with hook.async_client(within=6) as browseract:
-            assert await browseract.stop_task("12345678901234567") is False
-        assert await hook.astop_task("12345678901234567", within=6) is False
-        for client in clients:
-            assert (client.settings.connect_timeout, client.settings.read_timeout) == (1.5, 3)
-            assert client.settings.retries.budget == 1.5
-
-    async def test_async_iterator_closed_early_closes_its_client(self, emulator, clients):
-        iteration = BrowserActHook().aiter_workflows()
-        assert await anext(iteration)
-        assert clients[0]._opened is not None
-        await iteration.aclose()
-        assert clients[0]._opened is None
+    async def test_async_client_with_time_limit_has_shorter_timeouts(self, emulator, clients):
+        async with BrowserActHook().async_client(within=6) as browseract:
+            await browseract.send(calls.get_region_list())
+        settings = clients[0].settings
+        assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (1.5, 3, 1.5)
 
 
 class TestConnectionInTask:
@@ -396,17 +372,17 @@ class TestConnectionInTask:
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
     async def test_async_call_in_task_reads_connection_through_blocking_supervisor(self, emulator):
-        assert await BrowserActHook("stored").aget_region_list()
+        assert await awaited(BrowserActHook("stored"), calls.get_region_list())
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
     async def test_async_call_in_task_with_missing_connection_raises_not_found(self):
         with pytest.raises(AirflowNotFoundException):
-            await BrowserActHook("nowhere").aget_region_list()
+            await awaited(BrowserActHook("nowhere"), calls.get_region_list())
 
     @pytest.mark.usefixtures("supervisor")
     async def test_async_call_outside_task_does_not_use_blocking_supervisor(self):
         with pytest.raises(AirflowNotFoundException):
-            await BrowserActHook("stored").aget_region_list()
+            await awaited(BrowserActHook("stored"), calls.get_region_list())
 
 
 def test_async_client_used_twice_reads_connection_once_without_blocking(emulator, monkeypatch):
@@ -427,7 +403,7 @@ def test_async_client_used_twice_reads_connection_once_without_blocking(emulator
     async def use():
         for _ in range(2):
             async with hook.async_client() as browseract:
-                assert await browseract.get_region_list()
+                assert await browseract.send(calls.get_region_list())
 
     asyncio.run(use())
     assert looked_up == ["browseract_default"]
@@ -451,7 +427,7 @@ def test_user_agent_of_requests_contains_provider_and_airflow_versions(emulator,
         with pytest.raises(BrowserActError):
             hook.get_task("7")
         with pytest.raises(BrowserActError):
-            asyncio.run(hook.aget_task("7"))
+            sent(hook, calls.get_task("7"))
     assert agents == [f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"] * 2
 
 

@@ -11,8 +11,8 @@ from airflow.sdk import Connection
 
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import (
-    EXTRA_FIELDS,
     ConnectionFieldError,
+    extra_fields,
     no_connection,
     read_settings,
 )
@@ -179,7 +179,8 @@ class TestUnknownExtraKeys:
         assert "hunter2" not in read_all(extra={"token": "hunter2"}).warning + caplog.text
 
     def test_extra_without_unknown_keys_gives_no_warning(self, caplog):
-        assert read_all(extra={field.name: 1 for field in EXTRA_FIELDS if field.kind != "text"}).warning is None
+        numbers = {name: 1 for name, field in extra_fields().items() if field["type"] != "string"}
+        assert read_all(extra=numbers).warning is None
         assert read_all().warning is None
         assert logged(caplog) == []
 
@@ -212,10 +213,11 @@ def test_timeouts_are_read_from_number_and_text():
     assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (3, 4.5, 60)
 
 
-@pytest.mark.parametrize("value", [0, -1, "soon", True, [1]], ids=str)
-def test_invalid_read_timeout_raises_error_naming_the_extra_field(value):
-    with pytest.raises(ConnectionFieldError, match="extra 'read_timeout' is"):
-        read(extra={"read_timeout": value})
+@pytest.mark.parametrize("name", ["read_timeout", "retry_budget"])
+@pytest.mark.parametrize("value", [0, -1, "soon", True, [1], 1e9, float("nan")], ids=str)
+def test_invalid_number_of_seconds_raises_error_naming_the_extra_field(name, value):
+    with pytest.raises(ConnectionFieldError, match=rf"extra '{name}' is .*\. Set it to a positive number of seconds\."):
+        read(extra={name: value})
 
 
 def test_client_settings_contain_the_connection_id():

@@ -1,4 +1,4 @@
-"""The examples of the hook and its asynchronous client are run, and every endpoint has its methods and examples."""
+"""The examples of the hook and its asynchronous client are run, and every endpoint has its method and examples."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import ast
 import asyncio
 import doctest
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,12 +16,6 @@ from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
-if TYPE_CHECKING:
-    from typing_extensions import assert_type
-
-    from airflow_provider_browseract.api.models import Task
-
-# The hook's methods for a single call have the docstrings of the client, whose examples are run only once.
 EXAMPLES = {
     test.name: test
     for where in (BrowserActHook, AsyncBrowserAct)
@@ -32,7 +24,7 @@ EXAMPLES = {
     for test in doctest.DocTestFinder(recurse=False, exclude_empty=True).find(member, member.__qualname__, globs={})
     if test.examples
 }
-NOT_BLOCKING = ("AsyncBrowserAct.", "BrowserActHook.a")
+NOT_BLOCKING = ("AsyncBrowserAct.", "BrowserActHook.async_client")
 
 
 def method(endpoint: str) -> str:
@@ -70,7 +62,7 @@ def run(names, monkeypatch):
     def run(test: doctest.DocTest) -> str:
         said: list[str] = []
         opening = names["hook"].async_client()
-        open_names = {**names, "browseract": loop.run_until_complete(opening.__aenter__())}
+        open_names = {**names, "calls": calls, "browseract": loop.run_until_complete(opening.__aenter__())}
         copy = doctest.DocTest(test.examples, open_names, test.name, test.filename, test.lineno, test.docstring)
         runner = doctest.DocTestRunner(verbose=False)
         runner.run(copy, compileflags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, out=said.append)
@@ -94,15 +86,24 @@ def test_docstring_example_prints_what_it_shows(run, name, monkeypatch):
     assert run(EXAMPLES[name]) == ""
 
 
-@pytest.mark.parametrize("name", map(method, ENDPOINTS))
-@pytest.mark.parametrize(("where", "variable"), [(BrowserActHook, "hook"), (AsyncBrowserAct, "browseract")])
+METHODS = [
+    *((BrowserActHook, "hook", method(endpoint)) for endpoint in ENDPOINTS),
+    (BrowserActHook, "hook", "async_client"),
+    (AsyncBrowserAct, "browseract", "send"),
+    (AsyncBrowserAct, "browseract", "iter_items"),
+]
+
+
+@pytest.mark.parametrize(("where", "variable", "name"), METHODS, ids=[each[2] for each in METHODS])
 def test_method_has_docstring_example_that_calls_it_and_shows_a_result(where, variable, name):
     examples = EXAMPLES[f"{where.__name__}.{name}"].examples
     assert any(f"{variable}.{name}(" in example.source for example in examples)
     assert examples[-1].want
 
 
-@pytest.mark.parametrize("call", ["hook.get_task_status(task_id)", "await browseract.get_task_status(task_id)"])
+@pytest.mark.parametrize(
+    "call", ["hook.get_task_status(task_id)", "(await browseract.send(calls.get_task(task_id))).status"]
+)
 def test_docstring_example_with_wrong_output_is_detected(run, call):
     wrong = doctest.DocTestParser().get_doctest(f">>> print({call})\nfailed\n", {}, "it", None, 0)
     assert "Expected:\n    failed\nGot:\n    running\n" in run(wrong)
@@ -118,43 +119,17 @@ def test_call_functions_match_the_api_endpoints():
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_sync_and_async_methods_accept_every_endpoint_argument(endpoint):
-    name = method(endpoint)
+def test_hook_method_accepts_every_argument_of_the_endpoint_and_names_it(endpoint):
     function = inspect.signature(getattr(calls, endpoint.replace("-", "_")))
-    blocking = inspect.signature(getattr(BrowserActHook, name))
-    single = inspect.signature(getattr(BrowserActHook, f"a{name}"))
-    client = inspect.signature(getattr(AsyncBrowserAct, name))
-    assert set(function.parameters) - {"page", "limit"} <= set(blocking.parameters)
-    assert single.parameters == blocking.parameters
-    # The time limit of a client holds for all its calls.
-    assert dict(client.parameters) == {key: value for key, value in blocking.parameters.items() if key != "within"}
-    awaited = blocking.return_annotation.replace("Iterator[", "AsyncIterator[")
-    assert single.return_annotation == client.return_annotation == awaited
+    method_of_hook = getattr(BrowserActHook, method(endpoint))
+    assert set(function.parameters) - {"page", "limit"} <= set(inspect.signature(method_of_hook).parameters)
+    assert f"(``{endpoint}``)" in (inspect.getdoc(method_of_hook) or "")
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_docstrings_of_sync_and_async_methods_name_the_endpoint(endpoint):
-    name = method(endpoint)
-    for function in (
-        getattr(BrowserActHook, name),
-        getattr(BrowserActHook, f"a{name}"),
-        getattr(AsyncBrowserAct, name),
-    ):
-        assert f"(``{endpoint}``)" in (inspect.getdoc(function) or "")
-
-
-@pytest.mark.parametrize("name", map(method, ENDPOINTS))
-def test_hook_method_docstring_describes_all_arguments(name):
-    function = getattr(BrowserActHook, name)
-    for argument in list(inspect.signature(function).parameters)[1:]:
-        assert f":param {argument}:" in (inspect.getdoc(function) or "")
-
-
-if TYPE_CHECKING:
-    # mypy knows the arguments and results of the methods that the hook derives from those of the client.
-    async def check_types(hook: BrowserActHook, browseract: AsyncBrowserAct) -> None:
-        assert_type(await hook.aget_task("7"), Task)
-        assert_type(hook.aiter_tasks(status="failed"), AsyncGenerator[Task, None])
-        assert_type(browseract.iter_tasks(status="failed"), AsyncIterator[Task])
-        await hook.aget_task(7)  # type: ignore[arg-type]
-        hook.aiter_tasks(state="failed")  # type: ignore[call-arg]
+@pytest.mark.parametrize("where", [BrowserActHook, calls], ids=["hook", "calls"])
+def test_docstring_describes_all_arguments(where, endpoint):
+    name = method(endpoint) if where is BrowserActHook else endpoint.replace("-", "_")
+    function = getattr(where, name)
+    for argument in inspect.signature(function).parameters:
+        assert argument == "self" or f":param {argument}:" in (inspect.getdoc(function) or "")

@@ -14,11 +14,11 @@ import pytest
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract import compat
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs.addresses import check_callback_url, is_private
-from airflow_provider_browseract.runs.arguments import InputError
 
 API = "https://api.browseract.com"
 

@@ -5,14 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_browseract.runs.arguments import (
-    InputError,
-    check_rendered,
-    read_id,
-    read_ids,
-    read_output_path,
-    read_seconds,
-)
+from airflow_provider_browseract.api.arguments import InputError, read_id
+from airflow_provider_browseract.runs.arguments import check_rendered, read_ids, read_output_path, read_seconds
 
 
 class TestIds:

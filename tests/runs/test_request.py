@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
-from airflow_provider_browseract.runs.arguments import InputError
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,

@@ -14,6 +14,7 @@ import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.sdk import BaseOperator
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -25,7 +26,6 @@ from airflow_provider_browseract.compat import (
 from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from airflow.sdk import Asset, AssetWatcher
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 from tests.triggers.waits import until

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, digest
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook.callback import (

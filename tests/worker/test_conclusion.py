@@ -17,6 +17,7 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_browseract.api import client, models
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
@@ -35,7 +36,6 @@ from airflow_provider_browseract.links import showing
 from airflow_provider_browseract.links.browseract import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError
 from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion

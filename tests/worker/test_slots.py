@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import InsufficientCreditsError
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.worker.slots import _in_words

@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
-from airflow_provider_browseract.runs.arguments import InputError
 from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.workers import is_killed_at_each_call
 

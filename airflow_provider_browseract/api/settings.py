@@ -1,0 +1,111 @@
+"""The settings of both clients. Those with a title are fields in the extra of the Airflow connection."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from airflow_provider_browseract import __version__
+from airflow_provider_browseract.api.arguments import LONGEST_TIME
+from airflow_provider_browseract.api.retries import RetryPolicy
+
+DEFAULT_BASE_URL = "https://api.browseract.com"
+
+
+def _not_a_flag(value: Any) -> Any:
+    # For pydantic, True is the number 1.
+    if isinstance(value, bool):
+        raise ValueError("it is not a number")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
+Bytes = Annotated[int, Field(gt=0), BeforeValidator(_not_a_flag)]
+
+
+def _policy(budget: Any) -> RetryPolicy:
+    return RetryPolicy(budget=TypeAdapter(Seconds).validate_python(budget))
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """The settings of both clients.
+
+    :param api_key: BrowserAct API key; kept out of ``repr``.
+    :param base_url: address of the API without the version.
+    :param retries: for how long, and with which pauses, a call is tried.
+    :param user_agent: value of the ``User-Agent`` header.
+    :param connection: id of the Airflow connection that the settings come from, for error messages.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    connect_timeout: Annotated[
+        Seconds,
+        Field(title="Connect timeout", description="Seconds to wait for a connection to BrowserAct. Default: 10."),
+    ] = 10.0
+    read_timeout: Annotated[
+        Seconds,
+        Field(title="Read timeout", description="Seconds to wait for the next bytes of a response. Default: 30."),
+    ] = 30.0
+    retries: Annotated[
+        RetryPolicy,
+        Field(
+            validation_alias="retry_budget",
+            title="Retry budget",
+            description="Seconds during which a call is retried after a temporary error. Default: 60.",
+        ),
+        BeforeValidator(_policy, json_schema_input_type=float),
+    ] = field(default_factory=RetryPolicy)
+    user_agent: str = f"airflow-provider-browseract/{__version__}"
+    connection: str | None = None
+    # After 30 minutes, BrowserAct does not prepare any more files.
+    files_timeout: Annotated[
+        Seconds,
+        Field(
+            title="Files timeout",
+            description=(
+                "Seconds to wait, after the end of a run, for files that BrowserAct is still preparing. Default: 1800."
+            ),
+        ),
+    ] = 1800.0
+    # The limits are BrowserAct's own.
+    max_file_size: Annotated[
+        Bytes,
+        Field(title="Largest file", description="Bytes that a file of a run may have. Default: 52428800 (50 MiB)."),
+    ] = 50 * 1024 * 1024
+    max_run_size: Annotated[
+        Bytes,
+        Field(
+            title="Largest run",
+            description=("Bytes that all files of a run may have together. Default: 5242880000 (100 files of 50 MiB)."),
+        ),
+    ] = 100 * 50 * 1024 * 1024
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds that a call can take with all its tries, unless the response arrives byte by byte.
+
+        The last try may be two requests: one with a refused API key, and one with the new key.
+        """
+        return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
+
+    @property
+    def key_digest(self) -> str:
+        """A digest of the API key that may be stored. Connections with the same key have the same digest."""
+        return _digest_of_key(self.api_key)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every request, without the key."""
+        return {"User-Agent": self.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
+
+
+@cache
+def _digest_of_key(api_key: str) -> str:
+    # Slow on purpose, so that nobody can try many keys.
+    return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract key", 200_000, 8).hex()

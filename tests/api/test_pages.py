@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api import pages as module
+from airflow_provider_browseract.api.exchange import Response
+from airflow_provider_browseract.api.models import Page, Region, read_page
+from airflow_provider_browseract.api.pages import Pages
+
+
+class Shop:
+    """A service with a list of regions, as careless about it as a test wants.
+
+    :param count: how many there are.
+    :param size: how many a page has.
+    :param numbers: what comes with each page, computed from the number of the page.
+    """
+
+    def __init__(self, count: int, *, size: int = 2, **numbers) -> None:
+        self.items = [Region(str(number)) for number in range(count)]
+        self.size = size
+        self.numbers = numbers
+        self.asked: list[int] = []
+
+    def page(self, number: int) -> Page[Region]:
+        begin = (number - 1) * self.size
+        return Page(tuple(self.items[begin : begin + self.size]), number=number, **self.numbers)
+
+    def read(self, limit: int = 2) -> list[Region]:
+        pages = Pages(
+            calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
+        )
+        found: list[Region] = []
+        while pages.call is not None:
+            assert pages.call.params["limit"] == limit
+            number = int(pages.call.params["page"])
+            self.asked.append(number)
+            found += pages.take(self.page(number))
+        return found
+
+
+class TestPages:
+    @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("size", [1, 2], ids=["smaller than asked", "as asked"])
+    @pytest.mark.parametrize("known", ["nothing", "total_count", "total_pages", "both", "limit"])
+    def test_list_is_read_to_its_end_whatever_numbers_come_with_it(self, count, size, known):
+        numbers = {
+            "nothing": {},
+            "total_count": {"total_count": count},
+            "total_pages": {"total_pages": -(-count // size)},
+            "both": {"total_count": count, "total_pages": -(-count // size)},
+            "limit": {"limit": size},
+        }[known]
+        shop = Shop(count, size=size, **numbers)
+        assert shop.read() == shop.items
+        # At most the one after the last.
+        assert shop.asked == list(range(1, len(shop.asked) + 1))
+        assert len(shop.asked) <= -(-count // size) + 1
+
+    def test_full_list_with_all_numbers_is_read_without_another_request(self):
+        shop = Shop(4, total_count=4, total_pages=2, limit=2)
+        assert len(shop.read()) == 4
+        assert shop.asked == [1, 2]
+
+    def test_number_of_pages_that_is_too_large_does_no_harm_where_the_count_of_items_is_right(self):
+        shop = Shop(3, total_count=3, total_pages=10**9)
+        assert shop.read() == shop.items
+        assert len(shop.asked) == 3
+
+    @pytest.mark.parametrize(
+        "numbers",
+        [{"total_count": 9}, {"total_pages": 9}, {"total_count": 1}, {"total_pages": 0}],
+        ids=["more items", "more pages", "fewer items", "no pages"],
+    )
+    def test_numbers_that_do_not_fit_the_items_raise(self, numbers):
+        with pytest.raises(errors.UnexpectedResponseError, match="responses to list contradict each other: page"):
+            Shop(3, **numbers).read()
+
+    @pytest.mark.parametrize("numbers", [{}, {"total_pages": 9}, {"total_count": 9}, {"limit": 2}], ids=str)
+    def test_same_page_again_and_again_raises(self, numbers):
+        shop = Shop(2, **numbers)
+        shop.page = lambda number: Page(tuple(shop.items), number=1, **numbers)  # type: ignore[method-assign]
+        with pytest.raises(errors.UnexpectedResponseError, match="page 2 has nothing new, after 2 items"):
+            shop.read()
+
+    def test_last_page_again_after_all_items_ends_the_list(self):
+        shop = Shop(2, total_count=2, total_pages=5)
+        shop.page = lambda number: Page(tuple(shop.items), number=1, **shop.numbers)  # type: ignore[method-assign]
+        assert shop.read() == shop.items
+
+    def test_list_that_never_ends_raises(self, monkeypatch):
+        monkeypatch.setattr(module, "MAX_PAGES", 20)
+        with pytest.raises(errors.UnexpectedResponseError, match="page 20 has a next page, after 38 items"):
+            Shop(1000).read()
+
+    @pytest.mark.parametrize("limit", [1, 7, 8, 12, 500])
+    @pytest.mark.parametrize("large", [set(), {0}, {5}, {19}, {3, 4, 11}, set(range(20))], ids=str)
+    @pytest.mark.parametrize("known", [True, False], ids=["with total_count", "without numbers"])
+    def test_pages_that_are_too_large_are_divided_down_to_single_items(self, limit, large, known):
+        shop = Shop(20, **({"total_count": 20} if known else {}))
+        pages = Pages(
+            calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
+        )
+        found: list[Region] = []
+        limits: list[int] = []
+        while pages.call is not None:
+            limits.append(int(pages.call.params["limit"]))
+            shop.size = limits[-1]
+            page = shop.page(int(pages.call.params["page"]))
+            if any(int(region.code) in large for region in page.items):
+                pages.divide(errors.ResponseTooLargeError("too large"))
+            else:
+                found += pages.take(page)
+        assert [int(region.code) for region in found] == [number for number in range(20) if number not in large]
+        assert len(pages.skipped) == len(large)
+        # Each item that is too large costs only a few pages of each size.
+        assert len(limits) <= 22 + 20 * len(large)
+
+    def test_list_of_which_no_item_can_be_read_ends_with_the_error(self, monkeypatch):
+        monkeypatch.setattr(module, "MAX_PAGES", 20)
+        pages = Pages(calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 8}))
+        too_large = errors.ResponseTooLargeError("too large")
+
+        def read() -> None:
+            while pages.call is not None:
+                pages.divide(too_large)
+
+        with pytest.raises(errors.ResponseTooLargeError):
+            read()
+        assert len(pages.skipped) == 20
+
+    def test_item_that_moves_to_the_next_page_is_given_once(self):
+        shop = Shop(4, total_count=4)
+        read = shop.page
+
+        def page(number: int) -> Page[Region]:
+            if number == 2 and len(shop.items) == 4:
+                shop.items.insert(0, Region("new"))
+                shop.numbers = {"total_count": 5}
+            return read(number)
+
+        shop.page = page  # type: ignore[method-assign]
+        assert [region.code for region in shop.read()] == ["0", "1", "2", "3"]
+
+    def test_item_that_cannot_be_read_counts_and_is_named(self):
+        pages = Pages(calls.list_workflows())
+        assert pages.call is not None
+        body = {"items": [{"id": "1"}, {"name": "shop"}, "?", {"id": "2"}], "total_count": 4}
+        found = pages.take(pages.call.read_response(Response(200, {}, json.dumps(body).encode())))
+        assert [workflow.id for workflow in found] == ["1", "2"]
+        assert pages.call is None
+        assert [each.split(":")[0] for each in pages.skipped] == ["one without an id"] * 2
+
+    def test_page_after_the_last_is_an_error_of_the_caller(self):
+        pages = Pages(calls.list_workflows())
+        pages.take(Page((), number=1))
+        with pytest.raises(ValueError, match="the list has ended"):
+            pages.take(Page((), number=2))
