@@ -28,6 +28,7 @@ from airflow_provider_browseract.api.errors import UntrustedCertificateError as 
 from airflow_provider_browseract.api.errors import WorkflowNotFoundError as WorkflowNotFoundError
 from airflow_provider_browseract.api.errors import WorkflowNotPublishedError as WorkflowNotPublishedError
 from airflow_provider_browseract.hooks.connection import ConnectionFieldError as ConnectionFieldError
+from airflow_provider_browseract.runs.callback_url import NoCallbackError as NoCallbackError
 from airflow_provider_browseract.runs.outcome import NoSlotError as NoSlotError
 from airflow_provider_browseract.runs.outcome import ResultError as ResultError
 from airflow_provider_browseract.runs.outcome import RunCanceledError as RunCanceledError
@@ -37,4 +38,3 @@ from airflow_provider_browseract.runs.outcome import RunLostError as RunLostErro
 from airflow_provider_browseract.runs.outcome import RunPausedError as RunPausedError
 from airflow_provider_browseract.runs.outcome import RunTimedOutError as RunTimedOutError
 from airflow_provider_browseract.runs.outcome import StorageError as StorageError
-from airflow_provider_browseract.webhook.callback import NoCallbackError as NoCallbackError

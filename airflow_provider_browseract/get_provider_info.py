@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks.browseract")],
         "operators": [_modules("operators.browseract")],
         "sensors": [_modules("sensors.browseract")],
-        "triggers": [_modules("triggers.run", "triggers.slot", "triggers.watcher")],
+        "triggers": [_modules("triggers.browseract")],
         "task-decorators": [
             {
                 "class-name": "airflow_provider_browseract.decorators.browseract.browseract_task",
@@ -65,8 +65,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "connection-types": [connection_type()],
         "extra-links": [
-            "airflow_provider_browseract.links.browseract.BrowserActTaskLink",
-            "airflow_provider_browseract.links.browseract.LiveViewLink",
+            "airflow_provider_browseract.in_airflow.links.BrowserActTaskLink",
+            "airflow_provider_browseract.in_airflow.links.LiveViewLink",
         ],
     }
 

@@ -20,8 +20,8 @@ from airflow_provider_browseract.hooks.connection import extra_fields
 from airflow_provider_browseract.operators.base import RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import outcome
+from airflow_provider_browseract.runs.callback_url import CallbackOutcome
 from airflow_provider_browseract.runs.report import facts
-from airflow_provider_browseract.webhook.callback import CallbackOutcome
 from tests.pages import PAGES, ROOT, YOUR_WORKFLOW, block_of, blocks_of
 
 ALL = "\n".join(PAGES.values())

@@ -17,7 +17,7 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.get_provider_info import get_provider_info
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import extra_fields
-from airflow_provider_browseract.links.browseract import PushedLink
+from airflow_provider_browseract.in_airflow.links import PushedLink
 
 NAME = "airflow-provider-browseract"
 ROOT = Path(__file__).parent.parent
@@ -48,11 +48,8 @@ def test_provider_info_names_only_existing_modules_and_classes():
 def test_provider_info_names_every_part_of_the_package():
     info = get_provider_info()
     package = Path(airflow_provider_browseract.__file__).parent
-    kinds = {path.parent.name for path in package.glob("*/browseract.py")} - {"links", "decorators"} | {"triggers"}
+    kinds = {path.parent.name for path in package.glob("*s/browseract.py")} - {"decorators"}
     assert kinds == {kind for kind in info if info[kind] and kind in ("hooks", "operators", "sensors", "triggers")}
-    named = set(info["triggers"][0]["python-modules"])
-    with_triggers = [path for path in package.glob("triggers/*.py") if "Trigger(Base" in path.read_text()]
-    assert named == {f"{package.name}.triggers.{path.stem}" for path in with_triggers}
     assert [decorator["name"] for decorator in info["task-decorators"]] == ["browseract"]
     shown = {path.rpartition(".")[2] for path in info["extra-links"]}
     assert shown == {link.__name__ for link in PushedLink.__subclasses__()}

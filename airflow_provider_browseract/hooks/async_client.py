@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.exchange import Call
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import AsyncBrowserActClient
     from airflow_provider_browseract.api.models import Page
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
 
 T = TypeVar("T")
 

@@ -28,10 +28,9 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowNotF
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, starting
 from airflow_provider_browseract.hooks.hiding import NOTHING
-from airflow_provider_browseract.hooks.shielding import uninterrupted
-from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.in_airflow.shielding import uninterrupted
+from airflow_provider_browseract.runs import callback_url, timings
 from airflow_provider_browseract.runs.request import read_run, read_template_run
-from airflow_provider_browseract.webhook import URL_PREFIX, callback
 
 if TYPE_CHECKING:
     import requests
@@ -390,10 +389,10 @@ class BrowserActHook(BaseHook):
         if base_url is None:
             return True, "Deferred tasks poll BrowserAct, because the connection has no webhook_base_url."
         try:
-            url = callback.address(
+            url = callback_url.address(
                 base_url,
-                callback.TaskInstanceKey("", "", "", -1),
-                callback.new_token(),
+                callback_url.TaskInstanceKey("", "", "", -1),
+                callback_url.new_token(),
                 conn_id=self.browseract_conn_id,
                 api_base_url=self.settings.client.base_url,
             )
@@ -408,7 +407,7 @@ class BrowserActHook(BaseHook):
                 "its own public address. If yours is one of them, look at the log of a task that waited for a "
                 "callback: if it has the line 'Woken by a callback', callbacks arrive."
             )
-        if (response.status_code, body) == (404, callback.UNKNOWN_RESPONSE):
+        if (response.status_code, body) == (404, callback_url.UNKNOWN_RESPONSE):
             return True, f"The callback route responds at {base_url}."
         return False, _why_callbacks_do_not_arrive(base_url, response, body)
 
@@ -513,7 +512,11 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, bod
             f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. Set "
             "up a relay there for callbacks."
         )
-    hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
+    hint = (
+        f" (remove {callback_url.URL_PREFIX} from its end)"
+        if base_url.rstrip("/").endswith(callback_url.URL_PREFIX)
+        else ""
+    )
     return (
         f"But {base_url} does not lead to the callback route: the response was {status}. Check its path{hint}, and "
         "that the provider is installed where the API server runs."

@@ -21,7 +21,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson, PauseCallbacks, RunOptions

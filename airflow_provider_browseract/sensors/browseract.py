@@ -25,8 +25,8 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
-from airflow_provider_browseract.links.showing import show_run
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
+from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import check_rendered, naming_similar_arguments, read_flag
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError

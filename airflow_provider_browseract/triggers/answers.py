@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_browseract.hooks import required_action
-from airflow_provider_browseract.hooks.shielding import ask_airflow
-from airflow_provider_browseract.hooks.steps import Log
+from airflow_provider_browseract.in_airflow import required_action
+from airflow_provider_browseract.in_airflow.shielding import ask_airflow
+from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.waiting import Answer, End, OnPaused, Wait, WokenBy

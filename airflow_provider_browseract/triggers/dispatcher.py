@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing, suppress
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.hooks.steps import run_steps_async
+from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait, SlotQueue, count_active
 from airflow_provider_browseract.triggers.polling import PatientClient

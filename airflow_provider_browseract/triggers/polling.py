@@ -12,7 +12,7 @@ from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding
-from airflow_provider_browseract.hooks.steps import Log, run_steps_async
+from airflow_provider_browseract.loops import Log, run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.waiting import End, Wait, wait_for_end

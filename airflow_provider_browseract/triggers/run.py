@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import in_dag_test
-from airflow_provider_browseract.hooks.shielding import outlasting
+from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import where_to_stop
 from airflow_provider_browseract.runs.resuming import WaitEvent

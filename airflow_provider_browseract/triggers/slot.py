@@ -10,9 +10,9 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
-from airflow_provider_browseract.hooks.shielding import ask_airflow, outlasting
-from airflow_provider_browseract.hooks.xcoms import XComs, names_of
-from airflow_provider_browseract.links.showing import show_place
+from airflow_provider_browseract.in_airflow.shielding import ask_airflow, outlasting
+from airflow_provider_browseract.in_airflow.showing import show_place
+from airflow_provider_browseract.in_airflow.xcoms import XComs, names_of
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import read_argument, to_json

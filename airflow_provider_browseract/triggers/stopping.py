@@ -11,15 +11,15 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.shielding import in_empty_context
-from airflow_provider_browseract.hooks.steps import Log
-from airflow_provider_browseract.hooks.xcoms import aget_xcom
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
+from airflow_provider_browseract.in_airflow.shielding import in_empty_context
+from airflow_provider_browseract.in_airflow.xcoms import aget_xcom
+from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
 from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers import answers
-from airflow_provider_browseract.webhook.callback import WAIT_XCOM, is_resumed_wait
 
 
 async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log: Log) -> None:

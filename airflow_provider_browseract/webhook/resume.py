@@ -30,17 +30,17 @@ from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Candidate, QueueWait, hand_over_order
-from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import from_json, to_json
-from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
-from airflow_provider_browseract.webhook.callback import (
+from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
     WAIT_XCOM,
     CallbackOutcome,
     TaskInstanceKey,
     resumed_wait,
 )
+from airflow_provider_browseract.runs.queueing import Candidate, QueueWait, hand_over_order
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, Wait, WokenBy
 from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)

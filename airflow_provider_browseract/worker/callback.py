@@ -8,10 +8,10 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.steps import Log
-from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.in_airflow.showing import show_wait
+from airflow_provider_browseract.loops import Log
+from airflow_provider_browseract.runs.callback_url import NoCallbackError, TaskInstanceKey, arrange
 from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.webhook.callback import NoCallbackError, TaskInstanceKey, arrange
 
 
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, *, demanded: bool) -> RunRequest:

@@ -14,10 +14,10 @@ from airflow.sdk import Asset
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import MAX_FILES
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
-from airflow_provider_browseract.hooks.steps import run_steps
-from airflow_provider_browseract.hooks.xcoms import why_unstorable
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink
-from airflow_provider_browseract.links.showing import count_run, show_run
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
+from airflow_provider_browseract.in_airflow.showing import count_run, show_run
+from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.arguments import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.worker.store import Results, ResultStore
 
 

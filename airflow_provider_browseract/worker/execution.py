@@ -38,9 +38,9 @@ from airflow_provider_browseract.compat import (
     is_secret,
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_run
-from airflow_provider_browseract.hooks.required_action import read_event
-from airflow_provider_browseract.hooks.steps import Log, run_steps, sleep
-from airflow_provider_browseract.links.showing import show_run, show_wait
+from airflow_provider_browseract.in_airflow.required_action import read_event
+from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
+from airflow_provider_browseract.loops import Log, run_steps, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
 from airflow_provider_browseract.runs.ledger import Entry

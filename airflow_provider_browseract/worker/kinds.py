@@ -14,7 +14,7 @@ from airflow_provider_browseract.runs.request import RunRequest, Source, SourceK
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import InputParameter, Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.runs.starting import StartedRun
 
 

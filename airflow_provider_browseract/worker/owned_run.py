@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.steps import Log
-from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
 from airflow_provider_browseract.runs.report import not_stopped, where_to_stop

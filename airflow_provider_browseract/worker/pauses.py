@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
-from airflow_provider_browseract.hooks.required_action import ask
-from airflow_provider_browseract.links.showing import show_run
+from airflow_provider_browseract.in_airflow.required_action import ask
+from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunPausedError
 from airflow_provider_browseract.runs.report import facts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.runs.options import PauseCallback
     from airflow_provider_browseract.worker.owned_run import OwnedRun
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError
-from airflow_provider_browseract.hooks.steps import run_steps, sleep
-from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.in_airflow.showing import show_wait
+from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import NoSlotError
 from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, count_active, pause_after

@@ -28,7 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
-from airflow_provider_browseract.hooks.steps import CHECK_INTERVAL, sleep
+from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import (
@@ -59,7 +59,7 @@ from airflow_provider_browseract.worker.download import (
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
 
 UPLOAD_BLOCK = 5 * 1024 * 1024
 """Bytes that a store's client may collect before it sends them: the smallest part that S3 accepts."""

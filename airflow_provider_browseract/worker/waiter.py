@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import count_in_task, in_dag_test
 from airflow_provider_browseract.hooks.browseract import get_task_or_error
-from airflow_provider_browseract.hooks.steps import run_steps
-from airflow_provider_browseract.links.showing import show_wait
+from airflow_provider_browseract.in_airflow.showing import show_wait
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError

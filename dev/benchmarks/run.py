@@ -54,7 +54,7 @@ def imports() -> None:
     _import(
         "the plugin, on top of a task process's own imports",
         "import airflow.sdk.execution_time.task_runner, airflow.plugins_manager",
-        "import airflow_provider_browseract.webhook.plugin",
+        "import airflow_provider_browseract.plugin",
         limit="1 %",
     )
 

@@ -114,10 +114,10 @@ def _transactions(database: Database) -> int:
 
 def main() -> None:
     """Replace the waits in the database: the DAG run, the way and the ids of the runs are the arguments."""
+    from airflow_provider_browseract.runs.callback_url import new_token
     from airflow_provider_browseract.runs.request import digest
     from airflow_provider_browseract.runs.waiting import Wait
     from airflow_provider_browseract.triggers.run import TaskTrigger
-    from airflow_provider_browseract.webhook.callback import new_token
 
     run_id, way, *task_ids = sys.argv[1:]
     token = digest(new_token()) if way == "callbacks" else None

@@ -23,8 +23,8 @@ from typing import Any
 import requests
 
 from airflow_provider_browseract.emulator import ORDERS, PLAIN_TEXT, SEARCH, Emulator
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import psutil
 import requests
 
-from airflow_provider_browseract.webhook.callback import TaskInstanceKey, address
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, address
 
 from .balancer import balancing
 

@@ -26,7 +26,7 @@ from airflow_provider_browseract.emulator import (
     PLAIN_TEXT,
     TEMPLATE_TEXT,
 )
-from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
 
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for

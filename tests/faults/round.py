@@ -42,7 +42,7 @@ from airflow_provider_browseract.emulator import (
     RunningEmulator,
 )
 from airflow_provider_browseract.emulator.catalogue import results_for
-from airflow_provider_browseract.webhook.callback import TaskInstanceKey, new_token
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
 from tests.slots import slot_changes

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_browseract.emulator import HUMAN
-from airflow_provider_browseract.hooks import shielding
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow import shielding
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json

@@ -14,7 +14,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
-from airflow_provider_browseract.hooks import xcoms
+from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.runs import timings
 from tests.triggers.waits import ASKS, start, start_short, trigger
 from tests.workers import asked

@@ -16,12 +16,12 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, func, insert, select, update
 
 from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
 from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey, new_token
 from airflow_provider_browseract.webhook.resume import AS_STORED, SLOT_TRIGGER
 
 DAG_ID = "example_browseract_search"

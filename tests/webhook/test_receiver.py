@@ -25,14 +25,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract import compat
-from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.plugin import CallbackApp
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.resuming import WaitEvent
-from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
-from airflow_provider_browseract.webhook import overload, plugin, receiver, resume
-from airflow_provider_browseract.webhook.callback import (
+from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
     UNKNOWN_RESPONSE,
     WAIT_XCOM,
@@ -41,7 +37,11 @@ from airflow_provider_browseract.webhook.callback import (
     is_resumed_wait,
     new_token,
 )
-from airflow_provider_browseract.webhook.plugin import CallbackApp
+from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.resuming import WaitEvent
+from airflow_provider_browseract.runs.stored import from_json
+from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
+from airflow_provider_browseract.webhook import overload, plugin, receiver, resume
 
 from .conftest import DAG_ID, dialect
 

@@ -12,12 +12,12 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
 from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM, TaskInstanceKey
 from tests.workers import ORDERS_RESULT
 
 WAITING = TaskInstanceKey("shop", "manual__1", "run", -1)

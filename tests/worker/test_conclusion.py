@@ -16,6 +16,7 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
+from airflow_provider_browseract import loops as steps
 from airflow_provider_browseract.api import client, models
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
@@ -30,10 +31,9 @@ from airflow_provider_browseract.emulator import (
     EmulatedFile,
     RequestFault,
 )
-from airflow_provider_browseract.hooks import steps
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.links import showing
-from airflow_provider_browseract.links.browseract import LiveViewLink
+from airflow_provider_browseract.in_airflow import showing
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError

@@ -19,8 +19,8 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
-from airflow_provider_browseract.hooks import required_action
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow import required_action
 from airflow_provider_browseract.operators.browseract import AskPerson, RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent

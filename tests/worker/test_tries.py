@@ -12,10 +12,10 @@ from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
 from tests.workers import asked
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.hooks.steps import run_steps, run_steps_async
+from airflow_provider_browseract.loops import run_steps, run_steps_async
 from airflow_provider_browseract.runs.steps import LogLine
 
 log: Any = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from airflow.sdk.execution_time import xcom
 from airflow.sdk.execution_time.comms import SetXCom
 
 from airflow_provider_browseract.compat import xcom_serde
-from airflow_provider_browseract.hooks import xcoms
-from airflow_provider_browseract.hooks.xcoms import why_unstorable
+from airflow_provider_browseract.in_airflow import xcoms
+from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.runs.outputs import MAX_DEPTH
 
 

@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
-from airflow_provider_browseract.links.browseract import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.report import facts, log_url
-from airflow_provider_browseract.webhook.callback import TOKEN_KEY, WAIT_XCOM
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.hooks.steps import Log
+    from airflow_provider_browseract.loops import Log
 
 
 QUEUE_XCOM = "queue"

@@ -7,9 +7,7 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, digest
-from airflow_provider_browseract.runs.waiting import Wait
-from airflow_provider_browseract.webhook.callback import (
+from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
     NoCallbackError,
     TaskInstanceKey,
@@ -19,6 +17,8 @@ from airflow_provider_browseract.webhook.callback import (
     new_token,
     resumed_wait,
 )
+from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, digest
+from airflow_provider_browseract.runs.waiting import Wait
 
 WAITING = TaskInstanceKey("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)
 PUBLIC = "https://api.browseract.com"
