@@ -52,10 +52,7 @@ CLEAR_KEEPS_STATE = version.parse(airflow_version) < version.parse("3.4.dev0")
 
 
 def count(name: str) -> None:
-    """Increment a counter in the metrics of Airflow's API server. Errors are ignored.
-
-    :param name: name of the counter.
-    """
+    """Increment a counter in the metrics of Airflow's API server. Errors are ignored."""
     with suppress(Exception):
         try:
             from airflow.observability.stats import Stats
@@ -65,12 +62,7 @@ def count(name: str) -> None:
 
 
 def count_in_task(name: str, by: int = 1, tags: dict[str, str] | None = None) -> None:
-    """Increment a counter in the metrics of a task, which Airflow configures separately; otherwise as :func:`count`.
-
-    :param name: name of the counter.
-    :param by: the number to add.
-    :param tags: tags of the counter.
-    """
+    """Increment a counter in the metrics of a task, which Airflow configures separately; otherwise as :func:`count`."""
     with suppress(Exception):
         try:
             from airflow.sdk.observability.stats import Stats
@@ -90,7 +82,6 @@ FINAL_STATES = ("success", "failed", "skipped", "upstream_failed", "removed")
 def task_instance_state(ti: Any) -> str | None:
     """Return the state of a task instance in its current try, with one request to Airflow.
 
-    :param ti: the task instance.
     :returns: the state; None if it has none, as before it is scheduled; :data:`DELETED` if there is no task instance.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -139,7 +130,6 @@ def set_during_execution() -> Any:
 def call_with_context(function: Callable[..., Any], args: Collection[Any], context: Mapping[str, Any]) -> Any:
     """Call a function of the user with the values of the context that it takes by name.
 
-    :param args: positional arguments of the function.
     :param context: the context, together with keyword arguments of the function.
     """
     try:
@@ -171,10 +161,7 @@ def xcom_serde() -> ModuleType:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether Airflow masks values with this name; ``True`` if that cannot be determined.
-
-    :param name: name of a value.
-    """
+    """Return whether Airflow masks values with this name; ``True`` if that cannot be determined."""
     try:
         from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
     except ImportError:
@@ -183,10 +170,7 @@ def is_secret(name: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """Return a text with ``***`` for each secret that this process masks in logs; only that if it cannot be determined.
-
-    :param text: the text.
-    """
+    """Return a text with ``***`` for each secret that this process masks in logs, or only that if it is unknown."""
     try:
         from airflow.sdk._shared.secrets_masker import redact as redact_known
     except ImportError:

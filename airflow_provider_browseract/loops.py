@@ -61,9 +61,6 @@ def run_steps(
 ) -> T:
     """Execute steps in this thread.
 
-    :param steps: the steps.
-    :param client: sends the calls.
-    :param log: the task's log.
     :param do: executes every step that is not a call, a sleep or a log line, and returns its result.
     :param check: called before each step and every :data:`CHECK_INTERVAL` seconds of a sleep; its exception ends the
         steps.

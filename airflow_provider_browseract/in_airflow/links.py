@@ -25,11 +25,7 @@ class PushedLink(BaseOperatorLink):
     """A button that opens the address that was pushed last."""
 
     def push(self, ti: Any, url: str) -> None:
-        """Set the address that the button opens.
-
-        :param ti: the running Airflow task instance.
-        :param url: the address.
-        """
+        """Set the address that the button opens."""
         ti.xcom_push(key=self.xcom_key, value=url)
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:

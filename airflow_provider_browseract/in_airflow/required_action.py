@@ -33,8 +33,6 @@ class Found(NamedTuple):
 def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     """Ask whether to resume a paused run.
 
-    :param ti: the running Airflow task instance.
-    :param task: the run.
     :param wait: the wait for the run, with the time by which to answer.
     :param cancel_on_timeout: whether the run is stopped if its time is over before anyone has answered.
     :returns: the id with which :func:`find_answer` finds the answer.
@@ -80,7 +78,6 @@ def close(action: str, answer: Answer) -> None:
 def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
     """Read the payload that resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
 
-    :param payload: the payload.
     :param wait: the wait that ended; None if Airflow has not kept it.
     :raises ValueError: the payload is neither.
     """
@@ -111,8 +108,6 @@ def _as_code(text: str) -> str:
     """Return Markdown that shows exactly this text, without links, images or HTML.
 
     Airflow makes a link of each address in the text of a page, even if its characters are escaped, but not in code.
-
-    :param text: one line.
     """
     # A run of backticks ends code only if it is as long as the one that began it.
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)

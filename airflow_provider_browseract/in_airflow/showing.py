@@ -33,8 +33,6 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
 
     They are only for display, so an error is logged and never raised.
 
-    :param ti: the running Airflow task instance.
-    :param task: the run.
     :param log: logs an error, for example the log of the Airflow task.
     """
     try:
@@ -54,22 +52,14 @@ def show_run(ti: Any, task: Task, log: Log = _log) -> None:
 
 
 def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
-    """Push the XCom that shows the place of a task instance in the queue for slots.
-
-    :param ti: the task instance.
-    :param shown: the value of the XCom.
-    :param log: logs an error.
-    """
+    """Push the XCom that shows the place of a task instance in the queue for slots."""
     _push(ti, QUEUE_XCOM, shown, log)
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
     """Push the XCom that shows how a task instance waits or what woke it, with the digest for the callback route.
 
-    :param ti: the running Airflow task instance.
     :param callback_token_sha256: digest of the token; None without callbacks.
-    :param shown: the other values of the XCom.
-    :param log: logs an error.
     :returns: whether the XCom could be pushed.
     """
     token = {TOKEN_KEY: callback_token_sha256} if callback_token_sha256 else {}

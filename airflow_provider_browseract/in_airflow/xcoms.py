@@ -65,10 +65,7 @@ async def aget_xcom(ti: Any, key: str) -> Any:
 
 
 class XComs:
-    """Push XComs of a task instance outside a worker, where the task instance itself cannot push them.
-
-    :param ti: the task instance.
-    """
+    """Push XComs of a task instance outside a worker, where the task instance itself cannot push them."""
 
     def __init__(self, ti: Any) -> None:
         self._of = names_of(ti)

@@ -21,9 +21,6 @@ class NewestFirst:
 
     A burst of forged requests then delays earlier requests, but not a genuine callback after the burst. In a steady
     flood the earlier ones would never have their turn, so each fails while its sender still waits for the response.
-
-    :param at_once: how many requests may run at once.
-    :param waiting: how many requests may wait.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -76,9 +73,7 @@ class NewestFirst:
 class RareLog:
     """Limit the lines about something that may happen many times a second, and show how many were left out.
 
-    :param log: the logger.
     :param every: seconds after which lines are written again.
-    :param most: how many lines are written until then.
     """
 
     def __init__(self, log: logging.Logger, every: float = 60.0, most: int = 1) -> None:
@@ -93,7 +88,6 @@ class RareLog:
         """Log an error without its traceback, whose variables may be secret.
 
         :param what: what failed, as a clause.
-        :param error: the error.
         :param consequence: what happens now, as a sentence.
         """
         why = str(error).partition("\n")[0]

@@ -80,11 +80,8 @@ class Deferral:
     """A deferral that a callback may end.
 
     :param key: the task instance that waits.
-    :param ti_id: its primary key.
     :param trigger_id: primary key of the trigger that it waits for.
-    :param conn_id: id of the Airflow connection.
     :param team: the team of the trigger, if it has one.
-    :param wait: what the trigger waits for.
     """
 
     key: TaskInstanceKey
@@ -98,7 +95,6 @@ class Deferral:
 def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
     """Return the deferral that a callback with this token may end, without changing anything.
 
-    :param key: the task instance.
     :param token_sha256: digest of the token in the address of the callback.
     :returns: the deferral, or the reason why there is none to end: :attr:`CallbackOutcome.UNKNOWN` if the token is
         not the right one.
@@ -128,7 +124,6 @@ def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
 def resume(deferral: Deferral) -> CallbackOutcome:
     """End a deferral in one transaction, and then hand its slot over in another one.
 
-    :param deferral: what :func:`look` returned.
     :returns: :attr:`CallbackOutcome.RESUMED`, or :attr:`CallbackOutcome.ALREADY_RESUMED` if something else has ended
         the wait since then; nothing was changed in that case.
     """
@@ -167,9 +162,7 @@ def hand_over(conn_id: str, key_digest: str | None = None, team: str | None = No
     This is only a hint. The worker asks BrowserAct for the slot. If something else has taken it, the task instance
     returns to its place.
 
-    :param conn_id: id of the Airflow connection.
     :param key_digest: digest of its API key, if it is known.
-    :param team: the team of the run.
     :returns: the task instance that was woken; None if none waits that can start.
     """
     now = datetime.now(timezone.utc)

@@ -17,10 +17,7 @@ from airflow_provider_browseract.runs.request import RunRequest
 def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, *, demanded: bool) -> RunRequest:
     """Return a request with our callback address, or the same one if the task instance is to poll.
 
-    :param request: the run.
-    :param ti: the running Airflow task instance.
     :param hook: the hook, whose connection has the public address of the API server.
-    :param log: the task's log.
     :param demanded: whether it is an error if callbacks are not possible.
     :raises InputError: a callback is demanded, but not possible.
     """
@@ -53,9 +50,6 @@ def register(request: RunRequest, ti: Any, log: Log) -> bool:
 
     The callback may arrive even before the response to the start.
 
-    :param request: the run.
-    :param ti: the running Airflow task instance.
-    :param log: the task's log.
     :returns: whether the run can be started with its callback.
     """
     if request.callback_token is None:

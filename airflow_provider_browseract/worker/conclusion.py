@@ -57,15 +57,11 @@ class _KilledError(Exception):
 class Conclusion:
     """The result or the error of an Airflow task whose run has ended.
 
-    :param task: the run.
-    :param context: the context of the Airflow task.
-    :param output_format: the declared format of the output's text.
     :param output_path: where the output is written; None if it is returned.
     :param hook: reads the run again, if needed.
     :param outlets: the assets that the Airflow task declares as its outlets.
     :param another_try_reads_it: whether a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
-    :param log: the task's log.
     :param must_end: returns whether the process is being ended and must not wait for results any longer.
     """
 

@@ -111,7 +111,6 @@ class RunExecution:
     """The run of one task instance in this process.
 
     :param operator: the operator, whose templates are rendered.
-    :param context: the context of the Airflow task.
     :param run: the run that this process is responsible for. A kill may already have reached it.
     """
 
@@ -142,10 +141,7 @@ class RunExecution:
         return self._run(Queued(now, now, priority=self.operator.priority_weight))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
-        """Continue after a wait for a slot.
-
-        :param event: a :class:`Queued` as JSON values.
-        """
+        """Continue after a wait for a slot."""
         return self._run(from_json(Queued, event))
 
     def resume_from_wait(self, event: Any, wait: dict[str, Any] | None) -> Any:

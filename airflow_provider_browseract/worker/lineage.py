@@ -34,7 +34,6 @@ def lineage_of(source: Source, base_url: str, conclusion: Conclusion | None) -> 
     """Return the workflow or template as input, the folder of the results as output, and the facts about the run.
 
     :param source: the workflow or template that was run.
-    :param base_url: address of the BrowserAct API.
     :param conclusion: the conclusion of the run, if it has ended.
     """
     results = conclusion.results if conclusion else None

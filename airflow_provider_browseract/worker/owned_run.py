@@ -160,7 +160,6 @@ class OwnedRun:
     def stop(self, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run. A failure is returned and never raised; the caller logs it.
 
-        :param browseract_task_id: the BrowserAct task.
         :param within: seconds that the stop may take; None for the limits of the connection.
         """
         try:
@@ -178,8 +177,6 @@ class OwnedRun:
     def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run if the setting is ``True``.
 
-        :param setting: the setting.
-        :param browseract_task_id: the BrowserAct task.
         :param within: see :meth:`stop`.
         """
         if self.stops_on(setting):

@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Sequence[PauseCallback]) -> Decision:
     """Act on a pause of the run as ``on_paused`` says.
 
-    :param paused: the wait and the run.
-    :param context: the context of the Airflow task.
     :param run: the run that this process is responsible for.
-    :param callbacks: notifiers or functions to call.
     :returns: what to do next.
     """
     wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
@@ -58,7 +55,6 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
 def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
-    :param answered: the answer.
     :param run: the run that this process is responsible for.
     :returns: what to do after a resume.
     :raises RunPausedError: nobody answered in time, and the run was stopped.

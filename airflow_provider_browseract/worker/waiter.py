@@ -56,7 +56,6 @@ class Waiter:
     def until_end(self, decision: Decision) -> Task:
         """Act on a decision, wait as often as needed, and return the run when it has ended.
 
-        :param decision: the first decision.
         :raises TaskDeferred: the wait continues in the triggerer.
         :raises RunError: there is no result to wait for.
         :raises AirflowFailException: a person stopped the run.
@@ -77,7 +76,6 @@ class Waiter:
     def resume(self, event: WaitEvent, resumed_at: float) -> Decision:
         """Read the run after a deferral, and decide what to do next.
 
-        :param event: what ended the deferral.
         :param resumed_at: when this process began, in seconds since the epoch.
         """
         seen = get_task_or_error(self.run.hook, event.wait.browseract_task_id)
