@@ -15,19 +15,12 @@ A task instance can pass through several processes on its way. The ways into one
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.errors import (
-    AuthenticationError,
-    BrowserActError,
-    ConnectionFailedError,
-    NotFoundError,
-)
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_3_PLUS,
@@ -35,31 +28,34 @@ from airflow_provider_browseract.compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralTimeout,
-    is_secret,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_run
+from airflow_provider_browseract.hooks.browseract import get_run
 from airflow_provider_browseract.in_airflow.required_action import read_event
-from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
-from airflow_provider_browseract.loops import Log, run_steps, sleep
+from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.orphans import AskClaimed, Claim
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.runs.queueing import Queued
 from airflow_provider_browseract.runs.report import log_url
-from airflow_provider_browseract.runs.request import RunRequest, check_names
+from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.worker.callback import register, with_callback
-from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
-from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.worker.checks import (
+    Operator,
+    check_before_start,
+    dry_run_ended,
+    mask_secrets,
+    read_request,
+)
+from airflow_provider_browseract.worker.conclusion import Conclusion
+from airflow_provider_browseract.worker.first_read import push_ids, read_first
 from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
-from airflow_provider_browseract.worker.secrets import mask_inputs
-from airflow_provider_browseract.worker.slots import wait_for_slot
+from airflow_provider_browseract.worker.slots import SlotWait
 from airflow_provider_browseract.worker.start_errors import (
     connection_may_change,
     fail_to_start,
@@ -71,7 +67,7 @@ from airflow_provider_browseract.worker.tries import Kill, Tries
 from airflow_provider_browseract.worker.waiter import Waiter
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import Context
 
 READ_AGAIN = (
     "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
@@ -79,32 +75,6 @@ READ_AGAIN = (
     else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
 )
 """How to read a run again after the error is fixed."""
-
-
-class Operator(Protocol):
-    """What an execution uses of its operator, beside the attributes that :class:`RunOptions` reads."""
-
-    input_parameters: Any
-    callback_url: str | None
-    status_change_callback_url: str | None
-    output_path: str | ObjectStoragePath | None
-    outlets: Any
-    priority_weight: int
-    durable: bool
-    cancel_on_kill: bool
-    cancel_on_timeout: bool
-    given: dict[str, Any]
-    """The templated arguments before rendering."""
-
-    @property
-    def hook(self) -> BrowserActHook: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def kind(self) -> RunKind: ...
-    @property
-    def defer(self) -> Callable[..., Any]: ...
-    def prepare(self, context: Context) -> None: ...
 
 
 class RunExecution:
@@ -157,7 +127,7 @@ class RunExecution:
         task_id = self.run.task_id = read.wait.browseract_task_id
         with self.run.accounted_for(task_id):
             try:
-                self._mask(self.operator.input_parameters)
+                self.secret_inputs = mask_secrets(self.operator, self.operator.input_parameters)
                 waiter = self._waiter()
                 # The arguments may have changed since the deferral. The secrets of inputs that a function has returned
                 # are not known any more.
@@ -195,8 +165,8 @@ class RunExecution:
         for pause in (*timings.RECHECK_PAUSES, None):
             entry = None
             try:
-                if self.options.dry_run:
-                    self._run_dry()
+                if self.operator._dry is True:
+                    raise self._dry_run()
                 entry = self.tries.read()
                 self.run.task_id = entry.task_id if entry else None
                 return self._reattach_or_start(self._check(), entry, queued)
@@ -225,7 +195,7 @@ class RunExecution:
 
     def _check(self) -> Start:
         """Check everything that needs no other service, and return the wanted start."""
-        request = self._checked_request()
+        request, self.secret_inputs = read_request(self.operator, self.context)
         called = self._with_callback(request)
         client = self.hook.settings.client
         return Start(
@@ -238,35 +208,6 @@ class RunExecution:
             api_key=client.api_key,
             key_digest=client.key_digest,
         )
-
-    def _checked_request(self) -> RunRequest:
-        operator = self.operator
-        operator.prepare(self.context)
-        # From now on, this process knows the inputs, and masks the secret ones.
-        self.hook.hiding = replace(self.hook.hiding, texts=False)
-        _ = self.options  # checked now
-        self._mask(operator.input_parameters)
-        for name, given in operator.given.items():
-            rendered = getattr(operator, name)
-            if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
-                rendered = [{"name": key, "value": value} for key, value in rendered.items()]
-            check_rendered(name, given, rendered)
-        if operator.output_path is not None:
-            read_output_path(operator.output_path)
-        request = self.kind.request(
-            self.hook,
-            input_parameters=operator.input_parameters,
-            callback_url=operator.callback_url,
-            status_change_callback_url=operator.status_change_callback_url,
-        )
-        # A value can also be a lazy sequence, which only the request has read.
-        self._mask(request.inputs)
-        return request
-
-    def _mask(self, inputs: Any) -> None:
-        """Mask the secret inputs, and remember whether there are any."""
-        operator = self.operator
-        self.secret_inputs = mask_inputs(inputs, operator.callback_url, operator.status_change_callback_url)
 
     def _with_callback(self, request: RunRequest) -> RunRequest:
         """Return the request with our callback address, if BrowserAct is to call back."""
@@ -299,42 +240,15 @@ class RunExecution:
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
         if queued.refusals == 0:
-            self._check_before_start(request)
+            check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
         return None
 
-    def _check_before_start(self, request: RunRequest) -> None:
-        """Check the store and the names of the inputs before the run is started and costs credits."""
-        if (store := open_store(self.operator.output_path, self.hook, self.log)) is not None:
-            store.check("No run was started.")
-        if not self.options.validate_inputs:
-            return
-        try:
-            declared = self.kind.declared(self.hook, self.log)
-        # The start would have no connection either, and would be tried for as long again.
-        except (NotFoundError, AuthenticationError, ConnectionFailedError):
-            raise
-        except BrowserActError as error:
-            self.log.warning("The names of the inputs were not checked: %s", error.brief)
-            return
-        if declared:
-            check_names(request.inputs, declared, str(self.kind.source))
-        elif request.inputs:
-            self.log.warning(
-                "The names of the inputs were not checked: BrowserAct lists none for %s.", self.kind.source
-            )
-
-    def _run_dry(self) -> NoReturn:
-        request = self._checked_request()
+    def _dry_run(self) -> AirflowSkipException:
+        """Check everything, and start nothing."""
+        request, _ = read_request(self.operator, self.context)
         self._with_callback(request)
-        self._check_before_start(request)
-        self.log.info(
-            "Dry run: nothing is started. The request would be %s %s%s with %s",
-            request.call.method,
-            self.hook.settings.client.base_url,
-            request.call.path,
-            json.dumps(request.shown(is_secret), ensure_ascii=False),
-        )
-        raise AirflowSkipException(f"Dry run: no run of {self.kind.source} was started.")
+        check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
+        return dry_run_ended(self.operator, request)
 
     # 4. Wait for a slot
 
@@ -345,14 +259,14 @@ class RunExecution:
         queued = queued.refused()
         limit = self.options.queue_timeout or self.options.timeout
         defer = self.operator.defer if self.options.deferrable else None
-        wait_for_slot(self.run, self.context, refused, queued, limit, defer)
+        SlotWait(self.run, self.ti, refused, queued, limit, defer).wait()
         return queued
 
     # 5. Wait for the run
 
     def _wait_for_result(self, started: StartedRun, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
-        self._push_ids(started)
+        push_ids(self.ti, self.kind, started, self.log)
         if queued.refusals or self.ti.try_number > 1:
             self.tries.give_up_place()
         self.run.raise_if_killed()
@@ -365,7 +279,7 @@ class RunExecution:
             policy=self.options.policy,
             key_digest=self.hook.settings.client.key_digest,
         )
-        task, wait = self._look(started, wait)
+        task, wait = read_first(self.run, self.ti, self.kind, started, wait)
         self.run.raise_if_killed()
         if not self.options.wait_for_completion:
             self.run.task_id = None
@@ -373,44 +287,6 @@ class RunExecution:
             return started.task_id
         first = Conclude(task) if task is not None and task.status.ended else WaitAgain(wait)
         return self._conclude(self._waiter().until_end(first))
-
-    def _push_ids(self, started: StartedRun) -> None:
-        self.ti.xcom_push(key="task_id", value=started.task_id)
-        self._push_profile(self.kind.profile_of(started, None))
-        digest = started.entry.callback_token_sha256
-        if started.task is not None and digest:
-            # The callback uses the token of the try that started the run.
-            show_wait(self.ti, digest, {"waits_for": "callback"}, self.log)
-
-    def _push_profile(self, profile_id: str | None) -> None:
-        """Push the profile that later runs can use, if the kind of run has profiles."""
-        if profile_id is None:
-            return
-        try:
-            self.ti.xcom_push(key="profile_id", value=profile_id)
-        except Exception as error:  # noqa: BLE001 - the run is more important, and the log contains the id
-            self.log.error(
-                "The XCom 'profile_id' could not be pushed (%s: %s), so later tasks cannot read it. The profile is %s.",
-                type(error).__name__,
-                error,
-                profile_id or "none",
-            )
-
-    def _look(self, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
-        """Read a new run for its links and, if the response to the start had none, for its profile."""
-        try:
-            task = started.task or self.hook.get_task(started.task_id)
-        except BrowserActError as error:
-            self.log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
-            return None, wait
-        self.run.url = log_url(task)
-        show_run(self.ti, task, self.log)
-        if (profile_id := self.kind.profile_of(started, task)) != self.kind.profile_of(started, None):
-            self._push_profile(profile_id)
-        lines, wait = wait.news(task)
-        for line in lines:
-            self.log.info("%s", line)
-        return task, wait
 
     def _waiter(self) -> Waiter:
         return Waiter(self.run, self.context, self.options, self.operator.defer, self.secret_inputs)

@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError,
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
-from airflow_provider_browseract.worker.execution import RunExecution
+from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from tests.workers import asked, is_killed_at_each_call
 
@@ -270,7 +270,7 @@ class TestUnexpectedSigterm:
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
         operator = attempt.operator()
-        monkeypatch.setattr(RunExecution, "_check_before_start", lambda *_: operator.on_kill())
+        monkeypatch.setattr(execution, "check_before_start", lambda *_, **__: operator.on_kill())
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
             operator.execute(attempt.context)
         assert emulator.tasks == []
@@ -398,11 +398,11 @@ class TestUserActionInAirflow:
         attempt = tries(deferrable=True)
         operator = attempt.operator()
 
-        def marked_meanwhile(execution, started, wait):
+        def marked_meanwhile(run, ti, kind, started, wait):
             airflow.state = "failed"
             return None, wait
 
-        monkeypatch.setattr(RunExecution, "_look", marked_meanwhile)
+        monkeypatch.setattr(execution, "read_first", marked_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):
             operator.execute(attempt.context)
         assert emulator.tasks[0].status == "canceled"

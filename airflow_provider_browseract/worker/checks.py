@@ -1,0 +1,120 @@
+"""Check the arguments of a run before it is started and costs credits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    ConnectionFailedError,
+    NotFoundError,
+)
+from airflow_provider_browseract.compat import AirflowSkipException, is_secret
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.loops import Log
+from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
+from airflow_provider_browseract.runs.options import RunOptions
+from airflow_provider_browseract.runs.request import RunRequest, check_names
+from airflow_provider_browseract.worker.conclusion import open_store
+from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.worker.secrets import mask_inputs
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, ObjectStoragePath
+
+
+class Operator(Protocol):
+    """What an execution uses of its operator, beside the attributes that :class:`RunOptions` reads."""
+
+    input_parameters: Any
+    callback_url: str | None
+    status_change_callback_url: str | None
+    output_path: str | ObjectStoragePath | None
+    outlets: Any
+    priority_weight: int
+    durable: bool
+    cancel_on_kill: bool
+    cancel_on_timeout: bool
+    _dry: bool
+    given: dict[str, Any]
+    """The templated arguments before rendering."""
+
+    @property
+    def hook(self) -> BrowserActHook: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def kind(self) -> RunKind: ...
+    @property
+    def defer(self) -> Callable[..., Any]: ...
+    def prepare(self, context: Context) -> None: ...
+
+
+def mask_secrets(operator: Operator, inputs: Any) -> bool:
+    """Mask secret inputs and callback addresses of an operator, and return whether there are secret inputs."""
+    return mask_inputs(inputs, operator.callback_url, operator.status_change_callback_url)
+
+
+def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool]:
+    """Check the rendered arguments, which needs no other service.
+
+    :returns: the request, and whether it has secret inputs.
+    :raises InputError: an argument cannot be used.
+    """
+    operator.prepare(context)
+    # From now on, this process knows the inputs, and masks the secret ones.
+    operator.hook.hiding = replace(operator.hook.hiding, texts=False)
+    RunOptions.of(operator)
+    mask_secrets(operator, operator.input_parameters)
+    for name, given in operator.given.items():
+        rendered = getattr(operator, name)
+        if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
+            rendered = [{"name": key, "value": value} for key, value in rendered.items()]
+        check_rendered(name, given, rendered)
+    if operator.output_path is not None:
+        read_output_path(operator.output_path)
+    request = operator.kind.request(
+        operator.hook,
+        input_parameters=operator.input_parameters,
+        callback_url=operator.callback_url,
+        status_change_callback_url=operator.status_change_callback_url,
+    )
+    # A value can also be a lazy sequence, which only the request has read.
+    return request, mask_secrets(operator, request.inputs)
+
+
+def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> None:
+    """Check the store and the names of the inputs, which takes requests to other services."""
+    hook, log, kind = operator.hook, operator.log, operator.kind
+    if (store := open_store(operator.output_path, hook, log)) is not None:
+        store.check("No run was started.")
+    if not validate_inputs:
+        return
+    try:
+        declared = kind.declared(hook, log)
+    # The start would have no connection either, and would be tried for as long again.
+    except (NotFoundError, AuthenticationError, ConnectionFailedError):
+        raise
+    except BrowserActError as error:
+        log.warning("The names of the inputs were not checked: %s", error.brief)
+        return
+    if declared:
+        check_names(request.inputs, declared, str(kind.source))
+    elif request.inputs:
+        log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", kind.source)
+
+
+def dry_run_ended(operator: Operator, request: RunRequest) -> AirflowSkipException:
+    """Log the request that would start the run, and return the exception that ends a dry run."""
+    operator.log.info(
+        "Dry run: nothing is started. The request would be %s %s%s with %s",
+        request.call.method,
+        operator.hook.settings.client.base_url,
+        request.call.path,
+        json.dumps(request.shown(is_secret), ensure_ascii=False),
+    )
+    return AirflowSkipException(f"Dry run: no run of {operator.kind.source} was started.")
