@@ -237,8 +237,8 @@ def _undecided(possible: Sequence[Task], orphan: Orphan, limit: _Limit) -> Gener
     return OrphanError(
         f"An earlier start of {orphan.entry.source} may have created one of these BrowserAct tasks: "
         f"{_names_of((yield from _with_links(possible, limit)))}. In the BrowserAct dashboard, stop those that no "
-        "Airflow task waits for, and clear the Airflow task. Or set on_orphan before you clear it: 'adopt' adopts the "
-        "newest, 'start' starts a new run."
+        "Airflow task waits for, and clear the Airflow task. From Airflow 3.3 on, you can instead set on_orphan before "
+        "you clear it: 'adopt' adopts the newest, 'start' starts a new run."
     )
 
 
