@@ -179,10 +179,10 @@ def _compare_listed(
             break
         yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - limit.clock()))
     orphan = replace(orphan, behind=behind)
-    matches = _matches(tasks, orphan, limit)
+    matches = [(task, _match(task, orphan, limit)) for task in tasks]
     if orphan.request is not None and not is_template and any(match is None for _, match in matches):
-        possible = [task for task, match in matches if match is not False]
-        matches = _matches(possible, orphan, limit, (yield from _read_declared(orphan)))
+        declared = yield from _read_declared(orphan)
+        matches = [(task, _match(task, orphan, limit, declared) if match is None else match) for task, match in matches]
     return matches, skipped
 
 
@@ -237,8 +237,8 @@ def _undecided(possible: Sequence[Task], orphan: Orphan, limit: _Limit) -> Gener
     return OrphanError(
         f"An earlier start of {orphan.entry.source} may have created one of these BrowserAct tasks: "
         f"{_names_of((yield from _with_links(possible, limit)))}. In the BrowserAct dashboard, stop those that no "
-        "Airflow task waits for, and clear the Airflow task. Or set on_orphan before you clear it: 'adopt' adopts the "
-        "newest, 'start' starts a new run."
+        "Airflow task waits for, and clear the Airflow task. From Airflow 3.3 on, you can instead set on_orphan before "
+        "you clear it: 'adopt' adopts the newest, 'start' starts a new run."
     )
 
 
@@ -316,19 +316,9 @@ def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter,
     return workflow.input_parameters
 
 
-def _matches(
-    tasks: Iterable[Task], orphan: Orphan, limit: _Limit, declared: Sequence[InputParameter] = ()
-) -> list[tuple[Task, bool | None]]:
-    """Return each task with whether it is the run."""
-    matches = []
-    for task in tasks:
-        limit.check()
-        matches.append((task, _match(task, orphan, declared)))
-    return matches
-
-
-def _match(task: Task, orphan: Orphan, declared: Sequence[InputParameter]) -> bool | None:
+def _match(task: Task, orphan: Orphan, limit: _Limit, declared: Sequence[InputParameter] = ()) -> bool | None:
     """Return whether a task is the run that was started; None if that is not certain."""
+    limit.check()
     entry, request = orphan.entry, orphan.request
     # A failed or canceled run is useless, so it does not matter whether it is the wanted one.
     if task.id in entry.earlier or task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):

@@ -314,22 +314,14 @@ def _why_no_database_stores(value: Any) -> str | None:
                 below.extend(each)
                 if isinstance(each, dict):
                     below.extend(each.values())
-            elif why := _why_no_database_stores_scalar(each):
-                return why
+            elif isinstance(each, str):
+                if "\0" in each or (not each.isascii() and any("\ud800" <= char <= "\udfff" for char in each)):
+                    return "it contains a character that a database cannot store"
+            elif isinstance(each, int) and not -(2**63) <= each < 2**63:
+                return "it contains an integer of more than 64 bits"
+            elif isinstance(each, float) and not math.isfinite(each):
+                return "it contains a number that is too large"
         level, depth = below, depth + 1
-    return None
-
-
-def _why_no_database_stores_scalar(value: Any) -> str | None:
-    if isinstance(value, str):
-        surrogates = not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
-        if surrogates or "\0" in value:
-            return "it contains a character that a database cannot store"
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            return "it contains an integer of more than 64 bits"
-    elif isinstance(value, float) and not math.isfinite(value):
-        return "it contains a number that is too large"
     return None
 
 
