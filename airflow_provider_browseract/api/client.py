@@ -80,9 +80,8 @@ PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN
 class BrowserActClient:
     """Send calls with ``requests`` over one connection pool.
 
-    :param settings: address, API key, timeouts and retries.
-    :param renew: returns the current settings when BrowserAct refuses the API key. If they have another key, the client
-        uses them from then on and sends the call again. Default: a refused key is an error at once.
+    :param settings: address, API key, timeouts and retries; or a function that returns them for each call.
+    :param refused: called when BrowserAct has refused the API key. Default: nothing is called.
     :param shown: returns what the caller may see of a result. Default: everything.
     :param warn: the method of a logger that is called when the first try of a call has failed and others follow.
         Default: no line is written.
@@ -90,14 +89,14 @@ class BrowserActClient:
 
     def __init__(
         self,
-        settings: ClientSettings,
+        settings: ClientSettings | Callable[[], ClientSettings],
         *,
-        renew: Callable[[], ClientSettings | None] | None = None,
+        refused: Callable[[], object] = lambda: None,
         shown: Callable[[Any], Any] = lambda result: result,
         warn: Callable[..., Any] | None = None,
     ) -> None:
-        self.settings = settings
-        self._renew = renew
+        self._settings = settings if callable(settings) else lambda: settings
+        self._refused = refused
         self._shown = shown
         self._warn = warn
 
@@ -114,7 +113,7 @@ class BrowserActClient:
         session = _Session()
         session.verify = trusted_certificates() or True
         session.mount("https://", _Adapter())
-        session.headers.update(self.settings.headers)
+        session.headers.update(self._settings().headers)
         return session
 
     def close(self) -> None:
@@ -128,11 +127,11 @@ class BrowserActClient:
         :returns: the result of the call.
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
+        settings = self._settings()
         try:
-            controls = self.settings.retries.controls(call, self._warn)
-            received = tenacity.Retrying(**controls)(self._send_with_valid_key, call)
+            received = tenacity.Retrying(**settings.retries.controls(call, self._warn))(self._send_once, call)
         except BrowserActError as error:
-            _name_connection(error, self.settings)
+            _complete(error, settings, self._refused)
             raise
         result: T = self._shown(received)
         return result
@@ -152,33 +151,21 @@ class BrowserActClient:
                 continue
             yield from pages.take(page)
 
-    def _send_with_valid_key(self, call: Call[T]) -> T:
-        key = self.settings.api_key
-        try:
-            return self._send_once(call)
-        except AuthenticationError as error:
-            if not _may_renew(call, error):
-                raise
-            renewed = self._renew() if self._renew is not None else None
-            if renewed is None or renewed.api_key == key:
-                raise
-            self.settings = renewed
-        return self._send_once(call)
-
     def _send_once(self, call: Call[T]) -> T:
+        settings = self._settings()
         try:
             response = self._session.request(
                 call.method,
-                self.settings.base_url + call.path,
+                settings.base_url + call.path,
                 params=dict(call.params),
                 json=call.body,
-                auth=_RequestsBearer(self.settings.api_key),
-                timeout=(self.settings.connect_timeout, self.settings.read_timeout),
+                auth=_RequestsBearer(settings.api_key),
+                timeout=(settings.connect_timeout, settings.read_timeout),
                 allow_redirects=False,
                 stream=True,
             )
         except requests.RequestException as error:
-            raise _requests_error(call, self.settings, error) from None
+            raise _requests_error(call, settings, error) from None
         headers = {name.lower(): value for name, value in response.headers.items()}
         body = _Body(call, response.status_code, headers)
         with closing(response):
@@ -187,7 +174,7 @@ class BrowserActClient:
                     body.add(chunk)
                 content = body.whole()
             except (HTTPError, zlib.error) as error:
-                raise _lost(call, self.settings, error) from None
+                raise _lost(call, settings, error) from None
         del body
         return call.read_response(Response(response.status_code, headers, content))
 
@@ -195,8 +182,8 @@ class BrowserActClient:
 class AsyncBrowserActClient:
     """Send calls with ``httpx`` over one connection pool, without blocking the event loop.
 
-    :param settings: address, API key, timeouts and retries.
-    :param renew: as for :class:`BrowserActClient`, but awaited.
+    :param settings: as for :class:`BrowserActClient`; a function is awaited.
+    :param refused: as for :class:`BrowserActClient`.
     :param max_response: bytes of an uncompressed body after which the client stops reading and raises
         :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It limits the memory, and the time for
         which parsing blocks the event loop. Default: :data:`MAX_RESPONSE`.
@@ -204,14 +191,14 @@ class AsyncBrowserActClient:
 
     def __init__(
         self,
-        settings: ClientSettings,
+        settings: ClientSettings | Callable[[], Awaitable[ClientSettings]],
         *,
-        renew: Callable[[], Awaitable[ClientSettings | None]] | None = None,
+        refused: Callable[[], object] = lambda: None,
         max_response: int | None = None,
     ) -> None:
-        self.settings = settings
+        self._given = settings
+        self._refused = refused
         self.max_response = max_response
-        self._renew = renew
         self._opened: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> AsyncBrowserActClient:
@@ -222,14 +209,17 @@ class AsyncBrowserActClient:
     ) -> None:
         await self.aclose()
 
+    async def _settings(self) -> ClientSettings:
+        return await self._given() if callable(self._given) else self._given
+
     async def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
-            context = await asyncio.to_thread(_ssl_context)
+            headers, context = (await self._settings()).headers, await asyncio.to_thread(_ssl_context)
             # Several first calls may have waited for the context. Nothing is awaited from here on, so only one of them
             # opens the client.
             if self._opened is None:
                 self._opened = httpx.AsyncClient(
-                    headers=self.settings.headers,
+                    headers=headers,
                     verify=context,
                     limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE),
                     follow_redirects=False,
@@ -244,10 +234,11 @@ class AsyncBrowserActClient:
 
     async def send(self, call: Call[T]) -> T:
         """Send a call; as :meth:`BrowserActClient.send`."""
+        settings = await self._settings()
         try:
-            return await tenacity.AsyncRetrying(**self.settings.retries.controls(call))(self._send_with_valid_key, call)
+            return await tenacity.AsyncRetrying(**settings.retries.controls(call))(self._send_once, call)
         except BrowserActError as error:
-            _name_connection(error, self.settings)
+            _complete(error, settings, self._refused)
             raise
 
     async def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
@@ -262,24 +253,8 @@ class AsyncBrowserActClient:
             for item in pages.take(page):
                 yield item
 
-    async def _send_with_valid_key(self, call: Call[T]) -> T:
-        key = self.settings.api_key
-        try:
-            return await self._send_once(call)
-        except AuthenticationError as error:
-            if not _may_renew(call, error):
-                raise
-            # Another call may have renewed the settings while this one was under way.
-            if self.settings.api_key == key:
-                renewed = await self._renew() if self._renew is not None else None
-                if renewed is None or renewed.api_key == key:
-                    raise
-                self.settings = renewed
-        return await self._send_once(call)
-
     async def _send_once(self, call: Call[T]) -> T:
-        client = await self._client()
-        settings, progress = self.settings, _Progress()
+        client, settings, progress = await self._client(), await self._settings(), _Progress()
         try:
             async with client.stream(
                 call.method,
@@ -445,15 +420,12 @@ def _use_https_pool(manager: Any) -> None:
         manager.pool_classes_by_scheme = {**classes, "https": _HttpsPool}
 
 
-def _name_connection(error: BrowserActError, settings: ClientSettings) -> None:
+def _complete(error: BrowserActError, settings: ClientSettings, refused: Callable[[], object]) -> None:
     error.connection = settings.connection
+    if isinstance(error, AuthenticationError):
+        refused()
     if isinstance(error, NotTheApiError):
         error.name_address(settings.base_url)
-
-
-def _may_renew(call: Call[Any], error: AuthenticationError) -> bool:
-    """Return whether to send a call again with another key. A start is sent again only if it was not processed."""
-    return error.not_processed or not call.starts_run
 
 
 @cache

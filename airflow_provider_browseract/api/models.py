@@ -169,20 +169,20 @@ def _array(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _items(model: type[M], first: int, last: int) -> PlainValidator:
-    """Return what reads the first and the last items of a list that can be read."""
+def _items(model: type[M], limits: Callable[[], tuple[int, int]]) -> PlainValidator:
+    """Return what reads the items of a list that can be read: so many of the first and of the last ones."""
 
     def read(value: Json) -> tuple[M, ...]:
-        items = _array(value)
+        items, (first, last) = _array(value), limits()
         several = (_readable(model, item) for item in items[:first] + items[max(first, len(items) - last) :])
         return tuple(item for item in several if item is not None)
 
     return PlainValidator(read)
 
 
-def _beyond(limit: int) -> PlainValidator:
+def _beyond(limit: Callable[[], int]) -> PlainValidator:
     """Return what counts the other items of a list."""
-    return PlainValidator(lambda value: max(0, len(_array(value)) - limit))
+    return PlainValidator(lambda value: max(0, len(_array(value)) - limit()))
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Output(Model):
 
     string: Annotated[str | None, PlainValidator(_string)] = None
     files: Annotated[tuple[str, ...], PlainValidator(_files)] = ()
-    files_left_out: Annotated[int, Field(validation_alias="files"), _beyond(MAX_FILES)] = 0
+    files_left_out: Annotated[int, Field(validation_alias="files"), _beyond(lambda: MAX_FILES)] = 0
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Task(Model):
     workflow_id: OptionalId = None
     created_at: Time = None
     finished_at: Time = None
-    steps: Annotated[tuple[Step, ...], _items(Step, MAX_STEPS // 2, MAX_STEPS // 2)] = ()
+    steps: Annotated[tuple[Step, ...], _items(Step, lambda: (MAX_STEPS // 2, MAX_STEPS // 2))] = ()
     output: Annotated[Output | None, PlainValidator(_output)] = None
     failure: Annotated[
         Failure | None, Field(validation_alias="task_failure_info"), PlainValidator(partial(_readable, Failure))
@@ -263,10 +263,10 @@ class Task(Model):
     ] = None
     log_detail_url: Link = None
     input_parameters: Text = None
-    download_files: Annotated[tuple[DownloadFile, ...], _items(DownloadFile, MAX_FILES, 0)] = ()
+    download_files: Annotated[tuple[DownloadFile, ...], _items(DownloadFile, lambda: (MAX_FILES, 0))] = ()
     files_expires_at: Number = None
-    steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(MAX_STEPS)] = 0
-    downloads_left_out: Annotated[int, Field(validation_alias="download_files"), _beyond(MAX_FILES)] = 0
+    steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(lambda: MAX_STEPS)] = 0
+    downloads_left_out: Annotated[int, Field(validation_alias="download_files"), _beyond(lambda: MAX_FILES)] = 0
     unread: Annotated[str | None, PlainValidator(lambda _: None)] = None
 
     @property

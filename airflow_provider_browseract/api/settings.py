@@ -88,11 +88,8 @@ class ClientSettings:
 
     @property
     def longest_call(self) -> float:
-        """Seconds that a call can take with all its tries, unless the response arrives byte by byte.
-
-        The last try may be two requests: one with a refused API key, and one with the new key.
-        """
-        return self.retries.budget + 2 * (self.connect_timeout + self.read_timeout)
+        """Seconds that a call can take with all its tries, unless the response arrives byte by byte."""
+        return self.retries.budget + self.connect_timeout + self.read_timeout
 
     @property
     def key_digest(self) -> str:

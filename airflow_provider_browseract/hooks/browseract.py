@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -49,9 +49,8 @@ class BrowserActHook(BaseHook):
     Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
     a client that sends the calls of :mod:`airflow_provider_browseract.api.calls`.
 
-    The hook reads the connection at the first call, and again when BrowserAct refuses its API key. If the connection
-    then has another key, the hook uses that one from then on. Every method raises a subclass of
-    :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
+    The hook reads the connection at the first call, and again after BrowserAct has refused the API key. Every method
+    raises a subclass of :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
     :class:`~airflow_provider_browseract.api.arguments.InputError` if an argument or the connection cannot be used.
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
@@ -69,6 +68,7 @@ class BrowserActHook(BaseHook):
         super().__init__()
         self.browseract_conn_id = browseract_conn_id
         self._settings: form.ConnectionSettings | None = None
+        self._key_refused = False
         self.hiding = NOTHING
         """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
 
@@ -95,10 +95,7 @@ class BrowserActHook(BaseHook):
         from airflow_provider_browseract.api.client import BrowserActClient
 
         return BrowserActClient(
-            self.settings.client,
-            renew=self._renew,
-            shown=lambda result: self.hiding.apply(result),
-            warn=self.log.warning,
+            self._current, refused=self._forget, shown=lambda result: self.hiding.apply(result), warn=self.log.warning
         )
 
     def get_conn(self) -> BrowserActClient:
@@ -125,9 +122,14 @@ class BrowserActHook(BaseHook):
         """
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
-        settings = _hurried((await self._asettings()).client, within)
-        renew = partial(self._arenew, within)
-        async with AsyncBrowserActClient(settings, renew=renew, max_response=max_response) as client:
+        async def settings() -> ClientSettings:
+            if self._settings is None:
+                with self._failing_the_call():
+                    self._settings = await self._alook_up()
+            return _hurried(self._settings.client, within)
+
+        await settings()
+        async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
             yield AsyncBrowserAct(client, self.log)
 
     def run_task(
@@ -280,7 +282,11 @@ class BrowserActHook(BaseHook):
         """
         call = calls.stop_task(task_id, biz_code=biz_code)
         with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
-            client.send(call)
+            try:
+                client.send(call)
+            except AuthenticationError:
+                # The key may have been replaced since the last call, and perhaps nothing else stops the run later.
+                client.send(call)
             return True
         return False
 
@@ -417,13 +423,25 @@ class BrowserActHook(BaseHook):
             return nullcontext(self.client)
         from airflow_provider_browseract.api.client import BrowserActClient
 
-        return BrowserActClient(_hurried(self.settings.client, seconds), renew=partial(self._renew, seconds))
+        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
 
-    async def _asettings(self) -> form.ConnectionSettings:
-        """Return :attr:`settings` without blocking the event loop."""
-        if self._settings is None:
-            self._settings = await self._alook_up()
-        return self._settings
+    def _current(self, within: float | None = None) -> ClientSettings:
+        with self._failing_the_call():
+            return _hurried(self.settings.client, within)
+
+    def _forget(self) -> None:
+        """Read the connection again at the next call, because someone may have replaced the API key."""
+        self._settings, self._key_refused = None, True
+
+    @contextmanager
+    def _failing_the_call(self) -> Iterator[None]:
+        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
+        try:
+            yield
+        except Exception as error:
+            if not self._key_refused:
+                raise
+            raise form.unreadable(self.browseract_conn_id, error) from error
 
     def _look_up(self) -> form.ConnectionSettings:
         """Read the connection."""
@@ -439,40 +457,6 @@ class BrowserActHook(BaseHook):
             if not (_in_a_task() or in_dag_test()):
                 raise
             return self._look_up()
-
-    def _renew(self, within: float | None = None) -> ClientSettings | None:
-        """Read the connection again after BrowserAct refused its API key; return ``None`` if that fails."""
-        with self._renewing():
-            return self._renewed(self._look_up(), within)
-        return None
-
-    async def _arenew(self, within: float | None) -> ClientSettings | None:
-        """Read the connection again as :meth:`_renew` does, without blocking the event loop."""
-        with self._renewing():
-            return self._renewed(await self._alook_up(), within)
-        return None
-
-    @contextmanager
-    def _renewing(self) -> Iterator[None]:
-        """Log an error instead of raising it, because the caller raises that the API key was refused."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001
-            self.log.warning(
-                "BrowserAct refused the API key of connection %r, and the connection could not be read again (%s).",
-                self.browseract_conn_id,
-                type(error).__name__,
-            )
-
-    def _renewed(self, settings: form.ConnectionSettings, within: float | None) -> ClientSettings:
-        if settings.client.api_key != self.settings.client.api_key:
-            self.log.info(
-                "BrowserAct refused the API key of connection %r. The connection now has a different key, which is "
-                "used from now on.",
-                self.browseract_conn_id,
-            )
-            self._settings = settings
-        return _hurried(settings.client, within)
 
 
 def _read(connection: Connection) -> form.ConnectionSettings:

@@ -14,12 +14,12 @@ from airflow_provider_browseract.api.client import AsyncBrowserActClient, Browse
 class Sync:
     """Uses the synchronous client."""
 
-    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
+    def __init__(self, settings: ClientSettings, refused: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
-        self.renew = renew
+        self.refused = refused
 
     def send(self, *several: calls.Call):
-        with BrowserActClient(self.settings, renew=self.renew) as client:
+        with BrowserActClient(lambda: self.settings, refused=self.refused) as client:
             return [client.send(call) for call in several][-1]
 
     def items(self, call: calls.Call) -> list:
@@ -30,17 +30,16 @@ class Sync:
 class Async:
     """Uses the asynchronous client in the same way."""
 
-    def __init__(self, settings: ClientSettings, renew: Callable[[], ClientSettings | None] | None = None) -> None:
+    def __init__(self, settings: ClientSettings, refused: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
-        self.renew = renew
+        self.refused = refused
 
-    async def _arenew(self) -> ClientSettings | None:
-        return None if self.renew is None else self.renew()
+    async def _current(self) -> ClientSettings:
+        return self.settings
 
     def send(self, *several: calls.Call):
         async def go():
-            renew = None if self.renew is None else self._arenew
-            async with AsyncBrowserActClient(self.settings, renew=renew) as client:
+            async with AsyncBrowserActClient(self._current, refused=self.refused) as client:
                 return [await client.send(call) for call in several][-1]
 
         return asyncio.run(go())

@@ -173,66 +173,21 @@ class TestARefusedKey:
         emulator.rotate_key("app-new")
         return ClientSettings("app-emulator", running.url, retries=QUICK, connection="browseract_prod")
 
-    def test_refused_api_key_is_renewed_and_the_start_creates_exactly_one_run(self, kind, emulator, settings):
-        client = kind(settings, renew=lambda: replace(settings, api_key="app-new"))
-        created = client.send(calls.run_task(ORDERS.id))
-        assert [task.id for task in emulator.tasks] == [created.id]
-        assert [request.status for request in emulator.requests] == [401, 200]
-
-    def test_refused_api_key_is_renewed_once_for_all_later_calls(self, kind, emulator, settings):
-        asked = []
-
-        def renew():
-            asked.append(1)
-            return replace(settings, api_key="app-new")
-
-        kind(settings, renew).send(*[calls.get_region_list()] * 3)
-        assert len(asked) == 1
-        assert [request.status for request in emulator.requests] == [401, 200, 200, 200]
-
-    @pytest.mark.parametrize("key", ["app-emulator", None], ids=["the same key", "no settings"])
-    def test_refused_api_key_without_a_new_key_raises_at_once(self, kind, emulator, settings, key):
-        renew = lambda: None if key is None else replace(settings, api_key=key)  # noqa: E731
+    def test_call_with_refused_api_key_raises_at_once_and_the_next_call_uses_the_new_settings(
+        self, kind, emulator, settings
+    ):
+        reader: Any = kind(settings, lambda: setattr(reader, "settings", replace(settings, api_key="app-new")))
         with pytest.raises(errors.AuthenticationError, match="connection 'browseract_prod'"):
-            kind(settings, renew).send(calls.get_region_list())
-        assert count(emulator, "get-region-list") == 1
-
-    def test_refused_new_api_key_raises_after_one_more_request(self, kind, emulator, settings):
-        with pytest.raises(errors.AuthenticationError):
-            kind(settings, lambda: replace(settings, api_key="app-wrong")).send(calls.get_region_list())
-        assert count(emulator, "get-region-list") == 2
-
-    def test_start_refused_with_401_and_an_undocumented_code_is_not_sent_again(self, kind, emulator, settings):
-        emulator.fault("run-task", RequestFault.refused(4711, http_status=401))
-        asked = []
-        with pytest.raises(errors.AuthenticationError):
-            kind(settings, lambda: asked.append(1)).send(calls.run_task(ORDERS.id))
-        assert count(emulator, "run-task") == 1
-        assert asked == []
-
-    def test_api_key_replaced_meanwhile_is_used_without_another_renewal(self, emulator, settings, monkeypatch):
-        arrived, replaced = threading.Event(), threading.Event()
-        accepts_key = emulator.accepts_key
-
-        def accepts_key_later(authorization: str) -> bool:
-            arrived.set()
-            return replaced.wait(10) and accepts_key(authorization)
-
-        monkeypatch.setattr(emulator, "accepts_key", accepts_key_later)
-
-        async def never():
-            raise AssertionError("the key was looked up again")
-
-        async def go():
-            async with AsyncBrowserActClient(settings, renew=never) as client:
-                sending = asyncio.create_task(client.send(calls.get_region_list()))
-                await asyncio.to_thread(arrived.wait, 10)
-                client.settings = replace(settings, api_key="app-new")
-                replaced.set()
-                return await sending
-
-        assert asyncio.run(go())
+            reader.send(calls.run_task(ORDERS.id))
+        reader.send(calls.run_task(ORDERS.id))
         assert [request.status for request in emulator.requests] == [401, 200]
+
+    def test_other_errors_do_not_count_as_a_refused_api_key(self, kind, emulator, settings):
+        emulator.fault("get-region-list", RequestFault.refused(99002, http_status=403))
+        asked: list[int] = []
+        with pytest.raises(errors.PermissionDeniedError):
+            kind(settings, lambda: asked.append(1)).send(calls.get_region_list())
+        assert asked == []
 
 
 def test_client_error_names_the_connection_of_the_settings(kind):

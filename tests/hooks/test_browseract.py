@@ -19,6 +19,7 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     ConcurrencyLimitError,
+    ConnectionFailedError,
     InsufficientCreditsError,
     InvalidRequestError,
     ResponseTooLargeError,
@@ -204,67 +205,49 @@ class TestRotatedApiKey:
         connect(password="app-new")
         return hook
 
-    @pytest.fixture
-    def logged(self, hook, monkeypatch):
-        lines: list[str] = []
-        for level in ("info", "warning"):
-            monkeypatch.setattr(hook.log, level, lambda message, *values: lines.append(message % values))
-        return lines
-
-    @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
-    def test_start_with_rotated_api_key_creates_exactly_one_run(self, emulator, hook, start):
-        created = start(hook)
-        assert [task.id for task in emulator.tasks] == [created.id]
-
-    def test_rotated_api_key_is_read_once_and_logged_once_without_any_key(self, emulator, hook, logged):
+    def test_first_call_with_rotated_api_key_fails_and_all_later_ones_use_the_new_key(self, emulator, hook):
+        with pytest.raises(AuthenticationError):
+            hook.get_region_list()
         for _ in range(2):
             hook.get_region_list()
             sent(hook, calls.get_region_list())
-        assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
-        assert logged == [
-            "BrowserAct refused the API key of connection 'browseract_default'. The connection now has a different "
-            "key, which is used from now on."
-        ]
-
-    def test_stop_with_time_limit_uses_api_key_that_the_hook_read_earlier(self, emulator, hook):
-        created = sent(hook, calls.run_task(ORDERS.id))
-        emulator.rotate_key("app-emulator")
         assert hook.settings.client.api_key == "app-new"
-        with pytest.raises(AuthenticationError):
-            hook.stop_task(created.id, within=5)
-        emulator.rotate_key("app-new")
-        assert hook.stop_task(created.id, within=5) is True
+        assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
 
-    def test_stop_with_time_limit_reads_rotated_api_key_after_refusal(self, emulator, hook):
-        assert hook.stop_task("7", within=5) is False
+    @pytest.mark.parametrize("within", [None, 5])
+    def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
+        assert hook.stop_task("7", within=within) is False
         assert [request.status for request in emulator.requests] == [401, 400]
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as browseract:
+            with pytest.raises(AuthenticationError):
+                await browseract.send(calls.get_region_list())
             await browseract.send(calls.get_region_list())
-            await browseract.send(calls.get_region_list())
-        assert [request.status for request in emulator.requests] == [401, 200, 200]
+        assert [request.status for request in emulator.requests] == [401, 200]
         assert hook.settings.client.api_key == "app-new"
 
-    @pytest.mark.parametrize(
-        "call",
-        [lambda hook: hook.get_region_list(), lambda hook: sent(hook, calls.get_region_list())],
-        ids=["get_region_list", "event loop"],
-    )
-    def test_refused_api_key_with_unreadable_connection_raises_authentication_error(
-        self, emulator, hook, logged, monkeypatch, call
+    async def test_call_fails_if_the_connection_cannot_be_read_again_and_works_once_it_can(
+        self, emulator, hook, monkeypatch
     ):
-        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
-        with pytest.raises(AuthenticationError):
-            call(hook)
-        assert len(logged) == 1
-        assert logged[0].startswith("BrowserAct refused the API key of connection 'browseract_default', and the conn")
-        assert "app-" not in logged[0]
+        stored = os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
+        async with hook.async_client() as browseract:
+            with pytest.raises(AuthenticationError):
+                await browseract.send(calls.get_region_list())
+            monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+            for _ in range(2):
+                with pytest.raises(ConnectionFailedError, match="connection 'browseract_default' cannot be read"):
+                    await browseract.send(calls.get_region_list())
+                with pytest.raises(ConnectionFailedError, match="connection 'browseract_default' cannot be read"):
+                    hook.get_region_list()
+            monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", stored)
+            await browseract.send(calls.get_region_list())
 
     def test_rotated_api_key_that_is_also_refused_raises_authentication_error(self, emulator, hook, connect):
         connect(password="app-wrong")
-        with pytest.raises(AuthenticationError):
-            hook.get_region_list()
+        for _ in range(2):
+            with pytest.raises(AuthenticationError):
+                hook.get_region_list()
         assert [request.status for request in emulator.requests] == [401, 401]
 
 
@@ -341,7 +324,7 @@ class TestAsyncCalls:
     async def test_async_client_with_time_limit_has_shorter_timeouts(self, emulator, clients):
         async with BrowserActHook().async_client(within=6) as browseract:
             await browseract.send(calls.get_region_list())
-        settings = clients[0].settings
+        settings = await clients[0]._settings()
         assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (1.5, 3, 1.5)
 
 

@@ -46,6 +46,18 @@ def test_task_trigger_gives_up_with_reason_when_service_stays_down(emulator):
     assert "HTTP 503" in event.reason
 
 
+async def test_api_key_rotated_during_the_wait_costs_one_failed_poll(emulator, connect, caplog):
+    emulator.set_workflow(ORDERS.id, duration=3.0)
+    polls = asyncio.create_task(polling.poll_until_end(trigger(start()).wait, "browseract_default", log))
+    await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests[-1].endpoint == "get-task")
+    connect({"retry_budget": 0.2}, password="app-new")
+    emulator.rotate_key("app-new")
+    event, _ = await polls
+    assert event.end is End.ENDED
+    [failed] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "failed, 1 in a row: BrowserAct refused get-task: Invalid authorization" in failed
+
+
 def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(emulator, monkeypatch):
     monkeypatch.setattr(polling, "LARGEST_RESPONSE", 10_000)
     emulator.next_run(ORDERS.id, duration=0.3, output="x" * 20_000)
