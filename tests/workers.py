@@ -16,6 +16,8 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+PENS = {"keyword": "pens", "max_items": 2}
+"""Inputs of the emulator's workflow SEARCH."""
 
 ORDERS_RESULT = {"logged_in": False, "message": "The page asks to log in"}
 """What the emulator's workflow ORDERS returns without a profile."""
@@ -74,6 +76,8 @@ class Worker:
         self.context: Any = {"ti": self.ti}
         if store is not None:
             self.context["task_state_store"] = store
+            # Before Airflow 3.3, which has no such store, this is not the default.
+            self.arguments.setdefault("durable", True)
         self.deferrals: list[TaskDeferred] = []
         self.events: list[dict] = []
 

@@ -16,11 +16,10 @@ from airflow_provider_browseract.api.client import BrowserActClient, ClientSetti
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES
 from tests.conftest import DagResult
-from tests.workers import asked
+from tests.workers import BOTH_WAYS, asked
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 FILE = """
 from airflow.sdk import DAG

@@ -10,9 +10,7 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_EXPORT, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.ledger import STATE_KEY
-
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-PENS = {"keyword": "pens", "max_items": 2}
+from tests.workers import BOTH_WAYS, PENS
 
 
 @pytest.fixture(autouse=True)

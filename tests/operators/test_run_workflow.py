@@ -43,10 +43,9 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import execution
-from tests.workers import ORDERS_RESULT, asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, asked, is_killed_at_each_call
 
 KEY = "app-emulator"
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 
 @pytest.fixture(autouse=True)

@@ -23,11 +23,10 @@ from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.conftest import DagResult
-from tests.workers import FakeStore, FakeTaskInstance, Worker, emulator, store, worker
+from tests.workers import BOTH_WAYS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 MASKS_BY_VALUE = pytest.mark.skipif(
     not compat.AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3, rendered fields are masked by the names of keys only"
 )

@@ -11,10 +11,7 @@ from airflow_provider_browseract.operators.browseract import ResumeTaskOperator,
 from airflow_provider_browseract.runs.outcome import RunError
 from tests.workers import asked
 
-
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 def started(emulator, workflow=ORDERS, duration: float = 60.0) -> str:

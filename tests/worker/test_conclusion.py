@@ -42,16 +42,11 @@ from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.store import ResultStore
-from tests.workers import FakeTaskInstance, asked
+from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, asked
 
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-PENS = {"keyword": "pens", "max_items": 2}
+pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
+
 LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(connect, short_timings):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
 
 
 @pytest.fixture

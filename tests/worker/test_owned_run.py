@@ -25,9 +25,8 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from tests.workers import asked, is_killed_at_each_call
+from tests.workers import PENS, asked, is_killed_at_each_call
 
-PENS = {"keyword": "pens", "max_items": 2}
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
 

@@ -27,10 +27,9 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
-from tests.workers import asked
+from tests.workers import BOTH_WAYS, asked
 
 CONFIRMED = {"confirmed": True}
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 
 
 @pytest.fixture(autouse=True)

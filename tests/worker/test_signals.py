@@ -20,9 +20,8 @@ import airflow_provider_browseract.api
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
-from tests.workers import asked
+from tests.workers import PENS, asked
 
-PENS = {"keyword": "pens", "max_items": 2}
 IMPORTED = "airflow_provider_browseract.api.retries"
 """A module that a stop imports."""
 

@@ -17,9 +17,8 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
-from tests.workers import FakeTaskInstance, asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, FakeTaskInstance, asked, is_killed_at_each_call
 
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
 NO_ROOM = pytest.mark.parametrize(
     "fault", [RequestFault.refused(10118), RequestFault.status(429)], ids=["10118", "429"]
 )

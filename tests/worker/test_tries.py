@@ -10,17 +10,21 @@ import pytest
 
 from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow_provider_browseract.compat import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
+from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
-from tests.workers import asked
-
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-PENS = {"keyword": "pens", "max_items": 2}
+from tests.workers import BOTH_WAYS, PENS, asked
 
 
 @pytest.fixture(autouse=True)
@@ -688,3 +692,16 @@ def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
     tries(input_parameters={"keyword": "s3cret-words"}, wait_for_completion=False).run()
     assert "s3cret" not in store.values[STATE_KEY]
     assert "app-emulator" not in store.values[STATE_KEY]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(
+    worker, emulator, monkeypatch, capfd, durable
+):
+    monkeypatch.setattr(execution, "AIRFLOW_V_3_3_PLUS", False)
+    worker(workflow_id=ORDERS.id, durable=durable).run()
+    assert ("durable=True has no effect" in "".join(capfd.readouterr())) == durable
+
+
+def test_durable_is_the_default_from_airflow_3_3_on():
+    assert RunWorkflowOperator(task_id="run", workflow_id=ORDERS.id).durable is AIRFLOW_V_3_3_PLUS

@@ -13,14 +13,9 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostEr
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
-from tests.workers import asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, asked, is_killed_at_each_call
 
-BOTH_WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
-
-
-@pytest.fixture(autouse=True)
-def _short_patience(connect):
-    connect({"retry_budget": 0.2, "read_timeout": 10})
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 class TestPausedRun:

@@ -12,9 +12,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowSkip
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunCanceledError
-from tests.workers import is_killed_at_each_call
-
-PENS = {"keyword": "pens", "max_items": 2}
+from tests.workers import PENS, is_killed_at_each_call
 
 
 @pytest.fixture(autouse=True)
