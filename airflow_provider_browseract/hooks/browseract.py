@@ -21,10 +21,9 @@ from airflow_provider_browseract.api.errors import (
     ConnectionFailedError,
     NotTheApiError,
     ResponseLostError,
-    ResponseTooLargeError,
 )
 from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, in_dag_test
+from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, starting
 from airflow_provider_browseract.hooks.hiding import NOTHING
@@ -505,43 +504,6 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, bod
         f"But {base_url} does not lead to the callback route: the response was {status}. Check its path{hint}, and "
         "that the provider is installed where the API server runs."
     )
-
-
-def get_run(hook: BrowserActHook, task_id: str) -> Task:
-    """Read a task, or only its status if the task is too large to be read."""
-    try:
-        return hook.get_task(task_id)
-    except ResponseTooLargeError as error:
-        return Task(task_id, hook.get_task_status(task_id), unread=error.message)
-
-
-def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
-    """Read a task as :func:`get_run`; return the error if that fails, also if Airflow does not find the connection.
-
-    :param hook: the hook.
-    :param task_id: the task to read.
-    :raises InputError: the connection or the id cannot be used.
-    """
-    try:
-        return get_run(hook, task_id)
-    except BrowserActError as error:
-        return error
-    except AirflowNotFoundException as error:
-        return form.unreadable(hook.browseract_conn_id, error)
-
-
-@contextmanager
-def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
-    """Fail the task instance without retries if an argument is wrong or the connection does not exist.
-
-    :param conn_id: id of the connection that is used within.
-    """
-    try:
-        yield
-    except InputError as error:
-        raise AirflowFailException(str(error)) from None
-    except AirflowNotFoundException:
-        raise AirflowFailException(form.no_connection(conn_id)) from None
 
 
 def _in_a_task() -> bool:

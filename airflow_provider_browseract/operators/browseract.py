@@ -14,12 +14,13 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, no_retry_on_bad_arguments
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import RunOperator
 from airflow_provider_browseract.runs.arguments import naming_similar_arguments, read_flag, read_ids
 from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
 from airflow_provider_browseract.worker.kinds import TemplateRun, WorkflowRun
+from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

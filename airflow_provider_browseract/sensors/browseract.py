@@ -23,7 +23,7 @@ from airflow_provider_browseract.compat import (
     conf,
     is_unmapped,
 )
-from airflow_provider_browseract.hooks.browseract import BrowserActHook, get_task_or_error, no_retry_on_bad_arguments
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
@@ -44,6 +44,7 @@ from airflow_provider_browseract.runs.resuming import (
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_hopeless
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
+from airflow_provider_browseract.worker.reading import get_task_or_error, no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath

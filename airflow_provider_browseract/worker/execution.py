@@ -29,7 +29,6 @@ from airflow_provider_browseract.compat import (
     AirflowTaskTimeout,
     TaskDeferralTimeout,
 )
-from airflow_provider_browseract.hooks.browseract import get_run
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
@@ -55,6 +54,7 @@ from airflow_provider_browseract.worker.checks import (
 from airflow_provider_browseract.worker.conclusion import Conclusion
 from airflow_provider_browseract.worker.first_read import push_ids, read_first
 from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
+from airflow_provider_browseract.worker.reading import get_run
 from airflow_provider_browseract.worker.slots import SlotWait
 from airflow_provider_browseract.worker.start_errors import (
     connection_may_change,

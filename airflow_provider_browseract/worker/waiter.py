@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import count_in_task, in_dag_test
-from airflow_provider_browseract.hooks.browseract import get_task_or_error
 from airflow_provider_browseract.in_airflow.showing import show_wait
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
@@ -33,6 +32,7 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
+from airflow_provider_browseract.worker.reading import get_task_or_error
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
