@@ -404,16 +404,18 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
     :param task: the task as ``get-task`` returns it. A file in both lists counts once.
     """
     listed: list[tuple[str, RunFile]] = []
-    known: set[str] = set()
+    sources: set[str] = set()
     for file in task.download_files:
         state, url = file.status or "", file.download_url or None
         broken = file.error_message or (f"its status is {state}" if state.lower() in BROKEN_STATES else None)
         name = safe_name(file.file_name or _name_in(url or ""))
-        known.add(source := source_of(url or ""))
+        sources.add(source := source_of(url or ""))
         listed.append((file.guid or source, RunFile(name, url, file.file_size, None if url else broken)))
     for url in task.output.files if task.output else ():
-        if (source := source_of(url)) not in known:
-            known.add(source)
+        source = source_of(url)
+        # An invalid address has none.
+        if not source or source not in sources:
+            sources.add(source)
             listed.append((source, RunFile(safe_name(_name_in(url)), url)))
     often = Counter([*RESERVED_NAMES, *(found.name.lower() for _, found in listed)])
     taken = dict.fromkeys(RESERVED_NAMES, 2)

@@ -499,8 +499,9 @@ class TestFilesOfARun:
         found = files_of(task(download("a.pdf", download_url="https://g/get?id=1"), files=urls))
         assert [(file.name, file.url) for file in found] == [("a.pdf", urls[0]), ("get", urls[1])]
 
-    def test_invalid_urls_count_once(self):
-        assert len(files_of(task(files=("http://[", "http://[", "https://f/a")))) == 2
+    def test_output_file_with_an_invalid_url_is_not_taken_for_a_download_without_a_url(self):
+        found = files_of(task(download("a", download_url=None), files=("http://[", "http://]", "https://f/b")))
+        assert [file.name for file in found] == ["a", "file", "file (2)", "b"]
 
     def test_files_of_equal_name_get_the_same_names_in_any_listing_order(self):
         downloads = [
