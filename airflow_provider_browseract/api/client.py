@@ -144,12 +144,8 @@ class BrowserActClient:
         """
         pages = Pages(call)
         while pages.call is not None:
-            try:
-                page = self.send(pages.call)
-            except ResponseTooLargeError as error:
-                pages.divide(error)
-                continue
-            yield from pages.take(page)
+            with pages.dividing():
+                yield from pages.take(self.send(pages.call))
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()
@@ -245,13 +241,9 @@ class AsyncBrowserActClient:
         """Iterate over the items of a list call, page by page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
-            try:
-                page = await self.send(pages.call)
-            except ResponseTooLargeError as error:
-                pages.divide(error)
-                continue
-            for item in pages.take(page):
-                yield item
+            with pages.dividing():
+                for item in pages.take(await self.send(pages.call)):
+                    yield item
 
     async def _send_once(self, call: Call[T]) -> T:
         client, settings, progress = await self._client(), await self._settings(), _Progress()

@@ -95,7 +95,7 @@ class Service:
                 for task in (*self.others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
-            return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+            return Page(tuple(found), number=1, total_count=len(found))
         if call.path.endswith("list-workflows"):
             return Page((Workflow("70"), Workflow("71")), number=1, total_count=2)
         if call.path.endswith("get-workflow"):
