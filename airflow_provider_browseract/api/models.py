@@ -341,7 +341,6 @@ class Page(Generic[T]):
     """One page of a list call.
 
     :param items: the items that could be read.
-    :param number: the number of the page, counted from 1.
     :param total_count: how many items all pages have together, if the response contains it.
     :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
     :param served_at: the time of the response by the server's clock, in whole seconds, if the response contains it.

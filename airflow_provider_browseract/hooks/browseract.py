@@ -86,9 +86,11 @@ class BrowserActHook(BaseHook):
     @property
     def settings(self) -> form.ConnectionSettings:
         """The settings of the connection."""
-        if self._settings is None:
-            self._settings = self._look_up()
-        return self._settings
+        # Another thread may let the hook forget them.
+        settings = self._settings
+        if settings is None:
+            settings = self._settings = self._look_up()
+        return settings
 
     @cached_property
     def client(self) -> BrowserActClient:
@@ -124,10 +126,11 @@ class BrowserActHook(BaseHook):
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
         async def settings() -> ClientSettings:
-            if self._settings is None:
+            current = self._settings
+            if current is None:
                 with self._failing_the_call():
-                    self._settings = await self._alook_up()
-            return _hurried(self._settings.client, within)
+                    current = self._settings = await self._alook_up()
+            return _hurried(current.client, within)
 
         await settings()
         async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
@@ -515,8 +518,6 @@ def get_run(hook: BrowserActHook, task_id: str) -> Task:
 def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
     """Read a task as :func:`get_run`; return the error if that fails, also if Airflow does not find the connection.
 
-    :param hook: the hook.
-    :param task_id: the task to read.
     :raises InputError: the connection or the id cannot be used.
     """
     try:
@@ -529,10 +530,7 @@ def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActEr
 
 @contextmanager
 def no_retry_on_bad_arguments(conn_id: str) -> Iterator[None]:
-    """Fail the task instance without retries if an argument is wrong or the connection does not exist.
-
-    :param conn_id: id of the connection that is used within.
-    """
+    """Fail the task instance without retries if an argument is wrong or the connection does not exist."""
     try:
         yield
     except InputError as error:
