@@ -18,7 +18,6 @@ class InputError(ValueError):
 def read_id(argument: str, value: Any) -> str:
     """Check a required id, and return it as a string.
 
-    :param argument: its name, for the message.
     :param value: the id, a string or a whole number.
     :raises InputError: the value is empty, ``None``, or of another type.
     """
@@ -33,9 +32,6 @@ def read_id(argument: str, value: Any) -> str:
 def read_choice(argument: str, value: Any, choices: type[E]) -> E:
     """Check an argument that has a fixed set of values.
 
-    :param argument: its name, for the message.
-    :param value: the value.
-    :param choices: the valid values.
     :raises InputError: the value is not one of them.
     """
     try:

@@ -1,7 +1,11 @@
 """Every endpoint of BrowserAct's API v2 as a function that returns a call.
 
-A call is a plain value that can be compared, logged and tested without a network. A client sends it. For an argument
-that cannot be used, the functions raise :class:`~airflow_provider_browseract.api.arguments.InputError`.
+A call is a plain value that can be compared, logged and tested without a network. A client sends it.
+
+The methods of :class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the arguments. Here the
+inputs of a run are name/value pairs of strings, and a list also takes the number of a page, from 1, and how many items
+it has, 1 to 500. For an argument that cannot be used, the functions raise
+:class:`~airflow_provider_browseract.api.arguments.InputError`.
 """
 
 from __future__ import annotations
@@ -64,15 +68,7 @@ def run_task(
     callback_url: str | None = None,
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
-    """Start a run of a workflow (``POST /v2/workflow/run-task``).
-
-    :param workflow_id: the workflow to run.
-    :param input_parameters: name/value pairs of strings.
-    :param save_browser_data: save cookies and logins in a profile. The response then contains its id.
-    :param profile_id: browser profile of an earlier run to start with.
-    :param callback_url: called once when the task ends.
-    :param status_change_callback_url: called at each change of status.
-    """
+    """Start a run of a workflow (``POST /v2/workflow/run-task``)."""
     body = _given(
         workflow_id=read_id("workflow_id", workflow_id),
         input_parameters=[dict(pair) for pair in input_parameters],
@@ -92,14 +88,7 @@ def run_task_by_template(
     callback_url: str | None = None,
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
-    """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles.
-
-    :param workflow_template_id: the template to run.
-    :param region: code of the proxy region; the API's default is ``US``.
-    :param input_parameters: name/value pairs of strings.
-    :param callback_url: called once when the task ends.
-    :param status_change_callback_url: called at each change of status.
-    """
+    """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles."""
     body = _given(
         workflow_template_id=read_id("workflow_template_id", workflow_template_id),
         proxyRegion=_optional_id("region", region),
@@ -111,18 +100,12 @@ def run_task_by_template(
 
 
 def get_task_status(task_id: str) -> Call[TaskStatus]:
-    """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``).
-
-    :param task_id: the task to read.
-    """
+    """Read only the status, the cheapest way to poll (``GET /v2/workflow/get-task-status``)."""
     return _call("get-task-status", "GET", read_status, {"task_id": read_id("task_id", task_id)})
 
 
 def get_task(task_id: str) -> Call[Task]:
-    """Read everything about a task (``GET /v2/workflow/get-task``).
-
-    :param task_id: the task to read.
-    """
+    """Read everything about a task (``GET /v2/workflow/get-task``)."""
     task_id = read_id("task_id", task_id)
 
     def read(data: Any) -> Task:
@@ -144,16 +127,7 @@ def list_tasks(
     page: int = 1,
     limit: int = PAGE_LIMIT,
 ) -> Call[Page[Task]]:
-    """List tasks by creation time (``GET /v2/workflow/list-tasks``).
-
-    :param workflow_id: only tasks of this workflow.
-    :param workflow_name: only tasks of workflows whose name contains this. Case does not matter.
-    :param status: only tasks with this status.
-    :param created_at_from: only tasks created at this time or later; needs a time zone.
-    :param created_at_to: only tasks created at this time or earlier; needs a time zone.
-    :param page: page number, from 1.
-    :param limit: tasks a page, 1 to 500.
-    """
+    """List tasks by creation time (``GET /v2/workflow/list-tasks``)."""
     params = _given(
         workflow_id=_optional_id("workflow_id", workflow_id),
         workflow_name=workflow_name,
@@ -167,38 +141,24 @@ def list_tasks(
 
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
-    """Cancel a task at once (``PUT /v2/workflow/stop-task``).
-
-    :param task_id: the task to cancel.
-    :param biz_code: a number for the caller's own statistics.
-    """
+    """Cancel a task at once (``PUT /v2/workflow/stop-task``)."""
     params = _given(task_id=read_id("task_id", task_id), biz_code=biz_code)
     return _call("stop-task", "PUT", read_nothing, params)
 
 
 def resume_task(task_id: str) -> Call[None]:
-    """Resume a paused task (``PUT /v2/workflow/resume-task``).
-
-    :param task_id: the task that waits for a person.
-    """
+    """Resume a paused task (``PUT /v2/workflow/resume-task``)."""
     return _call("resume-task", "PUT", read_nothing, {"task_id": read_id("task_id", task_id)})
 
 
 def list_workflows(*, page: int = 1, limit: int = PAGE_LIMIT) -> Call[Page[Workflow]]:
-    """List the account's workflows (``GET /v2/workflow/list-workflows``).
-
-    :param page: page number, from 1.
-    :param limit: workflows a page, 1 to 500.
-    """
+    """List the account's workflows (``GET /v2/workflow/list-workflows``)."""
     params = {"page": page, "limit": limit}
     return _call("list-workflows", "GET", read_page(Workflow.read), params)
 
 
 def get_workflow(workflow_id: str) -> Call[Workflow]:
-    """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``).
-
-    :param workflow_id: the workflow to read.
-    """
+    """Read a workflow with the inputs that it takes (``GET /v2/workflow/get-workflow``)."""
     params = {"workflow_id": read_id("workflow_id", workflow_id)}
     return _call("get-workflow", "GET", Workflow.read, params, remedies=_remedies(workflow_id))
 
@@ -206,21 +166,13 @@ def get_workflow(workflow_id: str) -> Call[Workflow]:
 def list_official_workflow_templates(
     *, keyword: str | None = None, page: int = 1, limit: int = PAGE_LIMIT
 ) -> Call[Page[Template]]:
-    """List official templates (``GET /v2/workflow/list-official-workflow-templates``).
-
-    :param keyword: only templates whose name or description contains this.
-    :param page: page number, from 1.
-    :param limit: templates a page, 1 to 500.
-    """
+    """List official templates (``GET /v2/workflow/list-official-workflow-templates``)."""
     params = _given(keyword=keyword, page=page, limit=limit)
     return _call("list-official-workflow-templates", "GET", read_page(Template.read), params)
 
 
 def get_official_workflow_template(workflow_template_id: str) -> Call[Template]:
-    """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``).
-
-    :param workflow_template_id: the template to read.
-    """
+    """Read a template with the inputs that it takes (``GET /v2/workflow/get-official-workflow-template``)."""
     params = {"workflow_template_id": read_id("workflow_template_id", workflow_template_id)}
     return _call("get-official-workflow-template", "GET", Template.read, params)
 

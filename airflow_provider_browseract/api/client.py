@@ -123,8 +123,6 @@ class BrowserActClient:
     def send(self, call: Call[T]) -> T:
         """Send a call, with retries as the policy says.
 
-        :param call: a value from :mod:`airflow_provider_browseract.api.calls`.
-        :returns: the result of the call.
         :raises BrowserActError: the call failed. The class depends on what a user can do about it.
         """
         settings = self._settings()
@@ -139,17 +137,12 @@ class BrowserActClient:
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
         """Iterate over the items of a list call, page by page, each item once.
 
-        :param call: the call for the first page.
         :raises BrowserActError: as :meth:`send`, or the pages contradict each other.
         """
         pages = Pages(call)
         while pages.call is not None:
-            try:
-                page = self.send(pages.call)
-            except ResponseTooLargeError as error:
-                pages.divide(error)
-                continue
-            yield from pages.take(page)
+            with pages.dividing():
+                yield from pages.take(self.send(pages.call))
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()
@@ -245,13 +238,9 @@ class AsyncBrowserActClient:
         """Iterate over the items of a list call, page by page; as :meth:`BrowserActClient.iter_items`."""
         pages = Pages(call)
         while pages.call is not None:
-            try:
-                page = await self.send(pages.call)
-            except ResponseTooLargeError as error:
-                pages.divide(error)
-                continue
-            for item in pages.take(page):
-                yield item
+            with pages.dividing():
+                for item in pages.take(await self.send(pages.call)):
+                    yield item
 
     async def _send_once(self, call: Call[T]) -> T:
         client, settings, progress = await self._client(), await self._settings(), _Progress()
@@ -290,9 +279,6 @@ class _Body:
     A compressed body is kept as it arrives, and first only measured. Otherwise some hundred kilobytes could become
     hundreds of megabytes before the limit is reached.
 
-    :param call: the call, for the error.
-    :param status: HTTP status of the response.
-    :param headers: the headers of the response.
     :param limit: bytes that it may have without compression; None for :data:`MAX_RESPONSE`.
     """
 

@@ -286,10 +286,7 @@ class NotTheApiError(UnexpectedResponseError):
         return True
 
     def name_address(self, base_url: str) -> None:
-        """Add the address that was called to the message, and its path, if it has one, to the remedy.
-
-        :param base_url: address of the API in the settings.
-        """
+        """Add the address that was called to the message, and its path, if it has one, to the remedy."""
         self.message = f"{self.message} (API address {base_url})"
         if path := urlsplit(base_url).path.rstrip("/"):
             self.remedy = f"Remove {path!r} from the host of {THE_CONNECTION} (field API address). {self.remedy}"
@@ -329,7 +326,6 @@ BY_CODE: dict[int, type[BrowserActError]] = {
 def error_class(http_status: int, code: int | None, *, is_envelope: bool, is_page: bool) -> type[BrowserActError]:
     """Return the exception class for a response, by BrowserAct's code if it is documented, or by the HTTP status.
 
-    :param http_status: HTTP status of the response.
     :param code: the code of the error envelope, if it is a number.
     :param is_envelope: whether the response has any part of BrowserAct's error envelope, such as a code or a trace id.
     :param is_page: whether the response is a web page, for example of a firewall.

@@ -51,9 +51,7 @@ CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b", re.IGNORECASE)
 class Response:
     """An HTTP response, from either HTTP library.
 
-    :param status: HTTP status.
     :param headers: header names in lower case, with their values.
-    :param body: the undecoded body.
     """
 
     status: int
@@ -66,10 +64,8 @@ class Call(Generic[T]):
     """One request to the API, and how to read its response.
 
     :param name: the endpoint's name in the API, such as ``get-task``, for messages.
-    :param method: HTTP method.
     :param path: path below the base URL, with the version of the API.
     :param read: converts the decoded JSON of a successful response to a model.
-    :param params: query parameters.
     :param body: JSON body, kept out of ``repr`` because inputs may be confidential.
     :param starts_run: whether sending the call twice would start, and bill, two runs.
     :param remedies: what the user can do about an error, where the call knows more than the class of the error.

@@ -341,19 +341,14 @@ class Page(Generic[T]):
     """One page of a list call.
 
     :param items: the items that could be read.
-    :param number: the number of the page, counted from 1.
-    :param total_pages: how many pages there are, if the response contains it.
     :param total_count: how many items all pages have together, if the response contains it.
-    :param limit: how many items a full page has, if the response contains it.
     :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
     :param served_at: the time of the response by the server's clock, in whole seconds, if the response contains it.
     """
 
     items: tuple[T, ...]
     number: int
-    total_pages: int | None = None
     total_count: int | None = None
-    limit: int | None = None
     skipped: tuple[str, ...] = ()
     served_at: datetime | None = None
 
@@ -366,14 +361,7 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         if not isinstance(fields.get("items"), list):
             raise UnexpectedResponseError("the response should be a page, but has no list of items")
         items, skipped = _list(fields["items"], read_item)
-        return Page(
-            items=items,
-            number=read_count(fields.get("page")) or 1,
-            total_pages=read_count(fields.get("total_pages")),
-            total_count=read_count(fields.get("total_count")),
-            limit=read_count(fields.get("limit")) or None,
-            skipped=skipped,
-        )
+        return Page(items, read_count(fields.get("page")) or 1, read_count(fields.get("total_count")), skipped)
 
     return read
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_browseract.api.errors import BrowserActError, UnexpectedResponseError
+from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError, UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page
 
@@ -18,11 +20,9 @@ MAX_PAGES = 1000
 class Pages(Generic[U]):
     """Go through the pages of a list up to its end.
 
-    The document does not require any of the numbers of a page, so each of them may be missing, and a gateway may return
-    the first page for every page. A list that contradicts itself is an error. If it counted as a short list, it would
-    hide a run that uses credits.
-
-    :param call: the call for the first page.
+    A list ends with its last item, or with an empty page if the responses have no ``total_count``, which the document
+    does not require. A gateway may return the first page for every page. A list that contradicts itself is an error. If
+    it counted as a short list, it would hide a run that uses credits.
     """
 
     def __init__(self, call: Call[Page[U]]) -> None:
@@ -49,37 +49,39 @@ class Pages(Generic[U]):
         if self.call is None:
             raise ValueError("the list has ended")
         # The number of the page comes from the request, because a response may have none.
-        number, count, before = int(self.call.params["page"]), len(page.items) + len(page.skipped), self._position
+        number, before, total = int(self.call.params["page"]), self._position, page.total_count
         new = {getattr(item, "id", item): item for item in page.items}
         new = {key: item for key, item in new.items() if key not in self._seen}
-        self._position += count
+        self._position += len(page.items) + len(page.skipped)
         self._taken += 1
-        self._total = page.total_count
+        self._total = total
         self._seen |= new.keys()
         self.skipped += page.skipped
-        if not new and not page.skipped:
-            if not self._may_end(page, number, before):
-                raise self._contradiction(number, page, "nothing new")
-            self.call = None
-            return []
-        if page.total_count is not None and self._position > page.total_count:
-            raise self._contradiction(number, page, f"item {self._position}")
-        if page.total_count is None and page.total_pages is not None and number > page.total_pages:
-            raise self._contradiction(number, page, f"{count} items")
-        if not self._continues(page, number, count):
+        is_news = bool(new or page.skipped)
+        if not is_news and (page.items if total is None else before < total):
+            raise self._contradiction(number, before, total, "nothing new")
+        if is_news and total is not None and self._position > total:
+            raise self._contradiction(number, before, total, f"item {self._position}")
+        if not is_news or self._position == total:
             self.call = None
         elif self._taken >= MAX_PAGES:
-            raise self._contradiction(number, page, "a next page")
+            raise self._contradiction(number, before, total, "a next page")
         else:
             self._proceed(number + 1)
         return list(new.values())
+
+    @contextmanager
+    def dividing(self) -> Iterator[None]:
+        """Continue with a smaller page if the one that is read in this context is too large."""
+        try:
+            yield
+        except ResponseTooLargeError as error:
+            self.divide(error)
 
     def divide(self, error: BrowserActError) -> None:
         """Set :attr:`call` to a smaller page, because the page that it returned was too large to be read.
 
         A page with one item cannot be smaller, so the item is skipped. Later pages are larger again.
-
-        :param error: the error of the call.
         """
         if self.call is None:
             raise ValueError("the list has ended")
@@ -113,28 +115,9 @@ class Pages(Generic[U]):
         assert self.call is not None
         self.call = replace(self.call, params={**self.call.params, "limit": limit, "page": number})
 
-    def _may_end(self, page: Page[U], number: int, before: int) -> bool:
-        """Return whether the list may end before a page without new items."""
-        if page.total_count is not None:
-            return before >= page.total_count
-        if page.total_pages is not None:
-            return number > page.total_pages or number == 1
-        return not page.items
-
-    def _continues(self, page: Page[U], number: int, count: int) -> bool:
-        """Return whether another page may follow a page with new items."""
-        more_pages = page.total_pages is not None and number < page.total_pages
-        if page.total_count is not None:
-            return more_pages or self._position < page.total_count
-        if page.total_pages is not None:
-            return more_pages
-        # A page may be smaller than requested. Only a limit in the response shows that it is not full.
-        return page.limit is None or count >= page.limit
-
-    def _contradiction(self, number: int, page: Page[U], what: str) -> UnexpectedResponseError:
+    def _contradiction(self, number: int, before: int, total: int | None, what: str) -> UnexpectedResponseError:
         assert self.call is not None
-        numbers = f"total_count {page.total_count}, total_pages {page.total_pages}, limit {page.limit}"
         return UnexpectedResponseError(
             f"BrowserAct's responses to {self.call.name} contradict each other: page {number} has {what}, after "
-            f"{self._position - len(page.items) - len(page.skipped)} items ({numbers})"
+            f"{before} items (total_count {total})"
         )

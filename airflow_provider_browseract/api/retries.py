@@ -46,7 +46,6 @@ class RetryPolicy:
     def controls(self, call: Call[Any], warn: Callable[..., Any] | None = None) -> dict[str, Any]:
         """Return the arguments for ``tenacity.Retrying`` or ``tenacity.AsyncRetrying`` that apply this policy.
 
-        :param call: the call.
         :param warn: called with the reason, as the arguments of a log call, when the first try has failed.
         """
 

@@ -35,10 +35,7 @@ def _policy(budget: Any) -> RetryPolicy:
 class ClientSettings:
     """The settings of both clients.
 
-    :param api_key: BrowserAct API key; kept out of ``repr``.
     :param base_url: address of the API without the version.
-    :param retries: for how long, and with which pauses, a call is tried.
-    :param user_agent: value of the ``User-Agent`` header.
     :param connection: id of the Airflow connection that the settings come from, for error messages.
     """
 

@@ -84,9 +84,11 @@ class BrowserActHook(BaseHook):
     @property
     def settings(self) -> form.ConnectionSettings:
         """The settings of the connection."""
-        if self._settings is None:
-            self._settings = self._look_up()
-        return self._settings
+        # Another thread may let the hook forget them.
+        settings = self._settings
+        if settings is None:
+            settings = self._settings = self._look_up()
+        return settings
 
     @cached_property
     def client(self) -> BrowserActClient:
@@ -122,10 +124,11 @@ class BrowserActHook(BaseHook):
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
 
         async def settings() -> ClientSettings:
-            if self._settings is None:
+            current = self._settings
+            if current is None:
                 with self._failing_the_call():
-                    self._settings = await self._alook_up()
-            return _hurried(self._settings.client, within)
+                    current = self._settings = await self._alook_up()
+            return _hurried(current.client, within)
 
         await settings()
         async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:

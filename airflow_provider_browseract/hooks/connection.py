@@ -116,7 +116,6 @@ class ConnectionFieldError(InputError):
 class ConnectionSettings:
     """The settings of a connection.
 
-    :param client: how to reach the BrowserAct API.
     :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
     :param warning: a sentence about a likely mistake in a connection that can be used; None if there is none.
     """
@@ -165,7 +164,6 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
 
     :param connection: the password is the API key. The host overrides the address of the API; it may have a port, and
         the scheme in front or in ``schema``. Numbers in the extra may also be given as text.
-    :param user_agent: value of the ``User-Agent`` header.
     :raises ConnectionFieldError: the key is missing, or a field cannot be used.
     """
     extra, conn_id = connection.extra_dejson, connection.conn_id

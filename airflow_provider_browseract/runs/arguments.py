@@ -24,7 +24,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the known names that a wrong name resembles, as an addition to a message; "" if there are none.
 
     :param name: the wrong name. If it differs from a known name only in case or spaces, only that one is returned.
-    :param known: the names that are possible.
     """
     folded = {one.casefold(): one for one in known}
     same = name.strip().casefold()
@@ -36,8 +35,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def naming_similar_arguments(operator: type, given: Iterable[str]) -> Iterator[None]:
     """Add to the error about unknown arguments which arguments they resemble.
 
-    :param operator: the class that is being created.
-    :param given: names of the arguments that are passed on to Airflow.
     :raises TypeError: Airflow does not know one of the arguments.
     """
     try:
@@ -61,7 +58,6 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
     Such a value would silently start, and bill, a run with other inputs than intended. A ``None`` that was given
     explicitly is accepted.
 
-    :param argument: name of the operator's argument, for the message.
     :param given: its value before rendering: a template, an XCom, or a dict or list that contains them.
     :param rendered: its value after rendering.
     :raises InputError: a part of the value is ``None``, or the text ``None`` that a template was rendered to.
@@ -83,7 +79,6 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
 def read_ids(argument: str, value: Any) -> list[str]:
     """Check one id or several, and return each once.
 
-    :param argument: name of the operator's argument, for the message.
     :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
     :raises InputError: there is no id, or one of them cannot be used.
     """
@@ -102,7 +97,6 @@ def read_ids(argument: str, value: Any) -> list[str]:
 def read_seconds(argument: str, value: Any) -> float:
     """Check a duration, and return it in seconds.
 
-    :param argument: name of the operator's argument, for the message.
     :param value: seconds, or a ``timedelta``.
     :raises InputError: the value is not a duration, not positive, or longer than a year.
     """
@@ -115,7 +109,6 @@ def read_seconds(argument: str, value: Any) -> float:
 def read_flag(argument: str, value: Any) -> bool:
     """Check an argument that is ``True`` or ``False``.
 
-    :param argument: name of the operator's argument, for the message.
     :raises InputError: the value is neither.
     """
     if not isinstance(value, bool):

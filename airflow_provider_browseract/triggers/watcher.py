@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.arguments import InputError, read_id
 from airflow_provider_browseract.api.calls import Pages, get_task_status
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
@@ -174,12 +174,8 @@ async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
     pages = Pages(window.call())
     tasks: list[Task] = []
     while pages.call is not None:
-        try:
-            page = await client.send(pages.call)
-        except ResponseTooLargeError as error:
-            pages.divide(error)
-        else:
-            tasks += pages.take(page)
+        with pages.dividing():
+            tasks += pages.take(await client.send(pages.call))
     if not pages.skipped:
         return tasks
     missing = window.missing(tasks)

@@ -81,7 +81,7 @@ class Service:
                 for task in (*self.others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
-            return Page(tuple(found), number=1, total_pages=1, total_count=len(found))
+            return Page(tuple(found), number=1, total_count=len(found))
         if call.path.endswith("get-workflow"):
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
         known = {task.id: task for task in (*self.others, *self.runs.values())}
