@@ -341,13 +341,11 @@ def _match(task: Task, orphan: Orphan, limit: _Limit, declared: Sequence[InputPa
     return inputs if sure else None
 
 
-def inputs_match(
-    text: str, inputs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter] = ()
-) -> bool | None:
+def inputs_match(text: str, inputs: Mapping[str, str], declared: Sequence[InputParameter] = ()) -> bool | None:
     """Return whether a task was started with some inputs.
 
     :param text: the inputs as the API shows them, ``key=value; key=value``, in any order.
-    :param inputs: the inputs as they were sent, as name/value pairs.
+    :param inputs: the inputs by name, as they were sent.
     :param declared: the inputs that the workflow declares. An input that is enabled by default may be listed with any
         value although it was not sent, because the API does not show the default value.
     :returns: True if the task has all sent inputs, and no other inputs except those with a default; False if an input
@@ -356,7 +354,7 @@ def inputs_match(
     if len(text) > MAX_TEXT or text.count(";") > MAX_SEPARATORS:
         return None
     listed = _without_spaces(text)
-    sent = [(_without_spaces(pair["name"]), _without_spaces(pair["value"])) for pair in inputs]
+    sent = [(_without_spaces(name), _without_spaces(value)) for name, value in inputs.items()]
     names = {_without_spaces(one.name) for one in declared} | {name for name, _ in sent}
     added = {_without_spaces(one.name) for one in declared if one.default_enabled is True}
     pieces = [f"{name}={value}" for name, value in sent]

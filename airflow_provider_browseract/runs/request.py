@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -51,7 +51,7 @@ class RunRequest:
 
     Inputs, addresses and token are kept out of ``repr``, because they can be confidential.
 
-    :param inputs: the inputs, as name/value pairs.
+    :param inputs: the inputs by name, as the texts that are sent.
     :param save_browser_data: save cookies and logins of the run in a browser profile (workflows only).
     :param profile_id: browser profile to start with (workflows only).
     :param region: code of the proxy region (templates only).
@@ -61,7 +61,7 @@ class RunRequest:
     """
 
     source: Source
-    inputs: Sequence[Mapping[str, str]] = field(default=(), repr=False)
+    inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
     save_browser_data: bool = False
     profile_id: str | None = None
     region: str | None = None
@@ -76,13 +76,12 @@ class RunRequest:
             "callback_url": self.callback_url,
             "status_change_callback_url": self.status_change_callback_url,
         }
+        pairs = [{"name": name, "value": text} for name, text in self.inputs.items()]
         if self.source.is_template:
-            return calls.run_task_by_template(
-                self.source.id, region=self.region, input_parameters=self.inputs, **addresses
-            )
+            return calls.run_task_by_template(self.source.id, region=self.region, input_parameters=pairs, **addresses)
         return calls.run_task(
             self.source.id,
-            input_parameters=self.inputs,
+            input_parameters=pairs,
             save_browser_data=self.save_browser_data,
             profile_id=self.profile_id,
             **addresses,
@@ -95,7 +94,7 @@ class RunRequest:
         without that key can test a guess of an input. The order of the inputs and of the keys in an input is ignored,
         because both may change between tries.
         """
-        inputs = {pair["name"]: _with_sorted_keys(pair["value"]) for pair in self.inputs}
+        inputs = {name: _with_sorted_keys(text) for name, text in self.inputs.items()}
         parts = [str(self.source), inputs, self.save_browser_data, self.profile_id, self.region]
         return hmac.new(_fingerprint_key(api_key), json.dumps(parts, sort_keys=True).encode(), "sha256").hexdigest()
 
@@ -117,7 +116,8 @@ class RunRequest:
         """
         body = self.call.body or {}
         hidden = {name: "***" for name in body if name.endswith("callback_url")}
-        return {**body, **hidden, "input_parameters": without_secrets(list(self.inputs), is_secret, set())}
+        inputs = without_secrets(body.get("input_parameters"), is_secret, set())
+        return {**body, **hidden, "input_parameters": inputs}
 
 
 def digest(token: str) -> str:
@@ -262,16 +262,16 @@ def _checked_urls(api_base_url: str, callback_url: Any, status_change_callback_u
     return {name: check_callback_url(name, url, api_base_url=api_base_url) for name, url in urls.items()}
 
 
-def read_input_parameters(value: Any) -> list[dict[str, str]]:
-    """Convert ``input_parameters`` to the pairs that the API takes.
+def read_input_parameters(value: Any) -> dict[str, str]:
+    """Convert ``input_parameters`` to the texts that the API takes.
 
     :param value: a mapping of names to values, or a sequence of ``{"name": ..., "value": ...}``. Strings stay as they
         are, and any other JSON value is converted to JSON text. ``None`` means no inputs.
-    :returns: pairs of strings, in the given order.
+    :returns: the texts by name, in the given order.
     :raises InputError: the value is something else, a name is empty or given twice, or a value is not JSON.
     """
     if value is None:
-        return []
+        return {}
     if isinstance(value, Mapping):
         named = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -287,16 +287,16 @@ def read_input_parameters(value: Any) -> list[dict[str, str]]:
             '{"name": ..., "value": ...}. For a template that renders to one, set render_template_as_native_obj=True '
             "on the DAG."
         )
-    pairs: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     for name, given in named:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"input_parameters has the name {name!r}. Use strings that are not empty.")
-        if name in pairs:
+        if name in inputs:
             raise InputError(f"input_parameters has the name {name!r} twice. Remove one of them.")
         if given is None:
             raise InputError(f"input_parameters[{name!r}] is None. Set a value, or remove the name.")
-        pairs[name] = given if isinstance(given, str) else _json_text(name, given)
-    return [{"name": name, "value": text} for name, text in pairs.items()]
+        inputs[name] = given if isinstance(given, str) else _json_text(name, given)
+    return inputs
 
 
 def _read_pair(position: int, pair: Any) -> tuple[Any, Any]:
@@ -334,14 +334,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
 
 
-def check_names(pairs: Sequence[Mapping[str, str]], declared: Sequence[InputParameter], what: str) -> None:
+def check_names(given: Collection[str], declared: Sequence[InputParameter], what: str) -> None:
     """Compare the names of inputs with the declared ones.
 
     :param what: the workflow or template, for the message.
     :raises InputError: a name is not declared, or a required input is missing.
     """
     known = [one.name for one in declared]
-    given = [pair["name"] for pair in pairs]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in given if name not in known]
     missing = [repr(one.name) for one in declared if one.default_enabled is False and one.name not in given]
     wrong = [

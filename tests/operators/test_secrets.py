@@ -163,8 +163,8 @@ class TestRenderedFields:
         assert "bob" in shown
         assert SECRET not in shown
         assert "4711" not in shown
-        [_, sent] = read_input_parameters(operator.input_parameters)
-        assert sent == {"name": "password", "value": SECRET if "secret" in value else "4711"}
+        sent = read_input_parameters(operator.input_parameters)
+        assert sent["password"] == (SECRET if "secret" in value else "4711")
 
     @MASKS_BY_VALUE
     @pytest.mark.parametrize(

@@ -21,14 +21,10 @@ PENS_LISTED = "keyword=pens"
 """How the API lists the inputs of the starts."""
 
 
-def pairs(**inputs: str) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in inputs.items()]
-
-
 def request(keyword: str = "pens", kind: str = "deferred", **other: Any) -> RunRequest:
     source = Source(SourceKind.TEMPLATE, "70") if kind == "template" else SOURCE
     profile_id = "9" if kind == "with a profile" else None
-    given = {"inputs": pairs(keyword=keyword), "callback_url": f"https://x.example/{keyword}", **other}
+    given = {"inputs": {"keyword": keyword}, "callback_url": f"https://x.example/{keyword}", **other}
     return RunRequest(source, profile_id=profile_id, **given)
 
 

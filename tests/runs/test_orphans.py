@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.orphans import (
 )
 from airflow_provider_browseract.runs.starting import begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import PENS_LISTED, SAME, at, pairs, request, start
+from tests.runs.starts import PENS_LISTED, SAME, at, request, start
 from tests.steps import carry_out
 
 
@@ -79,19 +79,19 @@ class TestInputsListedByTheApi:
         ],
     )
     def test_inputs_listed_by_the_api_match_differ_or_remain_undecided(self, text, match):
-        assert inputs_match(text, pairs(a="1", b="two words")) is match
+        assert inputs_match(text, {"a": "1", "b": "two words"}) is match
 
     def test_truncated_input_is_undecided_or_differs_by_its_prefix(self):
-        assert inputs_match(f"a={'x' * 64}; b=2", pairs(a="x" * 99, b="2")) is None
-        assert inputs_match(f"a={'x' * 64}; b=2; a=z", pairs(a="x" * 99, b="2")) is None
-        assert inputs_match("a=1; b=tw\u2026", pairs(a="1", b="two words")) is None
-        assert inputs_match(f"a={'x' * 64}", pairs(a="x" * 99)) is None
-        assert inputs_match(f"a={'x' * 64}", pairs(a="y" * 99)) is False
-        assert inputs_match(f"a={'x' * 64}; u=1", pairs(a="x" * 99)) is None
-        assert inputs_match(f"a={'x;' * 40}x", pairs(a="x;" * 60)) is None
+        assert inputs_match(f"a={'x' * 64}; b=2", {"a": "x" * 99, "b": "2"}) is None
+        assert inputs_match(f"a={'x' * 64}; b=2; a=z", {"a": "x" * 99, "b": "2"}) is None
+        assert inputs_match("a=1; b=tw\u2026", {"a": "1", "b": "two words"}) is None
+        assert inputs_match(f"a={'x' * 64}", {"a": "x" * 99}) is None
+        assert inputs_match(f"a={'x' * 64}", {"a": "y" * 99}) is False
+        assert inputs_match(f"a={'x' * 64}; u=1", {"a": "x" * 99}) is None
+        assert inputs_match(f"a={'x;' * 40}x", {"a": "x;" * 60}) is None
 
     def test_inputs_with_separators_in_their_values_still_match(self):
-        assert inputs_match("a=1; b=x=y; c=; d=2", pairs(a="1; b=x=y", c="; d=2")) is True
+        assert inputs_match("a=1; b=x=y; c=; d=2", {"a": "1; b=x=y", "c": "; d=2"}) is True
 
     @pytest.mark.parametrize(
         ("text", "inputs", "match"),
@@ -119,14 +119,14 @@ class TestInputsListedByTheApi:
         ],
     )
     def test_inputs_match_only_if_their_text_is_unambiguous(self, text, inputs, match):
-        assert inputs_match(text, pairs(**inputs)) is match
+        assert inputs_match(text, inputs) is match
 
     def test_declared_name_with_a_separator_makes_the_text_ambiguous(self):
-        assert inputs_match("a=1", pairs(a="1"), [InputParameter("x;y")]) is None
+        assert inputs_match("a=1", {"a": "1"}, [InputParameter("x;y")]) is None
 
     def test_run_without_inputs_matches_only_an_empty_listing(self):
-        assert inputs_match("", []) is True
-        assert inputs_match("a=1", []) is None
+        assert inputs_match("", {}) is True
+        assert inputs_match("a=1", {}) is None
 
     @pytest.mark.parametrize(
         ("text", "match"),
@@ -159,7 +159,7 @@ class TestInputsListedByTheApi:
     )
     def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
         declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
-        assert inputs_match(text, pairs(a="1", b="2"), declared) is match
+        assert inputs_match(text, {"a": "1", "b": "2"}, declared) is match
 
 
 DOWN = ServerError("down")
@@ -538,7 +538,7 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
 
 @pytest.mark.parametrize(("match", "text", "inputs", "declared"), COSTLY.values(), ids=COSTLY)
 def test_inputs_are_compared_in_bounded_time(match, text, inputs, declared):
-    sent, began = pairs(**inputs), time.process_time()
+    sent, began = inputs, time.process_time()
     assert inputs_match(text, sent, declared) is match
     # 50 ms at most; the rest is for a busy machine.
     assert time.process_time() - began < 0.2
@@ -581,7 +581,7 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
     sent, listed = known[: len(inputs)], "".join(text.split())
     defaults = dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled)
     added = [name for name in defaults if name not in sent]
-    found = inputs_match(text, pairs(**inputs), [InputParameter(*one) for one in declared])
+    found = inputs_match(text, inputs, [InputParameter(*one) for one in declared])
     possible = any(split(each, without, added, known) for each in (listed, listed.removesuffix(";")))
     # Other inputs can have the same text only if a value looks like an input, or two names are the same without spaces.
     words = (*inputs, *inputs.values(), *(name for name, _ in declared))

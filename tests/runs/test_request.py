@@ -18,19 +18,15 @@ from airflow_provider_browseract.runs.request import (
     with_names_as_keys,
     without_secrets,
 )
-from tests.runs.starts import SOURCE, pairs
+from tests.runs.starts import SOURCE
 
 
 class TestInputParameters:
-    def test_input_parameters_dict_becomes_pairs_in_dict_order(self):
-        assert read_input_parameters({"b": "1", "a": "2"}) == [
-            {"name": "b", "value": "1"},
-            {"name": "a", "value": "2"},
-        ]
+    def test_input_parameters_given_as_dict_keep_their_order(self):
+        assert [*read_input_parameters({"b": "1", "a": "2"}).items()] == [("b", "1"), ("a", "2")]
 
-    def test_input_parameters_given_as_api_pairs_are_unchanged(self):
-        pairs = [{"name": "keyword", "value": "laptops"}]
-        assert read_input_parameters(pairs) == pairs
+    def test_input_parameters_given_as_api_pairs_become_a_dict(self):
+        assert read_input_parameters([{"name": "keyword", "value": "laptops"}]) == {"keyword": "laptops"}
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -46,7 +42,7 @@ class TestInputParameters:
         ids=["digits", "empty string", "integer", "float", "boolean", "list", "dict"],
     )
     def test_input_strings_are_unchanged_and_other_values_become_json_text(self, value, text):
-        assert read_input_parameters({"name": value}) == [{"name": "name", "value": text}]
+        assert read_input_parameters({"name": value}) == {"name": text}
 
     def test_lazy_sequence_of_mapped_results_becomes_a_json_list(self):
         class Lazy(Sequence):
@@ -56,14 +52,14 @@ class TestInputParameters:
             def __getitem__(self, index):
                 return ["a", "b"][index]
 
-        assert json.loads(read_input_parameters({"all": Lazy()})[0]["value"]) == ["a", "b"]
+        assert json.loads(read_input_parameters({"all": Lazy()})["all"]) == ["a", "b"]
 
     def test_mapping_that_is_no_dict_becomes_a_json_object(self):
         value = [MappingProxyType({"a": MappingProxyType({"b": 1})})]
-        assert json.loads(read_input_parameters({"all": value})[0]["value"]) == [{"a": {"b": 1}}]
+        assert json.loads(read_input_parameters({"all": value})["all"]) == [{"a": {"b": 1}}]
 
     def test_none_and_empty_dict_both_mean_no_input_parameters(self):
-        assert read_input_parameters(None) == read_input_parameters({}) == []
+        assert read_input_parameters(None) == read_input_parameters({}) == {}
 
     @pytest.mark.parametrize(
         "value", ["keyword=laptops", 7, b"x", object()], ids=["string", "integer", "bytes", "object"]
@@ -121,7 +117,7 @@ KEY = "app-key"
 
 def of(**inputs: str) -> RunRequest:
     """A request for a run of workflow 70."""
-    return RunRequest(SOURCE, pairs(**inputs))
+    return RunRequest(SOURCE, inputs)
 
 
 def test_fingerprint_is_the_same_for_different_callback_urls():
@@ -132,9 +128,9 @@ def test_fingerprint_is_the_same_for_different_callback_urls():
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (pairs(a="1", b="2"), pairs(b="2", a="1")),
-        (pairs(a='{"x": 1, "y": [{"p": 1, "q": 2}]}'), pairs(a='{"y": [{"q": 2, "p": 1}], "x": 1}')),
-        (pairs(a='[{"p": 1, "q": 2}]'), pairs(a='[{"q": 2, "p": 1}]')),
+        ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}),
+        ({"a": '{"x": 1, "y": [{"p": 1, "q": 2}]}'}, {"a": '{"y": [{"q": 2, "p": 1}], "x": 1}'}),
+        ({"a": '[{"p": 1, "q": 2}]'}, {"a": '[{"q": 2, "p": 1}]'}),
     ],
     ids=["inputs", "keys in the JSON of one", "keys in a list"],
 )

@@ -570,7 +570,7 @@ class TestAStart:
     def test_run_without_inputs_is_found_in_a_list_that_shows_no_inputs(self):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters=None)
         looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
-        played = play(None, ResponseLostError("lost"), *looks, wants=start(inputs=[]))
+        played = play(None, ResponseLostError("lost"), *looks, wants=start(inputs={}))
         assert isinstance(played.over, StartedRun)
 
 
