@@ -205,8 +205,10 @@ class TestDeferral:
     def test_first_poll_comes_after_the_grace_and_deferral_timeout_after_the_deadline(
         self, worker, emulator, browseract_emulator, monkeypatch
     ):
+        # The times as they are for users. The clock of the emulator then does not wait for the first look either.
         monkeypatch.undo()
         monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", json.dumps(browseract_emulator.connection))
+        emulator.set_workflow(ORDERS.id, duration=60.0)
         before = time.time()
         deferral = self.deferred(worker(workflow_id=ORDERS.id, timeout=timedelta(minutes=10), deferrable=True))
         arguments = deferral.trigger.serialize()[1]["wait"]

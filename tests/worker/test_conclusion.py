@@ -618,7 +618,7 @@ class TestOutputPath:
                 worker(**arguments).run()
         assert len(tried) == 2
         emulator.concurrency = 1
-        emulator.next_run(SEARCH.id, duration=0.7)
+        emulator.next_run(SEARCH.id, duration=3.0)
         worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
         with pytest.raises(RunFailedError):
             worker(**arguments, deferrable=True).run()
