@@ -7,7 +7,6 @@ proxy variables of the environment, but not the credentials in ``~/.netrc``.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import ssl
 import zlib
@@ -26,6 +25,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from airflow_provider_browseract.api.bodies import CHUNK_SIZE, Body
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -33,7 +33,6 @@ from airflow_provider_browseract.api.errors import (
     NotTheApiError,
     PlainHttpError,
     ResponseLostError,
-    ResponseTooLargeError,
     UntrustedCertificateError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
@@ -57,21 +56,12 @@ all of them for each request. With 500 triggers, this blocked the event loop for
 """
 
 
-MAX_RESPONSE = 256 * 1024 * 1024
-"""Bytes of an uncompressed body after which a client stops reading.
-
-Reading a response takes about three times its size in memory. A workflow that returns more should write files instead.
-"""
-
 LARGE_BODY = 256 * 1024
 """Bytes from which the body of a response is parsed in a thread instead of the event loop.
 
 This keeps the event loop free while models are created. Parsing the JSON itself holds the interpreter's lock in a
 thread too, for about 10 milliseconds per megabyte. Pass ``max_response`` if that matters.
 """
-
-CHUNK_SIZE = 256 * 1024
-"""Bytes that are read, or decompressed, at a time."""
 
 PLAIN_HTTP_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 """Reasons that OpenSSL reports if a server does not use TLS, depending on the first bytes of its response."""
@@ -160,7 +150,7 @@ class BrowserActClient:
         except requests.RequestException as error:
             raise _requests_error(call, settings, error) from None
         headers = {name.lower(): value for name, value in response.headers.items()}
-        body = _Body(call, response.status_code, headers)
+        body = Body(call, response.status_code, headers)
         with closing(response):
             try:
                 for chunk in response.raw.stream(CHUNK_SIZE, decode_content=False):
@@ -179,7 +169,7 @@ class AsyncBrowserActClient:
     :param refused: as for :class:`BrowserActClient`.
     :param max_response: bytes of an uncompressed body after which the client stops reading and raises
         :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. It limits the memory, and the time for
-        which parsing blocks the event loop. Default: :data:`MAX_RESPONSE`.
+        which parsing blocks the event loop. Default: 256 MiB.
     """
 
     def __init__(
@@ -254,7 +244,7 @@ class AsyncBrowserActClient:
                 timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout),
                 extensions={"trace": progress.note},
             ) as streamed:
-                body = _Body(call, streamed.status_code, streamed.headers, self.max_response)
+                body = Body(call, streamed.status_code, streamed.headers, self.max_response)
                 async for chunk in streamed.aiter_raw():
                     body.add(chunk)
         # httpx does not wrap a TLS error that occurs after the handshake.
@@ -271,77 +261,6 @@ class AsyncBrowserActClient:
             return call.read_response(Response(streamed.status_code, streamed.headers, content))
 
         return await asyncio.to_thread(read) if body.size > LARGE_BODY else read()
-
-
-class _Body:
-    """The body of a response, while it arrives.
-
-    A compressed body is kept as it arrives, and first only measured. Otherwise some hundred kilobytes could become
-    hundreds of megabytes before the limit is reached.
-
-    :param limit: bytes that it may have without compression; None for :data:`MAX_RESPONSE`.
-    """
-
-    def __init__(self, call: Call[Any], status: int, headers: Mapping[str, str], limit: int | None = None) -> None:
-        self._call = call
-        self._status = status
-        self._limit = limit
-        self._arrived = io.BytesIO()
-        self._compressed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
-        self._measuring = _Gunzip()
-        self.size = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Add the next bytes that arrived.
-
-        :raises ResponseTooLargeError: the body is larger than the limit.
-        :raises zlib.error: the bytes cannot be decompressed.
-        """
-        limit = MAX_RESPONSE if self._limit is None else self._limit
-        self._arrived.write(chunk)
-        for piece in self._measuring.pieces_of(chunk) if self._compressed else (chunk,):
-            self.size += len(piece)
-            if max(self.size, self._arrived.tell()) > limit:
-                parameter, remedy = "", None
-                if self._limit is not None:
-                    parameter = " (max_response)"
-                    remedy = f"Raise max_response. {ResponseTooLargeError.remedy}"
-                raise ResponseTooLargeError(
-                    f"The response to {self._call.name} is larger than {limit} bytes{parameter}",
-                    http_status=self._status,
-                    remedy=remedy,
-                )
-
-    def whole(self) -> bytes:
-        """Return the complete body without compression.
-
-        :raises zlib.error: the compressed body is incomplete.
-        """
-        arrived = self._arrived.getvalue()
-        if not self._compressed or not arrived:
-            return arrived
-        if not self._measuring.complete:
-            raise zlib.error("incomplete")
-        gunzip, begins = _Gunzip(), range(0, len(arrived), CHUNK_SIZE)
-        return b"".join(piece for begin in begins for piece in gunzip.pieces_of(arrived[begin : begin + CHUNK_SIZE]))
-
-
-class _Gunzip:
-    """Decompress gzip in pieces of limited size."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the bytes so far are complete."""
-        return self._stream.eof
-
-    def pieces_of(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the content of the next bytes. What follows the end of the compressed content is ignored."""
-        while chunk and not self._stream.eof:
-            yield self._stream.decompress(chunk, CHUNK_SIZE)
-            chunk = self._stream.unconsumed_tail
 
 
 class _Progress:

@@ -27,19 +27,17 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-
 log = logging.getLogger(__name__)
 
 CONNECTION_TYPE = "browseract"
 HOOK_NAME = "BrowserAct"
 HOOK_CLASS = "airflow_provider_browseract.hooks.browseract.BrowserActHook"
 
-
 HIDDEN_FIELDS = ["login", "schema"]
 RELABELING = {"password": "API key", "host": "API address", "port": "API port"}
 # The Test button of Airflow 3.3 sends port 0 for a connection without a port. The API server then treats the connection
 # as changed and responds with 400. So the form shows the port, although hardly anybody needs it otherwise.
-PLACEHOLDERS = {"host": "https://api.browseract.com", "password": "app-...", "port": "443"}
+PLACEHOLDERS = {"host": DEFAULT_BASE_URL, "password": "app-...", "port": "443"}
 
 _warned: set[tuple[str | None, str]] = set()
 """Connections and warnings that this process has logged."""
@@ -116,6 +114,7 @@ class ConnectionFieldError(InputError):
 class ConnectionSettings:
     """The settings of a connection.
 
+    :param client: how to reach the BrowserAct API.
     :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
     :param warning: a sentence about a likely mistake in a connection that can be used; None if there is none.
     """

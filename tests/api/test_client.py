@@ -20,7 +20,8 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.api import calls, errors
-from airflow_provider_browseract.api.client import CHUNK_SIZE, LARGE_BODY, AsyncBrowserActClient, ClientSettings
+from airflow_provider_browseract.api.bodies import CHUNK_SIZE
+from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient, ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
 
@@ -427,7 +428,7 @@ class TestLimitOfAResponse:
             client(one_answer(response)).send(calls.get_region_list())
 
     def test_body_is_accepted_up_to_the_limit_and_refused_beyond_it(self, client, one_answer, monkeypatch):
-        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", len(REGIONS))
+        monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", len(REGIONS))
         assert client(one_answer(answering(REGIONS))).send(calls.get_region_list())[0].code == "US"
         server = one_answer(answering(REGIONS + b" "))
         with pytest.raises(errors.ResponseTooLargeError) as caught:
@@ -438,7 +439,7 @@ class TestLimitOfAResponse:
         assert len(server.received) == 1
 
     def test_list_whose_pages_are_too_large_is_read_in_smaller_pages(self, client, running, emulator, monkeypatch):
-        monkeypatch.setattr("airflow_provider_browseract.api.client.MAX_RESPONSE", 1500)
+        monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 1500)
         reader = client(running)
         reader.settings = ClientSettings("app-emulator", running.url)
         workflows = reader.items(calls.list_workflows())

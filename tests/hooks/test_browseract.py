@@ -37,7 +37,7 @@ from airflow_provider_browseract.emulator import (
     TEMPLATE_TEXT,
     RequestFault,
 )
-from airflow_provider_browseract.hooks import browseract
+from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from tests.served import served
@@ -573,7 +573,7 @@ class TestConnectionTest:
         assert "'Woken by a callback'" in message
 
     def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, connect, monkeypatch):
-        monkeypatch.setattr(browseract, "PROBE_TIMEOUT", 0.2)
+        monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             connect({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
             good, message = BrowserActHook().test_connection()
