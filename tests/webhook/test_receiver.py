@@ -24,7 +24,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import lazyload
 
-from airflow_provider_browseract import compat
+from airflow_provider_browseract import compat, plugin
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.plugin import CallbackApp
 from airflow_provider_browseract.runs import timings
@@ -41,7 +41,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
-from airflow_provider_browseract.webhook import overload, plugin, receiver, resume
+from airflow_provider_browseract.webhook import overload, receiver, resume
 
 from .conftest import DAG_ID, dialect
 
