@@ -108,7 +108,8 @@ class BrowserActClient:
 
     def close(self) -> None:
         """Close the connections. The client can still be used and then opens new ones."""
-        self._session.close()
+        if "_session" in vars(self):
+            self._session.close()
 
     def send(self, call: Call[T]) -> T:
         """Send a call, with retries as the policy says.

@@ -18,18 +18,21 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
 )
 from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, starting
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import read_run, read_template_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
+    from airflow_provider_browseract.api.settings import ClientSettings
 
 
 class BrowserActHook(BaseHook):
@@ -273,7 +276,7 @@ class BrowserActHook(BaseHook):
         False
         """
         call = calls.stop_task(task_id, biz_code=biz_code)
-        with self.client_within(within) as client, suppress(*NOTHING_TO_STOP):
+        with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
             try:
                 client.send(call)
             except AuthenticationError:
@@ -357,12 +360,13 @@ class BrowserActHook(BaseHook):
         """
         from airflow_provider_browseract.hooks.probe import probe
 
-        good, message = probe(self)
+        with self._client_within(timings.CONNECTION_TEST_LIMIT) as client:
+            good, message = probe(client, self)
         # The id tells nothing new: the command was given it, and the Test button tests a copy that has a random one.
         conn_id = repr(self.browseract_conn_id)
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
 
-    def client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
+    def _client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
         """Return :attr:`client`, or a client for calls that must end within some seconds."""
         if seconds is None:
             return nullcontext(self.client)
@@ -425,8 +429,6 @@ def _hurried(settings: ClientSettings, within: float | None) -> ClientSettings:
     """Return settings with which a call ends within some seconds; ``None`` changes nothing."""
     if within is None:
         return settings
-    from airflow_provider_browseract.api.retries import RetryPolicy
-
     # Together they are the limit. Opening a connection is quick, and a stop can take a while.
     return replace(
         settings,

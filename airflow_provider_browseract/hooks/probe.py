@@ -15,20 +15,23 @@ from airflow_provider_browseract.api.errors import (
     NotTheApiError,
     ResponseLostError,
 )
-from airflow_provider_browseract.runs import callback_url, timings
+from airflow_provider_browseract.runs import callback_url
 
 if TYPE_CHECKING:
+    from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
 PROBE_TIMEOUT = 5.0
 """Seconds that the test of a connection waits for the callback route."""
 
 
-def probe(hook: BrowserActHook) -> tuple[bool, str]:
-    """Return whether the connection of a hook works, and a message for the user."""
+def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
+    """Return whether the connection of a hook works, and a message for the user.
+
+    :param client: a client of the hook with a limit for the time that a call may take.
+    """
     try:
-        with hook.client_within(timings.CONNECTION_TEST_LIMIT) as client:
-            page = client.send(calls.list_workflows(limit=1))
+        page = client.send(calls.list_workflows(limit=1))
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"
     except NotTheApiError as error:
