@@ -36,7 +36,7 @@ from airflow_provider_browseract.runs import timings
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
-from tests.workers import asked
+from tests.workers import calls_of
 
 NOT_RUN = {
     "pip": "The address has no package before the first release. `make dist` installs the built package instead.",
@@ -291,11 +291,11 @@ def test_documented_dag_lists_the_active_runs(block, documented, emulator):
 @dags("person", "docs/people.md")
 def test_documented_dag_notifies_a_person_and_succeeds_after_resume(block, documented, emulator, caplog, capfd):
     emulator.set_workflow(HUMAN.id, duration=0.4, pause_limit=600.0)
-    said: list[str] = []
+    logged: list[str] = []
 
     def notified() -> bool:
-        said.append("".join(capfd.readouterr()))
-        return "Help at" in caplog.text + "".join(said)
+        logged.append("".join(capfd.readouterr()))
+        return "Help at" in caplog.text + "".join(logged)
 
     def help_the_run() -> None:
         wait_for("The notification", notified, timeout=120)
@@ -306,7 +306,7 @@ def test_documented_dag_notifies_a_person_and_succeeds_after_resume(block, docum
         result = documented.run(block)
         helping.result()
     assert result.xcom("solve") == {"confirmed": True}
-    assert re.search(rf"Help at \S+/live/{emulator.tasks[0].id} and answer at ", caplog.text + "".join(said))
+    assert re.search(rf"Help at \S+/live/{emulator.tasks[0].id} and answer at ", caplog.text + "".join(logged))
 
 
 async def first_payload(trigger, start: Callable[[], object]) -> dict[str, object]:
@@ -333,7 +333,7 @@ def test_documented_watcher_starts_a_dag_that_reads_the_output(block, documented
 
     def start_after_first_poll() -> None:
         # What ended before the first poll is not reported.
-        emulator.wait_until(lambda: asked(emulator, "list-tasks"))
+        emulator.wait_until(lambda: calls_of(emulator, "list-tasks"))
         BrowserActHook().run_task(ORDERS.id)
 
     payload = asyncio.run(first_payload(watcher.trigger, start_after_first_poll))

@@ -116,7 +116,7 @@ class Worker:
         return event
 
 
-def asked(emulator, endpoint: str) -> int:
+def calls_of(emulator, endpoint: str) -> int:
     """Return how often an endpoint was called."""
     return sum(request.endpoint == endpoint for request in emulator.requests)
 

@@ -292,8 +292,8 @@ def test_marking_deferred_task_failed_keeps_run_where_cancel_on_kill_is_false(wo
     task_id = polled_task(world, "limits", run_id, "kept")
     mark_failed(world, "limits", run_id, "kept")
     # The trigger writes this into the task's log when Airflow calls its on_kill.
-    said = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
-    wait_for("The trigger's line", lambda: said in "\n".join(world.airflow.log("limits", run_id, "kept")), timeout=150)
+    line = f"BrowserAct task {task_id} keeps running and using credits because cancel_on_kill=False."
+    wait_for("The trigger's line", lambda: line in "\n".join(world.airflow.log("limits", run_id, "kept")), timeout=150)
     assert world.task(task_id).status == "running"
     world.send(stop_task(task_id))
 

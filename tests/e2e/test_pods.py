@@ -80,19 +80,19 @@ def test_tries_run_in_pods_and_eviction_leaves_run_to_next_try(airflow, emulator
     [pod] = wait_for("The pod", lambda: list(pods.glob("in_the_pod-1-*")), timeout=60)
     evict(pod)
     assert airflow.wait_for_run("pods", run_id) == "success"
-    said = [
+    logged = [
         json.loads(line)["event"]
         for out in sorted(pods.glob("in_the_pod-*/out"))
         for line in out.read_text(errors="replace").splitlines()
         if line.startswith("{") and "BrowserAct task" in line
     ]
     with capsys.disabled():
-        print("", *said, sep="\n  ")
+        print("", *logged, sep="\n  ")
     [search] = searches()
     assert search.status == "finished"
     [ti] = [ti for ti in airflow.task_instances("pods", run_id) if ti["task_id"] == "in_the_pod"]
     assert ti["try_number"] == 2
-    assert f"Reattaching to BrowserAct task {search.id} that an earlier try started." in said
+    assert f"Reattaching to BrowserAct task {search.id} that an earlier try started." in logged
     assert airflow.xcom("pods", run_id, "in_the_pod", "task_id") == search.id
     [orders] = [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     assert orders.profile_id == airflow.xcom("pods", run_id, "log_in", "profile_id")

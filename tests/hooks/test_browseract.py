@@ -253,14 +253,14 @@ class TestRotatedApiKey:
 
 async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(emulator, monkeypatch):
     emulator.fault("run-task", RequestFault.hung())
-    hook, said = BrowserActHook(), []
-    monkeypatch.setattr(hook.log, "error", lambda message, *values: said.append(message % values))
+    hook, logged = BrowserActHook(), []
+    monkeypatch.setattr(hook.log, "error", lambda message, *values: logged.append(message % values))
     starting = asyncio.create_task(awaited(hook, calls.run_task(ORDERS.id)))
     await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert said == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
+    assert logged == ["Interrupted during run-task. A run may be running and using credits, and its id is not known."]
 
 
 def test_template_run_is_created_with_both_callback_urls(emulator, browseract_emulator):
@@ -550,9 +550,9 @@ class TestConnectionTest:
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:
             connect({"webhook_base_url": f"http://127.0.0.1:{port}"})
-            good, said = BrowserActHook().test_connection()
+            good, logged = BrowserActHook().test_connection()
         assert good is False
-        assert message in said
+        assert message in logged
 
     @pytest.mark.parametrize(
         ("base_url", "reason"),

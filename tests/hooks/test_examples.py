@@ -60,14 +60,14 @@ def run(names, monkeypatch):
             loop.run_until_complete(coroutine)
 
     def run(test: doctest.DocTest) -> str:
-        said: list[str] = []
+        logged: list[str] = []
         opening = names["hook"].async_client()
         open_names = {**names, "calls": calls, "browseract": loop.run_until_complete(opening.__aenter__())}
         copy = doctest.DocTest(test.examples, open_names, test.name, test.filename, test.lineno, test.docstring)
         runner = doctest.DocTestRunner(verbose=False)
-        runner.run(copy, compileflags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, out=said.append)
+        runner.run(copy, compileflags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, out=logged.append)
         loop.run_until_complete(opening.__aexit__(None, None, None))
-        return "".join(said)
+        return "".join(logged)
 
     monkeypatch.setattr(doctest, "exec", execute, raising=False)
     yield run

@@ -16,7 +16,7 @@ from airflow_provider_browseract.api.client import BrowserActClient, ClientSetti
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES
 from tests.conftest import DagResult
-from tests.workers import BOTH_WAYS, asked
+from tests.workers import BOTH_WAYS, calls_of
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -82,10 +82,10 @@ class TestCtrlC:
         pressing.join()
         [task] = emulator.tasks
         assert task.status == "canceled"
-        said = caplog.text + "".join(capfd.readouterr())
-        assert task.id in said
-        assert "(Ctrl-C)" in said
-        assert "was stopped" in said
+        logged = caplog.text + "".join(capfd.readouterr())
+        assert task.id in logged
+        assert "(Ctrl-C)" in logged
+        assert "was stopped" in logged
 
     @BOTH_WAYS
     def test_run_keeps_running_after_ctrl_c_in_dag_test_with_cancel_on_kill_false(
@@ -97,8 +97,8 @@ class TestCtrlC:
             tried(workflow_id=ORDERS.id, deferrable=deferrable, cancel_on_kill=False)
         pressing.join()
         assert emulator.tasks[0].status == "running"
-        said = caplog.text + "".join(capfd.readouterr())
-        assert "keeps running and using credits because cancel_on_kill=False" in said
+        logged = caplog.text + "".join(capfd.readouterr())
+        assert "keeps running and using credits because cancel_on_kill=False" in logged
 
     def test_ctrl_c_in_dag_test_logs_that_the_run_may_keep_running_when_the_stop_fails(
         self, tried, emulator, caplog, capfd
@@ -109,9 +109,9 @@ class TestCtrlC:
         with pytest.raises(KeyboardInterrupt):
             tried(workflow_id=ORDERS.id, deferrable=True)
         pressing.join()
-        said = caplog.text + "".join(capfd.readouterr())
-        assert "could not be stopped" in said
-        assert "It may keep running and using credits" in said
+        logged = caplog.text + "".join(capfd.readouterr())
+        assert "could not be stopped" in logged
+        assert "It may keep running and using credits" in logged
 
 
 @BOTH_WAYS
@@ -145,10 +145,10 @@ def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, b
     emulator.fault("resume-task", RequestFault.refused(10127), times=None)
 
     def stop_after_further_polls() -> None:
-        emulator.wait_until(lambda: asked(emulator, "resume-task") == MAX_RESUMES, timeout=120)
-        polled = asked(emulator, "get-task")
+        emulator.wait_until(lambda: calls_of(emulator, "resume-task") == MAX_RESUMES, timeout=120)
+        polled = calls_of(emulator, "get-task")
         # More polls than it takes to see the pause again.
-        emulator.wait_until(lambda: asked(emulator, "get-task") > polled + 5, timeout=120)
+        emulator.wait_until(lambda: calls_of(emulator, "get-task") > polled + 5, timeout=120)
         settings = ClientSettings(browseract_emulator.api_key, browseract_emulator.url)
         with BrowserActClient(settings) as client:
             client.send(calls.stop_task(emulator.tasks[0].id))
@@ -158,7 +158,7 @@ def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, b
     result = tried(workflow_id=HUMAN.id, deferrable=True, on_paused="resume", timeout=250)
     stopping.join()
     assert result.state == "failed"
-    assert asked(emulator, "resume-task") == MAX_RESUMES
+    assert calls_of(emulator, "resume-task") == MAX_RESUMES
 
 
 @BOTH_WAYS
@@ -178,14 +178,14 @@ def test_dag_test_finds_a_connection_in_the_database_without_a_traceback(
         with create_session() as session:
             session.query(Connection).filter_by(conn_id="browseract_stored").delete()
     assert result.state == "success"
-    said = caplog.text + "".join(capfd.readouterr())
-    assert "Traceback" not in said
-    assert "cannot be read" not in said
+    logged = caplog.text + "".join(capfd.readouterr())
+    assert "Traceback" not in logged
+    assert "cannot be read" not in logged
 
 
 def test_dag_test_logs_the_first_step_of_a_deferred_run_once(tried, emulator, caplog, capfd):
     emulator.set_workflow(SEARCH.id, duration=1.0)
     assert tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).state == "success"
-    said = caplog.text + "".join(capfd.readouterr())
+    logged = caplog.text + "".join(capfd.readouterr())
     first = f"BrowserAct task {emulator.tasks[0].id}, step 1:"
-    assert said.count(first) == 1
+    assert logged.count(first) == 1

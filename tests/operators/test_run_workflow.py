@@ -43,7 +43,7 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import execution
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, is_killed_at_each_call
 
 KEY = "app-emulator"
 
@@ -80,12 +80,12 @@ class TestResult:
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
         event = run.wait_in_triggerer(deferral.value)
-        before = asked(emulator, "get-task")
+        before = calls_of(emulator, "get-task")
         assert (
             run.operator().execute_complete(run.context, {**event, "wait": {**event["wait"], "last_seen": "failed"}})
             == ORDERS_RESULT
         )
-        assert asked(emulator, "get-task") == before + 1
+        assert calls_of(emulator, "get-task") == before + 1
 
     def test_trigger_event_has_only_the_expected_fields(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
@@ -308,9 +308,9 @@ class TestDeferral:
 
         run.ti.xcom_push = refuse
         assert run.run()["logged_in"] is True
-        said = "".join(capfd.readouterr())
-        assert "The XCom 'profile_id' could not be pushed (OSError: no API server)" in said
-        assert f"The profile is {emulator.tasks[0].profile_id}." in said
+        text = "".join(capfd.readouterr())
+        assert "The XCom 'profile_id' could not be pushed (OSError: no API server)" in text
+        assert f"The profile is {emulator.tasks[0].profile_id}." in text
 
 
 class TestUnsuccessfulRun:
@@ -395,7 +395,7 @@ class TestUnsuccessfulRun:
         emulator.set_workflow(ORDERS.id, duration=0.5)
         emulator.fault("get-task", RequestFault.status(503), times=4)
         assert worker(workflow_id=ORDERS.id, deferrable=deferrable).run() == ORDERS_RESULT
-        assert asked(emulator, "get-task") > 4
+        assert calls_of(emulator, "get-task") > 4
 
     @BOTH_WAYS
     def test_api_key_that_stays_refused_ends_the_wait_and_stops_the_run(self, worker, emulator, deferrable):
@@ -434,7 +434,7 @@ class TestUnsuccessfulRun:
             operator.execute(run.context)
         operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
-        assert asked(emulator, "stop-task") == 1
+        assert calls_of(emulator, "stop-task") == 1
 
     def test_kill_after_the_deferral_leaves_the_run_to_the_triggerer_if_airflow_does_not_respond(
         self, worker, emulator, monkeypatch, capfd
@@ -448,8 +448,8 @@ class TestUnsuccessfulRun:
             operator.execute(run.context)
         operator.on_kill()
         assert emulator.tasks[0].status == "running"
-        said = "".join(capfd.readouterr())
-        assert "the triggerer waits for it if Airflow has accepted the deferral" in said
+        text = "".join(capfd.readouterr())
+        assert "the triggerer waits for it if Airflow has accepted the deferral" in text
 
     def test_kill_during_the_start_stops_the_run_once_it_is_known(self, worker, emulator, monkeypatch):
         emulator.set_workflow(ORDERS.id, duration=60.0)
@@ -540,7 +540,7 @@ class TestUnsuccessfulRun:
 
     def test_kill_before_the_start_sends_no_stop_request(self, worker, emulator):
         worker(workflow_id=ORDERS.id).operator().on_kill()
-        assert asked(emulator, "stop-task") == 0
+        assert calls_of(emulator, "stop-task") == 0
 
 
 class TestInvalidInput:
@@ -637,7 +637,7 @@ class TestInvalidInput:
         emulator.fault("list-tasks", RequestFault.status(500), times=None)
         with pytest.raises(AirflowFailException, match=r"(?s)not known whether BrowserAct started a run.*stop the one"):
             worker(workflow_id=ORDERS.id).run()
-        assert asked(emulator, "run-task") == 1
+        assert calls_of(emulator, "run-task") == 1
 
 
 def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monkeypatch, capfd):
@@ -656,8 +656,8 @@ def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monk
     monkeypatch.setattr(BrowserActClient, "_send_once", interrupted)
     with pytest.raises(Timeout):
         worker(workflow_id=ORDERS.id).run()
-    said = "".join(capfd.readouterr())
-    assert "It is not known whether BrowserAct started a run. A run may be running and using credits. Check the" in said
+    text = "".join(capfd.readouterr())
+    assert "It is not known whether BrowserAct started a run. A run may be running and using credits. Check the" in text
 
 
 @pytest.mark.parametrize(
@@ -804,9 +804,9 @@ class TestPollOutage:
         with pytest.raises(TaskDeferred) as again:
             run.operator().execute_complete(run.context, event, **(deferred.value.kwargs or {}))
         task_id = emulator.tasks[0].id
-        said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {task_id} is paused." in said
-        assert f"/live/{task_id}" in said
+        text = "".join(capfd.readouterr())
+        assert f"BrowserAct task {task_id} is paused." in text
+        assert f"/live/{task_id}" in text
         assert again.value.trigger.wait.last_seen == "paused"
 
 

@@ -267,11 +267,11 @@ class TestGoals:
     ):
         run = self.run(rendering, store=store, deferrable=deferrable, decorated=decorated, output_path=str(tmp_path))
         run.run()
-        said = "".join(capfd.readouterr())
-        assert "step 1: " in said
+        logged = "".join(capfd.readouterr())
+        assert "step 1: " in logged
         [facts] = tmp_path.glob("*/task.json")
         assert len(json.loads(facts.read_text())["steps"]) == 2
-        for text in (said, facts.read_text(), stored_by(run, store)):
+        for text in (logged, facts.read_text(), stored_by(run, store)):
             assert SECRET not in text
 
     @MASKS_BY_VALUE
@@ -314,9 +314,9 @@ class TestGoals:
             run.operator().execute(run.context)
         capfd.readouterr()
         run.wait_in_triggerer(deferred.value)
-        said = "".join(capfd.readouterr())
-        assert "step 2: *** (" in said
-        assert "Wait" not in said
+        logged = "".join(capfd.readouterr())
+        assert "step 2: *** (" in logged
+        assert "Wait" not in logged
 
     def test_triggerer_shows_goals_of_a_run_without_secret_inputs(self, rendering, capfd):
         rendering(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True).run()
@@ -367,8 +367,8 @@ class TestLiveView:
         run.ti.xcom_push = push_and_note
         run.run()
         live = f"/live/{emulator.tasks[0].id}"
-        said = "".join(capfd.readouterr())
-        assert (live in said) is shown
+        logged = "".join(capfd.readouterr())
+        assert (live in logged) is shown
         assert (live in json.dumps(pushed)) is shown
         assert live not in stored_by(run, store)
 
@@ -408,9 +408,9 @@ class TestLiveView:
             assert deferred.value.trigger.wait.policy.show_live_view is False
         else:
             assert operator.poke(run.context) is False
-        said = "".join(capfd.readouterr())
-        assert f"BrowserAct task {task_id} is running." in said
-        assert "/live/" not in said + json.dumps(run.ti.xcoms)
+        logged = "".join(capfd.readouterr())
+        assert f"BrowserAct task {task_id} is running." in logged
+        assert "/live/" not in logged + json.dumps(run.ti.xcoms)
 
     def test_run_in_the_hook_of_a_user_keeps_its_live_view_and_goals(self, worker, emulator):
         from airflow_provider_browseract.hooks.browseract import BrowserActHook

@@ -9,7 +9,7 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
-from tests.workers import asked
+from tests.workers import calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience")
 
@@ -36,7 +36,7 @@ class TestStopTask:
     def test_stop_of_several_browseract_tasks_stops_each_once(self, emulator):
         ids = [started(emulator), started(emulator)]
         assert stop([*ids, ids[0]]) == dict.fromkeys(ids, "stopped")
-        assert asked(emulator, "stop-task") == 2
+        assert calls_of(emulator, "stop-task") == 2
 
     @pytest.mark.parametrize("ok", [False, True], ids=["code 10121", "status 200"])
     def test_second_stop_of_the_same_browseract_task_succeeds(self, emulator, ok):

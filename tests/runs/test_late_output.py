@@ -22,13 +22,13 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
     """Execute the steps with the given responses, and return the run, the sleeps and the log."""
     left = list(answers)
     slept: list[float] = []
-    said: list[LogLine] = []
+    logged: list[LogLine] = []
 
     def answer(step: object) -> object:
         if isinstance(step, Sleep):
             slept.append(step.seconds)
         elif isinstance(step, LogLine):
-            said.append(step)
+            logged.append(step)
         else:
             assert isinstance(step, calls.Call)
             assert (step.path, step.params) == (calls.get_task("7").path, calls.get_task("7").params)
@@ -37,7 +37,7 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
 
     over = carry_out(read_late_output(task, now), answer)
     assert not left
-    return over, slept, said
+    return over, slept, logged
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
 @pytest.mark.parametrize("output", [None, Output(string=None, files=()), Output(string="", files=())])
 def test_finished_run_without_output_is_read_again_until_it_has_some(output):
     empty = replace(EMPTY, output=output)
-    task, slept, said = play(empty, empty, WITH_TEXT)
+    task, slept, logged = play(empty, empty, WITH_TEXT)
     assert task is WITH_TEXT
     assert slept == list(timings.LATE_OUTPUT_PAUSES[:2])
-    assert [line.text for line in said] == [
+    assert [line.text for line in logged] == [
         "BrowserAct task 7 has finished without output or files. They can become available after the status, so the "
         "run is read again for up to 20 seconds.",
         "The output of BrowserAct task 7 became available within 7 seconds.",
@@ -70,16 +70,16 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(output):
 
 
 def test_run_that_stays_without_output_is_believed_after_about_20_seconds():
-    task, slept, said = play(EMPTY, EMPTY, EMPTY, EMPTY)
+    task, slept, logged = play(EMPTY, EMPTY, EMPTY, EMPTY)
     assert task is EMPTY
     assert sum(slept) == 20
-    assert said[-1].text == "BrowserAct task 7 still has no output after 20 seconds."
+    assert logged[-1].text == "BrowserAct task 7 still has no output after 20 seconds."
 
 
 def test_failed_reads_are_logged_and_do_not_lose_the_run():
-    task, _, said = play(EMPTY, BrowserActError("Internal error"), BrowserActError("Internal error"), WITH_TEXT)
+    task, _, logged = play(EMPTY, BrowserActError("Internal error"), BrowserActError("Internal error"), WITH_TEXT)
     assert task is WITH_TEXT
-    warnings = [line.text for line in said if line.level == logging.WARNING]
+    warnings = [line.text for line in logged if line.level == logging.WARNING]
     assert warnings == ["BrowserAct task 7 could not be read again: Internal error"] * 2
 
 

@@ -27,7 +27,7 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
     )
     with pytest.raises(RunFailedError) as caught:
         check_finished(task(TaskStatus.FAILED, failure=Failure(1011, "Captcha blocked the run"), steps=steps))
-    said = str(caught.value)
+    logged = str(caught.value)
     for part in (
         "task 7 of workflow 70",
         "Captcha blocked the run (code 1011)",
@@ -38,7 +38,7 @@ def test_failed_run_error_names_reason_code_step_screenshot_log_and_remedy():
         "let the workflow pause for a person at this point",
         "clear the Airflow task",
     ):
-        assert part in said
+        assert part in logged
 
 
 def test_failed_run_error_shows_the_previous_evaluation_for_an_unjudged_step():

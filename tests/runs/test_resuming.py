@@ -123,8 +123,8 @@ def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, 
     assert isinstance(decision, WaitAgain)
     assert decision.wait.callbacks_in_vain == (woken_by is WokenBy.CALLBACK)
     assert decision.wait.callback_missed == (woken_by is WokenBy.POLL)
-    said = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it had ended. Waiting again."
-    assert lines[-1] == LogLine(said, logging.WARNING)
+    logged = f"BrowserAct task 7 is {status}, although the {woken_by} reported that it had ended. Waiting again."
+    assert lines[-1] == LogLine(logged, logging.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_failed_poll_after_an_event_waits_again_or_gives_up_with_the_error(end, 
     if isinstance(decision, GiveUp):
         assert decision == GiveUp(decision.wait, end, error.brief, error)
     if isinstance(decision, WaitAgain):
-        said = f"BrowserAct task 7 cannot be read yet: {error.brief}. Waiting again."
-        assert lines == [LogLine(said, logging.WARNING)]
+        logged = f"BrowserAct task 7 cannot be read yet: {error.brief}. Waiting again."
+        assert lines == [LogLine(logged, logging.WARNING)]
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_wait_that_was_given_up_at_the_deadline_of_a_readable_run_is_a_timeout()
 def test_run_that_the_triggerer_could_not_poll_is_waited_for_again_with_the_reason():
     decision, lines = after_deferral(event_of(End.GIVEN_UP, reason="HTTP 503"), Task("7", R), START - 1.0)
     assert isinstance(decision, WaitAgain)
-    said = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
-    assert lines[-1] == LogLine(said, logging.WARNING)
+    logged = "The triggerer could not poll BrowserAct task 7 (HTTP 503), but this worker can. Waiting again."
+    assert lines[-1] == LogLine(logged, logging.WARNING)
 
 
 def test_answer_that_cannot_be_used_closes_the_required_action():

@@ -283,7 +283,7 @@ class Played:
 
     over: StartedRun | StartRefused | Exception | None = None
     written: list[Write] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     asked: list[calls.Call[Any]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
 
@@ -308,7 +308,7 @@ def play(
         if isinstance(step, Write):
             played.written.append(step)
         elif isinstance(step, LogLine):
-            played.said.append(step.text)
+            played.logged.append(step.text)
         elif isinstance(step, Sleep):
             played.slept.append(step.seconds)
             clock[0] += step.seconds
@@ -351,7 +351,7 @@ class TestTheRunOfAnEarlierTry:
         run = replace(RUN, status=status)
         played = play(SAME, run)
         assert played.over == StartedRun(SAME, run)
-        assert (played.written, played.said, played.names) == ([], [], ["get-task"])
+        assert (played.written, played.logged, played.names) == ([], [], ["get-task"])
         assert played.asked[0].params == {"task_id": "7"}
 
     def test_deadline_of_a_reattached_run_follows_a_changed_timeout(self):
@@ -365,7 +365,7 @@ class TestTheRunOfAnEarlierTry:
         made = replace(NEW, task_id="9", profile_id="profile of 9")
         assert played.over == StartedRun(made)
         assert played.written == [Write(NEW), Write(made)]
-        assert played.said == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
+        assert played.logged == [f"BrowserAct task 7 of an earlier try has ended as {status}. Starting a new run."]
         assert played.names == ["get-task", "run-task"]
 
     @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ class TestTheRunOfAnEarlierTry:
         played = play(entry, RUN, stopped, MADE)
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6", "7")
-        assert played.said == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
+        assert played.logged == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
         assert played.names == ["get-task", "stop-task", "run-task"]
 
     @pytest.mark.parametrize("digest", ["f" * 16, None], ids=["another API key", "written by version 1"])
@@ -395,17 +395,17 @@ class TestTheRunOfAnEarlierTry:
         played = play(entry, run)
         assert played.over == StartedRun(entry, run)
         assert played.names == ["get-task"]
-        [line] = played.said
+        [line] = played.logged
         assert line.startswith("The inputs cannot be compared with those of the earlier try")
 
     def test_run_of_another_workflow_gives_way_although_the_api_key_has_changed(self):
         wants = start(kind="template")
         played = play(replace(SAME, key_digest="f" * 16), RUN, None, MADE, wants=wants)
-        assert played.said == [f"BrowserAct task 7 was stopped, because {NOT_WANTED}. Starting a new run."]
+        assert played.logged == [f"BrowserAct task 7 was stopped, because {NOT_WANTED}. Starting a new run."]
 
     def test_ended_run_with_other_inputs_is_not_stopped(self):
         played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
-        assert played.said == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
+        assert played.logged == [f"BrowserAct task 7 has ended as finished, but {NOT_WANTED}. Starting a new run."]
         assert played.names == ["get-task", "run-task"]
 
     def test_finished_run_is_reattached_although_the_task_instance_was_cleared(self):
@@ -427,7 +427,7 @@ class TestTheRunOfAnEarlierTry:
         played = play(SAME, TaskNotFoundError("gone", code=10112), MADE, on_orphan=on_orphan)
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6", "7")
-        assert played.said == ["BrowserAct task 7 of an earlier try no longer exists: gone (code 10112)"]
+        assert played.logged == ["BrowserAct task 7 of an earlier try no longer exists: gone (code 10112)"]
 
     def test_run_of_another_workflow_fails_the_try(self):
         played = play(SAME, replace(RUN, workflow_id="71"))
@@ -450,7 +450,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
         played = play(self.ENTRY, page_of(RUN), RUN)
         assert played.over == StartedRun(replace(self.ENTRY, task_id="7"), RUN)
         assert played.written == [Write(replace(self.ENTRY, task_id="7"))]
-        assert played.said == [
+        assert played.logged == [
             "An earlier try was about to start a run and did not store the result. Looking for the run."
         ]
         listing = played.asked[0]
@@ -471,13 +471,13 @@ class TestAnUnansweredStartOfAnEarlierTry:
         entry = replace(self.ENTRY, fingerprint="e" * 64, key_digest="f" * 16)
         played = play(entry, page_of(replace(RUN, id="6", input_parameters="keyword=ink"), RUN), RUN)
         assert played.over == StartedRun(replace(entry, task_id="7"), RUN)
-        assert played.said[0].startswith("The inputs cannot be compared")
+        assert played.logged[0].startswith("The inputs cannot be compared")
 
     def test_list_is_read_until_the_start_must_be_in_it(self):
         pages = [page_of()] * 3
         played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LOOK_PAUSE - 3.0)
         assert played.slept == [timings.ORPHAN_LOOK_PAUSE, 3.0]
-        assert played.said[1:] == ["No matching run was found."]
+        assert played.logged[1:] == ["No matching run was found."]
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6")
 
@@ -539,7 +539,7 @@ class TestAStart:
         played = play(None, lost, *looks, lost, *looks, lost, *looks)
         assert played.over is lost
         assert played.names.count("run-task") == 3
-        assert [text for text in played.said if "(start" in text] == [
+        assert [text for text in played.logged if "(start" in text] == [
             f"No run was started (start {number} of 3)." for number in (1, 2, 3)
         ]
         assert played.slept == [timings.ORPHAN_LOOK_PAUSE] * 12
@@ -558,14 +558,14 @@ class TestAStart:
         played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), run)
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-2].name, played.asked[-2].params) == ("get-workflow", {"workflow_id": "70"})
-        assert played.said[-1] == "The inputs of workflow 70 cannot be read: down"
+        assert played.logged[-1] == "The inputs of workflow 70 cannot be read: down"
 
     def test_run_of_a_lost_response_is_adopted_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
         looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
         played = play(None, ResponseLostError("lost"), *looks)
         assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
-        assert played.said[-1] == "BrowserAct task 8 is the run of this start."
+        assert played.logged[-1] == "BrowserAct task 8 is the run of this start."
 
     def test_run_without_inputs_is_found_in_a_list_that_shows_no_inputs(self):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters=None)

@@ -52,7 +52,7 @@ class World:
         self.steps: list[tuple[Step, ...]] = list(steps)
         self.sleeps: list[float] = []
         self.asked: list[str] = []
-        self.said: list[LogLine] = []
+        self.logged: list[LogLine] = []
         plan = {"interval": 10.0, "first_poll_at": START + 8.0, "deadline": START + 3600.0, **plan}
         steps = wait_for_end(Wait("7", **plan), lambda: self.now, lambda: chance)
         self.over: WaitEnd = carry_out(steps, self._answer)
@@ -63,7 +63,7 @@ class World:
             self.now += step.seconds
             return None
         if isinstance(step, LogLine):
-            self.said.append(step)
+            self.logged.append(step)
             return None
         assert isinstance(step, Call)
         self.asked.append(step.name)
@@ -80,7 +80,7 @@ class World:
 
     @property
     def texts(self) -> list[str]:
-        return [say.text for say in self.said]
+        return [say.text for say in self.logged]
 
 
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
@@ -218,7 +218,7 @@ NOT_BROWSERACTS_WORD_ABOUT_THE_TASK = pytest.mark.parametrize(
 def test_polls_failing_for_under_ten_minutes_are_logged_and_do_not_end_the_wait(error):
     world = World(*[error] * 50, R, *[error] * 50, F)
     assert world.over.end is End.ENDED
-    warnings = [say for say in world.said if say.level == logging.WARNING]
+    warnings = [say for say in world.logged if say.level == logging.WARNING]
     assert len(warnings) == 100
     assert "1 in a row" in warnings[0].text
     assert "50 in a row" in warnings[49].text

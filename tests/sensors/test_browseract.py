@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, asked
+from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, calls_of
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ class TestRefusedApiKey:
         self.refuse(None)
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id, deferrable=deferrable)
-        assert asked(self.emulator, "get-task") <= 2
+        assert calls_of(self.emulator, "get-task") <= 2
 
     def test_sensor_tolerates_api_key_refused_for_a_moment_after_first_poll(self, monkeypatch):
         monkeypatch.setattr(timings, "POLL_PATIENCE", 60.0)

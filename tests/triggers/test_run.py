@@ -10,7 +10,7 @@ from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.triggers.waits import start, trigger, until, wait
-from tests.workers import asked
+from tests.workers import calls_of
 
 
 def test_task_trigger_fires_one_event_when_run_has_ended(emulator):
@@ -30,13 +30,13 @@ async def test_triggerer_shutdown_does_not_stop_the_run(emulator):
     emulator.set_workflow(ORDERS.id, duration=60.0)
     dying = trigger(start())
     pending = asyncio.ensure_future(anext(aiter(dying.run())))
-    await until(lambda: asked(emulator, "get-task"))
+    await until(lambda: calls_of(emulator, "get-task"))
     pending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pending
     await dying.cleanup()
     assert emulator.tasks[0].status == "running"
-    assert asked(emulator, "stop-task") == 0
+    assert calls_of(emulator, "stop-task") == 0
 
 
 @pytest.mark.parametrize(

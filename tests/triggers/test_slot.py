@@ -21,7 +21,7 @@ from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.triggers.waits import until
-from tests.workers import asked
+from tests.workers import calls_of
 
 CONN_ID = "browseract_default"
 
@@ -87,8 +87,8 @@ class Waiting:
 async def counts(emulator, number: int) -> None:
     """Wait for further counts of the active runs."""
     # A count has a request for each of four statuses.
-    wanted = asked(emulator, "list-tasks") + 4 * number
-    await until(lambda: asked(emulator, "list-tasks") >= wanted)
+    wanted = calls_of(emulator, "list-tasks") + 4 * number
+    await until(lambda: calls_of(emulator, "list-tasks") >= wanted)
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ async def test_waits_of_a_connection_share_one_count(emulator, waiting, monkeypa
     for number in range(50):
         waiting.add(str(number), float(number))
     await counts(emulator, 1)
-    before = asked(emulator, "list-tasks")
+    before = calls_of(emulator, "list-tasks")
     # As many requests as one waiting task would send, with some time to spare.
     await asyncio.sleep(1.5)
-    assert 4 <= asked(emulator, "list-tasks") - before <= 4 * 6
+    assert 4 <= calls_of(emulator, "list-tasks") - before <= 4 * 6
 
 
 async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
@@ -143,10 +143,10 @@ async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
     await waiting.end()
     dispatcher = Dispatcher.of(CONN_ID, None)
     await until(lambda: dispatcher._counting is None)
-    before = asked(emulator, "list-tasks")
+    before = calls_of(emulator, "list-tasks")
     # There is no event to wait for. A dispatcher that still counts would send requests in this time.
     await asyncio.sleep(5 * timings.SLOT_COUNT_INTERVAL)
-    assert asked(emulator, "list-tasks") == before
+    assert calls_of(emulator, "list-tasks") == before
 
 
 async def test_end_of_a_run_leads_to_a_count_at_once(emulator, waiting, monkeypatch):
@@ -161,7 +161,7 @@ async def test_end_of_a_run_leads_to_a_count_at_once(emulator, waiting, monkeypa
 
 async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(emulator):
     run_has_ended("another_connection", "another_key")
-    assert asked(emulator, "list-tasks") == 0
+    assert calls_of(emulator, "list-tasks") == 0
 
 
 async def test_task_resumed_by_the_api_server_keeps_its_slot(emulator, waiting):

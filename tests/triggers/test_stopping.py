@@ -17,7 +17,7 @@ from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.runs import timings
 from tests.triggers.waits import ASKS, start, start_short, trigger
-from tests.workers import asked
+from tests.workers import calls_of
 
 pytestmark = pytest.mark.skipif(
     not hasattr(BaseTrigger, "on_kill"), reason="before Airflow 3.3, triggers are not notified"
@@ -122,7 +122,7 @@ class TestKill:
         waiting.wait = replace(waiting.wait, browseract_task_id=start_short(emulator))
         asyncio.run(waiting.on_kill())
         assert emulator.tasks[1].status == "finished"
-        assert asked(emulator, "stop-task") == 0
+        assert calls_of(emulator, "stop-task") == 0
         logged = "".join(capfd.readouterr())
         assert f"{waiting.wait.browseract_task_id} is not stopped: it had already ended as finished." in logged
 

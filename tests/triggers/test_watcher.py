@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 from tests.triggers.waits import until
-from tests.workers import asked
+from tests.workers import calls_of
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def test_watcher_reports_only_matching_workflow_and_status(emulator):
 async def test_watcher_without_shared_stream_reports_ended_task(emulator):
     events: Any = TaskFinishedTrigger(poll_interval=0.05).run()
     first = asyncio.ensure_future(anext(events))
-    await until(lambda: asked(emulator, "list-tasks") >= 2)
+    await until(lambda: calls_of(emulator, "list-tasks") >= 2)
     task_id = await asyncio.to_thread(end, emulator)
     assert [task["task_id"] for task in (await first).payload["tasks"]] == [task_id]
     await events.aclose()
@@ -262,7 +262,7 @@ async def test_watcher_uses_changed_api_key_of_connection_after_refusal(emulator
     trigger = TaskFinishedTrigger(poll_interval=0.05)
     polls = trigger.open_shared_stream(trigger.serialize()[1])
     first = asyncio.ensure_future(anext(polls))
-    await until(lambda: asked(emulator, "list-tasks") >= 2)
+    await until(lambda: calls_of(emulator, "list-tasks") >= 2)
     connect()
     assert await first == ()
     await polls.aclose()
@@ -283,7 +283,7 @@ async def test_fifty_watchers_of_one_connection_poll_once_per_interval(emulator)
             reported[number] += [task["task_id"] for task in event.payload["tasks"]]
 
     running = [asyncio.ensure_future(watch(number)) for number in range(50)]
-    await until(lambda: asked(emulator, "list-tasks") == 2)
+    await until(lambda: calls_of(emulator, "list-tasks") == 2)
     task_id = await asyncio.to_thread(end, emulator)
     await until(lambda: all(reported))
     assert reported == [[task_id]] * 50

@@ -722,12 +722,12 @@ class TestUnexpectedError:
             later = time.monotonic() + 61
             monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: later))
             await call(sender, deferred.path.removeprefix("/browseract"))
-        said = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
+        log_text = [record.getMessage() for record in caplog.records if record.name == receiver.__name__]
         line = (
             "A callback could not be handled (ConnectionError: the database is away). BrowserAct sends it again, or a "
             "poll finds the end of the run."
         )
-        assert said == [line, f"{line} 99 more such lines were left out since the last one."]
+        assert log_text == [line, f"{line} 99 more such lines were left out since the last one."]
 
     @pytest.mark.parametrize("missing", ["receiver", "resume"])
     async def test_route_that_cannot_be_loaded_is_logged_once_and_loaded_again_after_a_pause(

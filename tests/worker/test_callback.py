@@ -121,9 +121,9 @@ class TestCallbackUrl:
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         run.ti.dag_id = run.ti.run_id = name
         assert wait_of(deferred(run))[TOKEN_KEY] is None
-        said = "".join(capfd.readouterr())
-        assert why in said
-        assert "This task polls." in said
+        logged = "".join(capfd.readouterr())
+        assert why in logged
+        assert "This task polls." in logged
 
     def test_callback_url_is_not_in_any_template_field(self, worker, emulator, webhooks):
         run = worker(workflow_id=ORDERS.id, deferrable=True)

@@ -92,9 +92,9 @@ def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_bud
     connect({"retry_budget": 1}, host=f"http://127.0.0.1:{port}")
     with pytest.raises(ConnectionFailedError, match=f"^No connection to http://127.0.0.1:{port} for get-workflow"):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
-    said = "".join(capfd.readouterr())
-    assert said.count("Trying again for up to 1 seconds.") == 1
-    assert said.count("No connection to") == 1
+    logged = "".join(capfd.readouterr())
+    assert logged.count("Trying again for up to 1 seconds.") == 1
+    assert logged.count("No connection to") == 1
 
 
 class TestKillDuringInputCheck:
@@ -117,11 +117,11 @@ class TestDryRun:
         receiver = "http://127.0.0.1/t0ken"
         with pytest.raises(AirflowSkipException):
             worker(workflow_id=LOG_IN.id, input_parameters=inputs, callback_url=receiver, dry_run=True).run()
-        said = "".join(capfd.readouterr())
-        assert "/v2/workflow/run-task with {" in said
+        logged = "".join(capfd.readouterr())
+        assert "/v2/workflow/run-task with {" in logged
         for shown in (f'"workflow_id": "{LOG_IN.id}"', '{"name": "username", "value": "ada"}', '"callback_url": "***"'):
-            assert shown in said
-        assert not any(secret in said for secret in ("hunter2", "t0ken", "app-emulator"))
+            assert shown in logged
+        assert not any(secret in logged for secret in ("hunter2", "t0ken", "app-emulator"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -166,9 +166,9 @@ class TestDryRun:
         inputs = {"accounts": [{"name": "ada", "password": "hunter2"}]}
         with pytest.raises(AirflowSkipException):
             worker(workflow_id=LOG_IN.id, input_parameters=inputs, dry_run=True).run()
-        said = "".join(capfd.readouterr())
-        assert "ada" in said
-        assert "hunter2" not in said
+        logged = "".join(capfd.readouterr())
+        assert "ada" in logged
+        assert "hunter2" not in logged
 
     def test_method_dry_run_of_airflow_renders_the_fields_although_an_argument_has_its_name(self, worker, capfd):
         worker(workflow_id=SEARCH.id, dry_run=True).operator().dry_run()

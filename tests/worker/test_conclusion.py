@@ -42,7 +42,7 @@ from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import store as storing
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.store import ResultStore
-from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, asked
+from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -244,8 +244,8 @@ class TestOutputFormat:
 
         def kill() -> None:
             emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].finished_at)
-            read = asked(emulator, "get-task")
-            emulator.wait_until(lambda: asked(emulator, "get-task") > read + 3)
+            read = calls_of(emulator, "get-task")
+            emulator.wait_until(lambda: calls_of(emulator, "get-task") > read + 3)
             operator.on_kill()
 
         killing = threading.Thread(target=kill)
@@ -285,9 +285,9 @@ class TestOutputFormat:
 
     def test_run_without_output_is_read_again_before_none_is_returned(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="")
-        before = asked(emulator, "get-task")
+        before = calls_of(emulator, "get-task")
         assert worker(workflow_id=PLAIN_TEXT.id).run() is None
-        assert asked(emulator, "get-task") - before > len(timings.LATE_OUTPUT_PAUSES)
+        assert calls_of(emulator, "get-task") - before > len(timings.LATE_OUTPUT_PAUSES)
 
     def test_ready_downloads_are_returned_and_the_log_names_the_number_of_those_that_are_not(
         self, worker, emulator, capfd
@@ -512,7 +512,7 @@ class TestOutputPath:
         emulator.fault("download-file", RequestFault.status(403), times=1)
         manifest = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, output_path=str(folder)).run()
         assert [file["size"] for file in manifest["files"]] == [3]
-        assert asked(emulator, "download-file") == 2
+        assert calls_of(emulator, "download-file") == 2
         endpoints = [request.endpoint for request in emulator.requests]
         first = endpoints.index("download-file")
         assert "get-task" in endpoints[first : endpoints.index("download-file", first + 1)]
@@ -535,10 +535,10 @@ class TestOutputPath:
         with pytest.raises(ResultError, match=r"1 of 2 files are missing \(.*HTTP 503\).*available in BrowserAct"):
             worker(**arguments).run()
         emulator.clear_faults()
-        before = asked(emulator, "download-file")
+        before = calls_of(emulator, "download-file")
         manifest = worker(**arguments).run()
         assert sorted(file["size"] for file in manifest["files"]) == [1, 2]
-        assert asked(emulator, "download-file") == before + 1
+        assert calls_of(emulator, "download-file") == before + 1
         assert len(emulator.tasks) == 1
 
     def test_files_with_special_characters_are_stored_under_safe_names(self, worker, emulator, folder):
@@ -622,7 +622,7 @@ class TestOutputPath:
         worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False).run()
         with pytest.raises(RunFailedError):
             worker(**arguments, deferrable=True).run()
-        assert asked(emulator, "run-task") > 4
+        assert calls_of(emulator, "run-task") > 4
         assert len(tried) == 3
 
     def test_missing_files_fail_without_a_retry_if_the_run_is_not_remembered(self, worker, emulator, folder):
@@ -771,9 +771,9 @@ class TestRunReport:
         emulator.as_in_the_demos = False
         with pytest.raises(RunFailedError) as failed:
             worker(workflow_id=FAILING.id).run()
-        said = str(failed.value)
+        logged = str(failed.value)
         for part in ("(code 1011)", "At step 2: Get past the captcha", "Screenshot: http", "Log: http", "pause for a"):
-            assert part in said
+            assert part in logged
 
     def test_live_view_link_is_pushed_at_the_start_and_marked_as_over_at_the_end(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=0.5)

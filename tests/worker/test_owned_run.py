@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from tests.workers import PENS, asked, is_killed_at_each_call
+from tests.workers import PENS, calls_of, is_killed_at_each_call
 
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
@@ -84,11 +84,11 @@ def killed(emulator) -> Iterator[Callable[..., BaseException]]:
         operator = attempt.operator()
         # Airflow's handler calls on_kill and lets the code continue.
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-        polled = asked(emulator, "get-task")
+        polled = calls_of(emulator, "get-task")
 
         def send() -> None:
             # One poll after the start, for the links, and then those of the wait.
-            emulator.wait_until(lambda: asked(emulator, "get-task") - polled >= polls)
+            emulator.wait_until(lambda: calls_of(emulator, "get-task") - polled >= polls)
             happens()
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -152,7 +152,7 @@ class TestUnexpectedSigterm:
 
     def test_two_sigterms_send_one_stop_request_and_one_log_message(self, tries, killed, emulator, capfd):
         killed(tries(max_tries=0), times=2)
-        assert asked(emulator, "stop-task") == 1
+        assert calls_of(emulator, "stop-task") == 1
         assert "".join(capfd.readouterr()).count("Killed while waiting") == 1
 
     @pytest.mark.parametrize("keeps", [True, False], ids=["Airflow 3.3", "before Airflow 3.3"])
@@ -166,10 +166,10 @@ class TestUnexpectedSigterm:
         airflow.state = "deferred"
         operator.on_kill()
         assert emulator.tasks[0].status == "running"
-        said = "".join(capfd.readouterr())
+        logged = "".join(capfd.readouterr())
         task_id = emulator.tasks[0].id
-        assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in said
-        assert "The run keeps running, and the triggerer waits for it. Its page is http" in said
+        assert f"Killed while waiting for BrowserAct task {task_id}: the Airflow task has deferred." in logged
+        assert "The run keeps running, and the triggerer waits for it. Its page is http" in logged
 
     def test_request_to_an_unresponsive_airflow_holds_no_process(self, tries, killed, airflow, monkeypatch):
         monkeypatch.setattr(timings, "KILL_LIMIT", 0.2)
@@ -602,7 +602,7 @@ class TestKillThatTheCodeOutruns:
         signal.signal(signal.SIGALRM, timed_out)
 
         def send() -> None:
-            emulator.wait_until(lambda: asked(emulator, "get-task") >= 2)
+            emulator.wait_until(lambda: calls_of(emulator, "get-task") >= 2)
             airflow.state, airflow.answers = "failed", slow
             os.kill(os.getpid(), signal.SIGTERM)
             assert asking.wait(10)
@@ -630,7 +630,7 @@ class TestExecutionTimeout:
         send = operator.hook.client.send
 
         def over(call):
-            if call.name == "get-task" and asked(emulator, "get-task"):
+            if call.name == "get-task" and calls_of(emulator, "get-task"):
                 raise AirflowTaskTimeout("Timeout")
             return send(call)
 
@@ -644,8 +644,8 @@ class TestExecutionTimeout:
     def test_execution_timeout_stops_the_run_even_if_a_retry_follows(self, tries, emulator, monkeypatch, capfd):
         self.timed_out(tries(), emulator, monkeypatch)
         assert emulator.tasks[0].status == "canceled"
-        said = "".join(capfd.readouterr())
-        assert "execution_timeout ended the Airflow task.\nThe run was stopped." in said.replace("\\n", "\n")
+        logged = "".join(capfd.readouterr())
+        assert "execution_timeout ended the Airflow task.\nThe run was stopped." in logged.replace("\\n", "\n")
 
     def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)

@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
-from tests.workers import BOTH_WAYS, asked
+from tests.workers import BOTH_WAYS, calls_of
 
 CONFIRMED = {"confirmed": True}
 
@@ -49,8 +49,8 @@ def resumed_once_seen(emulator) -> Iterator[None]:
 
     def help_the_run() -> None:
         emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].status == "paused", timeout=120)
-        polls = asked(emulator, "get-task")
-        emulator.wait_until(lambda: asked(emulator, "get-task") >= polls + 2, timeout=120)
+        polls = calls_of(emulator, "get-task")
+        emulator.wait_until(lambda: calls_of(emulator, "get-task") >= polls + 2, timeout=120)
         BrowserActHook().resume_task(emulator.tasks[0].id)
 
     with ThreadPoolExecutor(1) as person:
@@ -153,7 +153,7 @@ class TestRequiredAction:
         people.answer("Resume")
         assert run.resume(deferred) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
-        assert asked(emulator, "resume-task") == 1
+        assert calls_of(emulator, "resume-task") == 1
         assert ": ada chose Resume." in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
@@ -161,7 +161,7 @@ class TestRequiredAction:
         emulator.set_workflow(HUMAN.id, pausing_for=0.3, resume_after=0.2)
         run = worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable)
         assert run.run() == CONFIRMED
-        assert asked(emulator, "resume-task") == 1
+        assert calls_of(emulator, "resume-task") == 1
 
     def test_answer_stop_stops_the_run_and_fails_without_a_retry(self, worker, emulator, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)
@@ -194,7 +194,7 @@ class TestRequiredAction:
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         assert resume(run, deferred, people.answer(option)) == CONFIRMED
         assert emulator.tasks[0].status == "finished"
-        assert asked(emulator, "stop-task") == 0
+        assert calls_of(emulator, "stop-task") == 0
         assert f"so the answer {option} has no effect" in "".join(capfd.readouterr())
 
     def test_answer_resume_keeps_waiting_if_browseract_reports_the_run_as_not_paused(self, worker, emulator, people):
@@ -385,7 +385,7 @@ class TestPauseNotification:
         arguments = {"on_paused": "resume", "on_paused_callback": told.append, "timeout": 3}
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, deferrable=deferrable, **arguments).run()
-        assert asked(emulator, "resume-task") == MAX_RESUMES
+        assert calls_of(emulator, "resume-task") == MAX_RESUMES
         assert len(told) == MAX_RESUMES + 1
 
 

@@ -20,7 +20,7 @@ import airflow_provider_browseract.api
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError
-from tests.workers import PENS, asked
+from tests.workers import PENS, calls_of
 
 IMPORTED = "airflow_provider_browseract.api.retries"
 """A module that a stop imports."""
@@ -132,10 +132,10 @@ def in_a_log_line(attempt, operator, channel, emulator, monkeypatch) -> None:
 
 def in_a_request(attempt, operator, channel, emulator, monkeypatch) -> None:
     emulator.fault("get-task", RequestFault.hung(), times=1, skip=1)
-    first = asked(emulator, "get-task")
+    first = calls_of(emulator, "get-task")
 
     def send() -> None:
-        emulator.wait_until(lambda: asked(emulator, "get-task") - first > 1)
+        emulator.wait_until(lambda: calls_of(emulator, "get-task") - first > 1)
         terminate()
 
     threading.Thread(target=send).start()
@@ -209,7 +209,7 @@ def test_run_is_stopped_while_the_process_still_waits_for_a_response(
 
     def watch() -> None:
         emulator.wait_until(lambda: emulator.tasks and emulator.tasks[0].status == "canceled")
-        reads_at_the_stop.append(asked(emulator, "get-task"))
+        reads_at_the_stop.append(calls_of(emulator, "get-task"))
 
     watching = threading.Thread(target=watch)
     watching.start()

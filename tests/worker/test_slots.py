@@ -17,7 +17,7 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
-from tests.workers import BOTH_WAYS, FakeTaskInstance, asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of, is_killed_at_each_call
 
 NO_ROOM = pytest.mark.parametrize(
     "fault", [RequestFault.refused(10118), RequestFault.status(429)], ids=["10118", "429"]
@@ -40,16 +40,16 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     run = search(worker, deferrable=deferrable, store=store)
     assert len(run.run()) == 2
     assert len(emulator.tasks) == 1
-    said = "".join(capfd.readouterr())
+    logged = "".join(capfd.readouterr())
     why = (
         "received too many requests; it accepts no start for a while"
         if fault.http_status == 429
         else "no free slot now; the run that had the slot has just ended"
     )
-    assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in said
-    assert "0 runs" not in said
-    assert "BrowserAct has refused the start 2 times." in said
-    assert ("If no line follows, check that a triggerer is running." in said) is deferrable
+    assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in logged
+    assert "0 runs" not in logged
+    assert "BrowserAct has refused the start 2 times." in logged
+    assert ("If no line follows, check that a triggerer is running." in logged) is deferrable
 
 
 @BOTH_WAYS
@@ -81,12 +81,12 @@ def test_account_without_credits_fails_with_the_words_of_browseract_and_leaves_r
     emulator.credits = 0
     with pytest.raises(InsufficientCreditsError) as failed:
         search(worker, store=store).run()
-    said = str(failed.value)
-    assert said.startswith(
+    logged = str(failed.value)
+    assert logged.startswith(
         "BrowserAct refused the start: Insufficient credits.\nIf the account has no credits left, add"
     )
-    assert [asked(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
-    assert "not known" not in said + "".join(capfd.readouterr())
+    assert [calls_of(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
+    assert "not known" not in logged + "".join(capfd.readouterr())
     assert STATE_KEY not in store.values
     emulator.credits = None
     assert len(search(worker, store=store).run()) == 2
@@ -98,7 +98,7 @@ def test_start_that_browseract_refuses_for_an_undocumented_reason_is_sent_once_a
     emulator.fault("run-task", RequestFault.refused(4711, "The account is locked."), times=None)
     with pytest.raises(AirflowFailException, match=r"^BrowserAct refused the start: The account is locked"):
         search(worker, store=store).run()
-    assert [asked(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
+    assert [calls_of(emulator, endpoint) for endpoint in ("run-task", "list-tasks")] == [1, 0]
     assert "not known" not in "".join(capfd.readouterr())
     assert store.values == {}
 
@@ -107,8 +107,8 @@ def test_start_that_browseract_refuses_for_an_undocumented_reason_is_sent_once_a
 def test_no_slot_before_queue_timeout_raises_and_starts_no_run(worker, emulator, store, deferrable, monkeypatch):
     monkeypatch.setattr(timings, "CORE_RACE_GRACE", 0.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
-    said = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
-    with pytest.raises(NoSlotError, match=said):
+    logged = r"(?s)no free slot within 0.3 seconds.*No run was started.*Airflow pool.*queue_timeout"
+    with pytest.raises(NoSlotError, match=logged):
         search(worker, deferrable=deferrable, queue_timeout=0.3, store=store).run()
     assert emulator.tasks == []
     assert store.values == {}
@@ -165,8 +165,8 @@ def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
 def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, capfd):
     emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
-    said = "".join(capfd.readouterr())
-    assert said.count("BrowserAct refuses the start although no run is active.") == 1
+    logged = "".join(capfd.readouterr())
+    assert logged.count("BrowserAct refuses the start although no run is active.") == 1
 
 
 def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator):

@@ -654,8 +654,8 @@ class TestFileInPreparation:
         assert not kept.lost
 
     def test_file_whose_upload_failed_is_lost_and_reason_hides_its_url(self, store):
-        said = "404 at https://shop.example/a?signature=x"
-        kept = store.save(task(download("a", None, status="failed", error_message=said)))
+        logged = "404 at https://shop.example/a?signature=x"
+        kept = store.save(task(download("a", None, status="failed", error_message=logged)))
         assert (kept.missing, kept.lost) == ({"a": "404 at (an address)"}, True)
 
 

@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailed
 from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
-from tests.workers import BOTH_WAYS, PENS, asked
+from tests.workers import BOTH_WAYS, PENS, calls_of
 
 
 @pytest.fixture(autouse=True)
@@ -211,12 +211,12 @@ class TestAfterAirflowError:
         attempt = tries(deferrable=True)
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
-        before = asked(emulator, "get-task")
+        before = calls_of(emulator, "get-task")
         for found in (None, ["7", "8"]):
             attempt.ti.xcoms["task_id"] = found
             with pytest.raises(RunLostError, match=r"(?s)not known here\. Check the newest tasks.*\nCheck that"):
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
-        assert asked(emulator, "get-task") == before
+        assert calls_of(emulator, "get-task") == before
 
     def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.set_workflow(SEARCH.id, duration=60.0)
@@ -268,8 +268,8 @@ class TestFailedReattach:
         emulator.fault("get-task", RequestFault.status(503), times=None)
         attempt = tries()
         attempt.ti.max_tries = 1
-        said = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run keeps running, and the next try"
-        with pytest.raises(RunLostError, match=said):
+        logged = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run keeps running, and the next try"
+        with pytest.raises(RunLostError, match=logged):
             attempt.run()
         assert emulator.tasks[0].status == "running"
 
@@ -365,7 +365,7 @@ class TestChangedArguments:
         tries().run()
         tries(input_parameters={"keyword": "ink"}).run()
         assert [task.status for task in emulator.tasks] == ["finished", "finished"]
-        assert asked(emulator, "stop-task") == 0
+        assert calls_of(emulator, "stop-task") == 0
 
     def test_changed_inputs_start_no_run_while_the_old_run_cannot_be_stopped(self, tries, emulator):
         emulator.next_run(SEARCH.id, duration=60.0)
@@ -389,7 +389,7 @@ class TestLostStartResponse:
         emulator.fault("run-task", RequestFault.reset(), times=1)
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
-        assert asked(emulator, "list-tasks") > 1
+        assert calls_of(emulator, "list-tasks") > 1
         assert f"No run was started (start 1 of {MAX_STARTS})." in "".join(capfd.readouterr())
 
     def test_start_with_refused_connection_is_sent_again_without_listing_tasks(
@@ -413,13 +413,13 @@ class TestLostStartResponse:
         monkeypatch.setattr(session, "request", refused)
         assert len(operator.execute(attempt.context)) == 2
         assert len(refusals) == len(emulator.tasks) == 1
-        assert asked(emulator, "list-tasks") == 0
+        assert calls_of(emulator, "list-tasks") == 0
 
     def test_start_that_keeps_failing_is_sent_a_limited_number_of_times(self, tries, emulator, store):
         emulator.fault("run-task", RequestFault.reset(), times=None)
         with pytest.raises(ResponseLostError, match="No complete response"):
             tries().run()
-        assert asked(emulator, "run-task") == MAX_STARTS
+        assert calls_of(emulator, "run-task") == MAX_STARTS
         assert store.values == {}
 
     def test_lost_start_response_does_not_match_a_run_of_a_mapped_sibling(self, tries, emulator):
@@ -494,7 +494,7 @@ class TestLostStartResponse:
         with pytest.raises(AirflowFailException, match="The account is locked") as failed:
             tries().run()
         assert "An earlier try may have started a run" not in str(failed.value)
-        assert asked(emulator, "run-task") == 2
+        assert calls_of(emulator, "run-task") == 2
 
     @pytest.mark.parametrize("code", [None, "SUSPENDED"], ids=["without a code", "a word as code"])
     def test_refusal_without_a_number_as_code_is_not_left_to_a_later_try(self, tries, emulator, monkeypatch, code):
@@ -577,7 +577,7 @@ class TestEntryWithoutId:
         assert len(emulator.tasks) == 1
 
     @pytest.mark.parametrize(
-        ("on_orphan", "runs", "said"),
+        ("on_orphan", "runs", "logged"),
         [
             ("adopt", 2, "Adopting the newest of the possible runs because of on_orphan='adopt'"),
             ("start", 3, "may be the run of the lost start, and keep running and using credits: "),
@@ -585,7 +585,7 @@ class TestEntryWithoutId:
         ids=["adopt", "start"],
     )
     def test_on_orphan_decides_what_happens_with_several_possible_orphans(
-        self, tries, emulator, monkeypatch, on_orphan, runs, said, capfd
+        self, tries, emulator, monkeypatch, on_orphan, runs, logged, capfd
     ):
         tries(wait_for_completion=False, store=None).run()
         a_try_dies(tries, monkeypatch)
@@ -595,7 +595,7 @@ class TestEntryWithoutId:
         # The newest of those that may be the run, or the new one.
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
         log = "".join(capfd.readouterr())
-        assert said in log
+        assert logged in log
         assert all(task.id in log for task in emulator.tasks[:2])
 
 

@@ -13,7 +13,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostEr
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
-from tests.workers import BOTH_WAYS, asked, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, calls_of, is_killed_at_each_call
 
 pytestmark = pytest.mark.usefixtures("short_patience")
 
@@ -33,15 +33,15 @@ class TestPausedRun:
     def test_paused_run_is_resumed_and_finishes_with_on_paused_resume(self, worker, emulator, deferrable, capfd):
         worker(workflow_id=HUMAN.id, on_paused="resume", deferrable=deferrable).run()
         assert emulator.tasks[0].status == "finished"
-        said = "".join(capfd.readouterr())
-        assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in said
-        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in said
+        logged = "".join(capfd.readouterr())
+        assert f"Resuming BrowserAct task {emulator.tasks[0].id} (1 of at most {MAX_RESUMES} times)." in logged
+        assert f"BrowserAct task {emulator.tasks[0].id} was resumed." in logged
 
     def test_paused_run_that_cannot_be_resumed_gets_limited_attempts_and_times_out(self, worker, emulator, capfd):
         emulator.fault("resume-task", RequestFault.refused(10127), times=None)
         with pytest.raises(RunTimedOutError):
             worker(workflow_id=HUMAN.id, on_paused="resume", timeout=2).run()
-        assert asked(emulator, "resume-task") == MAX_RESUMES
+        assert calls_of(emulator, "resume-task") == MAX_RESUMES
 
     def test_run_resumed_elsewhere_still_finishes_with_on_paused_fail(self, worker, emulator):
         run = worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=True)
