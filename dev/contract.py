@@ -33,10 +33,12 @@ from typing import Any
 import httpx
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
     EXPORT,
@@ -146,11 +148,11 @@ class Clients:
         self.refused: collections.Counter[str] = collections.Counter()
         self.odd: list[str] = []
 
-    def send(self, call: calls.Call[Any]) -> list[Any]:
+    def send(self, call: Call[Any]) -> list[Any]:
         """Send a call with each client, and return the two results, None for an error."""
         return [self._count(call, self._sync), self._count(call, self._async)]
 
-    def _count(self, call: calls.Call[Any], send: Any) -> Any:
+    def _count(self, call: Call[Any], send: Any) -> Any:
         self.sent += 1
         try:
             return send(call)
@@ -160,11 +162,11 @@ class Clients:
             self.odd.append(f"{call.name}: {type(error).__name__}: {error}")
         return None
 
-    def _sync(self, call: calls.Call[Any]) -> Any:
+    def _sync(self, call: Call[Any]) -> Any:
         with BrowserActClient(self._settings) as client:
             return client.send(call)
 
-    def _async(self, call: calls.Call[Any]) -> Any:
+    def _async(self, call: Call[Any]) -> Any:
         async def send() -> Any:
             async with AsyncBrowserActClient(self._settings) as client:
                 return await client.send(call)
@@ -177,7 +179,7 @@ def pairs(**inputs: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in inputs.items()]
 
 
-def every_call(workflow_id: str, template_id: str, task_id: str) -> list[calls.Call[Any]]:
+def every_call(workflow_id: str, template_id: str, task_id: str) -> list[Call[Any]]:
     """Return a call of each endpoint, and some more with other arguments."""
     keyword = pairs(keyword="pens, ink; \u00fc=1")
     lists = (calls.list_tasks, calls.list_workflows, calls.list_official_workflow_templates)

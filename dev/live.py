@@ -31,7 +31,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from airflow_provider_browseract.api.client import DEFAULT_BASE_URL
+from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
 
 ENDED = ("finished", "failed", "canceled")
 POLL_INTERVAL = 1.0

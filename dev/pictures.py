@@ -21,7 +21,8 @@ from typing import Any
 from playwright.sync_api import FloatRect, Locator, Page, sync_playwright
 
 from airflow_provider_browseract.api.calls import run_task
-from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from tests.e2e.local_airflow import LocalAirflow, free_port, run_command, wait_for
 

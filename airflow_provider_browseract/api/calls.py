@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_browseract.api.arguments import InputError, read_choice, read_id
 from airflow_provider_browseract.api.errors import BrowserActError, UnexpectedResponseError, WorkflowNotFoundError
-from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     CreatedTask,
     Page,
@@ -30,25 +30,6 @@ from airflow_provider_browseract.api.models import (
     read_page,
     read_status,
 )
-from airflow_provider_browseract.api.pages import Pages
-
-__all__ = [
-    "Call",
-    "Pages",
-    "Response",
-    "get_official_workflow_template",
-    "get_region_list",
-    "get_task",
-    "get_task_status",
-    "get_workflow",
-    "list_official_workflow_templates",
-    "list_tasks",
-    "list_workflows",
-    "resume_task",
-    "run_task",
-    "run_task_by_template",
-    "stop_task",
-]
 
 T = TypeVar("T")
 

@@ -38,9 +38,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page
 from airflow_provider_browseract.api.pages import Pages
-from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
-
-__all__ = ["DEFAULT_BASE_URL", "AsyncBrowserActClient", "BrowserActClient", "ClientSettings", "trusted_certificates"]
+from airflow_provider_browseract.api.settings import ClientSettings
 
 T = TypeVar("T")
 

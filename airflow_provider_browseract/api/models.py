@@ -20,9 +20,6 @@ from pydantic import AliasChoices, AliasPath, Field, PlainValidator, TypeAdapter
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import (
-    MAX_ID_LENGTH,
-    MAX_LINE_LENGTH,
-    MAX_LINK_LENGTH,
     Flag,
     Id,
     Json,
@@ -41,8 +38,6 @@ from airflow_provider_browseract.api.fields import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-__all__ = ["MAX_ID_LENGTH", "MAX_LINE_LENGTH", "MAX_LINK_LENGTH", "one_line"]
 
 log = logging.getLogger(__name__)
 

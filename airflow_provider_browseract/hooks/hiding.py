@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_provider_browseract.api.models import MAX_LINE_LENGTH, Task
+from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH
+from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import redact
 
 HIDDEN = "***"

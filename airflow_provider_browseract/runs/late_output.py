@@ -10,15 +10,15 @@ import logging
 from collections.abc import Generator
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.waiting import poll_run
 
-Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, Task]"
+Steps: TypeAlias = "Generator[Sleep | LogLine | Call[Any], Any, Task]"
 """Steps to execute. The generator is sent the result of a call, or its error is thrown in."""
 
 

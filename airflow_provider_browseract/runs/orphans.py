@@ -16,7 +16,9 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     UnexpectedResponseError,
 )
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import InputParameter, Page, Task, TaskStatus, Word, Workflow, read_page
+from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest
@@ -70,7 +72,7 @@ class Claim:
     task_id: str
 
 
-Step: TypeAlias = "Sleep | LogLine | AskClaimed | Claim | calls.Call[Any]"
+Step: TypeAlias = "Sleep | LogLine | AskClaimed | Claim | Call[Any]"
 
 
 @dataclass(frozen=True)
@@ -264,16 +266,14 @@ def _names_of(tasks: Sequence[Task]) -> str:
     return ", ".join(names) + (f", and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else "")
 
 
-def _list_tasks(
-    call: calls.Call[Page[Task]], limit: _Limit
-) -> Generator[Step, Any, tuple[list[Task], list[str], float]]:
+def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, tuple[list[Task], list[str], float]]:
     """Return the tasks of all pages of a list.
 
     :returns: also descriptions of the items that cannot be read, and the seconds by which BrowserAct's clock is
         certainly behind ours, as each page shows.
     :raises BrowserActError: the list cannot be read, is too long, or takes too long.
     """
-    pages = calls.Pages(call)
+    pages = Pages(call)
     found: list[Task] = []
     behind: list[float] = []
     while pages.call is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
@@ -171,7 +172,7 @@ class Active:
     ids: frozenset[str]
 
 
-CountSteps: TypeAlias = Generator["calls.Call[Page[Task]]", Any, "Active | None"]
+CountSteps: TypeAlias = Generator["Call[Page[Task]]", Any, "Active | None"]
 
 
 def count_active() -> CountSteps:

@@ -13,7 +13,9 @@ from typing import Any
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.arguments import InputError, read_id
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word, one_line
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.fields import one_line
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.arguments import did_you_mean
 from airflow_provider_browseract.runs.stored import Text
@@ -70,7 +72,7 @@ class RunRequest:
     callback_token: str | None = field(default=None, repr=False)
 
     @cached_property
-    def call(self) -> calls.Call[CreatedTask]:
+    def call(self) -> Call[CreatedTask]:
         """The call that starts the run (``run-task`` or ``run-task-by-template``)."""
         addresses = {
             "callback_url": self.callback_url,

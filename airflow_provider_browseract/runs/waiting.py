@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus, Word
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import status_line, step_lines
@@ -262,7 +263,7 @@ class WaitEnd:
     error: BrowserActError | None = None
 
 
-Steps: TypeAlias = "Generator[Sleep | LogLine | calls.Call[Any], Any, WaitEnd]"
+Steps: TypeAlias = "Generator[Sleep | LogLine | Call[Any], Any, WaitEnd]"
 """Steps to execute. The generator is sent the result of a call, or its error is thrown in."""
 
 
@@ -333,7 +334,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
             return WaitEnd(End.GIVEN_UP, wait, task)
 
 
-def poll_run(browseract_task_id: str) -> Generator[calls.Call[Any], Any, Task]:
+def poll_run(browseract_task_id: str) -> Generator[Call[Any], Any, Task]:
     """Read a task, or only its status if the task is too large to be read here."""
     try:
         task: Task = yield calls.get_task(browseract_task_id)

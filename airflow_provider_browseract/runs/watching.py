@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.calls import Call, list_tasks
+from airflow_provider_browseract.api.calls import list_tasks
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus, read_page
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts

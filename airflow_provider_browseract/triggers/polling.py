@@ -8,7 +8,7 @@ import time
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import unreadable
 from airflow_provider_browseract.hooks.hiding import NOTHING, Hiding

@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import ClientSettings
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import RunFile
 
 PARALLEL_DOWNLOADS = 4
@@ -114,7 +114,8 @@ class FileSession(requests.Session):
     """
 
     def __init__(self, settings: ClientSettings, stop: threading.Event) -> None:
-        from airflow_provider_browseract.api.client import DEFAULT_BASE_URL, trusted_certificates
+        from airflow_provider_browseract.api.client import trusted_certificates
+        from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
 
         super().__init__()
         self.settings = settings

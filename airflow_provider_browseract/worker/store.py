@@ -57,8 +57,8 @@ from airflow_provider_browseract.worker.download import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Task
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.loops import Log
 
 UPLOAD_BLOCK = 5 * 1024 * 1024

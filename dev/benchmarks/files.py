@@ -86,7 +86,8 @@ def _curl(urls: list[str], folder: Path) -> float:
 
 def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api import calls
-    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.api.client import BrowserActClient
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import OutputFormat
     from airflow_provider_browseract.worker.store import ResultStore
 
@@ -104,8 +105,8 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 
 
 def _fetch_gzip(url: str, folder: str) -> None:
-    from airflow_provider_browseract.api.client import ClientSettings
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import OutputFormat
     from airflow_provider_browseract.worker.store import ResultStore
 
@@ -149,7 +150,8 @@ def _serve() -> None:
     import signal
 
     from airflow_provider_browseract.api import calls
-    from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+    from airflow_provider_browseract.api.client import BrowserActClient
+    from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.emulator import EXPORT, EmulatedFile, Emulator
 
     emulator = Emulator()

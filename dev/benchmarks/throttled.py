@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import RateLimitError
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import Emulator, RequestFault
 
 BUDGET = 20.0

@@ -9,7 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from airflow_provider_browseract.api.calls import run_task
-from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from dev.benchmarks import webhook

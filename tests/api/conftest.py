@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.settings import ClientSettings
 
 
 class Sync:
@@ -18,11 +19,11 @@ class Sync:
         self.settings = settings
         self.refused = refused
 
-    def send(self, *several: calls.Call):
+    def send(self, *several: Call):
         with BrowserActClient(lambda: self.settings, refused=self.refused) as client:
             return [client.send(call) for call in several][-1]
 
-    def items(self, call: calls.Call) -> list:
+    def items(self, call: Call) -> list:
         with BrowserActClient(self.settings) as client:
             return list(client.iter_items(call))
 
@@ -37,14 +38,14 @@ class Async:
     async def _current(self) -> ClientSettings:
         return self.settings
 
-    def send(self, *several: calls.Call):
+    def send(self, *several: Call):
         async def go():
             async with AsyncBrowserActClient(self._current, refused=self.refused) as client:
                 return [await client.send(call) for call in several][-1]
 
         return asyncio.run(go())
 
-    def items(self, call: calls.Call) -> list:
+    def items(self, call: Call) -> list:
         async def go():
             async with AsyncBrowserActClient(self.settings) as client:
                 return [item async for item in client.iter_items(call)]

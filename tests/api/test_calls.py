@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 
-EVERY_CALL: dict[str, calls.Call[Any]] = {
+EVERY_CALL: dict[str, Call[Any]] = {
     "run-task": calls.run_task(
         "70",
         input_parameters=[{"name": "a", "value": "1"}],

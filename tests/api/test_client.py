@@ -21,8 +21,10 @@ import pytest
 
 from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api.bodies import CHUNK_SIZE
-from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
 
 QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
@@ -334,7 +336,7 @@ class TestTheAsynchronousClient:
     def test_async_client_reads_a_large_response_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))
         threads = []
-        call: calls.Call[Any] = calls.get_region_list()
+        call: Call[Any] = calls.get_region_list()
         call = replace(call, read=lambda data: threads.append(threading.get_ident()))
 
         async def go():

@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator
 from airflow_provider_browseract.emulator.errors import error_envelope
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
@@ -181,7 +182,7 @@ class Clients:
         self._loop.run_until_complete(self._async.aclose())
         self._loop.close()
 
-    def outcomes(self, call: calls.Call[Any]) -> list[object]:
+    def outcomes(self, call: Call[Any]) -> list[object]:
         """Return what each client comes to: its result, or its error. Other exceptions leave."""
         found: list[object] = []
         for send in (self._sync.send, lambda one: self._loop.run_until_complete(self._async.send(one))):

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api import pages as module
-from airflow_provider_browseract.api.exchange import Response
+from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page, Region, read_page
 from airflow_provider_browseract.api.pages import Pages
 
@@ -30,9 +30,7 @@ class Shop:
         return Page(tuple(self.items[begin : begin + self.size]), number=number, **self.numbers)
 
     def read(self, limit: int = 2) -> list[Region]:
-        pages = Pages(
-            calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
-        )
+        pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit}))
         found: list[Region] = []
         while pages.call is not None:
             assert pages.call.params["limit"] == limit
@@ -75,9 +73,7 @@ class TestPages:
     @pytest.mark.parametrize("known", [True, False], ids=["with total_count", "without numbers"])
     def test_pages_that_are_too_large_are_divided_down_to_single_items(self, limit, large, known):
         shop = Shop(20, **({"total_count": 20} if known else {}))
-        pages = Pages(
-            calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
-        )
+        pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit}))
         found: list[Region] = []
         limits: list[int] = []
         while pages.call is not None:
@@ -95,7 +91,7 @@ class TestPages:
 
     def test_list_of_which_no_item_can_be_read_ends_with_the_error(self, monkeypatch):
         monkeypatch.setattr(module, "MAX_PAGES", 20)
-        pages = Pages(calls.Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 8}))
+        pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 8}))
         too_large = errors.ResponseTooLargeError("too large")
 
         def read() -> None:

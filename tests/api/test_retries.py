@@ -4,6 +4,7 @@ import pytest
 from tenacity import RetryCallState, Retrying
 
 from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
 
 READ = calls.get_task("7")
@@ -52,7 +53,7 @@ def test_call_is_not_sent_again_after_an_unrelated_exception():
 class Tries:
     """Plays errors to a policy and writes down the pauses, without waiting."""
 
-    def __init__(self, policy: RetryPolicy, call: calls.Call, *played: errors.BrowserActError) -> None:
+    def __init__(self, policy: RetryPolicy, call: Call, *played: errors.BrowserActError) -> None:
         self.pauses: list[float] = []
         self.played = list(played)
         self.count = 0

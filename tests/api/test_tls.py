@@ -13,8 +13,8 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_browseract.api import calls, client, errors
-from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import Emulator
 from tests.served import certificate_in, listening
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.client import BrowserActClient, ClientSettings
+from airflow_provider_browseract.api.client import BrowserActClient
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES
 from tests.conftest import DagResult

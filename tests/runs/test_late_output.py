@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
@@ -30,7 +31,7 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
         elif isinstance(step, LogLine):
             logged.append(step)
         else:
-            assert isinstance(step, calls.Call)
+            assert isinstance(step, Call)
             assert (step.path, step.params) == (calls.get_task("7").path, calls.get_task("7").params)
             return left.pop(0)
         return None

@@ -21,6 +21,7 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     ServerError,
 )
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
@@ -199,7 +200,7 @@ def look_up(
             return -1
         if isinstance(step, LogLine) and log is not None:
             log.append(step.text)
-        if not isinstance(step, calls.Call):
+        if not isinstance(step, Call):
             return None
         if step.starts_run:
             return next(starts)
@@ -370,7 +371,7 @@ def test_two_runs_that_certainly_match_stay_an_error():
 def test_finished_run_that_was_given_up_earlier_is_not_taken_for_the_new_one():
     given_up = Task("5", TaskStatus.FINISHED, "70", at(1001.0), input_parameters=PENS_LISTED)
     steps = find_orphan(Orphan(replace(SAME, earlier=("5",)), request(), 2000.0, 1000.0), OnOrphan.FAIL, lambda: 1000.0)
-    assert carry_out(steps, lambda step: page_of(given_up) if isinstance(step, calls.Call) else {}) is None
+    assert carry_out(steps, lambda step: page_of(given_up) if isinstance(step, Call) else {}) is None
 
 
 def listed_at(clock: float, *tasks: Task) -> Page[Task]:
@@ -417,7 +418,7 @@ class TestClocksThatDiffer:
         clock = [1000.0]
 
         def answer(step: object) -> object:
-            if not isinstance(step, calls.Call):
+            if not isinstance(step, Call):
                 return {}
             served_at = at(clock[0])
             clock[0] += 25.0
@@ -441,7 +442,7 @@ class TestBounds:
         def reply(step: object) -> object:
             if isinstance(step, Claim):
                 return -1
-            if not isinstance(step, calls.Call):
+            if not isinstance(step, Call):
                 return {}
             asked.append(step.name)
             assert len(asked) < 100
@@ -456,7 +457,7 @@ class TestBounds:
             return error, asked
 
     @staticmethod
-    def endless(step: calls.Call[Any]) -> Page[Task]:
+    def endless(step: Call[Any]) -> Page[Task]:
         number = int(step.params["page"])
         run = Task("", TaskStatus.RUNNING, "70", at(1000.0), input_parameters="keyword=ink")
         return Page(tuple(replace(run, id=f"{number}-{index}") for index in range(500)), number)
@@ -470,7 +471,7 @@ class TestBounds:
     def test_page_that_is_too_large_is_read_in_smaller_pages(self):
         run = Task("8", TaskStatus.RUNNING, "70", at(1001.0), input_parameters="keyword=pens")
 
-        def answer(step: calls.Call[Any]) -> object:
+        def answer(step: Call[Any]) -> object:
             if int(step.params["limit"]) > 100:
                 return ResponseTooLargeError("too large")
             return Page((run,), 1, total_count=1)
@@ -592,11 +593,11 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
 def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(kind, workflow_id):
     steps = begin(start(kind=kind, patience=1.0), None, lambda: 1000.0)
-    while not isinstance(next(steps), calls.Call):
+    while not isinstance(next(steps), Call):
         pass
     steps.throw(ResponseLostError("x"))
     listing = next(steps)
-    assert isinstance(listing, calls.Call)
+    assert isinstance(listing, Call)
     assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
     begin_at = datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc)
     assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.calls import Call
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     PAUSE_SPREAD,

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     ServerError,
     TaskNotFoundError,
 )
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.resuming import (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError, ServerError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OrphanError
@@ -88,7 +88,7 @@ class World:
                 return -1
             self.claimed[index] = step.task_id
             return index
-        if not isinstance(step, calls.Call):
+        if not isinstance(step, Call):
             return None
         if step.starts_run:
             fate = self.chance.choice(["lost", "lost", "never arrived", "well"])

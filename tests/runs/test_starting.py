@@ -26,6 +26,7 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnknownRefusalError,
 )
+from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
@@ -51,7 +52,7 @@ class Service:
     others: list[Task] = field(default_factory=list)
     runs: dict[str, Task] = field(default_factory=dict)
 
-    def start(self, call: calls.Call[CreatedTask]) -> CreatedTask:
+    def start(self, call: Call[CreatedTask]) -> CreatedTask:
         """Make a run."""
         assert call.body is not None
         told = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
@@ -68,7 +69,7 @@ class Service:
         self.runs[made] = Task(made, TaskStatus.RUNNING, "70", created, input_parameters=told)
         return CreatedTask(made)
 
-    def answer(self, call: calls.Call[Any]) -> Any:
+    def answer(self, call: Call[Any]) -> Any:
         """Carry out any other call."""
         if call.path.endswith("list-tasks"):
             since, until = (
@@ -190,7 +191,7 @@ class TriesOfATask(RuleBasedStateMachine):
         for _ in range(60):
             if self.steps is None:
                 return
-            if isinstance(self.pending, calls.Call) and self.pending.starts_run:
+            if isinstance(self.pending, Call) and self.pending.starts_run:
                 self._take_step(fate)
                 break
             self._take_step("well")
@@ -208,14 +209,14 @@ class TriesOfATask(RuleBasedStateMachine):
             self.reply = {"1": -1}
         elif isinstance(step, Claim):
             self.reply = -1
-        elif isinstance(step, calls.Call):
+        elif isinstance(step, Call):
             self._carry_out(step, fate)
         else:
             # The checks before the start may take any time: nothing is written down yet.
             assert isinstance(step, LogLine | BeforeStart)
         self.pending = self._advance()
 
-    def _carry_out(self, call: calls.Call[Any], fate: str) -> None:
+    def _carry_out(self, call: Call[Any], fate: str) -> None:
         if fate == "never arrived":
             self.error = ConnectionFailedError("x")
         elif fate == "broken":
@@ -231,7 +232,7 @@ class TriesOfATask(RuleBasedStateMachine):
             except BrowserActError as error:
                 self.error = error
 
-    def _do(self, call: calls.Call[Any]) -> Any:
+    def _do(self, call: Call[Any]) -> Any:
         return self.service.start(call) if call.starts_run else self.service.answer(call)
 
     @precondition(lambda self: self.steps is not None)
@@ -243,7 +244,7 @@ class TriesOfATask(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 30.0, 300.0, 7200.0]))
     def time_passes(self, seconds: float) -> None:
         step = self.pending
-        if self.steps is not None and (isinstance(step, Write) or (isinstance(step, calls.Call) and step.starts_run)):
+        if self.steps is not None and (isinstance(step, Write) or (isinstance(step, Call) and step.starts_run)):
             # Between storing the entry and its start, a try is delayed by at most its patience:
             # a later try looks for the start only among the runs of that time.
             seconds = max(0.0, min(seconds, self.decided_at + PATIENCE - self.service.now))
@@ -284,7 +285,7 @@ class Played:
     over: StartedRun | StartRefused | Exception | None = None
     written: list[Write] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
-    asked: list[calls.Call[Any]] = field(default_factory=list)
+    asked: list[Call[Any]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
 
     @property
@@ -316,7 +317,7 @@ def play(
             return {}
         elif isinstance(step, Claim):
             return -1
-        elif isinstance(step, calls.Call):
+        elif isinstance(step, Call):
             played.asked.append(step)
             return left.pop(0)
         return None
@@ -579,11 +580,11 @@ def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     assert isinstance(next(steps), BeforeStart)
     assert isinstance(steps.send(None), Write)
     step = steps.send(None)
-    assert isinstance(step, calls.Call)
+    assert isinstance(step, Call)
     step = steps.throw(ResponseLostError("x"))
     assert isinstance(step, LogLine)
     step = steps.send(None)
-    assert isinstance(step, calls.Call)
+    assert isinstance(step, Call)
     # And no further Write.
     with pytest.raises(RunStartUnknownError, match="looking for it failed: x") as caught:
         steps.throw(ServerError("x", http_status=503, code=7, msg="m", trace_id="t"))
@@ -597,14 +598,14 @@ def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_ru
     call = start().request.call
     envelope = {"code": code, "msg": "Busy", "traceId": "t"}
     with pytest.raises(BrowserActError) as refused:
-        call.read_response(calls.Response(status, {}, json.dumps(envelope).encode()))
+        call.read_response(Response(status, {}, json.dumps(envelope).encode()))
     steps = begin(start(patience=1.0), None, lambda: 0.0)
-    while not isinstance(step := next(steps), calls.Call):
+    while not isinstance(step := next(steps), Call):
         pass
     assert step.starts_run
     steps.throw(refused.value)
     step = next(steps)
-    assert isinstance(step, calls.Call)
+    assert isinstance(step, Call)
     assert step.name == "list-tasks"
 
 

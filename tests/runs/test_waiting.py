@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_browseract.api.calls import Call
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
@@ -20,6 +19,7 @@ from airflow_provider_browseract.api.errors import (
     TaskNotFoundError,
     UnexpectedResponseError,
 )
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import GOAL_LENGTH, MAX_STEP_LINES, STATUS_LENGTH

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.calls import Response
+from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (

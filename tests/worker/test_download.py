@@ -21,8 +21,8 @@ import urllib3.util.connection
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import RunFile
 from airflow_provider_browseract.worker import download

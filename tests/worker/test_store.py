@@ -29,9 +29,9 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.client import ClientSettings
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import StorageError

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.calls import Response
 from airflow_provider_browseract.api.errors import ResponseLostError, RunStartUnknownError
+from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_3_PLUS,
     AirflowFailException,
