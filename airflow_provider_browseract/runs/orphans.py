@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
-    ResponseTooLargeError,
     RunStartUnknownError,
     UnexpectedResponseError,
 )
@@ -278,18 +277,14 @@ def _list_tasks(call: Call[Page[Task]], limit: _Limit) -> Generator[Step, Any, t
     behind: list[float] = []
     while pages.call is not None:
         sent_at = limit.clock()
-        try:
+        # The items contain outputs, which can be large.
+        with pages.dividing():
             page: Page[Task] = yield pages.call
-        except ResponseTooLargeError as error:
-            # The items contain outputs, which can be large.
-            limit.check()
-            pages.divide(error)
-            continue
+            found += pages.take(page)
+            behind.append(_seconds_behind(page, sent_at))
         limit.check()
-        found += pages.take(page)
         if len(found) + len(pages.skipped) > MAX_LISTED:
             raise UnexpectedResponseError(f"{call.name} lists more than {MAX_LISTED} items")
-        behind.append(_seconds_behind(page, sent_at))
     return found, pages.skipped, min(behind, default=0.0)
 
 
