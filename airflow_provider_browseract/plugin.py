@@ -31,7 +31,7 @@ App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awa
 class CallbackApp:
     """An ASGI application that loads :func:`~airflow_provider_browseract.webhook.receiver.create_app` when needed.
 
-    If that fails, it is tried again only after a pause, because each request of a stranger would do so otherwise.
+    After a failure, it waits before it tries again. Otherwise, every request of a stranger would load it.
     """
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class CallbackApp:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         """Respond to a request."""
-        asked = dict(scope)
+        original = dict(scope)
         _hide_token(scope)
         if self._app is None and time.monotonic() >= self._load_at:
             self._load()
         if self._app is None:
             await _unavailable(scope, send)
         else:
-            await self._app(asked, receive, send)
+            await self._app(original, receive, send)
 
     def _load(self) -> None:
         try:

@@ -54,7 +54,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
     )
-    parser.addoption("--answers", type=int, default=100, help="mutated answers of each endpoint (default: %(default)s)")
+    parser.addoption(
+        "--responses", type=int, default=100, help="mutated responses of each endpoint (default: %(default)s)"
+    )
 
 
 def pytest_configure(config):

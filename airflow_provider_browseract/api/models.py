@@ -165,7 +165,7 @@ def _array(value: Json) -> list[Json]:
 
 
 def _items(model: type[M], limits: Callable[[], tuple[int, int]]) -> PlainValidator:
-    """Return what reads the items of a list that can be read: so many of the first and of the last ones."""
+    """Return a validator that reads the first and the last items of a list, and skips those that cannot be read."""
 
     def read(value: Json) -> tuple[M, ...]:
         items, (first, last) = _array(value), limits()
@@ -176,7 +176,7 @@ def _items(model: type[M], limits: Callable[[], tuple[int, int]]) -> PlainValida
 
 
 def _beyond(limit: Callable[[], int]) -> PlainValidator:
-    """Return what counts the other items of a list."""
+    """Return a validator that counts the items beyond the limit."""
     return PlainValidator(lambda value: max(0, len(_array(value)) - limit()))
 
 

@@ -23,7 +23,7 @@ def may_send_again(call: Call[Any], error: BaseException) -> bool:
     if not isinstance(error, BrowserActError) or not error.temporary:
         return False
     if call.starts_run and isinstance(error, ConcurrencyLimitError | RateLimitError):
-        # Many starts may be refused together. The caller knows better how to wait, and in which order they follow.
+        # Many starts may be refused together. The caller decides how long to wait and which start comes next.
         return False
     return not call.starts_run or error.not_processed
 

@@ -47,7 +47,7 @@ class AsyncBrowserAct:
         >>> await browseract.send(calls.get_task_status(task_id))
         <TaskStatus.RUNNING: 'running'>
         """
-        with starting(call, self._log):
+        with lost_start_is_unknown(call, self._log):
             return await self._client.send(call)
 
     def iter_items(self, call: Call[Page[T]]) -> AsyncIterator[T]:
@@ -66,7 +66,7 @@ class AsyncBrowserAct:
 
 
 @contextmanager
-def starting(call: Call[Any], log: Log) -> Iterator[None]:
+def lost_start_is_unknown(call: Call[Any], log: Log) -> Iterator[None]:
     """Raise :class:`RunStartUnknownError` if a start that is sent in this context fails and may have started a run.
 
     :param log: gets an error if the start is interrupted, because a run may be running then.

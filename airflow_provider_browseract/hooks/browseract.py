@@ -21,7 +21,7 @@ from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, starting
+from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, lost_start_is_unknown
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
@@ -162,7 +162,7 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with starting(request.call, self.log):
+        with lost_start_is_unknown(request.call, self.log):
             return self.client.send(request.call)
 
     def run_task_by_template(
@@ -197,7 +197,7 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with starting(request.call, self.log):
+        with lost_start_is_unknown(request.call, self.log):
             return self.client.send(request.call)
 
     def get_task(self, task_id: str) -> Task:

@@ -1,4 +1,4 @@
-"""What Airflow must not show of a run, although BrowserAct returns it."""
+"""Remove from a run what Airflow must not show."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def outlasting(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def in_empty_context(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a coroutine without context variables, so that Airflow does not know which trigger its requests are of."""
+    """Start a coroutine without context variables, so that Airflow cannot assign its requests to a trigger."""
     return contextvars.Context().run(asyncio.ensure_future, coroutine)
 
 

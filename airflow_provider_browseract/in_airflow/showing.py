@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 QUEUE_XCOM = "queue"
 """XCom with the place of a task instance in the queue for slots."""
 
-_log = logging.getLogger(__name__)
-
 
 def count_run(task: Task) -> None:
     """Count an ended run and its credits in Airflow's metrics."""
@@ -28,12 +25,11 @@ def count_run(task: Task) -> None:
         count_in_task("browseract.credits", by=task.credit)
 
 
-def show_run(ti: Any, task: Task, log: Log = _log) -> None:
+def show_run(ti: Any, task: Task, log: Log) -> None:
     """Push the links to a run and the facts about it as XComs of an Airflow task instance.
 
     They are only for display, so an error is logged and never raised.
 
-    :param log: logs an error, for example the log of the Airflow task.
     """
     try:
         url = log_url(task)

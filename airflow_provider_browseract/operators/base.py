@@ -29,10 +29,10 @@ from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.request import with_names_as_keys
 from airflow_provider_browseract.runs.waiting import OnPaused
+from airflow_provider_browseract.worker.checks import mask_secrets
 from airflow_provider_browseract.worker.execution import RunExecution
 from airflow_provider_browseract.worker.kinds import RunKind
 from airflow_provider_browseract.worker.owned_run import OwnedRun
-from airflow_provider_browseract.worker.secrets import mask_inputs
 from airflow_provider_browseract.worker.tries import forget_run
 
 if TYPE_CHECKING:
@@ -140,18 +140,18 @@ class RunOperator(BaseOperator):
         return hook
 
     @property
-    def _run(self) -> OwnedRun:
+    def _owned_run(self) -> OwnedRun:
         """The run that this process is responsible for."""
-        found: OwnedRun | None = self.__dict__.get("_owned_run")
+        found: OwnedRun | None = self.__dict__.get("_run")
         # on_kill can interrupt this at any moment, so the first stored object counts.
-        return self.__dict__.setdefault("_owned_run", OwnedRun()) if found is None else found
+        return self.__dict__.setdefault("_run", OwnedRun()) if found is None else found
 
     @contextmanager
     def _executing(self, context: Context) -> Iterator[RunExecution]:
         """Run the code of the operator in this context."""
         stop_airflow_pushing_links(self)
-        with self._run.executing():
-            yield RunExecution(self, context, self._run)
+        with self._owned_run.executing():
+            yield RunExecution(self, context, self._owned_run)
 
     def _do_render_template_fields(
         self,
@@ -174,7 +174,7 @@ class RunOperator(BaseOperator):
 
     def hide_secrets(self) -> None:
         """Mask the secret inputs, also those that are too short to be masked everywhere."""
-        if mask_inputs(self.input_parameters, self.callback_url, self.status_change_callback_url):
+        if mask_secrets(self, self.input_parameters):
             # Airflow's UI hides values by the keys of dicts.
             self.input_parameters = with_names_as_keys(self.input_parameters)
 
@@ -188,7 +188,7 @@ class RunOperator(BaseOperator):
 
         :param event: a :class:`~airflow_provider_browseract.runs.queueing.Queued` as JSON values.
         """
-        return RunExecution(self, context, self._run).resume_from_queue(event)
+        return RunExecution(self, context, self._owned_run).resume_from_queue(event)
 
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Continue after the wait for the end. Read the run from the API instead of trusting the event.
@@ -198,7 +198,7 @@ class RunOperator(BaseOperator):
         :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values. It is used
             if the event is a person's answer. ``dag.test()`` does not keep it.
         """
-        return RunExecution(self, context, self._run).resume_from_wait(event, wait)
+        return RunExecution(self, context, self._owned_run).resume_from_wait(event, wait)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
@@ -214,10 +214,10 @@ class RunOperator(BaseOperator):
         Airflow calls this in a signal handler for each SIGTERM, including those that the infrastructure sends. In that
         case, a run that the next try can reattach to keeps running.
         """
-        self._run.on_kill()
+        self._owned_run.on_kill()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return for OpenLineage what was run and where its results are. The OpenLineage provider calls this method."""
         from airflow_provider_browseract.worker.lineage import lineage_of
 
-        return lineage_of(self.kind.source, self.hook.settings.client.base_url, self._run.conclusion)
+        return lineage_of(self.kind.source, self.hook.settings.client.base_url, self._owned_run.conclusion)

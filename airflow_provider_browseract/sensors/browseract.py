@@ -39,12 +39,15 @@ from airflow_provider_browseract.runs.resuming import (
     Paused,
     WaitAgain,
     WaitEvent,
-    after_deferral,
 )
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WaitPolicy, is_hopeless
 from airflow_provider_browseract.worker.conclusion import Conclusion, open_store
-from airflow_provider_browseract.worker.reading import get_task_or_error, no_retry_on_bad_arguments
+from airflow_provider_browseract.worker.reading import (
+    decide_after_deferral,
+    get_task_or_error,
+    no_retry_on_bad_arguments,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
@@ -144,10 +147,7 @@ class TaskSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
         read = from_json(WaitEvent, event)
-        seen = get_task_or_error(self.hook, read.wait.browseract_task_id)
-        decision, lines = after_deferral(read, seen, time.time())
-        for line in lines:
-            self.log.log(line.level, "%s", line.text)
+        decision, _ = decide_after_deferral(self.hook, read, self.log)
         match decision:
             case Conclude(task):
                 return self._conclude(context, task)

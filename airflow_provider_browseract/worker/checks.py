@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
@@ -17,11 +20,9 @@ from airflow_provider_browseract.compat import AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
-from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.request import RunRequest, check_names
+from airflow_provider_browseract.runs.request import RunRequest, check_names, secret_parts, without_secrets
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.kinds import RunKind
-from airflow_provider_browseract.worker.secrets import mask_inputs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -55,8 +56,21 @@ class Operator(Protocol):
 
 
 def mask_secrets(operator: Operator, inputs: Any) -> bool:
-    """Mask secret inputs and callback addresses of an operator, and return whether there are secret inputs."""
-    return mask_inputs(inputs, operator.callback_url, operator.status_change_callback_url)
+    """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI.
+
+    :param inputs: the inputs, whatever their form.
+    :returns: whether there are secret inputs.
+    """
+    found: set[str] = set()
+    # The checks of the arguments report whatever fails here.
+    with suppress(Exception):
+        without_secrets(inputs, is_secret, found)
+    secret_inputs = bool(found)
+    for url in (operator.callback_url, operator.status_change_callback_url):
+        found |= secret_parts(url)
+    if found:
+        mask_secret([*sorted(found)])
+    return secret_inputs
 
 
 def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool]:
@@ -68,7 +82,6 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
     operator.prepare(context)
     # From now on, this process knows the inputs, and masks the secret ones.
     operator.hook.hiding = replace(operator.hook.hiding, texts=False)
-    RunOptions.of(operator)
     mask_secrets(operator, operator.input_parameters)
     for name, given in operator.given.items():
         rendered = getattr(operator, name)

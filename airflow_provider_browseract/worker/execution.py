@@ -1,11 +1,11 @@
 """A run from top to bottom: what a worker does for one task instance, in the order in which it happens.
 
-1. Check the arguments.
-2. Read what an earlier try has left.
-3. Reattach to the run of that try, or start a new one.
-4. Wait for a slot if BrowserAct accepts no further run, then begin again.
-5. Wait for the run, in this worker or in the triggerer.
-6. Conclude: return the result of the run, or raise its error.
+1. Read what an earlier try has left (`tries.py`).
+2. Check the arguments (`checks.py`).
+3. Reattach to the run of that try, or start a new one (`runs/starting.py`).
+4. Wait for a slot if BrowserAct accepts no further run, then begin again (`slots.py`).
+5. Wait for the run, in this worker or in the triggerer (`waiter.py`).
+6. Conclude: return the result of the run, or raise its error (`conclusion.py`).
 
 A task instance can pass through several processes on its way. The ways into one are :meth:`RunExecution.execute`,
 :meth:`~RunExecution.resume_from_queue` and :meth:`~RunExecution.resume_from_wait`; Airflow ends a deferral itself with
@@ -108,11 +108,11 @@ class RunExecution:
                 "durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try."
             )
         now = time.time()
-        return self._run(Queued(now, now, priority=self.operator.priority_weight))
+        return self._start_and_wait(Queued(now, now, priority=self.operator.priority_weight))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot."""
-        return self._run(from_json(Queued, event))
+        return self._start_and_wait(from_json(Queued, event))
 
     def resume_from_wait(self, event: Any, wait: dict[str, Any] | None) -> Any:
         """Continue after a wait for the run. Read the run from the API instead of trusting the event."""
@@ -151,7 +151,7 @@ class RunExecution:
 
     # The run
 
-    def _run(self, queued: Queued) -> Any:
+    def _start_and_wait(self, queued: Queued) -> Any:
         while isinstance(started := self._begin(queued), StartRefused):
             queued = self._wait_for_slot(started, queued)
         with self.run.accounted_for(started.task_id):
@@ -191,20 +191,21 @@ class RunExecution:
                 report_unknown_start(self.run, self.tries)
         raise AssertionError("the last round has returned or raised")
 
-    # 1. Check the arguments
+    # 2. Check the arguments
 
     def _check(self) -> Start:
         """Check everything that needs no other service, and return the wanted start."""
+        options = self.options
         request, self.secret_inputs = read_request(self.operator, self.context)
         called = self._with_callback(request)
         client = self.hook.settings.client
         return Start(
             called if register(called, self.ti, self.log) else request,
-            self.options.timeout,
+            options.timeout,
             patience=client.longest_call,
-            on_orphan=self.options.on_orphan,
+            on_orphan=options.on_orphan,
             max_tries=self.ti.max_tries,
-            deferred=self.options.waits_deferred,
+            deferred=options.waits_deferred,
             api_key=client.api_key,
             key_digest=client.key_digest,
         )
@@ -215,7 +216,7 @@ class RunExecution:
             return request
         return with_callback(request, self.ti, self.hook, self.log, demanded=self.options.webhook is True)
 
-    # 2. and 3. Reattach to the run of an earlier try, or start a new one
+    # 3. Reattach to the run of an earlier try, or start a new one
 
     def _reattach_or_start(self, start: Start, entry: Entry | None, queued: Queued) -> StartedRun | StartRefused:
         do = partial(self._do, start.request, queued)
@@ -237,17 +238,19 @@ class RunExecution:
                 return self.tries.claim(step.task_id)
             case Write():
                 return self.run.write(step)
-        # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
-        self.run.task_id = None
-        if queued.refusals == 0:
-            check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
+            case BeforeStart():
+                # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
+                self.run.task_id = None
+                if queued.refusals == 0:
+                    check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
         return None
 
     def _dry_run(self) -> AirflowSkipException:
         """Check everything, and start nothing."""
+        options = self.options
         request, _ = read_request(self.operator, self.context)
         self._with_callback(request)
-        check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
+        check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
         return dry_run_ended(self.operator, request)
 
     # 4. Wait for a slot

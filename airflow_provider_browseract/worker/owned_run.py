@@ -217,7 +217,7 @@ class OwnedRun:
         if timed_out:
             self.kill(Kill("execution_timeout ended the Airflow task", wanted=True), hurried=False)
             return
-        # An exception can interrupt the wait for an event and not spoil it, unlike that for the end of a thread.
+        # An exception may interrupt the wait for an event, and leaves it usable. Thread.join does not guarantee that.
         self._decided = decided = threading.Event()
         threading.Thread(target=self._decide_in_thread, args=(decided,), name="browseract-on-kill", daemon=True).start()
         if not self._executing:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection, unreadable
+from airflow_provider_browseract.loops import Log, run_steps
+from airflow_provider_browseract.runs.resuming import Decision, WaitEvent, after_deferral
+from airflow_provider_browseract.runs.waiting import poll_run
 
 
 def get_run(hook: BrowserActHook, task_id: str) -> Task:
     """Read a task, or only its status if the task is too large to be read."""
-    try:
-        return hook.get_task(task_id)
-    except ResponseTooLargeError as error:
-        return Task(task_id, hook.get_task_status(task_id), unread=error.message)
+    return run_steps(poll_run(task_id), hook.client, hook.log)
 
 
 def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
@@ -32,6 +33,18 @@ def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActEr
         return error
     except AirflowNotFoundException as error:
         return unreadable(hook.browseract_conn_id, error)
+
+
+def decide_after_deferral(hook: BrowserActHook, event: WaitEvent, log: Log) -> tuple[Decision, Task | BrowserActError]:
+    """Read a run after a deferral, and decide what to do next.
+
+    :returns: the decision, and what was read.
+    """
+    seen = get_task_or_error(hook, event.wait.browseract_task_id)
+    decision, lines = after_deferral(event, seen, time.time())
+    for line in lines:
+        log.log(line.level, "%s", line.text)
+    return decision, seen
 
 
 @contextmanager

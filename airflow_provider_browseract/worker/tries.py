@@ -194,7 +194,7 @@ def forget_run(context: Context) -> None:
 
 
 class ReasonOfKill:
-    """The reason of a kill, which Airflow is asked for in a thread until it responds.
+    """Ask Airflow in a thread why the try is killed, until it responds.
 
     The request may have to wait for the one that the kill has interrupted, or for an API server that does not respond.
 

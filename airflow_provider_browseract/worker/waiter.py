@@ -25,14 +25,13 @@ from airflow_provider_browseract.runs.resuming import (
     Paused,
     WaitAgain,
     WaitEvent,
-    after_deferral,
     after_wait,
 )
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.reading import get_task_or_error
+from airflow_provider_browseract.worker.reading import decide_after_deferral
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -78,12 +77,9 @@ class Waiter:
 
         :param resumed_at: when this process began, in seconds since the epoch.
         """
-        seen = get_task_or_error(self.run.hook, event.wait.browseract_task_id)
+        decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
-        decision, lines = after_deferral(event, seen, time.time())
-        for line in lines:
-            self.run.log.log(line.level, "%s", line.text)
         if isinstance(decision, Conclude):
             self._report_what_woke(event, decision.task, resumed_at)
         return decision

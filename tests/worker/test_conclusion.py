@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_browseract import loops as steps
-from airflow_provider_browseract.api import client, models
+from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
@@ -366,7 +367,7 @@ class TestDoubtfulCsv:
 class TestRunThatIsTooLarge:
     @pytest.fixture(autouse=True)
     def _small_limit(self, monkeypatch):
-        monkeypatch.setattr(client, "MAX_RESPONSE", 100_000)
+        monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 100_000)
 
     @BOTH_WAYS
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
@@ -722,7 +723,7 @@ class TestRunReport:
 
     def test_run_without_urls_pushes_no_link_xcom(self):
         ti = FakeTaskInstance()
-        showing.show_run(ti, Task("7", TaskStatus.RUNNING))
+        showing.show_run(ti, Task("7", TaskStatus.RUNNING), logging.getLogger(__name__))
         assert list(ti.xcoms) == ["task"]
 
     def test_end_of_a_run_is_logged_with_its_steps_and_credits(self, worker, emulator, capfd):

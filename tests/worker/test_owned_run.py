@@ -736,4 +736,4 @@ def test_signal_while_the_owned_run_is_being_made_is_not_forgotten(tries, monkey
         make(self, *arguments, **options)
 
     monkeypatch.setattr(OwnedRun, "__init__", interrupted)
-    assert operator._run.killed
+    assert operator._owned_run.killed

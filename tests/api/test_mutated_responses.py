@@ -1,7 +1,7 @@
 """Both clients with responses that are changed at random, over real sockets.
 
 Whatever a response contains, both clients have the same outcome: a result or an error of this package. A
-failure never counts as a success. ``--answers N`` sets how many responses each endpoint sends.
+failure never counts as a success. ``--responses N`` sets how many responses each endpoint sends.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def is_failure(endpoint: str, status: int, body: bytes) -> bool:
     return not isinstance(value, dict if endpoint != "get-region-list" else dict | list)
 
 
-def good_answers() -> dict[str, Any]:
+def good_responses() -> dict[str, Any]:
     """Return a valid response of each endpoint from the emulator, with everything that it can contain."""
     now = 1_780_000_000.0
     emulator = Emulator(concurrency=9, as_in_the_demos=False, clock=lambda: now)
@@ -254,7 +254,7 @@ def good_answers() -> dict[str, Any]:
     }
 
 
-GOOD = good_answers()
+GOOD = good_responses()
 ENVELOPE = error_envelope(10112, "Task is not exist.", 1_780_000_000.0)
 
 
@@ -279,7 +279,7 @@ def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
     good = mutated(GOOD[endpoint])
 
     @settings(
-        max_examples=request.config.getoption("--answers"),
+        max_examples=request.config.getoption("--responses"),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
