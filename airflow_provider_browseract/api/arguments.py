@@ -1,7 +1,9 @@
-"""Checks of the arguments of calls."""
+"""Checks of single arguments, before a call is sent and uses credits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -39,3 +41,43 @@ def read_choice(argument: str, value: Any, choices: type[E]) -> E:
     except ValueError:
         words = ", ".join(repr(choice.value) for choice in choices)
         raise InputError(f"{argument} is {value!r}. Use one of {words}.") from None
+
+
+def read_ids(argument: str, value: Any) -> list[str]:
+    """Check one id or several, and return each once.
+
+    :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
+    :raises InputError: there is no id, or one of them cannot be used.
+    """
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if isinstance(value, str) and any(char in value for char in "[](), "):
+        raise InputError(
+            f"{argument} is {value!r}, a list that was rendered to a string. Set render_template_as_native_obj=True on "
+            "the DAG, or pass the XCom itself."
+        )
+    ids = list(dict.fromkeys(read_id(argument, each) for each in (value if several else [value])))
+    if not ids:
+        raise InputError(f"{argument} is an empty list. Pass at least one id.")
+    return ids
+
+
+def read_seconds(argument: str, value: Any) -> float:
+    """Check a duration, and return it in seconds.
+
+    :param value: seconds, or a ``timedelta``.
+    :raises InputError: the value is not a duration, not positive, or longer than a year.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME:
+        raise InputError(f"{argument} is {value!r}. Use a positive number of seconds or a timedelta, at most a year.")
+    return float(seconds)
+
+
+def read_flag(argument: str, value: Any) -> bool:
+    """Check an argument that is ``True`` or ``False``.
+
+    :raises InputError: the value is neither.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{argument} is {value!r}. Use True or False.")
+    return value

@@ -20,7 +20,7 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
 from airflow_provider_browseract.runs.addresses import is_private
-from airflow_provider_browseract.runs.arguments import did_you_mean
+from airflow_provider_browseract.runs.hints import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,6 @@ class ConnectionSettings:
 
     :param client: how to reach the BrowserAct API.
     :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
-    :param warning: a sentence about a likely mistake in a connection that can be used; None if there is none.
     """
 
     client: ClientSettings
@@ -131,7 +130,6 @@ class ConnectionSettings:
         StringConstraints(strip_whitespace=True),
         WithJsonSchema({"type": "string"}),
     ] = None
-    warning: str | None = None
 
 
 WANTED = {
@@ -174,7 +172,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     given = {name: extra[name] for name in extra_fields() if extra.get(name) not in (None, "")}
     own = {"api_key": _api_key(connection), "base_url": base_url, "user_agent": user_agent, "connection": conn_id}
     try:
-        return _adapter().validate_python({**given, "client": {**given, **own}, "warning": warning})
+        return _adapter().validate_python({**given, "client": {**given, **own}})
     except ValidationError as error:
         wrong = next(name for each in error.errors() for name in each["loc"] if name in given)
         raise ConnectionFieldError(

@@ -23,7 +23,7 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import naming_similar_arguments
+from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson, PauseCallbacks, RunOptions
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat

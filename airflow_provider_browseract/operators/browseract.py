@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_browseract.api import calls
-from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.arguments import InputError, read_flag, read_ids
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import RunOperator
-from airflow_provider_browseract.runs.arguments import naming_similar_arguments, read_flag, read_ids
+from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
 from airflow_provider_browseract.worker.kinds import TemplateRun, WorkflowRun

@@ -17,7 +17,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import one_line
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
 from airflow_provider_browseract.runs.addresses import check_callback_url
-from airflow_provider_browseract.runs.arguments import did_you_mean
+from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.stored import Text
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_browseract.api.arguments import read_choice, read_id
+from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_id
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
 from airflow_provider_browseract.compat import (
     AirflowFailException,
@@ -28,7 +28,7 @@ from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import check_rendered, naming_similar_arguments, read_flag
+from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, RunLostError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.report import polling_line, status_line

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_browseract.api.arguments import InputError, read_id
+from airflow_provider_browseract.api.arguments import InputError, read_id, read_seconds
 from airflow_provider_browseract.api.calls import get_task_status
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.arguments import read_seconds
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
 

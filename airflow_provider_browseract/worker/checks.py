@@ -19,7 +19,8 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.compat import AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.loops import Log
-from airflow_provider_browseract.runs.arguments import check_rendered, read_output_path
+from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.hints import check_rendered
 from airflow_provider_browseract.runs.request import RunRequest, check_names, secret_parts, without_secrets
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.kinds import RunKind

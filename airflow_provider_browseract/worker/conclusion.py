@@ -18,7 +18,7 @@ from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import run_steps
-from airflow_provider_browseract.runs.arguments import read_output_path
+from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
 from airflow_provider_browseract.runs.outputs import (

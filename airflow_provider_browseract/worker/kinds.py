@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_browseract.api.arguments import InputError, read_id
+from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.runs.arguments import read_flag
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_run, read_template_run
 
 if TYPE_CHECKING:

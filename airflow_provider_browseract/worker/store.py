@@ -7,7 +7,6 @@ complete. The next try, also one after a kill, can therefore start again, and fe
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 import time
@@ -136,7 +135,7 @@ class Results:
 class ResultStore:
     """A folder in object storage for the results of runs.
 
-    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.arguments.read_output_path` returns it.
+    :param output_path: its path, as :func:`~airflow_provider_browseract.runs.addresses.read_output_path` returns it.
         Each run gets a folder in it.
     :param settings: timeouts and limits for the files, and the address of the API.
     """
@@ -289,17 +288,17 @@ class ResultStore:
                 break
             if expired:
                 number = counted(len(expired), "file")
-                self._log.log(logging.INFO, "The links of %s have expired. Reading new links.", number)
+                self._log.info("The links of %s have expired. Reading new links.", number)
                 renewed |= expired
             else:
                 number = counted(len(files), "file")
-                self._log.log(logging.INFO, "BrowserAct is still preparing %d of %s. Waiting.", pending, number)
+                self._log.info("BrowserAct is still preparing %d of %s. Waiting.", pending, number)
                 # The worker has to wait: the run is over, so neither a callback nor the status reports the files.
                 sleep(min(timings.FILES_LOOK_PAUSE, max(0.0, until - time.monotonic())), check)
             try:
                 files = files_of(read_again())
             except BrowserActError as error:
-                self._log.log(logging.WARNING, "The files of BrowserAct task %s cannot be read: %s", task.id, error)
+                self._log.warning("The files of BrowserAct task %s cannot be read: %s", task.id, error)
         for file in files:
             if file.name not in outcomes:
                 why = file.broken or f"BrowserAct did not prepare it within files_timeout={timeout:g} seconds"
@@ -313,7 +312,7 @@ class ResultStore:
     ) -> dict[str, StoredFile | FileError]:
         if not files:
             return {}
-        self._log.log(logging.INFO, "Writing %s to %s.", counted(len(files), "file"), results.path)
+        self._log.info("Writing %s to %s.", counted(len(files), "file"), results.path)
         pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
 
         def fetched(files: Sequence[RunFile]) -> dict[str, StoredFile | FileError]:

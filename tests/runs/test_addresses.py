@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.runs.addresses import check_callback_url, is_private
+from airflow_provider_browseract.runs.addresses import check_callback_url, is_private, read_output_path
 
 API = "https://api.browseract.com"
 
@@ -82,3 +82,42 @@ class TestCallbackUrls:
     )
     def test_host_in_any_notation_is_classified_as_private_or_public(self, host, private):
         assert is_private(host) is private
+
+
+class TestOutputPath:
+    @pytest.mark.parametrize(
+        ("given", "path"),
+        [
+            ("s3://aws@bucket/a/b/", "s3://aws@bucket/a/b"),
+            ("gs://bucket", "gs://bucket"),
+            ("file:///data/x", "file:///data/x"),
+            (" /data/x ", "/data/x"),
+        ],
+    )
+    def test_output_path_is_read_without_trailing_slash(self, given, path):
+        assert read_output_path(given) == path
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("", "Use a folder"),
+            (None, "Use a folder"),
+            ("None", "Use a folder"),
+            ("/", "Use a folder"),
+            ("file:///", "Use a folder"),
+            ("s3:///x", "Use a folder"),
+            ("results", "Use an absolute path"),
+        ],
+        ids=[
+            "empty",
+            "Python None",
+            "text None",
+            "root folder",
+            "root folder as file URL",
+            "bucket missing",
+            "relative path",
+        ],
+    )
+    def test_invalid_output_path_is_refused_with_a_remedy(self, given, message):
+        with pytest.raises(InputError, match=message):
+            read_output_path(given)

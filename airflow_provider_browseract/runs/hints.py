@@ -1,16 +1,14 @@
-"""Checks of single arguments, before a run is started and uses credits."""
+"""Hints for likely mistakes: a name that does not exist, and a value that was rendered to nothing."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from airflow_provider_browseract.api.arguments import LONGEST_TIME, InputError, read_id
+from airflow_provider_browseract.api.arguments import InputError
 
 RENAMED = {
     "reattach": "durable",
@@ -74,59 +72,3 @@ def check_rendered(argument: str, given: Any, rendered: Any) -> None:
     elif isinstance(given, list | tuple) and isinstance(rendered, list | tuple) and len(given) == len(rendered):
         for position, (before, after) in enumerate(zip(given, rendered, strict=True)):
             check_rendered(f"{argument}[{position}]", before, after)
-
-
-def read_ids(argument: str, value: Any) -> list[str]:
-    """Check one id or several, and return each once.
-
-    :param value: an id, or a sequence of ids, such as the XComs of mapped tasks.
-    :raises InputError: there is no id, or one of them cannot be used.
-    """
-    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if isinstance(value, str) and any(char in value for char in "[](), "):
-        raise InputError(
-            f"{argument} is {value!r}, a list that was rendered to a string. Set render_template_as_native_obj=True on "
-            "the DAG, or pass the XCom itself."
-        )
-    ids = list(dict.fromkeys(read_id(argument, each) for each in (value if several else [value])))
-    if not ids:
-        raise InputError(f"{argument} is an empty list. Pass at least one id.")
-    return ids
-
-
-def read_seconds(argument: str, value: Any) -> float:
-    """Check a duration, and return it in seconds.
-
-    :param value: seconds, or a ``timedelta``.
-    :raises InputError: the value is not a duration, not positive, or longer than a year.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME:
-        raise InputError(f"{argument} is {value!r}. Use a positive number of seconds or a timedelta, at most a year.")
-    return float(seconds)
-
-
-def read_flag(argument: str, value: Any) -> bool:
-    """Check an argument that is ``True`` or ``False``.
-
-    :raises InputError: the value is neither.
-    """
-    if not isinstance(value, bool):
-        raise InputError(f"{argument} is {value!r}. Use True or False.")
-    return value
-
-
-def read_output_path(value: Any) -> str:
-    """Check a path in object storage without accessing the store, and return it without a trailing slash.
-
-    :param value: the path, as ``ObjectStoragePath`` takes it.
-    :raises InputError: the path is empty, the root of a store, or relative.
-    """
-    path = str(value).strip()
-    scheme, host, below, *_ = urlsplit(path)
-    local = scheme in ("", "file", "local")
-    if path in ("", "None") or not (below.strip("/") if local else host):
-        raise InputError(f"output_path is {path!r}. Use a folder such as /data/results or s3://conn@bucket/path.")
-    if not scheme and not below.startswith("/"):
-        raise InputError(f"output_path is {path!r}. Use an absolute path, or one like s3://conn@bucket/path.")
-    return path.rstrip("/")
