@@ -116,12 +116,22 @@ class BrowserActClient:
         """
         settings = self._settings()
         try:
-            received = tenacity.Retrying(**settings.retries.controls(call, self._warn))(self._send_once, call)
+            received = self._send_with_retries(call, settings)
+        except AuthenticationError:
+            # Someone may have replaced the key. Before a start is sent again, its caller checks everything again.
+            if call.starts_run or (renewed := self._settings()).api_key == settings.api_key:
+                raise
+            received = self._send_with_retries(call, renewed)
+        result: T = self._shown(received)
+        return result
+
+    def _send_with_retries(self, call: Call[T], settings: ClientSettings) -> T:
+        try:
+            received: T = tenacity.Retrying(**settings.retries.controls(call, self._warn))(self._send_once, call)
         except BrowserActError as error:
             _complete(error, settings, self._refused)
             raise
-        result: T = self._shown(received)
-        return result
+        return received
 
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
         """Iterate over the items of a list call, page by page, each item once.
@@ -217,6 +227,14 @@ class AsyncBrowserActClient:
     async def send(self, call: Call[T]) -> T:
         """Send a call; as :meth:`BrowserActClient.send`."""
         settings = await self._settings()
+        try:
+            return await self._send_with_retries(call, settings)
+        except AuthenticationError:
+            if call.starts_run or (renewed := await self._settings()).api_key == settings.api_key:
+                raise
+            return await self._send_with_retries(call, renewed)
+
+    async def _send_with_retries(self, call: Call[T], settings: ClientSettings) -> T:
         try:
             return await tenacity.AsyncRetrying(**settings.retries.controls(call))(self._send_once, call)
         except BrowserActError as error:

@@ -152,7 +152,7 @@ def _is_refusal(status: int, error: BrowserActError, envelope: Mapping[str, Any]
     Airflow task that waits for it, but not more than one: the start is not sent again, and the Airflow task fails
     without retries (unless the reason is a lack of credits, without which nothing runs). After HTTP 408, 5xx or 200 and
     in any other form, the run is looked up, because something may have failed after the start. The same applies to 401,
-    after which the client would send the start again with a new key.
+    after which the start is sent again, perhaps with a new key.
     """
     is_whole = bool(error.code) and bool(error.msg) and bool(error.trace_id)
     has_data = any(envelope.get(name) for name in ("data", "id", "task_id"))

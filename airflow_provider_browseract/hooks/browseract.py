@@ -15,7 +15,6 @@ from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
-    AuthenticationError,
 )
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.api.retries import RetryPolicy
@@ -41,8 +40,9 @@ class BrowserActHook(BaseHook):
     Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
     a client that sends the calls of :mod:`airflow_provider_browseract.api.calls`.
 
-    The hook reads the connection at the first call, and again after BrowserAct has refused the API key. Every method
-    raises a subclass of :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
+    The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
+    another key, the call is sent again, unless it starts a run. Every method raises a subclass of
+    :class:`~airflow_provider_browseract.api.errors.BrowserActError` if the call fails, and
     :class:`~airflow_provider_browseract.api.arguments.InputError` if an argument or the connection cannot be used.
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
@@ -277,11 +277,7 @@ class BrowserActHook(BaseHook):
         """
         call = calls.stop_task(task_id, biz_code=biz_code)
         with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
-            try:
-                client.send(call)
-            except AuthenticationError:
-                # The key may have been replaced since the last call, and perhaps nothing else stops the run later.
-                client.send(call)
+            client.send(call)
             return True
         return False
 
@@ -379,7 +375,7 @@ class BrowserActHook(BaseHook):
             return _hurried(self.settings.client, within)
 
     def _forget(self) -> None:
-        """Read the connection again at the next call, because someone may have replaced the API key."""
+        """Read the connection again when it is needed next, because someone may have replaced the API key."""
         self._settings, self._key_refused = None, True
 
     @contextmanager

@@ -205,14 +205,18 @@ class TestRotatedApiKey:
         connect(password="app-new")
         return hook
 
-    def test_first_call_with_rotated_api_key_fails_and_all_later_ones_use_the_new_key(self, emulator, hook):
-        with pytest.raises(AuthenticationError):
-            hook.get_region_list()
+    def test_call_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook):
         for _ in range(2):
             hook.get_region_list()
             sent(hook, calls.get_region_list())
         assert hook.settings.client.api_key == "app-new"
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
+
+    def test_start_with_rotated_api_key_is_left_to_its_caller(self, emulator, hook):
+        with pytest.raises(AuthenticationError):
+            hook.run_task(ORDERS.id)
+        hook.run_task(ORDERS.id)
+        assert [request.status for request in emulator.requests] == [401, 200]
 
     @pytest.mark.parametrize("within", [None, 5])
     def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
@@ -221,10 +225,10 @@ class TestRotatedApiKey:
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as browseract:
-            with pytest.raises(AuthenticationError):
-                await browseract.send(calls.get_region_list())
             await browseract.send(calls.get_region_list())
-        assert [request.status for request in emulator.requests] == [401, 200]
+            with pytest.raises(BrowserActError):
+                await browseract.send(calls.get_task("7"))
+        assert [request.status for request in emulator.requests] == [401, 200, 400]
         assert hook.settings.client.api_key == "app-new"
 
     async def test_call_fails_if_the_connection_cannot_be_read_again_and_works_once_it_can(
@@ -232,8 +236,6 @@ class TestRotatedApiKey:
     ):
         stored = os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"]
         async with hook.async_client() as browseract:
-            with pytest.raises(AuthenticationError):
-                await browseract.send(calls.get_region_list())
             monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
             for _ in range(2):
                 with pytest.raises(ConnectionFailedError, match="connection 'browseract_default' cannot be read"):
@@ -248,7 +250,8 @@ class TestRotatedApiKey:
         for _ in range(2):
             with pytest.raises(AuthenticationError):
                 hook.get_region_list()
-        assert [request.status for request in emulator.requests] == [401, 401]
+        # The old key, the wrong one, and the wrong one again.
+        assert [request.status for request in emulator.requests] == [401, 401, 401]
 
 
 async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(emulator, monkeypatch):

@@ -26,11 +26,13 @@ from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
+# A later try looks for the run of a lost start for as long as the start could have taken.
+PATIENCE = {"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"}
+
 
 @pytest.fixture(autouse=True)
 def _short_patience(connect):
-    # A later try looks for the run of a lost start for as long as the start could have taken.
-    connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"})
+    connect(PATIENCE)
 
 
 @pytest.fixture
@@ -465,6 +467,25 @@ class TestLostStartResponse:
         attempt.run()
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[1].id
         assert CLAIM_KEY not in attempt.ti.xcoms
+
+    def test_api_key_rotated_after_a_lost_start_still_leads_to_the_run(self, tries, emulator, connect):
+        emulator.fault("run-task", RequestFault.lost_response(), times=1)
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def rotated_after_the_start(call):
+            try:
+                return send(call)
+            finally:
+                if call.starts_run:
+                    connect(PATIENCE, password="app-new")
+                    emulator.rotate_key("app-new")
+
+        operator.hook.client.send = rotated_after_the_start
+        operator.execute(attempt.context)
+        assert [task.id for task in emulator.tasks] == [attempt.ti.xcoms["task_id"]]
+        assert emulator.tasks[0].status == "finished"
 
     def test_lost_start_response_fails_with_the_ids_of_several_possible_runs(self, tries, emulator):
         tries(wait_for_completion=False, store=None).run()
