@@ -118,8 +118,6 @@ def _declared(value: Json) -> tuple[InputParameter, ...]:
 
 
 Status = Annotated[TaskStatus, PlainValidator(_status)]
-ProfileId = Annotated[OptionalId, Field(validation_alias=AliasChoices("profile_id", "profileId"))]
-"""The document uses ``profile_id``, but the vendor's own demos use ``profileId``."""
 
 
 class Model:
@@ -132,7 +130,7 @@ class Model:
         :raises UnexpectedResponseError: it is not an object, or it has no essential field.
         """
         try:
-            result: Self = cls._adapter().validate_python(data)
+            result: Self = cls._adapter().validate_python(_with_profile_id(data))
         except ValidationError as error:
             where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
             name = re.sub(r"(?<!^)([A-Z])", r" \1", cls.__name__).lower()
@@ -146,6 +144,13 @@ class Model:
     @cache
     def _adapter(cls) -> TypeAdapter[Any]:
         return TypeAdapter(cls)
+
+
+def _with_profile_id(data: Json) -> Json:
+    """Return an object with the profile's id as ``profile_id``. The vendor's own demos use ``profileId``."""
+    if isinstance(data, Mapping) and not data.get("profile_id") and data.get("profileId"):
+        return {**data, "profile_id": data["profileId"]}
+    return data
 
 
 M = TypeVar("M", bound=Model)
@@ -185,7 +190,7 @@ class CreatedTask(Model):
     """Response to ``run-task`` and ``run-task-by-template``."""
 
     id: Id
-    profile_id: ProfileId = None
+    profile_id: OptionalId = None
 
 
 @dataclass(frozen=True)
@@ -251,7 +256,7 @@ class Task(Model):
     failure: Annotated[
         Failure | None, Field(validation_alias="task_failure_info"), PlainValidator(partial(_readable, Failure))
     ] = None
-    profile_id: ProfileId = None
+    profile_id: OptionalId = None
     credit: Number = None
     live_url: Annotated[
         Link, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
@@ -337,6 +342,7 @@ class Page(Generic[T]):
 
     :param items: the items that could be read.
     :param total_count: how many items all pages have together, if the response contains it.
+    :param total_pages: how many pages of this size there are, if the response contains it.
     :param skipped: the items that could not be read: the id of each, if it has one, and the reason.
     :param served_at: the time of the response by the server's clock, in whole seconds, if the response contains it.
     """
@@ -346,6 +352,7 @@ class Page(Generic[T]):
     total_count: int | None = None
     skipped: tuple[str, ...] = ()
     served_at: datetime | None = None
+    total_pages: int | None = None
 
 
 def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
@@ -356,7 +363,10 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         if not isinstance(fields.get("items"), list):
             raise UnexpectedResponseError("the response should be a page, but has no list of items")
         items, skipped = _list(fields["items"], read_item)
-        return Page(items, read_count(fields.get("page")) or 1, read_count(fields.get("total_count")), skipped)
+        number, total_count, total_pages = (
+            read_count(fields.get(each)) for each in ("page", "total_count", "total_pages")
+        )
+        return Page(items, number or 1, total_count, skipped, total_pages=total_pages)
 
     return read
 

@@ -62,6 +62,8 @@ class Pages(Generic[U]):
             raise self._contradiction(number, before, total, "nothing new")
         if is_news and total is not None and self._position > total:
             raise self._contradiction(number, before, total, f"item {self._position}")
+        if self._position == total and number < (page.total_pages or 0):
+            raise self._contradiction(number, before, total, "a next page")
         if not is_news or self._position == total:
             self.call = None
         elif self._taken >= MAX_PAGES:

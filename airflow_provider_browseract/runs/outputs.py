@@ -385,12 +385,14 @@ class RunFile:
         is preparing the file.
     :param size: its size in bytes, if announced.
     :param broken: why BrowserAct will no longer prepare it, if so.
+    :param key: what identifies it in each listing; "" if nothing does, which only a file in preparation can lack.
     """
 
     name: str
     url: str | None = field(repr=False)
     size: int | None = None
     broken: str | None = None
+    key: str = ""
 
     @property
     def pending(self) -> bool:
@@ -403,27 +405,27 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
     :param task: the task as ``get-task`` returns it. A file in both lists counts once.
     """
-    listed: list[tuple[str, RunFile]] = []
+    listed: list[RunFile] = []
     sources: set[str] = set()
     for file in task.download_files:
         state, url = file.status or "", file.download_url or None
         broken = file.error_message or (f"its status is {state}" if state.lower() in BROKEN_STATES else None)
         name = safe_name(file.file_name or _name_in(url or ""))
         sources.add(source := source_of(url or ""))
-        listed.append((file.guid or source, RunFile(name, url, file.file_size, None if url else broken)))
+        listed.append(RunFile(name, url, file.file_size, None if url else broken, key=file.guid or source))
     for url in task.output.files if task.output else ():
         source = source_of(url)
         # An invalid address has none.
         if not source or source not in sources:
             sources.add(source)
-            listed.append((source, RunFile(safe_name(_name_in(url)), url)))
-    often = Counter([*RESERVED_NAMES, *(found.name.lower() for _, found in listed)])
+            listed.append(RunFile(safe_name(_name_in(url)), url, key=source))
+    often = Counter([*RESERVED_NAMES, *(found.name.lower() for found in listed)])
     taken = dict.fromkeys(RESERVED_NAMES, 2)
     files = []
-    for addition, found in listed:
+    for found in listed:
         name = found.name
-        if addition and often[name.lower()] > 1:
-            name = _with(name, safe_name(addition))
+        if found.key and often[name.lower()] > 1:
+            name = _with(name, safe_name(found.key))
         files.append(replace(found, name=_free_name(name, taken)))
     return tuple(files)
 

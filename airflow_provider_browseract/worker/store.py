@@ -272,7 +272,8 @@ class ResultStore:
     ) -> dict[str, StoredFile | FileError]:
         """Fetch all files that are ready or become ready within ``files_timeout``; renew expired links once."""
         files = files_of(task)
-        waited_for: set[str] = set()
+        waited_for: dict[str, str] = {}
+        most = 0
         outcomes: dict[str, StoredFile | FileError] = {}
         expired: set[str] = set()
         renewed: set[str] = set()
@@ -282,7 +283,8 @@ class ResultStore:
             ready = [file for file in files if file.url and (file.name not in outcomes or file.name in expired)]
             outcomes |= self._fetch_all(ready, folder, results, check)
             expired = {name for name, of in outcomes.items() if isinstance(of, FileError) and of.expired} - renewed
-            waited_for |= {file.name for file in files if file.pending}
+            waited_for |= {file.name: file.key for file in files if file.pending}
+            most = max(most, len(files))
             pending = sum(file.pending for file in files)
             if not expired and (not pending or time.monotonic() >= until):
                 break
@@ -303,8 +305,12 @@ class ResultStore:
             if file.name not in outcomes:
                 why = file.broken or f"BrowserAct did not prepare it within files_timeout={timeout:g} seconds"
                 outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
-        for name in waited_for - outcomes.keys():
-            outcomes[name] = FileError("BrowserAct no longer lists it", temporary=True)
+        listed = {file.key for file in files}
+        for name, key in waited_for.items():
+            # The name of a file changes if another one with the same name is listed or is not listed any more.
+            gone = key not in listed if key else len(files) < most
+            if gone and name not in outcomes:
+                outcomes[name] = FileError("BrowserAct no longer lists it", temporary=True)
         return outcomes
 
     def _fetch_all(

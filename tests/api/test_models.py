@@ -179,7 +179,8 @@ def test_only_finished_failed_and_canceled_are_end_statuses():
 
 def test_profile_id_is_read_under_both_of_its_field_names():
     assert CreatedTask.read({"id": "7", "profile_id": "5"}).profile_id == "5"
-    assert CreatedTask.read({"id": "7", "profileId": "5"}).profile_id == "5"
+    for nothing in ({}, {"profile_id": None}, {"profile_id": ""}):
+        assert CreatedTask.read({"id": "7", "profileId": "5", **nothing}).profile_id == "5"
     assert CreatedTask.read({"id": "7"}).profile_id is None
 
 

@@ -56,6 +56,10 @@ class TestPages:
         with pytest.raises(errors.UnexpectedResponseError, match="responses to list contradict each other: page"):
             Shop(3, total_count=total_count).read()
 
+    def test_count_that_ends_the_list_before_its_last_page_raises(self):
+        with pytest.raises(errors.UnexpectedResponseError, match="page 1 has a next page, after 0 items"):
+            Shop(3, total_count=2, total_pages=2).read()
+
     @pytest.mark.parametrize("numbers", [{}, {"total_count": 9}], ids=str)
     def test_same_page_again_and_again_raises(self, numbers):
         shop = Shop(2, **numbers)

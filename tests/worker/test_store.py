@@ -648,6 +648,25 @@ class TestFileInPreparation:
         assert "did not prepare it within files_timeout=0.05 seconds" in kept.missing["a"]
         assert not kept.lost
 
+    def test_file_that_is_ready_in_one_list_and_in_preparation_in_the_other_is_not_missing(self, store, host):
+        url = store.url("plain/a.csv")
+        first, then = (task(download("a.csv", given, guid="g1"), urls=(url,)) for given in (None, url))
+        kept = store.save(first, again=[then])
+        assert kept.missing == {}
+        assert "a.csv" in {file.name for file in kept.files}
+
+    def test_file_without_an_id_whose_name_changes_when_it_is_ready_is_not_missing(self, store, host):
+        ready = download("a.csv", store.url("plain/a"), guid=None)
+        first, then = (task(ready, download("a.csv", given, guid=None)) for given in (None, store.url("plain/b")))
+        kept = store.save(first, again=[then])
+        assert kept.missing == {}
+        assert len(kept.files) == 2
+
+    def test_file_without_an_id_that_is_no_longer_listed_is_missing(self, store, host):
+        ready = download("b.csv", store.url("plain/b"), guid=None)
+        kept = store.save(task(ready, download("a.csv", None, guid=None)), again=[task(ready)])
+        assert kept.missing == {"a.csv": "BrowserAct no longer lists it"}
+
     def test_file_in_preparation_no_longer_listed_is_missing_but_not_lost(self, store, host):
         kept = store.save(task(download("a", None)), again=[task()])
         assert kept.missing == {"a": "BrowserAct no longer lists it"}
