@@ -29,6 +29,9 @@ CUT_LENGTH = 64
 MAX_LISTED = 5000
 """Items of a list that a lookup reads. The runs of a few minutes are far fewer."""
 
+MAX_READ_ALONE = 20
+"""Tasks that a lookup reads one by one, because the list shows no creation time."""
+
 MAX_TEXT = 1024 * 1024
 """Characters of a task's listed inputs that are compared."""
 
@@ -180,6 +183,8 @@ def _compare_listed(
             break
         yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - limit.clock()))
     orphan = replace(orphan, behind=behind)
+    if not is_template:
+        tasks = yield from _dated([task for task in tasks if _match(task, orphan, limit) is not False], limit)
     matches = [(task, _match(task, orphan, limit)) for task in tasks]
     if orphan.request is not None and not is_template and any(match is None for _, match in matches):
         declared = yield from _read_declared(orphan)
@@ -299,6 +304,22 @@ def _seconds_behind(page: Page[Task], sent_at: float) -> float:
         return 0.0
     behind = sent_at - (served_at.timestamp() + 1.0)
     return behind if 0.0 < behind <= timings.CLOCK_SKEW else 0.0
+
+
+def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Task]]:
+    """Read each task whose creation time is missing in the list, because an older run may look like the wanted one."""
+    if (undated := sum(task.created_at is None for task in tasks)) > MAX_READ_ALONE:
+        raise UnexpectedResponseError(f"{undated} tasks that may be the run are listed without their creation time")
+    found = []
+    for task in tasks:
+        if task.created_at is None:
+            limit.check()
+            try:
+                task = yield calls.get_task(task.id)
+            except BrowserActError as error:
+                yield LogLine(f"BrowserAct task {task.id} cannot be read: {error.brief}", logging.WARNING)
+        found.append(task)
+    return found
 
 
 def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter, ...]]:

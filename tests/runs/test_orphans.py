@@ -430,6 +430,30 @@ class TestClocksThatDiffer:
             carry_out(find_orphan(orphan, OnOrphan.FAIL, lambda: clock[0]), answer)
 
 
+@pytest.mark.parametrize(
+    ("created", "task_id"),
+    [
+        (1000.0, "5"),
+        (1000.0 - timings.CLOCK_RESOLUTION - 1, ORPHAN),
+        (1000.0 - timings.CLOCK_SKEW - 1, "9"),
+        (None, ORPHAN),
+    ],
+)
+def test_run_that_is_listed_without_its_time_is_read_alone(created, task_id):
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED)
+    read = replace(run, created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc))
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
+            look_up(page_of(run), read=read)
+    else:
+        assert look_up(page_of(run), read=read).task_id == task_id
+
+
+def test_run_that_cannot_be_another_is_not_read_for_its_time():
+    run = Task("5", TaskStatus.RUNNING, "70", input_parameters="keyword=ink")
+    assert look_up(page_of(run), read=replace(run, input_parameters=PENS_LISTED, created_at=AT_1000)).task_id == "9"
+
+
 class TestBounds:
     """Everything that a look-up reads comes from outside, so its size, number and time are limited."""
 
@@ -492,6 +516,19 @@ class TestBounds:
 
     def test_slow_list_leads_to_a_new_run_with_on_orphan_start(self):
         assert self.look(self.endless, OnOrphan.START, pause=60.0)[0] is None
+
+    def test_many_runs_without_a_creation_time_are_not_all_read(self):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(21)]
+        error, asked = self.look(lambda _: page_of(*runs))
+        assert isinstance(error, RunStartUnknownError)
+        assert "21 tasks that may be the run are listed without their creation time" in str(error)
+        assert asked == ["list-tasks"]
+
+    def test_runs_without_a_creation_time_are_read_only_until_the_time_limit(self):
+        runs = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED) for number in range(20)]
+        error, asked = self.look(lambda step: runs[0] if step.name == "get-task" else page_of(*runs), pause=60.0)
+        assert isinstance(error, RunStartUnknownError)
+        assert asked.count("get-task") == 5
 
     @pytest.mark.parametrize(("pause", "number"), [(0.0, 10), (60.0, 4)], ids=["in number", "in time"])
     def test_reading_the_links_of_possible_runs_is_limited(self, pause, number):
