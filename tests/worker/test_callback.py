@@ -318,8 +318,9 @@ class TestCallback:
         deferral = deferred(run)
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         operator = run.operator()
-        read = operator.hook.get_task
-        monkeypatch.setattr(operator.hook, "get_task", lambda task_id: replace(read(task_id), finished_at=None))
+        client = operator.hook.client
+        send = client.send
+        monkeypatch.setattr(client, "send", lambda call: replace(send(call), finished_at=None))
         operator.execute_complete(run.context, callback_event(deferral))
         assert run.ti.xcoms["wait"]["woken_by"] == "callback"
         assert "seconds_after_end" not in run.ti.xcoms["wait"]
