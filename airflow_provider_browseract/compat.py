@@ -178,11 +178,8 @@ def redact(text: str) -> str:
     return str(redact_known(text))  # type: ignore[no-untyped-call,unused-ignore]
 
 
+# What is only imported here. Everything that is defined here can be imported too.
 __all__ = [
-    "AIRFLOW_V_3_3_PLUS",
-    "CLEAR_KEEPS_STATE",
-    "DELETED",
-    "FINAL_STATES",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
@@ -192,19 +189,5 @@ __all__ = [
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "TaskDeferred",
-    "call_with_context",
     "conf",
-    "count",
-    "count_in_task",
-    "in_dag_test",
-    "is_of_earlier_try",
-    "is_secret",
-    "is_unmapped",
-    "redact",
-    "required_actions",
-    "sent_xcom",
-    "set_during_execution",
-    "task_instance_state",
-    "xcom",
-    "xcom_serde",
 ]
