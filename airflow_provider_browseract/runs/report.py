@@ -48,6 +48,11 @@ def where_to_stop(url: str | None) -> str:
     return f"at {url}" if url else "in the BrowserAct dashboard"
 
 
+def kept_running(setting: str, url: str | None) -> str:
+    """Return what happens to a run that a setting does not let be stopped, as the end of a sentence."""
+    return f"keeps running and using credits because {setting}=False. Stop it {where_to_stop(url)}."
+
+
 def log_url(task: Task) -> str | None:
     """Return the address of a task's page in BrowserAct, or of its live view as long as it has no page."""
     return task.log_detail_url or task.live_url

@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import in_dag_test
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import where_to_stop
+from airflow_provider_browseract.runs.report import kept_running
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import read_argument, to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait
@@ -101,11 +101,7 @@ class TaskTrigger(BaseTrigger):
         """
         task_id = self.wait.browseract_task_id
         if not self.cancel_on_kill:
-            self.log.info(
-                "BrowserAct task %s keeps running and using credits because cancel_on_kill=False. Stop it %s.",
-                task_id,
-                where_to_stop(None),
-            )
+            self.log.info("BrowserAct task %s %s", task_id, kept_running("cancel_on_kill", None))
             return
         stopping = outlasting(stop_unless_waited_for(self.wait, self.browseract_conn_id, self.task_instance, self.log))
         # Until a trigger is gone, Airflow cancels it again every second or so, and this method with it.

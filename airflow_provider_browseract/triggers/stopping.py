@@ -17,7 +17,7 @@ from airflow_provider_browseract.in_airflow.xcoms import aget_xcom
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import WAIT_XCOM, is_resumed_wait
-from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
+from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers import answers
 
@@ -26,12 +26,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
     """Stop the run of an interrupted ``dag.test()``. No code of the operator runs after that."""
     task_id = wait.browseract_task_id
     if not cancel_on_kill:
-        log.warning(
-            "Interrupted (Ctrl-C). BrowserAct task %s keeps running and using credits because cancel_on_kill=False. "
-            "Stop it %s.",
-            task_id,
-            where_to_stop(None),
-        )
+        log.warning("Interrupted (Ctrl-C). BrowserAct task %s %s", task_id, kept_running("cancel_on_kill", None))
         return
     try:
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:

@@ -17,7 +17,7 @@ from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
-from airflow_provider_browseract.runs.report import not_stopped, where_to_stop
+from airflow_provider_browseract.runs.report import kept_running, not_stopped
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.starting import Write
 from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
@@ -146,8 +146,7 @@ class OwnedRun:
             case NotStopped(error):
                 return f"The run {not_stopped(error, self.url)}"
             case KeptRunning(setting):
-                where = where_to_stop(self.url)
-                return f"The run keeps running and using credits because {setting}=False. Stop it {where}."
+                return f"The run {kept_running(setting, self.url)}"
             case LeftRunning(to):
                 return f"The run keeps running, and {to}.{f' Its page is {self.url}.' if self.url else ''}"
 
