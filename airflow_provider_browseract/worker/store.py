@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -301,10 +301,7 @@ class ResultStore:
                 files = files_of(read_again())
             except BrowserActError as error:
                 self._log.warning("The files of BrowserAct task %s cannot be read: %s", task.id, error)
-        for file in files:
-            if file.name not in outcomes:
-                why = file.broken or f"BrowserAct did not prepare it within files_timeout={timeout:g} seconds"
-                outcomes[file.name] = FileError(_without_urls(why), temporary=file.pending)
+        outcomes |= _not_ready(files, outcomes, f"files_timeout={timeout:g} seconds")
         listed = {file.key for file in files}
         for name, key in waited_for.items():
             # The name of a file changes if another one with the same name is listed or is not listed any more.
@@ -465,6 +462,19 @@ def _storage_errors(where: str, consequence: str = "") -> Iterator[None]:
         storage_error = StorageError(" ".join(filter(None, (f"{reason}.", STORE_REMEDY, consequence))))
         # The message contains the error, so its traceback is enough, with what caused it.
         raise storage_error.with_traceback(error.__traceback__) from error.__cause__
+
+
+def _not_ready(
+    files: Iterable[RunFile], outcomes: Mapping[str, object], limit: str
+) -> dict[str, StoredFile | FileError]:
+    """Return an error for each file that BrowserAct has not prepared."""
+    return {
+        file.name: FileError(
+            _without_urls(file.broken or f"BrowserAct did not prepare it within {limit}"), temporary=file.pending
+        )
+        for file in files
+        if file.name not in outcomes
+    }
 
 
 def _without_urls(text: str) -> str:
