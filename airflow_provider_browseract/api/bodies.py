@@ -20,6 +20,10 @@ CHUNK_SIZE = 256 * 1024
 """Bytes that are read, or decompressed, at a time."""
 
 
+GZIP = 16 + zlib.MAX_WBITS
+"""The format gzip, as zlib numbers it."""
+
+
 class Body:
     """The body of a response, while it arrives.
 
@@ -35,7 +39,7 @@ class Body:
         self._limit = limit
         self._arrived = io.BytesIO()
         self._compressed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
-        self._measuring = _Gunzip()
+        self._measuring = Decompressor(GZIP)
         self.size = 0
 
     def add(self, chunk: bytes) -> None:
@@ -69,15 +73,19 @@ class Body:
             return arrived
         if not self._measuring.complete:
             raise zlib.error("incomplete")
-        gunzip, begins = _Gunzip(), range(0, len(arrived), CHUNK_SIZE)
+        gunzip, begins = Decompressor(GZIP), range(0, len(arrived), CHUNK_SIZE)
         return b"".join(piece for begin in begins for piece in gunzip.pieces_of(arrived[begin : begin + CHUNK_SIZE]))
 
 
-class _Gunzip:
-    """Decompress gzip in pieces of limited size."""
+class Decompressor:
+    """Decompress content in pieces of limited size, because a few compressed bytes can expand to very many.
 
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    :param wbits: the format, as :func:`zlib.decompressobj` takes it.
+    """
+
+    def __init__(self, wbits: int) -> None:
+        self._wbits = wbits
+        self._stream = zlib.decompressobj(wbits)
 
     @property
     def complete(self) -> bool:
@@ -85,7 +93,9 @@ class _Gunzip:
         return self._stream.eof
 
     def pieces_of(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the content of the next bytes. What follows the end of the compressed content is ignored."""
-        while chunk and not self._stream.eof:
+        """Yield the content of the next bytes. It can consist of several compressed streams."""
+        while chunk:
+            if self._stream.eof:
+                self._stream = zlib.decompressobj(self._wbits)
             yield self._stream.decompress(chunk, CHUNK_SIZE)
-            chunk = self._stream.unconsumed_tail
+            chunk = self._stream.unconsumed_tail or self._stream.unused_data

@@ -27,6 +27,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import parse_url
 
+from airflow_provider_browseract.api.bodies import CHUNK_SIZE, GZIP, Decompressor
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.addresses import is_private
 
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 PARALLEL_DOWNLOADS = 4
 """How many files are fetched at once."""
-
-CHUNK_SIZE = 256 * 1024
-"""Bytes that are read and written at a time. Larger pieces are slower, because each needs new memory."""
 
 MAX_REDIRECTS = 5
 """How many redirects are followed per file."""
@@ -52,7 +50,7 @@ EXPIRED_STATUSES = frozenset({401, 403, 404, 410})
 LEVELS_WITHOUT_ADDRESSES = {"urllib3.connectionpool": logging.INFO, "urllib3.connection": logging.ERROR}
 """urllib3's loggers that log addresses, one of them with a warning about malformed headers, and levels without them."""
 
-CONTENT_CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+CONTENT_CODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": zlib.MAX_WBITS}
 """Content codings that some stores use although the request accepts none, with zlib's value for each."""
 
 
@@ -363,19 +361,12 @@ def _broken_off(error: Exception) -> FileError:
 
 def _decoder(coding: str) -> Callable[[bytes], Iterator[bytes]]:
     """Return a function that decodes content piece by piece; ``b""`` marks the end."""
-    inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
+    decompressor = Decompressor(CONTENT_CODINGS[coding])
 
     def decode(chunk: bytes) -> Iterator[bytes]:
-        nonlocal inflating
-        if not chunk and not inflating.eof:
+        if not chunk and not decompressor.complete:
             raise FileError("its host closed the connection too early", temporary=True)
-        while chunk:
-            if inflating.eof:
-                # The content can consist of several compressed streams.
-                inflating = zlib.decompressobj(CONTENT_CODINGS[coding])
-            # Limit each piece, because a few compressed bytes can expand to very many.
-            yield inflating.decompress(chunk, CHUNK_SIZE)
-            chunk = inflating.unconsumed_tail or inflating.unused_data
+        return decompressor.pieces_of(chunk)
 
     return decode
 

@@ -25,6 +25,7 @@ from airflow.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
@@ -45,7 +46,6 @@ from airflow_provider_browseract.runs.outputs import (
 )
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
-    CHUNK_SIZE,
     PARALLEL_DOWNLOADS,
     Allowance,
     FileError,

@@ -21,6 +21,7 @@ import urllib3.util.connection
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.runs import timings
@@ -339,7 +340,7 @@ class TestFileResponse:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert size == 50 * MIB
-        assert largest <= download.CHUNK_SIZE
+        assert largest <= CHUNK_SIZE
         # The server of this process has its part in it, too.
         assert peak < 64 * MIB
 
@@ -599,7 +600,7 @@ def test_stopped_download_does_not_decode_the_rest_of_what_has_arrived(listen):
         closing(FileSession(ClientSettings("app-secret", url), stop)) as session,
         session.opened(RunFile("a", f"{url}/a"), time.monotonic() + 60) as (pieces, _),
     ):
-        assert next(pieces) == bytes(download.CHUNK_SIZE)
+        assert next(pieces) == bytes(CHUNK_SIZE)
         stop.set()
         with pytest.raises(Interrupted):
             next(pieces)
