@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow_provider_browseract.compat import AirflowPlugin
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.callback_url import CALLBACK_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.errors import (
     ResponseLostError,
 )
 from airflow_provider_browseract.runs import callback_url
+from airflow_provider_browseract.runs.routes import URL_PREFIX
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.client import BrowserActClient
@@ -105,11 +106,7 @@ def _why_callbacks_do_not_arrive(base_url: str, response: requests.Response, bod
             f"But a login page or another gateway responds at {base_url} ({status}) instead of the callback route. Set "
             "up a relay there for callbacks."
         )
-    hint = (
-        f" (remove {callback_url.URL_PREFIX} from its end)"
-        if base_url.rstrip("/").endswith(callback_url.URL_PREFIX)
-        else ""
-    )
+    hint = f" (remove {URL_PREFIX} from its end)" if base_url.rstrip("/").endswith(URL_PREFIX) else ""
     return (
         f"But {base_url} does not lead to the callback route: the response was {status}. Check its path{hint}, and "
         "that the provider is installed where the API server runs."

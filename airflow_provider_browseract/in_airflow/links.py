@@ -13,7 +13,7 @@ import attrs
 from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.compat import xcom
-from airflow_provider_browseract.runs.callback_url import OVER_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import OVER_PATH, URL_PREFIX
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

@@ -16,16 +16,8 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
 from airflow_provider_browseract.runs.request import RunRequest
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from airflow_provider_browseract.runs.waiting import Wait, WokenBy
-
-URL_PREFIX = "/browseract"
-"""Prefix of the plugin's routes, below the path of ``[api] base_url``."""
-
-CALLBACK_PATH = "/callback"
-"""Path of the callback route, below :data:`URL_PREFIX`."""
-
-OVER_PATH = "/run-is-over"
-"""Path of the page that the link to a run's live view opens after the run is over, below :data:`URL_PREFIX`."""
 
 UNKNOWN_RESPONSE = b'{"outcome":"unknown"}'
 """The response of the route to an unknown token. Other paths of our application respond with something else."""

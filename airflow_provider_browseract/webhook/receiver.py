@@ -17,14 +17,9 @@ from starlette.requests import ClientDisconnect
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
-from airflow_provider_browseract.runs.callback_url import (
-    CALLBACK_PATH,
-    OVER_PATH,
-    CallbackOutcome,
-    TaskInstanceKey,
-    is_token,
-)
+from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey, is_token
 from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 if TYPE_CHECKING:

@@ -20,3 +20,18 @@ assert not any(name.startswith("airflow_provider_browseract.triggers.") for name
 
 def test_import_of_the_operator_loads_no_http_library_client_or_trigger():
     subprocess.run([sys.executable, "-c", CODE], check=True, timeout=300)
+
+
+PLUGIN = """
+import sys
+import airflow.plugins_manager
+before = set(sys.modules)
+import airflow_provider_browseract.plugin
+added = {name for name in set(sys.modules) - before if name.startswith("airflow_provider_browseract.")}
+assert "airflow_provider_browseract.plugin" in added
+assert not any(part in name for name in added for part in (".api", ".runs.callback_url", ".runs.waiting")), added
+"""
+
+
+def test_import_of_the_plugin_loads_only_what_it_needs_before_the_first_request():
+    subprocess.run([sys.executable, "-c", PLUGIN], check=True, timeout=300)

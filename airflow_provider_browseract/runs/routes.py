@@ -1,0 +1,10 @@
+"""The paths of the plugin's routes. Every process of Airflow imports them with the plugin."""
+
+URL_PREFIX = "/browseract"
+"""Prefix of the plugin's routes, below the path of ``[api] base_url``."""
+
+CALLBACK_PATH = "/callback"
+"""Path of the callback route, below :data:`URL_PREFIX`."""
+
+OVER_PATH = "/run-is-over"
+"""Path of the page that the link to a run's live view opens after the run is over, below :data:`URL_PREFIX`."""
