@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_base, wait_random_exponential
 
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError, RateLimitError
-from airflow_provider_browseract.api.exchange import Call
+
+if TYPE_CHECKING:
+    # Every process of Airflow imports this module with the provider info, and most of them need no models.
+    from airflow_provider_browseract.api.exchange import Call
 
 
 def may_send_again(call: Call[Any], error: BaseException) -> bool:

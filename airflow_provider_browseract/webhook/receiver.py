@@ -158,7 +158,7 @@ async def _reports_active_run(deferral: Deferral, request: Request, limits: _Lim
 
 
 async def _read(request: Request) -> tuple[bytes | None, int | None]:
-    """Return the body, or None if it was not read completely, and the HTTP status that gives the reason, if any.
+    """Return the body, or None if it was not read completely, and the HTTP status that states why, if one does.
 
     A request whose sender has disconnected, perhaps because it waited too long, is still a hint that the run has ended.
     """

@@ -35,3 +35,15 @@ assert not any(part in name for name in added for part in (".api", ".runs.callba
 
 def test_import_of_the_plugin_loads_only_what_it_needs_before_the_first_request():
     subprocess.run([sys.executable, "-c", PLUGIN], check=True, timeout=300)
+
+
+PROVIDER_INFO = """
+import sys
+from airflow_provider_browseract.get_provider_info import get_provider_info
+get_provider_info()
+assert "airflow_provider_browseract.api.models" not in sys.modules
+"""
+
+
+def test_provider_info_which_every_airflow_process_reads_loads_no_models():
+    subprocess.run([sys.executable, "-c", PROVIDER_INFO], check=True, timeout=300)
