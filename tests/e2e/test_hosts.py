@@ -27,11 +27,11 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
-def airflow(callback_world: World) -> Cluster:
+def airflow(world: World) -> Cluster:
     """The cluster."""
-    assert isinstance(callback_world.airflow, Cluster)
+    assert isinstance(world.airflow, Cluster)
     assert BARE.exists(), "make cluster creates this environment"
-    return callback_world.airflow
+    return world.airflow
 
 
 class Search:
@@ -87,18 +87,18 @@ def show(capsys: pytest.CaptureFixture[str], log: str) -> None:
 MISSING = "No module named 'airflow_provider_browseract'"
 
 
-def test_workers_without_the_provider_fail_tasks_and_start_nothing(callback_world, airflow, capsys):
+def test_workers_without_the_provider_fail_tasks_and_start_nothing(world, airflow, capsys):
     # By default, Airflow tries three more times, a minute apart each.
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRIES": "0"}):
-        search = Search(callback_world, "no provider on the workers")
+        search = Search(world, "no provider on the workers")
         assert search.end() == "failed"
     show(capsys, search.log("wanted"))
     assert MISSING in search.log("wanted")
     assert not search.tasks
 
 
-def test_run_survives_resumption_on_a_worker_without_the_provider(callback_world, airflow, capsys):
-    search = Search(callback_world, "resumed without the provider", duration=60.0)
+def test_run_survives_resumption_on_a_worker_without_the_provider(world, airflow, capsys):
+    search = Search(world, "resumed without the provider", duration=60.0)
     wait_for("The deferral", lambda: search.state == "deferred", timeout=120)
     with airflow.changed(*WORKERS, python=BARE, variables={"AIRFLOW__WORKERS__MISSING_DAG_RETRY_DELAY": "20"}):
         wait_for("Another start", lambda: search.state == "up_for_reschedule", timeout=240)
@@ -108,27 +108,27 @@ def test_run_survives_resumption_on_a_worker_without_the_provider(callback_world
     assert [task.status for task in search.tasks] == ["finished"]
 
 
-def test_api_servers_without_the_plugin_leave_the_end_to_polls(callback_world, airflow, capsys):
-    with airflow.changed(*callback_world.api_servers, python=BARE):
-        search = Search(callback_world, "no plugin on the API servers", duration=15.0)
+def test_api_servers_without_the_plugin_leave_the_end_to_polls(world, airflow, capsys):
+    with airflow.changed(*world.api_servers, python=BARE):
+        search = Search(world, "no plugin on the API servers", duration=15.0)
         assert search.end() == "success"
     show(capsys, search.log())
     assert search.woken_by == "poll"
     assert [task.status for task in search.tasks] == ["finished"]
 
 
-def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(callback_world, airflow, capsys):
-    with airflow.changed(*callback_world.triggerers, python=BARE):
-        search = Search(callback_world, "no provider on the triggerers", duration=600.0)
+def test_triggerers_without_the_provider_fail_tries_and_last_one_stops_run(world, airflow, capsys):
+    with airflow.changed(*world.triggerers, python=BARE):
+        search = Search(world, "no provider on the triggerers", duration=600.0)
         assert search.end() == "failed"
     show(capsys, search.log())
     assert [task.status for task in search.tasks] == ["canceled"]
 
 
-def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(callback_world, airflow, capsys):
+def test_callback_ends_wait_while_triggerers_cannot_reach_browseract(world, airflow, capsys):
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    with airflow.changed(*callback_world.triggerers, variables=nowhere):
-        search = Search(callback_world, "triggerers behind a firewall", duration=30.0)
+    with airflow.changed(*world.triggerers, variables=nowhere):
+        search = Search(world, "triggerers behind a firewall", duration=30.0)
         assert search.end() == "success"
     show(capsys, search.log())
     assert f"Poll of BrowserAct task {search.tasks[0].id} failed" in search.log()
@@ -171,13 +171,13 @@ def search_four_times(world: World, name: str, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "clocks", [{"worker host 1": 30, "worker host 2": -30}, {"control 2": 30}], indirect=True, ids=str
 )
-def test_no_run_is_lost_where_clocks_differ(callback_world, clocks, request, capsys):
-    assert search_four_times(callback_world, request.node.name, capsys) == (["success"] * 4, FOUR_ONCE)
+def test_no_run_is_lost_where_clocks_differ(world, clocks, request, capsys):
+    assert search_four_times(world, request.node.name, capsys) == (["success"] * 4, FOUR_ONCE)
 
 
 @pytest.mark.parametrize("clocks", [{"control 2": -30}], indirect=True, ids=str)
-def test_no_run_is_paid_for_twice_where_an_api_server_refuses_tokens(callback_world, airflow, clocks, capsys):
+def test_no_run_is_paid_for_twice_where_an_api_server_refuses_tokens(world, airflow, clocks, capsys):
     # Airflow fails each try that reaches this API server first, so a search may use up its retries.
-    _, runs = search_four_times(callback_world, "refused tokens", capsys)
+    _, runs = search_four_times(world, "refused tokens", capsys)
     assert runs == FOUR_ONCE
     assert any("Invalid auth token" in (airflow.home / f"{worker}.out").read_text() for worker in WORKERS)

@@ -22,8 +22,8 @@ from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_t
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
 
-RUNS = 18 if AIRFLOW_V_3_3_PLUS else 12
-"""How many runs a scenario has, as many of each kind of fault: fewer on the oldest Airflow."""
+RUNS = 12
+"""How many runs a scenario has, as many of each kind of fault."""
 
 SEED = 3
 
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
-def runs(callback_world: World) -> Runs:
+def runs(world: World) -> Runs:
     """Start runs and check their results."""
-    return Runs(callback_world)
+    return Runs(world)
 
 
 NEXT_TRY = "next try"
@@ -258,9 +258,9 @@ def test_polls_end_waits_after_api_servers_were_killed(runs, capsys):
 
 
 @pytest.fixture(scope="module")
-def two_runs(callback_world: World) -> Runs:
+def two_runs(world: World) -> Runs:
     """Two runs with normal callbacks, while tests send additional ones."""
-    runs = Runs(callback_world)
+    runs = Runs(world)
     runs.start(None, [None, None])
     return runs
 
@@ -366,9 +366,9 @@ def test_forged_flood_resumes_nothing_and_genuine_callback_is_handled(two_runs, 
 
 
 @pytest.fixture(scope="module")
-def endless_runs(callback_world: World) -> Runs:
+def endless_runs(world: World) -> Runs:
     """Three runs that do not end by themselves."""
-    runs = Runs(callback_world)
+    runs = Runs(world)
     runs.start(None, [None] * 3)
     runs.wait_until_all_are("deferred", timeout=150)
     return runs
@@ -415,8 +415,8 @@ def test_triggerer_taken_for_dead_that_comes_back_stops_no_run(runs):
     assert runs.check() == {"poll": 1}
 
 
-def test_no_log_contains_token_or_key(callback_world, two_runs):
-    world = callback_world
+def test_no_log_contains_token_or_key(world, two_runs):
+    world = world
     tokens = {
         url.rpartition("/")[2]
         for task in world.emulator.tasks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import http.server
-import os
 import re
 import shutil
 import socket
@@ -24,7 +23,7 @@ from tests.e2e.local_airflow import free_port, wait_for
 from tests.served import served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+NGINX = shutil.which("nginx")
 ENDED = {"id": "7", "status": "finished"}
 JSON = {"Content-Type": "application/json"}
 

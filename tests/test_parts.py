@@ -1,0 +1,116 @@
+"""The runner of ``make test`` and ``.ci/run``."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev import parts
+from dev.parts import Part, Runner, parts_of_ci, parts_of_test
+from tests.e2e.local_airflow import wait_for
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def output(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(parts, "OUTPUT", tmp_path)
+    return tmp_path
+
+
+def shell(name: str, script: str, **environment: str) -> Part:
+    return Part(name, ("sh", "-c", script), environment)
+
+
+def test_failed_part_is_shown_and_hides_no_other(capsys):
+    runner = Runner()
+    good = runner.run(
+        [
+            [shell("first", "echo broken; exit 3"), shell("second", "true")],
+            [shell("third", "echo '== 12 passed, 1 skipped in 3.45s =='")],
+        ]
+    )
+    assert not good
+    printed = capsys.readouterr().out
+    assert re.search(r"first FAILED:\nbroken\n", printed)
+    assert "echo" not in printed
+    rows = {line[:27].strip(): line[27:] for line in runner.table().splitlines()}
+    assert "FAILED" in rows["first"]
+    assert rows["second"].endswith("ok")
+    assert rows["third"].endswith("ok      12 passed, 1 skipped")
+
+
+def test_lanes_run_side_by_side_and_parts_of_a_lane_in_order(tmp_path):
+    meet = "touch $0/{own}; for i in $(seq 600); do test -e $0/{other} && exit 0; sleep 0.1; done; exit 1"
+
+    def part(name: str, script: str) -> Part:
+        return Part(name, ("sh", "-c", script, str(tmp_path)))
+
+    lanes = [
+        [part("a", meet.format(own="a", other="b")), part("after a", "test -e $0/a")],
+        [part("b", meet.format(own="b", other="a"))],
+    ]
+    runner = Runner()
+    assert runner.run(lanes)
+    assert {result.part.name for result in runner.results} == {"a", "after a", "b"}
+
+
+def test_environment_of_a_part_is_its_own():
+    runner = Runner()
+    assert runner.run([[shell("with", 'test "$COLOUR" = red', COLOUR="red"), shell("without", 'test -z "$COLOUR"')]])
+
+
+def test_progress_is_what_pytest_printed_last():
+    part = shell("some tests", "")
+    part.output.write_text("tests/a.py .... [  7%]\ntests/b.py .... [ 61%]\n")
+    assert parts.progress(part) == "61%"
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from dev import parts
+parts.OUTPUT = Path(sys.argv[1])
+part = parts.Part("long", ("sh", "-c", "echo $$ > $0.new; mv $0.new $0; sleep 600", sys.argv[2]))
+parts.parts_of_test = lambda: [[[part]]]
+parts.left_out = list
+sys.argv[1:] = ["test"]
+sys.exit(parts.main())
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ended_runner_ends_its_parts(tmp_path, ending):
+    started = tmp_path / "pid"
+    runner = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(started)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    # Does not wait forever for a runner that has failed.
+    pid = int(wait_for("The part", lambda: started.exists() and started.read_text(), timeout=60))
+    runner.send_signal(ending)
+    assert runner.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_ci_runs_every_file_of_tests_in_a_real_airflow():
+    elsewhere = {"test_hosts.py": "make cluster", "test_supported.py": "make cell"}
+    commands = " ".join(word for lanes in parts_of_ci() for lane in lanes for part in lane for word in part.command)
+    for path in (ROOT / "tests" / "e2e").glob("test_*.py"):
+        assert (path.name in elsewhere) != (f"tests/e2e/{path.name}" in commands), path.name
+    assert "tests/faults" in commands
+
+
+def test_make_test_says_what_it_skips(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("BROWSERACT_OPENAPI", raising=False)
+    assert "the relays of docs/callbacks.md, because nginx is not installed" in parts.left_out()
+    [document] = [line for line in parts.left_out() if "BROWSERACT_OPENAPI" in line]
+    assert "vendor's document" in document
+    assert parts_of_test()
