@@ -369,7 +369,8 @@ class LocalAirflow:
         self.prepare()
         with ExitStack() as stack:
             stack.callback(self._end_orphans)
-            stack.callback(self.stop)
+            # Some components take a quarter of a minute to end by themselves, and nobody needs what they do then.
+            stack.callback(self.stop, with_signal=signal.SIGKILL)
             if self.copies > 1:
                 backends = [self._port_of(name) for name in self.names if name.startswith("api-server")]
                 stack.enter_context(balancing(self.port, backends))
