@@ -10,7 +10,8 @@ from contextlib import aclosing, suppress
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait, SlotQueue, count_active
+from airflow_provider_browseract.runs.queueing import QueueWait, count_active
+from airflow_provider_browseract.runs.slot_queue import SlotQueue
 from airflow_provider_browseract.triggers.polling import PatientClient
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Dispatcher:
 
     async def _pause(self) -> None:
         """Wait until the next count is due, or a run has ended."""
-        due = time.monotonic() + self.queue.next_look(time.monotonic())
+        due = time.monotonic() + self.queue.next_count(time.monotonic())
         await asyncio.sleep(timings.SLOT_COUNT_PAUSE)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._hint.wait(), max(0.0, due - time.monotonic()))
