@@ -75,17 +75,17 @@ def close(action: str, answer: Answer) -> None:
     required_actions().update_hitl_detail_response(ti_id=UUID(action), chosen_options=[answer.option], params_input={})
 
 
-def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
+def read_event(payload: Any, wait: Mapping[str, Any] | None) -> WaitEvent:
     """Read the payload that resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
 
-    :param wait: the wait that ended; None if Airflow has not kept it.
-    :raises ValueError: the payload is neither.
+    :param wait: the stored wait that ended; None if Airflow has not kept it.
+    :raises ValueError: the payload is neither, or the wait cannot be read.
     """
-    if wait is None or not isinstance(payload, Mapping) or "chosen_options" not in payload:
+    if not wait or not isinstance(payload, Mapping) or "chosen_options" not in payload:
         return from_json(WaitEvent, payload)
     person = payload.get("responded_by_user")
     return WaitEvent(
-        wait,
+        from_json(Wait, wait),
         End.ANSWERED,
         WokenBy.PERSON,
         answer=_read_options(payload["chosen_options"]),

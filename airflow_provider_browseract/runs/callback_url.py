@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
-from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 
@@ -162,8 +161,10 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
     :param conn_id: id of the connection that has the base URL, for the messages.
     :param api_base_url: address of the BrowserAct API. If it is private, the base URL may be private too.
     :raises InputError: BrowserAct would not accept the base URL.
-    :raises NoCallbackError: BrowserAct would not accept the address, because the names in it are too long.
+    :raises NoCallbackError: the names of the task instance do not fit into an address.
     """
+    if not key.fits:
+        raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
     named = f"webhook_base_url of connection {conn_id!r}"
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
@@ -179,22 +180,3 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
             f"characters, and BrowserAct accepts at most {URL_LENGTH}"
         )
     return url
-
-
-def arrange(base_url: str, key: TaskInstanceKey, request: RunRequest, *, conn_id: str, api_base_url: str) -> RunRequest:
-    """Return a request with our callback address, which has a new token, in addition to the user's addresses.
-
-    The other arguments and errors are those of :func:`address`.
-
-    :param request: the run that the callback is for.
-    :raises NoCallbackError: the user has set both addresses, or the names of the task instance do not fit into one.
-    """
-    if request.callback_url and request.status_change_callback_url:
-        raise NoCallbackError(
-            "callback_url and status_change_callback_url are both set, so there is no place for the callback address "
-            "that resumes this task"
-        )
-    if not key.fits:
-        raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
-    token = new_token()
-    return request.with_callback(address(base_url, key, token, conn_id=conn_id, api_base_url=api_base_url), token)

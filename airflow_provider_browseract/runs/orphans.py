@@ -60,7 +60,7 @@ class OrphanError(Exception):
 
 
 @dataclass(frozen=True)
-class AskClaimed:
+class ReadClaims:
     """Return the runs that mapped siblings have or claim: the lowest map index for each, -1 if a sibling has it."""
 
 
@@ -74,7 +74,7 @@ class Claim:
     task_id: str
 
 
-Step: TypeAlias = "Sleep | LogLine | AskClaimed | Claim | Call[Any]"
+Step: TypeAlias = "Sleep | LogLine | ReadClaims | Claim | Call[Any]"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
     while True:
         asked_at = clock()
         # Last, because other task instances may have found their runs in the meantime.
-        claims: Mapping[str, int] = yield AskClaimed()
+        claims: Mapping[str, int] = yield ReadClaims()
         given_up |= claims.keys()
         possible = [task for task, match in matches if match is not False and task.id not in given_up]
         if not possible:
@@ -207,7 +207,7 @@ def _claim(task: Task, orphan: Orphan, asked_at: float, limit: _Limit) -> Genera
         return True
     in_time = limit.clock() - asked_at <= timings.CLAIM_PAUSE
     yield Sleep(timings.CLAIM_PAUSE)
-    claims: Mapping[str, int] = yield AskClaimed()
+    claims: Mapping[str, int] = yield ReadClaims()
     other = claims.get(task.id)
     if other is not None and other > mine and not in_time:
         raise (yield from _undecided([task], orphan, limit))

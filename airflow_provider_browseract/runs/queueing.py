@@ -19,7 +19,7 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
+from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text, from_json
 
 K = TypeVar("K")
 
@@ -58,6 +58,14 @@ class Queued:
     def place(self) -> tuple[int, float]:
         """Where the task instance stands in the queue; the lowest place is first."""
         return -self.priority, self.since
+
+    @classmethod
+    def read(cls, stored: Any) -> Queued:
+        """Read what a trigger has stored.
+
+        :raises ValueError: it is something else.
+        """
+        return from_json(cls, stored)
 
     def refused(self) -> Queued:
         """Return the same after another refusal."""

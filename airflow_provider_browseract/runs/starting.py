@@ -126,6 +126,9 @@ class StartRefused:
     error: ConcurrencyLimitError | RateLimitError
 
 
+TriesStep: TypeAlias = "orphans.ReadClaims | orphans.Claim | Write"
+"""A step that reads or stores what tries and mapped siblings share."""
+
 Step: TypeAlias = "orphans.Step | BeforeStart | Write"
 
 

@@ -13,7 +13,7 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import MAX_FILES
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.worker.store import Results, ResultStore
 
+READ_AGAIN = (
+    "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
+    if CLEAR_KEEPS_STATE
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
+)
+"""How to read the run of an operator again after the error is fixed."""
 
 _UNREAD = {"output_text": "The text is", "output_files": "The addresses of its files are"}
 """What the XComs of an output with a wrong format contain, by key."""

@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.orphans import Claim, ReadClaims
 from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
-from airflow_provider_browseract.runs.report import kept_running, not_stopped
+from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.starting import Write
+from airflow_provider_browseract.runs.starting import TriesStep, Write
+from airflow_provider_browseract.worker.reading import get_run
 from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
 
 if TYPE_CHECKING:
@@ -132,6 +135,10 @@ class OwnedRun:
         self._executing = True
         try:
             yield
+        except KeyboardInterrupt:
+            # In dag.test(), nothing calls on_kill.
+            self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
+            raise
         finally:
             self._executing = False
             self.await_decision()
@@ -331,7 +338,35 @@ class OwnedRun:
         if self.tries is not None and not self.tries.is_running() and not self.killed:
             self.kill()
 
-    def write(self, step: Write) -> None:
+    def read(self, browseract_task_id: str) -> Task:
+        """Read the run, or only its status if it is too large to be read."""
+        task = get_run(self.hook, browseract_task_id)
+        self.url = log_url(task)
+        return task
+
+    def has_ended(self, task: Task) -> None:
+        """Be responsible for the run no longer.
+
+        :raises RunCanceledError: this process has stopped the run. The error states why.
+        """
+        if task.status is TaskStatus.CANCELED:
+            self.await_decision()
+            if isinstance(self.kill_error, RunCanceledError):
+                raise self.kill_error
+        self.task_id, self.url = None, log_url(task)
+
+    def carry_out(self, step: TriesStep) -> Any:
+        """Carry out a step of a start that reads or stores what tries and mapped siblings share."""
+        assert self.tries is not None
+        match step:
+            case ReadClaims():
+                return self.tries.claimed()
+            case Claim():
+                return self.tries.claim(step.task_id)
+            case Write():
+                return self._write(step)
+
+    def _write(self, step: Write) -> None:
         """Store an entry for later tries, and set what ``on_kill`` needs, which Airflow may call at any moment."""
         assert self.tries is not None
         entry = step.entry
@@ -361,10 +396,6 @@ class OwnedRun:
         try:
             yield
         except (RunError, AirflowFailException):
-            raise
-        except KeyboardInterrupt:
-            # In dag.test(), nothing calls on_kill.
-            self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
             raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
             what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"

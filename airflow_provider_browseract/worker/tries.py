@@ -61,6 +61,8 @@ class Tries:
         self._store: Any = context.get("task_state_store") if durable else None
         self._context = context
         self.ti: Any = context["ti"]
+        self.earlier: Entry | None = None
+        """What an earlier try has stored, once it was read."""
 
     @property
     def remembered(self) -> bool:
@@ -98,8 +100,10 @@ class Tries:
 
         :raises LedgerError: it cannot be read.
         """
+        self.earlier = None
         kept = self._store.get(STATE_KEY) if self.remembered else None
-        return None if kept is None else Entry.read(kept)
+        self.earlier = None if kept is None else Entry.read(kept)
+        return self.earlier
 
     def write(self, entry: Entry | None) -> None:
         """Store an entry, which replaces the earlier one; None deletes it."""

@@ -25,11 +25,11 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
-    AskClaimed,
     Claim,
     OnOrphan,
     Orphan,
     OrphanError,
+    ReadClaims,
     find_orphan,
     inputs_match,
 )
@@ -194,7 +194,7 @@ def look_up(
     def answer(step: object) -> object:
         if isinstance(step, Sleep):
             clock[0] += step.seconds
-        if isinstance(step, AskClaimed):
+        if isinstance(step, ReadClaims):
             return {}
         if isinstance(step, Claim):
             return -1

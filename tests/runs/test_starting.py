@@ -30,7 +30,7 @@ from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OnOrphan, OrphanError
+from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -205,7 +205,7 @@ class TriesOfATask(RuleBasedStateMachine):
             self.service.now += step.seconds
         elif isinstance(step, Write):
             self.stored = None if step.entry is None else json.dumps(step.entry.value())
-        elif isinstance(step, AskClaimed):
+        elif isinstance(step, ReadClaims):
             self.reply = {"1": -1}
         elif isinstance(step, Claim):
             self.reply = -1
@@ -313,7 +313,7 @@ def play(
         elif isinstance(step, Sleep):
             played.slept.append(step.seconds)
             clock[0] += step.seconds
-        elif isinstance(step, AskClaimed):
+        elif isinstance(step, ReadClaims):
             return {}
         elif isinstance(step, Claim):
             return -1
