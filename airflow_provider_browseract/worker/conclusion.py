@@ -19,22 +19,21 @@ from airflow_provider_browseract.in_airflow.showing import count_run, show_run
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.files import addresses_of, pending_line
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,
     OutputFormat,
-    addresses_of,
     as_text_line,
     doubt_about,
     doubtful_line,
-    pending_line,
     read_output,
     size_of,
-    storable,
 )
 from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
+from airflow_provider_browseract.runs.stored import storable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath

@@ -30,20 +30,9 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
 from airflow_provider_browseract.runs.outcome import StorageError
-from airflow_provider_browseract.runs.outputs import (
-    OUTPUT_NAMES,
-    FormatError,
-    OutputFormat,
-    RunFile,
-    counted,
-    files_of,
-    format_of,
-    has_files,
-    media_type_of,
-    safe_name,
-    size_of,
-)
+from airflow_provider_browseract.runs.outputs import FormatError, OutputFormat, counted, format_of, size_of
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
     PARALLEL_DOWNLOADS,
@@ -255,7 +244,7 @@ class ResultStore:
             results.format_error = str(error)
         if not text:
             return
-        name = OUTPUT_NAMES[found]
+        name = TEXT_NAMES[found.value]
         with self._writing(f"{folder}/{name}") as write:
             # In pieces, because a copy of a large text needs much memory.
             for begin in range(0, len(text), CHUNK_SIZE):
