@@ -181,7 +181,7 @@ def _compare_listed(
         tasks, skipped, behind = yield from _list_tasks(call, limit)
         if limit.clock() >= orphan.listed_from:
             break
-        yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - limit.clock()))
+        yield Sleep(min(timings.ORPHAN_LIST_PAUSE, orphan.listed_from - limit.clock()))
     orphan = replace(orphan, behind=behind)
     if not is_template:
         tasks = yield from _dated([task for task in tasks if _match(task, orphan, limit) is not False], limit)

@@ -107,7 +107,7 @@ def check_before_start(operator: Operator, request: RunRequest, *, validate_inpu
     if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
         log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
     if (store := open_store(operator.output_path, hook, log)) is not None:
-        store.check("No run was started.")
+        store.folder.check("No run was started.")
     if not validate_inputs:
         return
     try:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.loops import Log
-    from airflow_provider_browseract.worker.store import Results, ResultStore
+    from airflow_provider_browseract.worker.results import Results, ResultStore
 
 READ_AGAIN = (
     "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
@@ -294,6 +294,6 @@ def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook
     """
     if output_path is None:
         return None
-    from airflow_provider_browseract.worker.store import ResultStore
+    from airflow_provider_browseract.worker.results import ResultStore
 
     return ResultStore(read_output_path(output_path), hook.settings.client, log)

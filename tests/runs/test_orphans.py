@@ -643,7 +643,7 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(
 def test_run_that_appears_late_in_the_list_is_found():
     run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
     looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(
-        timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE
+        timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE
     ) + [Page((run,), number=1, total_count=1)]
     assert look_up(iter(looks)).task_id == "5"
 
