@@ -42,8 +42,6 @@ def from_json(kind: type[T], value: Any) -> T:
 
     Unknown fields are ignored, because a newer version may have written them.
 
-    :param kind: the dataclass.
-    :param value: plain JSON values.
     :raises ValueError: a field is missing, has another type, or an invalid value. The message names the fields and
         quotes no values.
     """

@@ -8,6 +8,7 @@ import time
 from contextlib import aclosing, suppress
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait, count_active
@@ -93,12 +94,11 @@ class Dispatcher:
     async def _count(self) -> None:
         try:
             while self._woken:
-                try:
+                # Without this task, nothing would wake those that wait.
+                with tolerate_errors(log.exception, "The queue for slots could not be processed; trying again: %s"):
                     await self._wake()
-                except Exception:
-                    # Without this task, nothing would wake those that wait.
-                    log.exception("The queue for slots could not be processed; trying again")
-                    await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
+                    continue
+                await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
         finally:
             self._counting = None
 

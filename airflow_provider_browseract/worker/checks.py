@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -18,6 +17,7 @@ from airflow_provider_browseract.api.errors import (
 )
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.hints import check_rendered
@@ -59,12 +59,11 @@ class Operator(Protocol):
 def mask_secrets(operator: Operator, inputs: Any) -> bool:
     """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI.
 
-    :param inputs: the inputs, whatever their form.
     :returns: whether there are secret inputs.
     """
     found: set[str] = set()
     # The checks of the arguments report whatever fails here.
-    with suppress(Exception):
+    with tolerate_errors():
         without_secrets(inputs, is_secret, found)
     secret_inputs = bool(found)
     for url in (operator.callback_url, operator.status_change_callback_url):

@@ -102,10 +102,7 @@ class RunExecution:
         return self._accounted_for(task_id, result)
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
-        """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral.
-
-        :param overdue: whether the time of the deferral was over.
-        """
+        """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
         if started_task_id(self.ti) is None:
             raise queue_left(self.tries, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None

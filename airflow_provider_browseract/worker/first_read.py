@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.report import log_url
 from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
 from airflow_provider_browseract.runs.starting import StartedRun
@@ -61,12 +62,7 @@ def _push_profile(ti: Any, profile_id: str | None, log: Log) -> None:
     """Push the profile that later runs can use, if the kind of run has profiles."""
     if profile_id is None:
         return
-    try:
+    text = "The XCom 'profile_id' could not be pushed, so later tasks cannot read it. The profile is %s. (%s)"
+    # The run is more important, and the log contains the id.
+    with tolerate_errors(log.error, text, profile_id or "none"):
         ti.xcom_push(key="profile_id", value=profile_id)
-    except Exception as error:  # noqa: BLE001 - the run is more important, and the log contains the id
-        log.error(
-            "The XCom 'profile_id' could not be pushed (%s: %s), so later tasks cannot read it. The profile is %s.",
-            type(error).__name__,
-            error,
-            profile_id or "none",
-        )

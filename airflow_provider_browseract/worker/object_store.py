@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowNotFoundException
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.worker.download import FileError
@@ -131,7 +132,7 @@ class Folder:
                 yield file.write
             self._rename(temporary, name)
         except BaseException:
-            with suppress(Exception):
+            with tolerate_errors():
                 self.fs.rm_file(temporary)
             raise
 
@@ -162,7 +163,7 @@ class Folder:
     def tidy(self) -> None:
         """Delete old incomplete files that interrupted tries left here; another try may still be writing."""
         long_ago = datetime.now(timezone.utc) - LEFTOVER_AGE
-        with suppress(Exception):
+        with tolerate_errors():
             for path in self.fs.ls(self._base, detail=False):
                 if TEMPORARY_NAME.fullmatch(path.rpartition("/")[2]) and self.fs.modified(path) < long_ago:
                     self.fs.rm_file(path)

@@ -131,7 +131,6 @@ class SlotWait:
 def queue_left(tries: Tries, why: str, *, overdue: bool) -> NoSlotError:
     """Return the error of a wait that Airflow itself has ended.
 
-    :param why: what Airflow reported, and what to do.
     :param overdue: whether the time of the wait was over. Only then, a later try joins the end of the queue.
     """
     if overdue:

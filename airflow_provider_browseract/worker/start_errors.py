@@ -78,10 +78,7 @@ def _connection_may_change(error: Exception) -> bool:
 
 
 def _fail_to_start(error: Exception, run: OwnedRun, tries: Tries) -> NoReturn:
-    """Raise an error that Airflow retries or does not retry, and that states what happens to the run of an earlier try.
-
-    :param error: why there is no run to wait for.
-    """
+    """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
     if isinstance(error, LedgerError):
         raise AirflowFailException(
             f"The state that an earlier try stored about its run cannot be used: {str(error).rstrip('.')}. Nothing "

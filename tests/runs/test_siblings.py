@@ -104,7 +104,7 @@ class World:
             return next(run for run in self.runs if run.id == step.params["task_id"])
         assert step.name == "list-tasks"
         listed = [run for run in self.runs if self.listed_after[run.id] <= self.now]
-        return Page(tuple(listed), number=1, total_count=len(listed))
+        return Page(tuple(listed), total_count=len(listed))
 
     @property
     def adopted_twice(self) -> bool:

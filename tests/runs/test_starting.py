@@ -82,7 +82,7 @@ class Service:
                 for task in (*self.others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
-            return Page(tuple(found), number=1, total_count=len(found))
+            return Page(tuple(found), total_count=len(found))
         if call.path.endswith("get-workflow"):
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
         known = {task.id: task for task in (*self.others, *self.runs.values())}
@@ -343,7 +343,7 @@ AT_2000 = datetime.fromtimestamp(2000.0, timezone.utc)
 
 
 def page_of(*tasks: Task) -> Page[Task]:
-    return Page(tasks, number=1, total_count=len(tasks))
+    return Page(tasks, total_count=len(tasks))
 
 
 class TestTheRunOfAnEarlierTry:
