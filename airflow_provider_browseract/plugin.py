@@ -58,7 +58,7 @@ class CallbackApp:
     def _load(self) -> None:
         try:
             # The route itself imports the module with Airflow's models, where each request would notice its failure.
-            import airflow_provider_browseract.webhook.resume  # noqa: F401
+            import airflow_provider_browseract.webhook.database  # noqa: F401
             from airflow_provider_browseract.webhook.receiver import create_app
 
             self._app = create_app()

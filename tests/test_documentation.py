@@ -98,7 +98,7 @@ def test_documented_workflow_ids_are_those_of_the_emulator():
 
 
 def test_documented_manifest_has_the_fields_of_a_real_manifest():
-    from airflow_provider_browseract.worker.store import Results, StoredFile
+    from airflow_provider_browseract.worker.results import Results, StoredFile
 
     [block] = blocks_of("json")
     shown = json.loads(block.code)

@@ -99,7 +99,7 @@ Id = Annotated[str, PlainValidator(_id)]
 
 OptionalId = Annotated[str | None, PlainValidator(optional_id)]
 
-Text = Annotated[str | None, PlainValidator(_text)]
+OptionalText = Annotated[str | None, PlainValidator(_text)]
 """A text as it was sent."""
 
 Line = Annotated[str | None, PlainValidator(_line)]

@@ -27,7 +27,7 @@ from airflow_provider_browseract.api.fields import (
     Link,
     Number,
     OptionalId,
-    Text,
+    OptionalText,
     Time,
     is_envelope_of_success,
     kind_of,
@@ -225,13 +225,13 @@ class Output(Model):
 class DownloadFile(Model):
     """A file that a task downloaded. ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
 
-    guid: Text = None
-    file_name: Annotated[Text, Field(validation_alias="fileName")] = None
+    guid: OptionalText = None
+    file_name: Annotated[OptionalText, Field(validation_alias="fileName")] = None
     file_size: Annotated[Number, Field(validation_alias="fileSize")] = None
     status: Line = None
     error_message: Annotated[Line, Field(validation_alias="errorMessage")] = None
     expires_at: Annotated[Number, Field(validation_alias="expiresAt")] = None
-    download_url: Annotated[Text, Field(validation_alias="downloadUrl")] = field(default=None, repr=False)
+    download_url: Annotated[OptionalText, Field(validation_alias="downloadUrl")] = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Task(Model):
         Link, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
     ] = None
     log_detail_url: Link = None
-    input_parameters: Text = None
+    input_parameters: OptionalText = None
     download_files: Annotated[tuple[DownloadFile, ...], _items(DownloadFile, lambda: (MAX_FILES, 0))] = ()
     files_expires_at: Number = None
     steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(lambda: MAX_STEPS)] = 0
@@ -309,8 +309,8 @@ class Workflow(Model):
     """A workflow. Only ``get-workflow`` returns its inputs."""
 
     id: Id
-    name: Text = None
-    description: Text = None
+    name: OptionalText = None
+    description: OptionalText = None
     created_at: Annotated[Time, Field(validation_alias="create_at")] = None
     published_at: Annotated[Time, Field(validation_alias="publish_at")] = None
     input_parameters: Inputs = ()
@@ -321,10 +321,10 @@ class Template(Model):
     """An official workflow template. Its id is ``templateId`` in the list, and ``id`` in the single template."""
 
     id: Annotated[Id, Field(validation_alias=AliasChoices("templateId", "id"))]
-    name: Text = None
-    description: Text = None
-    recommendation: Annotated[Text, Field(validation_alias="recommendDesc")] = None
-    detail_url: Annotated[Text, Field(validation_alias="detailUrl")] = None
+    name: OptionalText = None
+    description: OptionalText = None
+    recommendation: Annotated[OptionalText, Field(validation_alias="recommendDesc")] = None
+    detail_url: Annotated[OptionalText, Field(validation_alias="detailUrl")] = None
     input_parameters: Inputs = ()
 
 
@@ -348,7 +348,6 @@ class Page(Generic[T]):
     """
 
     items: tuple[T, ...]
-    number: int
     total_count: int | None = None
     skipped: tuple[str, ...] = ()
     served_at: datetime | None = None
@@ -363,10 +362,8 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         if not isinstance(fields.get("items"), list):
             raise UnexpectedResponseError("the response should be a page, but has no list of items")
         items, skipped = _list(fields["items"], read_item)
-        number, total_count, total_pages = (
-            read_count(fields.get(each)) for each in ("page", "total_count", "total_pages")
-        )
-        return Page(items, number or 1, total_count, skipped, total_pages=total_pages)
+        total_count, total_pages = (read_count(fields.get(each)) for each in ("total_count", "total_pages"))
+        return Page(items, total_count, skipped, total_pages=total_pages)
 
     return read
 

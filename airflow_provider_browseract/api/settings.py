@@ -23,12 +23,12 @@ def _not_a_flag(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
+Duration = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
 Bytes = Annotated[int, Field(gt=0), BeforeValidator(_not_a_flag)]
 
 
 def _policy(budget: Any) -> RetryPolicy:
-    return RetryPolicy(budget=TypeAdapter(Seconds).validate_python(budget))
+    return RetryPolicy(budget=TypeAdapter(Duration).validate_python(budget))
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class ClientSettings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     connect_timeout: Annotated[
-        Seconds,
+        Duration,
         Field(title="Connect timeout", description="Seconds to wait for a connection to BrowserAct. Default: 10."),
     ] = 10.0
     read_timeout: Annotated[
-        Seconds,
+        Duration,
         Field(title="Read timeout", description="Seconds to wait for the next bytes of a response. Default: 30."),
     ] = 30.0
     retries: Annotated[
@@ -62,7 +62,7 @@ class ClientSettings:
     connection: str | None = None
     # After 30 minutes, BrowserAct does not prepare any more files.
     files_timeout: Annotated[
-        Seconds,
+        Duration,
         Field(
             title="Files timeout",
             description=(

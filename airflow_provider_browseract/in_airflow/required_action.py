@@ -35,7 +35,7 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
 
     :param wait: the wait for the run, with the time by which to answer.
     :param cancel_on_timeout: whether the run is stopped if its time is over before anyone has answered.
-    :returns: the id with which :func:`find_answer` finds the answer.
+    :returns: the id with which :func:`read_answer` finds the answer.
     """
     index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
     of_which = f" (run of BrowserAct workflow {task.workflow_id})" if task.workflow_id else ""
@@ -53,10 +53,9 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     return str(ti.id)
 
 
-def find_answer(action: str) -> Found | None:
+def read_answer(action: str) -> Found | None:
     """Return the answer to a Required Action, or None if there is none yet.
 
-    :param action: the id that :func:`ask` returned.
     :raises Exception: the request to Airflow failed.
     """
     given = required_actions().get_hitl_detail_content_detail(ti_id=UUID(action))
@@ -75,17 +74,17 @@ def close(action: str, answer: Answer) -> None:
     required_actions().update_hitl_detail_response(ti_id=UUID(action), chosen_options=[answer.option], params_input={})
 
 
-def read_event(payload: Any, wait: Wait | None) -> WaitEvent:
+def read_event(payload: Any, wait: Mapping[str, Any] | None) -> WaitEvent:
     """Read the payload that resumed a deferred task: an event of this provider or, on Airflow 3.3, the answer itself.
 
-    :param wait: the wait that ended; None if Airflow has not kept it.
-    :raises ValueError: the payload is neither.
+    :param wait: the stored wait that ended; None if Airflow has not kept it.
+    :raises ValueError: the payload is neither, or the wait cannot be read.
     """
-    if wait is None or not isinstance(payload, Mapping) or "chosen_options" not in payload:
+    if not wait or not isinstance(payload, Mapping) or "chosen_options" not in payload:
         return from_json(WaitEvent, payload)
     person = payload.get("responded_by_user")
     return WaitEvent(
-        wait,
+        from_json(Wait, wait),
         End.ANSWERED,
         WokenBy.PERSON,
         answer=_read_options(payload["chosen_options"]),

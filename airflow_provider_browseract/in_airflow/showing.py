@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.report import facts, log_url
 
@@ -29,22 +30,15 @@ def show_run(ti: Any, task: Task, log: Log) -> None:
     """Push the links to a run and the facts about it as XComs of an Airflow task instance.
 
     They are only for display, so an error is logged and never raised.
-
     """
-    try:
+    text = "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s)."
+    with tolerate_errors(log.warning, text, task.id):
         url = log_url(task)
         if url:
             BrowserActTaskLink().push(ti, url)
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
         ti.xcom_push(key="task", value=facts(task))
-    except Exception as error:  # noqa: BLE001 - an error of the XCom backend must not end the run
-        log.warning(
-            "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s: %s).",
-            task.id,
-            type(error).__name__,
-            error,
-        )
 
 
 def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
@@ -64,9 +58,8 @@ def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any],
 
 def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:
     """Push an XCom, and return whether that succeeded."""
-    try:
+    # An XCom that is only for display must not end the wait.
+    with tolerate_errors(log.warning, "Could not push the XCom %r (%s).", key):
         ti.xcom_push(key=key, value=value)
-    except Exception as error:  # noqa: BLE001 - an XCom that is only for display must not end the wait
-        log.warning("Could not push the XCom %r (%s: %s).", key, type(error).__name__, error)
-        return False
-    return True
+        return True
+    return False

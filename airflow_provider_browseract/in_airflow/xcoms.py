@@ -16,8 +16,6 @@ def why_unstorable(value: Any) -> str | None:
 
     Serialize the value as Airflow does before it sends an XCom to its supervisor, and read it back. The XCom backend is
     not used, because it would store the value.
-
-    :param value: plain JSON values.
     """
     try:
         serde = xcom_serde()

@@ -206,7 +206,7 @@ class RunOperator(BaseOperator):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except (TaskDeferralError, TaskDeferralTimeout) as error:
-                return execution.end_with_airflow(error)
+                return execution.end_with_airflow(error, overdue=isinstance(error, TaskDeferralTimeout))
 
     def on_kill(self) -> None:
         """Stop the run if a person, or ``execution_timeout``, ends the Airflow task.

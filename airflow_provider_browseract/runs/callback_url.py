@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.addresses import URL_LENGTH, check_callback_url
-from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
 from airflow_provider_browseract.runs.waiting import Wait, WokenBy
 
@@ -33,7 +32,7 @@ TOKEN_KEY = "callback_token_sha256"
 The callback route reads the field while a trigger waits, and the XCom before and after that.
 """
 
-MAX_ID_LENGTH = 250
+AIRFLOW_ID_LENGTH = 250
 """Characters that Airflow's database columns allow for the ids of DAG, run and task."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -72,9 +71,6 @@ class CallbackOutcome(Word):
 class TaskInstanceKey(NamedTuple):
     """The task instance that a callback is for, whichever of its tries waits.
 
-    :param dag_id: id of the DAG.
-    :param run_id: id of the DAG run.
-    :param task_id: id of the Airflow task.
     :param map_index: index of a mapped task, -1 otherwise.
     """
 
@@ -88,7 +84,7 @@ class TaskInstanceKey(NamedTuple):
         """Whether every database of Airflow can look it up without an error."""
         ids = self.dag_id, self.run_id, self.task_id
         # MySQL's older character set ends at U+FFFF. NUL and lone surrogates are errors in PostgreSQL.
-        writable = all(len(each) <= MAX_ID_LENGTH and not _UNSTORABLE.search(each) for each in ids)
+        writable = all(len(each) <= AIRFLOW_ID_LENGTH and not _UNSTORABLE.search(each) for each in ids)
         return writable and -1 <= self.map_index < 2**31
 
     def encode(self) -> str:
@@ -126,10 +122,7 @@ def is_token(text: str) -> bool:
 
 
 def resumed_wait(wait: Wait) -> dict[str, Any]:
-    """Return the value of :data:`WAIT_XCOM` for a wait that a callback has ended.
-
-    :param wait: the wait.
-    """
+    """Return the value of :data:`WAIT_XCOM` for a wait that a callback has ended."""
     return {
         "woken_by": WokenBy.CALLBACK.value,
         "first_poll_at": wait.first_poll_at,
@@ -157,13 +150,13 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
     """Return the address for the callback of a run, after the checks that BrowserAct makes too.
 
     :param base_url: public address of the Airflow API server, with the path of ``[api] base_url``.
-    :param key: the task instance to resume.
-    :param token: the token of the run.
     :param conn_id: id of the connection that has the base URL, for the messages.
     :param api_base_url: address of the BrowserAct API. If it is private, the base URL may be private too.
     :raises InputError: BrowserAct would not accept the base URL.
-    :raises NoCallbackError: BrowserAct would not accept the address, because the names in it are too long.
+    :raises NoCallbackError: the names of the task instance do not fit into an address.
     """
+    if not key.fits:
+        raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
     named = f"webhook_base_url of connection {conn_id!r}"
     check_callback_url(named, base_url, api_base_url=api_base_url)
     if "?" in base_url or "#" in base_url or "@" in base_url:
@@ -179,22 +172,3 @@ def address(base_url: str, key: TaskInstanceKey, token: str, *, conn_id: str, ap
             f"characters, and BrowserAct accepts at most {URL_LENGTH}"
         )
     return url
-
-
-def arrange(base_url: str, key: TaskInstanceKey, request: RunRequest, *, conn_id: str, api_base_url: str) -> RunRequest:
-    """Return a request with our callback address, which has a new token, in addition to the user's addresses.
-
-    The other arguments and errors are those of :func:`address`.
-
-    :param request: the run that the callback is for.
-    :raises NoCallbackError: the user has set both addresses, or the names of the task instance do not fit into one.
-    """
-    if request.callback_url and request.status_change_callback_url:
-        raise NoCallbackError(
-            "callback_url and status_change_callback_url are both set, so there is no place for the callback address "
-            "that resumes this task"
-        )
-    if not key.fits:
-        raise NoCallbackError("The names of DAG, run or task have characters that do not fit into a callback address")
-    token = new_token()
-    return request.with_callback(address(base_url, key, token, conn_id=conn_id, api_base_url=api_base_url), token)

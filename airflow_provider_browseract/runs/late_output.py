@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outputs import has_files
+from airflow_provider_browseract.runs.files import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.waiting import poll_run
 

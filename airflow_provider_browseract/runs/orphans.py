@@ -60,7 +60,7 @@ class OrphanError(Exception):
 
 
 @dataclass(frozen=True)
-class AskClaimed:
+class ReadClaims:
     """Return the runs that mapped siblings have or claim: the lowest map index for each, -1 if a sibling has it."""
 
 
@@ -74,7 +74,7 @@ class Claim:
     task_id: str
 
 
-Step: TypeAlias = "Sleep | LogLine | AskClaimed | Claim | Call[Any]"
+Step: TypeAlias = "Sleep | LogLine | ReadClaims | Claim | Call[Any]"
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
         ) from error
     given_up: set[str] = set()
     while True:
-        asked_at = clock()
+        read_at = clock()
         # Last, because other task instances may have found their runs in the meantime.
-        claims: Mapping[str, int] = yield AskClaimed()
+        claims: Mapping[str, int] = yield ReadClaims()
         given_up |= claims.keys()
         possible = [task for task, match in matches if match is not False and task.id not in given_up]
         if not possible:
@@ -151,7 +151,7 @@ def find_orphan(orphan: Orphan, on_orphan: OnOrphan, clock: Callable[[], float])
         certain = [task for task, match in matches if match and task.id not in given_up]
         # Undecided runs beside a certain one are older, or their inputs cannot be read.
         chosen = certain[0] if len(certain) == 1 else (yield from _choose(possible, orphan, on_orphan, limit))
-        if chosen is None or (yield from _claim(chosen, orphan, asked_at, limit)):
+        if chosen is None or (yield from _claim(chosen, orphan, read_at, limit)):
             return chosen
         given_up.add(chosen.id)
     if skipped and on_orphan is not OnOrphan.START:
@@ -181,7 +181,7 @@ def _compare_listed(
         tasks, skipped, behind = yield from _list_tasks(call, limit)
         if limit.clock() >= orphan.listed_from:
             break
-        yield Sleep(min(timings.ORPHAN_LOOK_PAUSE, orphan.listed_from - limit.clock()))
+        yield Sleep(min(timings.ORPHAN_LIST_PAUSE, orphan.listed_from - limit.clock()))
     orphan = replace(orphan, behind=behind)
     if not is_template:
         tasks = yield from _dated([task for task in tasks if _match(task, orphan, limit) is not False], limit)
@@ -192,7 +192,7 @@ def _compare_listed(
     return matches, skipped
 
 
-def _claim(task: Task, orphan: Orphan, asked_at: float, limit: _Limit) -> Generator[Step, Any, bool]:
+def _claim(task: Task, orphan: Orphan, read_at: float, limit: _Limit) -> Generator[Step, Any, bool]:
     """Claim a run, and return whether it may be adopted. At most one of several mapped siblings may adopt it.
 
     Siblings whose starts are lost together may find the same run at the same moment, and Airflow has no lock for them.
@@ -200,14 +200,14 @@ def _claim(task: Task, orphan: Orphan, asked_at: float, limit: _Limit) -> Genera
     ``CLAIM_PAUSE`` after finding none is seen by all who stored theirs in the meantime, because each of them waits for
     that long; the lowest map index keeps the run. Whoever takes longer may not have been seen.
 
-    :param asked_at: when this task instance began to ask for claims, and found none of this run.
+    :param read_at: when this task instance began to read the claims, and found none of this run.
     """
     mine: int = yield Claim(task.id)
     if mine < 0:
         return True
-    in_time = limit.clock() - asked_at <= timings.CLAIM_PAUSE
+    in_time = limit.clock() - read_at <= timings.CLAIM_PAUSE
     yield Sleep(timings.CLAIM_PAUSE)
-    claims: Mapping[str, int] = yield AskClaimed()
+    claims: Mapping[str, int] = yield ReadClaims()
     other = claims.get(task.id)
     if other is not None and other > mine and not in_time:
         raise (yield from _undecided([task], orphan, limit))

@@ -126,6 +126,9 @@ class StartRefused:
     error: ConcurrencyLimitError | RateLimitError
 
 
+TriesStep: TypeAlias = "orphans.ReadClaims | orphans.Claim | Write"
+"""A step that reads or stores what tries and mapped siblings share."""
+
 Step: TypeAlias = "orphans.Step | BeforeStart | Write"
 
 
@@ -168,19 +171,9 @@ def _reattach(
             return entry.earlier
         entry = found
     task_id: str = entry.task_id or ""
-    try:
-        task: Task = yield from poll_run(task_id)
-    except TaskNotFoundError as error:
-        if start.on_orphan is OnOrphan.FAIL:
-            raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error
-        yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
+    task = yield from _read_earlier(entry, task_id, start.on_orphan)
+    if task is None:
         return *entry.earlier, task_id
-    source = entry.source
-    if not source.is_template and task.workflow_id not in (None, source.id):
-        raise LedgerError(
-            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of workflow "
-            f"{task.workflow_id}"
-        )
     if not same:
         yield from _give_way(task, "an earlier try had another workflow, other inputs or another profile")
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
@@ -195,6 +188,24 @@ def _reattach(
             yield Write(entry)
         return StartedRun(entry, task)
     return *entry.earlier, task_id
+
+
+def _read_earlier(entry: Entry, task_id: str, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
+    """Read the run of an entry; return None if it no longer exists."""
+    try:
+        task: Task = yield from poll_run(task_id)
+    except TaskNotFoundError as error:
+        if on_orphan is OnOrphan.FAIL:
+            raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error
+        yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
+        return None
+    source = entry.source
+    if not source.is_template and task.workflow_id not in (None, source.id):
+        raise LedgerError(
+            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of workflow "
+            f"{task.workflow_id}"
+        )
+    return task
 
 
 def _earlier_orphan(

@@ -42,8 +42,6 @@ def from_json(kind: type[T], value: Any) -> T:
 
     Unknown fields are ignored, because a newer version may have written them.
 
-    :param kind: the dataclass.
-    :param value: plain JSON values.
     :raises ValueError: a field is missing, has another type, or an invalid value. The message names the fields and
         quotes no values.
     """
@@ -73,3 +71,9 @@ def read_argument(kind: type[T], value: Any) -> T:
         return from_json(kind, value)
     except ValueError as error:
         raise TypeError(f"the stored {kind.__name__} cannot be read: {error}") from None
+
+
+def storable(text: str) -> str:
+    """Replace characters that a database cannot store: lone surrogates, which JSON can contain, and NUL."""
+    clean = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    return clean.replace("\0", "\ufffd")

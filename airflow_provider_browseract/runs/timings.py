@@ -90,7 +90,7 @@ LOOK_UP_LIMIT = 300.0
 CLAIM_PAUSE = 5.0
 """Seconds between the claim of an orphan and its adoption, in which mapped siblings can store their claims."""
 
-ORPHAN_LOOK_PAUSE = 5.0
+ORPHAN_LIST_PAUSE = 5.0
 """Seconds between two requests for the list of tasks while looking for an orphan."""
 
 RECHECK_PAUSES = (5.0, 5.0, 5.0)
@@ -191,5 +191,5 @@ block the worker forever."""
 STORE_RETRY_PAUSE = 2.0
 """Seconds to wait before a failed access to object storage is tried again."""
 
-FILES_LOOK_PAUSE = 5.0
+FILES_READ_PAUSE = 5.0
 """Seconds between two reads of a run whose files BrowserAct is still preparing."""

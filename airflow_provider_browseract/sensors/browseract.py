@@ -194,7 +194,7 @@ class TaskSensor(BaseSensorOperator):
         store = open_store(self.output_path, self.hook, self.log)
         # A rescheduled sensor starts from the beginning each time.
         if store is not None and (self.deferrable or not self.reschedule):
-            store.check()
+            store.folder.check()
 
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""

@@ -8,9 +8,11 @@ import time
 from contextlib import aclosing, suppress
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import QueueWait, SlotQueue, count_active
+from airflow_provider_browseract.runs.queueing import QueueWait, count_active
+from airflow_provider_browseract.runs.slot_queue import SlotQueue
 from airflow_provider_browseract.triggers.polling import PatientClient
 
 log = logging.getLogger(__name__)
@@ -92,12 +94,11 @@ class Dispatcher:
     async def _count(self) -> None:
         try:
             while self._woken:
-                try:
+                # Without this task, nothing would wake those that wait.
+                with tolerate_errors(log.exception, "The queue for slots could not be processed; trying again: %s"):
                     await self._wake()
-                except Exception:
-                    # Without this task, nothing would wake those that wait.
-                    log.exception("The queue for slots could not be processed; trying again")
-                    await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
+                    continue
+                await asyncio.sleep(timings.SLOT_COUNT_INTERVAL)
         finally:
             self._counting = None
 
@@ -119,7 +120,7 @@ class Dispatcher:
 
     async def _pause(self) -> None:
         """Wait until the next count is due, or a run has ended."""
-        due = time.monotonic() + self.queue.next_look(time.monotonic())
+        due = time.monotonic() + self.queue.next_count(time.monotonic())
         await asyncio.sleep(timings.SLOT_COUNT_PAUSE)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._hint.wait(), max(0.0, due - time.monotonic()))

@@ -72,7 +72,7 @@ class TaskTrigger(BaseTrigger):
             event, _ = await poll_until_end(self.wait, self.browseract_conn_id, self.log)
             return event
         run = asyncio.ensure_future(poll_until_end(self.wait, self.browseract_conn_id, self.log))
-        answering = asyncio.ensure_future(answers.find_answer(self.wait, self.log))
+        answering = asyncio.ensure_future(answers.await_answer(self.wait, self.log))
         try:
             await asyncio.wait({run, answering}, return_when=asyncio.FIRST_COMPLETED)
             if not run.done():
@@ -85,7 +85,7 @@ class TaskTrigger(BaseTrigger):
                     return answering.result()
                 event = WaitEvent(event.wait, End.DEADLINE, reason=event.reason)
             stopped = event.end is End.DEADLINE or (seen is not None and seen.status is TaskStatus.CANCELED)
-            found = await answers.close(action, Answer.STOP if stopped else Answer.RESUME, self.log)
+            found = await answers.close_open(action, Answer.STOP if stopped else Answer.RESUME, self.log)
             # A person may have been faster.
             return event if found is None or event.end is End.ENDED else answers.answer_event(event.wait, found)
         finally:

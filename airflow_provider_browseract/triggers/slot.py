@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -12,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, task_instance_state
 from airflow_provider_browseract.in_airflow.shielding import ask_airflow, outlasting
 from airflow_provider_browseract.in_airflow.showing import show_place
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import XComs, names_of
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import QueueWait
@@ -92,6 +92,6 @@ async def _free_unless_starting(dispatcher: Dispatcher, key: str, ti: Any) -> No
     """
     async with dispatcher.pushing:
         # Without a response, the task instance holds the slot for a limited time.
-        with suppress(Exception):
+        with tolerate_errors():
             if await ask_airflow(task_instance_state, ti) not in ABOUT_TO_START:
                 dispatcher.queue.free(key)

@@ -18,6 +18,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
@@ -104,16 +105,15 @@ class TaskFinishedTrigger(BaseEventTrigger):
         """
         window = Window(time.time())
         while True:
-            try:
+            # Whatever it is, someone may fix it.
+            with tolerate_errors(log.error, "The BrowserAct tasks could not be listed; trying again: %s"):
                 hook = BrowserActHook(kwargs["browseract_conn_id"])
                 async with hook.async_client(max_response=LARGEST_PAGE) as client:
                     while True:
                         polled_at = time.time()
                         yield window.add(await _list(window, client), polled_at)
                         await asyncio.sleep(kwargs["poll_interval"])
-            except Exception as error:  # noqa: BLE001 - whatever it is, someone may fix it
-                log.error("The BrowserAct tasks could not be listed; trying again: %s", error)
-                await asyncio.sleep(kwargs["poll_interval"])
+            await asyncio.sleep(kwargs["poll_interval"])
 
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[tuple[EndedTask, ...]]
@@ -143,30 +143,28 @@ class TaskFinishedTrigger(BaseEventTrigger):
     async def _kept_cursor(self) -> Cursor | None:
         store = getattr(self, "asset_state_store", None)
         while store is not None:
-            try:
-                kept = await store.aget(self._cursor_key)
-                return None if kept is None else Cursor.read(kept, time.time())
-            except ValueError as error:
-                self.log.warning(
-                    "Ignoring the watcher state, which cannot be used: %s. Reporting only runs that end from now on.",
-                    error,
-                )
-                break
-            except Exception as error:  # noqa: BLE001 - a restarted watcher would get the same error
-                self.log.warning("The watcher state cannot be read; trying again: %s", error)
-                await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
+            # A restarted watcher would get the same error.
+            with tolerate_errors(self.log.warning, "The watcher state cannot be read; trying again: %s"):
+                try:
+                    kept = await store.aget(self._cursor_key)
+                    return None if kept is None else Cursor.read(kept, time.time())
+                except ValueError as error:
+                    self.log.warning(
+                        "Ignoring the watcher state, which cannot be used: %s. Reporting only runs that end from now "
+                        "on.",
+                        error,
+                    )
+                    return None
+            await asyncio.sleep(timings.ANSWER_POLL_INTERVAL)
         return None
 
     async def _keep(self, cursor: Cursor) -> None:
         store = getattr(self, "asset_state_store", None)
         if store is None:
             return
-        try:
+        text = "The watcher state could not be stored. After a restart, runs may be reported again: %s"
+        with tolerate_errors(self.log.warning, text):
             await store.aset(self._cursor_key, to_json(cursor))
-        except Exception as error:  # noqa: BLE001 - a restarted watcher would get the same error
-            self.log.warning(
-                "The watcher state could not be stored. After a restart, runs may be reported again: %s", error
-            )
 
 
 async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:

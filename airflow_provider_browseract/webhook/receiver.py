@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.webhook.resume import Deferral
+    from airflow_provider_browseract.webhook.database import Deferral
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class _Limits:
     """
 
     def __init__(self) -> None:
-        self.looks = NewestFirst(LOOKUP_THREADS, MAX_WAITING_REQUESTS)
-        self.look_threads = anyio.CapacityLimiter(LOOKUP_THREADS)
+        self.lookups = NewestFirst(LOOKUP_THREADS, MAX_WAITING_REQUESTS)
+        self.lookup_threads = anyio.CapacityLimiter(LOOKUP_THREADS)
         self.resume_threads = anyio.CapacityLimiter(LOOKUP_THREADS)
         self.body_of: set[int] = set()
         """Triggers of the waits whose callback has its body in memory."""
@@ -119,10 +119,10 @@ async def _receive(run: str, token: str, request: Request, limits: _Limits) -> J
     if not is_token(token):
         return _respond(CallbackOutcome.UNKNOWN, 404)
     # Imported here, because this module is also imported where there is no database.
-    from airflow_provider_browseract.webhook.resume import Deferral, look, resume
+    from airflow_provider_browseract.webhook.database import Deferral, find_deferral, resume
 
-    async with limits.looks.turn():
-        found = await anyio.to_thread.run_sync(look, key, digest(token), limiter=limits.look_threads)
+    async with limits.lookups.turn():
+        found = await anyio.to_thread.run_sync(find_deferral, key, digest(token), limiter=limits.lookup_threads)
     if found is CallbackOutcome.UNKNOWN:
         log.debug("Callback for %s: %s", key, found)
         return _respond(found, 404)
@@ -152,7 +152,7 @@ async def _reports_active_run(deferral: Deferral, request: Request, limits: _Lim
         body, refusal = await _read(request)
         if body is None:
             return False, refusal
-        return await anyio.to_thread.run_sync(is_progress_update, body, limiter=limits.look_threads), None
+        return await anyio.to_thread.run_sync(is_progress_update, body, limiter=limits.lookup_threads), None
     finally:
         limits.body_of.remove(deferral.trigger_id)
 

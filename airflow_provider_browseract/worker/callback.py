@@ -10,39 +10,48 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.showing import show_wait
 from airflow_provider_browseract.loops import Log
-from airflow_provider_browseract.runs.callback_url import NoCallbackError, TaskInstanceKey, arrange
+from airflow_provider_browseract.runs.callback_url import NoCallbackError, TaskInstanceKey, address, new_token
+from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.request import RunRequest
 
 
-def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, log: Log, *, demanded: bool) -> RunRequest:
-    """Return a request with our callback address, or the same one if the task instance is to poll.
+def with_callback(request: RunRequest, ti: Any, hook: BrowserActHook, options: RunOptions, log: Log) -> RunRequest:
+    """Return a request with our callback address in addition to the user's, or the same one if the run is polled.
 
     :param hook: the hook, whose connection has the public address of the API server.
-    :param demanded: whether it is an error if callbacks are not possible.
-    :raises InputError: a callback is demanded, but not possible.
+    :raises InputError: ``webhook=True``, but a callback is not possible.
     """
+    if options.webhook is False or not options.waits_deferred:
+        return request
     settings = hook.settings
     if settings.webhook_base_url is None:
-        if demanded:
+        if options.webhook:
             raise InputError(
                 f"webhook=True needs webhook_base_url in the extra of connection {hook.browseract_conn_id!r}: the "
                 "public address of the Airflow API server."
             )
         return request
     key = TaskInstanceKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+    token = new_token()
     try:
-        return arrange(
+        if request.callback_url and request.status_change_callback_url:
+            raise NoCallbackError(
+                "callback_url and status_change_callback_url are both set, so there is no place for the callback "
+                "address that resumes this task"
+            )
+        url = address(
             settings.webhook_base_url,
             key,
-            request,
+            token,
             conn_id=hook.browseract_conn_id,
             api_base_url=settings.client.base_url,
         )
     except NoCallbackError as error:
-        if demanded:
+        if options.webhook:
             raise InputError(f"{error}. Change that, or remove webhook=True to let the task poll.") from None
         log.info("%s. This task polls.", error)
         return request
+    return request.with_callback(url, token)
 
 
 def register(request: RunRequest, ti: Any, log: Log) -> bool:

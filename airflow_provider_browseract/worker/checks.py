@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from airflow.sdk.log import mask_secret
 
@@ -16,8 +15,9 @@ from airflow_provider_browseract.api.errors import (
     ConnectionFailedError,
     NotFoundError,
 )
-from airflow_provider_browseract.compat import AirflowSkipException, is_secret
+from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.hints import check_rendered
@@ -59,12 +59,11 @@ class Operator(Protocol):
 def mask_secrets(operator: Operator, inputs: Any) -> bool:
     """Mask secret inputs, and the paths of the user's callback addresses, in the log and in Airflow's UI.
 
-    :param inputs: the inputs, whatever their form.
     :returns: whether there are secret inputs.
     """
     found: set[str] = set()
     # The checks of the arguments report whatever fails here.
-    with suppress(Exception):
+    with tolerate_errors():
         without_secrets(inputs, is_secret, found)
     secret_inputs = bool(found)
     for url in (operator.callback_url, operator.status_change_callback_url):
@@ -104,8 +103,10 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
 def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> None:
     """Check the store and the names of the inputs, which takes requests to other services."""
     hook, log, kind = operator.hook, operator.log, operator.kind
+    if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
+        log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
     if (store := open_store(operator.output_path, hook, log)) is not None:
-        store.check("No run was started.")
+        store.folder.check("No run was started.")
     if not validate_inputs:
         return
     try:
@@ -122,8 +123,8 @@ def check_before_start(operator: Operator, request: RunRequest, *, validate_inpu
         log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", kind.source)
 
 
-def dry_run_ended(operator: Operator, request: RunRequest) -> AirflowSkipException:
-    """Log the request that would start the run, and return the exception that ends a dry run."""
+def end_dry_run(operator: Operator, request: RunRequest) -> NoReturn:
+    """Log the request that would start the run, and skip the task."""
     operator.log.info(
         "Dry run: nothing is started. The request would be %s %s%s with %s",
         request.call.method,
@@ -131,4 +132,4 @@ def dry_run_ended(operator: Operator, request: RunRequest) -> AirflowSkipExcepti
         request.call.path,
         json.dumps(request.shown(is_secret), ensure_ascii=False),
     )
-    return AirflowSkipException(f"Dry run: no run of {operator.kind.source} was started.")
+    raise AirflowSkipException(f"Dry run: no run of {operator.kind.source} was started.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,28 +13,28 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import MAX_FILES
-from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.addresses import read_output_path
+from airflow_provider_browseract.runs.files import addresses_of, pending_line
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.outcome import ResultError, RunError, StorageError, check_finished
 from airflow_provider_browseract.runs.outputs import (
     LARGE_OUTPUT,
     FormatError,
     OutputFormat,
-    addresses_of,
     as_text_line,
     doubt_about,
     doubtful_line,
-    pending_line,
     read_output,
     size_of,
-    storable,
 )
 from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
+from airflow_provider_browseract.runs.stored import storable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -42,8 +42,14 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.loops import Log
-    from airflow_provider_browseract.worker.store import Results, ResultStore
+    from airflow_provider_browseract.worker.results import Results, ResultStore
 
+READ_AGAIN = (
+    "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
+    if CLEAR_KEEPS_STATE
+    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
+)
+"""How to read the run of an operator again after the error is fixed."""
 
 _UNREAD = {"output_text": "The text is", "output_files": "The addresses of its files are"}
 """What the XComs of an output with a wrong format contain, by key."""
@@ -145,7 +151,7 @@ class Conclusion:
         """Return the error of a finished run that is too large to be read, for this try and every other."""
         ti = self.context["ti"]
         url = None
-        with suppress(Exception):
+        with tolerate_errors():
             # The response would have had the address. It was also pushed after the start.
             url = ti.xcom_pull(task_ids=ti.task_id, key=BrowserActTaskLink().xcom_key, map_indexes=ti.map_index)
         return (
@@ -251,30 +257,24 @@ class Conclusion:
         if self.results is not None:
             extra["path"] = self.results.path
             extra["files"] = [kept.path for kept in self.results.files]
-        try:
+        # The result matters more than its asset events.
+        with tolerate_errors(self.log.warning, "The run could not be added to the asset events: %s"):
             for outlet in self.outlets:
                 if isinstance(outlet, Asset):
                     self.context["outlet_events"][outlet].extra.update(extra)
-        except Exception as error:  # noqa: BLE001 - the result matters more than its asset events
-            self.log.warning("The run could not be added to the asset events: %s", error)
 
 
 def _still_available(what: str, url: str | None) -> str:
     """Return sentences about a result that no other try can read.
 
     :param what: subject and verb of the first sentence.
-    :param url: address of the run's page, if known.
     """
     where = f"at {url}" if url else "in the BrowserAct dashboard"
     return f"{what} still available {where} for some days. The task is not retried, because a retry cannot read more."
 
 
 def _describe_kept(pushed: list[str], error: Exception | None) -> str:
-    """Return a sentence that states where the output with the wrong format was stored, or "" if the output is empty.
-
-    :param pushed: keys of the XComs that were pushed.
-    :param error: the error if an XCom could not be pushed.
-    """
+    """Return a sentence that states where the output with the wrong format was stored, or "" if the output is empty."""
     sentences = [f"{_UNREAD[key]} stored in the XCom {key}." for key in pushed]
     if error is not None:
         what = "The rest" if pushed else "The output"
@@ -289,6 +289,6 @@ def open_store(output_path: str | ObjectStoragePath | None, hook: BrowserActHook
     """
     if output_path is None:
         return None
-    from airflow_provider_browseract.worker.store import ResultStore
+    from airflow_provider_browseract.worker.results import ResultStore
 
     return ResultStore(read_output_path(output_path), hook.settings.client, log)

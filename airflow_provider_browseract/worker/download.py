@@ -33,7 +33,7 @@ from airflow_provider_browseract.runs.addresses import is_private
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.settings import ClientSettings
-    from airflow_provider_browseract.runs.outputs import RunFile
+    from airflow_provider_browseract.runs.files import RunFile
 
 PARALLEL_DOWNLOADS = 4
 """How many files are fetched at once."""

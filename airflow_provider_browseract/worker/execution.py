@@ -16,65 +16,36 @@ A task instance can pass through several processes on its way. The ways into one
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.compat import (
-    AIRFLOW_V_3_3_PLUS,
-    CLEAR_KEEPS_STATE,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-    TaskDeferralTimeout,
-)
 from airflow_provider_browseract.in_airflow.required_action import read_event
-from airflow_provider_browseract.loops import run_steps, sleep
-from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.ledger import Entry
+from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.orphans import AskClaimed, Claim
-from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError
 from airflow_provider_browseract.runs.queueing import Queued
-from airflow_provider_browseract.runs.report import log_url
-from airflow_provider_browseract.runs.request import RunRequest
-from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
-from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
-from airflow_provider_browseract.runs.stored import from_json
-from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, TriesStep, begin
 from airflow_provider_browseract.worker.callback import register, with_callback
 from airflow_provider_browseract.worker.checks import (
     Operator,
     check_before_start,
-    dry_run_ended,
+    end_dry_run,
     mask_secrets,
     read_request,
 )
-from airflow_provider_browseract.worker.conclusion import Conclusion
+from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
 from airflow_provider_browseract.worker.first_read import push_ids, read_first
 from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
-from airflow_provider_browseract.worker.reading import get_run
-from airflow_provider_browseract.worker.slots import SlotWait
-from airflow_provider_browseract.worker.start_errors import (
-    connection_may_change,
-    fail_to_start,
-    report_unknown_start,
-    timed_out_during_start,
-    why_not_connected,
-)
-from airflow_provider_browseract.worker.tries import Kill, Tries
+from airflow_provider_browseract.worker.slots import SlotWait, queue_left
+from airflow_provider_browseract.worker.start_errors import rounds
+from airflow_provider_browseract.worker.tries import Tries
 from airflow_provider_browseract.worker.waiter import Waiter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-READ_AGAIN = (
-    "On Airflow 3.3, clearing the task reads the same run again; durable=False starts a new one."
-    if CLEAR_KEEPS_STATE
-    else "Clearing the task with 'Keep task state and resume' reads the same run again; without it, a new run starts."
-)
-"""How to read a run again after the error is fixed."""
+    from airflow_provider_browseract.api.models import Task
 
 
 class RunExecution:
@@ -103,50 +74,38 @@ class RunExecution:
 
     def execute(self) -> Any:
         """Begin a try."""
-        if self.operator.durable is True and not AIRFLOW_V_3_3_PLUS:
-            self.log.warning(
-                "durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try."
-            )
         now = time.time()
         return self._start_and_wait(Queued(now, now, priority=self.operator.priority_weight))
 
     def resume_from_queue(self, event: Mapping[str, Any]) -> Any:
         """Continue after a wait for a slot."""
-        return self._start_and_wait(from_json(Queued, event))
+        return self._start_and_wait(Queued.read(event))
 
     def resume_from_wait(self, event: Any, wait: dict[str, Any] | None) -> Any:
         """Continue after a wait for the run. Read the run from the API instead of trusting the event."""
         resumed_at = time.time()
         try:
-            read = read_event(event, from_json(Wait, wait) if wait else None)
+            read = read_event(event, wait)
         except ValueError as error:
             return self._end_without_event(
                 f"the trigger's event cannot be read: {error}",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
         task_id = self.run.task_id = read.wait.browseract_task_id
-        with self.run.accounted_for(task_id):
-            try:
-                self.secret_inputs = mask_secrets(self.operator, self.operator.input_parameters)
-                waiter = self._waiter()
-                # The arguments may have changed since the deferral. The secrets of inputs that a function has returned
-                # are not known any more.
-                unknown = read.wait.policy.hide_goals and not self.secret_inputs
-                self.hook.hiding = replace(self.hook.hiding, texts=unknown)
-                policy = replace(self.options.policy, hide_goals=unknown)
-                resumed = replace(read, wait=replace(read.wait, policy=policy))
-                return self._conclude(waiter.until_end(waiter.resume(resumed, resumed_at)))
-            except EndedBeforeKillError:
-                return self._conclude(get_run(self.hook, task_id))
 
-    def end_with_airflow(self, error: Exception) -> Any:
+        def result() -> Any:
+            # The arguments may have changed since the deferral.
+            self.secret_inputs = mask_secrets(self.operator, self.operator.input_parameters)
+            waiter = self._waiter()
+            return self._conclude(waiter.until_end(waiter.resume(read, resumed_at)))
+
+        return self._accounted_for(task_id, result)
+
+    def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
-        overdue = isinstance(error, TaskDeferralTimeout)
         why, remedy = str(error).rstrip("."), "Check that a triggerer is running, and check its log."
         if started_task_id(self.ti) is None:
-            if overdue:
-                self.tries.give_up_place()
-            raise NoSlotError(f"Airflow ended the wait for a slot: {why}. No run was started.\n{remedy}") from None
+            raise queue_left(self.tries, f"{why}. No run was started.\n{remedy}", overdue=overdue) from None
         return self._end_without_event(f"Airflow ended the deferral: {why}", remedy=remedy, overdue=overdue)
 
     # The run
@@ -154,41 +113,25 @@ class RunExecution:
     def _start_and_wait(self, queued: Queued) -> Any:
         while isinstance(started := self._begin(queued), StartRefused):
             queued = self._wait_for_slot(started, queued)
-        with self.run.accounted_for(started.task_id):
+        return self._accounted_for(started.task_id, lambda: self._wait_for_result(started, queued))
+
+    def _accounted_for(self, task_id: str, result: Callable[[], Any]) -> Any:
+        """Return the result of a started run. Every error that ends the wait states what happens to the run."""
+        with self.run.accounted_for(task_id):
             try:
-                return self._wait_for_result(started, queued)
+                return result()
             except EndedBeforeKillError:
-                return self._conclude(get_run(self.hook, started.task_id))
+                return self._conclude(self.run.read(task_id))
 
     def _begin(self, queued: Queued) -> StartedRun | StartRefused:
         """Carry out the steps 1 to 3, again if someone may be changing the connection right now."""
-        for pause in (*timings.RECHECK_PAUSES, None):
-            entry = None
-            try:
+        for this_round in rounds(self.run, self.tries):
+            with this_round:
                 if self.operator._dry is True:
-                    raise self._dry_run()
+                    self._dry_run()
                 entry = self.tries.read()
                 self.run.task_id = entry.task_id if entry else None
-                return self._reattach_or_start(self._check(), entry, queued)
-            except Exception as error:  # noqa: BLE001 - tried again, or raised by fail_to_start
-                if pause is None or not connection_may_change(error):
-                    fail_to_start(error, self.run, self.tries, entry)
-                self.log.warning(
-                    "%s\nTrying again in %g seconds, because someone may be changing the connection right now, or "
-                    "Airflow could not read it.",
-                    why_not_connected(error, self.hook.browseract_conn_id),
-                    pause,
-                )
-                sleep(pause, self.run.raise_if_killed)
-            except AirflowTaskTimeout:
-                if self.tries.remembered or not self.run.start_under_way:
-                    raise
-                raise timed_out_during_start(self.run) from None
-            except KeyboardInterrupt:
-                self.run.kill(Kill("interrupted (Ctrl-C)", wanted=True))
-                raise
-            finally:
-                report_unknown_start(self.run, self.tries)
+                return self._reattach_or_start(self._check(), queued)
         raise AssertionError("the last round has returned or raised")
 
     # 2. Check the arguments
@@ -197,7 +140,7 @@ class RunExecution:
         """Check everything that needs no other service, and return the wanted start."""
         options = self.options
         request, self.secret_inputs = read_request(self.operator, self.context)
-        called = self._with_callback(request)
+        called = with_callback(request, self.ti, self.hook, options, self.log)
         client = self.hook.settings.client
         return Start(
             called if register(called, self.ti, self.log) else request,
@@ -210,17 +153,11 @@ class RunExecution:
             key_digest=client.key_digest,
         )
 
-    def _with_callback(self, request: RunRequest) -> RunRequest:
-        """Return the request with our callback address, if BrowserAct is to call back."""
-        if self.options.webhook is False or not self.options.waits_deferred:
-            return request
-        return with_callback(request, self.ti, self.hook, self.log, demanded=self.options.webhook is True)
-
     # 3. Reattach to the run of an earlier try, or start a new one
 
-    def _reattach_or_start(self, start: Start, entry: Entry | None, queued: Queued) -> StartedRun | StartRefused:
-        do = partial(self._do, start.request, queued)
-        started = run_steps(begin(start, entry, time.time), self.hook.client, self.log, do)
+    def _reattach_or_start(self, start: Start, queued: Queued) -> StartedRun | StartRefused:
+        do = partial(self._do, start, queued)
+        started = run_steps(begin(start, self.tries.earlier, time.time), self.hook.client, self.log, do)
         if isinstance(started, StartRefused):
             return started
         self.run.task_id = started.task_id
@@ -230,28 +167,22 @@ class RunExecution:
             self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
-    def _do(self, request: RunRequest, queued: Queued, step: BeforeStart | Write | AskClaimed | Claim) -> Any:
-        match step:
-            case AskClaimed():
-                return self.tries.claimed()
-            case Claim():
-                return self.tries.claim(step.task_id)
-            case Write():
-                return self.run.write(step)
-            case BeforeStart():
-                # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
-                self.run.task_id = None
-                if queued.refusals == 0:
-                    check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
+    def _do(self, start: Start, queued: Queued, step: BeforeStart | TriesStep) -> Any:
+        if not isinstance(step, BeforeStart):
+            return self.run.carry_out(step)
+        # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
+        self.run.task_id = None
+        if queued.refusals == 0:
+            check_before_start(self.operator, start.request, validate_inputs=self.options.validate_inputs)
         return None
 
-    def _dry_run(self) -> AirflowSkipException:
+    def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
         options = self.options
         request, _ = read_request(self.operator, self.context)
-        self._with_callback(request)
+        with_callback(request, self.ti, self.hook, options, self.log)
         check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
-        return dry_run_ended(self.operator, request)
+        end_dry_run(self.operator, request)
 
     # 4. Wait for a slot
 
@@ -273,22 +204,12 @@ class RunExecution:
         if queued.refusals or self.ti.try_number > 1:
             self.tries.give_up_place()
         self.run.raise_if_killed()
-        limit = self.options.start_timeout
-        wait = Wait(
-            started.task_id,
-            started.entry.deadline,
-            started.entry.callback_token_sha256,
-            start_by=None if limit is None else started.entry.written_at + limit,
-            policy=self.options.policy,
-            key_digest=self.hook.settings.client.key_digest,
-        )
-        task, wait = read_first(self.run, self.ti, self.kind, started, wait)
+        first = read_first(self.run, self.ti, self.kind, started, self.options)
         self.run.raise_if_killed()
         if not self.options.wait_for_completion:
             self.run.task_id = None
             self.log.info("Not waiting for BrowserAct task %s.", started.task_id)
             return started.task_id
-        first = Conclude(task) if task is not None and task.status.ended else WaitAgain(wait)
         return self._conclude(self._waiter().until_end(first))
 
     def _waiter(self) -> Waiter:
@@ -298,13 +219,7 @@ class RunExecution:
 
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
-        if task.status is TaskStatus.CANCELED:
-            self.run.await_decision()
-            if isinstance(self.run.kill_error, RunCanceledError):
-                # This error states why this process stopped the run.
-                raise self.run.kill_error
-        self.run.task_id = None
-        self.run.url = log_url(task)
+        self.run.has_ended(task)
         self.run.conclusion = Conclusion(
             task,
             self.context,
@@ -327,14 +242,13 @@ class RunExecution:
         :param overdue: the time of the run is over.
         """
         task_id = self.run.task_id = started_task_id(self.ti)
-        task = None
-        try:
-            task = get_run(self.hook, task_id) if task_id else None
-        except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
-            self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
-        if task is not None:
-            self.run.url = log_url(task)
-            if task.status.ended:
-                self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
-                return self._conclude(task)
+        if task_id is not None:
+            try:
+                task = self.run.read(task_id)
+            except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
+                self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
+            else:
+                if task.status.ended:
+                    self.log.warning("The run has ended, so its result is read, although %s.", why.rstrip("."))
+                    return self._conclude(task)
         raise self.run.give_up(task_id, why, remedy=remedy, overdue=overdue)

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.report import log_url
+from airflow_provider_browseract.runs.resuming import Conclude, WaitAgain
 from airflow_provider_browseract.runs.starting import StartedRun
+from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.worker.kinds import RunKind
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.loops import Log
-    from airflow_provider_browseract.runs.waiting import Wait
+    from airflow_provider_browseract.runs.options import RunOptions
 
 
 def push_ids(ti: Any, kind: RunKind, started: StartedRun, log: Log) -> None:
@@ -27,14 +29,25 @@ def push_ids(ti: Any, kind: RunKind, started: StartedRun, log: Log) -> None:
         show_wait(ti, digest, {"waits_for": "callback"}, log)
 
 
-def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, wait: Wait) -> tuple[Task | None, Wait]:
-    """Read a new run for its links and, if the response to the start had none, for its profile."""
-    log = run.log
+def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, options: RunOptions) -> Conclude | WaitAgain:
+    """Read a new run for its links and, if the response to the start had none, for its profile.
+
+    :returns: what to do next: conclude the run, or wait for it.
+    """
+    log, limit = run.log, options.start_timeout
+    wait = Wait(
+        started.task_id,
+        started.entry.deadline,
+        started.entry.callback_token_sha256,
+        start_by=None if limit is None else started.entry.written_at + limit,
+        policy=options.policy,
+        key_digest=run.hook.settings.client.key_digest,
+    )
     try:
         task = started.task or run.hook.get_task(started.task_id)
     except BrowserActError as error:
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
-        return None, wait
+        return WaitAgain(wait)
     run.url = log_url(task)
     show_run(ti, task, log)
     if (profile_id := kind.profile_of(started, task)) != kind.profile_of(started, None):
@@ -42,19 +55,14 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, wait:
     lines, wait = wait.news(task)
     for line in lines:
         log.info("%s", line)
-    return task, wait
+    return Conclude(task) if task.status.ended else WaitAgain(wait)
 
 
 def _push_profile(ti: Any, profile_id: str | None, log: Log) -> None:
     """Push the profile that later runs can use, if the kind of run has profiles."""
     if profile_id is None:
         return
-    try:
+    text = "The XCom 'profile_id' could not be pushed, so later tasks cannot read it. The profile is %s. (%s)"
+    # The run is more important, and the log contains the id.
+    with tolerate_errors(log.error, text, profile_id or "none"):
         ti.xcom_push(key="profile_id", value=profile_id)
-    except Exception as error:  # noqa: BLE001 - the run is more important, and the log contains the id
-        log.error(
-            "The XCom 'profile_id' could not be pushed (%s: %s), so later tasks cannot read it. The profile is %s.",
-            type(error).__name__,
-            error,
-            profile_id or "none",
-        )

@@ -6,20 +6,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.orphans import Claim, ReadClaims
 from airflow_provider_browseract.runs.outcome import ResultError, RunCanceledError, RunError, RunLostError
-from airflow_provider_browseract.runs.report import kept_running, not_stopped
+from airflow_provider_browseract.runs.report import kept_running, log_url, not_stopped
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.starting import Write
+from airflow_provider_browseract.runs.starting import TriesStep, Write
+from airflow_provider_browseract.worker.reading import get_run
 from airflow_provider_browseract.worker.tries import NEXT_TRY, NO_LATER_TRY, Kill, Tries
 
 if TYPE_CHECKING:
@@ -39,41 +43,22 @@ Setting: TypeAlias = Literal["cancel_on_kill", "cancel_on_timeout"]
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """The run was stopped."""
+class Fate:
+    """What happens to a run that this process no longer waits for: it was stopped, or one of these applies.
 
-
-@dataclass(frozen=True)
-class HadEnded:
-    """The run had already ended when it was to be stopped."""
-
-
-@dataclass(frozen=True)
-class NotStopped:
-    """The run could not be stopped."""
-
-    error: Exception
-
-
-@dataclass(frozen=True)
-class KeptRunning:
-    """The run keeps running because a setting disables the stop."""
-
-    setting: Setting
-
-
-@dataclass(frozen=True)
-class LeftRunning:
-    """The run keeps running because something else continues to wait for it.
-
-    :param to: what continues to wait, as a clause.
+    :param had_ended: it had already ended when it was to be stopped.
+    :param error: why it could not be stopped.
+    :param setting: the argument that disables the stop, so the run keeps running.
+    :param continued_by: what continues to wait for the run, as a clause, so the run keeps running.
     """
 
-    to: str
+    had_ended: bool = False
+    error: Exception | None = None
+    setting: Setting | None = None
+    continued_by: str | None = None
 
 
-Fate: TypeAlias = Stopped | HadEnded | NotStopped | KeptRunning | LeftRunning
-"""What happens to a run that this process no longer waits for."""
+STOPPED, HAD_ENDED = Fate(), Fate(had_ended=True)
 
 
 class EndedBeforeKillError(RunError):
@@ -132,23 +117,24 @@ class OwnedRun:
         self._executing = True
         try:
             yield
+        except KeyboardInterrupt:
+            # In dag.test(), nothing calls on_kill.
+            self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
+            raise
         finally:
             self._executing = False
             self.await_decision()
 
     def describe(self, fate: Fate) -> str:
         """Describe in a sentence what happens to the run, and name the setting that decides it."""
-        match fate:
-            case Stopped():
-                return "The run was stopped."
-            case HadEnded():
-                return "The run had already ended."
-            case NotStopped(error):
-                return f"The run {not_stopped(error, self.url)}"
-            case KeptRunning(setting):
-                return f"The run {kept_running(setting, self.url)}"
-            case LeftRunning(to):
-                return f"The run keeps running, and {to}.{f' Its page is {self.url}.' if self.url else ''}"
+        if fate.error is not None:
+            return f"The run {not_stopped(fate.error, self.url)}"
+        if fate.setting is not None:
+            return f"The run {kept_running(fate.setting, self.url)}"
+        if fate.continued_by is not None:
+            where = f" Its page is {self.url}." if self.url else ""
+            return f"The run keeps running, and {fate.continued_by}.{where}"
+        return "The run had already ended." if fate.had_ended else "The run was stopped."
 
     def stops_on(self, setting: Setting) -> bool:
         """Return whether the setting is ``True``."""
@@ -166,32 +152,26 @@ class OwnedRun:
             stopped = self.hook.stop_task(browseract_task_id, within=within)
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             self.task_id = None
-            return NotStopped(error)
+            return Fate(error=error)
         self.task_id = None
         if within is None and self.tries is not None:
-            with suppress(Exception):
+            with tolerate_errors():
                 LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
-        return Stopped() if stopped else HadEnded()
+        return STOPPED if stopped else HAD_ENDED
 
     def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
-        """Stop the run if the setting is ``True``.
-
-        :param within: see :meth:`stop`.
-        """
+        """Stop the run if the setting is ``True``."""
         if self.stops_on(setting):
             return self.stop(browseract_task_id, within=within)
         self.task_id = None
-        return KeptRunning(setting)
+        return Fate(setting=setting)
 
     def leave_to_next_try(self, error: BaseException) -> Fate | None:
-        """Leave the run to the next try; return None if there is no next try, and the run must still be stopped.
-
-        :param error: the error that this try raises.
-        """
+        """Leave the run to the next try; return None if there is no next try, and the run must still be stopped."""
         if self.tries is None or not self.tries.another(error):
             return None
         self.task_id = None
-        return LeftRunning(NEXT_TRY)
+        return Fate(continued_by=NEXT_TRY)
 
     def must_end(self) -> bool:
         """Return whether this process is being ended and must no longer wait for the results of an ended run.
@@ -259,10 +239,9 @@ class OwnedRun:
             self._decide()
             return
         kill = kill or self._why_killed(task_id)
-        fate: Fate
         if kill.continued_by is not None:
             self.task_id = None
-            fate = LeftRunning(kill.continued_by)
+            fate = Fate(continued_by=kill.continued_by)
         else:
             # Even late, a stop is worth a try: the process may live for longer than Airflow promises.
             within = max(timings.KILL_LIMIT / 2, timings.KILL_LIMIT - (time.monotonic() - began)) if hurried else None
@@ -285,7 +264,7 @@ class OwnedRun:
                 "Killed while waiting for BrowserAct task %s. Airflow has not reported yet whether a person has ended "
                 "the task. %s If no line below reports something else, this applies.",
                 task_id,
-                self.describe(LeftRunning(to)),
+                self.describe(Fate(continued_by=to)),
             )
             found = reason.found(timings.KILL_PATIENCE)
         reason.give_up()
@@ -304,9 +283,9 @@ class OwnedRun:
 
     def _error_of_kill(self, task_id: str, kill: Kill, fate: Fate) -> RunError:
         message = f"Killed while waiting for BrowserAct task {task_id}: {kill.reason}.\n{self.describe(fate)}"
-        if isinstance(fate, LeftRunning | KeptRunning):
+        if fate.setting is not None or fate.continued_by is not None:
             return RunLostError(message)
-        if isinstance(fate, HadEnded) and not kill.wanted:
+        if fate.had_ended and not kill.wanted:
             return EndedBeforeKillError(f"{message} Reading its result.")
         return RunCanceledError(message)
 
@@ -331,7 +310,35 @@ class OwnedRun:
         if self.tries is not None and not self.tries.is_running() and not self.killed:
             self.kill()
 
-    def write(self, step: Write) -> None:
+    def read(self, browseract_task_id: str) -> Task:
+        """Read the run, or only its status if it is too large to be read."""
+        task = get_run(self.hook, browseract_task_id)
+        self.url = log_url(task)
+        return task
+
+    def has_ended(self, task: Task) -> None:
+        """Be responsible for the run no longer.
+
+        :raises RunCanceledError: this process has stopped the run. The error states why.
+        """
+        if task.status is TaskStatus.CANCELED:
+            self.await_decision()
+            if isinstance(self.kill_error, RunCanceledError):
+                raise self.kill_error
+        self.task_id, self.url = None, log_url(task)
+
+    def carry_out(self, step: TriesStep) -> Any:
+        """Carry out a step of a start that reads or stores what tries and mapped siblings share."""
+        assert self.tries is not None
+        match step:
+            case ReadClaims():
+                return self.tries.claimed()
+            case Claim():
+                return self.tries.claim(step.task_id)
+            case Write():
+                return self._write(step)
+
+    def _write(self, step: Write) -> None:
         """Store an entry for later tries, and set what ``on_kill`` needs, which Airflow may call at any moment."""
         assert self.tries is not None
         entry = step.entry
@@ -362,10 +369,6 @@ class OwnedRun:
             yield
         except (RunError, AirflowFailException):
             raise
-        except KeyboardInterrupt:
-            # In dag.test(), nothing calls on_kill.
-            self.kill(Kill("interrupted (Ctrl-C)", wanted=True))
-            raise
         except Exception as error:  # noqa: BLE001 - raised again as an error that states what happens to the run
             what = error.brief if isinstance(error, BrowserActError) else f"{type(error).__name__}: {error}"
             reason = (
@@ -380,10 +383,8 @@ class OwnedRun:
     def give_up(self, browseract_task_id: str | None, why: str, *, remedy: str, overdue: bool = False) -> RunLostError:
         """Leave the run to the next try, or stop it if there is none or its time is over, and return the error.
 
-        :param browseract_task_id: the BrowserAct task, if known.
         :param why: why this try stops waiting, as a clause.
         :param remedy: what the user can do, as a sentence.
-        :param overdue: the time of the run is over.
         """
         why = why.rstrip(".")
         if browseract_task_id is None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Sequence[PauseCallback]) -> Decision:
     """Act on a pause of the run as ``on_paused`` says.
 
-    :param run: the run that this process is responsible for.
     :returns: what to do next.
     """
     wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
@@ -55,7 +54,6 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
 def act_on_answer(answered: Answered, run: OwnedRun) -> Decision:
     """Resume or stop the paused run, as a person chose or, without an answer, as ``AskPerson(default=...)`` says.
 
-    :param run: the run that this process is responsible for.
     :returns: what to do after a resume.
     :raises RunPausedError: nobody answered in time, and the run was stopped.
     :raises AirflowFailException: a person chose to stop the run. There is no retry, which would only ask again.

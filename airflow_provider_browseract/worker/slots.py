@@ -19,6 +19,7 @@ from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait,
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.starting import StartRefused
 from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.tries import Tries
 
 NO_SLOT_NOW = "BrowserAct has no free slot now; %s. BrowserAct has refused the start %s. Waiting for at most %s. (%s)%s"
 TOO_MANY_REQUESTS = (
@@ -125,6 +126,16 @@ class SlotWait:
                 "If this continues, check the plan in the BrowserAct dashboard."
             )
         show_wait(self.ti, None, {"waits_for": "slot", "refusals": refusals, "active_runs": number}, log)
+
+
+def queue_left(tries: Tries, why: str, *, overdue: bool) -> NoSlotError:
+    """Return the error of a wait that Airflow itself has ended.
+
+    :param overdue: whether the time of the wait was over. Only then, a later try joins the end of the queue.
+    """
+    if overdue:
+        tries.give_up_place()
+    return NoSlotError(f"Airflow ended the wait for a slot: {why}")
 
 
 def _in_words(seconds: float) -> str:

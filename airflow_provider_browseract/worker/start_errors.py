@@ -1,7 +1,9 @@
-"""Errors of a start: which of them a retry can fix, and what happens to the run of an earlier try."""
+"""Errors of a start: which of them another round or a retry can fix, and what happens to the run of an earlier try."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn
 
 from airflow_provider_browseract.api.arguments import InputError
@@ -12,28 +14,79 @@ from airflow_provider_browseract.api.errors import (
     RunStartUnknownError,
     UnknownRefusalError,
 )
-from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
+from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.connection import no_connection
-from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry, LedgerError
+from airflow_provider_browseract.loops import sleep
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError
 from airflow_provider_browseract.runs.orphans import OrphanError
 from airflow_provider_browseract.runs.outcome import RunLostError
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import Tries
 
 
-def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> NoReturn:
-    """Raise an error that Airflow retries or does not retry, and that states what happens to the run of an earlier try.
+def rounds(run: OwnedRun, tries: Tries) -> Iterator[AbstractContextManager[None]]:
+    """Return the contexts in which to start the run, until one of them succeeds or fails.
 
-    :param error: why there is no run to wait for.
-    :param entry: what an earlier try has stored, if anything.
+    Another one follows if someone may be changing the connection right now.
     """
+    for pause in (*timings.RECHECK_PAUSES, None):
+        yield _round(run, tries, pause)
+
+
+@contextmanager
+def _round(run: OwnedRun, tries: Tries, pause: float | None) -> Iterator[None]:
+    """Start the run in this context.
+
+    :param pause: seconds to wait before another round; None if this is the last one.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - another round follows, or it is raised again
+        if pause is None or not _connection_may_change(error):
+            _fail_to_start(error, run, tries)
+        run.log.warning(
+            "%s\nTrying again in %g seconds, because someone may be changing the connection right now, or Airflow "
+            "could not read it.",
+            error.brief if isinstance(error, BrowserActError) else no_connection(run.hook.browseract_conn_id),
+            pause,
+        )
+        sleep(pause, run.raise_if_killed)
+    except AirflowTaskTimeout:
+        if tries.remembered or not run.start_under_way:
+            raise
+        # No later try can look the run up.
+        raise AirflowFailException(
+            f"execution_timeout expired during the start of {run.source}. It is not known whether BrowserAct started "
+            f"a run.\n{RunStartUnknownError.remedy}"
+        ) from None
+    finally:
+        if run.start_under_way:
+            another = tries.another(RunStartUnknownError(""))
+            run.log.error(
+                "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
+                "The next try looks for it." if another else RunStartUnknownError.remedy,
+            )
+            run.start_under_way = False
+
+
+def _connection_may_change(error: Exception) -> bool:
+    """Return whether a start failed because of the connection, and a change of the connection can fix that."""
+    if isinstance(error, AuthenticationError):
+        return error.code is not None
+    return isinstance(error, AirflowNotFoundException)
+
+
+def _fail_to_start(error: Exception, run: OwnedRun, tries: Tries) -> NoReturn:
+    """Raise an error that Airflow retries or not, and that states what happens to the run of an earlier try."""
     if isinstance(error, LedgerError):
         raise AirflowFailException(
             f"The state that an earlier try stored about its run cannot be used: {str(error).rstrip('.')}. Nothing "
             "was started or stopped.\nMake sure that no run is running. Then delete the key "
             f"{STATE_KEY} from the task state of this task instance, or set durable=False."
         ) from None
-    message, final = _verdict(error, run, tries, entry)
+    message, final = _verdict(error, run, tries)
+    entry = tries.earlier
     if (task_id := run.task_id) is not None:
         earlier = f"{message}\nBrowserAct task {task_id} of an earlier try: "
         left = None if final else run.leave_to_next_try(RunLostError(earlier))
@@ -47,12 +100,12 @@ def fail_to_start(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | 
     raise error
 
 
-def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None) -> tuple[str, bool]:
+def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
     """Return the message for an error, and whether retries are useless."""
     message = str(error)
     if isinstance(error, AirflowNotFoundException):
         # Airflow also raises this if its database or a secrets backend does not respond.
-        return no_connection(run.hook.browseract_conn_id), entry is None
+        return no_connection(run.hook.browseract_conn_id), tries.earlier is None
     if isinstance(error, InputError | OrphanError):
         return message, True
     if isinstance(error, RunStartUnknownError):
@@ -67,39 +120,7 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries, entry: Entry | None)
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.
-        return message, not error.temporary and error.code is not None and entry is None
+        return message, not error.temporary and error.code is not None and tries.earlier is None
     if run.start_under_way and not tries.remembered:
         return f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
     return message, False
-
-
-def connection_may_change(error: Exception) -> bool:
-    """Return whether a start failed because of the connection, and a change of the connection can fix that."""
-    if isinstance(error, AuthenticationError):
-        return error.code is not None
-    return isinstance(error, AirflowNotFoundException)
-
-
-def why_not_connected(error: Exception, conn_id: str) -> str:
-    """Return why a start failed because of the connection, as a sentence for the log."""
-    return error.brief if isinstance(error, BrowserActError) else no_connection(conn_id)
-
-
-def timed_out_during_start(run: OwnedRun) -> AirflowFailException:
-    """Return the error of a start that ``execution_timeout`` has interrupted, if no later try could look its run up."""
-    return AirflowFailException(
-        f"execution_timeout expired during the start of {run.source}. It is not known whether BrowserAct started a "
-        f"run.\n{RunStartUnknownError.remedy}"
-    )
-
-
-def report_unknown_start(run: OwnedRun, tries: Tries) -> None:
-    """Log that a start has failed which may have started a run, if one has."""
-    if not run.start_under_way:
-        return
-    another = tries.another(RunStartUnknownError(""))
-    run.log.error(
-        "It is not known whether BrowserAct started a run. A run may be running and using credits. %s",
-        "The next try looks for it." if another else RunStartUnknownError.remedy,
-    )
-    run.start_under_way = False

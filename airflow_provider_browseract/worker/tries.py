@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, task_instance_state
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 
@@ -61,6 +61,8 @@ class Tries:
         self._store: Any = context.get("task_state_store") if durable else None
         self._context = context
         self.ti: Any = context["ti"]
+        self.earlier: Entry | None = None
+        """What an earlier try has stored, once it was read."""
 
     @property
     def remembered(self) -> bool:
@@ -68,10 +70,7 @@ class Tries:
         return self._store is not None
 
     def another(self, error: BaseException) -> bool:
-        """Return whether Airflow starts a later try by itself after an error, and that try can read the state.
-
-        :param error: the error that this try raises.
-        """
+        """Return whether Airflow starts a later try by itself after an error, and that try can read the state."""
         return self.remembered and self.ti.try_number <= self.ti.max_tries and not self._policy_forbids(error)
 
     def _policy_forbids(self, error: BaseException) -> bool:
@@ -82,24 +81,26 @@ class Tries:
         policy = getattr(getattr(self.ti, "task", None), "retry_policy", None)
         if policy is None:
             return False
-        try:
+        # Airflow ignores a policy that fails.
+        with tolerate_errors():
             decision = policy.evaluate(
                 exception=error,
                 try_number=self.ti.try_number,
                 max_tries=self.ti.max_tries,
                 context=self._context,
             )
-        except Exception:  # noqa: BLE001 - Airflow then ignores the policy
-            return False
-        return str(getattr(decision.action, "value", decision.action)) == "fail"
+            return str(getattr(decision.action, "value", decision.action)) == "fail"
+        return False
 
     def read(self) -> Entry | None:
         """Read what an earlier try has stored.
 
         :raises LedgerError: it cannot be read.
         """
+        self.earlier = None
         kept = self._store.get(STATE_KEY) if self.remembered else None
-        return None if kept is None else Entry.read(kept)
+        self.earlier = None if kept is None else Entry.read(kept)
+        return self.earlier
 
     def write(self, entry: Entry | None) -> None:
         """Store an entry, which replaces the earlier one; None deletes it."""
@@ -116,7 +117,7 @@ class Tries:
         :param now: the current time, in seconds since the epoch, which applies if no earlier try has waited.
         """
         if self.remembered:
-            with suppress(Exception):
+            with tolerate_errors():
                 kept = (self._store.get(PLACE_KEY) or {}).get("since")
                 if isinstance(kept, int | float) and now - PLACE_LIFETIME < kept < now:
                     return float(kept)
@@ -126,7 +127,7 @@ class Tries:
     def give_up_place(self) -> None:
         """Delete the stored place in the queue, because the run was started or ``queue_timeout`` has expired."""
         if self.remembered:
-            with suppress(Exception):
+            with tolerate_errors():
                 self._store.delete(PLACE_KEY)
 
     def claimed(self) -> dict[str, int]:
@@ -159,7 +160,7 @@ class Tries:
 
     def is_running(self) -> bool:
         """Return whether Airflow still wants this try to run; ``True`` if the request to Airflow fails."""
-        with suppress(Exception):
+        with tolerate_errors():
             return task_instance_state(self.ti) == "running"
         return True
 
@@ -219,8 +220,9 @@ class ReasonOfKill:
         self._over = True
 
     def _repeat(self) -> None:
-        while self._found is None and not self._over:
-            try:
+        while not self._over:
+            # The next request may succeed.
+            with tolerate_errors():
                 self._found = self._ask()
-            except Exception:  # noqa: BLE001 - the next request may succeed
-                time.sleep(timings.KILL_ASK_PAUSE)
+                return
+            time.sleep(timings.KILL_ASK_PAUSE)

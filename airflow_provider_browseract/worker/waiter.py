@@ -73,10 +73,15 @@ class Waiter:
                     raise self._no_result(decision)
 
     def resume(self, event: WaitEvent, resumed_at: float) -> Decision:
-        """Read the run after a deferral, and decide what to do next.
+        """Read the run after a deferral, and decide what to do next, with the options as they are now.
 
         :param resumed_at: when this process began, in seconds since the epoch.
         """
+        # The secrets of inputs that a function has returned are not known any more.
+        unknown = event.wait.policy.hide_goals and not self.secret_inputs
+        self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
+        policy = replace(self.options.policy, hide_goals=unknown)
+        event = replace(event, wait=replace(event.wait, policy=policy))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)

@@ -89,13 +89,13 @@ def _fetch(task: dict[str, str], folder: str) -> None:
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import OutputFormat
-    from airflow_provider_browseract.worker.store import ResultStore
+    from airflow_provider_browseract.worker.results import ResultStore
 
     settings = ClientSettings("app-emulator", task["base_url"])
     with BrowserActClient(settings) as client:
         run = client.send(calls.get_task(task["id"]))
     store = ResultStore(f"file://{folder}/ours", settings, logging.getLogger())
-    store.check()
+    store.folder.check()
     began = time.perf_counter()
     results = store.save(run, OutputFormat.AUTO, lambda: run)
     took = time.perf_counter() - began
@@ -108,11 +108,11 @@ def _fetch_gzip(url: str, folder: str) -> None:
     from airflow_provider_browseract.api.models import Output, Task, TaskStatus
     from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import OutputFormat
-    from airflow_provider_browseract.worker.store import ResultStore
+    from airflow_provider_browseract.worker.results import ResultStore
 
     # The file is on the host of the API, which alone may be a private one.
     store = ResultStore(f"file://{folder}", ClientSettings("app-emulator", url), logging.getLogger())
-    store.check()
+    store.folder.check()
     run = Task("7", TaskStatus.FINISHED, output=Output(None, (url,)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results = store.save(run, OutputFormat.AUTO, lambda: run)

@@ -334,7 +334,7 @@ def hand_overs(airflow: LocalAirflow, run_id: str) -> None:
     """Hand over slots in queues of two lengths."""
     from airflow_provider_browseract.runs.queueing import Queued, QueueWait
     from airflow_provider_browseract.triggers.slot import SlotTrigger
-    from airflow_provider_browseract.webhook.resume import hand_over
+    from airflow_provider_browseract.webhook.database import hand_over
 
     medians: dict[int, float] = {}
     inserted = 0

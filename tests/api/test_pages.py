@@ -27,7 +27,7 @@ class Shop:
 
     def page(self, number: int) -> Page[Region]:
         begin = (number - 1) * self.size
-        return Page(tuple(self.items[begin : begin + self.size]), number=number, **self.numbers)
+        return Page(tuple(self.items[begin : begin + self.size]), **self.numbers)
 
     def read(self, limit: int = 2) -> list[Region]:
         pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit}))
@@ -63,7 +63,7 @@ class TestPages:
     @pytest.mark.parametrize("numbers", [{}, {"total_count": 9}], ids=str)
     def test_same_page_again_and_again_raises(self, numbers):
         shop = Shop(2, **numbers)
-        shop.page = lambda number: Page(tuple(shop.items), number=1, **numbers)  # type: ignore[method-assign]
+        shop.page = lambda number: Page(tuple(shop.items), **numbers)  # type: ignore[method-assign]
         with pytest.raises(errors.UnexpectedResponseError, match="page 2 has nothing new, after 2 items"):
             shop.read()
 
@@ -130,6 +130,6 @@ class TestPages:
 
     def test_page_after_the_last_is_an_error_of_the_caller(self):
         pages = Pages(calls.list_workflows())
-        pages.take(Page((), number=1))
+        pages.take(Page(()))
         with pytest.raises(ValueError, match="the list has ended"):
-            pages.take(Page((), number=2))
+            pages.take(Page(()))

@@ -42,7 +42,7 @@ from airflow_provider_browseract.runs.outcome import (
     RunTimedOutError,
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
-from airflow_provider_browseract.worker import execution
+from airflow_provider_browseract.worker import start_errors
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, is_killed_at_each_call
 
 KEY = "app-emulator"
@@ -680,7 +680,7 @@ class TestChangingConnection:
         self, worker, emulator, connect, monkeypatch, capfd
     ):
         # The connection is changed in the pause before it is read again.
-        monkeypatch.setattr(execution, "sleep", lambda *_: connect())
+        monkeypatch.setattr(start_errors, "sleep", lambda *_: connect())
         emulator.rotate_key("app-new")
         assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
         assert len(emulator.tasks) == 1

@@ -19,10 +19,16 @@ from airflow_provider_browseract.runs.queueing import (
     Candidate,
     Queued,
     QueueWait,
-    SlotQueue,
     hand_over_order,
     pause_after,
 )
+from airflow_provider_browseract.runs.slot_queue import SlotQueue
+
+
+def wait_of(
+    since: float = 0.0, *, priority: int = 1, refusals: int = 1, active: int | None = 10, **fields
+) -> QueueWait:
+    return QueueWait(Queued(since, since, refusals, priority), until=1e9, active=active, **fields)
 
 
 @dataclass(eq=False)
@@ -217,7 +223,7 @@ class World:
             return
         queue = ti.queue = self._queues.setdefault((triggerer, ti.key or ti.conn_id), SlotQueue())
         queue.join(ti.name, ti.wait, self.now, ti.dag_id)
-        self._look_in(queue, queue.next_look(self.now))
+        self._count_in(queue, queue.next_count(self.now))
 
     def _end(self, ti: TI) -> None:
         self.active.remove(ti)
@@ -231,7 +237,7 @@ class World:
 
     def _see_end(self, queue: SlotQueue) -> None:
         queue.run_ended()
-        self._look_in(queue, timings.SLOT_COUNT_PAUSE)
+        self._count_in(queue, timings.SLOT_COUNT_PAUSE)
 
     def _hand_over(self, ended: TI) -> None:
         waiting = {
@@ -257,7 +263,7 @@ class World:
         ti.state, ti.resumed_at = "scheduled", self.now
         self._begin(ti)
 
-    def _look_in(self, queue: SlotQueue, seconds: float) -> None:
+    def _count_in(self, queue: SlotQueue, seconds: float) -> None:
         """Look at a queue in some seconds, unless that happens earlier."""
         due, number = self._looks.get(id(queue), (float("inf"), 0))
         if due <= self.now + seconds:
@@ -278,7 +284,7 @@ class World:
                 if ti.name == name and ti.state == "deferred":
                     self._resume(ti)
         if queue.waiting:
-            self._look_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_look(self.now)))
+            self._count_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_count(self.now)))
 
     def _started_at(self, ti: TI) -> float:
         return next(at for at, each in reversed(self.started) if each is ti)

@@ -11,7 +11,7 @@ from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
     NoCallbackError,
     TaskInstanceKey,
-    arrange,
+    address,
     is_resumed_wait,
     is_token,
     new_token,
@@ -30,7 +30,9 @@ def encoded(value) -> str:
 
 def arranged(base_url="https://airflow.example.com", waiting=WAITING, api_base_url=PUBLIC, **urls):
     request = RunRequest(Source(SourceKind.WORKFLOW, "70"), **urls)
-    return arrange(base_url, waiting, request, conn_id="browseract_default", api_base_url=api_base_url)
+    token = new_token()
+    url = address(base_url, waiting, token, conn_id="browseract_default", api_base_url=api_base_url)
+    return request.with_callback(url, token)
 
 
 class TestTaskInstanceInUrl:
@@ -159,11 +161,6 @@ class TestCallbackUrl:
         assert callback.callback_url.endswith(callback.callback_token)
         assert callback.callback_token_sha256 == digest(callback.callback_token)
         assert callback.status_change_callback_url == mine
-
-    def test_callback_urls_both_set_by_user_raise_no_callback_error(self):
-        mine = "https://mine.example.com/end"
-        with pytest.raises(NoCallbackError, match="are both set"):
-            arranged(callback_url=mine, status_change_callback_url=mine)
 
     @pytest.mark.parametrize(
         ("base_url", "problem"),

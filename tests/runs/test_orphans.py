@@ -25,11 +25,11 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
-    AskClaimed,
     Claim,
     OnOrphan,
     Orphan,
     OrphanError,
+    ReadClaims,
     find_orphan,
     inputs_match,
 )
@@ -40,7 +40,7 @@ from tests.steps import carry_out
 
 
 def page_of(*tasks: Task) -> Page[Task]:
-    return Page(tasks, number=1, total_count=len(tasks))
+    return Page(tasks, total_count=len(tasks))
 
 
 class TestInputsListedByTheApi:
@@ -194,7 +194,7 @@ def look_up(
     def answer(step: object) -> object:
         if isinstance(step, Sleep):
             clock[0] += step.seconds
-        if isinstance(step, AskClaimed):
+        if isinstance(step, ReadClaims):
             return {}
         if isinstance(step, Claim):
             return -1
@@ -212,7 +212,7 @@ def look_up(
 
 
 def test_look_up_that_could_not_read_one_task_does_not_report_that_there_is_none():
-    page: Page[Task] = Page((), number=1, total_count=1, skipped=("one without an id: it has none",))
+    page: Page[Task] = Page((), total_count=1, skipped=("one without an id: it has none",))
     with pytest.raises(
         RunStartUnknownError, match="an item in the list of tasks cannot be read \\(one without an id: it has none\\)"
     ):
@@ -230,7 +230,7 @@ def test_look_up_finds_the_run_although_another_task_cannot_be_read():
         created_at=datetime.fromtimestamp(1000.0, timezone.utc),
         input_parameters=PENS_LISTED,
     )
-    assert look_up(Page((run,), number=1, total_count=2, skipped=("one",))).task_id == "5"
+    assert look_up(Page((run,), total_count=2, skipped=("one",))).task_id == "5"
 
 
 ORPHAN = "it cannot be decided"
@@ -271,7 +271,7 @@ def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one
     given = {"status": TaskStatus.RUNNING, "workflow_id": "70", "input_parameters": "keyword=pens", **fields}
     created = given.pop("created", 1000.0)
     run = Task("5", created_at=None if created is None else datetime.fromtimestamp(created, timezone.utc), **given)
-    page = Page((run,), number=1, total_count=1)
+    page = Page((run,), total_count=1)
     if task_id == ORPHAN:
         with pytest.raises(OrphanError, match="one of these BrowserAct tasks: 5"):
             look_up(page, kind=kind)
@@ -295,7 +295,7 @@ def possible_runs() -> Page[Task]:
         Task(task_id, TaskStatus.RUNNING, "70", datetime.fromtimestamp(at, timezone.utc), input_parameters=PENS_LISTED)
         for task_id, at in moments.items()
     ]
-    return Page(tuple(runs), number=1, total_count=3)
+    return Page(tuple(runs), total_count=3)
 
 
 def test_several_possible_runs_are_named_in_the_error_the_newest_first():
@@ -484,7 +484,7 @@ class TestBounds:
     def endless(step: Call[Any]) -> Page[Task]:
         number = int(step.params["page"])
         run = Task("", TaskStatus.RUNNING, "70", at(1000.0), input_parameters="keyword=ink")
-        return Page(tuple(replace(run, id=f"{number}-{index}") for index in range(500)), number)
+        return Page(tuple(replace(run, id=f"{number}-{index}") for index in range(500)))
 
     def test_list_that_never_ends_is_given_up_and_does_not_report_that_there_is_no_run(self):
         error, asked = self.look(self.endless)
@@ -498,14 +498,14 @@ class TestBounds:
         def answer(step: Call[Any]) -> object:
             if int(step.params["limit"]) > 100:
                 return ResponseTooLargeError("too large")
-            return Page((run,), 1, total_count=1)
+            return Page((run,), total_count=1)
 
         found, asked = self.look(answer)
         assert found.id == "8"
         assert asked == ["list-tasks"] * 4
 
     def test_page_with_too_many_items_is_given_up(self):
-        error, _ = self.look(lambda _: Page((), 1, skipped=("x",) * 6000))
+        error, _ = self.look(lambda _: Page((), skipped=("x",) * 6000))
         assert isinstance(error, RunStartUnknownError)
 
     def test_slow_list_is_given_up_after_the_time_limit(self):
@@ -642,16 +642,16 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(
 
 def test_run_that_appears_late_in_the_list_is_found():
     run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
-    looks: list[Page[Task]] = [Page((), number=1, total_count=0)] * int(
-        timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE
-    ) + [Page((run,), number=1, total_count=1)]
+    looks: list[Page[Task]] = [Page((), total_count=0)] * int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE) + [
+        Page((run,), total_count=1)
+    ]
     assert look_up(iter(looks)).task_id == "5"
 
 
 def test_look_up_reads_all_pages():
     run = Task("5", TaskStatus.RUNNING, "70", AT_1000, input_parameters=PENS_LISTED)
     others = [Task(str(number), TaskStatus.RUNNING, "70", input_parameters="keyword=ink") for number in (1, 2)]
-    pages = iter([Page((others[0], run), number=1, total_count=3), Page((others[1],), number=2, total_count=3)] * 99)
+    pages = iter([Page((others[0], run), total_count=3), Page((others[1],), total_count=3)] * 99)
     assert look_up(pages).task_id == "5"
 
 
@@ -659,4 +659,4 @@ def test_look_up_in_a_list_that_contradicts_itself_does_not_report_that_there_is
     with pytest.raises(
         RunStartUnknownError, match="looking for it failed: BrowserAct's responses to list-tasks contradict"
     ):
-        look_up(Page((), number=1, total_count=3))
+        look_up(Page((), total_count=3))

@@ -14,7 +14,7 @@ from airflow_provider_browseract.api.errors import BrowserActError, ResponseLost
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OrphanError
+from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.starting import StartedRun, begin
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.runs.starts import PENS_LISTED, at, start
@@ -74,12 +74,12 @@ class World:
         """Return how long a step takes."""
         if isinstance(step, Sleep):
             return step.seconds
-        if self.slow and isinstance(step, AskClaimed | Claim) and self.chance.random() < 0.3:
+        if self.slow and isinstance(step, ReadClaims | Claim) and self.chance.random() < 0.3:
             return self.chance.uniform(3.0, 20.0)
         return self.chance.choice([0.01, self.chance.uniform(0.01, 2.0)])
 
     def reply(self, step: object, index: int) -> object:
-        if isinstance(step, AskClaimed):
+        if isinstance(step, ReadClaims):
             others = sorted((claim for claim in self.claimed.items() if claim[0] != index), reverse=True)
             pushed = [task_id for task_id, moment in self.pushed_at.items() if moment <= self.now]
             return {task_id: other for other, task_id in others} | dict.fromkeys(pushed, -1)
@@ -104,7 +104,7 @@ class World:
             return next(run for run in self.runs if run.id == step.params["task_id"])
         assert step.name == "list-tasks"
         listed = [run for run in self.runs if self.listed_after[run.id] <= self.now]
-        return Page(tuple(listed), number=1, total_count=len(listed))
+        return Page(tuple(listed), total_count=len(listed))
 
     @property
     def adopted_twice(self) -> bool:

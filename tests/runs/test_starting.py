@@ -30,7 +30,7 @@ from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import AskClaimed, Claim, OnOrphan, OrphanError
+from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -82,7 +82,7 @@ class Service:
                 for task in (*self.others, *self.runs.values())
                 if since <= (task.created_at or since) <= min(until, listed)
             ]
-            return Page(tuple(found), number=1, total_count=len(found))
+            return Page(tuple(found), total_count=len(found))
         if call.path.endswith("get-workflow"):
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
         known = {task.id: task for task in (*self.others, *self.runs.values())}
@@ -205,7 +205,7 @@ class TriesOfATask(RuleBasedStateMachine):
             self.service.now += step.seconds
         elif isinstance(step, Write):
             self.stored = None if step.entry is None else json.dumps(step.entry.value())
-        elif isinstance(step, AskClaimed):
+        elif isinstance(step, ReadClaims):
             self.reply = {"1": -1}
         elif isinstance(step, Claim):
             self.reply = -1
@@ -313,7 +313,7 @@ def play(
         elif isinstance(step, Sleep):
             played.slept.append(step.seconds)
             clock[0] += step.seconds
-        elif isinstance(step, AskClaimed):
+        elif isinstance(step, ReadClaims):
             return {}
         elif isinstance(step, Claim):
             return -1
@@ -343,7 +343,7 @@ AT_2000 = datetime.fromtimestamp(2000.0, timezone.utc)
 
 
 def page_of(*tasks: Task) -> Page[Task]:
-    return Page(tasks, number=1, total_count=len(tasks))
+    return Page(tasks, total_count=len(tasks))
 
 
 class TestTheRunOfAnEarlierTry:
@@ -476,8 +476,8 @@ class TestAnUnansweredStartOfAnEarlierTry:
 
     def test_list_is_read_until_the_start_must_be_in_it(self):
         pages = [page_of()] * 3
-        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LOOK_PAUSE - 3.0)
-        assert played.slept == [timings.ORPHAN_LOOK_PAUSE, 3.0]
+        played = play(self.ENTRY, *pages, MADE, now=1100.0 + timings.LISTING_DELAY - timings.ORPHAN_LIST_PAUSE - 3.0)
+        assert played.slept == [timings.ORPHAN_LIST_PAUSE, 3.0]
         assert played.logged[1:] == ["No matching run was found."]
         assert isinstance(played.over, StartedRun)
         assert played.over.entry.earlier == ("5", "6")
@@ -535,7 +535,7 @@ class TestAStart:
         assert played.written[1:] == [Write(SAME, over=True)]
 
     def test_start_with_lost_response_is_looked_up_and_sent_at_most_three_times(self):
-        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
         lost = ResponseLostError("lost")
         played = play(None, lost, *looks, lost, *looks, lost, *looks)
         assert played.over is lost
@@ -543,19 +543,19 @@ class TestAStart:
         assert [text for text in played.logged if "(start" in text] == [
             f"No run was started (start {number} of 3)." for number in (1, 2, 3)
         ]
-        assert played.slept == [timings.ORPHAN_LOOK_PAUSE] * 12
+        assert played.slept == [timings.ORPHAN_LIST_PAUSE] * 12
         assert [write.starts for write in played.written] == [True, True, True, False]
         assert played.written[-1] == Write(None, over=True)
 
     def test_start_that_surely_made_no_run_leaves_the_entry_before(self):
-        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
         lost = ResponseLostError("lost")
         played = play(SAME, replace(RUN, status=TaskStatus.FAILED), *[lost, *looks] * 3)
         assert played.written[-1] == Write(SAME, over=True)
 
     def test_workflow_is_read_to_tell_which_inputs_have_defaults(self):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=pens; max_items=10")
-        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
         played = play(None, ResponseLostError("lost"), *looks, ServerError("down"), run)
         assert isinstance(played.over, OrphanError)
         assert (played.asked[-2].name, played.asked[-2].params) == ("get-workflow", {"workflow_id": "70"})
@@ -563,14 +563,14 @@ class TestAStart:
 
     def test_run_of_a_lost_response_is_adopted_with_its_profile(self):
         run = replace(RUN, id="8", profile_id="profile of 8", created_at=AT_2000)
-        looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
         played = play(None, ResponseLostError("lost"), *looks)
         assert played.over == StartedRun(replace(NEW, earlier=(), task_id="8", profile_id="profile of 8"))
         assert played.logged[-1] == "BrowserAct task 8 is the run of this start."
 
     def test_run_without_inputs_is_found_in_a_list_that_shows_no_inputs(self):
         run = replace(RUN, id="8", created_at=AT_2000, input_parameters=None)
-        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+        looks: list[object] = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
         played = play(None, ResponseLostError("lost"), *looks, wants=start(inputs={}))
         assert isinstance(played.over, StartedRun)
 
@@ -609,7 +609,7 @@ def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_ru
     assert step.name == "list-tasks"
 
 
-GATEWAY_LOOKS = 1 + int(timings.LATE_START_DELAY / timings.ORPHAN_LOOK_PAUSE)
+GATEWAY_LOOKS = 1 + int(timings.LATE_START_DELAY / timings.ORPHAN_LIST_PAUSE)
 
 
 @pytest.mark.parametrize("status", [408, 502, 503, 504])
@@ -625,12 +625,12 @@ def test_start_that_browseract_carries_out_a_minute_after_a_gateway_s_error_is_f
 @pytest.mark.parametrize("error", [ServerError("x", http_status=500), ResponseLostError("x")], ids=["500", "lost"])
 def test_look_up_waits_no_longer_than_the_list_is_late_after_another_error(error):
     run = replace(RUN, id="8", created_at=AT_2000)
-    played = play(None, error, *[page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE)))
+    played = play(None, error, *[page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE)))
     assert sum(played.slept) == timings.LISTING_DELAY
 
 
 def test_second_start_is_looked_up_from_the_time_at_which_it_was_sent():
-    looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+    looks = [page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
     played = play(None, ResponseLostError("lost"), *looks, MADE)
     times = [write.entry.written_at for write in played.written if write.entry is not None]
     assert times == [2000.0, 2000.0 + timings.LISTING_DELAY, 2000.0 + timings.LISTING_DELAY]
@@ -640,7 +640,7 @@ def test_second_start_is_looked_up_from_the_time_at_which_it_was_sent():
 def test_unclear_refusal_is_looked_up_and_not_sent_again(found):
     refused = UnknownRefusalError("Busy", code=4711, http_status=200)
     run = replace(RUN, id="8", created_at=AT_2000)
-    looks = [page_of(run) if found else page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LOOK_PAUSE))
+    looks = [page_of(run) if found else page_of()] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
     played = play(SAME, replace(RUN, status=TaskStatus.FAILED), refused, *looks)
     assert played.names.count("run-task") == 1
     if found:

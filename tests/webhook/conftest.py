@@ -22,7 +22,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from airflow_provider_browseract.webhook.resume import AS_STORED, SLOT_TRIGGER
+from airflow_provider_browseract.webhook.database import AS_STORED, SLOT_TRIGGER
 
 DAG_ID = "example_browseract_search"
 LONG_AGO = 60.0

@@ -41,7 +41,7 @@ from airflow_provider_browseract.runs.request import digest
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
-from airflow_provider_browseract.webhook import overload, receiver, resume
+from airflow_provider_browseract.webhook import database, overload, receiver
 
 from .conftest import DAG_ID, dialect
 
@@ -57,7 +57,7 @@ ENDED = {"id": "7", "status": "finished", "output": {"string": "[]"}}
 def counted(monkeypatch) -> list[str]:
     """The names that were counted in Airflow's metrics."""
     names: list[str] = []
-    for module in (receiver, resume):
+    for module in (receiver, database):
         monkeypatch.setattr(module, "count", names.append)
     return names
 
@@ -261,7 +261,7 @@ class TestCallbackWithoutWaitingTask:
         assert deferred.state == "deferred"
 
     async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
-        claim = resume._claim
+        claim = database._claim
 
         def after_the_trigger(session, ti_id, trigger_id, now):
             from airflow.triggers.base import TriggerEvent
@@ -269,7 +269,7 @@ class TestCallbackWithoutWaitingTask:
             Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
             return claim(session, ti_id, trigger_id, now)
 
-        monkeypatch.setattr(resume, "_claim", after_the_trigger)
+        monkeypatch.setattr(database, "_claim", after_the_trigger)
         assert await call(client, deferred.path) == (200, "already resumed")
         assert deferred.resumed_with == {"from": "the trigger"}
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
@@ -310,7 +310,7 @@ class TestHandOver:
     def test_higher_priority_then_longer_wait_goes_first(self, queue):
         for since, priority in ((100.0, 1), (300.0, 9), (200.0, 1)):
             queue.add(since, priority=priority)
-        woken = [resume.hand_over("browseract_default") for _ in range(4)]
+        woken = [database.hand_over("browseract_default") for _ in range(4)]
         assert [key.map_index if key else None for key in woken] == [1, 0, 2, None]
 
     def test_hand_over_passes_over_what_does_not_wait_for_this_slot(self, queue, monkeypatch):
@@ -319,12 +319,12 @@ class TestHandOver:
         queue.add(2.0, ago=0.0)
         queue.mark(queue.add(4.0), "failed")
         last = queue.add(5.0)
-        assert resume.hand_over("browseract_default") == last
-        assert resume.hand_over("browseract_default") is None
+        assert database.hand_over("browseract_default") == last
+        assert database.hand_over("browseract_default") is None
 
     def test_task_marked_at_that_moment_is_passed_over(self, queue, monkeypatch):
         marked, other = queue.add(1.0), queue.add(2.0)
-        read = resume._read_queue
+        read = database._read_queue
 
         def read_then_mark(session, triggers):
             found = read(session, triggers)
@@ -332,23 +332,23 @@ class TestHandOver:
             queue.mark(marked, "failed")
             return found
 
-        monkeypatch.setattr(resume, "_read_queue", read_then_mark)
-        assert resume.hand_over("browseract_default") == other
+        monkeypatch.setattr(database, "_read_queue", read_then_mark)
+        assert database.hand_over("browseract_default") == other
 
     def test_workflow_that_is_refused_again_and_again_goes_last(self, queue):
         refused = {"source": "standard browser", "refusals": 3, "ago": timings.CORE_RACE_GRACE + 1, "active": 4}
         first = queue.add(1.0, **refused)
         queue.add(2.0, **refused)
         other = queue.add(3.0, source="other", active=5)
-        assert resume.hand_over("browseract_default") == other
-        assert resume.hand_over("browseract_default") == first
+        assert database.hand_over("browseract_default") == other
+        assert database.hand_over("browseract_default") == first
 
     def test_task_of_a_paused_dag_gets_no_slot(self, queue):
         waits = queue.add(1.0)
         queue.pause()
-        assert resume.hand_over("browseract_default") is None
+        assert database.hand_over("browseract_default") is None
         queue.pause(paused=False)
-        assert resume.hand_over("browseract_default") == waits
+        assert database.hand_over("browseract_default") == waits
 
     async def test_slot_is_handed_over_to_a_connection_with_the_same_key(self, client, deferred, queue):
         deferred.forget_trigger()
@@ -359,22 +359,22 @@ class TestHandOver:
         assert await call(client, deferred.path) == (200, "resumed")
         assert queue.resumed() == [same.map_index]
 
-    @pytest.mark.skipif(resume.TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
+    @pytest.mark.skipif(database.TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
     def test_slot_of_a_team_is_not_handed_over_to_another_team(self, queue):
         queue.add(1.0, team="team_b")
         nobodys, own = queue.add(2.0), queue.add(3.0, team="team_a")
-        assert resume.hand_over("browseract_default", None, "team_a") == own
-        assert resume.hand_over("browseract_default", None, "team_a") is None
-        assert resume.hand_over("browseract_default") == nobodys
+        assert database.hand_over("browseract_default", None, "team_a") == own
+        assert database.hand_over("browseract_default", None, "team_a") is None
+        assert database.hand_over("browseract_default") == nobodys
 
     def test_dag_of_which_a_resumed_task_is_not_started_is_late(self, queue):
         queue.add(1.0)
         queue.add(2.0)
-        assert resume.hand_over("browseract_default") is not None
+        assert database.hand_over("browseract_default") is not None
         now = datetime.now(timezone.utc)
         with create_session() as session:
-            assert resume._late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) == set()
-            assert resume._late_dags(session, now + timedelta(seconds=1)) == {DAG_ID}
+            assert database._late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) == set()
+            assert database._late_dags(session, now + timedelta(seconds=1)) == {DAG_ID}
 
     def test_hand_over_passes_over_a_locked_row_without_waiting(self, queue):
         if dialect() == "sqlite":
@@ -391,19 +391,19 @@ class TestHandOver:
             )
             assert row.state == TaskInstanceState.DEFERRED
             began = time.monotonic()
-            assert resume.hand_over("browseract_default") == other
-            assert time.monotonic() - began < resume.LOCK_TIMEOUT
+            assert database.hand_over("browseract_default") == other
+            assert time.monotonic() - began < database.LOCK_TIMEOUT
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
         from airflow.utils.session import create_session
 
         queue.add(1.0)
         with create_session() as session:
-            [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == resume.SLOT_TRIGGER))
+            [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == database.SLOT_TRIGGER))
             trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
         readable = queue.add(2.0)
-        assert resume.hand_over("browseract_default") == readable
-        assert resume.hand_over("browseract_default") is None
+        assert database.hand_over("browseract_default") == readable
+        assert database.hand_over("browseract_default") is None
 
 
 class TestForgedCallback:
@@ -682,7 +682,7 @@ class TestUnexpectedError:
             raise ConnectionError("the database is away")
 
         with monkeypatch.context() as broken:
-            broken.setattr(resume, "create_session", away)
+            broken.setattr(database, "create_session", away)
             assert await call(client, deferred.path) == (503, "unavailable")
         assert await call(client, deferred.path) == (200, "resumed")
         assert counted == ["browseract.callback.unavailable", "browseract.callback.resumed"]
@@ -713,7 +713,7 @@ class TestUnexpectedError:
         def away(*args, **kwargs):
             raise ConnectionError("the database is away\nSELECT * FROM task_instance")
 
-        monkeypatch.setattr(resume, "create_session", away)
+        monkeypatch.setattr(database, "create_session", away)
         # Another route than that of other tests, which may have logged such a line within the minute.
         transport = httpx.ASGITransport(app=CallbackApp())
         async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
@@ -729,7 +729,7 @@ class TestUnexpectedError:
         )
         assert log_text == [line, f"{line} 99 more such lines were left out since the last one."]
 
-    @pytest.mark.parametrize("missing", ["receiver", "resume"])
+    @pytest.mark.parametrize("missing", ["receiver", "database"])
     async def test_route_that_cannot_be_loaded_is_logged_once_and_loaded_again_after_a_pause(
         self, deferred, monkeypatch, caplog, missing
     ):
@@ -822,14 +822,14 @@ class TestFlood:
     async def test_flood_of_forged_callbacks_does_not_delay_a_genuine_callback(self, deferred, monkeypatch):
         monkeypatch.setattr(receiver, "MAX_WAITING_REQUESTS", 64)
         looks = []
-        look = resume.look
+        find_deferral = database.find_deferral
 
-        def slow_look(waiting, token_sha256):
+        def find_slowly(waiting, token_sha256):
             time.sleep(0.01)
             looks.append(token_sha256)
-            return look(waiting, token_sha256)
+            return find_deferral(waiting, token_sha256)
 
-        monkeypatch.setattr(resume, "look", slow_look)
+        monkeypatch.setattr(database, "find_deferral", find_slowly)
         path = deferred.path.removeprefix("/browseract")
         forged = path.replace(deferred.token, "{}")
         transport = httpx.ASGITransport(app=CallbackApp())
@@ -866,8 +866,8 @@ def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutc
     from sqlalchemy.exc import OperationalError
 
     try:
-        found = resume.look(waiting, token_sha256)
-        return resume.resume(found) if isinstance(found, resume.Deferral) else found
+        found = database.find_deferral(waiting, token_sha256)
+        return database.resume(found) if isinstance(found, database.Deferral) else found
     except OperationalError:
         return None
 

@@ -40,9 +40,10 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError
 from airflow_provider_browseract.runs.request import Source, SourceKind
 from airflow_provider_browseract.worker import conclusion
-from airflow_provider_browseract.worker import store as storing
+from airflow_provider_browseract.worker import results as storing
 from airflow_provider_browseract.worker.download import Interrupted
-from airflow_provider_browseract.worker.store import ResultStore
+from airflow_provider_browseract.worker.object_store import Folder
+from airflow_provider_browseract.worker.results import ResultStore
 from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
@@ -596,7 +597,7 @@ class TestOutputPath:
         def away(self, consequence):
             raise StorageError(f"no network. {consequence}")
 
-        monkeypatch.setattr(storing.ResultStore, "check", away)
+        monkeypatch.setattr(Folder, "check", away)
         with pytest.raises(StorageError, match=r"^no network\. No run was started\.$"):
             worker(**arguments).run()
         assert len(emulator.tasks) == 1
@@ -605,13 +606,13 @@ class TestOutputPath:
         self, worker, emulator, folder, store, monkeypatch
     ):
         tried = []
-        check = storing.ResultStore.check
+        check = Folder.check
 
         def noted(self, consequence):
             tried.append(self)
             check(self)
 
-        monkeypatch.setattr(storing.ResultStore, "check", noted)
+        monkeypatch.setattr(Folder, "check", noted)
         emulator.set_workflow(ORDERS.id, outcome="failed")
         arguments = {"workflow_id": ORDERS.id, "output_path": str(folder), "store": store}
         for _ in range(2):
@@ -686,7 +687,7 @@ class TestOutputPath:
         def away(self, consequence):
             raise StorageError("no network")
 
-        monkeypatch.setattr(storing.ResultStore, "check", away)
+        monkeypatch.setattr(Folder, "check", away)
         assert worker(**arguments).run()["output"]["name"] == "output.json"
         assert len(emulator.tasks) == 1
 

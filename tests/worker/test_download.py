@@ -25,7 +25,7 @@ from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outputs import RunFile
+from airflow_provider_browseract.runs.files import RunFile
 from airflow_provider_browseract.worker import download
 from airflow_provider_browseract.worker.download import (
     Allowance,

@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError,
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
-from airflow_provider_browseract.worker import execution
+from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from tests.workers import PENS, calls_of, is_killed_at_each_call
 
@@ -245,7 +245,7 @@ class TestUnexpectedSigterm:
         monkeypatch.setattr(operator.hook.client, "send", interrupted)
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
-        assert "Killed during the start of a run of workflow" in "".join(capfd.readouterr())
+        assert "It is not known whether BrowserAct started a run" in "".join(capfd.readouterr())
         assert len(tries(try_number=2).run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
 
@@ -397,9 +397,11 @@ class TestUserActionInAirflow:
         attempt = tries(deferrable=True)
         operator = attempt.operator()
 
-        def marked_meanwhile(run, ti, kind, started, wait):
+        read_first = first_read.read_first
+
+        def marked_meanwhile(*read):
             airflow.state = "failed"
-            return None, wait
+            return read_first(*read)
 
         monkeypatch.setattr(execution, "read_first", marked_meanwhile)
         with pytest.raises(RunCanceledError, match=r"set to a final state\.\nThe run was stopped\."):

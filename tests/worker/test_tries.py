@@ -22,7 +22,7 @@ from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
-from airflow_provider_browseract.worker import execution
+from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
@@ -719,7 +719,7 @@ def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):
 def test_durable_logs_a_warning_before_airflow_3_3_where_it_has_no_effect(
     worker, emulator, monkeypatch, capfd, durable
 ):
-    monkeypatch.setattr(execution, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(checks, "AIRFLOW_V_3_3_PLUS", False)
     worker(workflow_id=ORDERS.id, durable=durable).run()
     assert ("durable=True has no effect" in "".join(capfd.readouterr())) == durable
 

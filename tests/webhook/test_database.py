@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from airflow_provider_browseract.webhook import resume
+from airflow_provider_browseract.webhook import database
 from tests.databases import SERVERS, DatabaseMissingError
 
 TI_ID = uuid.uuid4()
@@ -54,7 +54,7 @@ def engine(request) -> Iterator[Engine]:
 
 
 def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(engine, monkeypatch):
-    monkeypatch.setattr(resume, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 1)
     now = datetime.now(timezone.utc)
     show = text(SHOW_TIMEOUT[engine.dialect.name])
     with Session(engine) as session:
@@ -63,17 +63,17 @@ def test_claim_of_row_locked_by_another_transaction_gives_up_after_lock_timeout(
         other.execute(select(TABLE).with_for_update())
         began = time.monotonic()
         with pytest.raises(OperationalError, match=r"(?i)lock (wait )?timeout"):
-            resume._claim(session, TI_ID, TRIGGER_ID, now)
+            database._claim(session, TI_ID, TRIGGER_ID, now)
         assert time.monotonic() - began < 10
         session.rollback()
         # A hand-over does not wait at all.
-        monkeypatch.setattr(resume, "LOCK_TIMEOUT", 60)
+        monkeypatch.setattr(database, "LOCK_TIMEOUT", 60)
         began = time.monotonic()
-        assert not resume._is_unlocked(session, TI_ID)
+        assert not database._is_unlocked(session, TI_ID)
         assert time.monotonic() - began < 10
     with Session(engine) as session:
-        assert resume._is_unlocked(session, TI_ID)
-        assert resume._claim(session, TI_ID, TRIGGER_ID, now)
+        assert database._is_unlocked(session, TI_ID)
+        assert database._claim(session, TI_ID, TRIGGER_ID, now)
         session.commit()
         # The connection goes back to Airflow's pool.
         assert session.scalar(show) == by_default

@@ -79,9 +79,7 @@ AS_STORED: dict[str, Any] = {"serialize": False} if "serialize" in signature(XCo
 class Deferral:
     """A deferral that a callback may end.
 
-    :param key: the task instance that waits.
     :param trigger_id: primary key of the trigger that it waits for.
-    :param team: the team of the trigger, if it has one.
     """
 
     key: TaskInstanceKey
@@ -92,7 +90,7 @@ class Deferral:
     wait: Wait
 
 
-def look(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
+def find_deferral(key: TaskInstanceKey, token_sha256: str) -> Deferral | CallbackOutcome:
     """Return the deferral that a callback with this token may end, without changing anything.
 
     :param token_sha256: digest of the token in the address of the callback.

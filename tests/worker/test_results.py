@@ -10,14 +10,11 @@ import logging
 import os
 import re
 import socket
-import stat
-import tempfile
 import threading
 import time
-import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,20 +23,17 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import StorageError
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.worker import download as downloading
-from airflow_provider_browseract.worker import store as storing
+from airflow_provider_browseract.worker import results
 from airflow_provider_browseract.worker.download import Allowance, RunSizeError
-from airflow_provider_browseract.worker.store import ResultStore
+from airflow_provider_browseract.worker.results import ResultStore
 from tests.e2e.local_airflow import wait_for
 from tests.served import listening, served
 
@@ -158,19 +152,6 @@ def download(name: str, url: str | None, **fields) -> DownloadFile:
 
 def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@contextmanager
-def not_root() -> Iterator[None]:
-    """Be a user to whom something may be forbidden."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
 
 
 class TestWrittenResults:
@@ -292,16 +273,6 @@ def test_file_with_fewer_bytes_than_browseract_announced_is_reported_as_missing(
     kept = store.save(task(download("a", store.url("large/a"), file_size=50 * 1024 * 1024 + 1)), settings=settings)
     assert kept.missing == {"a": "only 52428800 of its 52428801 bytes arrived"}
     assert not kept.lost
-
-
-def test_output_path_with_a_missing_connection_is_an_input_error(store, monkeypatch):
-    def missing(_):
-        raise AirflowNotFoundException("The conn_id `nowhere` isn't defined")
-
-    # As the stores of Google and Azure look up theirs.
-    monkeypatch.setattr(ResultStore, "_fs", property(missing))
-    with pytest.raises(InputError, match=r"output_path is 'gs://nowhere@bucket/x': The conn_id `nowhere`"):
-        store.make("gs://nowhere@bucket/x").check()
 
 
 class TestUnexpectedOutputText:
@@ -466,7 +437,7 @@ def test_response_that_breaks_off_at_any_byte_is_never_a_complete_file(store, mo
         request = connection.recv(65536)
         connection.sendall((headers + body)[: int(request.split()[1][1:])])
 
-    monkeypatch.setattr(storing, "STORE_ATTEMPTS", 1)
+    monkeypatch.setattr(results, "STORE_ATTEMPTS", 1)
     with listening() as listen:
         url = f"http://127.0.0.1:{listen(respond)}"
         files = [download(str(end), f"{url}/{end}", file_size=size) for end in range(len(headers + body) + 1)]
@@ -678,65 +649,13 @@ class TestFileInPreparation:
         assert (kept.missing, kept.lost) == ({"a": "404 at (an address)"}, True)
 
 
-class TestCheckBeforeStart:
-    def test_store_check_leaves_nothing_behind(self, store):
-        store.make().check()
-        assert list(store.root.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("path", "message"),
-        [
-            ("nostore://bucket/x", "the filesystem for nostore is not available here"),
-        ],
-    )
-    def test_store_check_with_unknown_filesystem_raises_input_error(self, store, path, message):
-        with pytest.raises(InputError, match=message):
-            store.make(path).check()
-
-    def test_store_check_with_read_only_folder_raises_input_error(self, store):
-        # Not below pytest's own folder, which only its owner may enter.
-        with tempfile.TemporaryDirectory() as folder:
-            os.chmod(folder, stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
-            made = store.make(f"file://{folder}/results")
-            with not_root(), pytest.raises(InputError, match="cannot write, check and delete a file there"):
-                made.check()
-
-    def test_store_check_with_file_in_place_of_folder_raises_input_error(self, store):
-        store.root.write_text("a file")
-        with pytest.raises(InputError, match="cannot write, check and delete a file there"):
-            store.make().check()
-
-    @pytest.mark.parametrize("forbidden", ["info", "mv", "rm_file"])
-    def test_store_check_with_missing_permission_raises_input_error(self, store, monkeypatch, forbidden):
-        def denied(*_, **__):
-            raise PermissionError("Access Denied")
-
-        made = store.make()
-        monkeypatch.setattr(made._fs, forbidden, denied)
-        with pytest.raises(InputError, match="cannot write, check and delete a file there"):
-            made.check()
-
-    def test_store_check_on_full_store_raises_storage_error(self, store, monkeypatch):
-        made = store.make()
-        monkeypatch.setattr(made._fs, "open", _fails)
-        with pytest.raises(StorageError) as caught:
-            made.check("No run was started.")
-        assert str(caught.value) == (
-            f"output_path {made.output_path!r}: OSError: no space left. Check the store and its Airflow connection, "
-            "and that the workers reach the store. No run was started."
-        )
-        # Python prints only one traceback, which ends where the store failed.
-        assert caught.value.__suppress_context__
-        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "_fails"
-
-
 def _fails(*_, **__):
     raise OSError("no space left")
 
 
 def test_save_to_full_store_raises_storage_error_naming_the_folder(store, monkeypatch):
     made = store.make()
-    monkeypatch.setattr(made._fs, "open", _fails)
+    monkeypatch.setattr(made.folder.fs, "open", _fails)
     with pytest.raises(StorageError, match=r"results/7: OSError: no space left"):
         made.save(task(text="[1]"), AUTO, lambda: task())
 
@@ -760,32 +679,10 @@ def test_save_removes_only_old_partial_files_of_interrupted_tries(store, host):
     }
 
 
-def test_save_waits_for_store_that_completes_its_copy_late(store, monkeypatch):
-    class Late(MemoryFileSystem):  # type: ignore[misc,unused-ignore]
-        """A store whose copies have their content only at the second check."""
-
-        store: dict = {}
-        pseudo_dirs = [""]
-        looks = 0
-
-        def info(self, path, **kwargs):
-            found = super().info(path, **kwargs)
-            if path.endswith("/output.txt"):
-                self.looks += 1
-                return {**found, "size": found["size"] if self.looks > 1 else 0}
-            return found
-
-    made = store.make()
-    monkeypatch.setitem(made.__dict__, "_fs", Late(skip_instance_cache=True))
-    made.save(task(text="plain"), AUTO, task)
-    assert made._fs.cat_file(f"{store.folder}/output.txt") == b"plain"
-    assert [path for path in made._fs.find(str(store.root)) if "/." in path] == []
-
-
 def test_store_error_for_one_file_leaves_the_other_files_saved(store, host, monkeypatch):
     made = store.make()
-    mv = made._fs.mv
-    monkeypatch.setattr(made._fs, "mv", lambda a, b: _fails() if b.endswith("/bad") else mv(a, b))
+    mv = made.folder.fs.mv
+    monkeypatch.setattr(made.folder.fs, "mv", lambda a, b: _fails() if b.endswith("/bad") else mv(a, b))
     kept = made.save(task(download("bad", store.url("plain/a")), download("good", store.url("plain/b"))), AUTO, task)
     assert [file.name for file in kept.files] == ["good"]
     assert kept.missing == {"bad": "OSError: no space left"}

@@ -1,0 +1,526 @@
+"""Who is woken for a slot and when, and what is learned about the plan."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.queueing import Active, QueueWait
+from airflow_provider_browseract.runs.slot_queue import STARTS_PER_PROBE, SlotQueue
+
+from .queue_model import World, wait_of
+
+READY = timings.CORE_RACE_GRACE
+"""Seconds after which a task instance that has just deferred may be woken."""
+
+
+def runs(number: int, first: int = 0) -> Active:
+    """Return active runs with consecutive ids."""
+    return Active(number, frozenset(str(first + each) for each in range(number)))
+
+
+def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
+    """Return a queue that these task instances have just joined."""
+    queue = SlotQueue()
+    for key, wait in waits.items():
+        queue.join(key, wait, 0.0)
+    return queue
+
+
+def test_start_of_a_paused_dag_teaches_nothing_about_other_starts():
+    queue = SlotQueue()
+    queue.join("paused", wait_of(), 0.0, "paused")
+    queue.count(runs(9), 9.0)
+    assert queue.wake(9.0) == ["paused"]
+    queue.join("paused", wait_of(refusals=2), 500.0, "paused")
+    queue.remove("paused")
+    for key in ("first", "second"):
+        queue.join(key, wait_of(), 4000.0, "other")
+    queue.count(runs(9), 4010.0)
+    assert queue.wake(4010.0) == ["first"]
+    queue.count(runs(9), 4010.0 + timings.START_DELAY)
+    assert queue.wake(4010.0 + timings.START_DELAY) == ["second"]
+
+
+class TestOrder:
+    def test_higher_priority_weight_goes_first_then_the_longest_wait(self):
+        queue = queue_of({"late": wait_of(30.0), "early": wait_of(10.0), "urgent": wait_of(40.0, priority=5)})
+        assert queue.order() == ["urgent", "early", "late"]
+
+    def test_refused_task_returns_to_its_place(self):
+        queue = queue_of({"a": wait_of(10.0), "b": wait_of(20.0)})
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["a"]
+        queue.join("a", wait_of(10.0, refusals=2), READY + 1)
+        assert queue.order() == ["a", "b"]
+
+
+class TestWake:
+    def test_one_task_is_woken_for_each_free_slot(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(5)})
+        queue.count(runs(8), READY)
+        assert queue.wake(READY) == ["0", "1"]
+        assert queue.wake(READY) == []
+
+    def test_task_is_not_woken_within_the_grace_after_its_deferral(self):
+        queue = queue_of({"a": wait_of()})
+        queue.count(runs(9), READY - 1)
+        assert queue.wake(READY - 1) == []
+        assert queue.wake(READY) == ["a"]
+
+    def test_slot_of_a_woken_task_is_taken_until_its_run_is_counted(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["a"]
+        queue.count(runs(9), READY + 3)
+        assert queue.wake(READY + 3) == []
+        # The run of "a" is there, and another one has ended.
+        queue.count(runs(9, first=1), READY + 6)
+        assert queue.wake(READY + 6) == ["b"]
+
+    def test_slot_of_a_woken_task_that_never_starts_is_passed_on(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["a"]
+        later = READY + timings.START_DELAY
+        queue.count(runs(9), later)
+        assert queue.wake(later) == ["b"]
+
+    def test_another_dag_may_follow_when_a_woken_task_does_not_start(self):
+        queue = SlotQueue()
+        for number, dag_id in enumerate(["paused", "paused", "other"]):
+            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["0"]
+        at = READY + timings.FOLLOW_DELAY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["2"]
+
+    def test_slow_start_that_was_refused_lets_others_follow_later(self):
+        queue = SlotQueue()
+        for number, dag_id in enumerate(["slow", "slow", "other"]):
+            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["0"]
+        queue.join("0", wait_of(0.0, refusals=2), READY + 15, "slow")
+        at = READY + 15 + READY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["0"]
+        queue.count(runs(9), at + 15)
+        assert queue.wake(at + 15) == []
+
+    def test_nothing_is_woken_while_runs_cannot_be_counted(self):
+        queue = queue_of({"a": wait_of()})
+        queue.count(None, READY)
+        assert queue.wake(READY) == []
+
+    def test_end_of_a_run_wakes_the_next_task_while_runs_cannot_be_counted(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.count(None, READY)
+        queue.run_ended()
+        assert queue.wake(READY) == ["a"]
+        assert queue.wake(READY) == []
+
+    def test_accepted_start_without_counts_is_followed_by_more_at_once(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(9)})
+        at, woken = timings.SLOT_PROBE_PAUSE, []
+        for _ in range(3):
+            queue.count(None, at)
+            woken.append(len(queue.wake(at)))
+            at += timings.FOLLOW_DELAY
+        assert woken == [1, 2, 3]
+
+    def test_tasks_refused_with_429_follow_in_order_after_the_pause(self):
+        queue = queue_of({"b": wait_of(2.0, pause=30.0), "a": wait_of(1.0, pause=20.0), "slot": wait_of(0.0)})
+        assert not queue.wants_count(29.0)
+        assert queue.wake(29.0) == []
+        queue.count(runs(3), 30.0)
+        assert queue.wake(30.0) == ["slot"]
+        queue.count(runs(4), 30.0 + timings.FOLLOW_DELAY)
+        assert queue.wake(30.0 + timings.FOLLOW_DELAY) == ["a", "b"]
+
+    def test_new_tasks_that_are_refused_with_429_do_not_delay_the_queue(self):
+        queue, at = queue_of({"first": wait_of(0.0, pause=15.0)}), 0.0
+        woken: list[str] = []
+        while not woken:
+            at += 3.0
+            queue.join(f"new {at}", wait_of(at, pause=15.0), at)
+            queue.count(runs(3), at)
+            woken = queue.wake(at)
+        assert woken == ["first"]
+        assert at == 15.0
+
+    def test_wait_that_is_not_about_slots_ends_after_its_pause(self):
+        queue = queue_of({"a": wait_of(pause=77.0)})
+        queue.count(runs(0), 76.0)
+        assert queue.wake(76.0) == []
+        assert queue.wake(77.0) == ["a"]
+
+
+class TestHandOver:
+    def test_slot_that_is_free_in_one_count_only_is_left_to_the_api_server(self):
+        queue = queue_of({"a": wait_of(handed_over=True)})
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == []
+        queue.count(runs(9), READY + 5)
+        assert queue.wake(READY + 5) == ["a"]
+
+    def test_task_resumed_by_the_api_server_holds_a_slot_until_its_run_is_counted(self):
+        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
+        queue.leave("a", READY)
+        for at in (READY + 1, READY + 6):
+            queue.count(runs(9), at)
+            assert queue.wake(at) == []
+
+    def test_run_that_was_counted_before_its_hand_over_was_noticed_holds_no_second_slot(self):
+        queue = queue_of({"a": wait_of(1.0, handed_over=True), "b": wait_of(2.0, handed_over=True)})
+        queue.count(runs(10), READY)
+        # The run of "a" replaces one that has ended.
+        queue.count(runs(10, first=1), READY + 1)
+        queue.leave("a", READY + 2)
+        for at in (READY + 6, READY + 11):
+            queue.count(runs(9, first=1), at)
+        assert queue.wake(READY + 11) == ["b"]
+
+    def test_wait_that_is_given_up_holds_no_slot(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.remove("a")
+        queue.count(runs(9), READY)
+        assert queue.wake(READY) == ["b"]
+
+    def test_count_from_long_ago_does_not_confirm_a_free_slot(self):
+        queue = queue_of({"a": wait_of(handed_over=True)})
+        queue.count(runs(9), 1.0)
+        queue.count(runs(9), 61.0)
+        assert queue.wake(61.0) == []
+
+    def test_marked_task_frees_its_slot_at_once(self):
+        queue = queue_of({"a": wait_of(1.0), "b": wait_of(2.0)})
+        queue.leave("a", READY)
+        queue.free("a")
+        queue.count(runs(9), READY + 1)
+        assert queue.wake(READY + 1) == ["b"]
+
+    def test_refusals_after_forged_callbacks_move_nobody(self):
+        first, at = wait_of(0.0, source="first", handed_over=True), READY
+        queue = queue_of({"first": first, "other": wait_of(1.0, source="other", handed_over=True)})
+        for refusals in (2, 3, 4):
+            queue.count(runs(10), at)
+            # A token lets the API server hand over a slot that is not free.
+            queue.leave("first", at)
+            queue.join("first", wait_of(0.0, source="first", refusals=refusals, handed_over=True), at + 2)
+            at += 2 + READY
+        assert queue.capacity == 10
+        queue.count(runs(9), at)
+        queue.count(runs(9), at + 5)
+        assert queue.wake(at + 5) == ["first"]
+
+
+class TestCapacity:
+    def test_largest_number_of_active_runs_is_the_capacity(self):
+        queue = queue_of({"a": wait_of(1.0, active=9), "b": wait_of(2.0, active=10), "c": wait_of(3.0, active=8)})
+        assert queue.capacity == 10
+        queue.count(runs(12), 1.0)
+        assert queue.capacity == 12
+
+    def test_two_unexpected_refusals_in_a_row_shrink_the_capacity(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(3)})
+        queue.count(runs(5), READY)
+        assert queue.wake(READY) == ["0", "1", "2"]
+        queue.join("0", wait_of(0.0, refusals=2, active=5), READY + 1)
+        assert queue.capacity == 10
+        queue.join("1", wait_of(1.0, refusals=2, active=5), READY + 1)
+        assert queue.capacity == 5
+
+    def test_workflow_that_alone_is_refused_lets_others_go_first(self):
+        alone, at = wait_of(0.0, source="one at a time"), READY
+        queue = queue_of({"standard browser": alone, "other": wait_of(1.0, source="other")})
+        for refusals in (2, 3):
+            queue.count(runs(9), at)
+            assert queue.wake(at) == ["standard browser"]
+            queue.join("standard browser", wait_of(0.0, source="one at a time", refusals=refusals, active=9), at + 1)
+            at += 1 + READY
+        queue.count(runs(9), at)
+        assert queue.wake(at) == ["other"]
+        assert queue.capacity == 10
+
+    def test_first_refusal_of_a_new_try_is_not_unexpected(self):
+        queue = queue_of({"a": wait_of(0.0), "b": wait_of(1.0)})
+        for at in (1.0, 2.0, 3.0):
+            # It is cleared while it waits.
+            queue.leave("a", at)
+            queue.join("a", wait_of(at, refusals=1, active=3), at + 0.5)
+        assert queue.capacity == 10
+        assert queue.next_count(3.5) <= READY
+
+    def test_probe_finds_a_larger_plan(self):
+        queue = queue_of({str(number): wait_of(float(number), active=5) for number in range(3)})
+        queue.count(runs(5), READY)
+        assert queue.wake(READY) == []
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
+        queue.count(runs(5), at)
+        assert queue.wake(at) == ["0"]
+        # It was accepted: there may be more slots, so the next one follows at once.
+        queue.count(runs(6), at + 3)
+        assert queue.wake(at + 3) == ["1"]
+        # It was refused, so the next probe has to wait longer than the first.
+        queue.join("1", wait_of(1.0, refusals=2, active=6), at + 4)
+        assert queue.capacity == 6
+        later = at + 4 + timings.SLOT_PROBE_PAUSE
+        queue.count(runs(6), later)
+        assert queue.wake(later) == []
+
+    def test_probe_that_takes_the_slot_of_a_run_that_ended_in_between_has_found_no_slot(self):
+        queue = queue_of({"a": wait_of(1.0, active=5), "b": wait_of(2.0, active=5)})
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
+        queue.count(runs(5), at)
+        assert queue.wake(at) == ["a"]
+        queue.count(runs(5, first=1), at + timings.START_DELAY)
+        assert queue.capacity == 5
+        assert queue.wake(at + timings.START_DELAY) == []
+
+    def test_probe_is_allowed_after_many_starts(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(STARTS_PER_PROBE + 1)})
+        woken = []
+        for number in range(STARTS_PER_PROBE):
+            at = READY + 3.0 * number
+            queue.count(runs(9, first=number), at)
+            woken.append(queue.wake(at))
+        assert woken[:-1] == [[str(number)] for number in range(STARTS_PER_PROBE - 1)]
+        # There is one slot, and the second one of them is the probe.
+        assert woken[-1] == [str(STARTS_PER_PROBE - 1), str(STARTS_PER_PROBE)]
+
+    def test_run_that_something_else_started_does_not_make_a_probe_succeed(self):
+        queue = queue_of({"a": wait_of(1.0)})
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
+        queue.count(runs(10), at)
+        assert queue.wake(at) == ["a"]
+        queue.count(runs(10, first=1), at + 3)
+        queue.join("a", wait_of(1.0, refusals=2), at + 4)
+        queue.count(runs(10, first=1), at + 2 * timings.START_DELAY)
+        assert queue.capacity == 10
+
+    def test_probe_that_comes_back_late_is_recognized(self):
+        queue = queue_of({"a": wait_of(1.0)})
+        at = timings.LONGEST_SLOT_PROBE_PAUSE
+        queue.count(runs(10), at)
+        assert queue.wake(at) == ["a"]
+        # Its pod took that long.
+        queue.join("a", wait_of(1.0, refusals=2), at + 25)
+        queue.count(runs(10), at + 25 + READY)
+        assert queue.wake(at + 25 + READY) == []
+        # The next one holds its slot longer than that.
+        assert queue._hold == pytest.approx(37.5)
+
+    def test_refusals_without_active_runs_are_probed_with_growing_pauses(self):
+        queue, at = SlotQueue(), 0.0
+        probes: list[float] = []
+        queue.join("a", wait_of(active=0), at)
+        while len(probes) < 6:
+            at += 1.0
+            queue.count(runs(0), at)
+            if queue.wake(at):
+                probes.append(at)
+                queue.join("a", wait_of(active=0, refusals=len(probes) + 1), at)
+        pauses = [later - earlier for earlier, later in zip([0.0, *probes], probes, strict=False)]
+        assert pauses[0] == timings.FIRST_SLOT_PAUSE
+        assert pauses == sorted(pauses)
+        assert pauses[-1] <= timings.LONGEST_SLOT_PROBE_PAUSE
+
+    def test_knowledge_of_the_plan_is_forgotten_when_nothing_waits(self):
+        queue = queue_of({"a": wait_of(active=10)})
+        queue.leave("a", 1.0)
+        later = 1.0 + timings.START_DELAY
+        queue.join("b", wait_of(active=3), later)
+        assert queue.capacity == 3
+
+
+class TestManyRuns:
+    """Measured on the model of many task instances; its times are simulated."""
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("shown_after", [0.0, 4.0], ids=["counted at once", "counted late"])
+    def test_few_starts_are_refused_after_the_first_wave_and_few_overtake(self, seed, shown_after):
+        world = World(10, shown_after=shown_after, seed=seed)
+        world.submit(200, duration=20.0)
+        world.play()
+        assert len(world.started) == 200
+        waited = list(dict.fromkeys(ti for _, ti in world.refused))
+        assert world.refusals_after_the_first() <= 0.05 * len(waited)
+        places = world.places(waited)
+        assert max(abs(place - expected) for place, expected in zip(places, sorted(places), strict=True)) <= world.plan
+        # Twenty waves, of which each lasts at most a quarter longer than the runs.
+        assert world.makespan <= 20 * 20.0 * 1.25 + 20
+
+    def test_queue_follows_a_plan_that_shrinks_and_grows(self):
+        world = World(10)
+        world.submit(900, duration=20.0)
+        world.play(100)
+        world.plan = 4
+        world.play(300)
+        refused = len(world.refused)
+        world.play(300)
+        # Only a probe from time to time.
+        assert len(world.refused) - refused <= 3
+        world.plan = 12
+        world.play(700)
+        started = len(world.started)
+        world.play(200)
+        # Ten waves of twelve runs, with some time between them.
+        assert len(world.started) - started >= 0.75 * 10 * 12
+
+    def test_no_slot_is_unused_for_half_a_minute_while_something_waits(self):
+        world = World(5, seed=2)
+        world.submit(150, duration=(5.0, 60.0))
+        world.play()
+        assert len(world.started) == 150
+        assert world.longest_unused < 30
+
+    def test_workflow_that_runs_one_at_a_time_leaves_the_other_slots_to_others(self):
+        world = World(5, one_at_a_time=frozenset({"alone"}), seed=3)
+        alone = world.submit(20, duration=(20.0, 40.0), source="alone")
+        world.play(10)
+        others = world.submit(200, duration=(20.0, 40.0), source="other")
+        world.play(900)
+        # With one slot for the others less, four slots would allow 120.
+        assert len(world.places(others)) >= 85
+        assert len(world.places(alone)) >= 10
+
+
+SEEDS = pytest.mark.parametrize("seed", range(5))
+BOTH = pytest.mark.parametrize("callbacks", [True, False], ids=["callbacks", "polling"])
+
+
+class TestDagThatDoesNotStart:
+    """Its task instances are first in the queue, and the others have to get the slots."""
+
+    @staticmethod
+    def queued(seed: int, **world) -> World:
+        made = World(1, seed=seed, **world)
+        made.submit(1, dag_id="first", within=0.1)
+        made.play(1)
+        made.submit(7, dag_id="stuck", within=1.0)
+        made.play(3)
+        made.submit(20, dag_id="other", within=3.0)
+        return made.play(10)
+
+    @SEEDS
+    @BOTH
+    @pytest.mark.parametrize("why", ["paused", "its pool is full"])
+    def test_slot_is_unused_for_at_most_15_seconds_and_nobody_is_lost(self, seed, callbacks, why):
+        world = self.queued(seed, callbacks=callbacks)
+        (world.paused if why == "paused" else world.stuck).add("stuck")
+        world.play(3000)
+        # All but the seven.
+        assert len(world.started) == 21
+        assert world.longest_unused <= 15
+        # Every change of the slot takes some seconds.
+        assert world.unused <= 20 * (6 if callbacks else 7)
+        assert world.refusals_after_the_first() <= 3
+        world.let_begin("stuck")
+        world.play(3000)
+        assert len(world.started) == 28
+
+    def test_dag_that_starts_again_returns_to_its_place(self):
+        world = self.queued(1)
+        world.stuck.add("stuck")
+        world.play(120)
+        started = len(world.started)
+        world.let_begin("stuck")
+        world.play()
+        dags = [ti.dag_id for _, ti in world.started[started : started + 10]]
+        # Some of the others may be starting.
+        assert dags.count("stuck") == 7
+
+    @SEEDS
+    def test_slow_starts_of_two_dags_are_not_refused_again_and_again(self, seed):
+        world = World(5, start_takes=(20.0, 40.0), seed=seed)
+        world.submit(50, dag_id="a")
+        world.submit(50, dag_id="b")
+        world.play()
+        assert len(world.started) == 100
+        assert world.refusals_after_the_first() <= 15
+
+
+class TestConnectionsWithOneKey:
+    @SEEDS
+    @BOTH
+    @pytest.mark.parametrize("triggerers", [1, 2])
+    def test_those_that_queued_early_are_among_the_first_of_110(self, seed, callbacks, triggerers):
+        world = World(5, callbacks=callbacks, triggerers=triggerers, seed=seed)
+        world.submit(5, conn_id="a", dag_id="a", within=0.1)
+        world.play(1)
+        early = world.submit(10, conn_id="b", dag_id="b", within=2.0)
+        world.play(3)
+        world.submit(95, conn_id="a", dag_id="a", within=3.0)
+        world.play()
+        assert len(world.started) == 110
+        # Without callbacks, two triggerers do not know each other's queues, and wake two for one slot.
+        assert max(world.places(early)) <= (30 if callbacks or triggerers == 1 else 40)
+
+
+class TestRunsThatCannotBeCounted:
+    @staticmethod
+    def played(seed: int, **world) -> World:
+        made = World(5, seed=seed, **world)
+        made.submit(200)
+        return made.play()
+
+    @SEEDS
+    @pytest.mark.parametrize("ends_seen", [True, False], ids=["the ends are seen", "no end is seen"])
+    def test_200_on_5_slots_take_at_most_half_longer_than_with_counts(self, seed, ends_seen):
+        without = self.played(seed, counts=False, ends_seen=ends_seen)
+        assert len(without.started) == 200
+        assert without.makespan <= 1.5 * self.played(seed).makespan
+        assert without.refusals_after_the_first() <= 80
+
+    @SEEDS
+    def test_callbacks_are_as_fast_without_counts(self, seed):
+        without = self.played(seed, counts=False, callbacks=True)
+        assert without.makespan <= 1.05 * self.played(seed, callbacks=True).makespan
+
+
+class TestMarks:
+    @SEEDS
+    def test_one_mark_each_20_seconds_leaves_hardly_more_slots_unused(self, seed):
+        def unused(every: float) -> float:
+            world = World(5, seed=seed)
+            tis = world.submit(200)
+            while any(ti.state != "over" for ti in tis):
+                world.play(every)
+                if waiting := [ti for ti in tis if ti.state == "deferred"]:
+                    world.mark(waiting[-1])
+            return world.unused / sum(ti.duration for _, ti in world.started)
+
+        assert unused(20.0) <= unused(1e6) + 0.03
+
+
+class TestTooManyRequests:
+    def test_ends_of_runs_during_the_pause_wake_only_one_task_instance_after_it(self):
+        queue = SlotQueue()
+        queue.join("first", wait_of(active=None, pause=60.0), 0.0)
+        queue.count(None, 1.0)
+        for number in range(20):
+            queue.run_ended()
+            queue.join(f"later {number}", wait_of(number + 1.0, active=None), 2.0)
+        woken: list[str] = []
+        moment = 3.0
+        while not woken:
+            moment += 1.0
+            queue.count(None, moment)
+            woken = queue.wake(moment)
+        assert woken == ["first"]
+
+    @SEEDS
+    @BOTH
+    def test_200_starts_with_30_a_minute_neither_stampede_nor_starve(self, seed, callbacks):
+        world = World(100, callbacks=callbacks, starts_per_minute=30, seed=seed)
+        world.submit(200)
+        world.play()
+        assert len(world.started) == 200
+        first_wave = 10.0
+        tried = sorted(at for at, _ in world.started + world.refused if at > first_wave)
+        assert max(sum(at <= other < at + 5.0 for other in tried) for at in tried) <= 20
+        # The first 30 start at once, and the others need 6 minutes at least.
+        assert world.makespan <= 1.8 * 360 + 30
+        assert world.refusals_after_the_first() <= 110
