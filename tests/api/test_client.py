@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_browseract.api import calls, errors
@@ -314,24 +313,6 @@ REGIONS = b'[{"code": "US"}]'
 
 
 class TestTheAsynchronousClient:
-    def test_async_client_opens_one_pool_for_concurrent_calls(self, running, monkeypatch):
-        made = []
-
-        class Counted(httpx.AsyncClient):
-            def __init__(self, *args, **kwargs):
-                made.append(self)
-                super().__init__(*args, **kwargs)
-
-        monkeypatch.setattr(httpx, "AsyncClient", Counted)
-        settings = ClientSettings("app-emulator", running.url)
-
-        async def go():
-            async with AsyncBrowserActClient(settings) as client:
-                await asyncio.gather(*(client.send(calls.get_region_list()) for _ in range(10)))
-            return [one.is_closed for one in made]
-
-        assert asyncio.run(go()) == [True]
-
     @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE_BODY, True), (LARGE_BODY + 1, False)])
     def test_async_client_reads_a_large_response_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))

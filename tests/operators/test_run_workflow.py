@@ -385,10 +385,11 @@ class TestUnsuccessfulRun:
         with pytest.raises(RunTimedOutError, match=r"could not be stopped.*may keep running and using credits"):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
 
-    @BOTH_WAYS
-    def test_poll_interval_accepts_a_timedelta(self, worker, emulator, deferrable):
-        interval = timedelta(seconds=0.05)
-        assert worker(workflow_id=ORDERS.id, poll_interval=interval, deferrable=deferrable).run() == ORDERS_RESULT
+    def test_poll_interval_accepts_a_timedelta(self, worker, emulator):
+        run = worker(workflow_id=ORDERS.id, poll_interval=timedelta(minutes=2), deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        assert deferral.value.trigger.wait.interval == 120
 
     @BOTH_WAYS
     def test_temporary_poll_failures_do_not_fail_the_task_instance(self, worker, emulator, deferrable):

@@ -261,15 +261,15 @@ class TestCallbackWithoutWaitingTask:
         assert deferred.state == "deferred"
 
     async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
-        claim = resume._claim
+        resumed = resume.resume
 
-        def after_the_trigger(session, ti_id, trigger_id, now):
+        def after_the_trigger(deferral):
             from airflow.triggers.base import TriggerEvent
 
-            Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
-            return claim(session, ti_id, trigger_id, now)
+            Trigger.submit_event(deferral.trigger_id, TriggerEvent({"from": "the trigger"}))
+            return resumed(deferral)
 
-        monkeypatch.setattr(resume, "_claim", after_the_trigger)
+        monkeypatch.setattr(resume, "resume", after_the_trigger)
         assert await call(client, deferred.path) == (200, "already resumed")
         assert deferred.resumed_with == {"from": "the trigger"}
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
