@@ -6,8 +6,6 @@ import asyncio
 import gzip
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -435,26 +433,6 @@ class TestLimitOfAResponse:
 
 def test_api_key_is_not_in_the_repr_of_client_settings():
     assert "app-key" not in repr(ClientSettings("app-key"))
-
-
-def test_api_and_runs_modules_can_be_imported_without_airflow():
-    code = (
-        "import sys; sys.modules['airflow'] = None\n"
-        "import airflow_provider_browseract.api.client, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_calls_and_runs_modules_import_no_http_library():
-    code = (
-        "import sys\n"
-        "import airflow_provider_browseract.api.calls, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
-        "found = {'requests', 'httpx', 'fastapi'} & set(sys.modules)\n"
-        "assert not found, found\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_key_digest_is_the_same_for_the_same_key_and_shows_nothing_of_it():

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from airflow.models.connection import Connection as ModelConnection
@@ -230,20 +227,6 @@ def test_client_settings_contain_the_connection_id():
 
 def test_api_key_is_not_in_repr_of_client_settings():
     assert "app-key" not in repr(read())
-
-
-def test_hook_reads_connection_from_secrets_backend(tmp_path):
-    (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
-    code = (
-        "from airflow_provider_browseract.hooks.browseract import BrowserActHook\n"
-        "assert BrowserActHook().settings.client.api_key == 'app-from-backend'\n"
-    )
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")},
-        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
-        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(tmp_path / "connections.json")}),
-    }
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from datetime import datetime, timezone
 from typing import Any
@@ -217,23 +214,6 @@ def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_dead
         resume(Wait(task_id, deadline), End.ENDED)
     assert again.value.trigger.wait.browseract_task_id == task_id
     assert again.value.trigger.wait.deadline == deadline
-
-
-@pytest.mark.parametrize("default", ["True", "False"])
-def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default):
-    code = (
-        "from airflow_provider_browseract.operators.browseract import RunWorkflowOperator\n"
-        "from airflow_provider_browseract.sensors.browseract import TaskSensor\n"
-        "operator = RunWorkflowOperator(task_id='run', workflow_id='7')\n"
-        "sensor = TaskSensor(task_id='wait', browseract_task_id='7')\n"
-        "print(operator.deferrable, sensor.deferrable)"
-    )
-    # Airflow reads the default when the class is defined.
-    environment = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": default}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
-    )
-    assert done.stdout.split()[-2:] == [default, default]
 
 
 def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
