@@ -101,10 +101,15 @@ def _failed_if_skipped(report):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them."""
+    """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them.
+
+    Those that run DAGs are in another process: in one, the two would take longer than all other tests in the others.
+    """
     for item in items:
-        if "airflow_database" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("database"))
+        fixtures = getattr(item, "fixturenames", ())
+        if "airflow_database" in fixtures:
+            runs_dags = "parse" in fixtures or "add_dag_bundle" in fixtures
+            item.add_marker(pytest.mark.xdist_group("dags" if runs_dags else "database"))
 
 
 EXAMPLES = Path(__file__).parent.parent / "example_dags"
