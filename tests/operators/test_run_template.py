@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_EXPORT, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.ledger import STATE_KEY
@@ -90,8 +90,7 @@ def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(template, e
 def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store):
     emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.6)
     first = template(store=store, deferrable=True)
-    with pytest.raises(TaskDeferred):
-        first.operator().execute(first.context)
+    first.defer()
     assert len(template(store=store).run()) == 2
     assert len(emulator.tasks) == 1
 

@@ -310,10 +310,9 @@ class TestGoals:
 
     def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs(self, rendering, emulator, capfd):
         run = self.run(rendering, deferrable=True)
-        with pytest.raises(TaskDeferred) as deferred:
-            run.operator().execute(run.context)
+        deferred = run.defer()
         capfd.readouterr()
-        run.wait_in_triggerer(deferred.value)
+        run.wait_in_triggerer(deferred)
         logged = "".join(capfd.readouterr())
         assert "step 2: *** (" in logged
         assert "Wait" not in logged
@@ -337,8 +336,7 @@ class TestGoals:
         emulator.set_workflow(HUMAN.id, steps=(GOAL,), inputs=LOG_IN.inputs)
         mask_secret(SECRET)
         run = rendering(workflow_id=HUMAN.id, input_parameters={"username": "bob", "password": SECRET}, on_paused="ask")
-        with pytest.raises(TaskDeferred):
-            run.operator().execute(run.context)
+        run.defer()
         assert "Last step 1: " in people.question["body"]
         assert SECRET not in people.question["body"]
 
@@ -375,8 +373,7 @@ class TestLiveView:
     def test_required_action_and_notifiers_get_no_live_view_that_is_not_to_be_shown(self, worker, emulator, people):
         notified: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=notified.append, show_live_view=False)
-        with pytest.raises(TaskDeferred):
-            run.operator().execute(run.context)
+        run.defer()
         body = people.question["body"]
         assert "/live/" not in body
         assert "Live view" not in body
