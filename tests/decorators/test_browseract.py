@@ -11,6 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
@@ -81,16 +82,15 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
         assert run.run() == emulator.tasks[0].id
 
 
-@pytest.mark.parametrize(
+@cases(
     ("returned", "message"),
-    [
-        ("pens", "The function returned a value of type str.\nReturn a dict"),
-        (7, "The function returned a value of type int"),
-        ({"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
-        ({}, "lacks the required name 'keyword'"),
-        (None, "The function returned None"),
-    ],
-    ids=["text", "number", "wrong case input", "empty dict", "returns None"],
+    {
+        "text": ("pens", "The function returned a value of type str.\nReturn a dict"),
+        "number": (7, "The function returned a value of type int"),
+        "wrong case input": ({"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
+        "empty dict": ({}, "lacks the required name 'keyword'"),
+        "returns None": (None, "The function returned None"),
+    },
 )
 def test_invalid_return_value_of_the_function_fails_before_any_start(decorated, emulator, returned, message):
     with pytest.raises(AirflowFailException, match=message):

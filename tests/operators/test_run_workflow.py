@@ -38,6 +38,7 @@ from airflow_provider_browseract.runs.outcome import (
 )
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import execution
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of
 
 KEY = "app-emulator"
@@ -368,34 +369,30 @@ class TestUnsuccessfulRun:
 class TestInvalidInput:
     """Each ends at once, without a run and without Airflow's retries."""
 
-    @pytest.mark.parametrize(
+    @cases(
         ("arguments", "message"),
-        [
-            ({"workflow_id": ""}, "workflow_id is ''"),
-            ({"workflow_id": "123"}, "Check workflow_id"),
-            ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
-            ({"input_parameters": "keyword=pens"}, "input_parameters is of type str"),
-            ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
-            ({"input_parameters": {}, "validate_inputs": False}, "Add the missing name to input_parameters"),
-            ({"status_change_callback_url": "ftp://example.com"}, "status_change_callback_url is not an http"),
-            ({"profile_id": ""}, "profile_id is ''"),
-            ({"profile_id": "None"}, "save_browser_data=True"),
-            ({"profile_id": "404"}, "refused the start"),
-            ({"browseract_conn_id": "nowhere"}, "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE"),
-        ],
-        ids=[
-            "empty workflow_id",
-            "unknown workflow",
-            "unpublished workflow",
-            "inputs as text",
-            "required input missing",
-            "required input missing, not validated",
-            "callback_url with ftp",
-            "empty profile_id",
-            "profile_id None as text",
-            "unknown profile_id",
-            "missing connection",
-        ],
+        {
+            "empty workflow_id": ({"workflow_id": ""}, "workflow_id is ''"),
+            "unknown workflow": ({"workflow_id": "123"}, "Check workflow_id"),
+            "unpublished workflow": ({"workflow_id": UNPUBLISHED.id}, "Publish the workflow"),
+            "inputs as text": ({"input_parameters": "keyword=pens"}, "input_parameters is of type str"),
+            "required input missing": ({"input_parameters": {}}, "input_parameters lacks the required name 'keyword'"),
+            "required input missing, not validated": (
+                {"input_parameters": {}, "validate_inputs": False},
+                "Add the missing name to input_parameters",
+            ),
+            "callback_url with ftp": (
+                {"status_change_callback_url": "ftp://example.com"},
+                "status_change_callback_url is not an http",
+            ),
+            "empty profile_id": ({"profile_id": ""}, "profile_id is ''"),
+            "profile_id None as text": ({"profile_id": "None"}, "save_browser_data=True"),
+            "unknown profile_id": ({"profile_id": "404"}, "refused the start"),
+            "missing connection": (
+                {"browseract_conn_id": "nowhere"},
+                "(?s)There is no connection 'nowhere'.*AIRFLOW_CONN_NOWHERE",
+            ),
+        },
     )
     def test_invalid_argument_fails_without_a_retry_and_starts_no_run(self, worker, emulator, arguments, message):
         complete = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}, **arguments}

@@ -28,6 +28,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, calls_of
 
 
@@ -92,10 +93,9 @@ def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize(
+@cases(
     ("workflow", "settings", "message"),
-    [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")],
-    ids=["failed", "canceled"],
+    {"failed": (FAILING, {}, "code 1011"), "canceled": (ORDERS, {"outcome": "canceled"}, "was canceled")},
 )
 def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, message):
     with pytest.raises(AirflowFailException, match=message):
@@ -183,10 +183,9 @@ def test_never_fail_sensor_is_rescheduled_while_its_run_is_running(emulator):
         wait(started(emulator, duration=60.0), ti, mode="reschedule", never_fail=True)
 
 
-@pytest.mark.parametrize(
+@cases(
     "error",
-    [TaskDeferralTimeout("no trigger ran"), TaskDeferralError("the trigger crashed")],
-    ids=["timeout", "trigger error"],
+    {"timeout": TaskDeferralTimeout("no trigger ran"), "trigger error": TaskDeferralError("the trigger crashed")},
 )
 def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error, monkeypatch):
     def fail(*_):
@@ -280,10 +279,9 @@ class TestRefusedApiKey:
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("poke", "expected"),
-        [("first", AirflowFailException), ("later", AirflowRescheduleException)],
-        ids=["first poke", "later poke"],
+        {"first poke": ("first", AirflowFailException), "later poke": ("later", AirflowRescheduleException)},
     )
     def test_rescheduled_sensor_tolerates_refused_api_key_only_after_first_poke(self, poke, expected):
         ti = FakeTaskInstance()
@@ -307,29 +305,27 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize(
+@cases(
     ("task_id", "arguments", "message"),
-    [
-        ("404", {}, "Check the id"),
-        ("", {}, "browseract_task_id is ''"),
-        ("1", {"output_path": "None"}, "output_path is 'None'"),
-        ("1", {"output_path": "here"}, "Use an absolute path"),
-        ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-    ],
-    ids=["unknown task id", "empty task id", "output_path 'None'", "relative output_path", "unknown connection"],
+    {
+        "unknown task id": ("404", {}, "Check the id"),
+        "empty task id": ("", {}, "browseract_task_id is ''"),
+        "output_path 'None'": ("1", {"output_path": "None"}, "output_path is 'None'"),
+        "relative output_path": ("1", {"output_path": "here"}, "Use an absolute path"),
+        "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    },
 )
 def test_sensor_with_invalid_argument_fails_without_retry(emulator, deferrable, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
         wait(task_id, deferrable=deferrable, **arguments)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "message"),
-    [
-        ({"output_format": "xml"}, "output_format is 'xml'"),
-        ({"deferrable": "yes"}, "deferrable is 'yes'"),
-    ],
-    ids=["output_format", "deferrable"],
+    {
+        "output_format": ({"output_format": "xml"}, "output_format is 'xml'"),
+        "deferrable": ({"deferrable": "yes"}, "deferrable is 'yes'"),
+    },
 )
 def test_sensor_with_invalid_constant_argument_raises_at_dag_parsing(arguments, message):
     with pytest.raises(InputError, match=message):

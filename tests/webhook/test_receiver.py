@@ -42,6 +42,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import overload, receiver, resume
+from tests.cases import cases
 
 from .conftest import DAG_ID, dialect
 
@@ -114,36 +115,22 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "scheduled"
         assert from_json(WaitEvent, deferred.resumed_with).wait.browseract_task_id == "7"
 
-    @pytest.mark.parametrize(
+    @cases(
         "body",
-        [
-            b"",
-            b"{",
-            b"null",
-            b"[1]",
-            b"\xff\xfe",
-            b'"' * 70000,
-            b"[" * 70000,
-            b'{"status": null}',
-            b'{"status": ["running"]}',
-            b'{"status": "unknown"}',
-            b'{"status": "exploded"}',
-            b'{"data": {"status": "canceled"}}',
-        ],
-        ids=[
-            "empty",
-            "cut off",
-            "null",
-            "list",
-            "not UTF-8",
-            "unclosed text",
-            "deep nesting",
-            "status null",
-            "status list",
-            "status unknown",
-            "status exploded",
-            "only data",
-        ],
+        {
+            "empty": b"",
+            "cut off": b"{",
+            "null": b"null",
+            "list": b"[1]",
+            "not UTF-8": b"\xff\xfe",
+            "unclosed text": b'"' * 70000,
+            "deep nesting": b"[" * 70000,
+            "status null": b'{"status": null}',
+            "status list": b'{"status": ["running"]}',
+            "status unknown": b'{"status": "unknown"}',
+            "status exploded": b'{"status": "exploded"}',
+            "only data": b'{"data": {"status": "canceled"}}',
+        },
     )
     async def test_callback_with_unusual_body_resumes_task_instance(self, client, deferred, body):
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
@@ -631,17 +618,16 @@ class TestCallbackBody:
         for _ in range(3):
             assert await call(client, deferred.path, {"status": "running"}) == (200, "run active")
 
-    @pytest.mark.parametrize(
+    @cases(
         ("body", "active"),
-        [
-            (b"[" + b"[]," * 349_000 + b"1]", False),
-            (b'{"x":[' + b"[]," * 349_000 + b'1],"status":"running"}', True),
-            (b'{"data" : {"status":"running","x":[' + b"[]," * 349_000 + b"1]}}", True),
-            (b'{"status":[' + b"[]," * 349_000 + b"1]}", False),
-            (b"{" + b'"a":{},' * 149_000 + b'"status":"paused"}', True),
-            (b'{"data":null,"x":[' + b"1e5," * 250_000 + b'1],"status":"created"}', True),
-        ],
-        ids=["lists", "beside the status", "in the envelope", "as the status", "members", "numbers"],
+        {
+            "lists": (b"[" + b"[]," * 349_000 + b"1]", False),
+            "beside the status": (b'{"x":[' + b"[]," * 349_000 + b'1],"status":"running"}', True),
+            "in the envelope": (b'{"data" : {"status":"running","x":[' + b"[]," * 349_000 + b"1]}}", True),
+            "as the status": (b'{"status":[' + b"[]," * 349_000 + b"1]}", False),
+            "members": (b"{" + b'"a":{},' * 149_000 + b'"status":"paused"}', True),
+            "numbers": (b'{"data":null,"x":[' + b"1e5," * 250_000 + b'1],"status":"created"}', True),
+        },
     )
     def test_one_mebibyte_of_values_is_read_in_a_fraction_of_the_time_to_build_it(self, body, active):
         began = time.thread_time()
