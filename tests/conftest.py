@@ -108,7 +108,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "airflow_database" in fixtures:
-            runs_dags = "parse" in fixtures or "add_dag_bundle" in fixtures
+            # The tests of callbacks share a single run of a DAG.
+            runs_dags = "deferred" not in fixtures and not {"parse", "add_dag_bundle"}.isdisjoint(fixtures)
             item.add_marker(pytest.mark.xdist_group("dags" if runs_dags else "database"))
 
 

@@ -12,7 +12,7 @@ from airflow_provider_browseract.decorators.browseract import BrowserActDecorate
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, Worker, emulator, store, worker
+from tests.workers import Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
@@ -46,12 +46,11 @@ def test_task_browseract_decorator_creates_the_decorated_operator():
     assert operator.multiple_outputs is False
 
 
-@BOTH_WAYS
-def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator, deferrable):
+def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator):
     def search(keyword, ti=None):
         return {"keyword": f"{keyword} of {ti.task_id}", "max_items": 2}
 
-    run = decorated(search, op_args=["pens"], deferrable=deferrable)
+    run = decorated(search, op_args=["pens"], deferrable=True)
     assert len(run.run()) == 2
     assert dict(emulator.tasks[0].inputs) == {"keyword": "pens of run", "max_items": "2"}
 

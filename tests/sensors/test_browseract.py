@@ -74,9 +74,8 @@ def test_sensor_for_ended_run_returns_output_without_deferring(emulator):
     assert sensor.execute({"ti": FakeTaskInstance()})["logged_in"] is False  # type: ignore[typeddict-item]
 
 
-@BOTH_WAYS
-def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, deferrable, tmp_path):
-    manifest = wait(started(emulator, EXPORT), deferrable=deferrable, output_path=str(tmp_path))
+def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, tmp_path):
+    manifest = wait(started(emulator, EXPORT), deferrable=True, output_path=str(tmp_path))
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
@@ -86,10 +85,9 @@ def test_sensor_raises_result_error_when_files_cannot_be_downloaded(emulator, tm
         wait(started(emulator, EXPORT), output_path=str(tmp_path))
 
 
-@BOTH_WAYS
-def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
+def test_sensor_parses_output_text_in_declared_format(emulator):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
-    assert wait(task_id, output_format="csv", deferrable=deferrable) == [{"a": "1", "b": "2"}]
+    assert wait(task_id, output_format="csv", deferrable=True) == [{"a": "1", "b": "2"}]
 
 
 @BOTH_WAYS
@@ -230,11 +228,8 @@ def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, mon
         resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
-@BOTH_WAYS
-def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator, deferrable):
-    sensor = TaskSensor(
-        task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}", deferrable=deferrable
-    )
+def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator):
+    sensor = TaskSensor(task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}")
     sensor.output_path = None
     with pytest.raises(AirflowFailException, match="output_path was given, but Airflow rendered it to None"):
         sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
@@ -304,7 +299,6 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
         wait(task_id, output_path="/proc/no/such", **arguments)
 
 
-@BOTH_WAYS
 @cases(
     ("task_id", "arguments", "message"),
     {
@@ -315,9 +309,9 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
         "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     },
 )
-def test_sensor_with_invalid_argument_fails_without_retry(emulator, deferrable, task_id, arguments, message):
+def test_sensor_with_invalid_argument_fails_without_retry(emulator, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
-        wait(task_id, deferrable=deferrable, **arguments)
+        wait(task_id, deferrable=True, **arguments)
 
 
 @cases(
