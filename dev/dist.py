@@ -55,7 +55,7 @@ ENTRY_POINTS = {"airflow.plugins", "apache_airflow_provider", "pytest11"}
 TESTS = (
     "tests/api",
     "tests/runs",
-    "tests/operators/test_import.py",
+    "tests/test_imports.py",
     "tests/test_provider_info.py",
     "tests/test_release.py",
 )

@@ -5,7 +5,6 @@ Each mistake is a DAG that ``dag.test()`` runs against the emulator. What is sho
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import textwrap
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -142,37 +141,38 @@ def message_of(log: str) -> str:
         error = lines[errors[-1] + 1 :]
         ends = [number for number, line in enumerate(error) if LOG_LINE.match(line)]
         return "\n".join(after_traceback(error[: min(ends, default=len(error))]))
-    deferral = next((number for number, line in enumerate(lines) if "running trigger in line" in line), 0)
+    deferral = next((number for number, line in enumerate(lines) if "Pausing task as DEFERRED" in line), 0)
     said = [found[1] for line in lines[:deferral] if (found := LOG_LINE.match(line)) and "[airflow.task." in line]
     return "\n".join(re.sub(r" +\[airflow\.task\..*", "", line) for line in said[-2:])
 
 
-def make(mistake: Mistake, folder: Path) -> Seen:
-    """Make a mistake, and return what the user sees.
+def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
+    """Make a mistake, and return the traceback if the DAG cannot be imported, and how many runs were started.
 
-    :param mistake: the mistake.
     :param folder: the DAGs folder of this process's Airflow.
     """
     dag_id = re.sub(r"\W+", "_", mistake.name.lower())
     file = folder / f"{dag_id}.py"
     file.write_text(DAG_FILE.format(dag_id=dag_id, tasks=textwrap.indent(mistake.tasks, "    ")))
-    with Emulator().serve() as running, tempfile.TemporaryFile("w+") as said:
+    with Emulator().serve() as running:
         connect(mistake, running)
         for workflow in (LOG_IN, ORDERS, SEARCH):
             running.emulator.set_workflow(workflow.id, duration=0.1)
-        with everything_into(said):
-            import_error = ""
-            try:
-                dag = runpy.run_path(str(file))["dag"]
-            except Exception:  # noqa: BLE001
-                import_error = traceback.format_exc()
-            else:
-                dag.test()
+        import_error = ""
+        try:
+            dag = runpy.run_path(str(file))["dag"]
+        except Exception:  # noqa: BLE001
+            import_error = traceback.format_exc()
+        else:
+            dag.test()
         file.unlink()
-        said.seek(0)
-        log = import_error or said.read()
-        message = "\n".join(after_traceback(log.splitlines())) if import_error else message_of(log)
-        return Seen(message.strip(), log.count("Traceback (most recent call last)"), len(running.emulator.tasks))
+        return import_error, len(running.emulator.tasks)
+
+
+def seen(import_error: str, log: str, runs: int) -> Seen:
+    """Return what the user sees of a mistake."""
+    message = "\n".join(after_traceback(import_error.splitlines())) if import_error else message_of(log)
+    return Seen(message.strip(), (import_error or log).count("Traceback (most recent call last)"), runs)
 
 
 def connect(mistake: Mistake, running: RunningEmulator) -> None:
@@ -201,23 +201,19 @@ def make_all(folder: Path) -> Iterator[tuple[Mistake, Seen]]:
 
         initdb()
     for mistake in MISTAKES:
-        yield mistake, make(mistake, folder)
+        with tempfile.TemporaryFile("w+") as said:
+            with everything_into(said):
+                import_error, runs = make(mistake, folder)
+            said.seek(0)
+            yield mistake, seen(import_error, said.read(), runs)
 
 
 def main() -> None:
     """Make all mistakes, and print what the user sees."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print an object of the mistakes by their names")
-    as_json = parser.parse_args().json
-    seen: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="browseract-mistakes-") as folder:
         for number, (mistake, each) in enumerate(make_all(Path(folder)), start=1):
-            seen[mistake.name] = asdict(each)
-            if not as_json:
-                code, message = (textwrap.indent(text, "    ") for text in (mistake.tasks, each.message))
-                print(f"{number}. {mistake.name}\n\n{code}\n\n{message}\n", flush=True)
-    if as_json:
-        print(json.dumps(seen))
+            code, message = (textwrap.indent(text, "    ") for text in (mistake.tasks, each.message))
+            print(f"{number}. {mistake.name}\n\n{code}\n\n{message}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -101,10 +101,16 @@ def _failed_if_skipped(report):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them."""
+    """Run all tests that use Airflow's database in one process, because creating it takes longer than most of them.
+
+    Those that run DAGs are in another process: in one, the two would take longer than all other tests in the others.
+    """
     for item in items:
-        if "airflow_database" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("database"))
+        fixtures = getattr(item, "fixturenames", ())
+        if "airflow_database" in fixtures:
+            # The tests of callbacks share a single run of a DAG.
+            runs_dags = "deferred" not in fixtures and not {"parse", "add_dag_bundle"}.isdisjoint(fixtures)
+            item.add_marker(pytest.mark.xdist_group("dags" if runs_dags else "database"))
 
 
 EXAMPLES = Path(__file__).parent.parent / "example_dags"

@@ -1,4 +1,4 @@
-"""Tests that use Airflow's database run in one process of pytest-xdist, which creates the database once."""
+"""Tests that use Airflow's database run in one process of pytest-xdist, and those that run DAGs in another one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ def test_grouped(number):
 """
 
 
-def test_tests_that_use_the_database_are_a_group(request, airflow_database):
-    assert request.node.get_closest_marker("xdist_group").args == ("database",)
+def check_group(request, group: str) -> None:
+    assert request.node.get_closest_marker("xdist_group").args == (group,)
     if request.config.getoption("loadgroup", False):
         # pytest-xdist has seen the marker, which tests/conftest.py adds.
-        assert request.node.nodeid.endswith("@database")
+        assert request.node.nodeid.endswith(f"@{group}")
+
+
+def test_tests_that_use_the_database_are_a_group(request, airflow_database):
+    check_group(request, "database")
+
+
+def test_tests_that_run_dags_are_another_group(request, parse):
+    check_group(request, "dags")
 
 
 def test_tests_of_a_group_run_in_one_process(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
 from dev import live as module
 from dev.live import Live, Settings, ask, lines, redacted
+from tests.cases import cases
 
 KEY = "app-very-secret-key"
 
@@ -163,9 +164,7 @@ def test_message_that_quotes_a_secret_is_printed_without_it():
     assert "*** is wrong" in printed
 
 
-@pytest.mark.parametrize(
-    "fault", [RequestFault.lost_response(), RequestFault.lost_response(status=502)], ids=["reset", "502"]
-)
+@cases("fault", {"reset": RequestFault.lost_response(), "502": RequestFault.lost_response(status=502)})
 def test_run_of_a_start_without_a_response_is_stopped(fault):
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=60.0)

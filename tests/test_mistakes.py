@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import pytest
 
-from dev.mistakes import MISTAKES
-from tests.pages import ROOT
+from airflow_provider_browseract.runs import timings
+from dev.mistakes import CONNECTION, MISTAKES, make, seen
 
 
-def test_each_mistake_ends_in_one_message_that_names_the_remedy(subtests):
-    # In one other process, because starting Airflow takes longer than all mistakes, and to read its whole output.
-    done = subprocess.run(
-        # Isolated, so that it imports the installed package.
-        [sys.executable, "-I", ROOT / "dev" / "mistakes.py", "--json"],
-        # Without the settings of these tests.
-        env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=280,
-        check=True,
-    )
-    # When the process ends, Airflow 3.4.0b2 writes errors after it.
-    seen = json.loads(done.stdout.partition("\n")[0])
-    for mistake in MISTAKES:
-        with subtests.test(mistake.name):
-            made = seen[mistake.name]
-            assert mistake.remedy in made["message"]
-            # Airflow adds one to each error; a second one would hide the message.
-            assert made["tracebacks"] == (0 if mistake.name == "No triggerer" else 1)
-            assert made["runs"] == mistake.runs
+@pytest.mark.usefixtures("airflow_database", "short_timings")
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_mistake_ends_in_one_message_that_names_the_remedy(mistake, tmp_path, add_dag_bundle, monkeypatch, capfd):
+    monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.5)
+    # The mistake sets it.
+    monkeypatch.setenv(CONNECTION, "")
+    add_dag_bundle(tmp_path)
+    import_error, runs = make(mistake, tmp_path)
+    made = seen(import_error, "".join(capfd.readouterr()), runs)
+    assert mistake.remedy in made.message
+    # Airflow adds one to each error; a second one would hide the message.
+    assert made.tracebacks == (0 if mistake.name == "No triggerer" else 1)
+    assert made.runs == mistake.runs

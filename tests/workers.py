@@ -85,6 +85,12 @@ class Worker:
         """Create the operator again, as each process does."""
         return self.operator_class(**self.arguments)
 
+    def defer(self) -> TaskDeferred:
+        """Run it until it defers for the first time."""
+        with pytest.raises(TaskDeferred) as deferral:
+            self.operator().execute(self.context)
+        return deferral.value
+
     def run(self):
         """Run it to its end."""
         try:

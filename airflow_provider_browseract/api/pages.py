@@ -44,10 +44,17 @@ class Pages(Generic[U]):
 
         :returns: the items of the page, without those of earlier pages. Items move to a later page when new items are
             added to the front of the list.
-        :raises UnexpectedResponseError: the numbers of the pages contradict the items.
+        :raises UnexpectedResponseError: the numbers of the pages contradict the items, or no item of the first page can
+            be read.
         """
         if self.call is None:
             raise ValueError("the list has ended")
+        if page.skipped and not page.items and not self._seen:
+            # Such a list would look empty.
+            raise UnexpectedResponseError(
+                f"none of the {len(page.skipped)} items in BrowserAct's response to {self.call.name} can be read. The "
+                f"first is {page.skipped[0]}"
+            )
         # The number of the page comes from the request, because a response may have none.
         number, before, total = int(self.call.params["page"]), self._position, page.total_count
         new = {getattr(item, "id", item): item for item in page.items}

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError, read_id, read_ids, read_seconds
+from tests.cases import cases
 
 
 class TestIds:
@@ -34,11 +35,7 @@ class TestSeveralIds:
 
 
 class TestSeconds:
-    @pytest.mark.parametrize(
-        ("value", "seconds"),
-        [(3, 3.0), (0.5, 0.5), (timedelta(minutes=2), 120.0)],
-        ids=["integer", "float", "timedelta"],
-    )
+    @cases(("value", "seconds"), {"integer": (3, 3.0), "float": (0.5, 0.5), "timedelta": (timedelta(minutes=2), 120.0)})
     def test_duration_given_as_number_or_timedelta_is_read_in_seconds(self, value, seconds):
         assert read_seconds("timeout", value) == seconds
 

@@ -6,8 +6,6 @@ import asyncio
 import gzip
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -16,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_browseract.api import calls, errors
@@ -314,24 +311,6 @@ REGIONS = b'[{"code": "US"}]'
 
 
 class TestTheAsynchronousClient:
-    def test_async_client_opens_one_pool_for_concurrent_calls(self, running, monkeypatch):
-        made = []
-
-        class Counted(httpx.AsyncClient):
-            def __init__(self, *args, **kwargs):
-                made.append(self)
-                super().__init__(*args, **kwargs)
-
-        monkeypatch.setattr(httpx, "AsyncClient", Counted)
-        settings = ClientSettings("app-emulator", running.url)
-
-        async def go():
-            async with AsyncBrowserActClient(settings) as client:
-                await asyncio.gather(*(client.send(calls.get_region_list()) for _ in range(10)))
-            return [one.is_closed for one in made]
-
-        assert asyncio.run(go()) == [True]
-
     @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE_BODY, True), (LARGE_BODY + 1, False)])
     def test_async_client_reads_a_large_response_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))
@@ -454,26 +433,6 @@ class TestLimitOfAResponse:
 
 def test_api_key_is_not_in_the_repr_of_client_settings():
     assert "app-key" not in repr(ClientSettings("app-key"))
-
-
-def test_api_and_runs_modules_can_be_imported_without_airflow():
-    code = (
-        "import sys; sys.modules['airflow'] = None\n"
-        "import airflow_provider_browseract.api.client, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_calls_and_runs_modules_import_no_http_library():
-    code = (
-        "import sys\n"
-        "import airflow_provider_browseract.api.calls, airflow_provider_browseract.runs.waiting\n"
-        "import airflow_provider_browseract.runs.resuming, airflow_provider_browseract.runs.starting\n"
-        "found = {'requests', 'httpx', 'fastapi'} & set(sys.modules)\n"
-        "assert not found, found\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_key_digest_is_the_same_for_the_same_key_and_shows_nothing_of_it():

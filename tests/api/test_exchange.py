@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.models import CreatedTask
+from tests.cases import cases
 
 JSON = {"content-type": "application/json"}
 
@@ -156,9 +157,7 @@ class TestAnswers:
         assert len(caught.value.msg) == 1000
         assert caught.value.trace_id == "a b"
 
-    @pytest.mark.parametrize(
-        "body", [{"msg": "task service timeout"}, {"code": 0, "msg": "x", "traceId": "t"}], ids=["no code", "code 0"]
-    )
+    @cases("body", {"no code": {"msg": "task service timeout"}, "code 0": {"code": 0, "msg": "x", "traceId": "t"}})
     def test_refusal_without_a_code_does_not_prove_that_a_start_was_not_processed(self, body):
         with pytest.raises(errors.UnknownRefusalError) as caught:
             calls.run_task("70").read_response(answer(409, body))
@@ -274,30 +273,19 @@ class TestAnswers:
         with pytest.raises(errors.ServerError):
             calls.get_task("7").read_response(Response(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
 
-    @pytest.mark.parametrize(
+    @cases(
         ("value", "seconds"),
-        [
-            ("3", 3.0),
-            ("0.5", 0.5),
-            ("-1", 0.0),
-            ("soon", None),
-            ("nan", None),
-            ("inf", None),
-            ("1e999", None),
-            ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-            ("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", None),
-        ],
-        ids=[
-            "seconds",
-            "fraction",
-            "negative",
-            "not a number",
-            "NaN",
-            "infinite",
-            "too large",
-            "past date",
-            "impossible time zone",
-        ],
+        {
+            "seconds": ("3", 3.0),
+            "fraction": ("0.5", 0.5),
+            "negative": ("-1", 0.0),
+            "not a number": ("soon", None),
+            "NaN": ("nan", None),
+            "infinite": ("inf", None),
+            "too large": ("1e999", None),
+            "past date": ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+            "impossible time zone": ("Mon, 01 Jan 2024 00:00:00 -99999999999999999999", None),
+        },
     )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:
@@ -316,17 +304,16 @@ class TestAnswers:
 NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("headers", "moment"),
-    [
-        ({"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
-        ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
-        ({"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
-        ({"date": "noon"}, None),
-        ({"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
-        ({}, None),
-    ],
-    ids=["GMT", "no zone", "from a cache", "not a date", "impossible time zone", "missing"],
+    {
+        "GMT": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT"}, NOON),
+        "no zone": ({"date": "Fri, 27 Nov 2026 12:00:00"}, NOON),
+        "from a cache": ({"date": "Fri, 27 Nov 2026 12:00:00 GMT", "age": "30"}, None),
+        "not a date": ({"date": "noon"}, None),
+        "impossible time zone": ({"date": "Mon, 01 Jan 2024 00:00:00 -99999999999999999999"}, None),
+        "missing": ({}, None),
+    },
 )
 def test_page_has_the_time_of_its_response(headers, moment):
     page = calls.list_tasks().read_response(answer(200, {"items": []}, **headers))

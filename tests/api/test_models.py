@@ -22,6 +22,7 @@ from airflow_provider_browseract.api.models import (
     read_status,
 )
 from airflow_provider_browseract.runs.report import facts
+from tests.cases import cases
 
 WHOLE = {
     "id": "16429034742537847",
@@ -136,9 +137,7 @@ def test_unreadable_creation_time_of_a_task_is_left_out(text):
     assert Task.read({"id": "7", "status": "running", "created_at": text}).created_at is None
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("x"), OverflowError("x"), TypeError("x")], ids=["ValueError", "OverflowError", "TypeError"]
-)
+@cases("error", {"ValueError": ValueError("x"), "OverflowError": OverflowError("x"), "TypeError": TypeError("x")})
 def test_error_of_the_time_parser_does_not_fail_reading_a_task(monkeypatch, error):
     def fail(text):
         raise error
@@ -165,9 +164,7 @@ def test_response_that_is_not_a_task_is_refused(data):
         Task.read(data)
 
 
-@pytest.mark.parametrize(
-    "word", ["queued", "Finished", "", None, 3], ids=["unknown word", "wrong case", "empty", "null", "number"]
-)
+@cases("word", {"unknown word": "queued", "wrong case": "Finished", "empty": "", "null": None, "number": 3})
 def test_undocumented_task_status_is_refused(word):
     with pytest.raises(UnexpectedResponseError, match="is not a task status"):
         read_status({"status": word})

@@ -51,6 +51,11 @@ class TestPages:
         # Without a count, an empty page shows the end.
         assert shop.asked == list(range(1, (max(1, pages) if known else pages + 1) + 1))
 
+    @pytest.mark.parametrize("total_pages", [0, 1])
+    def test_total_pages_alone_does_not_end_a_list(self, total_pages):
+        shop = Shop(5, total_pages=total_pages)
+        assert shop.read() == shop.items
+
     @pytest.mark.parametrize("total_count", [9, 1], ids=["more items", "fewer items"])
     def test_count_that_does_not_fit_the_items_raises(self, total_count):
         with pytest.raises(errors.UnexpectedResponseError, match="responses to list contradict each other: page"):
@@ -127,6 +132,14 @@ class TestPages:
         assert [workflow.id for workflow in found] == ["1", "2"]
         assert pages.call is None
         assert [each.split(":")[0] for each in pages.skipped] == ["one without an id"] * 2
+
+    def test_list_of_which_no_item_can_be_read_is_not_an_empty_list(self):
+        pages = Pages(calls.list_tasks())
+        assert pages.call is not None
+        body = {"items": [{"id": str(number), "status": "FINISHED"} for number in range(3)], "total_count": 3}
+        page = pages.call.read_response(Response(200, {}, json.dumps(body).encode()))
+        with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 3 items .* list-tasks .*'FINISHED'"):
+            pages.take(page)
 
     def test_page_after_the_last_is_an_error_of_the_caller(self):
         pages = Pages(calls.list_workflows())

@@ -11,7 +11,8 @@ from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
-from tests.workers import BOTH_WAYS, Worker, emulator, store, worker
+from tests.cases import cases
+from tests.workers import Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
@@ -45,12 +46,11 @@ def test_task_browseract_decorator_creates_the_decorated_operator():
     assert operator.multiple_outputs is False
 
 
-@BOTH_WAYS
-def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator, deferrable):
+def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator):
     def search(keyword, ti=None):
         return {"keyword": f"{keyword} of {ti.task_id}", "max_items": 2}
 
-    run = decorated(search, op_args=["pens"], deferrable=deferrable)
+    run = decorated(search, op_args=["pens"], deferrable=True)
     assert len(run.run()) == 2
     assert dict(emulator.tasks[0].inputs) == {"keyword": "pens of run", "max_items": "2"}
 
@@ -81,16 +81,15 @@ def test_later_try_reattaches_to_the_run_of_a_decorated_function(decorated, emul
         assert run.run() == emulator.tasks[0].id
 
 
-@pytest.mark.parametrize(
+@cases(
     ("returned", "message"),
-    [
-        ("pens", "The function returned a value of type str.\nReturn a dict"),
-        (7, "The function returned a value of type int"),
-        ({"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
-        ({}, "lacks the required name 'keyword'"),
-        (None, "The function returned None"),
-    ],
-    ids=["text", "number", "wrong case input", "empty dict", "returns None"],
+    {
+        "text": ("pens", "The function returned a value of type str.\nReturn a dict"),
+        "number": (7, "The function returned a value of type int"),
+        "wrong case input": ({"Keyword": "pens"}, r"'Keyword' \(did you mean 'keyword'\?\)"),
+        "empty dict": ({}, "lacks the required name 'keyword'"),
+        "returns None": (None, "The function returned None"),
+    },
 )
 def test_invalid_return_value_of_the_function_fails_before_any_start(decorated, emulator, returned, message):
     with pytest.raises(AirflowFailException, match=message):

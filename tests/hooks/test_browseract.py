@@ -9,10 +9,11 @@ import time
 from contextlib import suppress
 from datetime import datetime
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import calls, client
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
@@ -295,28 +296,21 @@ def test_iter_tasks_filters_by_status_enum_or_text(emulator, status):
 
 
 class TestAsyncCalls:
-    @pytest.fixture
-    def clients(self, monkeypatch):
-        """The client that carried each call, in turn."""
-        carried = []
-        send = AsyncBrowserActClient.send
+    async def test_calls_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, monkeypatch):
+        opened = []
 
-        async def recorded(client, call):
-            carried.append(client)
-            return await send(client, call)
+        class Recorded(httpx.AsyncClient):
+            def __init__(self, **arguments):
+                opened.append(self)
+                super().__init__(**arguments)
 
-        monkeypatch.setattr(AsyncBrowserActClient, "send", recorded)
-        return carried
-
-    async def test_calls_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, clients):
+        monkeypatch.setattr(httpx, "AsyncClient", Recorded)
         async with BrowserActHook().async_client() as browseract:
             await asyncio.gather(*(browseract.send(calls.get_workflow(one)) for one in emulator.workflows))
             async for one in browseract.iter_items(calls.list_workflows()):
                 await browseract.send(calls.get_workflow(one.id))
-            await browseract.send(calls.get_region_list())
-            assert len(set(clients)) == 1
-            assert clients[0]._opened is not None
-        assert clients[0]._opened is None
+            assert [client.is_closed for client in opened] == [False]
+        assert [client.is_closed for client in opened] == [True]
 
     async def test_async_client_obeys_its_response_size_limit(self, emulator):
         hook = BrowserActHook()
@@ -324,10 +318,17 @@ class TestAsyncCalls:
             with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
                 await browseract.send(calls.get_region_list())
 
-    async def test_async_client_with_time_limit_has_shorter_timeouts(self, emulator, clients):
-        async with BrowserActHook().async_client(within=6) as browseract:
-            await browseract.send(calls.get_region_list())
-        settings = await clients[0]._settings()
+    async def test_async_client_with_time_limit_has_shorter_timeouts(self, emulator, monkeypatch):
+        given = []
+
+        class Recorded(AsyncBrowserActClient):
+            def __init__(self, settings, **arguments):
+                given.append(settings)
+                super().__init__(settings, **arguments)
+
+        monkeypatch.setattr(client, "AsyncBrowserActClient", Recorded)
+        async with BrowserActHook().async_client(within=6):
+            settings = await given[0]()
         assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (1.5, 3, 1.5)
 
 

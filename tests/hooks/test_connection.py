@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from airflow.models.connection import Connection as ModelConnection
@@ -16,6 +13,7 @@ from airflow_provider_browseract.hooks.connection import (
     no_connection,
     read_settings,
 )
+from tests.cases import cases
 
 
 def read_all(**fields):
@@ -38,37 +36,27 @@ def test_connection_with_only_api_key_uses_default_host_and_timeouts():
     assert (settings.connect_timeout, settings.read_timeout, settings.retries.budget) == (10, 30, 60)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "url"),
-    [
-        ({"host": "https://api.example.com"}, "https://api.example.com"),
-        ({"host": "https://api.example.com/"}, "https://api.example.com"),
-        ({"host": "api.example.com"}, "https://api.example.com"),
-        ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
-        ({"host": "127.0.0.1", "port": 8010, "schema": "http"}, "http://127.0.0.1:8010"),
-        (
+    {
+        "host": ({"host": "https://api.example.com"}, "https://api.example.com"),
+        "trailing slash": ({"host": "https://api.example.com/"}, "https://api.example.com"),
+        "host without scheme": ({"host": "api.example.com"}, "https://api.example.com"),
+        "host with port": ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
+        "separate host, port and schema": (
+            {"host": "127.0.0.1", "port": 8010, "schema": "http"},
+            "http://127.0.0.1:8010",
+        ),
+        "host with path, and port": (
             {"host": "https://gateway.example.com/browseract", "port": 8443},
             "https://gateway.example.com:8443/browseract",
         ),
-        ({"port": 443}, "https://api.browseract.com"),
-        ({"port": 0}, "https://api.browseract.com"),
-        ({"port": 8443}, "https://api.browseract.com:8443"),
-        ({"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
-        ({"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
-    ],
-    ids=[
-        "host",
-        "trailing slash",
-        "host without scheme",
-        "host with port",
-        "separate host, port and schema",
-        "host with path, and port",
-        "default port",
-        "port 0",
-        "other port",
-        "port in host before port 443",
-        "http with port 80",
-    ],
+        "default port": ({"port": 443}, "https://api.browseract.com"),
+        "port 0": ({"port": 0}, "https://api.browseract.com"),
+        "other port": ({"port": 8443}, "https://api.browseract.com:8443"),
+        "port in host before port 443": ({"host": "http://127.0.0.1:8010", "port": 443}, "http://127.0.0.1:8010"),
+        "http with port 80": ({"host": "http://gateway.example.com", "port": 80}, "http://gateway.example.com"),
+    },
 )
 def test_host_port_and_schema_fields_set_the_api_address(fields, url):
     assert read(**fields).base_url == url
@@ -100,9 +88,7 @@ def test_missing_api_key_raises_error_saying_where_to_create_one(password):
         read(password=password)
 
 
-@pytest.mark.parametrize(
-    "password", ["Bearer app-key", "app\nkey", "schlüssel"], ids=["Bearer prefix", "line break", "non-ASCII"]
-)
+@cases("password", {"Bearer prefix": "Bearer app-key", "line break": "app\nkey", "non-ASCII": "schlüssel"})
 def test_malformed_api_key_is_refused_and_not_repeated_in_the_error(password):
     with pytest.raises(ConnectionFieldError, match=r"API key \(password\) field is not an API key") as caught:
         read(password=password)
@@ -189,10 +175,9 @@ class TestUnknownExtraKeys:
         assert logged(caplog) == []
 
 
-@pytest.mark.parametrize(
+@cases(
     "none",
-    [None, {}, {"webhook_base_url": None}, {"webhook_base_url": ""}],
-    ids=["no extra", "empty extra", "null", "empty text"],
+    {"no extra": None, "empty extra": {}, "null": {"webhook_base_url": None}, "empty text": {"webhook_base_url": ""}},
 )
 def test_missing_or_empty_webhook_base_url_is_read_as_none(none):
     assert read_all(extra=none).webhook_base_url is None
@@ -232,39 +217,17 @@ def test_api_key_is_not_in_repr_of_client_settings():
     assert "app-key" not in repr(read())
 
 
-def test_hook_reads_connection_from_secrets_backend(tmp_path):
-    (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
-    code = (
-        "from airflow_provider_browseract.hooks.browseract import BrowserActHook\n"
-        "assert BrowserActHook().settings.client.api_key == 'app-from-backend'\n"
-    )
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")},
-        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
-        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(tmp_path / "connections.json")}),
-    }
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
-
-
-@pytest.mark.parametrize(
+@cases(
     "text",
-    [
-        "browseract://:app-key@",
-        "browseract://:app-key@/?read_timeout=4",
-        "browseract://:app-key@127.0.0.1:8010/http?read_timeout=4",
-        "browseract://:app-key@http%3A%2F%2F127.0.0.1%3A8010",
-        '{"conn_type": "browseract", "password": "app-key"}',
-        '{"conn_type": "browseract", "password": "app-key", "host": "http://127.0.0.1:8010", '
-        '"extra": {"read_timeout": 4}}',
-    ],
-    ids=[
-        "URI",
-        "URI with timeout",
-        "URI with host and timeout",
-        "URI with encoded host",
-        "JSON",
-        "JSON with host and timeout",
-    ],
+    {
+        "URI": "browseract://:app-key@",
+        "URI with timeout": "browseract://:app-key@/?read_timeout=4",
+        "URI with host and timeout": "browseract://:app-key@127.0.0.1:8010/http?read_timeout=4",
+        "URI with encoded host": "browseract://:app-key@http%3A%2F%2F127.0.0.1%3A8010",
+        "JSON": '{"conn_type": "browseract", "password": "app-key"}',
+        "JSON with host and timeout": '{"conn_type": "browseract", "password": "app-key", '
+        '"host": "http://127.0.0.1:8010", "extra": {"read_timeout": 4}}',
+    },
 )
 def test_worker_and_api_server_read_the_same_settings_from_uri_or_json(text, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", text)

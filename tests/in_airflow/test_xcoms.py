@@ -14,6 +14,7 @@ from airflow_provider_browseract.compat import xcom_serde
 from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.in_airflow.xcoms import why_unstorable
 from airflow_provider_browseract.runs.outputs import MAX_DEPTH
+from tests.cases import cases
 
 
 @pytest.mark.parametrize(
@@ -34,23 +35,20 @@ def test_plain_json_value_can_be_stored_as_xcom(value):
     assert why_unstorable(value) is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("value", "key"),
-    [
-        ([{"__id__": "a1"}], "__id__"),
-        ({"rows": [{"__classname__": "builtins.tuple"}]}, "__classname__"),
-        ({"__type": "dict", "__var": {"a": 1}}, "__type"),
-        ({"a": {"__type": "airflow.sdk.Asset", "__var": {}, "b": 1}}, "__type"),
-    ],
-    ids=["__id__", "__classname__", "__type", "nested __type"],
+    {
+        "__id__": ([{"__id__": "a1"}], "__id__"),
+        "__classname__": ({"rows": [{"__classname__": "builtins.tuple"}]}, "__classname__"),
+        "__type": ({"__type": "dict", "__var": {"a": 1}}, "__type"),
+        "nested __type": ({"a": {"__type": "airflow.sdk.Asset", "__var": {}, "b": 1}}, "__type"),
+    },
 )
 def test_value_with_key_reserved_by_airflow_is_reported_as_unstorable(value, key):
     assert why_unstorable(value) == f"it has the key {key}, which Airflow reserves"
 
 
-@pytest.mark.parametrize(
-    "value", [[{"__id__": "a1"}], {"__classname__": "builtins.tuple"}], ids=["__id__", "__classname__"]
-)
+@cases("value", {"__id__": [{"__id__": "a1"}], "__classname__": {"__classname__": "builtins.tuple"}})
 def test_airflow_refuses_reserved_keys_in_xcom_value(value):
     with pytest.raises(AttributeError, match="reserved key"):
         bases_xcom.BaseXCom.serialize_value(value)

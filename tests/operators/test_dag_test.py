@@ -123,22 +123,13 @@ def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, defe
     assert len(emulator.tasks) == 1
 
 
-@BOTH_WAYS
-def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, emulator, deferrable, caplog, capfd):
+def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, emulator, caplog, capfd):
     emulator.fault("run-task", RequestFault.refused(99001), times=1)
-    before = tried(workflow_id=ORDERS.id, deferrable=deferrable)
-    result = tried(workflow_id=ORDERS.id, deferrable=deferrable)
+    before, result = (tried(workflow_id=ORDERS.id) for _ in range(2))
     assert (before.state, result.state) == ("failed", "success")
     assert before.xcom("run", "_link_BrowserActTaskLink") is None
     assert emulator.tasks[0].id in result.xcom("run", "_link_BrowserActTaskLink")
     assert "_link_" not in caplog.text + "".join(capfd.readouterr())
-
-
-def test_dag_test_fails_and_starts_no_run_when_queue_timeout_expires(tried, emulator):
-    emulator.fault("run-task", RequestFault.refused(10118), times=None)
-    result = tried(workflow_id=SEARCH.id, input_parameters={"keyword": "pens"}, deferrable=True, queue_timeout=0.5)
-    assert result.state == "failed"
-    assert emulator.tasks == []
 
 
 def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, browseract_emulator, emulator):

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_EXPORT, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
 from airflow_provider_browseract.runs.ledger import STATE_KEY
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS
 
 
@@ -48,22 +49,18 @@ def test_template_results_are_written_to_output_path(template, emulator, tmp_pat
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "message"),
-    [
-        ({"workflow_template_id": ""}, "workflow_template_id is ''"),
-        ({"workflow_template_id": "123"}, "Check workflow_template_id"),
-        ({"region": "XX"}, r"region is 'XX', which BrowserAct does not have\. Use one of: US \(United States\), UK"),
-        ({"region": ""}, "region is ''"),
-        ({"input_parameters": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
-    ],
-    ids=[
-        "empty id",
-        "unknown id",
-        "unknown region",
-        "empty region",
-        "wrong case input",
-    ],
+    {
+        "empty id": ({"workflow_template_id": ""}, "workflow_template_id is ''"),
+        "unknown id": ({"workflow_template_id": "123"}, "Check workflow_template_id"),
+        "unknown region": (
+            {"region": "XX"},
+            r"region is 'XX', which BrowserAct does not have\. Use one of: US \(United States\), UK",
+        ),
+        "empty region": ({"region": ""}, "region is ''"),
+        "wrong case input": ({"input_parameters": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
+    },
 )
 def test_invalid_template_argument_fails_before_any_start(template, emulator, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
@@ -90,8 +87,7 @@ def test_unreadable_regions_log_a_warning_and_the_run_still_finishes(template, e
 def test_later_try_reattaches_to_the_run_of_a_template(template, emulator, store):
     emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.6)
     first = template(store=store, deferrable=True)
-    with pytest.raises(TaskDeferred):
-        first.operator().execute(first.context)
+    first.defer()
     assert len(template(store=store).run()) == 2
     assert len(emulator.tasks) == 1
 

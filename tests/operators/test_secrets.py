@@ -22,6 +22,7 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
+from tests.cases import cases
 from tests.conftest import DagResult
 from tests.workers import BOTH_WAYS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
@@ -167,14 +168,13 @@ class TestRenderedFields:
         assert sent["password"] == (SECRET if "secret" in value else "4711")
 
     @MASKS_BY_VALUE
-    @pytest.mark.parametrize(
+    @cases(
         "inputs",
-        [
-            {"form": '{"password": "{{ secret }}"}'},
-            {"form": {"fields": [{"name": "password", "value": "{{ secret }}"}]}},
-            [{"name": "form", "value": '{"password": "{{ secret }}"}'}],
-        ],
-        ids=["JSON text", "nested list", "JSON text in a list"],
+        {
+            "JSON text": {"form": '{"password": "{{ secret }}"}'},
+            "nested list": {"form": {"fields": [{"name": "password", "value": "{{ secret }}"}]}},
+            "JSON text in a list": [{"name": "form", "value": '{"password": "{{ secret }}"}'}],
+        },
     )
     def test_secret_in_json_text_or_in_a_nested_list_is_hidden(self, inputs):
         assert SECRET not in shown_fields(self.rendered(input_parameters=inputs))
@@ -275,10 +275,8 @@ class TestGoals:
             assert SECRET not in text
 
     @MASKS_BY_VALUE
-    @pytest.mark.parametrize(
-        "secret",
-        ["correct horse\u00a0 battery\nstaple", "x" * 1430],
-        ids=["several lines and spaces", "longer than a goal"],
+    @cases(
+        "secret", {"several lines and spaces": "correct horse\u00a0 battery\nstaple", "longer than a goal": "x" * 1430}
     )
     def test_secret_that_a_goal_has_in_another_form_is_hidden(self, rendering, emulator, tmp_path, capfd, secret):
         emulator.set_workflow(LOG_IN.id, steps=(f"Type {secret}", "Wait"), duration=0.6)
@@ -310,10 +308,9 @@ class TestGoals:
 
     def test_triggerer_hides_whole_goals_of_a_run_with_secret_inputs(self, rendering, emulator, capfd):
         run = self.run(rendering, deferrable=True)
-        with pytest.raises(TaskDeferred) as deferred:
-            run.operator().execute(run.context)
+        deferred = run.defer()
         capfd.readouterr()
-        run.wait_in_triggerer(deferred.value)
+        run.wait_in_triggerer(deferred)
         logged = "".join(capfd.readouterr())
         assert "step 2: *** (" in logged
         assert "Wait" not in logged
@@ -337,8 +334,7 @@ class TestGoals:
         emulator.set_workflow(HUMAN.id, steps=(GOAL,), inputs=LOG_IN.inputs)
         mask_secret(SECRET)
         run = rendering(workflow_id=HUMAN.id, input_parameters={"username": "bob", "password": SECRET}, on_paused="ask")
-        with pytest.raises(TaskDeferred):
-            run.operator().execute(run.context)
+        run.defer()
         assert "Last step 1: " in people.question["body"]
         assert SECRET not in people.question["body"]
 
@@ -375,8 +371,7 @@ class TestLiveView:
     def test_required_action_and_notifiers_get_no_live_view_that_is_not_to_be_shown(self, worker, emulator, people):
         notified: list[Any] = []
         run = worker(workflow_id=HUMAN.id, on_paused="ask", on_paused_callback=notified.append, show_live_view=False)
-        with pytest.raises(TaskDeferred):
-            run.operator().execute(run.context)
+        run.defer()
         body = people.question["body"]
         assert "/live/" not in body
         assert "Live view" not in body

@@ -9,6 +9,7 @@ from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import ResumeTaskOperator, StopTaskOperator
 from airflow_provider_browseract.runs.outcome import RunError
+from tests.cases import cases
 from tests.workers import calls_of
 
 pytestmark = pytest.mark.usefixtures("short_patience")
@@ -93,16 +94,15 @@ class TestResumeTask:
 
 
 @pytest.mark.parametrize("act", [stop, resume])
-@pytest.mark.parametrize(
+@cases(
     ("given", "arguments", "message"),
-    [
-        ([], {}, "browseract_task_id is an empty list"),
-        ("", {}, "browseract_task_id is ''"),
-        (["1", None], {}, "browseract_task_id is None"),
-        ("None", {}, "browseract_task_id is 'None'"),
-        ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-    ],
-    ids=["empty list", "empty id", "None in list", "None as text", "missing connection"],
+    {
+        "empty list": ([], {}, "browseract_task_id is an empty list"),
+        "empty id": ("", {}, "browseract_task_id is ''"),
+        "None in list": (["1", None], {}, "browseract_task_id is None"),
+        "None as text": ("None", {}, "browseract_task_id is 'None'"),
+        "missing connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    },
 )
 def test_invalid_stop_or_resume_argument_fails_and_sends_no_request(emulator, act, given, arguments, message):
     with pytest.raises(AirflowFailException, match=message):

@@ -14,10 +14,8 @@ def test_ledger_entry_survives_a_json_round_trip():
 
 
 @pytest.mark.parametrize("name", sorted(ENTRY.value()))
-@pytest.mark.parametrize("wrong", [[], {"a": 1}, True, ""], ids=["list", "dict", "boolean", "empty string"])
+@pytest.mark.parametrize("wrong", [[[]], {"a": 1}, True, ""], ids=["list", "dict", "boolean", "empty string"])
 def test_ledger_entry_with_an_invalid_field_is_refused_by_field_name(name, wrong):
-    if name == "earlier" and wrong == []:
-        return
     with pytest.raises(LedgerError, match=name):
         Entry.read({**ENTRY.value(), name: wrong})
 

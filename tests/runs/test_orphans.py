@@ -212,7 +212,8 @@ def look_up(
 
 
 def test_look_up_that_could_not_read_one_task_does_not_report_that_there_is_none():
-    page: Page[Task] = Page((), total_count=1, skipped=("one without an id: it has none",))
+    other = Task("4", TaskStatus.FAILED, "70")
+    page = Page((other,), total_count=2, skipped=("one without an id: it has none",))
     with pytest.raises(
         RunStartUnknownError, match="an item in the list of tasks cannot be read \\(one without an id: it has none\\)"
     ):

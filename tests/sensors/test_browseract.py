@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from datetime import datetime, timezone
 from typing import Any
@@ -31,6 +28,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.sensors.browseract import TaskSensor
+from tests.cases import cases
 from tests.workers import BOTH_WAYS, FakeTaskInstance, Worker, calls_of
 
 
@@ -76,9 +74,8 @@ def test_sensor_for_ended_run_returns_output_without_deferring(emulator):
     assert sensor.execute({"ti": FakeTaskInstance()})["logged_in"] is False  # type: ignore[typeddict-item]
 
 
-@BOTH_WAYS
-def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, deferrable, tmp_path):
-    manifest = wait(started(emulator, EXPORT), deferrable=deferrable, output_path=str(tmp_path))
+def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, tmp_path):
+    manifest = wait(started(emulator, EXPORT), deferrable=True, output_path=str(tmp_path))
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
@@ -88,17 +85,15 @@ def test_sensor_raises_result_error_when_files_cannot_be_downloaded(emulator, tm
         wait(started(emulator, EXPORT), output_path=str(tmp_path))
 
 
-@BOTH_WAYS
-def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
+def test_sensor_parses_output_text_in_declared_format(emulator):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
-    assert wait(task_id, output_format="csv", deferrable=deferrable) == [{"a": "1", "b": "2"}]
+    assert wait(task_id, output_format="csv", deferrable=True) == [{"a": "1", "b": "2"}]
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize(
+@cases(
     ("workflow", "settings", "message"),
-    [(FAILING, {}, "code 1011"), (ORDERS, {"outcome": "canceled"}, "was canceled")],
-    ids=["failed", "canceled"],
+    {"failed": (FAILING, {}, "code 1011"), "canceled": (ORDERS, {"outcome": "canceled"}, "was canceled")},
 )
 def test_sensor_for_failed_or_canceled_run_fails_without_retry(emulator, deferrable, workflow, settings, message):
     with pytest.raises(AirflowFailException, match=message):
@@ -186,10 +181,9 @@ def test_never_fail_sensor_is_rescheduled_while_its_run_is_running(emulator):
         wait(started(emulator, duration=60.0), ti, mode="reschedule", never_fail=True)
 
 
-@pytest.mark.parametrize(
+@cases(
     "error",
-    [TaskDeferralTimeout("no trigger ran"), TaskDeferralError("the trigger crashed")],
-    ids=["timeout", "trigger error"],
+    {"timeout": TaskDeferralTimeout("no trigger ran"), "trigger error": TaskDeferralError("the trigger crashed")},
 )
 def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error, monkeypatch):
     def fail(*_):
@@ -219,23 +213,6 @@ def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_dead
     assert again.value.trigger.wait.deadline == deadline
 
 
-@pytest.mark.parametrize("default", ["True", "False"])
-def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default):
-    code = (
-        "from airflow_provider_browseract.operators.browseract import RunWorkflowOperator\n"
-        "from airflow_provider_browseract.sensors.browseract import TaskSensor\n"
-        "operator = RunWorkflowOperator(task_id='run', workflow_id='7')\n"
-        "sensor = TaskSensor(task_id='wait', browseract_task_id='7')\n"
-        "print(operator.deferrable, sensor.deferrable)"
-    )
-    # Airflow reads the default when the class is defined.
-    environment = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": default}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
-    )
-    assert done.stdout.split()[-2:] == [default, default]
-
-
 def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
     task_id = started(emulator)
     connect({"read_timeout": "soon"})
@@ -251,11 +228,8 @@ def test_resumed_sensor_defers_again_when_connection_is_unreadable(emulator, mon
         resume(Wait(task_id, time.time() + 3600), End.ENDED)
 
 
-@BOTH_WAYS
-def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator, deferrable):
-    sensor = TaskSensor(
-        task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}", deferrable=deferrable
-    )
+def test_sensor_fails_without_retry_when_output_path_renders_to_none(emulator):
+    sensor = TaskSensor(task_id="wait", browseract_task_id=started(emulator), output_path="{{ none }}")
     sensor.output_path = None
     with pytest.raises(AirflowFailException, match="output_path was given, but Airflow rendered it to None"):
         sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
@@ -300,10 +274,9 @@ class TestRefusedApiKey:
         with pytest.raises(AirflowFailException, match="Invalid API key"):
             wait(task_id)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("poke", "expected"),
-        [("first", AirflowFailException), ("later", AirflowRescheduleException)],
-        ids=["first poke", "later poke"],
+        {"first poke": ("first", AirflowFailException), "later poke": ("later", AirflowRescheduleException)},
     )
     def test_rescheduled_sensor_tolerates_refused_api_key_only_after_first_poke(self, poke, expected):
         ti = FakeTaskInstance()
@@ -326,30 +299,27 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
         wait(task_id, output_path="/proc/no/such", **arguments)
 
 
-@BOTH_WAYS
-@pytest.mark.parametrize(
+@cases(
     ("task_id", "arguments", "message"),
-    [
-        ("404", {}, "Check the id"),
-        ("", {}, "browseract_task_id is ''"),
-        ("1", {"output_path": "None"}, "output_path is 'None'"),
-        ("1", {"output_path": "here"}, "Use an absolute path"),
-        ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
-    ],
-    ids=["unknown task id", "empty task id", "output_path 'None'", "relative output_path", "unknown connection"],
+    {
+        "unknown task id": ("404", {}, "Check the id"),
+        "empty task id": ("", {}, "browseract_task_id is ''"),
+        "output_path 'None'": ("1", {"output_path": "None"}, "output_path is 'None'"),
+        "relative output_path": ("1", {"output_path": "here"}, "Use an absolute path"),
+        "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
+    },
 )
-def test_sensor_with_invalid_argument_fails_without_retry(emulator, deferrable, task_id, arguments, message):
+def test_sensor_with_invalid_argument_fails_without_retry(emulator, task_id, arguments, message):
     with pytest.raises(AirflowFailException, match=message):
-        wait(task_id, deferrable=deferrable, **arguments)
+        wait(task_id, deferrable=True, **arguments)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("arguments", "message"),
-    [
-        ({"output_format": "xml"}, "output_format is 'xml'"),
-        ({"deferrable": "yes"}, "deferrable is 'yes'"),
-    ],
-    ids=["output_format", "deferrable"],
+    {
+        "output_format": ({"output_format": "xml"}, "output_format is 'xml'"),
+        "deferrable": ({"deferrable": "yes"}, "deferrable is 'yes'"),
+    },
 )
 def test_sensor_with_invalid_constant_argument_raises_at_dag_parsing(arguments, message):
     with pytest.raises(InputError, match=message):

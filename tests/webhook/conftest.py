@@ -55,13 +55,8 @@ class Deferred:
 
     def row(self, session) -> Any:
         """Return the row of the task instance."""
-        return session.scalars(
-            select(TaskInstance).where(
-                TaskInstance.dag_id == DAG_ID,
-                TaskInstance.run_id == self.waiting.run_id,
-                TaskInstance.task_id == "search",
-            )
-        ).one()
+        of = {"dag_id": DAG_ID, "run_id": self.waiting.run_id, "task_id": "search"}
+        return session.scalars(select(TaskInstance).filter_by(**of)).one()
 
     def start(self) -> None:
         """Bring it to where its run is about to be started."""
@@ -72,10 +67,7 @@ class Deferred:
         self.describe_wait()
 
     def describe_wait(self, **ended: Any) -> None:
-        """Push the XCom that describes the wait, as workers do.
-
-        :param ended: what ended the wait.
-        """
+        """Push the XCom that describes the wait and, if so, how it ended, as workers do."""
         self.push(WAIT_XCOM, {"waits_for": "callback", "poll_interval": 120.0, TOKEN_KEY: digest(self.token), **ended})
 
     def push(self, key: str, value: Any, *, as_text: bool = False) -> None:
@@ -88,22 +80,10 @@ class Deferred:
             XComModel.set(key, value, **self.waiting._asdict(), **how, session=session)
 
     def defer(self, ago: float = LONG_AGO, **fields: Any) -> int:
-        """Defer the task instance, and return the id of the trigger.
-
-        :param ago: how many seconds ago it deferred.
-        :param fields: further fields of the wait.
-        """
+        """Defer the task instance some seconds ago, and return the id of the trigger."""
         self.first_poll_at = time.time()
-        self.wait = Wait(
-            "7",
-            self.deadline,
-            **{
-                "callback_token_sha256": digest(self.token),
-                "first_poll_at": self.first_poll_at,
-                "interval": 120.0,
-                **fields,
-            },
-        )
+        known = {"callback_token_sha256": digest(self.token), "first_poll_at": self.first_poll_at, "interval": 120.0}
+        self.wait = Wait("7", self.deadline, **{**known, **fields})
         trigger = TaskTrigger(browseract_conn_id="browseract_default", wait=self.wait)
         with create_session() as session:
             row = Trigger.from_object(trigger)
@@ -185,16 +165,7 @@ class Queue:
         team: str | None = None,
         **fields: Any,
     ) -> TaskInstanceKey:
-        """Add a task instance, and return it.
-
-        :param since: since when it waits, in seconds since the epoch.
-        :param priority: its priority.
-        :param conn_id: its connection.
-        :param ago: how many seconds ago it deferred.
-        :param refusals: how often its start was refused.
-        :param team: its team.
-        :param fields: further fields of the wait.
-        """
+        """Add a task instance that has been waiting since then and deferred some seconds ago, and return it."""
         wait = QueueWait(Queued(since, since, refusals, priority), time.time() + 3600, **fields)
         with create_session() as session:
             trigger = Trigger.from_object(SlotTrigger(browseract_conn_id=conn_id, wait=wait))

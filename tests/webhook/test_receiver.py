@@ -42,6 +42,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_CALLBACKS_IN_VAIN, End, WokenBy
 from airflow_provider_browseract.webhook import database, overload, receiver
+from tests.cases import cases
 
 from .conftest import DAG_ID, dialect
 
@@ -114,36 +115,22 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "scheduled"
         assert from_json(WaitEvent, deferred.resumed_with).wait.browseract_task_id == "7"
 
-    @pytest.mark.parametrize(
+    @cases(
         "body",
-        [
-            b"",
-            b"{",
-            b"null",
-            b"[1]",
-            b"\xff\xfe",
-            b'"' * 70000,
-            b"[" * 70000,
-            b'{"status": null}',
-            b'{"status": ["running"]}',
-            b'{"status": "unknown"}',
-            b'{"status": "exploded"}',
-            b'{"data": {"status": "canceled"}}',
-        ],
-        ids=[
-            "empty",
-            "cut off",
-            "null",
-            "list",
-            "not UTF-8",
-            "unclosed text",
-            "deep nesting",
-            "status null",
-            "status list",
-            "status unknown",
-            "status exploded",
-            "only data",
-        ],
+        {
+            "empty": b"",
+            "cut off": b"{",
+            "null": b"null",
+            "list": b"[1]",
+            "not UTF-8": b"\xff\xfe",
+            "unclosed text": b'"' * 70000,
+            "deep nesting": b"[" * 70000,
+            "status null": b'{"status": null}',
+            "status list": b'{"status": ["running"]}',
+            "status unknown": b'{"status": "unknown"}',
+            "status exploded": b'{"status": "exploded"}',
+            "only data": b'{"data": {"status": "canceled"}}',
+        },
     )
     async def test_callback_with_unusual_body_resumes_task_instance(self, client, deferred, body):
         answer = await client.post(deferred.path, content=body, headers={"Content-Type": "application/json"})
@@ -178,11 +165,13 @@ class TestCallbackForWaitingTask:
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.run_active"]
 
-    async def test_callback_within_grace_after_deferral_gets_202_too_early(self, client, deferred, counted):
+    async def test_callback_gets_202_too_early_only_within_the_grace_after_a_deferral(self, client, deferred, counted):
         deferred.defer(ago=timings.CORE_RACE_GRACE - 2)
         assert await call(client, deferred.path) == (202, "too early")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.too_early"]
+        deferred.defer(ago=timings.CORE_RACE_GRACE + 0.1)
+        assert await call(client, deferred.path) == (200, "resumed")
 
     async def test_callback_is_ignored_when_limit_of_callbacks_in_vain_is_reached(self, client, deferred, counted):
         deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN - 1)
@@ -190,10 +179,6 @@ class TestCallbackForWaitingTask:
         deferred.defer(callbacks_in_vain=MAX_CALLBACKS_IN_VAIN)
         assert await call(client, deferred.path) == (200, "ignored")
         assert deferred.state == "deferred"
-
-    async def test_callback_after_grace_resumes_task_instance(self, client, deferred):
-        deferred.defer(ago=timings.CORE_RACE_GRACE + 0.1)
-        assert await call(client, deferred.path) == (200, "resumed")
 
 
 class TestCallbackWithoutWaitingTask:
@@ -250,8 +235,6 @@ class TestCallbackWithoutWaitingTask:
         assert counted == ["browseract.callback.not_waiting"]
 
     async def test_callback_does_not_resume_trigger_of_another_provider(self, client, deferred):
-        from airflow.utils.session import create_session
-
         trigger_id = deferred.defer()
         with create_session() as session:
             row = session.get(Trigger, trigger_id)
@@ -261,15 +244,15 @@ class TestCallbackWithoutWaitingTask:
         assert deferred.state == "deferred"
 
     async def test_callback_losing_race_against_trigger_keeps_the_trigger_event(self, client, deferred, monkeypatch):
-        claim = database._claim
+        resumed = database.resume
 
-        def after_the_trigger(session, ti_id, trigger_id, now):
+        def after_the_trigger(deferral):
             from airflow.triggers.base import TriggerEvent
 
-            Trigger.submit_event(trigger_id, TriggerEvent({"from": "the trigger"}))
-            return claim(session, ti_id, trigger_id, now)
+            Trigger.submit_event(deferral.trigger_id, TriggerEvent({"from": "the trigger"}))
+            return resumed(deferral)
 
-        monkeypatch.setattr(database, "_claim", after_the_trigger)
+        monkeypatch.setattr(database, "resume", after_the_trigger)
         assert await call(client, deferred.path) == (200, "already resumed")
         assert deferred.resumed_with == {"from": "the trigger"}
         assert "woken_by" not in deferred.xcoms[WAIT_XCOM]
@@ -395,8 +378,6 @@ class TestHandOver:
             assert time.monotonic() - began < database.LOCK_TIMEOUT
 
     def test_wait_stored_by_another_version_is_passed_over(self, queue):
-        from airflow.utils.session import create_session
-
         queue.add(1.0)
         with create_session() as session:
             [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == database.SLOT_TRIGGER))
@@ -408,80 +389,64 @@ class TestHandOver:
 
 class TestForgedCallback:
     @pytest.fixture
-    def forged(self, deferred) -> SimpleNamespace:
-        elsewhere = deferred.waiting._replace(task_id="elsewhere")
-        base = "/browseract/callback"
-        return SimpleNamespace(
-            wrong_token=f"{base}/{deferred.waiting.encode()}/{new_token()}",
-            unknown_run=f"{base}/{elsewhere.encode()}/{deferred.token}",
-            other_map_index=f"{base}/{deferred.waiting._replace(map_index=0).encode()}/{deferred.token}",
-            no_token=f"{base}/{deferred.waiting.encode()}/x",
-            digest_for_token=f"{base}/{deferred.waiting.encode()}/{digest(deferred.token)}",
-            no_run=f"{base}/x/{deferred.token}",
-            callback_of_callback=f"{base}{deferred.path}",
-            below_the_prefix=f"/browseract{deferred.path}",
-            no_such_route="/browseract/elsewhere",
-            too_short=f"{base}/{deferred.token}",
-            too_long=f"{deferred.path}/more",
-            trailing_slash=f"{deferred.path}/",
-            docs="/browseract/docs",
-            schema="/browseract/openapi.json",
-            root="/browseract/",
-        )
+    def forge(self, deferred) -> Callable[[str], str]:
+        """Fill a path with the parts of the right one, and with wrong ones."""
+        run = deferred.waiting
+        parts = {"route": "/browseract/callback", "path": deferred.path, "run": run.encode(), "token": deferred.token}
+        parts |= {"other_run": run._replace(task_id="elsewhere").encode(), "other_token": new_token()}
+        parts |= {"other_index": run._replace(map_index=0).encode(), "digest": digest(deferred.token)}
+        return lambda path: path.format(**parts)
 
     @pytest.mark.parametrize(
-        "kind",
+        "path",
         [
-            "wrong_token",
-            "unknown_run",
-            "other_map_index",
-            "no_token",
-            "digest_for_token",
-            "no_run",
+            "{route}/{run}/{other_token}",
+            "{route}/{other_run}/{token}",
+            "{route}/{other_index}/{token}",
+            "{route}/{run}/x",
+            "{route}/{run}/{digest}",
+            "{route}/x/{token}",
         ],
     )
-    async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forged, kind):
-        answer = await client.post(getattr(forged, kind), json=ENDED)
-        reference = await client.post(forged.wrong_token, json=ENDED)
-        assert (answer.status_code, answer.content, dict(answer.headers)) == (
-            404,
-            UNKNOWN_RESPONSE,
-            dict(reference.headers),
-        )
+    async def test_forged_callback_always_gets_the_same_404(self, client, deferred, forge, path):
+        answer = await client.post(forge(path), json=ENDED)
+        reference = await client.post(forge("{route}/{run}/{other_token}"), json=ENDED)
+        assert (answer.status_code, answer.content) == (404, UNKNOWN_RESPONSE)
+        assert dict(answer.headers) == dict(reference.headers)
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize(
-        "kind",
+        "path",
         [
-            "callback_of_callback",
-            "below_the_prefix",
-            "no_such_route",
-            "too_short",
-            "too_long",
-            "trailing_slash",
-            "docs",
-            "schema",
-            "root",
+            "{route}{path}",
+            "/browseract{path}",
+            "/browseract/elsewhere",
+            "{route}/{token}",
+            "{path}/more",
+            "{path}/",
+            "/browseract/docs",
+            "/browseract/openapi.json",
+            "/browseract/",
         ],
     )
     async def test_path_that_misses_the_route_gets_another_404_than_the_route(
-        self, client, deferred, counted, forged, kind
+        self, client, deferred, counted, forge, path
     ):
-        assert await call(client, getattr(forged, kind)) == (404, "no such path")
+        assert await call(client, forge(path)) == (404, "no such path")
         assert counted == ["browseract.callback.no_such_path"]
         assert deferred.state == "deferred"
 
     @pytest.mark.parametrize("state", ["running", "success"])
-    async def test_callback_with_wrong_token_for_task_not_waiting_gets_404(self, client, deferred, forged, state):
+    async def test_callback_with_wrong_token_for_task_not_waiting_gets_404(self, client, deferred, forge, state):
         def elsewhere(ti):
             ti.trigger_id, ti.state = None, state
 
         deferred.change(elsewhere)
-        assert await call(client, forged.wrong_token) == (404, "unknown")
+        assert await call(client, forge("{route}/{run}/{other_token}")) == (404, "unknown")
 
-    async def test_trigger_without_callback_token_is_not_resumed_by_callback(self, client, deferred, forged):
+    async def test_trigger_without_callback_token_is_not_resumed_by_callback(self, client, deferred, forge):
         deferred.defer(callback_token_sha256=None)
-        assert await call(client, forged.wrong_token) == (404, "unknown")
+        assert await call(client, forge("{route}/{run}/{other_token}")) == (404, "unknown")
         assert await call(client, deferred.path) == (200, "not waiting")
         assert deferred.state == "deferred"
 
@@ -503,10 +468,16 @@ class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
 
     def __init__(
-        self, path: str, next_chunk: Callable[[], Awaitable[dict[str, Any]]], app: CallbackApp | None = None
+        self,
+        path: str,
+        next_chunk: Callable[[], Awaitable[dict[str, Any]]],
+        app: CallbackApp | None = None,
+        root_path: str | None = None,
     ) -> None:
         self.app = app or CallbackApp()
-        self.path = path.removeprefix("/browseract")
+        path = path.removeprefix("/browseract") if root_path is None else path
+        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+        self.scope |= {"headers": [], "query_string": b"", "root_path": root_path or ""}
         self.next_chunk = next_chunk
         self.chunks_read = 0
         self.status = 0
@@ -514,9 +485,7 @@ class Asgi:
 
     async def send(self) -> Asgi:
         """Send it, and store the response."""
-        headers: list[Any] = []
-        scope = {"type": "http", "method": "POST", "path": self.path, "headers": headers, "query_string": b""}
-        await self.app({**scope, "root_path": ""}, self._receive, self._keep)
+        await self.app(self.scope, self._receive, self._keep)
         return self
 
     async def _receive(self) -> dict[str, Any]:
@@ -631,17 +600,16 @@ class TestCallbackBody:
         for _ in range(3):
             assert await call(client, deferred.path, {"status": "running"}) == (200, "run active")
 
-    @pytest.mark.parametrize(
+    @cases(
         ("body", "active"),
-        [
-            (b"[" + b"[]," * 349_000 + b"1]", False),
-            (b'{"x":[' + b"[]," * 349_000 + b'1],"status":"running"}', True),
-            (b'{"data" : {"status":"running","x":[' + b"[]," * 349_000 + b"1]}}", True),
-            (b'{"status":[' + b"[]," * 349_000 + b"1]}", False),
-            (b"{" + b'"a":{},' * 149_000 + b'"status":"paused"}', True),
-            (b'{"data":null,"x":[' + b"1e5," * 250_000 + b'1],"status":"created"}', True),
-        ],
-        ids=["lists", "beside the status", "in the envelope", "as the status", "members", "numbers"],
+        {
+            "lists": (b"[" + b"[]," * 349_000 + b"1]", False),
+            "beside the status": (b'{"x":[' + b"[]," * 349_000 + b'1],"status":"running"}', True),
+            "in the envelope": (b'{"data" : {"status":"running","x":[' + b"[]," * 349_000 + b"1]}}", True),
+            "as the status": (b'{"status":[' + b"[]," * 349_000 + b"1]}", False),
+            "members": (b"{" + b'"a":{},' * 149_000 + b'"status":"paused"}', True),
+            "numbers": (b'{"data":null,"x":[' + b"1e5," * 250_000 + b'1],"status":"created"}', True),
+        },
     )
     def test_one_mebibyte_of_values_is_read_in_a_fraction_of_the_time_to_build_it(self, body, active):
         began = time.thread_time()
@@ -772,23 +740,8 @@ class TestUnexpectedError:
 class TestServerLogs:
     @pytest.mark.parametrize("root_path", ["", "/team-a"])
     async def test_callback_token_is_hidden_in_the_path_that_servers_log(self, deferred, root_path):
-        async def send(message):
-            pass
-
-        async def receive():
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        path = f"{root_path}{deferred.path}"
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "headers": [],
-            "query_string": b"",
-            "root_path": f"{root_path}/browseract",
-        }
-        await CallbackApp()(scope, receive, send)
+        callback = Asgi(f"{root_path}{deferred.path}", broken_off, root_path=f"{root_path}/browseract")
+        scope = (await callback.send()).scope
         assert scope["path"] == f"{root_path}/browseract/callback/hidden"
         assert scope["raw_path"] == scope["path"].encode()
         assert deferred.state == "scheduled"
@@ -797,23 +750,8 @@ class TestServerLogs:
         "path", ["//browseract/callback/{}/{}", "/browseract//callback/{}/{}", "/callback/{}/{}/x"]
     )
     async def test_callback_token_is_hidden_in_a_path_that_misses_the_route(self, deferred, path):
-        async def send(message):
-            pass
-
-        async def receive():
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        path = path.format(deferred.waiting.encode(), deferred.token)
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "headers": [],
-            "query_string": b"",
-            "root_path": "",
-        }
-        await CallbackApp()(scope, receive, send)
+        callback = Asgi(path.format(deferred.waiting.encode(), deferred.token), broken_off, root_path="")
+        scope = (await callback.send()).scope
         assert deferred.token not in scope["path"]
         assert scope["raw_path"] == scope["path"].encode()
 

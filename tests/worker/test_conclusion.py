@@ -94,18 +94,14 @@ def refuse_xcoms(run, *keys: str) -> None:
 
 
 class TestOutputFormat:
-    @BOTH_WAYS
-    def test_csv_output_is_returned_as_rows(self, worker, emulator, deferrable):
+    def test_csv_output_is_returned_as_rows(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="\ufeffname,price\r\npen,1\r\n")
-        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv", deferrable=deferrable)
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv", deferrable=True)
         assert run.run() == [{"name": "pen", "price": "1"}]
 
-    @BOTH_WAYS
-    def test_output_in_the_wrong_format_is_kept_in_an_xcom_and_fails_without_a_retry(
-        self, worker, emulator, deferrable
-    ):
+    def test_output_in_the_wrong_format_is_kept_in_an_xcom_and_fails_without_a_retry(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output='[{"name": "pen",')
-        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=True)
         with pytest.raises(AirflowFailException, match=r"is not json: Expecting .* stored in the XCom output_text"):
             run.run()
         assert run.ti.xcoms["output_text"] == '[{"name": "pen",'
@@ -141,10 +137,9 @@ class TestOutputFormat:
         assert BaseXCom.serialize_value(returned) == text
         assert f"because Airflow cannot store the parsed value: {why}" in "".join(capfd.readouterr())
 
-    @BOTH_WAYS
-    def test_wrong_output_format_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator, deferrable):
+    def test_wrong_output_format_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="{")
-        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=deferrable)
+        run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=True)
         refuse_xcoms(run, "output_text")
         with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
             run.run()
@@ -370,13 +365,12 @@ class TestRunThatIsTooLarge:
     def _small_limit(self, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 100_000)
 
-    @BOTH_WAYS
     @pytest.mark.parametrize("remembered", [False, True], ids=["not remembered", "remembered"])
     def test_output_that_is_too_large_fails_without_a_retry_and_names_where_it_is(
-        self, worker, emulator, store, deferrable, remembered
+        self, worker, emulator, store, remembered
     ):
         emulator.next_run(PLAIN_TEXT.id, output="x" * 200_000, duration=0.3)
-        run = worker(workflow_id=PLAIN_TEXT.id, deferrable=deferrable, store=store if remembered else None)
+        run = worker(workflow_id=PLAIN_TEXT.id, deferrable=True, store=store if remembered else None)
         with pytest.raises(AirflowFailException) as caught:
             run.run()
         message = str(caught.value)
@@ -408,9 +402,8 @@ class TestRunWithVeryManyFiles:
         files = tuple(EmulatedFile(f"{number}.csv", b"a") for number in range(5))
         emulator.set_workflow(DOWNLOAD.id, downloads=files, output="words")
 
-    @BOTH_WAYS
-    def test_too_many_files_to_return_fail_without_a_retry_and_keep_what_was_read(self, worker, emulator, deferrable):
-        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, deferrable=deferrable)
+    def test_too_many_files_to_return_fail_without_a_retry_and_keep_what_was_read(self, worker, emulator):
+        run = worker(workflow_id=DOWNLOAD.id, input_parameters=PENS, deferrable=True)
         with pytest.raises(AirflowFailException, match=r"3 of its files were not read.* still available at http"):
             run.run()
         assert (run.ti.xcoms["output_text"], len(run.ti.xcoms["output_files"])) == ("words", 2)
@@ -703,9 +696,8 @@ class TestRunReport:
         assert told[-1]["counts"] == {"steps": 4, "output_files": 0, "download_files": 0}
         assert "pens" not in json.dumps(told)
 
-    @BOTH_WAYS
-    def test_failed_push_of_links_and_facts_does_not_lose_the_result(self, worker, emulator, capfd, deferrable):
-        run = worker(workflow_id=ORDERS.id, deferrable=deferrable)
+    def test_failed_push_of_links_and_facts_does_not_lose_the_result(self, worker, emulator, capfd):
+        run = worker(workflow_id=ORDERS.id, deferrable=True)
         refuse_xcoms(run, "task", LIVE, TASK)
         assert run.run()["logged_in"] is False
         assert [task.status for task in emulator.tasks] == ["finished"]

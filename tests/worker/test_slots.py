@@ -277,7 +277,7 @@ def test_run_deferral_ended_by_airflow_is_not_reported_as_a_slot_wait_error(work
 
 def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worker, emulator, capfd):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    emulator.fault("list-tasks", RequestFault.status(503), times=2)
+    emulator.fault("list-tasks", RequestFault.status(503), times=None)
     assert len(search(worker).run()) == 2
     assert "an unknown number of runs are active" in "".join(capfd.readouterr())
 

@@ -1,0 +1,132 @@
+"""What a process loads and reads when it imports parts of the package. Each test has a new process for that.
+
+The processes are forks of one that has imported Airflow, because that takes longer than everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Collection
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("imports")
+
+PACKAGE = "airflow_provider_browseract"
+HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
+WITHOUT_AIRFLOW = ("api.calls", "runs.waiting", "runs.resuming", "runs.starting")
+
+
+@pytest.fixture(scope="module")
+def in_a_new_process() -> Callable[..., None]:
+    """Call a function of this module in a new process, which fails if the function does."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["airflow.sdk.definitions.dag", "airflow.sdk.bases.operator"])
+
+    def call(function: Callable[..., None], *arguments: object) -> None:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            pool.submit(function, *arguments).result(240)
+
+    return call
+
+
+def loaded(before: Collection[str] = ()) -> set[str]:
+    """Return the modules of this package that are loaded, and the other packages."""
+    added = set(sys.modules) - set(before)
+    return {name.removeprefix(f"{PACKAGE}.") if name.startswith(PACKAGE) else name.partition(".")[0] for name in added}
+
+
+def load_operator() -> None:
+    from airflow.sdk import DAG  # noqa: F401
+
+    before = set(sys.modules)
+    import_module(f"{PACKAGE}.operators.browseract")
+    found = loaded(before)
+    assert "operators.browseract" in found
+    assert not found & {*HTTP, "pydantic", "api.client"}, found
+    assert not any(name.startswith("triggers.") for name in found), found
+
+
+def test_import_of_the_operator_loads_no_http_library_client_or_trigger(in_a_new_process):
+    # Each parse of a DAG file imports it.
+    in_a_new_process(load_operator)
+
+
+def load_plugin() -> None:
+    import airflow.plugins_manager  # noqa: F401
+
+    before = set(sys.modules)
+    import_module(f"{PACKAGE}.plugin")
+    found = loaded(before)
+    assert "plugin" in found
+    assert not any(name.startswith(("api", "runs.callback_url", "runs.waiting")) for name in found), found
+
+
+def test_import_of_the_plugin_loads_only_what_it_needs_before_the_first_request(in_a_new_process):
+    in_a_new_process(load_plugin)
+
+
+def load_provider_info() -> None:
+    import_module(f"{PACKAGE}.get_provider_info").get_provider_info()
+    assert "api.models" not in loaded(), loaded()
+
+
+def test_provider_info_which_every_airflow_process_reads_loads_no_models(in_a_new_process):
+    in_a_new_process(load_provider_info)
+
+
+def load_without_airflow() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "airflow"]:
+        sys.modules[name] = None  # type: ignore[assignment]
+    for module in (*WITHOUT_AIRFLOW, "api.client"):
+        import_module(f"{PACKAGE}.{module}")
+
+
+def test_api_and_runs_modules_can_be_imported_without_airflow(in_a_new_process):
+    in_a_new_process(load_without_airflow)
+
+
+def load_without_http() -> None:
+    for name in HTTP:
+        sys.modules.pop(name, None)
+    for module in WITHOUT_AIRFLOW:
+        import_module(f"{PACKAGE}.{module}")
+    assert not HTTP & set(sys.modules), HTTP & set(sys.modules)
+
+
+def test_calls_and_runs_modules_import_no_http_library(in_a_new_process):
+    in_a_new_process(load_without_http)
+
+
+def read_default_deferrable(default: bool) -> None:
+    # Airflow reads the default when a class is defined.
+    os.environ["AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"] = str(default)
+    from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+    from airflow_provider_browseract.sensors.browseract import TaskSensor
+
+    assert RunWorkflowOperator(task_id="run", workflow_id="7").deferrable is default
+    assert TaskSensor(task_id="wait", browseract_task_id="7").deferrable is default
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_sensor_and_operator_take_deferrable_default_from_airflow_config(default, in_a_new_process):
+    in_a_new_process(read_default_deferrable, default)
+
+
+def read_from_secrets_backend(path: str) -> None:
+    os.environ.pop("AIRFLOW_CONN_BROWSERACT_DEFAULT", None)
+    os.environ["AIRFLOW__SECRETS__BACKEND"] = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
+    os.environ["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({"connections_file_path": path})
+    from airflow_provider_browseract.hooks.browseract import BrowserActHook
+
+    assert BrowserActHook().settings.client.api_key == "app-from-backend"
+
+
+def test_hook_reads_connection_from_secrets_backend(tmp_path, in_a_new_process):
+    (tmp_path / "connections.json").write_text('{"browseract_default": "browseract://:app-from-backend@"}')
+    in_a_new_process(read_from_secrets_backend, str(tmp_path / "connections.json"))
