@@ -9,10 +9,12 @@ from types import MappingProxyType
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     SourceKind,
+    check_names,
     read_input_parameters,
     secret_parts,
     with_names_as_keys,
@@ -254,6 +256,15 @@ def test_json_text_that_is_nested_too_deeply_is_hidden_as_a_whole():
 )
 def test_only_a_list_of_inputs_becomes_a_dict(given, expected):
     assert with_names_as_keys(given) == (given if expected is None else expected)
+
+
+def test_only_an_input_that_is_declared_as_disabled_by_default_is_required():
+    declared = [InputParameter("a", False), InputParameter("b", True), InputParameter("c", None)]
+    check_names(["a"], declared, "workflow 7")
+    with pytest.raises(
+        InputError, match=r"lacks the required name 'a'\. The inputs of workflow 7 are: a \(required\), b, c\."
+    ):
+        check_names([], declared, "workflow 7")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,20 @@ async def test_end_of_a_run_leads_to_a_count_at_once(emulator, waiting, monkeypa
     assert await waiting.until_woken(1) == ["a"]
 
 
+async def test_end_of_a_run_leads_to_one_count(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "SLOT_COUNT_INTERVAL", 600.0)
+    await start()
+    waiting.add("a", 1.0)
+    await counts(emulator, 1)
+    run_has_ended(CONN_ID, None)
+    await counts(emulator, 1)
+    before = calls_of(emulator, "list-tasks")
+    # As long as another wait takes to reach its limit, nothing is counted again.
+    wait = QueueWait(Queued(2.0, 2.0, 1), time.time() + 0.5, active=1)
+    assert [event async for event in SlotTrigger(browseract_conn_id=CONN_ID, wait=wait).run()]
+    assert calls_of(emulator, "list-tasks") == before
+
+
 async def test_end_of_a_run_without_waiting_tasks_is_no_reason_to_count(emulator):
     run_has_ended("another_connection", "another_key")
     assert calls_of(emulator, "list-tasks") == 0

@@ -799,6 +799,19 @@ class TestConcurrentCallbacks:
         assert set(outcomes) <= {CallbackOutcome.RESUMED, CallbackOutcome.ALREADY_RESUMED, None}
 
 
+def test_callback_leaves_the_session_open_that_its_thread_uses_for_something_else(deferred, queue):
+    waits = queue.add(100.0)
+    with create_session() as used:
+        row = deferred.row(used)
+        used.commit()
+        found = resume.look(deferred.waiting, digest(deferred.token))
+        assert isinstance(found, resume.Deferral)
+        assert row in used
+        assert resume.resume(found) is CallbackOutcome.RESUMED
+        assert row in used
+    assert queue.resumed() == [waits.map_index]
+
+
 def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutcome | None:
     """Resume, or return None if SQLite refuses a second writer: such a callback gets 503 and is sent again."""
     from sqlalchemy.exc import OperationalError

@@ -514,8 +514,8 @@ class TestOutputPath:
 
     @pytest.mark.parametrize(
         "fault",
-        [RequestFault.status(503), RequestFault.reset(), RequestFault.lost_response()],
-        ids=["failing", "reset", "broken off"],
+        [RequestFault.status(503), RequestFault.status(429), RequestFault.reset(), RequestFault.lost_response()],
+        ids=["failing", "too many requests", "reset", "broken off"],
     )
     def test_temporary_download_failure_does_not_lose_the_file(self, worker, emulator, folder, fault):
         emulator.fault("download-file", fault, times=2)

@@ -18,6 +18,7 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
@@ -129,12 +130,15 @@ class TestUnexpectedSigterm:
         assert task.status == "running"
 
     def test_unexpected_sigterm_in_the_last_try_stops_the_run(self, tries, killed, emulator):
-        error = killed(tries(max_tries=0))
+        attempt = tries(max_tries=0)
+        error = killed(attempt)
         assert isinstance(error, RunCanceledError)
         assert str(error).endswith(
             "no later try can reattach to the run (see retries, retry_policy and durable).\nThe run was stopped."
         )
         assert emulator.tasks[0].status == "canceled"
+        # A kill leaves no time for a request to Airflow that is only about a link.
+        assert LiveViewLink.OVER not in attempt.ti.xcoms.values()
 
     def test_unexpected_sigterm_without_airflow_task_state_stops_the_run(self, tries, killed, emulator):
         error = killed(tries(store=None))
@@ -229,8 +233,10 @@ class TestUnexpectedSigterm:
         assert attempt.ti.xcoms["task_id"] == emulator.tasks[0].id
 
     def test_ctrl_c_during_the_start_logs_that_a_run_may_exist_and_the_next_try_reattaches(
-        self, tries, emulator, monkeypatch, capfd
+        self, tries, emulator, connect, monkeypatch, capfd
     ):
+        # The next try looks for the run for as long as the start could have taken.
+        connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
         emulator.next_run(SEARCH.id, duration=1.0)
         attempt = tries()
         operator = attempt.operator()
@@ -265,6 +271,25 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
+
+    def test_ctrl_c_after_a_kill_does_not_stop_the_run_that_was_left_to_the_next_try(
+        self, tries, airflow, emulator, monkeypatch
+    ):
+        attempt = tries()
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def killed_and_interrupted(call):
+            if call.name == "get-task":
+                operator.on_kill()
+                operator._owned_run.await_decision()
+                raise KeyboardInterrupt
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", killed_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            operator.execute(attempt.context)
+        assert [task.status for task in emulator.tasks] == ["running"]
 
     def test_kill_before_the_start_is_sent_starts_no_run(self, tries, emulator, monkeypatch):
         attempt = tries()
@@ -560,6 +585,37 @@ def test_core_race_grace_is_longer_than_the_scheduler_heartbeat_interval():
     assert conf.getint("scheduler", "scheduler_heartbeat_sec") < timings.CORE_RACE_GRACE
 
 
+class TestKillAfterTheDecision:
+    """SIGTERM comes when this process has already decided about its run, and is about to end."""
+
+    @pytest.mark.parametrize("state", ["running", "failed"], ids=["infrastructure", "marked failed"])
+    @pytest.mark.parametrize(
+        ("arguments", "fault"),
+        [
+            ({"timeout": 0.2, "cancel_on_timeout": False}, None),
+            ({}, ("get-task", RequestFault.status(503))),
+            ({"timeout": 0.2}, ("stop-task", RequestFault.status(503))),
+        ],
+        ids=["kept by a setting", "left to the next try", "could not be stopped"],
+    )
+    def test_run_that_this_try_has_finished_with_is_not_stopped_by_a_kill(
+        self, tries, airflow, emulator, capfd, state, arguments, fault
+    ):
+        if fault is not None:
+            emulator.fault(*fault, times=None, skip=1 if fault[0] == "get-task" else 0)
+        attempt = tries(**arguments)
+        operator = attempt.operator()
+        with pytest.raises((RunLostError, RunTimedOutError)):
+            operator.execute(attempt.context)
+        emulator.clear_faults()
+        stops = calls_of(emulator, "stop-task")
+        airflow.state = state
+        operator.on_kill()
+        operator._owned_run.await_decision()
+        assert calls_of(emulator, "stop-task") == stops
+        assert "Killed while" not in "".join(capfd.readouterr())
+
+
 class TestKillThatTheCodeOutruns:
     """The thread has stopped the run, and the interrupted code has not noticed yet."""
 
@@ -667,7 +723,8 @@ class TestExecutionTimeout:
         except AirflowTaskTimeout:
             operator.on_kill()
         assert emulator.tasks[0].status == "canceled"
-        assert len(stops) == 2
+        # Airflow sets no limit to the time after execution_timeout.
+        assert stops == [None, None]
 
 
 class TestKillDuringTheReadAfterADeferral:

@@ -23,7 +23,7 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
 from airflow_provider_browseract.runs.starting import MAX_STARTS
 from airflow_provider_browseract.worker import checks
-from airflow_provider_browseract.worker.tries import CLAIM_KEY, forget_run
+from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
 # A later try looks for the run of a lost start for as long as the start could have taken.
@@ -707,6 +707,18 @@ class TestFailingTaskState:
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "kept"), [(23, True), (25, False), (-1, False)], ids=["in time", "too old", "from the future"]
+)
+def test_place_in_the_queue_is_kept_for_a_day(worker, store, hours_ago, kept):
+    now = 1_000_000.0
+    since = now - hours_ago * 3600
+    store.set(PLACE_KEY, {"since": since}, retention=STATE_RETENTION)
+    tries = Tries(worker(workflow_id=ORDERS.id, store=store).context, durable=True)
+    assert tries.keep_place(now) == (since if kept else now)
+    assert store.get(PLACE_KEY) == {"since": since if kept else now}
 
 
 def test_stored_entry_contains_no_input_and_no_api_key(tries, emulator, store):

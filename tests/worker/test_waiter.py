@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
@@ -9,10 +11,12 @@ from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End
+from airflow_provider_browseract.worker import waiter
 from tests.workers import BOTH_WAYS, calls_of, is_killed_at_each_call
 
 pytestmark = pytest.mark.usefixtures("short_patience")
@@ -24,9 +28,12 @@ class TestPausedRun:
         emulator.set_workflow(HUMAN.id, duration=0.6, pause_limit=600.0)
 
     @BOTH_WAYS
-    def test_paused_run_is_stopped_with_on_paused_fail(self, worker, emulator, deferrable):
+    def test_paused_run_is_stopped_with_on_paused_fail_whatever_else_would_keep_it_running(
+        self, worker, emulator, deferrable
+    ):
+        kept = {"cancel_on_kill": False, "cancel_on_timeout": False}
         with pytest.raises(RunPausedError, match=r"paused for a person.*\nThe run was stopped"):
-            worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=deferrable).run()
+            worker(workflow_id=HUMAN.id, on_paused="fail", deferrable=deferrable, **kept).run()
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
@@ -95,6 +102,25 @@ class TestCancelOnKill:
         with pytest.raises(TaskDeferred) as deferral:
             run.operator().execute(run.context)
         assert deferral.value.trigger.cancel_on_kill is cancel_on_kill
+
+
+def test_grace_after_a_deferral_counts_from_the_last_request_to_airflow(worker, emulator, monkeypatch):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    now = [emulator.clock()]
+    monkeypatch.setattr(waiter, "time", SimpleNamespace(time=lambda: now[0]))
+    run = worker(workflow_id=ORDERS.id, deferrable=True, timeout=600)
+    push = run.ti.xcom_push
+
+    def push_slowly(key, value):
+        push(key, value)
+        now[0] += 100.0 if key == "wait" else 0.0
+
+    run.ti.xcom_push = push_slowly
+    with pytest.raises(TaskDeferred) as deferral:
+        run.operator().execute(run.context)
+    wait, timeout = deferral.value.trigger.wait, deferral.value.timeout
+    assert wait.first_poll_at >= now[0] + timings.CORE_RACE_GRACE
+    assert timeout.total_seconds() == pytest.approx(wait.deadline - now[0] + timings.TIMEOUT_BACKSTOP)
 
 
 def test_failed_stop_is_reported_with_the_link_to_the_browseract_task(worker, emulator):
