@@ -134,10 +134,10 @@ class RunExecution:
                 unknown = read.wait.policy.hide_goals and not self.secret_inputs
                 self.hook.hiding = replace(self.hook.hiding, texts=unknown)
                 policy = replace(self.options.policy, hide_goals=unknown)
-                resumed = replace(read, wait=replace(read.wait, policy=policy))
+                resumed = replace(read, wait=replace(read.wait, policy=policy, api_version=self.run.source.api_version))
                 return self._conclude(waiter.until_end(waiter.resume(resumed, resumed_at)))
             except EndedBeforeKillError:
-                return self._conclude(get_run(self.hook, task_id))
+                return self._conclude(self._read(task_id))
 
     def end_with_airflow(self, error: Exception) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
@@ -158,7 +158,7 @@ class RunExecution:
             try:
                 return self._wait_for_result(started, queued)
             except EndedBeforeKillError:
-                return self._conclude(get_run(self.hook, started.task_id))
+                return self._conclude(self._read(started.task_id))
 
     def _begin(self, queued: Queued) -> StartedRun | StartRefused:
         """Carry out the steps 1 to 3, again if someone may be changing the connection right now."""
@@ -281,6 +281,7 @@ class RunExecution:
             start_by=None if limit is None else started.entry.written_at + limit,
             policy=self.options.policy,
             key_digest=self.hook.settings.client.key_digest,
+            api_version=started.entry.source.api_version,
         )
         task, wait = read_first(self.run, self.ti, self.kind, started, wait)
         self.run.raise_if_killed()
@@ -295,6 +296,9 @@ class RunExecution:
         return Waiter(self.run, self.context, self.options, self.operator.defer, self.secret_inputs)
 
     # 6. Conclude
+
+    def _read(self, task_id: str) -> Task:
+        return get_run(self.hook, task_id, self.run.source.api_version)
 
     def _conclude(self, task: Task) -> Any:
         """Return the result of a run that has ended, or raise the error with which it ended."""
@@ -329,7 +333,7 @@ class RunExecution:
         task_id = self.run.task_id = started_task_id(self.ti)
         task = None
         try:
-            task = get_run(self.hook, task_id) if task_id else None
+            task = self._read(task_id) if task_id else None
         except Exception as error:  # noqa: BLE001 - the failed wait is reported instead
             self.log.warning("BrowserAct task %s cannot be read: %s", task_id, error)
         if task is not None:

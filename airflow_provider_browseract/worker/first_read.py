@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.runs.report import log_url
 from airflow_provider_browseract.runs.starting import StartedRun
@@ -31,7 +32,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, wait:
     """Read a new run for its links and, if the response to the start had none, for its profile."""
     log = run.log
     try:
-        task = started.task or run.hook.get_task(started.task_id)
+        task = started.task or run.hook.client.send(APIS[wait.api_version].get_task(started.task_id))
     except BrowserActError as error:
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
         return None, wait

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
@@ -95,7 +96,7 @@ class OwnedRun:
         """The hook for the connection of the task instance."""
         self.log: Log
         """The task's log."""
-        self.source: Source | None = None
+        self.source: Source
         """The workflow or template to run."""
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
@@ -163,7 +164,11 @@ class OwnedRun:
         """
         try:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
-            stopped = self.hook.stop_task(browseract_task_id, within=within)
+            with self.hook.client_within(within) as client:
+                client.send(APIS[self.source.api_version].stop_task(browseract_task_id))
+            fate: Fate = Stopped()
+        except NOTHING_TO_STOP:
+            fate = HadEnded()
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             self.task_id = None
             return NotStopped(error)
@@ -171,7 +176,7 @@ class OwnedRun:
         if within is None and self.tries is not None:
             with suppress(Exception):
                 LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
-        return Stopped() if stopped else HadEnded()
+        return fate
 
     def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run if the setting is ``True``.

@@ -9,10 +9,10 @@ from types import MappingProxyType
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
-    SourceKind,
     read_input_parameters,
     secret_parts,
     with_names_as_keys,
