@@ -174,14 +174,9 @@ class Clients:
         return asyncio.run(send())
 
 
-def pairs(**inputs: str) -> list[dict[str, str]]:
-    """Write inputs as the API takes them."""
-    return [{"name": name, "value": value} for name, value in inputs.items()]
-
-
 def every_call(workflow_id: str, template_id: str, task_id: str) -> list[Call[Any]]:
     """Return a call of each endpoint, and some more with other arguments."""
-    keyword = pairs(keyword="pens, ink; \u00fc=1")
+    keyword = {"keyword": "pens, ink; \u00fc=1"}
     lists = (calls.list_tasks, calls.list_workflows, calls.list_official_workflow_templates)
     return [
         calls.run_task(workflow_id, input_parameters=keyword, save_browser_data=True),
@@ -209,12 +204,12 @@ def through_the_proxy(document: str) -> tuple[Clients, list[str]]:
         clients = Clients(judge.url)
         judge.prove()
         inputs = {
-            SEARCH: pairs(keyword="pens"),
-            EXPORT: pairs(keyword="pens"),
-            DOWNLOAD: pairs(keyword="pens"),
-            FAILING: [],
-            HUMAN: [],
-            LOG_IN: pairs(username="ada", password="x"),
+            SEARCH: {"keyword": "pens"},
+            EXPORT: {"keyword": "pens"},
+            DOWNLOAD: {"keyword": "pens"},
+            FAILING: {},
+            HUMAN: {},
+            LOG_IN: {"username": "ada", "password": "x"},
         }
         started = []
         for workflow, given in inputs.items():

@@ -3,14 +3,14 @@
 A call is a plain value that can be compared, logged and tested without a network. A client sends it.
 
 The methods of :class:`~airflow_provider_browseract.hooks.browseract.BrowserActHook` describe the arguments. Here the
-inputs of a run are name/value pairs of strings, and a list also takes the number of a page, from 1, and how many items
-it has, 1 to 500. For an argument that cannot be used, the functions raise
+inputs of a run are texts by name, and a list also takes the number of a page, from 1, and how many items it has, 1 to
+500. For an argument that cannot be used, the functions raise
 :class:`~airflow_provider_browseract.api.arguments.InputError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -36,14 +36,11 @@ T = TypeVar("T")
 PAGE_LIMIT = 500
 """The largest page that the API returns. The limit is always sent, because a page has only one item without it."""
 
-Pair = Mapping[str, str]
-"""An input as the API takes it: ``{"name": ..., "value": ...}``, both strings."""
-
 
 def run_task(
     workflow_id: str,
+    input_parameters: Mapping[str, str] | None = None,
     *,
-    input_parameters: Sequence[Pair] = (),
     save_browser_data: bool = False,
     profile_id: str | None = None,
     callback_url: str | None = None,
@@ -52,7 +49,7 @@ def run_task(
     """Start a run of a workflow (``POST /v2/workflow/run-task``)."""
     body = _given(
         workflow_id=read_id("workflow_id", workflow_id),
-        input_parameters=[dict(pair) for pair in input_parameters],
+        input_parameters=_pairs(input_parameters),
         save_browser_data=save_browser_data,
         profile_id=_optional_id("profile_id", profile_id),
         callback_url=callback_url,
@@ -63,9 +60,9 @@ def run_task(
 
 def run_task_by_template(
     workflow_template_id: str,
+    input_parameters: Mapping[str, str] | None = None,
     *,
     region: str | None = None,
-    input_parameters: Sequence[Pair] = (),
     callback_url: str | None = None,
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
@@ -73,7 +70,7 @@ def run_task_by_template(
     body = _given(
         workflow_template_id=read_id("workflow_template_id", workflow_template_id),
         proxyRegion=_optional_id("region", region),
-        input_parameters=[dict(pair) for pair in input_parameters],
+        input_parameters=_pairs(input_parameters),
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
@@ -175,6 +172,10 @@ def _remedies(workflow_id: str | None) -> dict[type[BrowserActError], str]:
         return {}
     named = f"workflow_id {workflow_id!r}"
     return {WorkflowNotFoundError: WorkflowNotFoundError.remedy.replace("workflow_id", named, 1)}
+
+
+def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:
+    return [{"name": name, "value": text} for name, text in (inputs or {}).items()]
 
 
 def _given(**fields: Any) -> dict[str, Any]:

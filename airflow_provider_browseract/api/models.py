@@ -63,6 +63,12 @@ class Word(str, Enum):
         return str(self.value)
 
 
+class ApiVersion(Word):
+    """The versions of the API. A task is known only to the version that has started it."""
+
+    V2 = "v2"
+
+
 class TaskStatus(Word):
     """The statuses that the API documents for a task."""
 
@@ -242,7 +248,8 @@ class Task(Model):
     text, ``key=value; key=value``, and not the list that was sent. ``finished_at`` may be set on a task that is still
     running: only ``status`` shows whether it has ended.
 
-    ``unread`` states why only the status is known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
+    ``api_version`` is the version of the API that has returned the task. ``unread`` states why only the status is
+    known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
     beyond ``MAX_STEPS`` and ``MAX_FILES``.
     """
 
@@ -268,6 +275,7 @@ class Task(Model):
     steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(lambda: MAX_STEPS)] = 0
     downloads_left_out: Annotated[int, Field(validation_alias="download_files"), _beyond(lambda: MAX_FILES)] = 0
     unread: Annotated[str | None, PlainValidator(lambda _: None)] = None
+    api_version: Annotated[ApiVersion, PlainValidator(lambda _: ApiVersion.V2)] = ApiVersion.V2
 
     @property
     def step_count(self) -> int:

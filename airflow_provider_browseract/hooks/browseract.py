@@ -20,7 +20,6 @@ from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct, lost_start_is_unknown
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.runs import timings
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_browseract.api.client import BrowserActClient
+    from airflow_provider_browseract.api.exchange import Call
     from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
     from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 
 
 class BrowserActHook(BaseHook):
@@ -96,6 +97,18 @@ class BrowserActHook(BaseHook):
         """Return :attr:`client`. All hooks of Airflow have a method with this name."""
         return self.client
 
+    def client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
+        """Return a client for calls that must end in time.
+
+        :param seconds: seconds after which a call fails, retries included; ``None`` for :attr:`client`, whose limits
+            are those of the connection.
+        """
+        if seconds is None:
+            return nullcontext(self.client)
+        from airflow_provider_browseract.api.client import BrowserActClient
+
+        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
+
     @asynccontextmanager
     async def async_client(
         self, *, within: float | None = None, max_response: int | None = None
@@ -115,6 +128,7 @@ class BrowserActHook(BaseHook):
         running finished
         """
         from airflow_provider_browseract.api.client import AsyncBrowserActClient
+        from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 
         async def settings() -> ClientSettings:
             current = self._settings
@@ -162,8 +176,7 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with lost_start_is_unknown(request.call, self.log):
-            return self.client.send(request.call)
+        return self._start(request.call)
 
     def run_task_by_template(
         self,
@@ -197,8 +210,13 @@ class BrowserActHook(BaseHook):
             status_change_callback_url=status_change_callback_url,
             api_base_url=self.settings.client.base_url,
         )
-        with lost_start_is_unknown(request.call, self.log):
-            return self.client.send(request.call)
+        return self._start(request.call)
+
+    def _start(self, call: Call[CreatedTask]) -> CreatedTask:
+        from airflow_provider_browseract.hooks.async_client import lost_start_is_unknown
+
+        with lost_start_is_unknown(call, self.log):
+            return self.client.send(call)
 
     def get_task(self, task_id: str) -> Task:
         """Read everything about a task (``get-task``).
@@ -261,13 +279,11 @@ class BrowserActHook(BaseHook):
         )
         return self.client.iter_items(call)
 
-    def stop_task(self, task_id: str, *, biz_code: int | None = None, within: float | None = None) -> bool:
+    def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
         """Stop a task (``stop-task``).
 
         :param task_id: the task to stop.
         :param biz_code: a number for your own statistics.
-        :param within: seconds after which the call fails, retries included. Default: as the connection's timeouts and
-            ``retry_budget`` say.
         :returns: ``False`` if the task had already ended or does not exist any more.
 
         >>> hook.stop_task(task_id)
@@ -276,8 +292,8 @@ class BrowserActHook(BaseHook):
         False
         """
         call = calls.stop_task(task_id, biz_code=biz_code)
-        with self._client_within(within) as client, suppress(*NOTHING_TO_STOP):
-            client.send(call)
+        with suppress(*NOTHING_TO_STOP):
+            self.client.send(call)
             return True
         return False
 
@@ -356,19 +372,11 @@ class BrowserActHook(BaseHook):
         """
         from airflow_provider_browseract.hooks.probe import probe
 
-        with self._client_within(timings.CONNECTION_TEST_LIMIT) as client:
+        with self.client_within(timings.CONNECTION_TEST_LIMIT) as client:
             good, message = probe(client, self)
         # The id tells nothing new: the command was given it, and the Test button tests a copy that has a random one.
         conn_id = repr(self.browseract_conn_id)
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
-
-    def _client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
-        """Return :attr:`client`, or a client for calls that must end within some seconds."""
-        if seconds is None:
-            return nullcontext(self.client)
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
 
     def _current(self, within: float | None = None) -> ClientSettings:
         with self._failing_the_call():

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.arguments import InputError, read_flag, read_ids
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.operators.base import RunOperator
@@ -179,6 +179,7 @@ class TaskOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
     ui_color = "#e6f0ff"
+    _api = APIS[ApiVersion.V2]
 
     def __init__(
         self,
@@ -233,7 +234,7 @@ class StopTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
         try:
-            self.hook.client.send(calls.stop_task(browseract_task_id))
+            self.hook.client.send(self._api.stop_task(browseract_task_id))
         except TaskEndedError:
             return "ended"
         return "stopped"
@@ -249,9 +250,9 @@ class ResumeTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Resume the task, if it is paused."""
         try:
-            self.hook.resume_task(browseract_task_id)
+            self.hook.client.send(self._api.resume_task(browseract_task_id))
         except TaskNotPausedError:
-            status = self.hook.get_task_status(browseract_task_id)
+            status = self.hook.client.send(self._api.get_task_status(browseract_task_id))
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

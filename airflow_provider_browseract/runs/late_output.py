@@ -42,7 +42,7 @@ def read_late_output(task: Task, now: float) -> Steps:
         yield Sleep(pause)
         waited += pause
         try:
-            task = yield from poll_run(task.id)
+            task = yield from poll_run(task.id, task.api_version)
         except BrowserActError as error:
             if pause == timings.LATE_OUTPUT_PAUSES[-1]:
                 raise

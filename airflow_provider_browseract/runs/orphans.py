@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     RunStartUnknownError,
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import InputParameter, Page, Task, TaskStatus, Word, Workflow, read_page
+from airflow_provider_browseract.api.models import InputParameter, Page, Task, TaskStatus, Word, Workflow
 from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.versions import APIS, SOURCES
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest
@@ -169,14 +169,14 @@ def _compare_listed(
 
     :returns: also descriptions of the items that cannot be read.
     """
-    is_template = orphan.entry.source.is_template
-    call = calls.list_tasks(
+    source = orphan.entry.source
+    is_template = source.is_template
+    call = APIS[source.api_version].list_tasks(
         # The run of a template may be listed under any workflow.
-        workflow_id=None if is_template else orphan.entry.source.id,
+        source_id=None if is_template else source.id,
         created_at_from=orphan.since,
         created_at_to=orphan.until,
     )
-    call = replace(call, read=read_page(Task.read_summary))
     while True:
         tasks, skipped, behind = yield from _list_tasks(call, limit)
         if limit.clock() >= orphan.listed_from:
@@ -254,7 +254,7 @@ def _with_links(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, li
     for index, task in enumerate(tasks[:MAX_NAMED]):
         if limit.clock() <= limit.until:
             with suppress(BrowserActError):
-                read[index] = yield calls.get_task(task.id)
+                read[index] = yield APIS[task.api_version].get_task(task.id)
     return read
 
 
@@ -315,7 +315,7 @@ def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Ta
         if task.created_at is None:
             limit.check()
             try:
-                task = yield calls.get_task(task.id)
+                task = yield APIS[task.api_version].get_task(task.id)
             except BrowserActError as error:
                 yield LogLine(f"BrowserAct task {task.id} cannot be read: {error.brief}", logging.WARNING)
         found.append(task)
@@ -324,10 +324,11 @@ def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Ta
 
 def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter, ...]]:
     """Read which inputs the workflow declares; return none if that fails."""
+    source = orphan.entry.source
     try:
-        workflow: Workflow = yield calls.get_workflow(orphan.entry.source.id)
+        workflow: Workflow = yield SOURCES[source.kind].read(source.id)
     except BrowserActError as error:
-        yield LogLine(f"The inputs of {orphan.entry.source} cannot be read: {error.brief}", logging.WARNING)
+        yield LogLine(f"The inputs of {source} cannot be read: {error.brief}", logging.WARNING)
         return ()
     return workflow.input_parameters
 

@@ -11,13 +11,14 @@ the slot of a run whose callback has arrived.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text, from_json
 
@@ -84,6 +85,7 @@ class QueueWait:
     :param handed_over: callbacks are set up, so the API server hands over the slot of a run that has ended.
     :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
         version has stored the wait, which then shares only the queue of its connection.
+    :param api_version: version of the API that runs the source. The active runs of this version are counted.
     """
 
     queued: Queued
@@ -93,6 +95,7 @@ class QueueWait:
     pause: Seconds | None = None
     handed_over: bool = False
     key_digest: Text | None = None
+    api_version: ApiVersion = ApiVersion.V2
 
 
 class Candidate(NamedTuple):
@@ -153,11 +156,11 @@ class Active:
     ids: frozenset[str]
 
 
-def count_active() -> Generator[Call[Page[Task]], Any, Active | None]:
-    """Count the active runs of the account; None if BrowserAct does not return their number."""
+def count_active(versions: Iterable[ApiVersion]) -> Generator[Call[Page[Task]], Any, Active | None]:
+    """Count the active runs of the account in versions of the API; None if BrowserAct does not return their number."""
     number, listed, ids = 0, 0, set()
-    for status in _HOLD_A_SLOT:
-        page: Page[Task] = yield calls.list_tasks(status=status, limit=MAX_LISTED)
+    for api_version, status in product(versions, _HOLD_A_SLOT):
+        page: Page[Task] = yield APIS[api_version].list_tasks(status=status, limit=MAX_LISTED)
         if page.total_count is None:
             return None
         number += page.total_count

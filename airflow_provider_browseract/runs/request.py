@@ -11,24 +11,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.arguments import InputError, read_id
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Word
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.stored import Text
-
-
-class SourceKind(Word):
-    """What can be run."""
-
-    WORKFLOW = "workflow"
-    """A workflow of the account."""
-
-    TEMPLATE = "template"
-    """An official template of BrowserAct."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,11 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
+
+    @property
+    def api_version(self) -> ApiVersion:
+        """The version of the API that runs it."""
+        return SOURCES[self.kind].api_version
 
     @property
     def is_template(self) -> bool:
@@ -74,20 +69,16 @@ class RunRequest:
     @cached_property
     def call(self) -> Call[CreatedTask]:
         """The call that starts the run (``run-task`` or ``run-task-by-template``)."""
-        addresses = {
+        options = {
+            "save_browser_data": self.save_browser_data,
+            "profile_id": self.profile_id,
+            "region": self.region,
             "callback_url": self.callback_url,
             "status_change_callback_url": self.status_change_callback_url,
         }
-        pairs = [{"name": name, "value": text} for name, text in self.inputs.items()]
-        if self.source.is_template:
-            return calls.run_task_by_template(self.source.id, region=self.region, input_parameters=pairs, **addresses)
-        return calls.run_task(
-            self.source.id,
-            input_parameters=pairs,
-            save_browser_data=self.save_browser_data,
-            profile_id=self.profile_id,
-            **addresses,
-        )
+        # Each kind of source takes only its own options.
+        given = {name: value for name, value in options.items() if value}
+        return SOURCES[self.source.kind].start(self.source.id, self.inputs, **given)
 
     def fingerprint(self, api_key: str) -> str:
         """Return a digest of everything except the callback addresses, to distinguish runs without storing their data.

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
     BrowserActError,
@@ -24,6 +23,7 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
@@ -193,7 +193,7 @@ def _reattach(
 def _read_earlier(entry: Entry, task_id: str, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
     """Read the run of an entry; return None if it no longer exists."""
     try:
-        task: Task = yield from poll_run(task_id)
+        task: Task = yield from poll_run(task_id, entry.source.api_version)
     except TaskNotFoundError as error:
         if on_orphan is OnOrphan.FAIL:
             raise LedgerError(f"it names BrowserAct task {task_id}, but reading that failed: {error.brief}") from error
@@ -237,7 +237,7 @@ def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
         yield LogLine(f"BrowserAct task {task.id} has ended as {task.status}, but {why}. Starting a new run.")
         return
     with contextlib.suppress(*NOTHING_TO_STOP):
-        yield calls.stop_task(task.id)
+        yield APIS[task.api_version].stop_task(task.id)
     yield LogLine(f"BrowserAct task {task.id} was stopped, because {why}. Starting a new run.", logging.WARNING)
 
 

@@ -1,7 +1,7 @@
 """The steps that the decisions of this package yield.
 
-A decision is a generator. It yields steps, including the calls of :mod:`airflow_provider_browseract.api.calls`, and is
-sent the result of each. :mod:`airflow_provider_browseract.loops` has the two loops that execute them.
+A decision is a generator. It yields steps, including calls of the API, and is sent the result of each.
+:mod:`airflow_provider_browseract.loops` has the two loops that execute them.
 """
 
 from __future__ import annotations

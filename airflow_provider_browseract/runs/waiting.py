@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Task, TaskStatus, Word
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import status_line, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -157,6 +157,7 @@ class Wait:
     :param began_at: moment at which the wait began.
     :param first_poll_at: moment of the first poll. It distinguishes the waits of a run.
     :param interval: seconds between two polls, or at most so many while the polls become rarer (:meth:`until_next`).
+    :param api_version: version of the API that has started the run.
     """
 
     browseract_task_id: Text
@@ -177,6 +178,7 @@ class Wait:
     began_at: Moment = 0.0
     first_poll_at: Moment = 0.0
     interval: Seconds = timings.DEFAULT_POLL_INTERVAL
+    api_version: ApiVersion = ApiVersion.V2
 
     @property
     def waits_for(self) -> WokenBy:
@@ -308,7 +310,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         yield Sleep(max(0.0, min(poll_at, max(wait.next_limit(now), earliest)) - now))
         poll_at = clock() + wait.until_next(clock()) * (1 + JITTER * (2 * chance() - 1))
         try:
-            task = yield from poll_run(wait.browseract_task_id)
+            task = yield from poll_run(wait.browseract_task_id, wait.api_version)
         except BrowserActError as error:
             failed.add(clock())
             if is_hopeless(error) or failed.lasts(MIN_FAILED_POLLS, clock()):
@@ -334,14 +336,15 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
             return WaitEnd(End.GIVEN_UP, wait, task)
 
 
-def poll_run(browseract_task_id: str) -> Generator[Call[Any], Any, Task]:
+def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call[Any], Any, Task]:
     """Read a task, or only its status if the task is too large to be read here."""
+    api = APIS[api_version]
     try:
-        task: Task = yield calls.get_task(browseract_task_id)
+        task: Task = yield api.get_task(browseract_task_id)
     except ResponseTooLargeError as error:
         # Outputs can be large. A triggerer does not need them, and a worker explains why there is no result.
-        status: TaskStatus = yield calls.get_task_status(browseract_task_id)
-        return Task(browseract_task_id, status, unread=error.message)
+        status: TaskStatus = yield api.get_task_status(browseract_task_id)
+        return Task(browseract_task_id, status, unread=error.message, api_version=api_version)
     return task
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.calls import list_tasks
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Page, Task, TaskStatus, read_page
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.stored import Moment, from_json
@@ -63,15 +63,16 @@ class Window:
     the first list begins early enough for all tasks that ended within :data:`REPORT_WINDOW`.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, api_version: ApiVersion = ApiVersion.V2) -> None:
+        self._api = APIS[api_version]
         self._from = now - REPORT_WINDOW - LONGEST_RUN
         self._active: dict[str, Task] = {}
         self._ended: dict[str, EndedTask] = {}
 
     def call(self) -> Call[Page[Task]]:
         """Return the call that lists the tasks that may have changed."""
-        call = list_tasks(created_at_from=datetime.fromtimestamp(self._from, timezone.utc), limit=PAGE_SIZE)
-        return replace(call, read=read_page(Task.read_summary))
+        begin = datetime.fromtimestamp(self._from, timezone.utc)
+        return self._api.list_tasks(created_at_from=begin, limit=PAGE_SIZE)
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
         """Return tasks that were active in the last poll and are not listed, at most :data:`MAX_STATUS_READS`."""

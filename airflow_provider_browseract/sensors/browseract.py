@@ -15,6 +15,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_id
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -198,7 +199,7 @@ class TaskSensor(BaseSensorOperator):
 
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""
-        seen = get_task_or_error(self.hook, self.browseract_task_id)
+        seen = get_task_or_error(self.hook, self.browseract_task_id, ApiVersion.V2)
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
                 raise AirflowFailException(str(seen)) from None

@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import DELETED, FINAL_STATES, is_of_earlier_try, task_instance_state
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
@@ -30,7 +30,7 @@ async def stop_after_ctrl_c(wait: Wait, conn_id: str, cancel_on_kill: bool, log:
         return
     try:
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
-            await client.send(calls.stop_task(task_id))
+            await client.send(APIS[wait.api_version].stop_task(task_id))
     except NOTHING_TO_STOP:
         log.warning("Interrupted (Ctrl-C). BrowserAct task %s had already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped
@@ -59,11 +59,11 @@ async def stop_unless_waited_for(wait: Wait, conn_id: str, ti: Any, log: Log) ->
         async with BrowserActHook(conn_id).async_client(within=timings.ON_KILL_CALL_LIMIT) as client:
             # The API does not document what a stop does to an ended run, whose result someone may be reading now.
             with suppress(BrowserActError):
-                status = await client.send(calls.get_task_status(task_id))
+                status = await client.send(APIS[wait.api_version].get_task_status(task_id))
                 if status.ended:
                     log.info("BrowserAct task %s is not stopped: it had already ended as %s.", task_id, status)
                     return
-            await client.send(calls.stop_task(task_id))
+            await client.send(APIS[wait.api_version].stop_task(task_id))
     except NOTHING_TO_STOP:
         log.info("BrowserAct task %s is not stopped: it had already ended.", task_id)
     except Exception as error:  # noqa: BLE001 - whatever fails, the log must report that the run was not stopped

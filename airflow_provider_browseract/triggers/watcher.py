@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.arguments import InputError, read_id, read_seconds
-from airflow_provider_browseract.api.calls import get_task_status
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs import timings
@@ -187,7 +187,8 @@ async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
     for task in missing:
         # A task that cannot be read now is still one to watch.
         with suppress(BrowserActError):
-            task = replace(task, status=await client.send(get_task_status(task.id)), finished_at=None)
+            status = await client.send(APIS[task.api_version].get_task_status(task.id))
+            task = replace(task, status=status, finished_at=None)
         tasks.append(task)
     return tasks
 

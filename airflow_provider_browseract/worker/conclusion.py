@@ -13,6 +13,7 @@ from airflow.sdk import Asset
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import MAX_FILES
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import CLEAR_KEEPS_STATE, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run
@@ -204,7 +205,7 @@ class Conclusion:
 
     def _keep(self, store: ResultStore) -> Any:
         try:
-            read_again = partial(self.hook.get_task, self.task.id)
+            read_again = partial(self.hook.client.send, APIS[self.task.api_version].get_task(self.task.id))
             results = self.results = store.save(self.task, self.output_format, read_again, self._check)
         except _KilledError:
             raise self._not_kept("its process was ended before all of its files were written") from None

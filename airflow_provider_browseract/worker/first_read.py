@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.report import log_url
@@ -42,9 +43,10 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         start_by=None if limit is None else started.entry.written_at + limit,
         policy=options.policy,
         key_digest=run.hook.settings.client.key_digest,
+        api_version=started.entry.source.api_version,
     )
     try:
-        task = started.task or run.hook.get_task(started.task_id)
+        task = started.task or run.hook.client.send(APIS[wait.api_version].get_task(started.task_id))
     except BrowserActError as error:
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
         return WaitAgain(wait)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_run, read_template_run
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.runs.request import RunRequest, Source, read_run, read_template_run
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import InputParameter, Task

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
@@ -80,7 +81,7 @@ class OwnedRun:
         """The hook for the connection of the task instance."""
         self.log: Log
         """The task's log."""
-        self.source: Source | None = None
+        self.source: Source
         """The workflow or template to run."""
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
@@ -149,7 +150,11 @@ class OwnedRun:
         """
         try:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
-            stopped = self.hook.stop_task(browseract_task_id, within=within)
+            with self.hook.client_within(within) as client:
+                client.send(APIS[self.source.api_version].stop_task(browseract_task_id))
+            fate = STOPPED
+        except NOTHING_TO_STOP:
+            fate = HAD_ENDED
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller reports that the run was not stopped
             self.task_id = None
             return Fate(error=error)
@@ -157,7 +162,7 @@ class OwnedRun:
         if within is None and self.tries is not None:
             with tolerate_errors():
                 LiveViewLink().push(self.tries.ti, LiveViewLink.OVER)
-        return STOPPED if stopped else HAD_ENDED
+        return fate
 
     def stop_if(self, setting: Setting, browseract_task_id: str, *, within: float | None = None) -> Fate:
         """Stop the run if the setting is ``True``."""
@@ -312,7 +317,7 @@ class OwnedRun:
 
     def read(self, browseract_task_id: str) -> Task:
         """Read the run, or only its status if it is too large to be read."""
-        task = get_run(self.hook, browseract_task_id)
+        task = get_run(self.hook, browseract_task_id, self.source.api_version)
         self.url = log_url(task)
         return task
 

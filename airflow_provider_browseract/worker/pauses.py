@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.in_airflow.required_action import ask
 from airflow_provider_browseract.in_airflow.showing import show_run
@@ -76,7 +77,7 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
     """Resume the run, and return the wait that follows."""
     task_id, log = wait.browseract_task_id, run.log
     try:
-        run.hook.resume_task(task_id)
+        run.hook.client.send(APIS[wait.api_version].resume_task(task_id))
     except TaskNotPausedError:
         log.info("BrowserAct task %s is no longer paused.", task_id)
     except BrowserActError as error:

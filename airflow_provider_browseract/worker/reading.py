@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import no_connection, unreadable
@@ -17,18 +17,18 @@ from airflow_provider_browseract.runs.resuming import Decision, WaitEvent, after
 from airflow_provider_browseract.runs.waiting import poll_run
 
 
-def get_run(hook: BrowserActHook, task_id: str) -> Task:
+def get_run(hook: BrowserActHook, task_id: str, api_version: ApiVersion) -> Task:
     """Read a task, or only its status if the task is too large to be read."""
-    return run_steps(poll_run(task_id), hook.client, hook.log)
+    return run_steps(poll_run(task_id, api_version), hook.client, hook.log)
 
 
-def get_task_or_error(hook: BrowserActHook, task_id: str) -> Task | BrowserActError:
+def get_task_or_error(hook: BrowserActHook, task_id: str, api_version: ApiVersion) -> Task | BrowserActError:
     """Read a task as :func:`get_run`; return the error if that fails, also if Airflow does not find the connection.
 
     :raises InputError: the connection or the id cannot be used.
     """
     try:
-        return get_run(hook, task_id)
+        return get_run(hook, task_id, api_version)
     except BrowserActError as error:
         return error
     except AirflowNotFoundException as error:
@@ -40,7 +40,7 @@ def decide_after_deferral(hook: BrowserActHook, event: WaitEvent, log: Log) -> t
 
     :returns: the decision, and what was read.
     """
-    seen = get_task_or_error(hook, event.wait.browseract_task_id)
+    seen = get_task_or_error(hook, event.wait.browseract_task_id, event.wait.api_version)
     decision, lines = after_deferral(event, seen, time.time())
     for line in lines:
         log.log(line.level, "%s", line.text)

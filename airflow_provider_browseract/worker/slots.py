@@ -77,6 +77,7 @@ class SlotWait:
             pause=None if self._about_slots else pause,
             handed_over=run.hook.settings.webhook_base_url is not None,
             key_digest=run.hook.settings.client.key_digest,
+            api_version=run.source.api_version,
         )
         self.defer(
             trigger=SlotTrigger(browseract_conn_id=run.hook.browseract_conn_id, wait=wait),
@@ -93,7 +94,7 @@ class SlotWait:
         # After HTTP 429, counting would send further requests.
         if self._about_slots:
             with suppress(BrowserActError):
-                return run_steps(count_active(), self.run.hook.client, self.run.log)
+                return run_steps(count_active([self.run.source.api_version]), self.run.hook.client, self.run.log)
         return None
 
     def _active_runs(self, active: Active | None) -> str:

@@ -81,7 +81,7 @@ class Waiter:
         unknown = event.wait.policy.hide_goals and not self.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
         policy = replace(self.options.policy, hide_goals=unknown)
-        event = replace(event, wait=replace(event.wait, policy=policy))
+        event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)

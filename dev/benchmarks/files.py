@@ -159,7 +159,7 @@ def _serve() -> None:
     exported = tuple(EmulatedFile(f"{number}.bin", content) for number in range(FILES))
     emulator.set_workflow(EXPORT.id, files=exported, duration=0.1)
     with emulator.serve() as running, BrowserActClient(ClientSettings("app-emulator", running.url)) as client:
-        created = client.send(calls.run_task(EXPORT.id, input_parameters=[{"name": "keyword", "value": "pens"}]))
+        created = client.send(calls.run_task(EXPORT.id, input_parameters={"keyword": "pens"}))
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
         output = client.send(calls.get_task(created.id)).output
         assert output

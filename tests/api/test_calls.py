@@ -12,15 +12,13 @@ from airflow_provider_browseract.api.models import TaskStatus
 EVERY_CALL: dict[str, Call[Any]] = {
     "run-task": calls.run_task(
         "70",
-        input_parameters=[{"name": "a", "value": "1"}],
+        {"a": "1"},
         save_browser_data=True,
         profile_id="5",
         callback_url="https://example.com/a",
         status_change_callback_url="https://example.com/b",
     ),
-    "run-task-by-template": calls.run_task_by_template(
-        "80", region="US", input_parameters=[{"name": "a", "value": "1"}]
-    ),
+    "run-task-by-template": calls.run_task_by_template("80", {"a": "1"}, region="US"),
     "get-task-status": calls.get_task_status("7"),
     "get-task": calls.get_task("7"),
     "list-tasks": calls.list_tasks(
@@ -67,4 +65,4 @@ def test_times_are_sent_in_utc_and_refused_without_a_time_zone():
 
 
 def test_input_values_are_not_in_the_repr_of_a_call():
-    assert "hunter2" not in repr(calls.run_task("70", input_parameters=[{"name": "password", "value": "hunter2"}]))
+    assert "hunter2" not in repr(calls.run_task("70", {"password": "hunter2"}))

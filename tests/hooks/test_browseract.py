@@ -25,6 +25,7 @@ from airflow_provider_browseract.api.errors import (
     InvalidRequestError,
     ResponseTooLargeError,
     RunStartUnknownError,
+    TaskNotFoundError,
     TaskNotPausedError,
 )
 from airflow_provider_browseract.api.models import TaskStatus
@@ -221,7 +222,8 @@ class TestRotatedApiKey:
 
     @pytest.mark.parametrize("within", [None, 5])
     def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
-        assert hook.stop_task("7", within=within) is False
+        with hook.client_within(within) as client, pytest.raises(TaskNotFoundError):
+            client.send(calls.stop_task("7"))
         assert [request.status for request in emulator.requests] == [401, 400]
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
@@ -276,7 +278,7 @@ def test_template_run_is_created_with_both_callback_urls(emulator, browseract_em
 
 def test_stop_task_sends_biz_code(emulator):
     hook = BrowserActHook()
-    assert hook.stop_task(hook.run_task(ORDERS.id).id, biz_code=7, within=5) is True
+    assert hook.stop_task(hook.run_task(ORDERS.id).id, biz_code=7) is True
     assert [task.biz_code for task in emulator.tasks] == [7]
 
 

@@ -15,12 +15,13 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunFailedError
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, read_input_parameters
+from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.conftest import DagResult

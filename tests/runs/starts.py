@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.orphans import OnOrphan
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind
+from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.runs.starting import Start
 
 SOURCE = Source(SourceKind.WORKFLOW, "70")

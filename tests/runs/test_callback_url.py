@@ -6,6 +6,7 @@ import json
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs.addresses import URL_LENGTH
 from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
@@ -17,7 +18,7 @@ from airflow_provider_browseract.runs.callback_url import (
     new_token,
     resumed_wait,
 )
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind, digest
+from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.waiting import Wait
 
 WAITING = TaskInstanceKey("shop", "scheduled__2026-11-25T06:00:00+00:00", "group.search", 3)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     PAUSE_SPREAD,
@@ -23,7 +24,7 @@ from .queue_model import wait_of
 class TestCount:
     @staticmethod
     def play(pages):
-        steps = count_active()
+        steps = count_active([ApiVersion.V2])
         call = next(steps)
         try:
             for page in pages:

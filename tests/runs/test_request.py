@@ -10,10 +10,10 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import InputParameter
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
-    SourceKind,
     check_names,
     read_input_parameters,
     secret_parts,

@@ -804,10 +804,10 @@ def test_callback_leaves_the_session_open_that_its_thread_uses_for_something_els
     with create_session() as used:
         row = deferred.row(used)
         used.commit()
-        found = resume.look(deferred.waiting, digest(deferred.token))
-        assert isinstance(found, resume.Deferral)
+        found = database.find_deferral(deferred.waiting, digest(deferred.token))
+        assert isinstance(found, database.Deferral)
         assert row in used
-        assert resume.resume(found) is CallbackOutcome.RESUMED
+        assert database.resume(found) is CallbackOutcome.RESUMED
         assert row in used
     assert queue.resumed() == [waits.map_index]
 

@@ -21,6 +21,7 @@ from airflow_provider_browseract import loops as steps
 from airflow_provider_browseract.api import models
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout, TaskDeferred, count_in_task
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
@@ -38,7 +39,7 @@ from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunFailedError, RunTimedOutError, StorageError
-from airflow_provider_browseract.runs.request import Source, SourceKind
+from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.worker import conclusion
 from airflow_provider_browseract.worker import results as storing
 from airflow_provider_browseract.worker.download import Interrupted

@@ -549,18 +549,18 @@ class TestUnreachableAirflow:
         self, tries, killed, airflow, monkeypatch
     ):
         moments, stops = [], []
-        stop = BrowserActHook.stop_task
+        client_within = BrowserActHook.client_within
 
         def hang() -> None:
             moments.append(time.monotonic())
             self.hang()
 
-        def noted(hook, task_id, *, within):
+        def noted(hook, within):
             moments.append(time.monotonic())
             stops.append(within)
-            return stop(hook, task_id, within=within)
+            return client_within(hook, within)
 
-        monkeypatch.setattr(BrowserActHook, "stop_task", noted)
+        monkeypatch.setattr(BrowserActHook, "client_within", noted)
         error = killed(tries(max_tries=0), happens=lambda: setattr(airflow, "answers", hang))
         assert "Airflow did not report why" in str(error)
         assert moments[1] - moments[0] >= timings.KILL_LIMIT / 2 - 0.1
@@ -708,16 +708,16 @@ class TestExecutionTimeout:
     def test_execution_timeout_that_interrupts_a_stop_still_stops_the_run(self, tries, emulator, monkeypatch):
         attempt = tries(timeout=0.2)
         operator = attempt.operator()
-        stop = operator.hook.stop_task
+        client_within = operator.hook.client_within
         stops = []
 
-        def over(task_id, *, within):
+        def over(within):
             stops.append(within)
             if len(stops) == 1:
                 raise AirflowTaskTimeout("Timeout")
-            return stop(task_id, within=within)
+            return client_within(within)
 
-        monkeypatch.setattr(operator.hook, "stop_task", over)
+        monkeypatch.setattr(operator.hook, "client_within", over)
         try:
             operator.execute(attempt.context)
         except AirflowTaskTimeout:

@@ -184,7 +184,8 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
         run.operator().execute(run.context)
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
-    assert set(arguments["wait"]) == {"queued", "source", "active", "pause", "until", "handed_over", "key_digest"}
+    expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
+    assert set(arguments["wait"]) == expected
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}

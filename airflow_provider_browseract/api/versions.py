@@ -1,0 +1,79 @@
+"""What is called in which version of the API: how a run is started, and how it is followed.
+
+Everything that starts or follows runs goes through these two tables, so another version of the API is another row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import (
+    ApiVersion,
+    CreatedTask,
+    Page,
+    Task,
+    TaskStatus,
+    Template,
+    Word,
+    Workflow,
+    read_page,
+)
+
+
+@dataclass(frozen=True)
+class Api:
+    """The calls with which a run is followed, in one version of the API.
+
+    :param list_tasks: takes ``source_id``, ``status``, ``created_at_from``, ``created_at_to`` and ``limit``, all
+        optional, and reads the tasks with :meth:`~airflow_provider_browseract.api.models.Task.read_summary`.
+    """
+
+    get_task: Callable[[str], Call[Task]]
+    get_task_status: Callable[[str], Call[TaskStatus]]
+    list_tasks: Callable[..., Call[Page[Task]]]
+    stop_task: Callable[[str], Call[None]]
+    resume_task: Callable[[str], Call[None]]
+
+
+def _list_tasks(*, source_id: str | None = None, **filters: Any) -> Call[Page[Task]]:
+    return replace(calls.list_tasks(workflow_id=source_id, **filters), read=read_page(Task.read_summary))
+
+
+APIS = {
+    ApiVersion.V2: Api(calls.get_task, calls.get_task_status, _list_tasks, calls.stop_task, calls.resume_task),
+}
+"""How a run is followed, by the version of the API that has started it."""
+
+
+class SourceKind(Word):
+    """What can be run."""
+
+    WORKFLOW = "workflow"
+    """A workflow of the account."""
+
+    TEMPLATE = "template"
+    """An official template of BrowserAct."""
+
+
+@dataclass(frozen=True)
+class SourceCalls:
+    """The calls with which one kind of source is run.
+
+    :param start: takes the id of the source, the inputs, and the other arguments of the run by their names.
+    :param read: takes the id of the source, and reads its declaration.
+    """
+
+    api_version: ApiVersion
+    start: Callable[..., Call[CreatedTask]]
+    read: Callable[[str], Call[Workflow] | Call[Template]]
+
+
+SOURCES = {
+    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, calls.run_task, calls.get_workflow),
+    SourceKind.TEMPLATE: SourceCalls(ApiVersion.V2, calls.run_task_by_template, calls.get_official_workflow_template),
+}
+"""How each kind of source is run."""
