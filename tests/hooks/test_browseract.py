@@ -19,7 +19,6 @@ from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
-    ConcurrencyLimitError,
     ConnectionFailedError,
     InsufficientCreditsError,
     InvalidRequestError,
@@ -41,6 +40,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from tests.cases import cases
 from tests.served import served
 
 
@@ -97,53 +97,30 @@ def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
         hook.resume_task(created.id)
 
 
-def test_iter_workflows_sends_one_request_for_less_than_a_full_page(emulator):
-    found = list(BrowserActHook().iter_workflows())
-    assert sorted(workflow.id for workflow in found) == sorted(emulator.workflows)
-    assert [request.endpoint for request in emulator.requests] == ["list-workflows"]
-
-
-BAD_ARGUMENTS = [
-    ("run_task", [""], {}),
-    ("run_task", [ORDERS.id, "keyword=pens"], {}),
-    ("run_task", [ORDERS.id], {"callback_url": "ftp://x"}),
-    ("run_task_by_template", [None], {}),
-    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"region": ""}),
-    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"status_change_callback_url": "ftp://x"}),
-    ("get_task", [""], {}),
-    ("get_task_status", ["None"], {}),
-    ("iter_tasks", [], {"workflow_id": ""}),
-    ("iter_tasks", [], {"status": "done"}),
-    ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
-    ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
-    ("stop_task", [""], {}),
-    ("resume_task", [""], {}),
-    ("get_workflow", [""], {}),
-    ("get_official_workflow_template", [""], {}),
-]
-
-
-@pytest.mark.parametrize(
+@cases(
     ("name", "arguments", "options"),
-    BAD_ARGUMENTS,
-    ids=[
-        "run_task with empty workflow id",
-        "run_task with inputs as text",
-        "run_task with ftp callback_url",
-        "run_task_by_template with template id None",
-        "run_task_by_template with empty region",
-        "run_task_by_template with ftp status callback",
-        "get_task with empty id",
-        "get_task_status with id 'None'",
-        "iter_tasks with empty workflow id",
-        "iter_tasks with unknown status",
-        "iter_tasks from naive datetime",
-        "iter_tasks to naive datetime",
-        "stop_task with empty id",
-        "resume_task with empty id",
-        "get_workflow with empty id",
-        "get_official_workflow_template with empty id",
-    ],
+    {
+        "run_task with empty workflow id": ("run_task", [""], {}),
+        "run_task with inputs as text": ("run_task", [ORDERS.id, "keyword=pens"], {}),
+        "run_task with ftp callback_url": ("run_task", [ORDERS.id], {"callback_url": "ftp://x"}),
+        "run_task_by_template with template id None": ("run_task_by_template", [None], {}),
+        "run_task_by_template with empty region": ("run_task_by_template", [TEMPLATE_SEARCH.id], {"region": ""}),
+        "run_task_by_template with ftp status callback": (
+            "run_task_by_template",
+            [TEMPLATE_SEARCH.id],
+            {"status_change_callback_url": "ftp://x"},
+        ),
+        "get_task with empty id": ("get_task", [""], {}),
+        "get_task_status with id 'None'": ("get_task_status", ["None"], {}),
+        "iter_tasks with empty workflow id": ("iter_tasks", [], {"workflow_id": ""}),
+        "iter_tasks with unknown status": ("iter_tasks", [], {"status": "done"}),
+        "iter_tasks from naive datetime": ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
+        "iter_tasks to naive datetime": ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
+        "stop_task with empty id": ("stop_task", [""], {}),
+        "resume_task with empty id": ("resume_task", [""], {}),
+        "get_workflow with empty id": ("get_workflow", [""], {}),
+        "get_official_workflow_template with empty id": ("get_official_workflow_template", [""], {}),
+    },
 )
 def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
     with pytest.raises(InputError):
@@ -167,14 +144,6 @@ def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emula
         start(BrowserActHook())
     assert caught.value.temporary is False
     assert len(emulator.tasks) == 1
-
-
-@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
-def test_start_at_concurrency_limit_raises_concurrency_limit_error(emulator, start):
-    emulator.concurrency = 1
-    BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
-    with pytest.raises(ConcurrencyLimitError):
-        start(BrowserActHook())
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)

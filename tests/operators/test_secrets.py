@@ -15,7 +15,7 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -24,7 +24,7 @@ from airflow_provider_browseract.runs.request import RunRequest, Source, SourceK
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.conftest import DagResult
-from tests.workers import BOTH_WAYS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
+from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
@@ -350,7 +350,7 @@ class TestLiveView:
         run = worker(
             store=store,
             workflow_id=SEARCH.id,
-            input_parameters={"keyword": "pens"},
+            input_parameters=PENS,
             deferrable=deferrable,
             **({} if shown else {"show_live_view": False}),
         )
@@ -381,28 +381,13 @@ class TestLiveView:
     @BOTH_WAYS
     def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, capfd, deferrable):
         emulator.set_workflow(SEARCH.id, duration=60.0)
-        task_id = worker(
-            workflow_id=SEARCH.id,
-            input_parameters={"keyword": "pens"},
-            wait_for_completion=False,
-            show_live_view=False,
-        ).run()
-        run = worker(
-            operator_class=TaskSensor,
-            browseract_task_id=task_id,
-            deferrable=deferrable,
-            show_live_view=False,
-            poke_interval=0.1,
-            poll_interval=None,
-        )
-        del run.arguments["poll_interval"]
-        operator = run.operator()
+        hidden: Any = {"show_live_view": False}
+        task_id = worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False, **hidden).run()
+        run = worker(operator_class=TaskSensor, browseract_task_id=task_id, deferrable=deferrable, **hidden)
         if deferrable:
-            with pytest.raises(TaskDeferred) as deferred:
-                operator.execute(run.context)
-            assert deferred.value.trigger.wait.policy.show_live_view is False
+            assert run.defer().trigger.wait.policy.show_live_view is False
         else:
-            assert operator.poke(run.context) is False
+            assert run.operator().poke(run.context) is False
         logged = "".join(capfd.readouterr())
         assert f"BrowserAct task {task_id} is running." in logged
         assert "/live/" not in logged + json.dumps(run.ti.xcoms)
