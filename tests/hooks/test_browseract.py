@@ -388,6 +388,18 @@ def test_user_agent_of_requests_contains_provider_and_airflow_versions(emulator,
 
 
 class TestConnectionTest:
+    @pytest.fixture
+    def failure(self, connect):
+        """Set the connection, test it, and return the message of the failure."""
+
+        def test(*extra, **fields) -> str:
+            connect(*extra, **fields)
+            good, message = BrowserActHook().test_connection()
+            assert good is False
+            return message
+
+        return test
+
     def test_connection_test_with_valid_key_reports_workflows_and_starts_no_run(self, emulator):
         good, message = BrowserActHook().test_connection()
         assert good is True
@@ -407,12 +419,10 @@ class TestConnectionTest:
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
     def test_connection_test_reports_which_of_key_host_or_network_is_wrong(
-        self, emulator, connect, monkeypatch, change, blamed
+        self, emulator, failure, monkeypatch, change, blamed
     ):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 6.0)
-        connect(**change)
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure(**change)
         assert blamed in message
         assert "app-wrong" not in message
 
@@ -477,12 +487,10 @@ class TestConnectionTest:
         ids=["route", "route with a slash", "an address", "prefix", "prefix with a slash", "another path"],
     )
     def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(
-        self, emulator, connect, api_server, path, problem
+        self, emulator, failure, api_server, path, problem
     ):
         with served(api_server) as port:
-            connect({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
-            good, message = BrowserActHook().test_connection()
-        assert good is False
+            message = failure({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
         assert problem in message
 
     def test_connection_test_passes_when_airflow_itself_is_below_the_path_of_our_routes(
@@ -496,11 +504,9 @@ class TestConnectionTest:
         assert good is True, message
 
     def test_connection_test_fails_when_webhook_base_url_leads_to_another_server(
-        self, emulator, connect, browseract_emulator
+        self, emulator, failure, browseract_emulator
     ):
-        connect({"webhook_base_url": browseract_emulator.url})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure({"webhook_base_url": browseract_emulator.url})
         assert "does not lead to the callback route: the response was HTTP 404" in message
 
     @pytest.mark.parametrize(
@@ -518,13 +524,11 @@ class TestConnectionTest:
         ],
         ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
     )
-    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, emulator, connect, answer, message):
+    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, emulator, failure, answer, message):
         app = FastAPI()
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:
-            connect({"webhook_base_url": f"http://127.0.0.1:{port}"})
-            good, logged = BrowserActHook().test_connection()
-        assert good is False
+            logged = failure({"webhook_base_url": f"http://127.0.0.1:{port}"})
         assert message in logged
 
     @pytest.mark.parametrize(
@@ -536,21 +540,17 @@ class TestConnectionTest:
         ids=["closed port of this machine", "unknown name"],
     )
     def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(
-        self, emulator, connect, base_url, reason
+        self, emulator, failure, base_url, reason
     ):
-        connect({"webhook_base_url": base_url})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure({"webhook_base_url": base_url})
         assert re.search(f"But {base_url} cannot be reached from the machine of this test: ({reason})\\.", message)
         assert "a machine cannot reach its own public address" in message
         assert "'Woken by a callback'" in message
 
-    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, connect, monkeypatch):
+    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, failure, monkeypatch):
         monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            connect({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-            good, message = BrowserActHook().test_connection()
-        assert good is False
+            message = failure({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
         assert "no response within 0.2 seconds" in message
 
     def test_airflow_command_shows_why_callbacks_cannot_arrive(self, emulator, connect, cli, monkeypatch, capsys):
@@ -564,10 +564,8 @@ class TestConnectionTest:
         assert "Connection failed!" in shown
         assert "But http://127.0.0.1:9 cannot be reached from the machine of this test" in shown
 
-    def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
-        connect({"webhook_base_url": "ftp://airflow.example.com"})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+    def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, failure):
+        message = failure({"webhook_base_url": "ftp://airflow.example.com"})
         assert "But callbacks are not possible: webhook_base_url is not an http or https address" in message
 
     def test_connection_test_without_callbacks_reports_polling(self, emulator):

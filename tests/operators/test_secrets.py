@@ -130,13 +130,6 @@ class TestRotatedKey:
         assert len(emulator.tasks) == 1
         assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
 
-    def test_later_try_with_the_same_key_and_other_inputs_still_starts_another_run(self, worker, emulator, store):
-        emulator.set_workflow(LOG_IN.id, duration=60.0)
-        for password in ("one", "two"):
-            given = {"username": "a", "password": password}
-            worker(store=store, workflow_id=LOG_IN.id, input_parameters=given, wait_for_completion=False).run()
-        assert [task.status for task in emulator.tasks] == ["canceled", "running"]
-
 
 def shown_fields(operator: Any) -> str:
     """Return the rendered fields as Airflow's UI shows them: masked in the worker, then in the API server."""

@@ -79,12 +79,6 @@ def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, tmp
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
-def test_sensor_raises_result_error_when_files_cannot_be_downloaded(emulator, tmp_path):
-    emulator.fault("download-file", RequestFault.status(404), times=None)
-    with pytest.raises(ResultError):
-        wait(started(emulator, EXPORT), output_path=str(tmp_path))
-
-
 def test_sensor_parses_output_text_in_declared_format(emulator):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
     assert wait(task_id, output_format="csv", deferrable=True) == [{"a": "1", "b": "2"}]
