@@ -21,7 +21,6 @@ from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConnectionFailedError,
     InsufficientCreditsError,
-    InvalidRequestError,
     ResponseTooLargeError,
     RunStartUnknownError,
     TaskNotPausedError,
@@ -181,12 +180,6 @@ class TestRotatedApiKey:
             sent(hook, calls.get_region_list())
         assert hook.settings.client.api_key == "app-new"
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
-
-    def test_start_with_rotated_api_key_is_left_to_its_caller(self, emulator, hook):
-        with pytest.raises(AuthenticationError):
-            hook.run_task(ORDERS.id)
-        hook.run_task(ORDERS.id)
-        assert [request.status for request in emulator.requests] == [401, 200]
 
     @pytest.mark.parametrize("within", [None, 5])
     def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
@@ -570,9 +563,3 @@ class TestConnectionTest:
 
     def test_connection_test_without_callbacks_reports_polling(self, emulator):
         assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]
-
-
-def test_start_with_unknown_input_raises_api_message_with_trace_id(emulator):
-    with pytest.raises(InvalidRequestError, match="nonsense") as caught:
-        BrowserActHook().run_task(SEARCH.id, {"max_items": 2, "keyword": "x", "nonsense": 1})
-    assert caught.value.trace_id
