@@ -22,7 +22,7 @@ from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActCl
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.emulator import ORDERS, SEARCH, Emulator, RequestFault
+from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
 
 QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
 
@@ -94,14 +94,6 @@ def test_client_reads_lists_to_their_last_page(client, emulator):
     )
 
 
-def test_client_reads_a_workflow_a_template_and_regions(client, emulator):
-    inputs = client.send(calls.get_workflow(SEARCH.id)).input_parameters
-    assert [entry.name for entry in inputs] == ["keyword", "max_items"]
-    template_id = next(iter(emulator.templates))
-    assert client.send(calls.get_official_workflow_template(template_id)).id == template_id
-    assert "US" in {region.code for region in client.send(calls.get_region_list())}
-
-
 def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(impatient, emulator):
     for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_response(), RequestFault.hung()):
         emulator.fault("get-region-list", fault, times=1)
@@ -145,16 +137,10 @@ def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     assert time.monotonic() - began < 5
 
 
-def test_refused_connection_raises_an_error_with_the_url_that_proves_the_start_was_not_processed(kind):
-    settings = ClientSettings("app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1))
-    with pytest.raises(errors.ConnectionFailedError, match=r"No connection to http://127\.0\.0\.1:9") as caught:
-        kind(settings).send(calls.run_task("70"))
-    assert caught.value.not_processed
-
-
-def test_unknown_host_name_raises_an_error_that_proves_the_start_was_not_processed(kind):
-    settings = ClientSettings("app-key", "http://nowhere.invalid", retries=RetryPolicy(budget=0.1))
-    with pytest.raises(errors.ConnectionFailedError) as caught:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid"], ids=["refused", "unknown host"])
+def test_failed_connection_raises_an_error_with_the_url_that_proves_the_start_was_not_processed(kind, url):
+    settings = ClientSettings("app-key", url, retries=RetryPolicy(budget=0.1))
+    with pytest.raises(errors.ConnectionFailedError, match=f"No connection to {re.escape(url)}") as caught:
         kind(settings).send(calls.run_task("70"))
     assert caught.value.not_processed
 
@@ -196,12 +182,6 @@ def test_client_error_names_the_connection_of_the_settings(kind):
     )
     with pytest.raises(errors.ConnectionFailedError, match="host of the Airflow connection 'browseract_prod'"):
         kind(settings).send(calls.get_region_list())
-
-
-def test_web_page_instead_of_a_response_raises_that_the_host_is_not_the_api(client, emulator):
-    emulator.fault("get-region-list", RequestFault.html())
-    with pytest.raises(errors.NotTheApiError, match="a web page"):
-        client.send(calls.get_region_list())
 
 
 class OneAnswer:

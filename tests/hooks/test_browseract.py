@@ -19,10 +19,8 @@ from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
-    ConcurrencyLimitError,
     ConnectionFailedError,
     InsufficientCreditsError,
-    InvalidRequestError,
     ResponseTooLargeError,
     RunStartUnknownError,
     TaskNotFoundError,
@@ -42,6 +40,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from tests.cases import cases
 from tests.served import served
 
 
@@ -98,53 +97,30 @@ def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
         hook.resume_task(created.id)
 
 
-def test_iter_workflows_sends_one_request_for_less_than_a_full_page(emulator):
-    found = list(BrowserActHook().iter_workflows())
-    assert sorted(workflow.id for workflow in found) == sorted(emulator.workflows)
-    assert [request.endpoint for request in emulator.requests] == ["list-workflows"]
-
-
-BAD_ARGUMENTS = [
-    ("run_task", [""], {}),
-    ("run_task", [ORDERS.id, "keyword=pens"], {}),
-    ("run_task", [ORDERS.id], {"callback_url": "ftp://x"}),
-    ("run_task_by_template", [None], {}),
-    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"region": ""}),
-    ("run_task_by_template", [TEMPLATE_SEARCH.id], {"status_change_callback_url": "ftp://x"}),
-    ("get_task", [""], {}),
-    ("get_task_status", ["None"], {}),
-    ("iter_tasks", [], {"workflow_id": ""}),
-    ("iter_tasks", [], {"status": "done"}),
-    ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
-    ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
-    ("stop_task", [""], {}),
-    ("resume_task", [""], {}),
-    ("get_workflow", [""], {}),
-    ("get_official_workflow_template", [""], {}),
-]
-
-
-@pytest.mark.parametrize(
+@cases(
     ("name", "arguments", "options"),
-    BAD_ARGUMENTS,
-    ids=[
-        "run_task with empty workflow id",
-        "run_task with inputs as text",
-        "run_task with ftp callback_url",
-        "run_task_by_template with template id None",
-        "run_task_by_template with empty region",
-        "run_task_by_template with ftp status callback",
-        "get_task with empty id",
-        "get_task_status with id 'None'",
-        "iter_tasks with empty workflow id",
-        "iter_tasks with unknown status",
-        "iter_tasks from naive datetime",
-        "iter_tasks to naive datetime",
-        "stop_task with empty id",
-        "resume_task with empty id",
-        "get_workflow with empty id",
-        "get_official_workflow_template with empty id",
-    ],
+    {
+        "run_task with empty workflow id": ("run_task", [""], {}),
+        "run_task with inputs as text": ("run_task", [ORDERS.id, "keyword=pens"], {}),
+        "run_task with ftp callback_url": ("run_task", [ORDERS.id], {"callback_url": "ftp://x"}),
+        "run_task_by_template with template id None": ("run_task_by_template", [None], {}),
+        "run_task_by_template with empty region": ("run_task_by_template", [TEMPLATE_SEARCH.id], {"region": ""}),
+        "run_task_by_template with ftp status callback": (
+            "run_task_by_template",
+            [TEMPLATE_SEARCH.id],
+            {"status_change_callback_url": "ftp://x"},
+        ),
+        "get_task with empty id": ("get_task", [""], {}),
+        "get_task_status with id 'None'": ("get_task_status", ["None"], {}),
+        "iter_tasks with empty workflow id": ("iter_tasks", [], {"workflow_id": ""}),
+        "iter_tasks with unknown status": ("iter_tasks", [], {"status": "done"}),
+        "iter_tasks from naive datetime": ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
+        "iter_tasks to naive datetime": ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
+        "stop_task with empty id": ("stop_task", [""], {}),
+        "resume_task with empty id": ("resume_task", [""], {}),
+        "get_workflow with empty id": ("get_workflow", [""], {}),
+        "get_official_workflow_template with empty id": ("get_official_workflow_template", [""], {}),
+    },
 )
 def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
     with pytest.raises(InputError):
@@ -168,14 +144,6 @@ def test_start_with_lost_response_raises_unknown_error_and_is_not_repeated(emula
         start(BrowserActHook())
     assert caught.value.temporary is False
     assert len(emulator.tasks) == 1
-
-
-@pytest.mark.parametrize("start", STARTS, ids=START_IDS)
-def test_start_at_concurrency_limit_raises_concurrency_limit_error(emulator, start):
-    emulator.concurrency = 1
-    BrowserActHook().run_task(SEARCH.id, {"keyword": "pens"})
-    with pytest.raises(ConcurrencyLimitError):
-        start(BrowserActHook())
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
@@ -213,12 +181,6 @@ class TestRotatedApiKey:
             sent(hook, calls.get_region_list())
         assert hook.settings.client.api_key == "app-new"
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
-
-    def test_start_with_rotated_api_key_is_left_to_its_caller(self, emulator, hook):
-        with pytest.raises(AuthenticationError):
-            hook.run_task(ORDERS.id)
-        hook.run_task(ORDERS.id)
-        assert [request.status for request in emulator.requests] == [401, 200]
 
     @pytest.mark.parametrize("within", [None, 5])
     def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
@@ -421,6 +383,18 @@ def test_user_agent_of_requests_contains_provider_and_airflow_versions(emulator,
 
 
 class TestConnectionTest:
+    @pytest.fixture
+    def failure(self, connect):
+        """Set the connection, test it, and return the message of the failure."""
+
+        def test(*extra, **fields) -> str:
+            connect(*extra, **fields)
+            good, message = BrowserActHook().test_connection()
+            assert good is False
+            return message
+
+        return test
+
     def test_connection_test_with_valid_key_reports_workflows_and_starts_no_run(self, emulator):
         good, message = BrowserActHook().test_connection()
         assert good is True
@@ -440,12 +414,10 @@ class TestConnectionTest:
         ids=["wrong key", "no key", "invalid host", "closed port", "unknown host"],
     )
     def test_connection_test_reports_which_of_key_host_or_network_is_wrong(
-        self, emulator, connect, monkeypatch, change, blamed
+        self, emulator, failure, monkeypatch, change, blamed
     ):
         monkeypatch.setattr(timings, "CONNECTION_TEST_LIMIT", 6.0)
-        connect(**change)
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure(**change)
         assert blamed in message
         assert "app-wrong" not in message
 
@@ -510,12 +482,10 @@ class TestConnectionTest:
         ids=["route", "route with a slash", "an address", "prefix", "prefix with a slash", "another path"],
     )
     def test_connection_test_fails_when_the_path_of_webhook_base_url_is_wrong(
-        self, emulator, connect, api_server, path, problem
+        self, emulator, failure, api_server, path, problem
     ):
         with served(api_server) as port:
-            connect({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
-            good, message = BrowserActHook().test_connection()
-        assert good is False
+            message = failure({"webhook_base_url": f"http://127.0.0.1:{port}{path}"})
         assert problem in message
 
     def test_connection_test_passes_when_airflow_itself_is_below_the_path_of_our_routes(
@@ -529,11 +499,9 @@ class TestConnectionTest:
         assert good is True, message
 
     def test_connection_test_fails_when_webhook_base_url_leads_to_another_server(
-        self, emulator, connect, browseract_emulator
+        self, emulator, failure, browseract_emulator
     ):
-        connect({"webhook_base_url": browseract_emulator.url})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure({"webhook_base_url": browseract_emulator.url})
         assert "does not lead to the callback route: the response was HTTP 404" in message
 
     @pytest.mark.parametrize(
@@ -551,13 +519,11 @@ class TestConnectionTest:
         ],
         ids=["no database", "a page with 503", "a redirect", "401", "a login page", "no route"],
     )
-    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, emulator, connect, answer, message):
+    def test_connection_test_reports_cause_when_callback_url_responds_wrongly(self, emulator, failure, answer, message):
         app = FastAPI()
         app.add_api_route("/{path:path}", lambda: answer, methods=["POST"])
         with served(app) as port:
-            connect({"webhook_base_url": f"http://127.0.0.1:{port}"})
-            good, logged = BrowserActHook().test_connection()
-        assert good is False
+            logged = failure({"webhook_base_url": f"http://127.0.0.1:{port}"})
         assert message in logged
 
     @pytest.mark.parametrize(
@@ -569,21 +535,17 @@ class TestConnectionTest:
         ids=["closed port of this machine", "unknown name"],
     )
     def test_connection_test_fails_with_the_reason_when_callbacks_cannot_arrive(
-        self, emulator, connect, base_url, reason
+        self, emulator, failure, base_url, reason
     ):
-        connect({"webhook_base_url": base_url})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+        message = failure({"webhook_base_url": base_url})
         assert re.search(f"But {base_url} cannot be reached from the machine of this test: ({reason})\\.", message)
         assert "a machine cannot reach its own public address" in message
         assert "'Woken by a callback'" in message
 
-    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, connect, monkeypatch):
+    def test_connection_test_fails_when_nothing_responds_to_a_callback_in_time(self, emulator, failure, monkeypatch):
         monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            connect({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-            good, message = BrowserActHook().test_connection()
-        assert good is False
+            message = failure({"webhook_base_url": f"http://127.0.0.1:{silent.getsockname()[1]}"})
         assert "no response within 0.2 seconds" in message
 
     def test_airflow_command_shows_why_callbacks_cannot_arrive(self, emulator, connect, cli, monkeypatch, capsys):
@@ -597,17 +559,9 @@ class TestConnectionTest:
         assert "Connection failed!" in shown
         assert "But http://127.0.0.1:9 cannot be reached from the machine of this test" in shown
 
-    def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, connect):
-        connect({"webhook_base_url": "ftp://airflow.example.com"})
-        good, message = BrowserActHook().test_connection()
-        assert good is False
+    def test_connection_test_fails_when_webhook_base_url_is_not_http(self, emulator, failure):
+        message = failure({"webhook_base_url": "ftp://airflow.example.com"})
         assert "But callbacks are not possible: webhook_base_url is not an http or https address" in message
 
     def test_connection_test_without_callbacks_reports_polling(self, emulator):
         assert "Deferred tasks poll" in BrowserActHook().test_connection()[1]
-
-
-def test_start_with_unknown_input_raises_api_message_with_trace_id(emulator):
-    with pytest.raises(InvalidRequestError, match="nonsense") as caught:
-        BrowserActHook().run_task(SEARCH.id, {"max_items": 2, "keyword": "x", "nonsense": 1})
-    assert caught.value.trace_id

@@ -213,10 +213,6 @@ def test_client_settings_contain_the_connection_id():
     assert read(conn_id="browseract_prod").connection == "browseract_prod"
 
 
-def test_api_key_is_not_in_repr_of_client_settings():
-    assert "app-key" not in repr(read())
-
-
 @cases(
     "text",
     {

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_EXPORT, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator
-from airflow_provider_browseract.runs.ledger import STATE_KEY
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS
 
@@ -42,11 +39,6 @@ def test_template_runs_with_its_region_and_returns_its_output(template, emulator
     assert "profile_id" not in run.ti.xcoms
     if deferrable:
         assert task.callback_url is not None
-
-
-def test_template_results_are_written_to_output_path(template, emulator, tmp_path):
-    manifest = template(workflow_template_id=TEMPLATE_EXPORT.id, output_path=str(tmp_path)).run()
-    assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
 @cases(
@@ -112,9 +104,3 @@ class TestLostStartResponse:
         with pytest.raises(AirflowFailException, match=f"may have created one of these.*{emulator.tasks[0].id}"):
             template().run()
         assert len(emulator.tasks) == 1
-
-
-def test_stored_entry_of_a_template_run_is_marked_as_template(template, emulator, store):
-    template(store=store, wait_for_completion=False).run()
-    entry = json.loads(store.values[STATE_KEY])
-    assert entry["source"] == {"kind": "template", "id": TEMPLATE_SEARCH.id}

@@ -615,11 +615,6 @@ class TestRetriableErrors:
         with pytest.raises(ConnectionFailedError, match="Check the host"):
             worker(workflow_id=ORDERS.id).run()
 
-    def test_start_refused_with_429_is_sent_again_and_starts_one_run(self, worker, emulator):
-        emulator.fault("run-task", RequestFault.status(429, retry_after=0.1), times=1)
-        assert worker(workflow_id=ORDERS.id).run() == ORDERS_RESULT
-        assert len(emulator.tasks) == 1
-
 
 class TestSecrets:
     @BOTH_WAYS
@@ -661,15 +656,3 @@ def test_unknown_argument_is_an_error_that_names_a_similar_argument(operator, wr
 def required(operator):
     names = {RunWorkflowOperator: "workflow_id", RunTemplateOperator: "workflow_template_id"}
     return {names.get(operator, "browseract_task_id"): "7"}
-
-
-def test_run_workflow_operator_has_exactly_the_expected_template_fields():
-    assert set(RunWorkflowOperator.template_fields) == {
-        "workflow_id",
-        "input_parameters",
-        "profile_id",
-        "callback_url",
-        "status_change_callback_url",
-        "output_path",
-        "browseract_conn_id",
-    }

@@ -16,7 +16,7 @@ from airflow.sdk.log import mask_secret
 from airflow_provider_browseract import compat
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
@@ -25,7 +25,7 @@ from airflow_provider_browseract.runs.request import RunRequest, Source, read_in
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from tests.cases import cases
 from tests.conftest import DagResult
-from tests.workers import BOTH_WAYS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
+from tests.workers import BOTH_WAYS, PENS, FakeStore, FakeTaskInstance, Worker, emulator, store, worker
 
 __all__ = ["emulator", "store", "worker"]
 
@@ -130,13 +130,6 @@ class TestRotatedKey:
         assert worker(store=store, wait_for_completion=False, **arguments).run() == first
         assert len(emulator.tasks) == 1
         assert "The inputs cannot be compared with those of the earlier try" in "".join(capfd.readouterr())
-
-    def test_later_try_with_the_same_key_and_other_inputs_still_starts_another_run(self, worker, emulator, store):
-        emulator.set_workflow(LOG_IN.id, duration=60.0)
-        for password in ("one", "two"):
-            given = {"username": "a", "password": password}
-            worker(store=store, workflow_id=LOG_IN.id, input_parameters=given, wait_for_completion=False).run()
-        assert [task.status for task in emulator.tasks] == ["canceled", "running"]
 
 
 def shown_fields(operator: Any) -> str:
@@ -351,7 +344,7 @@ class TestLiveView:
         run = worker(
             store=store,
             workflow_id=SEARCH.id,
-            input_parameters={"keyword": "pens"},
+            input_parameters=PENS,
             deferrable=deferrable,
             **({} if shown else {"show_live_view": False}),
         )
@@ -382,28 +375,13 @@ class TestLiveView:
     @BOTH_WAYS
     def test_sensor_keeps_the_live_view_out_of_log_and_xcoms(self, worker, emulator, capfd, deferrable):
         emulator.set_workflow(SEARCH.id, duration=60.0)
-        task_id = worker(
-            workflow_id=SEARCH.id,
-            input_parameters={"keyword": "pens"},
-            wait_for_completion=False,
-            show_live_view=False,
-        ).run()
-        run = worker(
-            operator_class=TaskSensor,
-            browseract_task_id=task_id,
-            deferrable=deferrable,
-            show_live_view=False,
-            poke_interval=0.1,
-            poll_interval=None,
-        )
-        del run.arguments["poll_interval"]
-        operator = run.operator()
+        hidden: Any = {"show_live_view": False}
+        task_id = worker(workflow_id=SEARCH.id, input_parameters=PENS, wait_for_completion=False, **hidden).run()
+        run = worker(operator_class=TaskSensor, browseract_task_id=task_id, deferrable=deferrable, **hidden)
         if deferrable:
-            with pytest.raises(TaskDeferred) as deferred:
-                operator.execute(run.context)
-            assert deferred.value.trigger.wait.policy.show_live_view is False
+            assert run.defer().trigger.wait.policy.show_live_view is False
         else:
-            assert operator.poke(run.context) is False
+            assert run.operator().poke(run.context) is False
         logged = "".join(capfd.readouterr())
         assert f"BrowserAct task {task_id} is running." in logged
         assert "/live/" not in logged + json.dumps(run.ti.xcoms)

@@ -79,12 +79,6 @@ def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, tmp
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
-def test_sensor_raises_result_error_when_files_cannot_be_downloaded(emulator, tmp_path):
-    emulator.fault("download-file", RequestFault.status(404), times=None)
-    with pytest.raises(ResultError):
-        wait(started(emulator, EXPORT), output_path=str(tmp_path))
-
-
 def test_sensor_parses_output_text_in_declared_format(emulator):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
     assert wait(task_id, output_format="csv", deferrable=True) == [{"a": "1", "b": "2"}]
@@ -195,22 +189,20 @@ def test_never_fail_sensor_skips_when_airflow_ends_its_deferral(emulator, error,
         sensor.resume_execution("__fail__", {}, {"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_sensor_defers_again_with_same_deadline_when_triggerer_could_not_poll(emulator, mode):
-    task_id = started(emulator, duration=60.0)
-    deadline = time.time() + 3600
-    with pytest.raises(TaskDeferred) as deferred:
-        resume(Wait(task_id, deadline), End.GIVEN_UP, "HTTP 403", mode=mode)
-    assert deferred.value.trigger.wait.deadline == deadline
-
-
-def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator):
-    task_id = started(emulator, duration=60.0)
-    deadline = time.time() + 3600
+@cases(
+    ("event", "mode"),
+    {
+        "run not ended": ((End.ENDED, None), "poke"),
+        "no poll": ((End.GIVEN_UP, "HTTP 403"), "poke"),
+        "no poll, reschedule": ((End.GIVEN_UP, "HTTP 403"), "reschedule"),
+    },
+)
+def test_sensor_resumed_while_its_run_is_running_defers_again_with_the_same_deadline(emulator, event, mode):
+    wait = Wait(started(emulator, duration=60.0), time.time() + 3600)
     with pytest.raises(TaskDeferred) as again:
-        resume(Wait(task_id, deadline), End.ENDED)
-    assert again.value.trigger.wait.browseract_task_id == task_id
-    assert again.value.trigger.wait.deadline == deadline
+        resume(wait, *event, mode=mode)
+    renewed = again.value.trigger.wait
+    assert (renewed.browseract_task_id, renewed.deadline) == (wait.browseract_task_id, wait.deadline)
 
 
 def test_resumed_sensor_fails_without_retry_when_connection_was_made_invalid(emulator, connect):
