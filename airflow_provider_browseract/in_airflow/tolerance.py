@@ -16,6 +16,6 @@ def tolerate_errors(report: Callable[..., Any] | None = None, text: str = "", *a
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - every caller states why no error matters
+    except Exception as error:  # noqa: BLE001 - whatever fails here, it does not affect the run
         if report is not None:
             report(text, *args, f"{type(error).__name__}: {error}")

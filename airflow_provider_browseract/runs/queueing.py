@@ -62,10 +62,7 @@ class Queued:
 
     @classmethod
     def read(cls, stored: Any) -> Queued:
-        """Read what a trigger has stored.
-
-        :raises ValueError: it is something else.
-        """
+        """Read what a trigger has stored."""
         return from_json(cls, stored)
 
     def refused(self) -> Queued:

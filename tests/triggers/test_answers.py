@@ -77,14 +77,14 @@ def test_task_trigger_keeps_waiting_and_logs_when_required_action_is_unreadable(
     event = wait(asking(answer_by=time.time(), deadline=time.time() + 0.3))
     assert event.end is End.DEADLINE
     log = "".join(capfd.readouterr())
-    assert "Could not read the answer to the Required Action; trying again: the API server is away" in log
+    assert "Could not read the answer to the Required Action; trying again: RuntimeError: the API server is away" in log
 
 
 def test_run_end_is_reported_although_required_action_cannot_be_closed(emulator, people, asking, capfd):
     BrowserActHook().stop_task(emulator.tasks[0].id)
     people.away = RuntimeError("the API server is away")
     assert wait(asking()).end is End.ENDED
-    assert "could not be closed: the API server is away" in "".join(capfd.readouterr())
+    assert "could not be closed: RuntimeError: the API server is away" in "".join(capfd.readouterr())
 
 
 def test_answer_given_while_required_action_is_being_closed_is_reported(emulator, people, asking, monkeypatch):
