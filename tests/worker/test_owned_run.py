@@ -279,7 +279,7 @@ class TestUnexpectedSigterm:
         assert len(tries(try_number=2).run()) == 2
         assert [task.status for task in emulator.tasks] == ["finished"]
 
-    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, monkeypatch):
+    def test_ctrl_c_while_an_earlier_run_is_looked_up_stops_that_run(self, tries, killed, emulator, monkeypatch, capfd):
         killed(tries())
         attempt = tries(try_number=2)
         operator = attempt.operator()
@@ -295,6 +295,7 @@ class TestUnexpectedSigterm:
         with pytest.raises(KeyboardInterrupt):
             operator.execute(attempt.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
+        assert f"BrowserAct task {emulator.tasks[0].id}: interrupted (Ctrl-C)." in "".join(capfd.readouterr())
 
     def test_ctrl_c_after_a_kill_does_not_stop_the_run_that_was_left_to_the_next_try(
         self, tries, airflow, emulator, monkeypatch, capfd
@@ -805,6 +806,28 @@ class TestKillDuringTheReadAfterADeferral:
         error = killed_while_reading(lambda wait: WaitEvent(wait, End.ENDED))
         assert "the next try reattaches to it" in str(error)
         assert emulator.tasks[0].status == "running"
+
+
+def test_run_that_ends_between_the_read_after_a_deferral_and_the_stop_of_a_kill_still_returns_its_result(
+    tries, emulator, monkeypatch
+):
+    emulator.next_run(SEARCH.id, duration=1.0)
+    attempt = tries(deferrable=True, max_tries=0)
+    with pytest.raises(TaskDeferred) as deferral:
+        attempt.operator().execute(attempt.context)
+    operator = attempt.operator()
+    send = operator.hook.client.send
+
+    def killed_after_the_read(call):
+        answer = send(call)
+        if call.name == "get-task" and not operator._owned_run.killed:
+            emulator.wait_until(lambda: emulator.tasks[0].finished_at)
+            operator.on_kill()
+        return answer
+
+    monkeypatch.setattr(operator.hook.client, "send", killed_after_the_read)
+    event = to_json(WaitEvent(deferral.value.trigger.wait, End.ENDED))
+    assert len(operator.execute_complete(attempt.context, event)) == 2
 
 
 def test_kill_before_the_run_is_known_is_not_forgotten_when_the_run_becomes_known(tries, killed, emulator):

@@ -21,7 +21,10 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.starting import MAX_STARTS
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import execution
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.workers import BOTH_WAYS, PENS, calls_of
@@ -183,6 +186,25 @@ class TestAfterAirflowError:
             without_airflow(1).run()
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
+
+    def test_unexpected_error_after_a_deferral_in_the_last_try_stops_the_run(self, tries, emulator, monkeypatch):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        attempt = tries(deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            attempt.operator().execute(attempt.context)
+
+        def fail(*_):
+            raise OSError("a bug")
+
+        monkeypatch.setattr(execution, "mask_secrets", fail)
+        event = to_json(WaitEvent(deferral.value.trigger.wait, End.ENDED))
+        with pytest.raises(RunLostError) as lost:
+            attempt.operator().execute_complete(attempt.context, event)
+        assert str(lost.value).startswith(
+            f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because an unexpected error occurred "
+            "(OSError: a bug).\nThe run was stopped.\n"
+        )
+        assert emulator.tasks[0].status == "canceled"
 
     def test_airflow_error_after_the_start_in_the_last_try_stops_the_run(self, without_airflow, emulator):
         with pytest.raises(RunLostError, match=r"no API server\)\.\nThe run was stopped\."):
