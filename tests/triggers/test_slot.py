@@ -20,7 +20,7 @@ from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
-from tests.triggers.waits import until
+from tests.triggers.waits import LIMIT, until
 from tests.workers import calls_of
 
 CONN_ID = "browseract_default"
@@ -271,11 +271,12 @@ async def test_error_in_the_queue_ends_no_wait(emulator, waiting, monkeypatch):
 
 
 async def test_connections_with_the_same_key_share_one_queue(emulator, waiting, connect, monkeypatch):
-    # The first connection cannot be read, so the other one counts for both.
+    # The first two connections cannot be read, so the third one counts for all.
     monkeypatch.setenv("AIRFLOW_CONN_SECOND", os.environ["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
     [task_id] = await start()
     waiting.add("late", 2.0, conn_id="second", key_digest="k")
     waiting.add("early", 1.0, conn_id="missing", key_digest="k")
+    waiting.add("later", 3.0, conn_id="missing too", key_digest="k")
     waiting.add("other account", 0.0, conn_id="missing", key_digest="another")
     await counts(emulator, 2)
     assert waiting.woken == []
@@ -307,7 +308,7 @@ async def test_unknown_size_of_the_plan_is_not_logged(emulator, waiting, capfd, 
     assert "The plan" not in logged
 
 
-async def test_counts_that_fail_end_no_wait(emulator, waiting):
+async def test_counts_that_fail_end_no_wait(emulator, waiting, caplog):
     [task_id] = await start()
     emulator.fault("list-tasks", RequestFault.status(500), times=6)
     waiting.add("a", 1.0)
@@ -315,40 +316,71 @@ async def test_counts_that_fail_end_no_wait(emulator, waiting):
     assert waiting.woken == []
     await stop(task_id)
     assert await waiting.until_woken(1) == ["a"]
+    assert f"The active runs of connection {CONN_ID!r} could not be counted: " in caplog.text
 
 
-async def test_wait_ends_at_its_time_limit(emulator, waiting):
-    await start()
+async def test_count_without_a_response_is_given_up_soon(emulator, waiting, connect, monkeypatch):
+    connect({"retry_budget": 0.2, "read_timeout": 10 * LIMIT})
+    monkeypatch.setattr(timings, "SLOT_COUNT_LIMIT", 1.0)
+    emulator.fault("list-tasks", RequestFault.hung(), times=1)
+    waiting.add("a", 1.0)
+    assert await waiting.until_woken(1) == ["a"]
+
+
+async def test_another_dag_gets_the_next_slot_if_a_woken_task_does_not_start(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "FOLLOW_DELAY", 0.1)
+    monkeypatch.setattr(timings, "START_DELAY", 600.0)
+    [task_id] = await start()
+    for name, since, dag_id in (("a", 1.0, "d"), ("b", 2.0, "d"), ("c", 3.0, "other")):
+        waiting.add(name, since, ti=SimpleNamespace(dag_id=dag_id, task_id=name, run_id="r", map_index=-1))
+    await counts(emulator, 1)
+    await stop(task_id)
+    assert await waiting.until_woken(2) == ["a", "c"]
+
+
+async def test_wait_ends_at_its_time_limit_and_takes_no_slot(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "START_DELAY", 600.0)
+    [task_id] = await start()
     wait = QueueWait(Queued(1.0, 1.0, 1), time.time() + 0.3, active=1)
     events = [event async for event in SlotTrigger(browseract_conn_id=CONN_ID, wait=wait).run()]
     assert [event.payload["refusals"] for event in events] == [1]
     assert time.time() >= wait.until
+    waiting.add("a", 2.0)
+    await counts(emulator, 1)
+    await stop(task_id)
+    assert await waiting.until_woken(1) == ["a"]
 
 
-async def test_place_and_active_runs_are_logged_and_pushed(emulator, waiting, monkeypatch, capfd):
-    pushed: dict[str, Any] = {}
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "as at the refusal"])
+async def test_place_and_active_runs_are_logged_and_pushed_once(emulator, waiting, monkeypatch, capfd, counted):
+    pushed: dict[int | None, Any] = {}
 
     class PushedXComs:
         def __init__(self, ti) -> None:
-            pass
+            self.index = getattr(ti, "map_index", None)
 
         def xcom_push(self, key, value):
-            pushed[key] = value
+            pushed[self.index] = (key, value)
 
     monkeypatch.setattr(slots, "XComs", PushedXComs)
-    await start()
+    if counted:
+        await start()
+    else:
+        emulator.fault("list-tasks", RequestFault.status(500), times=None)
     waiting.add("other", 1.0)
-    trigger = waiting.add("mine", 2.0)
-    trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=3)
+    waiting.add("refused again", 3.0, refusals=2, ti=task_instance(2))
+    if counted:
+        await until(lambda: Dispatcher.of(CONN_ID, None).queue.active)
+    waiting.add("mine", 2.0, active=None if counted else 1, ti=task_instance(3))
     logged = ""
 
     def is_shown() -> bool:
         nonlocal logged
         logged += "".join(capfd.readouterr())
-        return "Place 2 of 2" in logged and bool(pushed) is AIRFLOW_V_3_3_PLUS
+        return "Place 2 of 3" in logged and bool(pushed) is AIRFLOW_V_3_3_PLUS
 
     await until(is_shown)
     # Before Airflow 3.3, only the log shows the place.
-    assert pushed == {} or AIRFLOW_V_3_3_PLUS
-    assert not pushed or pushed == {"queue": {"place": 2, "length": 2, "active_runs": 1}}
-    assert "Place 2 of 2 in the queue for slots. The plan seems to have 1 slot." in logged
+    shown = ("queue", {"place": 2, "length": 3, "active_runs": 1})
+    assert pushed == ({3: shown} if AIRFLOW_V_3_3_PLUS else {})
+    assert "Place 2 of 3 in the queue for slots. The plan seems to have 1 slot." in logged

@@ -79,10 +79,11 @@ class TestInputNames:
             worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         assert "BrowserAct lists none for workflow" in "".join(capfd.readouterr())
 
-    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator):
+    def test_unknown_workflow_fails_after_a_single_request(self, worker, emulator, capfd):
         with pytest.raises(AirflowFailException, match="Check workflow_id"):
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
+        assert "not known whether" not in "".join(capfd.readouterr())
 
 
 def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_budget(worker, connect, capfd):

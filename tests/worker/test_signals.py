@@ -236,6 +236,9 @@ def test_sigterm_after_the_deferral_holds_the_process_only_for_a_moment(
     with channel.lock:
         terminate()
         assert time.monotonic() - began < timings.HANDLER_LIMIT + 2
+        # The process may end before the decision.
+        [deciding] = [thread for thread in threading.enumerate() if thread.name == "browseract-on-kill"]
+        assert deciding.daemon
     channel.state = "deferred"
     operator._owned_run.await_decision()
     assert emulator.tasks[0].status == "running"

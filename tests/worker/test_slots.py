@@ -49,17 +49,24 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in logged
     assert "0 runs" not in logged
     assert "BrowserAct has refused the start 2 times." in logged
+    assert ("no free slot now; no run is active any more" in logged) is (fault.http_status != 429)
     assert ("If no line follows, check that a triggerer is running." in logged) is deferrable
 
 
-@BOTH_WAYS
-def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferrable):
-    emulator.concurrency = 1
-    emulator.next_run(SEARCH.id, duration=0.5)
-    search(worker, wait_for_completion=False).run()
+@pytest.mark.parametrize(
+    ("deferrable", "plan", "active"),
+    [(False, 1, "1 run is active"), (True, 2, "2 runs are active")],
+    ids=["in the worker", "deferred"],
+)
+def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferrable, plan, active, capfd):
+    emulator.concurrency = plan
+    for _ in range(plan):
+        emulator.next_run(SEARCH.id, duration=1.0)
+        search(worker, wait_for_completion=False).run()
     run = search(worker, deferrable=deferrable)
     assert len(run.run()) == 2
-    assert [task.status for task in emulator.tasks] == ["finished", "finished"]
+    assert {task.status for task in emulator.tasks} == {"finished"}
+    assert f"BrowserAct has no free slot now; {active}. " in "".join(capfd.readouterr())
 
 
 @BOTH_WAYS
@@ -166,13 +173,37 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, c
     emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
     logged = "".join(capfd.readouterr())
-    assert logged.count("BrowserAct refuses the start although no run is active.") == 1
+    warning = "BrowserAct refuses the start although no run is active."
+    assert logged.count(warning) == 1
+    # The only run may end right before the first refusal.
+    assert "refused the start once" in logged.partition(warning)[0]
+    assert "refused the start 3 times" in logged.partition(warning)[2]
 
 
-def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator):
+def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emulator, monkeypatch):
+    monkeypatch.setattr(timings, "FIRST_SLOT_PAUSE", 60.0)
     emulator.fault("run-task", RequestFault.refused(10118), times=None)
+    began = time.monotonic()
     with pytest.raises(NoSlotError, match=r"within 0.3 seconds"):
         search(worker, timeout=0.3).run()
+    # A pause between two starts does not go beyond the limit.
+    assert time.monotonic() - began < 30
+
+
+@BOTH_WAYS
+def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, capfd):
+    emulator.fault("run-task", RequestFault.refused(10118), times=1)
+    run = search(worker, deferrable=deferrable)
+    push = run.ti.xcom_push
+
+    def fail_for_the_wait(key, value):
+        if key == "wait":
+            raise OSError("no API server")
+        push(key, value)
+
+    run.ti.xcom_push = fail_for_the_wait
+    assert len(run.run()) == 2
+    assert "Could not push the XCom 'wait' (OSError: no API server)." in "".join(capfd.readouterr())
 
 
 def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(worker, emulator, monkeypatch):
@@ -206,14 +237,16 @@ def test_refusal_for_a_slot_waits_for_slots_and_outlives_the_trigger(worker, emu
         search(worker, deferrable=True, queue_timeout=500, webhook=False).operator().execute({"ti": FakeTaskInstance()})
     deferred, wait = deferral.value, deferral.value.trigger.wait
     assert (wait.pause, wait.handed_over) == (None, True)
+    assert (wait.source, wait.active) == (f"workflow {SEARCH.id}", 0)
     # Airflow's own limit comes after the limit of the trigger.
     assert deferred.timeout.total_seconds() == pytest.approx(500 + timings.TIMEOUT_BACKSTOP, abs=60)
+    assert deferred.trigger.browseract_conn_id == "browseract_default"
     assert wait.key_digest == BrowserActHook().settings.client.key_digest
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.3, "0.3 seconds"), (90, "90 seconds"), (3599.9, "1 h 0 min"), (600, "10 min"), (25198, "7 h 0 min")],
+    [(0.34, "0.3 seconds"), (90, "90 seconds"), (120, "2 min"), (3599.9, "1 h 0 min"), (25198, "7 h 0 min")],
 )
 def test_limit_is_logged_in_hours_and_minutes(seconds, text):
     assert _in_words(seconds) == text
@@ -280,7 +313,7 @@ def test_active_runs_that_cannot_be_counted_do_not_end_the_wait_for_a_slot(worke
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     emulator.fault("list-tasks", RequestFault.status(503), times=None)
     assert len(search(worker).run()) == 2
-    assert "an unknown number of runs are active" in "".join(capfd.readouterr())
+    assert "now; an unknown number of runs are active. " in "".join(capfd.readouterr())
 
 
 def test_endless_retry_after_does_not_make_an_endless_pause(worker, emulator):

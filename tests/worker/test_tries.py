@@ -21,7 +21,10 @@ from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError, RunTimedOutError
+from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.starting import MAX_STARTS
+from airflow_provider_browseract.runs.stored import to_json
+from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
 from tests.workers import BOTH_WAYS, PENS, calls_of
@@ -177,11 +180,31 @@ class TestAfterAirflowError:
     ):
         emulator.next_run(SEARCH.id, duration=1.0)
         with pytest.raises(
-            RunLostError, match=r"no API server\)\.\nThe run keeps running, and the next try reattaches to it\."
+            RunLostError,
+            match=r"no API server\)\.\nThe run keeps running, and the next try reattaches to it\.\nThe traceback shows",
         ):
             without_airflow(1).run()
         assert len(tries().run()) == 2
         assert len(emulator.tasks) == 1
+
+    def test_unexpected_error_after_a_deferral_in_the_last_try_stops_the_run(self, tries, emulator, monkeypatch):
+        emulator.set_workflow(SEARCH.id, duration=60.0)
+        attempt = tries(deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            attempt.operator().execute(attempt.context)
+
+        def fail(*_):
+            raise OSError("a bug")
+
+        monkeypatch.setattr(execution, "mask_secrets", fail)
+        event = to_json(WaitEvent(deferral.value.trigger.wait, End.ENDED))
+        with pytest.raises(RunLostError) as lost:
+            attempt.operator().execute_complete(attempt.context, event)
+        assert str(lost.value).startswith(
+            f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because an unexpected error occurred "
+            "(OSError: a bug).\nThe run was stopped.\n"
+        )
+        assert emulator.tasks[0].status == "canceled"
 
     def test_airflow_error_after_the_start_in_the_last_try_stops_the_run(self, without_airflow, emulator):
         with pytest.raises(RunLostError, match=r"no API server\)\.\nThe run was stopped\."):
@@ -257,6 +280,7 @@ class TestAfterAirflowError:
         with pytest.raises(RunLostError):
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert isinstance(seen[-1], RunLostError)
+        assert str(seen[-1]).startswith(f"Stopped waiting for BrowserAct task {emulator.tasks[0].id}, because the ")
         assert emulator.tasks[0].status == status
 
 
@@ -268,18 +292,31 @@ class TestFailedReattach:
 
     def test_reattach_that_fails_in_the_api_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.fault("get-task", RequestFault.status(503), times=None)
+        seen = []
+
+        def evaluate(exception, **_):
+            seen.append(exception)
+            return SimpleNamespace(action="default")
+
         attempt = tries()
         attempt.ti.max_tries = 1
-        logged = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: The run keeps running, and the next try"
-        with pytest.raises(RunLostError, match=logged):
+        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        earlier = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: "
+        with pytest.raises(RunLostError, match=f"{earlier}The run keeps running, and the next try"):
             attempt.run()
         assert emulator.tasks[0].status == "running"
+        assert isinstance(seen[0], RunLostError)
+        assert str(seen[0]).endswith(earlier)
 
-    def test_reattach_that_fails_in_the_api_in_the_last_try_stops_the_run(self, tries, emulator):
+    @pytest.mark.parametrize(("cancel_on_kill", "status"), [(True, "canceled"), (False, "running")])
+    def test_cancel_on_kill_decides_whether_a_failed_reattach_in_the_last_try_stops_the_run(
+        self, tries, emulator, cancel_on_kill, status
+    ):
         emulator.fault("get-task", RequestFault.status(503), times=None)
-        with pytest.raises(RunLostError, match=r"of an earlier try: The run was stopped\."):
-            tries().run()
-        assert emulator.tasks[0].status == "canceled"
+        becomes = r"was stopped\." if cancel_on_kill else "keeps running and using credits because cancel_on_kill=False"
+        with pytest.raises(RunLostError, match=f"of an earlier try: The run {becomes}"):
+            tries(cancel_on_kill=cancel_on_kill).run()
+        assert emulator.tasks[0].status == status
 
     def test_invalid_argument_in_a_later_try_stops_the_run_because_airflow_does_not_retry(self, tries, emulator):
         attempt = tries(profile_id="")
@@ -501,10 +538,10 @@ class TestLostStartResponse:
         attempt.ti.map_index = 0
 
         def away(**_):
-            raise RuntimeError("no API server")
+            raise RuntimeError("no API server.")
 
         attempt.ti.xcom_pull = away
-        with pytest.raises(AirflowFailException, match=r"no API server\.\nCheck the newest tasks"):
+        with pytest.raises(AirflowFailException, match=r"^RuntimeError: no API server\.\nCheck the newest tasks"):
             attempt.run()
 
     def test_undocumented_refusal_after_a_failed_run_is_not_left_to_a_later_try(self, tries, emulator):
@@ -514,7 +551,7 @@ class TestLostStartResponse:
         emulator.fault("run-task", RequestFault.refused(4711, "The account is locked."), times=None)
         with pytest.raises(AirflowFailException, match="The account is locked") as failed:
             tries().run()
-        assert "An earlier try may have started a run" not in str(failed.value)
+        assert "earlier try" not in str(failed.value)
         assert calls_of(emulator, "run-task") == 2
 
     @pytest.mark.parametrize("code", [None, "SUSPENDED"], ids=["without a code", "a word as code"])
@@ -676,7 +713,9 @@ class TestInvalidEntry:
 
 
 class TestFailingTaskState:
-    def test_failed_write_of_task_state_before_the_start_starts_no_run(self, tries, emulator, store, monkeypatch):
+    def test_failed_write_of_task_state_before_the_start_starts_no_run(
+        self, tries, emulator, store, monkeypatch, capfd
+    ):
         def away(*args, **kwargs):
             raise RuntimeError("the API server is away")
 
@@ -684,6 +723,7 @@ class TestFailingTaskState:
         with pytest.raises(RuntimeError, match="away"):
             tries().run()
         assert emulator.tasks == []
+        assert "not known whether" not in "".join(capfd.readouterr())
 
     def test_failed_write_of_task_state_after_the_start_is_logged_and_keeps_the_result(
         self, tries, emulator, store, monkeypatch, capfd

@@ -10,6 +10,7 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunLostError, RunPausedError, RunTimedOutError
@@ -121,6 +122,21 @@ def test_grace_after_a_deferral_counts_from_the_last_request_to_airflow(worker, 
     wait, timeout = deferral.value.trigger.wait, deferral.value.timeout
     assert wait.first_poll_at >= now[0] + timings.CORE_RACE_GRACE
     assert timeout.total_seconds() == pytest.approx(wait.deadline - now[0] + timings.TIMEOUT_BACKSTOP)
+
+
+def test_stop_is_reported_although_the_live_view_cannot_be_marked_as_over(worker, emulator):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    run = worker(workflow_id=ORDERS.id, timeout=0.3)
+    push = run.ti.xcom_push
+
+    def fail_at_the_end(key, value):
+        if value == LiveViewLink.OVER:
+            raise OSError("no API server")
+        push(key, value)
+
+    run.ti.xcom_push = fail_at_the_end
+    with pytest.raises(RunTimedOutError, match="The run was stopped"):
+        run.run()
 
 
 def test_failed_stop_is_reported_with_the_link_to_the_browseract_task(worker, emulator):
