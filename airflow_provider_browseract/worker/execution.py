@@ -48,7 +48,6 @@ from airflow_provider_browseract.worker.checks import (
     Operator,
     check_before_start,
     dry_run_ended,
-    mask_secrets,
     read_request,
 )
 from airflow_provider_browseract.worker.conclusion import Conclusion
@@ -127,7 +126,7 @@ class RunExecution:
         task_id = self.run.task_id = read.wait.browseract_task_id
         with self.run.accounted_for(task_id):
             try:
-                self.secret_inputs = mask_secrets(self.operator, self.operator.input_parameters)
+                self.secret_inputs = self.operator.hide_secrets()
                 waiter = self._waiter()
                 # The arguments may have changed since the deferral. The secrets of inputs that a function has returned
                 # are not known any more.
@@ -219,7 +218,7 @@ class RunExecution:
     # 3. Reattach to the run of an earlier try, or start a new one
 
     def _reattach_or_start(self, start: Start, entry: Entry | None, queued: Queued) -> StartedRun | StartRefused:
-        do = partial(self._do, start.request, queued)
+        do = partial(self._do, queued)
         started = run_steps(begin(start, entry, time.time), self.hook.client, self.log, do)
         if isinstance(started, StartRefused):
             return started
@@ -230,7 +229,7 @@ class RunExecution:
             self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
-    def _do(self, request: RunRequest, queued: Queued, step: BeforeStart | Write | AskClaimed | Claim) -> Any:
+    def _do(self, queued: Queued, step: BeforeStart | Write | AskClaimed | Claim) -> Any:
         match step:
             case AskClaimed():
                 return self.tries.claimed()
@@ -238,19 +237,19 @@ class RunExecution:
                 return self.tries.claim(step.task_id)
             case Write():
                 return self.run.write(step)
-            case BeforeStart():
+            case BeforeStart(request):
                 # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
                 self.run.task_id = None
                 if queued.refusals == 0:
-                    check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
-        return None
+                    return check_before_start(self.operator, request, validate_inputs=self.options.validate_inputs)
+                return request
 
     def _dry_run(self) -> AirflowSkipException:
         """Check everything, and start nothing."""
         options = self.options
         request, _ = read_request(self.operator, self.context)
         self._with_callback(request)
-        check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
+        request = check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
         return dry_run_ended(self.operator, request)
 
     # 4. Wait for a slot
