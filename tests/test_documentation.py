@@ -17,7 +17,7 @@ from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.hooks.connection import extra_fields
-from airflow_provider_browseract.operators.base import RunOperator
+from airflow_provider_browseract.operators.base import InputParametersOperator, RunOperator
 from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
 from airflow_provider_browseract.runs import outcome
 from airflow_provider_browseract.runs.callback_url import CallbackOutcome
@@ -110,7 +110,7 @@ def operator_arguments() -> list[str]:
     """Return the names of all arguments of RunWorkflowOperator, without those of BaseOperator."""
     return [
         name
-        for operator in (RunWorkflowOperator, RunOperator)
+        for operator in (RunWorkflowOperator, InputParametersOperator, RunOperator)
         for name in inspect.signature(operator.__init__).parameters
         if name not in ("self", "kwargs")
     ]

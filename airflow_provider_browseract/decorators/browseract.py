@@ -67,7 +67,6 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
                 'Return a dict of names and values, or a list of {"name": ..., "value": ...}.'
             )
         self.input_parameters = made
-        self.hide_secrets()
 
 
 def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

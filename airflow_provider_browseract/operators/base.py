@@ -1,4 +1,4 @@
-"""The base class of all operators that start a run."""
+"""The base classes of the operators that start a run."""
 
 from __future__ import annotations
 
@@ -53,20 +53,17 @@ class RunOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "input_parameters",
         "callback_url",
         "status_change_callback_url",
         "output_path",
         "browseract_conn_id",
     )
-    template_fields_renderers = {"input_parameters": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
     ui_color = "#e6f0ff"
 
     def __init__(
         self,
         *,
-        input_parameters: InputParameters = None,
         callback_url: str | None = None,
         status_change_callback_url: str | None = None,
         output_format: str = OutputFormat.AUTO.value,
@@ -95,7 +92,6 @@ class RunOperator(BaseOperator):
         # Not at the end of execute: until Airflow knows of the success, a later try must find the run.
         # First in the list, because a callback of the user may take longer than Airflow waits.
         self.on_success_callback = [forget_run, *self.on_success_callback]
-        self.input_parameters = input_parameters
         self.callback_url = callback_url
         self.status_change_callback_url = status_change_callback_url
         self.output_format = output_format
@@ -135,7 +131,8 @@ class RunOperator(BaseOperator):
     def hook(self) -> BrowserActHook:
         """The hook for the operator's connection."""
         hook = BrowserActHook(self.browseract_conn_id)
-        unknown = isinstance(self.input_parameters, type(set_during_execution()))
+        placeholder = type(set_during_execution())
+        unknown = any(isinstance(getattr(self, name, None), placeholder) for name in self.template_fields)
         hook.hiding = Hiding(live_view=not self.show_live_view, secrets=True, texts=unknown)
         return hook
 
@@ -172,11 +169,12 @@ class RunOperator(BaseOperator):
         if parent is self:
             self.hide_secrets()
 
-    def hide_secrets(self) -> None:
-        """Mask the secret inputs, also those that are too short to be masked everywhere."""
-        if mask_secrets(self, self.input_parameters):
-            # Airflow's UI hides values by the keys of dicts.
-            self.input_parameters = with_names_as_keys(self.input_parameters)
+    @abstractmethod
+    def hide_secrets(self) -> bool:
+        """Mask the secret inputs, also those that are too short to be masked everywhere; return whether there are any.
+
+        Called when the templates are rendered, and again after :meth:`prepare` and after a deferral.
+        """
 
     def execute(self, context: Context) -> Any:
         """Reattach to the run of an earlier try or start a new one, wait for its end, and return its output."""
@@ -221,3 +219,21 @@ class RunOperator(BaseOperator):
         from airflow_provider_browseract.worker.lineage import lineage_of
 
         return lineage_of(self.kind.source, self.hook.settings.client.base_url, self._owned_run.conclusion)
+
+
+class InputParametersOperator(RunOperator):
+    """Start a run with ``input_parameters``, the inputs of version 2 of the API: texts by name."""
+
+    template_fields: Sequence[str] = ("input_parameters", *RunOperator.template_fields)
+    template_fields_renderers = {"input_parameters": "json"}
+
+    def __init__(self, *, input_parameters: InputParameters = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input_parameters = input_parameters
+
+    def hide_secrets(self) -> bool:
+        """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
+        found = mask_secrets(self, self.input_parameters)
+        if found:
+            self.input_parameters = with_names_as_keys(self.input_parameters)
+        return found

@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.base import RunOperator
+from airflow_provider_browseract.operators.base import InputParametersOperator
 from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["AskPerson", "ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
 
 
-class RunWorkflowOperator(RunOperator):
+class RunWorkflowOperator(InputParametersOperator):
     """Run a BrowserAct workflow, wait for its end, and return its output (``run-task``).
 
     The task pushes ``task_id`` (the BrowserAct task) and ``profile_id`` (the browser profile that a later run can start
@@ -117,7 +117,7 @@ class RunWorkflowOperator(RunOperator):
         cannot use this one.
     """
 
-    template_fields: Sequence[str] = ("workflow_id", "profile_id", *RunOperator.template_fields)
+    template_fields: Sequence[str] = ("workflow_id", "profile_id", *InputParametersOperator.template_fields)
 
     def __init__(
         self, *, workflow_id: str, save_browser_data: bool = False, profile_id: str | None = None, **kwargs: Any
@@ -134,13 +134,14 @@ class RunWorkflowOperator(RunOperator):
         """The workflow with its profile."""
         return WorkflowRun(
             self.workflow_id,
+            self.input_parameters,
             self.save_browser_data,
             self.profile_id,
             profile_given=self.given.get("profile_id", self.profile_id) is not None,
         )
 
 
-class RunTemplateOperator(RunOperator):
+class RunTemplateOperator(InputParametersOperator):
     """Run an official BrowserAct template, wait for its end, and return its output (``run-task-by-template``).
 
     Runs of templates have no browser profiles. To use a profile, copy the template to a workflow of your account in
@@ -153,7 +154,7 @@ class RunTemplateOperator(RunOperator):
     :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``input_parameters`` on.
     """
 
-    template_fields: Sequence[str] = ("workflow_template_id", "region", *RunOperator.template_fields)
+    template_fields: Sequence[str] = ("workflow_template_id", "region", *InputParametersOperator.template_fields)
 
     def __init__(self, *, workflow_template_id: str, region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -163,7 +164,7 @@ class RunTemplateOperator(RunOperator):
     @property
     def kind(self) -> TemplateRun:
         """The template with its region."""
-        return TemplateRun(self.workflow_template_id, self.region)
+        return TemplateRun(self.workflow_template_id, self.input_parameters, self.region)
 
 
 class TaskOperator(BaseOperator):

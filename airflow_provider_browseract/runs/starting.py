@@ -98,7 +98,12 @@ class Write:
 
 @dataclass(frozen=True)
 class BeforeStart:
-    """Check the store and the names of the inputs before a run is stored and started. This can take minutes."""
+    """Check the store and the inputs before a run is stored and started. This can take minutes.
+
+    The result is the request to send.
+    """
+
+    request: RunRequest
 
 
 @dataclass(frozen=True)
@@ -245,13 +250,13 @@ def _start(
     start: Start, before: Entry | None, earlier: tuple[str, ...], clock: Callable[[], float]
 ) -> Generator[Step, Any, StartedRun | StartRefused]:
     """Start a run. If certainly none was started, restore the earlier entry."""
-    yield BeforeStart()
+    request: RunRequest = yield BeforeStart(start.request)
     for number in range(1, MAX_STARTS + 1):
         # Right before the start, because a later try looks for runs that were created from this moment on.
         entry = start.entry(clock(), earlier)
         yield Write(entry)
         try:
-            created: CreatedTask = yield start.request.call
+            created: CreatedTask = yield request.call
         except BrowserActError as error:
             if error.started_nothing:
                 yield Write(before, over=True)
@@ -261,7 +266,7 @@ def _start(
             yield LogLine(
                 f"It is not known whether BrowserAct started a run. Looking for it. {error.brief}", logging.WARNING
             )
-            found = yield from _own_orphan(start, entry, error, clock)
+            found = yield from _own_orphan(replace(start, request=request), entry, error, clock)
             if found is None:
                 yield LogLine(f"No run was started (start {number} of {MAX_STARTS}).", logging.WARNING)
                 # The same request would be refused again.

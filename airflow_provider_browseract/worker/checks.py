@@ -21,7 +21,7 @@ from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import Log
 from airflow_provider_browseract.runs.addresses import read_output_path
 from airflow_provider_browseract.runs.hints import check_rendered
-from airflow_provider_browseract.runs.request import RunRequest, check_names, secret_parts, without_secrets
+from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.kinds import RunKind
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 class Operator(Protocol):
     """What an execution uses of its operator, beside the attributes that :class:`RunOptions` reads."""
 
-    input_parameters: Any
     callback_url: str | None
     status_change_callback_url: str | None
     output_path: str | ObjectStoragePath | None
@@ -54,6 +53,7 @@ class Operator(Protocol):
     @property
     def defer(self) -> Callable[..., Any]: ...
     def prepare(self, context: Context) -> None: ...
+    def hide_secrets(self) -> bool: ...
 
 
 def mask_secrets(operator: Operator, inputs: Any) -> bool:
@@ -82,7 +82,7 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
     operator.prepare(context)
     # From now on, this process knows the inputs, and masks the secret ones.
     operator.hook.hiding = replace(operator.hook.hiding, texts=False)
-    mask_secrets(operator, operator.input_parameters)
+    operator.hide_secrets()
     for name, given in operator.given.items():
         rendered = getattr(operator, name)
         if isinstance(given, list | tuple) and isinstance(rendered, Mapping):
@@ -92,7 +92,6 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
         read_output_path(operator.output_path)
     request = operator.kind.request(
         operator.hook,
-        input_parameters=operator.input_parameters,
         callback_url=operator.callback_url,
         status_change_callback_url=operator.status_change_callback_url,
     )
@@ -100,27 +99,23 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
     return request, mask_secrets(operator, request.inputs)
 
 
-def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> None:
-    """Check the store and the names of the inputs, which takes requests to other services."""
-    hook, log, kind = operator.hook, operator.log, operator.kind
+def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> RunRequest:
+    """Check the store and the inputs, which takes requests to other services, and return the request to send."""
+    hook, log = operator.hook, operator.log
     if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
         log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
     if (store := open_store(operator.output_path, hook, log)) is not None:
         store.folder.check("No run was started.")
     if not validate_inputs:
-        return
+        return request
     try:
-        declared = kind.declared(hook, log)
+        return operator.kind.check_inputs(request, hook, log)
     # The start would have no connection either, and would be tried for as long again.
     except (NotFoundError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
         log.warning("The names of the inputs were not checked: %s", error.brief)
-        return
-    if declared:
-        check_names(request.inputs, declared, str(kind.source))
-    elif request.inputs:
-        log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", kind.source)
+        return request
 
 
 def end_dry_run(operator: Operator, request: RunRequest) -> NoReturn:

@@ -31,7 +31,6 @@ from airflow_provider_browseract.worker.checks import (
     Operator,
     check_before_start,
     end_dry_run,
-    mask_secrets,
     read_request,
 )
 from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
@@ -95,7 +94,7 @@ class RunExecution:
 
         def result() -> Any:
             # The arguments may have changed since the deferral.
-            self.secret_inputs = mask_secrets(self.operator, self.operator.input_parameters)
+            self.secret_inputs = self.operator.hide_secrets()
             waiter = self._waiter()
             return self._conclude(waiter.until_end(waiter.resume(read, resumed_at)))
 
@@ -156,7 +155,7 @@ class RunExecution:
     # 3. Reattach to the run of an earlier try, or start a new one
 
     def _reattach_or_start(self, start: Start, queued: Queued) -> StartedRun | StartRefused:
-        do = partial(self._do, start, queued)
+        do = partial(self._do, queued)
         started = run_steps(begin(start, self.tries.earlier, time.time), self.hook.client, self.log, do)
         if isinstance(started, StartRefused):
             return started
@@ -167,21 +166,21 @@ class RunExecution:
             self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
-    def _do(self, start: Start, queued: Queued, step: BeforeStart | TriesStep) -> Any:
+    def _do(self, queued: Queued, step: BeforeStart | TriesStep) -> Any:
         if not isinstance(step, BeforeStart):
             return self.run.carry_out(step)
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
         if queued.refusals == 0:
-            check_before_start(self.operator, start.request, validate_inputs=self.options.validate_inputs)
-        return None
+            return check_before_start(self.operator, step.request, validate_inputs=self.options.validate_inputs)
+        return step.request
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
         options = self.options
         request, _ = read_request(self.operator, self.context)
         with_callback(request, self.ti, self.hook, options, self.log)
-        check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
+        request = check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
         end_dry_run(self.operator, request)
 
     # 4. Wait for a slot

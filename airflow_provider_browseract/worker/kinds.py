@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.versions import SourceKind
-from airflow_provider_browseract.runs.request import RunRequest, Source, read_run, read_template_run
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.runs.request import RunRequest, Source, check_names, read_run, read_template_run
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import InputParameter, Task
+    from airflow_provider_browseract.api.exchange import Call
+    from airflow_provider_browseract.api.models import Task
     from airflow_provider_browseract.hooks.browseract import BrowserActHook
     from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.runs.starting import StartedRun
@@ -28,12 +28,15 @@ class RunKind(Protocol):
     def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
         """Check the arguments, and return the request.
 
-        :param common: the inputs and the user's callback addresses.
+        :param common: the user's callback addresses.
         :raises InputError: an argument cannot be used.
         """
 
-    def declared(self, hook: BrowserActHook, log: Log) -> Sequence[InputParameter]:
-        """Read the declared inputs, and check everything that only the API knows."""
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+        """Check what only the API knows, and return the request to send.
+
+        :raises InputError: an input or another argument is not what the API declares.
+        """
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
         """Return the browser profile that later runs can use; None for a kind of run without profiles.
@@ -50,6 +53,7 @@ class WorkflowRun:
     """
 
     workflow_id: Any
+    input_parameters: Any = field(repr=False)
     save_browser_data: bool
     profile_id: Any
     profile_given: bool
@@ -72,15 +76,16 @@ class WorkflowRun:
                 ) from None
         return read_run(
             self.workflow_id,
+            self.input_parameters,
             save_browser_data=self.save_browser_data,
             profile_id=self.profile_id,
             api_base_url=hook.settings.client.base_url,
             **common,
         )
 
-    def declared(self, hook: BrowserActHook, log: Log) -> Sequence[InputParameter]:
-        """Read the workflow's inputs (``get-workflow``)."""
-        return hook.get_workflow(self.workflow_id).input_parameters
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+        """Compare the names of the inputs with those of the workflow (``get-workflow``)."""
+        return _check_names(request, hook, log)
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str:
         """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
@@ -98,6 +103,7 @@ class TemplateRun:
     """A run of an official template."""
 
     workflow_template_id: Any
+    input_parameters: Any = field(repr=False)
     region: Any
 
     @property
@@ -107,18 +113,34 @@ class TemplateRun:
 
     def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
         """Check template, region and inputs."""
-        base_url = hook.settings.client.base_url
-        return read_template_run(self.workflow_template_id, region=self.region, api_base_url=base_url, **common)
+        return read_template_run(
+            self.workflow_template_id,
+            self.input_parameters,
+            region=self.region,
+            api_base_url=hook.settings.client.base_url,
+            **common,
+        )
 
-    def declared(self, hook: BrowserActHook, log: Log) -> Sequence[InputParameter]:
-        """Read the template's inputs (``get-official-workflow-template``), and check the region."""
-        template = hook.get_official_workflow_template(self.workflow_template_id)
-        if self.region is not None:
-            _check_region(read_id("region", self.region), hook, log)
-        return template.input_parameters
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+        """Compare the names of the inputs with those of the template, and check the region (``get-region-list``)."""
+        checked = _check_names(request, hook, log)
+        if request.region is not None:
+            _check_region(request.region, hook, log)
+        return checked
 
     def profile_of(self, started: StartedRun, task: Task | None) -> None:
         """Runs of templates have no profiles."""
+
+
+def _check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+    source = request.source
+    reading: Call[Any] = SOURCES[source.kind].read(source.id)
+    declared = hook.client.send(reading).input_parameters
+    if declared:
+        check_names(request.inputs, declared, str(source))
+    elif request.inputs:
+        log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", source)
+    return request
 
 
 def _check_region(region: str, hook: BrowserActHook, log: Log) -> None:

@@ -33,7 +33,7 @@ from airflow_provider_browseract.runs.orphans import (
     find_orphan,
     inputs_match,
 )
-from airflow_provider_browseract.runs.starting import begin
+from airflow_provider_browseract.runs.starting import BeforeStart, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.runs.starts import PENS_LISTED, SAME, at, request, start
 from tests.steps import carry_out
@@ -200,6 +200,8 @@ def look_up(
             return -1
         if isinstance(step, LogLine) and log is not None:
             log.append(step.text)
+        if isinstance(step, BeforeStart):
+            return step.request
         if not isinstance(step, Call):
             return None
         if step.starts_run:
@@ -631,8 +633,9 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
 @pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
 def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(kind, workflow_id):
     steps = begin(start(kind=kind, patience=1.0), None, lambda: 1000.0)
-    while not isinstance(next(steps), Call):
-        pass
+    step = next(steps)
+    while not isinstance(step, Call):
+        step = steps.send(step.request if isinstance(step, BeforeStart) else None)
     steps.throw(ResponseLostError("x"))
     listing = next(steps)
     assert isinstance(listing, Call)

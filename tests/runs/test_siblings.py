@@ -15,7 +15,7 @@ from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import Claim, OrphanError, ReadClaims
-from airflow_provider_browseract.runs.starting import StartedRun, begin
+from airflow_provider_browseract.runs.starting import BeforeStart, StartedRun, begin
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.runs.starts import PENS_LISTED, at, start
 
@@ -88,6 +88,8 @@ class World:
                 return -1
             self.claimed[index] = step.task_id
             return index
+        if isinstance(step, BeforeStart):
+            return step.request
         if not isinstance(step, Call):
             return None
         if step.starts_run:

@@ -31,10 +31,10 @@ from airflow_provider_browseract.api.models import CreatedTask, InputParameter, 
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
-from airflow_provider_browseract.runs.request import digest
+from airflow_provider_browseract.runs.request import RunRequest, digest
 from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, start
+from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, request, start
 from tests.steps import carry_out
 
 
@@ -211,9 +211,11 @@ class TriesOfATask(RuleBasedStateMachine):
             self.reply = -1
         elif isinstance(step, Call):
             self._carry_out(step, fate)
-        else:
+        elif isinstance(step, BeforeStart):
             # The checks before the start may take any time: nothing is written down yet.
-            assert isinstance(step, LogLine | BeforeStart)
+            self.reply = step.request
+        else:
+            assert isinstance(step, LogLine)
         self.pending = self._advance()
 
     def _carry_out(self, call: Call[Any], fate: str) -> None:
@@ -300,8 +302,12 @@ def play(
     now: float = 2000.0,
     on_orphan: OnOrphan = OnOrphan.FAIL,
     wants: Start | None = None,
+    checked: RunRequest | None = None,
 ) -> Played:
-    """Begin a run with an entry of an earlier try, and return the next response to each call."""
+    """Begin a run with an entry of an earlier try, and return the next response to each call.
+
+    :param checked: what the checks before the start return; None for the given request.
+    """
     left, played = list(answers), Played()
     clock = [now]
 
@@ -317,6 +323,8 @@ def play(
             return {}
         elif isinstance(step, Claim):
             return -1
+        elif isinstance(step, BeforeStart):
+            return checked or step.request
         elif isinstance(step, Call):
             played.asked.append(step)
             return left.pop(0)
@@ -577,8 +585,9 @@ class TestAStart:
 
 def test_failed_search_for_a_lost_start_raises_and_keeps_the_entry():
     steps = begin(start(patience=1.0), None, lambda: 0.0)
-    assert isinstance(next(steps), BeforeStart)
-    assert isinstance(steps.send(None), Write)
+    before = next(steps)
+    assert isinstance(before, BeforeStart)
+    assert isinstance(steps.send(before.request), Write)
     step = steps.send(None)
     assert isinstance(step, Call)
     step = steps.throw(ResponseLostError("x"))
@@ -600,8 +609,9 @@ def test_undocumented_code_that_is_no_clear_refusal_leads_to_a_search_for_the_ru
     with pytest.raises(BrowserActError) as refused:
         call.read_response(Response(status, {}, json.dumps(envelope).encode()))
     steps = begin(start(patience=1.0), None, lambda: 0.0)
-    while not isinstance(step := next(steps), Call):
-        pass
+    step = next(steps)
+    while not isinstance(step, Call):
+        step = steps.send(step.request if isinstance(step, BeforeStart) else None)
     assert step.starts_run
     steps.throw(refused.value)
     step = next(steps)
@@ -650,12 +660,23 @@ def test_unclear_refusal_is_looked_up_and_not_sent_again(found):
         assert played.written[-1] == Write(SAME, over=True)
 
 
+def test_request_that_the_checks_return_is_sent_and_looked_up_and_the_given_one_is_stored():
+    sent = request("ink")
+    run = replace(RUN, id="8", created_at=AT_2000, input_parameters="keyword=ink")
+    looks = [page_of(run)] * (1 + int(timings.LISTING_DELAY / timings.ORPHAN_LIST_PAUSE))
+    played = play(None, ResponseLostError("lost"), *looks, checked=sent)
+    assert played.asked[0].body == sent.call.body
+    assert isinstance(played.over, StartedRun)
+    assert (played.over.task_id, played.over.entry.fingerprint) == ("8", start().fingerprint)
+
+
 def test_ledger_entry_is_dated_after_slow_checks_before_the_start():
     now = 10_000.0
     steps = begin(start(), None, lambda: now)
-    assert isinstance(next(steps), BeforeStart)
+    before = next(steps)
+    assert isinstance(before, BeforeStart)
     now += 300.0
-    written = steps.send(None)
+    written = steps.send(before.request)
     assert isinstance(written, Write)
     assert written.entry is not None
     assert written.entry.written_at == now

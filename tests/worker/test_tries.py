@@ -196,7 +196,7 @@ class TestAfterAirflowError:
         def fail(*_):
             raise OSError("a bug")
 
-        monkeypatch.setattr(execution, "mask_secrets", fail)
+        monkeypatch.setattr(RunWorkflowOperator, "hide_secrets", fail)
         event = to_json(WaitEvent(deferral.value.trigger.wait, End.ENDED))
         with pytest.raises(RunLostError) as lost:
             attempt.operator().execute_complete(attempt.context, event)
