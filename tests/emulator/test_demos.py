@@ -100,7 +100,9 @@ def account(make_account: Any) -> Any:
 def test_running_task_is_as_in_the_demos(account: Any) -> None:
     task_id = account.run(PLAIN_TEXT, INPUTS)
     account.pass_time(3)
-    assert differences(account.task(task_id), RUNNING) == []
+    task = account.task(task_id)
+    assert differences(task, RUNNING) == []
+    assert task["finished_at"] == task["created_at"]
 
 
 def test_list_of_ended_tasks_is_as_in_the_demos(account: Any) -> None:
