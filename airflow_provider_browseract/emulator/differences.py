@@ -29,7 +29,7 @@ LENIENT = (
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",
     "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. The "
     "codes and messages here are invented.",
-    "BrowserAct documents no list of failure codes. The emulator invents the codes for a refused login and input.",
+    "BrowserAct documents no list of failure codes. Those for refused logins and inputs and long runs are invented.",
     "Only API v2 is served.",
 )
 """Differences because of which a DAG that works here may fail on BrowserAct."""
