@@ -2,8 +2,12 @@
 
     BROWSERACT_API_KEY=app-... WORKFLOW_ID=... make live
 
-It runs the workflow once to its end, and starts it twice more and stops it at once. Only this uses credits. However it
-ends, it stops every run that it started and that is still active.
+It runs the workflow once to its end, and starts it three times more and stops it at once. Only this uses credits.
+However it ends, it stops every run that it started and that is still active.
+
+With an account of the free plan, which allows one run, those three starts cost nothing, and the first one shows how
+BrowserAct refuses a start when the plan is full. The table then has the line that the provider needs, and where to put
+it. The workflow should have a Private Browser, because a Standard Browser may refuse the start itself.
 
 ``INPUT_PARAMETERS`` is a JSON object with the inputs, ``BROWSERACT_URL`` another address of the API. For the checks
 of callbacks, ``CALLBACK_URL`` is a public address from which requests reach port ``CALLBACK_PORT`` (8765) of this
@@ -31,6 +35,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
+from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError, ConcurrencyLimitError, RateLimitError
+from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
 
 ENDED = ("finished", "failed", "canceled")
@@ -45,6 +52,12 @@ TASK_ENDED = 10121
 
 LATE = 20.0
 """Seconds after its end for which a run is watched for an output that comes late, and a callback for its arrival."""
+
+WHILE_ACTIVE = "How is a start answered while a run is active?"
+
+PLAN_HAS_SLOTS = "Not seen: the plan allows another run. Use an account of the free plan."
+
+ERRORS, EXCHANGE = (f"airflow_provider_browseract/api/{name}.py" for name in ("errors", "exchange"))
 
 WIDTH = 100
 """Columns of the table."""
@@ -317,6 +330,7 @@ def is_listed(live: Live, task_id: str, since: str) -> bool:
 def ask_beside_the_run(live: Live, profile: object) -> None:
     """Ask what a second run gets while the first is active; whatever starts is stopped at once."""
     questions: dict[str, dict[str, Any]] = {
+        WHILE_ACTIVE: {},
         "How is a second run with the same profile answered?": {"profile_id": profile} if profile else {},
         "How is an unknown profile_id answered?": {"profile_id": "10000000000000001"},
     }
@@ -325,6 +339,31 @@ def ask_beside_the_run(live: Live, profile: object) -> None:
         task_id = value_of(response, "id")
         stopped = f", then stopped: {outcome(live.stop(str(task_id)))}" if task_id is not None else ""
         live.tell(question, f"{outcome(response)}{stopped}", None if stopped else json_of(response))
+        if question == WHILE_ACTIVE:
+            live.tell("Does the provider know a full plan by it?", PLAN_HAS_SLOTS if stopped else place_of(response))
+
+
+def place_of(response: httpx.Response) -> str:
+    """Return which line the provider needs, and where, to recognize a refusal as that of a full plan."""
+    try:
+        calls.run_task("1").read_response(Response(response.status_code, response.headers, response.content))
+    except BrowserActError as error:
+        known, code = error, error.code
+    else:
+        return f"No. {outcome(response)} is not a refusal."
+    if code in BY_CODE:
+        if BY_CODE[code] is ConcurrencyLimitError:
+            return f"Yes: BY_CODE in {ERRORS} has code {code}."
+        return f"No: BY_CODE in {ERRORS} has code {code} as {BY_CODE[code].__name__}. Report it with the words."
+    if code:
+        what = "by its words only" if isinstance(known, ConcurrencyLimitError) else "no"
+        return (
+            f"{what.capitalize()}. Add the line '{code}: ConcurrencyLimitError,' to BY_CODE in {ERRORS}, and "
+            f"'{code}: errors.ConcurrencyLimitError,' to CODES in tests/api/test_exchange.py."
+        )
+    if isinstance(known, ConcurrencyLimitError | RateLimitError):
+        return f"Yes, without a code: it is a {type(known).__name__}."
+    return f"No, and it has no code. Add its words to NO_SLOT_WORDS in {EXCHANGE}."
 
 
 def follow(live: Live, task_id: str) -> tuple[dict[str, float], str]:

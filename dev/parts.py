@@ -36,7 +36,7 @@ INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
 """Where neither Airflow nor a library whose version depends on it takes part, so one Airflow is enough."""
 
 ODD = "--as-in-the-demos"
-"""The emulator responds with the irregularities of the vendor's examples."""
+"""The emulator responds like the vendor's examples."""
 
 END_GRACE = 60.0
 """Seconds that parts have to end after an interruption, before they are killed."""

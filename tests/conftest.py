@@ -30,7 +30,7 @@ os.environ.update(
 import hypothesis
 import pytest
 
-from airflow_provider_browseract.emulator import Emulator
+from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from tests.e2e.local_airflow import free_port
 
@@ -49,7 +49,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--as-in-the-demos",
         action="store_true",
-        help="let emulators respond with the irregularities of the vendor's examples",
+        help="let emulators respond like the vendor's examples",
     )
     parser.addoption(
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
@@ -137,9 +137,17 @@ def api_server(airflow_database):
 
 @pytest.fixture
 def browseract_emulator(browseract_emulator):
-    """The fixture of the package, on a plan of 5."""
+    """The fixture of the package, on a plan of 5, where any workflow may have several runs at once."""
     browseract_emulator.emulator.concurrency = 5
+    for workflow in (LOG_IN, ORDERS):
+        browseract_emulator.emulator.set_workflow(workflow.id, one_at_a_time=False)
     return browseract_emulator
+
+
+@pytest.fixture
+def documented_responses(browseract_emulator) -> None:
+    """Let the emulator respond as the vendor's document describes it, for a test of what the examples do not have."""
+    browseract_emulator.emulator.as_in_the_demos = False
 
 
 @pytest.fixture

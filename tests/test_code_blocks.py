@@ -249,6 +249,7 @@ def test_documented_csv_is_returned_as_rows(block, documented, emulator):
     assert result.xcom("cheapest") == {"title": "laptop", "price": "499.0"}
 
 
+@pytest.mark.usefixtures("documented_responses")
 @dags("costs", "docs/cost.md")
 def test_documented_dag_adds_up_credits_by_workflow(block, documented, emulator):
     for _ in range(2):

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
 from dev import live as module
-from dev.live import Live, Settings, ask, lines, redacted
+from dev.live import PLAN_HAS_SLOTS, WHILE_ACTIVE, Live, Settings, ask, lines, redacted
 from tests.cases import cases
 
+KNOWN = "Does the provider know a full plan by it?"
 KEY = "app-very-secret-key"
 
 
@@ -45,6 +47,8 @@ def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
     assert found["Which inputs are enabled by default?"] == "[False, True]"
     key = "profileId" if as_in_the_demos else "profile_id"
     assert found["What does a start with save_browser_data answer?"] == f"HTTP 200, ['id', '{key}']"
+    assert found[WHILE_ACTIVE] == "HTTP 400, code 10118: Running tasks number exceeds."
+    assert found[KNOWN] == "Yes: BY_CODE in airflow_provider_browseract/api/errors.py has code 10118."
     assert "code 10118" in found["How is a second run with the same profile answered?"]
     assert "code 99001" in found["How is an unknown profile_id answered?"]
     assert "running" in found["Which statuses were seen?"]
@@ -53,7 +57,7 @@ def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
     active = found["What does a run have while it is active?"]
     assert ("no finished_at" in active) is not as_in_the_demos
     assert found["Is there a live view after the end?"] == ("yes" if as_in_the_demos else "no")
-    assert found["Are screenshots null?"] == f"['{as_in_the_demos}']"
+    assert found["Are screenshots null?"] == "['False']"
     assert found["Is the output there with the status?"].startswith("after 0.")
     assert found["How is a stop of an ended run answered?"] == "HTTP 400, code 10121: Task has completed."
     assert "code 10127" in found["How is a resume of an ended run answered?"]
@@ -71,7 +75,36 @@ def test_second_run_that_a_larger_plan_allows_is_stopped_at_once():
         "then stopped: HTTP 200, an empty body"
     )
     assert found["How is a stop of an ended run answered?"] == "HTTP 200, an empty body"
-    assert [task.status for task in emulator.tasks] == ["finished", "canceled"]
+    assert found[KNOWN] == PLAN_HAS_SLOTS
+    assert [task.status for task in emulator.tasks] == ["finished", "canceled", "canceled"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (
+            (20118, "No browser left"),
+            "No. Add the line '20118: ConcurrencyLimitError,' to BY_CODE in airflow_provider_browseract/api/errors.py, "
+            "and '20118: errors.ConcurrencyLimitError,' to CODES in tests/api/test_exchange.py.",
+        ),
+        ((20118, "Too many parallel browsers"), "By its words only. Add the line '20118: ConcurrencyLimitError,' to"),
+        ((99001, "No browser left"), "No: BY_CODE in airflow_provider_browseract/api/errors.py has code 99001 as Inv"),
+        ((0, "No browser left"), "No, and it has no code. Add its words to NO_SLOT_WORDS in airflow_provider_browse"),
+        ((0, "Too many parallel browsers"), "Yes, without a code: it is a ConcurrencyLimitError."),
+    ],
+    ids=["unknown code", "known words", "code of another error", "unknown words", "no code"],
+)
+def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_needs(refusal, expected):
+    emulator = Emulator(api_key=KEY, refusal=refusal)
+    found, _ = answers(emulator)
+    assert found[WHILE_ACTIVE] == f"HTTP 400, code {refusal[0]}: {refusal[1]}"
+    assert found[KNOWN].startswith(expected)
+
+
+def test_line_that_the_provider_needs_makes_it_recognize_the_refusal(monkeypatch):
+    monkeypatch.setitem(errors.BY_CODE, 20118, errors.ConcurrencyLimitError)
+    found, _ = answers(Emulator(api_key=KEY, refusal=(20118, "No browser left")))
+    assert found[KNOWN].startswith("Yes: BY_CODE")
 
 
 def test_late_output_and_a_late_list_are_reported():

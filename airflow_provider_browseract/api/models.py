@@ -117,6 +117,13 @@ def _output(value: Json, info: ValidationInfo) -> Output | None:
     return _readable(Output, value)
 
 
+def _inputs(value: Json) -> str | None:
+    # Some of the vendor's examples show the list of pairs that was sent.
+    if isinstance(value, list) and all(isinstance(pair, Mapping) for pair in value):
+        return "; ".join(f"{pair.get('name')}={pair.get('value')}" for pair in value)
+    return value if isinstance(value, str) else None
+
+
 def _declared(value: Json) -> tuple[InputParameter, ...]:
     """Return the inputs that a workflow declares, or none if one cannot be read, so that no name is refused."""
     found, skipped = _list(_array(value), InputParameter.read)
@@ -269,7 +276,7 @@ class Task(Model):
         Link, Field(validation_alias=AliasChoices(AliasPath("live_url_info", "live_url"), "live_url"))
     ] = None
     log_detail_url: Link = None
-    input_parameters: OptionalText = None
+    input_parameters: Annotated[str | None, PlainValidator(_inputs)] = None
     download_files: Annotated[tuple[DownloadFile, ...], _items(DownloadFile, lambda: (MAX_FILES, 0))] = ()
     files_expires_at: Number = None
     steps_left_out: Annotated[int, Field(validation_alias="steps"), _beyond(lambda: MAX_STEPS)] = 0

@@ -1,21 +1,39 @@
-"""Serve the emulator until SIGINT or SIGTERM."""
+"""Serve the emulator until SIGINT or SIGTERM, with the delays of a service unless the options say otherwise."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_browseract.emulator import Emulator, RunningEmulator
+from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 
 DURATION = 15.0
 """Seconds that a run takes by default. The provider refuses callbacks in the first 8 seconds after a deferral and polls
 a few seconds later. That poll finds the end of a shorter run, and no callback can be seen."""
+
+OPTIONS: dict[str, tuple[str | float, str]] = {
+    "host": ("127.0.0.1", "address to listen on"),
+    "port": (8010, "port to listen on, 0 for a free one"),
+    "api_key": ("app-emulator", "key to accept"),
+    "concurrency": (1, "number of concurrent runs allowed: 1 on the free plan, up to 20 on paid plans"),
+    "duration": (DURATION, "seconds that each run takes, long enough for a callback to resume its task"),
+    "queued": (1.0, "seconds for which each run is created before it is running"),
+    "output_after": (1.0, "seconds after its end at which output and files of a run appear"),
+    "listed_after": (2.0, "seconds after its start at which a run appears in list-tasks"),
+    "stop_after": (0.0, "seconds after which a stop takes effect"),
+    "max_duration": (7 * 3600.0, "seconds after which a run ends as failed"),
+    "speed": (1.0, "2 halves all durations"),
+}
+"""Default and description of the options that have a value. Most are settings of the emulator or of its workflows."""
 
 
 def introduction(running: RunningEmulator) -> Iterator[str]:
@@ -30,6 +48,7 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
     longest = max(one.duration for one in emulator.workflows.values()) / emulator.speed
     yield f"Concurrent runs allowed: {emulator.concurrency} (change with --concurrency)"
     yield f"Seconds that a run takes: {longest:g} (change with --duration)"
+    yield "Delays, limits and other settings: see --help"
     yield f"Where it differs from BrowserAct: {running.url}/"
     yield ""
     host, key = running.connection["host"], running.connection["password"]
@@ -58,50 +77,64 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
             yield f"  {'':{len(one.id)}}  Inputs: {', '.join(names) or 'none'}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_browseract.emulator",
         description="An emulated BrowserAct to develop DAGs with, offline and without credits.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8010, help="0 selects a free one (default: %(default)s)")
-    parser.add_argument("--api-key", default="app-emulator", help="key to accept (default: %(default)s)")
+    for name, (default, text) in OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default, help=f"{text} (default: %(default)s)")
     parser.add_argument(
-        "--concurrency",
-        type=int,
-        default=1,
-        help="number of concurrent runs allowed (default: %(default)s, as on the free plan; paid plans allow up to 20)",
-    )
-    parser.add_argument(
-        "--duration",
+        "--latency",
         type=float,
-        default=DURATION,
-        help="seconds that each run takes (default: %(default)s, long enough for a callback to resume its task)",
-    )
-    parser.add_argument("--speed", type=float, default=1.0, help="2 halves all durations (default: %(default)s)")
-    parser.add_argument(
-        "--public-callbacks-only", action="store_true", help="refuse private callback addresses, as BrowserAct does"
+        nargs=2,
+        default=(0.05, 0.3),
+        metavar=("SHORTEST", "LONGEST"),
+        help="seconds that a response takes (default: %(default)s)",
     )
     parser.add_argument(
-        "--as-in-the-demos", action="store_true", help="respond with the irregularities of the vendor's examples"
+        "--rate-limit",
+        type=float,
+        nargs=2,
+        metavar=("REQUESTS", "SECONDS"),
+        help="refuse more requests than that with HTTP 429 (default: no limit)",
     )
+    parser.add_argument("--credits", type=int, help="credits of the account (default: no limit)")
+    parser.add_argument(
+        "--credits-at-end", action="store_true", help="let a run use its credits when it ends, not with each step"
+    )
+    parser.add_argument(
+        "--public-callbacks-only",
+        action="store_false",
+        dest="allow_private_callbacks",
+        help="refuse private callback addresses, as BrowserAct does",
+    )
+    parser.add_argument("--as-in-the-demos", action="store_true", help="respond like the vendor's examples")
     return parser
+
+
+def make_emulator(options: argparse.Namespace) -> Emulator:
+    """Return an emulator with the settings that the options contain by name.
+
+    :raises ValueError: if a setting is invalid
+    """
+    given = vars(options)
+    account = {each.name: given[each.name] for each in dataclasses.fields(Emulator) if each.name in given}
+    emulator = Emulator(**account, errors_as_in_the_demos=True)
+    for workflow_id in (*emulator.workflows, *emulator.templates):
+        settings: Any = {name: given[name] for name in WorkflowSettings.__annotations__.keys() & given.keys()}
+        emulator.set_workflow(workflow_id, **settings)
+    return emulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = _parser()
+    parser = command_line()
     options = parser.parse_args(arguments)
     try:
-        emulator = Emulator(
-            api_key=options.api_key,
-            concurrency=options.concurrency,
-            speed=options.speed,
-            allow_private_callbacks=not options.public_callbacks_only,
-            as_in_the_demos=options.as_in_the_demos,
-        )
-        for workflow_id in (*emulator.workflows, *emulator.templates):
-            emulator.set_workflow(workflow_id, duration=options.duration)
+        emulator = make_emulator(options)
     except ValueError as error:
         parser.error(str(error))
 

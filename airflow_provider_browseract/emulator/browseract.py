@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
+import math
 import secrets
 import threading
 import time
@@ -24,7 +25,14 @@ from airflow_provider_browseract.emulator.catalogue import (
     Workflow,
     WorkflowSettings,
 )
-from airflow_provider_browseract.emulator.errors import BROWSER_BUSY, MESSAGES, NO_CREDITS, TOO_MANY_RUNNING, ApiError
+from airflow_provider_browseract.emulator.errors import (
+    BROWSER_BUSY,
+    MESSAGES,
+    NO_CREDITS,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_RUNNING,
+    ApiError,
+)
 from airflow_provider_browseract.emulator.faults import CallbackFault, FaultPlan, RequestFault
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 from airflow_provider_browseract.emulator.rendering import full_task
@@ -36,6 +44,9 @@ if TYPE_CHECKING:
 _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "api_key": (lambda key: key, "must not be empty"),
     "concurrency": (lambda number: number >= 1, "must be 1 or more"),
+    "latency": (lambda seconds: 0 <= seconds[0] <= seconds[1] < float("inf"), "must be two numbers from 0, in order"),
+    "max_duration": (lambda seconds: seconds is None or seconds > 0, "must be more than 0"),
+    "rate_limit": (lambda rate: rate is None or (rate[0] >= 1 and rate[1] > 0), "must be a number from 1, and seconds"),
     "speed": (lambda factor: 0 < factor < float("inf"), "must be more than 0"),
 }
 
@@ -67,10 +78,24 @@ class BrowserAct:
     tasks number exceeds."."""
     credits: int | None = None
     """Credits of the account. When they are used up, starts are refused. Default: None, which means no limit."""
+    credits_at_end: bool = False
+    """Whether a run uses its credits when it ends, instead of at the beginning of each step. Default: ``False``."""
+    max_duration: float | None = None
+    """Seconds (at speed 1) after which a run that has begun ends as failed, including its pauses. The real service ends
+    a run after 7 hours, but how it does so is not documented. Default: None, which means no limit."""
+    latency: tuple[float, float] = (0.0, 0.0)
+    """The shortest and the longest time in seconds that a response takes, whatever the speed. Default: none."""
+    rate_limit: tuple[int, float] | None = None
+    """Number of requests to the API that are accepted within a number of seconds. Any further one gets HTTP 429 with
+    ``Retry-After``. The real service documents no limit, so this response is invented. Default: None, no limit."""
     as_in_the_demos: bool = False
-    """Whether responses have the irregularities of the vendor's examples: ``profileId``, null outputs, screenshots and
-    (in lists) ``created_at``, ``finished_at`` while a run is active, ``live_url_info`` after its end, and an envelope
-    without ``data`` and with another format of ``time``. Default: ``False``."""
+    """Whether responses are like those in the vendor's examples. A task has no ``credit`` and no ``log_detail_url``. It
+    always has ``live_url_info``, ``finished_at`` even before its end, and null if it has no output, files or failure.
+    Its steps appear when they end. A start returns ``profileId``. ``list-tasks`` with an empty ``workflow_id`` returns
+    the tasks of all workflows. Errors are as with ``errors_as_in_the_demos``. Default: ``False``."""
+    errors_as_in_the_demos: bool = False
+    """Whether the error envelope is like those in the vendor's examples, with ``data`` null and ``time`` as
+    ``YYYY-MM-DD HH:MM:SS``, instead of as in its OpenAPI document. Default: ``False``."""
     callback_timeout: float = 30.0
     """Seconds that a receiver of callbacks may take to respond."""
     callback_retry_delay: float = 1.0
@@ -102,6 +127,7 @@ class BrowserAct:
         self._transitions: list[Transition] = []
         self._requests: list[RequestRecord] = []
         self._deliveries: list[DeliveryRecord] = []
+        self._counted: list[float] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
         accepts, rule = _CHECKS.get(name, (None, ""))
@@ -199,15 +225,25 @@ class BrowserAct:
         # The planned settings are removed only here, so that a refused request keeps them for the next one.
         if self._planned.get(workflow.id):
             del self._planned[workflow.id][0]
-        run = Run(id=self.new_id(), workflow=workflow, created=now, speed=self.speed, **fields)
+        run = Run(
+            id=self.new_id(),
+            workflow=workflow,
+            created=now,
+            speed=self.speed,
+            credits_at_end=self.credits_at_end,
+            max_duration=self.max_duration,
+            **fields,
+        )
         self.runs[run.id] = self._active[run.id] = run
         self._announce()
         return run
 
     def stop_run(self, run: Run, biz_code: int | None) -> None:
         """Stop an active run."""
-        run.ended_by, run.biz_code = "stop-task", biz_code
-        self._change(run, "canceled", self.clock())
+        if run.stopped is None:
+            run.stopped, run.biz_code = self.clock(), biz_code
+        self.catch_up()
+        self._announce()
 
     def resume_run(self, run: Run) -> None:
         """Resume a paused run."""
@@ -258,6 +294,18 @@ class BrowserAct:
         """Return whether the value of an ``Authorization`` header contains the API key."""
         scheme, _, key = authorization.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self.api_key.encode())
+
+    def over_rate_limit(self) -> RequestFault | None:
+        """Count a request to the API. Return how it is refused if there were too many."""
+        with self.changed:
+            if self.rate_limit is None:
+                return None
+            now, (requests, seconds) = self.clock(), self.rate_limit
+            self._counted = [at for at in self._counted if at > now - seconds]
+            if len(self._counted) >= requests:
+                return RequestFault.status(TOO_MANY_REQUESTS, retry_after=math.ceil(self._counted[0] + seconds - now))
+            self._counted.append(now)
+            return None
 
     def begin_request(self, request: RequestRecord) -> int:
         """Record a request without a response, and return its number."""

@@ -26,6 +26,11 @@ LOGIN_REFUSED, INPUT_REFUSED = 10002, 10003
 """Failure codes that the emulator invents."""
 
 
+MAX_FILES = 100
+MAX_FILE_SIZE = 50 * 1024 * 1024
+"""What BrowserAct allows for each run."""
+
+
 class RunFailed(Exception):
     """Raised by a behaviour to end its run as ``failed`` with this code and message."""
 
@@ -65,11 +70,22 @@ class EmulatedFile:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run produces: text, output files, downloads, or several of these."""
+    """What a run produces: text, output files, downloads, or several of these.
+
+    As on BrowserAct, a run has at most 100 files, and a file at most 50 MB.
+    """
 
     string: str = ""
     files: tuple[EmulatedFile, ...] = ()
     downloads: tuple[EmulatedFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        stored = (*self.files, *self.downloads)
+        if len(stored) > MAX_FILES:
+            raise ValueError(f"a run has at most {MAX_FILES} files, got {len(stored)}")
+        for file in stored:
+            if len(file.content) > MAX_FILE_SIZE:
+                raise ValueError(f"a file has at most {MAX_FILE_SIZE} bytes, but {file.name!r} has {len(file.content)}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class WorkflowSettings(TypedDict, total=False):
     pausing_for: float
     pause_limit: float | None
     resume_after: float
+    stop_after: float
     unknown_at: float | None
     unknown_for: float
     status: str | None
@@ -155,6 +172,7 @@ class EmulatedWorkflow:
     :param pause_limit: how long a pause lasts if nobody resumes the run, which then continues unconfirmed. None
         means forever
     :param resume_after: how long a resumed run stays ``paused``
+    :param stop_after: how long a run that is stopped stays as it is before it is ``canceled``
     :param unknown_at: the fraction of the duration from which the status is ``unknown``; None means never
     :param unknown_for: how long the status is ``unknown``
     :param status: a word that is reported instead of every status, to test clients with unknown statuses
@@ -186,6 +204,7 @@ class EmulatedWorkflow:
     pausing_for: float = 0.0
     pause_limit: float | None = None
     resume_after: float = 0.0
+    stop_after: float = 0.0
     unknown_at: float | None = None
     unknown_for: float = 0.0
     status: str | None = None
@@ -204,6 +223,7 @@ class EmulatedWorkflow:
             fraction = getattr(self, name)
             if fraction is not None and not 0 <= fraction <= 1:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
+        Output(files=self.files or (), downloads=self.downloads or ())  # checks their number and sizes
         if not self.steps:
             raise ValueError("a workflow needs at least one step")
         if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
@@ -335,6 +355,7 @@ LOG_IN = EmulatedWorkflow(
     inputs=(WorkflowInput("username"), WorkflowInput("password")),
     steps=("Open the log-in page", "Fill in the form", "Wait for the account page"),
     behaviour=_log_in,
+    one_at_a_time=True,
 )
 ORDERS = EmulatedWorkflow(
     id="71002814653029423",
@@ -342,6 +363,7 @@ ORDERS = EmulatedWorkflow(
     description="Lists the orders of the user who is logged in to shop.example.",
     steps=("Open the account page", "Open the list of orders", "Collect the orders", "Return the output"),
     behaviour=_list_orders,
+    one_at_a_time=True,
     created_at="2026-01-05T08:01:00Z",
 )
 SEARCH = EmulatedWorkflow(

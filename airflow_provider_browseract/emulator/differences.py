@@ -18,15 +18,18 @@ STRICTER = (
 
 LENIENT = (
     "Callback addresses may be private, unless the emulator is set to refuse them (--public-callbacks-only).",
-    "Runs start at once and take seconds. BrowserAct needs seconds to minutes, and ends a run after 7 hours.",
-    "Any number of runs of one workflow may be active, unless the workflow has one_at_a_time (a Standard Browser).",
-    "Output, files and list entries appear at once, unless the workflow has output_after or listed_after.",
-    "Each step costs 5 credits when it begins. BrowserAct may add them at the end, and charges for proxies.",
-    "Bodies, files and the number of files have no limit. BrowserAct allows files of 50 MB and 100 files a run.",
+    "Runs take seconds. BrowserAct needs seconds to minutes.",
+    "In a test, runs start at once, and output, files and list entries appear at once, unless settings delay them.",
+    "Runs may take any time unless the emulator has max_duration. How BrowserAct ends a run after 7 hours is unknown.",
+    "Any number of runs of a workflow may be active, unless it has one_at_a_time (a Standard Browser), as LOG_IN and "
+    "ORDERS.",
+    "Each step costs 5 credits when it begins, or at the end with credits_at_end. BrowserAct also charges for proxies.",
+    "Requests have no limit unless the emulator has rate_limit. Whether BrowserAct has one is not documented.",
+    "Bodies have no limit.",
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",
     "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. The "
     "codes and messages here are invented.",
-    "BrowserAct documents no list of failure codes. The emulator invents the codes for a refused login and input.",
+    "BrowserAct documents no list of failure codes. Those for refused logins and inputs and long runs are invented.",
     "Only API v2 is served.",
 )
 """Differences because of which a DAG that works here may fail on BrowserAct."""

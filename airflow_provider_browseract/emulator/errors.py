@@ -8,6 +8,7 @@ from typing import Any
 from airflow_provider_browseract.emulator.times import iso, milliseconds, utc
 
 UNAUTHORIZED = 401
+TOO_MANY_REQUESTS = 429
 REGION_UNKNOWN = 10013
 NOT_PUBLISHED = 10020
 WORKFLOW_UNKNOWN = 10111
@@ -23,6 +24,7 @@ PARAMETER_ERROR = 99001
 
 MESSAGES = {
     UNAUTHORIZED: "Invalid authorization",
+    TOO_MANY_REQUESTS: "Too many requests.",
     REGION_UNKNOWN: "Proxy region does not exist.",
     NOT_PUBLISHED: "Workflow is not published.",
     WORKFLOW_UNKNOWN: "Workflow does not exist or is not visible.",
@@ -58,13 +60,13 @@ def parameter_error(message: str) -> ApiError:
     return ApiError(PARAMETER_ERROR, f"{MESSAGES[PARAMETER_ERROR]}: {message}")
 
 
-def error_envelope(code: int, message: str, now: float, *, as_in_the_demos: bool = False) -> dict[str, Any]:
-    """Return the body of an error response."""
+def error_envelope(code: int, message: str, now: float, *, odd: bool = False) -> dict[str, Any]:
+    """Return the body of an error response, in the form of the vendor's examples or of its document."""
     return {
         "code": code,
         "msg": message,
-        "data": None if as_in_the_demos else {},
+        "data": None if odd else {},
         "ts": milliseconds(now),
-        "time": f"{utc(now):%Y-%m-%d %H:%M:%S}" if as_in_the_demos else iso(now),
+        "time": f"{utc(now):%Y-%m-%d %H:%M:%S}" if odd else iso(now),
         "traceId": secrets.token_hex(16),
     }

@@ -8,11 +8,6 @@ from airflow_provider_browseract.emulator.run import Run, StoredFile
 from airflow_provider_browseract.emulator.times import iso, milliseconds
 
 
-def profile_key(*, odd: bool) -> str:
-    """Return the name of the field for a profile."""
-    return "profileId" if odd else "profile_id"
-
-
 def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
     """Return the fields of a task that lists have too.
 
@@ -25,21 +20,24 @@ def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, A
         "workflow_id": run.workflow_id,
         "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
         "created_at": iso(run.created),
-        "credit": run.credit(at),
     }
-    if run.profile_id is not None:
-        task[profile_key(odd=odd)] = run.profile_id
-    if run.status in ("running", "pausing", "paused") or (odd and run.ended):
-        live_url = f"{base_url}/live/{run.id}"
-        task["live_url_info"] = {"width": 1280, "height": 720, "live_url": live_url}
-        task["live_url"] = live_url
-    if run.finished is not None or (odd and run.started is not None):
-        task["finished_at"] = iso(at if run.finished is None else run.finished)
-    if run.has_output(at) and not (odd and run.status != "finished"):
-        files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
-        task["output"] = {"string": run.output.string, "files": files}
-    elif odd:
+    if odd:
+        task["finished_at"] = None if run.started is None else iso(run.created)
         task["output"] = {"string": None, "files": None}
+        task["task_failure_info"] = None
+    else:
+        task["credit"] = run.credit(at)
+    if run.profile_id is not None:
+        task["profile_id"] = run.profile_id
+    if odd or run.status in ("running", "pausing", "paused"):
+        live_url = f"{base_url}/live/{run.id}"
+        task["live_url_info"] = {"width": 1280, "height": 1024, "live_url": live_url}
+        task["live_url"] = live_url
+    if run.finished is not None:
+        task["finished_at"] = iso(run.finished)
+    if run.has_output(at):
+        files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
+        task["output"] = {"string": run.output.string, "files": (files or None) if odd else files}
     if run.status == "failed" and run.failure is not None:
         task["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
     return task
@@ -48,9 +46,10 @@ def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, A
 def full_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
     """Return a task with all its fields, as ``get-task`` and callbacks do. The arguments are as in listed_task."""
     task = listed_task(run, at, base_url, odd=odd)
-    task["log_detail_url"] = f"{base_url}/logs/{run.id}"
-    steps = run.steps(at)
-    goals_before = ["", *(f"Reached: {goal}" for goal, _ in steps)]
+    if not odd:
+        task["log_detail_url"] = f"{base_url}/logs/{run.id}"
+    steps = [step for step in run.steps(at) if not odd or step[1] != "running"]
+    goals_before = ["This is the first step", *(f"Reached: {goal}" for goal, _ in steps)]
     task["steps"] = [
         {
             "id": f"{run.id}{number:02}",
@@ -58,7 +57,7 @@ def full_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any
             "status": status,
             "evaluation_previous_goal": before,
             "step_goal": goal,
-            "screenshots_url": None if odd else f"{base_url}/screenshots/{run.id}/{number}.png",
+            "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.png",
         }
         for number, (before, (goal, status)) in enumerate(zip(goals_before, steps, strict=False), start=1)
     ]

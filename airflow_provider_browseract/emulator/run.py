@@ -26,6 +26,8 @@ ENDED = ("finished", "canceled", "failed")
 CREDITS_PER_STEP = 5
 #: ``task_failure_info.code`` of a run whose behaviour raised another exception than RunFailed.
 UNEXPECTED = 10000
+#: Invented ``task_failure_info`` of a run that took too long.
+TOO_LONG = (10004, "The task has exceeded the longest duration.")
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Run:
     :param worked: seconds of work (at speed 1) done before that
     :param paused_once: whether its pause has already begun
     :param resumed: when somebody resumed it, while it is still paused
+    :param stopped: when somebody stopped it
     """
 
     id: str
@@ -79,6 +82,8 @@ class Run:
     status_change_callback_url: str | None
     created: float
     speed: float
+    credits_at_end: bool = False
+    max_duration: float | None = None
     region: str | None = None
     profile_id: str | None = None
     profile_given: bool = False
@@ -87,6 +92,7 @@ class Run:
     worked: float = 0.0
     paused_once: bool = False
     resumed: float | None = None
+    stopped: float | None = None
     confirmed: bool = True
     started: float | None = None
     finished: float | None = None
@@ -127,6 +133,8 @@ class Run:
 
     def credit(self, at: float) -> int:
         """Return the credits that it has used."""
+        if self.credits_at_end and not self.ended:
+            return 0
         return CREDITS_PER_STEP * len(self.steps(at))
 
     def steps(self, at: float) -> list[tuple[str, str]]:
@@ -142,19 +150,17 @@ class Run:
         return [(goal, "succeed") for goal in goals[: begun - 1]] + [(goals[begun - 1], last)]
 
     def next_change(self) -> float | None:
-        """Return when the status changes by itself, or None if it will not."""
-        if self.status == "created":
-            return self.created + self.workflow.queued / self.speed
-        if self.status == "running":
-            return self.since + (self._work_ahead - self.worked) / self.speed
-        if self.status == "pausing":
-            return self.since + self.workflow.pausing_for / self.speed
-        if self.status == "paused":
-            return min(filter(None, (self._leaves_pause_at, self._pause_expires_at)), default=None)
-        return None
+        """Return when the status changes without another request, or None if it will not."""
+        return min((at for at in (self._proceeds_at, self._stops_at, self._expires_at) if at is not None), default=None)
 
     def proceed(self, at: float) -> str:
-        """Do what is due when the status changes by itself, and return the status that follows."""
+        """Do what is due at the next change, and return the status that follows."""
+        if at == self._stops_at:
+            self.ended_by = "stop-task"
+            return "canceled"
+        if at == self._expires_at and at != self._proceeds_at:
+            self.ended_by, self.failure = "workflow", TOO_LONG
+            return "failed"
         if self.status == "paused" and at != self._leaves_pause_at:
             self.confirmed = False
         if self.status in ("created", "paused"):
@@ -223,6 +229,31 @@ class Run:
         self.files = [StoredFile(file, at, workflow.file_lifetime) for file in self.output.files]
         self.downloads = [StoredFile(file, at, workflow.file_lifetime) for file in self.output.downloads]
         return outcome
+
+    @property
+    def _stops_at(self) -> float | None:
+        """When a stop takes effect."""
+        return None if self.stopped is None else self.stopped + self.workflow.stop_after / self.speed
+
+    @property
+    def _expires_at(self) -> float | None:
+        """When it has taken too long."""
+        if self.started is None or self.max_duration is None:
+            return None
+        return self.started + self.max_duration / self.speed
+
+    @property
+    def _proceeds_at(self) -> float | None:
+        """When the status changes by itself."""
+        if self.status == "created":
+            return self.created + self.workflow.queued / self.speed
+        if self.status == "running":
+            return self.since + (self._work_ahead - self.worked) / self.speed
+        if self.status == "pausing":
+            return self.since + self.workflow.pausing_for / self.speed
+        if self.status == "paused":
+            return min(filter(None, (self._leaves_pause_at, self._pause_expires_at)), default=None)
+        return None
 
     @property
     def _work_ahead(self) -> float:

@@ -12,6 +12,7 @@ import contextlib
 import http
 import json
 import logging
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -119,7 +120,8 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
 
 
 def _envelope(browseract: BrowserAct, code: int, message: str, status: int, headers: Any = None) -> Response:
-    body = error_envelope(code, message, browseract.clock(), as_in_the_demos=browseract.as_in_the_demos)
+    odd = browseract.as_in_the_demos or browseract.errors_as_in_the_demos
+    body = error_envelope(code, message, browseract.clock(), odd=odd)
     return _json(body, status, headers)
 
 
@@ -236,6 +238,8 @@ class _Gate:
             return
         endpoint = _endpoint(scope["path"])
         fault = None if endpoint is None else self._browseract.request_faults.take(endpoint)
+        if fault is None and endpoint in ENDPOINTS:
+            fault = self._browseract.over_rate_limit()
         number = self._browseract.begin_request(
             RequestRecord(
                 method=scope["method"],
@@ -255,6 +259,9 @@ class _Gate:
                 self._browseract.end_request(number, message["status"])
             await send(message)
 
+        seconds = 0.0 if endpoint is None else random.uniform(*self._browseract.latency)
+        if fault is None and seconds:
+            fault = RequestFault.slow(seconds)
         if fault is None:
             await self._app(scope, receive, recording_send)
         else:

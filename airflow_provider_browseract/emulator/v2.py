@@ -22,7 +22,7 @@ from airflow_provider_browseract.emulator.errors import (
     parameter_error,
 )
 from airflow_provider_browseract.emulator.parameters import Query, check_callback_url, read_inputs, read_object
-from airflow_provider_browseract.emulator.rendering import listed_task, profile_key
+from airflow_provider_browseract.emulator.rendering import listed_task
 from airflow_provider_browseract.emulator.run import STATUSES, Run
 
 MAX_LIMIT = 500
@@ -84,7 +84,7 @@ def _run_task(browseract: BrowserAct, body: Body) -> Any:
     if not run.save_browser_data or run.profile_id is None:
         return {"id": run.id}
     browseract.profiles.setdefault(run.profile_id, {})
-    return {"id": run.id, profile_key(odd=browseract.as_in_the_demos): run.profile_id}
+    return {"id": run.id, "profileId" if browseract.as_in_the_demos else "profile_id": run.profile_id}
 
 
 def _run_task_by_template(browseract: BrowserAct, body: Body) -> Any:
@@ -99,10 +99,11 @@ def _run_task_by_template(browseract: BrowserAct, body: Body) -> Any:
     if region not in REGIONS:
         raise ApiError(REGION_UNKNOWN)
     _check_inputs(template, fields["inputs"])
-    run = browseract.start_run(template, workflow_id=browseract.new_id(), region=region, **fields)
-    if browseract.as_in_the_demos:
-        return {"id": run.id, profile_key(odd=True): browseract.new_id()}
-    return {"id": run.id}
+    profile_id = browseract.new_id() if browseract.as_in_the_demos else None
+    run = browseract.start_run(
+        template, workflow_id=browseract.new_id(), region=region, profile_id=profile_id, **fields
+    )
+    return {"id": run.id, "profileId": profile_id} if profile_id else {"id": run.id}
 
 
 def _get_task_status(browseract: BrowserAct, query: Query) -> Any:
@@ -118,10 +119,14 @@ def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
     if status is not None and status not in STATUSES:
         raise parameter_error(f"status must be one of {', '.join(STATUSES)}")
     workflow_id = query.text("workflow_id")
+    if workflow_id == "":
+        if not browseract.as_in_the_demos:
+            raise parameter_error("workflow_id must not be empty")
+        workflow_id = None
     name = (query.text("workflow_name") or "").lower()
     earliest = query.moment("created_at_from")
     latest = query.moment("created_at_to")
-    now, odd = browseract.clock(), browseract.as_in_the_demos
+    now = browseract.clock()
     found = [
         run
         for run in reversed(browseract.runs.values())
@@ -132,8 +137,7 @@ def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
         and (earliest is None or earliest <= int(run.created))
         and (latest is None or int(run.created) <= latest)
     ]
-    changed = {"created_at": None} if odd else {}
-    return _page(query, found, lambda run: {**listed_task(run, now, browseract.base_url, odd=odd), **changed})
+    return _page(query, found, lambda run: listed_task(run, now, browseract.base_url, odd=browseract.as_in_the_demos))
 
 
 def _stop_task(browseract: BrowserAct, query: Query) -> None:

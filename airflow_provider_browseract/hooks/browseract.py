@@ -267,7 +267,7 @@ class BrowserActHook(BaseHook):
         >>> import pendulum
         >>> yesterday = pendulum.now("UTC").subtract(days=1)
         >>> tasks = hook.iter_tasks(workflow_name="search", status="finished", created_at_from=yesterday)
-        >>> sum(task.credit for task in tasks)
+        >>> sum(task.credit or 0 for task in tasks)
         20
         """
         call = calls.list_tasks(

@@ -117,7 +117,7 @@ def api() -> None:
     from airflow_provider_browseract.emulator import ORDERS, Emulator, RequestFault
 
     emulator = Emulator(concurrency=TRIGGERS)
-    emulator.set_workflow(ORDERS.id, duration=100_000.0)
+    emulator.set_workflow(ORDERS.id, duration=100_000.0, one_at_a_time=False)
     emulator.fault("get-task", RequestFault.slow(ANSWER_AFTER))
     with emulator.serve() as running:
         print(running.url, flush=True)

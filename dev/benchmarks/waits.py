@@ -47,7 +47,7 @@ class Cost:
 def waits() -> None:
     """Memory, processor time and database transactions for each wait, with few and with many."""
     emulator = Emulator(concurrency=NUMBERS[-1])
-    emulator.set_workflow(ORDERS.id, duration=100_000.0)
+    emulator.set_workflow(ORDERS.id, duration=100_000.0, one_at_a_time=False)
     with emulator.serve() as running:
         with BrowserActClient(ClientSettings(api_key=running.api_key, base_url=running.url)) as client:
             task_ids = [client.send(run_task(ORDERS.id)).id for _ in range(NUMBERS[-1])]

@@ -75,6 +75,7 @@ HAND_OVERS = 31
 def wakeup() -> None:
     """Seconds from the end of a run to the first line of execute_complete, in four ways."""
     emulator = Emulator(concurrency=200)
+    emulator.set_workflow(ORDERS.id, one_at_a_time=False)
     with tempfile.TemporaryDirectory() as folder, postgres() as database, emulator.serve() as running:
         port = free_port()
         extra = {"webhook_base_url": f"http://127.0.0.1:{port}"}

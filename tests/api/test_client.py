@@ -29,7 +29,9 @@ QUICK = RetryPolicy(budget=5.0, first_pause=0.01, longest_pause=0.02)
 
 @pytest.fixture
 def running() -> Iterator:
-    with Emulator(concurrency=5).serve() as running:
+    emulator = Emulator(concurrency=5)
+    emulator.set_workflow(ORDERS.id, one_at_a_time=False)
+    with emulator.serve() as running:
         yield running
 
 

@@ -66,6 +66,13 @@ def test_complete_task_is_read_from_an_api_response():
     assert task.download_files[0].file_name == "a.csv"
 
 
+def test_inputs_of_a_task_are_read_as_text_or_as_pairs():
+    pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
+    assert Task.read({**WHOLE, "input_parameters": pairs}).input_parameters == "a=1; b=2"
+    assert Task.read_summary({**WHOLE, "input_parameters": []}).input_parameters == ""
+    assert Task.read({**WHOLE, "input_parameters": ["a"]}).input_parameters is None
+
+
 def test_task_with_only_id_and_status_is_read():
     assert Task.read({"id": "7", "status": "running"}) == Task(id="7", status=TaskStatus.RUNNING)
 

@@ -99,7 +99,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     lineage = folder / "lineage.jsonl"
     emulator = Emulator(concurrency=200)
     for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):
-        emulator.set_workflow(workflow.id, duration=4.0)
+        emulator.set_workflow(workflow.id, duration=4.0, one_at_a_time=False)
     # A person has the time to answer, and the run is still running when the trigger polls after the answer.
     emulator.set_workflow(HUMAN.id, duration=30.0, pause_at=1 / 30, pause_limit=600.0)
     with ExitStack() as stack:

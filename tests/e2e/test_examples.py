@@ -406,7 +406,7 @@ def test_profile_chain_reuses_login_and_logs_every_step(world, started, capsys):
         r"Pausing task as DEFERRED",
         rf"BrowserAct task {log_in.id} is finished",
         rf"BrowserAct task {log_in.id}, step 1: Open the log-in page \(\w+\)",
-        rf"BrowserAct task {log_in.id} ended as finished after \d+ s, 15 credits used, 3 steps:",
+        rf"BrowserAct task {log_in.id} ended as finished after \d+ s(, 15 credits used)?, 3 steps:",
         r"  succeed  step 3: Wait for the account page",
     ):
         assert re.search(line, story)
@@ -443,7 +443,8 @@ def test_mapped_runs_stay_within_pool(world, started):
 def test_search_example_succeeds(world, started):
     dag_id = "example_browseract_search"
     run_id = ended(world, dag_id, started[dag_id])
-    assert world.airflow.xcom(dag_id, run_id, "search", "task")["credits"] == 20
+    credits = None if world.emulator.as_in_the_demos else 20
+    assert world.airflow.xcom(dag_id, run_id, "search", "task").get("credits") == credits
     assert world.airflow.xcom(dag_id, run_id, "cheapest", "return_value")["price"] > 0
 
 
@@ -456,11 +457,16 @@ def test_task_cleared_after_success_starts_new_run(world, started, answered):
     assert [world.task(task_id).status for task_id in (answered.searched, again)] == ["finished", "finished"]
 
 
+def page_of(world: World, task_id: str | None) -> str:
+    """Return the address of a run's page. In the vendor's demos, a run has only a live view."""
+    return f"{world.url}/{'live' if world.emulator.as_in_the_demos else 'logs'}/{task_id}"
+
+
 def test_links_are_shown_while_task_waits_and_live_view_page_reports_end_of_run(world, started, killed):
     task_id, links = killed.long_task, killed.waiting.links
     # A run that is held runs for a second and is paused then.
     assert killed.waiting.facts["status"] in ("running", "paused")
-    assert links == {"BrowserAct task": f"{world.url}/logs/{task_id}", "Live view": f"{world.url}/live/{task_id}"}
+    assert links == {"BrowserAct task": page_of(world, task_id), "Live view": f"{world.url}/live/{task_id}"}
     after = world.airflow.extra_links("long", ended(world, "long", started["long"]), "read")
     assert after["BrowserAct task"] == links["BrowserAct task"]
     page = requests.get(f"{world.airflow.url}/{after['Live view']}", timeout=30)
@@ -550,7 +556,7 @@ def test_deferred_sensor_waits_for_run_of_another_task(world, started, capsys):
     run_id = ended(world, dag_id, started[dag_id])
     begun = task_id_of(world, dag_id, run_id, "start")
     assert world.airflow.xcom(dag_id, run_id, "orders", "return_value")["logged_in"] is False
-    assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == f"{world.url}/logs/{begun}"
+    assert world.airflow.extra_links(dag_id, run_id, "orders")["BrowserAct task"] == page_of(world, begun)
     assert world.airflow.xcom(dag_id, run_id, "stop", "return_value") == {begun: "ended"}
     processes = {task_id: worker_processes(world, dag_id, run_id, task_id) for task_id in ("start", "orders", "stop")}
     # The sensor begins in one worker process, and ends in another one if the run has not ended by then.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,19 @@ import pytest
 
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
-    EXPORT,
-    FAILING,
     HUMAN,
+    LOG_IN,
+    ORDERS,
     PLAIN_TEXT,
     SEARCH,
     TEMPLATE_SEARCH,
     TEMPLATE_TEXT,
+    EmulatedFile,
+    EmulatedWorkflow,
     Emulator,
+    Output,
 )
+from airflow_provider_browseract.emulator.__main__ import OPTIONS
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
 from airflow_provider_browseract.emulator.errors import BROWSER_BUSY, NO_CREDITS, ApiError
@@ -64,6 +68,43 @@ class TestLateness:
         assert listed(account) == []
         account.pass_time(0.1)
         assert listed(account) == [task_id]
+
+    def test_stop_takes_effect_stop_after_the_request(self, account: Any) -> None:
+        account.setting(SEARCH, duration=60.0, stop_after=4.0)
+        task_id = account.run(SEARCH, PAPER)
+        account.get("stop-task", task_id=task_id, biz_code=7)
+        account.pass_time(3)
+        account.get("stop-task", task_id=task_id, biz_code=8)
+        assert account.status(task_id) == "running"
+        account.pass_time(1)
+        assert account.status(task_id) == "canceled"
+        [record] = account.emulator.tasks
+        assert (record.ended_by, record.biz_code) == ("stop-task", 7)
+
+    def test_run_can_end_by_itself_before_its_stop_takes_effect(self, account: Any) -> None:
+        account.setting(SEARCH, stop_after=4.0)
+        task_id = account.run(SEARCH, PAPER)
+        account.get("stop-task", task_id=task_id)
+        account.pass_time(10)
+        assert account.status(task_id) == "finished"
+        assert account.emulator.tasks[0].ended_by == "workflow"
+
+    @pytest.mark.parametrize("workflow", [SEARCH, HUMAN], ids=["running", "paused"])
+    def test_run_that_exceeds_the_longest_duration_fails(self, make_account: Any, workflow: Any) -> None:
+        account = make_account(max_duration=7.0, speed=0.5)
+        account.setting(workflow, duration=8.0, queued=1.0)
+        task_id = account.run(workflow, PAPER if workflow is SEARCH else {})
+        account.pass_time(15.9)
+        assert account.status(task_id) in ("running", "paused")
+        account.pass_time(0.1)
+        task = account.task(task_id)
+        assert (task["status"], task["task_failure_info"]["code"]) == ("failed", 10004)
+
+    def test_run_as_long_as_the_longest_duration_finishes(self, make_account: Any) -> None:
+        account = make_account(max_duration=2.0)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(2)
+        assert account.status(task_id) == "finished"
 
 
 class TestPauses:
@@ -158,6 +199,44 @@ class TestRefusals:
         assert code_of(lambda: account.run(SEARCH, PAPER)) == NO_CREDITS
         assert code_of(lambda: run_template(account)) == NO_CREDITS
 
+    @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
+    def test_credits_can_be_used_at_the_end_only(self, make_account: Any, stopped: bool) -> None:
+        account = make_account(credits_at_end=True)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(1)
+        assert account.task(task_id)["credit"] == 0
+        if stopped:
+            account.get("stop-task", task_id=task_id)
+        account.pass_time(1)
+        assert account.task(task_id)["credit"] == (15 if stopped else 20)
+
+    @pytest.mark.parametrize("workflow", [LOG_IN, ORDERS], ids=["LOG_IN", "ORDERS"])
+    def test_workflows_with_a_profile_run_one_at_a_time(self, account: Any, code_of: Any, workflow: Any) -> None:
+        inputs = {"username": "ada", "password": "x"} if workflow is LOG_IN else {}
+        account.run(workflow, inputs)
+        assert code_of(lambda: account.run(workflow, inputs)) == BROWSER_BUSY
+
+    @pytest.mark.parametrize("setting", ["files", "downloads"])
+    @pytest.mark.parametrize(
+        ("number", "size", "reason"),
+        [(101, 0, "at most 100 files"), (1, 50 * 2**20 + 1, "'a' has 52428801")],
+        ids=["too many", "too large"],
+    )
+    def test_files_beyond_the_limits_of_browseract_are_refused(
+        self, setting: Any, number: int, size: int, reason: str
+    ) -> None:
+        allowed: Any = {setting: (EmulatedFile("a", bytes(50 * 2**20)),) * 100}
+        EmulatedWorkflow(id="1", name="Files", **allowed)
+        beyond: Any = {setting: (EmulatedFile("a", bytes(size)),) * number}
+        with pytest.raises(ValueError, match=reason):
+            EmulatedWorkflow(id="1", name="Files", **beyond)
+
+    def test_run_that_produces_too_many_files_fails(self, account: Any) -> None:
+        account.setting(PLAIN_TEXT, behaviour=lambda _: Output(files=(EmulatedFile("a", b""),) * 101))
+        task_id = account.run(PLAIN_TEXT)
+        account.pass_time(2)
+        assert "at most 100 files" in account.task(task_id)["task_failure_info"]["message"]
+
     def test_run_of_a_template_belongs_to_a_workflow_that_nobody_knows(self, account: Any, code_of: Any) -> None:
         first, second = run_template(account), run_template(account, TEMPLATE_SEARCH)
         workflows = {account.task(task_id)["workflow_id"] for task_id in (first, second)}
@@ -169,60 +248,6 @@ class TestRefusals:
         assert account.emulator.tasks[0].workflow_id == TEMPLATE_TEXT.id
 
 
-class TestAsInTheDemos:
-    @pytest.fixture
-    def account(self, make_account: Any) -> Any:
-        return make_account(as_in_the_demos=True)
-
-    def test_profile_is_named_in_camel_case(self, account: Any) -> None:
-        created = account.start(SEARCH, PAPER, save_browser_data=True)
-        assert "profile_id" not in created
-        assert account.task(created["id"])["profileId"] == created["profileId"]
-
-    def test_start_of_a_template_names_a_profile(self, account: Any) -> None:
-        assert account.post("run-task-by-template", {"workflow_template_id": TEMPLATE_TEXT.id})["profileId"]
-
-    @pytest.mark.parametrize(("workflow", "status"), [(HUMAN, "paused"), (FAILING, "failed")])
-    def test_output_is_null_while_a_run_is_active_and_after_it_failed(
-        self, account: Any, workflow: Any, status: str
-    ) -> None:
-        task_id = account.run(workflow)
-        account.pass_time(2)
-        assert account.status(task_id) == status
-        assert account.task(task_id)["output"] == {"string": None, "files": None}
-
-    def test_active_run_has_a_finished_at(self, account: Any) -> None:
-        task_id = account.run(HUMAN)
-        account.pass_time(1)
-        assert account.task(task_id)["finished_at"]
-
-    def test_ended_run_has_a_live_view(self, account: Any) -> None:
-        task_id = account.run(SEARCH, PAPER)
-        account.pass_time(2)
-        assert account.status(task_id) == "finished"
-        assert account.task(task_id)["live_url_info"]["live_url"]
-
-    def test_screenshots_are_null(self, account: Any) -> None:
-        task_id = account.run(SEARCH, PAPER)
-        account.pass_time(2)
-        assert {step["screenshots_url"] for step in account.task(task_id)["steps"]} == {None}
-
-    def test_created_at_is_null_in_lists(self, account: Any) -> None:
-        task_id = account.run(SEARCH, PAPER)
-        assert [item["created_at"] for item in account.get("list-tasks")["items"]] == [None]
-        assert account.task(task_id)["created_at"]
-
-    def test_envelope_has_another_format_of_time_and_no_data(self, serve: Any) -> None:
-        envelope = serve(as_in_the_demos=True).call("GET", "get-task").json()
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", envelope["time"])
-        assert envelope["data"] is None
-
-    def test_finished_run_has_its_output(self, account: Any) -> None:
-        task_id = account.run(EXPORT, PAPER)
-        account.pass_time(2)
-        assert account.task(task_id)["output"]["files"]
-
-
 def test_documentation_lists_every_setting_and_every_difference():
     text = (Path(__file__).parent.parent.parent / "docs" / "emulator.md").read_text()
     for difference in (*STRICTER, *LENIENT):
@@ -230,6 +255,11 @@ def test_documentation_lists_every_setting_and_every_difference():
     not_shown = {"name", "description", "inputs", "steps", "behaviour", "file_lifetime", "callback_fault"}
     for setting in WorkflowSettings.__annotations__.keys() - not_shown:
         assert f"`{setting}`" in text
+    settings = {each.name for each in dataclasses.fields(Emulator) if each.init}
+    for setting in settings - {"api_key", "clock", "callback_timeout", "callback_retry_delay"}:
+        assert f"| `{setting}`" in text or f", `{setting}` |" in text
+    for option in OPTIONS.keys() - {"host", "port", "api_key"}:
+        assert option in settings or f"`{option}`" in text
 
 
 def test_start_page_lists_the_catalogue_and_every_difference(client: Any) -> None:

@@ -28,7 +28,7 @@ from airflow_provider_browseract.emulator import (
     Emulator,
     RunningEmulator,
 )
-from airflow_provider_browseract.emulator.__main__ import DURATION, introduction
+from airflow_provider_browseract.emulator.__main__ import DURATION, command_line, introduction, main, make_emulator
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
 PACKAGE = "airflow_provider_browseract.emulator"
@@ -124,6 +124,25 @@ class TestTheApi:
             thread.join()
         assert sorted(statuses) == [200] * 5 + [400] * 15
         assert len(client.emulator.tasks) == 5
+
+    def test_responses_take_the_time_that_is_set(self, serve: Any) -> None:
+        client = serve(latency=(0.2, 0.3), speed=0.01)
+        began = time.monotonic()
+        assert client.start(PLAIN_TEXT).status_code == 200
+        assert 0.2 <= time.monotonic() - began < 5
+        assert client.emulator.requests[0].fault is None
+        assert (client.emulator.tasks[0].created_at - client.emulator.requests[0].at).total_seconds() < 0.2
+
+    def test_requests_beyond_the_rate_limit_are_refused_with_the_seconds_to_wait(self, serve: Any) -> None:
+        client = serve(rate_limit=(2, 60.0))
+        assert client.regions().status_code == client.regions().status_code == 200
+        response = client.start(PLAIN_TEXT)
+        assert (response.status_code, response.json()["code"]) == (429, 429)
+        assert 50 < int(response.headers["Retry-After"]) <= 60
+        assert client.emulator.tasks == []
+        assert client.http.get("/files/x/y").status_code == 403
+        client.emulator.rate_limit = (2, 0.001)
+        assert client.regions().status_code == 200
 
 
 class TestLinks:
@@ -229,8 +248,15 @@ class TestServing:
 
     @pytest.mark.parametrize(
         "options",
-        [{"speed": 0}, {"concurrency": 0}, {"api_key": ""}],
-        ids=["zero speed", "zero concurrency", "empty api key"],
+        [
+            {"speed": 0},
+            {"concurrency": 0},
+            {"api_key": ""},
+            {"latency": (0.3, 0.05)},
+            {"rate_limit": (0, 1.0)},
+            {"max_duration": 0},
+        ],
+        ids=["zero speed", "zero concurrency", "empty api key", "latency in reverse", "no requests", "no duration"],
     )
     def test_invalid_setting_is_refused_at_the_beginning_and_later(self, options: Any) -> None:
         [(name, value)] = options.items()
@@ -335,6 +361,34 @@ class TestTheCommand:
         [command] = re.findall(r"^airflow connections add .*\\\n.*$", printed, re.MULTILINE)
         assert command in (ROOT / "docs" / "tutorial.md").read_text()
         assert command in (ROOT / "docs" / "callbacks.md").read_text()
+
+    def test_emulator_command_has_the_delays_of_a_service(self) -> None:
+        emulator = make_emulator(command_line().parse_args([]))
+        assert (emulator.latency, emulator.max_duration, emulator.concurrency) == ((0.05, 0.3), 7 * 3600, 1)
+        assert emulator.errors_as_in_the_demos
+        assert not emulator.as_in_the_demos
+        assert emulator.allow_private_callbacks
+        for workflow in (*emulator.workflows.values(), *emulator.templates.values()):
+            delays = (workflow.queued, workflow.duration, workflow.output_after, workflow.listed_after)
+            assert delays == (1, 15, 1, 2)
+
+    def test_options_of_the_emulator_command_are_settings_of_the_emulator(self) -> None:
+        given = (
+            "--stop-after 3 --max-duration 60 --latency 0 0 --rate-limit 5 1 --credits 50 --credits-at-end "
+            "--public-callbacks-only --as-in-the-demos"
+        )
+        emulator = make_emulator(command_line().parse_args(given.split()))
+        assert emulator.workflows[SEARCH.id].stop_after == 3
+        assert emulator.max_duration == 60
+        assert [*emulator.latency, *(emulator.rate_limit or ())] == [0, 0, 5, 1]
+        assert (emulator.credits, emulator.credits_at_end) == (50, True)
+        assert (emulator.allow_private_callbacks, emulator.as_in_the_demos) == (False, True)
+
+    @pytest.mark.parametrize("given", [["--queued", "-1"], ["--latency", "2", "1"], ["--port", "x"]])
+    def test_emulator_command_names_an_invalid_option(self, given: list[str], capsys: Any) -> None:
+        with pytest.raises(SystemExit):
+            main(given)
+        assert given[0].removeprefix("--") in capsys.readouterr().err
 
     def test_runs_of_the_emulator_command_outlast_the_time_in_which_a_callback_is_refused(self) -> None:
         from airflow_provider_browseract.runs import timings

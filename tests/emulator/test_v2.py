@@ -376,6 +376,8 @@ class TestProfiles:
         assert account.task(task_id)["profile_id"] == profile_id
 
     def test_two_saved_profiles_keep_their_own_log_ins(self, account: Any) -> None:
+        for workflow in (LOG_IN, ORDERS):
+            account.setting(workflow, one_at_a_time=False)
         profiles = [log_in(account, name, save_browser_data=True)["profile_id"] for name in ("ada", "bob")]
         account.pass_time(2)
         ids = [account.run(ORDERS, profile_id=profile_id) for profile_id in profiles]
@@ -397,6 +399,7 @@ class TestProfiles:
         assert account.output(task_id)["logged_in"] is False
 
     def test_profile_id_is_returned_only_when_browser_data_is_saved(self, account: Any) -> None:
+        account.setting(LOG_IN, one_at_a_time=False)
         assert log_in(account, "ada").keys() == {"id"}
         assert log_in(account, "ada", save_browser_data=False).keys() == {"id"}
         assert log_in(account, "ada", save_browser_data=True).keys() == {"id", "profile_id"}

@@ -34,7 +34,7 @@ def method(endpoint: str) -> str:
 
 
 @pytest.fixture
-def names(browseract_emulator):
+def names(browseract_emulator, documented_responses):
     """The names that the examples use, as the docstrings of the two classes describe them."""
     emulator, hook = browseract_emulator.emulator, BrowserActHook()
     for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id):

@@ -687,6 +687,7 @@ class TestOutputPath:
 
 
 class TestRunReport:
+    @pytest.mark.usefixtures("documented_responses")
     def test_xcom_task_has_the_facts_of_the_run_while_it_runs_and_after_its_end(self, worker, emulator):
         emulator.next_run(SEARCH.id, duration=5.0)
         run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True)
@@ -720,6 +721,7 @@ class TestRunReport:
         showing.show_run(ti, Task("7", TaskStatus.RUNNING), logging.getLogger(__name__))
         assert list(ti.xcoms) == ["task"]
 
+    @pytest.mark.usefixtures("documented_responses")
     def test_end_of_a_run_is_logged_with_its_steps_and_credits(self, worker, emulator, capfd):
         worker(workflow_id=SEARCH.id, input_parameters=PENS).run()
         log = "".join(capfd.readouterr())
@@ -727,6 +729,7 @@ class TestRunReport:
         assert "20 credits used, 4 steps:" in log
         assert "  succeed  step 2: Search for the keyword" in log
 
+    @pytest.mark.usefixtures("documented_responses")
     def test_credits_and_runs_are_counted_once_per_concluded_run(self, worker, emulator, monkeypatch):
         counted = []
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append((name, how)))
@@ -749,6 +752,7 @@ class TestRunReport:
         count_in_task("browseract.credits", by=7)
         assert counted == [(("browseract.credits", 7), {"tags": None})]
 
+    @pytest.mark.usefixtures("documented_responses")
     def test_run_is_counted_by_the_retry_that_writes_its_results(self, worker, emulator, monkeypatch, folder, store):
         counted = []
         monkeypatch.setattr(showing, "count_in_task", lambda name, **how: counted.append(name))
@@ -761,9 +765,8 @@ class TestRunReport:
         worker(**arguments).run()
         assert counted == ["browseract.runs", "browseract.credits"]
 
+    @pytest.mark.usefixtures("documented_responses")
     def test_failed_run_error_names_the_code_step_screenshot_log_and_remedy(self, worker, emulator):
-        # In the vendor's examples, screenshots are null.
-        emulator.as_in_the_demos = False
         with pytest.raises(RunFailedError) as failed:
             worker(workflow_id=FAILING.id).run()
         logged = str(failed.value)
@@ -777,7 +780,7 @@ class TestRunReport:
         run.run()
         assert emulator.tasks[0].id in links[0]
         assert links[-1] == LiveViewLink.OVER == "browseract/run-is-over"
-        assert "/logs/" in run.ti.xcoms[TASK]
+        assert emulator.tasks[0].id in run.ti.xcoms[TASK]
 
     def test_live_view_link_is_marked_as_over_when_the_run_times_out(self, worker, emulator):
         emulator.set_workflow(ORDERS.id, duration=60.0)
@@ -823,7 +826,7 @@ class TestRunReport:
         arguments = {"workflow_id": EXPORT.id, "input_parameters": PENS, "output_path": str(folder)}
         with pytest.raises(ResultError, match="its results could not be written: no space left"):
             worker(**arguments, store=store).run()
-        with pytest.raises(AirflowFailException, match=r"is still available in BrowserAct: http.*/logs/"):
+        with pytest.raises(AirflowFailException, match=r"is still available in BrowserAct: http.*/(logs|live)/"):
             worker(**arguments).run()
 
 
