@@ -61,13 +61,10 @@ class TestResult:
 
     def test_result_is_read_from_the_api_and_not_from_the_trigger_event(self, worker, emulator):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        deferral = run.defer()
-        event = run.wait_in_triggerer(deferral)
+        event = run.wait_in_triggerer(run.defer())
         before = calls_of(emulator, "get-task")
-        assert (
-            run.operator().execute_complete(run.context, {**event, "wait": {**event["wait"], "last_seen": "failed"}})
-            == ORDERS_RESULT
-        )
+        changed = {**event, "wait": {**event["wait"], "last_seen": "failed"}}
+        assert run.operator().execute_complete(run.context, changed) == ORDERS_RESULT
         assert calls_of(emulator, "get-task") == before + 1
 
     def test_run_that_ends_at_once_is_not_deferred(self, worker, emulator):
@@ -243,20 +240,16 @@ class TestUnsuccessfulRun:
     @BOTH_WAYS
     def test_run_is_stopped_at_the_deadline_and_the_error_reports_it(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, duration=60.0)
-        with pytest.raises(
-            RunTimedOutError,
-            match=r"did not end within 0\.4 seconds\.\nThe run was stopped\.\nRaise timeout",
-        ):
+        message = r"did not end within 0\.4 seconds\.\nThe run was stopped\.\nRaise timeout"
+        with pytest.raises(RunTimedOutError, match=message):
             worker(workflow_id=ORDERS.id, timeout=0.4, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
     @BOTH_WAYS
     def test_run_that_stays_created_is_stopped_after_start_timeout(self, worker, emulator, deferrable):
         emulator.set_workflow(ORDERS.id, queued=60.0)
-        with pytest.raises(
-            RunTimedOutError,
-            match=r"status 'created' after start_timeout=0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout",
-        ):
+        message = r"'created' after start_timeout=0\.4 seconds\.\nThe run was stopped\.\n.*Raise start_timeout"
+        with pytest.raises(RunTimedOutError, match=message):
             worker(workflow_id=ORDERS.id, start_timeout=0.4, poll_interval=30, deferrable=deferrable).run()
         assert emulator.tasks[0].status == "canceled"
 
@@ -340,10 +333,8 @@ class TestUnsuccessfulRun:
             return send(client, call)
 
         monkeypatch.setattr(BrowserActClient, "_send_once", timed_out)
-        with pytest.raises(
-            AirflowFailException,
-            match=r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one",
-        ):
+        message = r"(?s)execution_timeout expired during.*not known whether BrowserAct started .*stop the one"
+        with pytest.raises(AirflowFailException, match=message):
             worker(workflow_id=ORDERS.id).run()
 
     def test_execution_timeout_before_the_start_is_raised_unchanged(self, worker, emulator, monkeypatch):
