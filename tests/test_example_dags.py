@@ -1,14 +1,15 @@
-"""The examples, as they stand. Those without people and stores run only in `tests/e2e`, in a real Airflow."""
+"""Each example, as it stands, run to its end against the emulator."""
 
 from __future__ import annotations
 
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, EmulatedFile
+from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.conftest import EXAMPLES
 from tests.e2e.local_airflow import wait_for
@@ -35,6 +36,49 @@ def test_example_names_the_ids_to_replace_in_its_docs(example, parse):
     _, heading, replaced = dag.doc_md.partition("\n\nReplace before you use it:\n\n")
     assert heading
     assert all(f"- `{name}`: " in replaced for name in constants)
+
+
+def test_search_example_passes_its_output_to_next_task(run, browseract_emulator):
+    result = run("example_browseract_search")
+    assert result.state == "success"
+    assert len(result.xcom("search")) == 3
+    assert result.xcom("cheapest") == min(result.xcom("search"), key=lambda row: row["price"])
+
+
+def test_profile_example_reuses_login_profile_in_two_runs(run, browseract_emulator):
+    result = run("example_browseract_profile")
+    assert result.state == "success"
+    profile = result.xcom("log_in", "profile_id")
+    tasks = browseract_emulator.emulator.tasks
+    assert [task.profile_id for task in tasks] == [profile, profile, profile]
+    assert result.xcom("orders") == result.xcom("orders_again")
+    assert {order["customer"] for order in result.xcom("orders")} == {"ada"}
+
+
+def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
+    result = run("example_browseract_keywords")
+    assert result.state == "success"
+    assert len(browseract_emulator.emulator.tasks) == 3
+    assert len(result.xcom("titles")) == 6
+
+
+def test_template_example_returns_three_rows(run, browseract_emulator):
+    browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+    assert len(run("example_browseract_template").xcom("search")) == 3
+
+
+def test_decorated_example_gets_inputs_of_each_run_from_function(run, browseract_emulator):
+    result = run("example_browseract_decorated")
+    assert result.state == "success"
+    assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [2, 2]
+
+
+def test_elsewhere_example_starts_run_in_one_task_and_waits_in_another(run, browseract_emulator):
+    result = run("example_browseract_elsewhere")
+    assert result.state == "success"
+    [task] = browseract_emulator.emulator.tasks
+    assert result.xcom("orders")["logged_in"] is False
+    assert result.xcom("stop") == {task.id: "ended"}
 
 
 def test_person_example_notifies_with_links_and_succeeds_after_resume(run, browseract_emulator, caplog):
@@ -67,6 +111,26 @@ def test_outside_example_watches_for_runs_that_finished(parse):
 
 
 class TestExportExample:
+    @pytest.fixture
+    def run_export(self, run):
+        """Run it, and check what holds wherever its results go."""
+
+        def run_(store: str):
+            result = run("example_browseract_export", {"store": store})
+            assert result.state == "success"
+            manifest = result.xcom("export")
+            assert manifest["path"] == f"{store}/{result.xcom('export', 'task_id')}"
+            [file] = manifest["files"]
+            rows = result.xcom("load", map_index=0)
+            assert [row["rank"] for row in rows] == ["1", "2", "3"]
+            return manifest, file
+
+        return run_
+
+    def test_export_example_writes_to_folder_and_loads_each_file(self, run_export, tmp_path):
+        _, file = run_export(f"file://{tmp_path}/results")
+        assert Path(file["path"].removeprefix("file://")).stat().st_size == file["size"]
+
     def test_export_example_loads_files_with_unusual_names_from_s3(self, run, s3, browseract_emulator):
         files = (EmulatedFile("rows [1].csv", b"rank\n1\n"), EmulatedFile("a#b%20c&d.csv", b"rank\n2\n"))
         browseract_emulator.emulator.set_workflow(EXPORT.id, files=(), downloads=files)
@@ -74,18 +138,13 @@ class TestExportExample:
         assert result.state == "success"
         assert [result.xcom("load", map_index=index) for index in range(2)] == [[{"rank": "1"}], [{"rank": "2"}]]
 
-    def test_export_example_writes_to_s3_and_loads_each_file(self, run, s3, capsys):
-        store = "s3://local_s3@results/browseract"
-        result = run("example_browseract_export", {"store": store})
-        assert result.state == "success"
-        assert [row["rank"] for row in result.xcom("load", map_index=0)] == ["1", "2", "3"]
-        manifest = result.xcom("export")
-        assert manifest["path"] == f"{store}/{result.xcom('export', 'task_id')}"
+    def test_export_example_writes_to_s3_and_loads_each_file(self, run_export, s3, capsys):
+        manifest, file = run_export("s3://local_s3@results/browseract")
         folder = manifest["path"].removeprefix("s3://local_s3@results/")
         listed = s3.list_objects_v2(Bucket="results", Prefix=folder)["Contents"]
         found = {each["Key"]: each["Size"] for each in listed}
         assert found.keys() == {f"{folder}/results.csv", f"{folder}/task.json"}
-        assert [file["size"] for file in manifest["files"]] == [found[f"{folder}/results.csv"]]
+        assert found[f"{folder}/results.csv"] == file["size"]
         with capsys.disabled():
             print("\nManifest of a run whose results lie in S3:", json.dumps(manifest, indent=2))
 
