@@ -243,12 +243,15 @@ class TestAfterAirflowError:
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert calls_of(emulator, "get-task") == before
 
-    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
+    @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
+    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
+        if not readable:
+            emulator.fault("get-task", RequestFault.status(503), times=None)
         with pytest.raises(RunLostError) as lost:
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         task = emulator.tasks[0]
@@ -256,7 +259,7 @@ class TestAfterAirflowError:
             f"Stopped waiting for BrowserAct task {task.id}, because the trigger's event cannot be read:"
         )
         assert ".." not in str(lost.value)
-        assert "the next try reattaches to it" in str(lost.value)
+        assert f"the next try reattaches to it.{' Its page is http' if readable else ''}" in str(lost.value)
         remedy = "\nCheck that all components of Airflow have the same version of this provider."
         assert str(lost.value).endswith(remedy)
         assert task.status == "running"
