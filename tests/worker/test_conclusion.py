@@ -192,6 +192,14 @@ class TestOutputFormat:
             emulator.set_workflow(SEARCH.id, output_after=after)
             made = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
             made.ti.max_tries = arguments.get("retries", 0)
+            # It decides by the class of the error.
+            made.ti.task = SimpleNamespace(
+                retry_policy=SimpleNamespace(
+                    evaluate=lambda exception, **_: SimpleNamespace(
+                        action="default" if isinstance(exception, ResultError) else "fail"
+                    )
+                )
+            )
             operator = made.operator()
 
             def killed_and_following(*given, **options):

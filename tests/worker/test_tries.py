@@ -623,6 +623,33 @@ class TestEntryWithoutId:
         assert len(emulator.tasks) == 1
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
 
+    def test_try_that_is_timed_out_during_the_start_logs_that_the_next_one_looks_for_the_run(
+        self, tries, emulator, monkeypatch, capfd
+    ):
+        seen = []
+
+        def evaluate(exception, **_):
+            seen.append(exception)
+            return SimpleNamespace(action="default")
+
+        attempt = tries()
+        attempt.ti.max_tries = 1
+        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def timed_out(call):
+            if call.starts_run:
+                raise AirflowTaskTimeout("Timeout")
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", timed_out)
+        with pytest.raises(AirflowTaskTimeout):
+            operator.execute(attempt.context)
+        unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
+        assert f"{unknown}The next try looks for it." in "".join(capfd.readouterr())
+        assert isinstance(seen[-1], RunStartUnknownError)
+
     def test_worker_killed_before_the_start_was_sent_starts_a_run_on_retry(self, tries, emulator, monkeypatch, capfd):
         a_try_dies(tries, monkeypatch, "before the start")
         tries().run()
