@@ -189,6 +189,14 @@ class TestOutputFormat:
             emulator.set_workflow(SEARCH.id, output_after=after)
             made = worker(workflow_id=SEARCH.id, input_parameters=PENS, store=store, **arguments)
             made.ti.max_tries = arguments.get("retries", 0)
+            # It decides by the class of the error.
+            made.ti.task = SimpleNamespace(
+                retry_policy=SimpleNamespace(
+                    evaluate=lambda exception, **_: SimpleNamespace(
+                        action="default" if isinstance(exception, ResultError) else "fail"
+                    )
+                )
+            )
             operator = made.operator()
 
             def killed_and_following(*given, **options):
@@ -217,9 +225,12 @@ class TestOutputFormat:
         assert len(emulator.tasks) == 1
 
     def test_kill_in_the_last_try_while_output_is_late_returns_the_output_if_it_comes_in_time(
-        self, killed_while_output_is_late
+        self, killed_while_output_is_late, emulator, capfd
     ):
         assert len(killed_while_output_is_late(0.2)) == 2
+        # The run has ended, so there is nothing to decide.
+        assert calls_of(emulator, "stop-task") == 0
+        assert "Killed while" not in "".join(capfd.readouterr())
 
     def test_kill_in_the_last_try_fails_with_the_link_to_the_output_if_it_does_not_come_in_time(
         self, killed_while_output_is_late, emulator, monkeypatch

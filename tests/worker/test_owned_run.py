@@ -642,6 +642,16 @@ class TestKillAfterTheDecision:
         assert calls_of(emulator, "stop-task") == stops
         assert "Killed while" not in "".join(capfd.readouterr())
 
+    def test_run_that_is_not_waited_for_is_not_stopped_by_a_kill(self, tries, airflow, emulator, capfd):
+        attempt = tries(wait_for_completion=False)
+        operator = attempt.operator()
+        operator.execute(attempt.context)
+        airflow.state = "failed"
+        operator.on_kill()
+        operator._owned_run.await_decision()
+        assert emulator.tasks[0].status == "running"
+        assert "Killed while" not in "".join(capfd.readouterr())
+
 
 class TestKillThatTheCodeOutruns:
     """The thread has stopped the run, and the interrupted code has not noticed yet."""

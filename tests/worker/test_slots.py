@@ -157,6 +157,18 @@ def test_retry_keeps_the_place_and_gives_it_up_when_its_run_starts(worker, emula
     assert PLACE_KEY not in store.values
 
 
+def test_retry_that_starts_at_once_gives_up_the_place_of_the_try_before(worker, emulator, store):
+    emulator.fault("run-task", RequestFault.refused(10118), times=1)
+    lost = search(worker, deferrable=True, store=store)
+    with pytest.raises(TaskDeferred):
+        lost.operator().execute(lost.context)
+    assert PLACE_KEY in store.values
+    retry = search(worker, store=store)
+    retry.ti.try_number = 2
+    assert len(retry.run()) == 2
+    assert PLACE_KEY not in store.values
+
+
 def test_woken_task_sends_its_start_before_any_other_request(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker, deferrable=True)

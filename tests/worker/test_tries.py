@@ -243,12 +243,15 @@ class TestAfterAirflowError:
                 attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         assert calls_of(emulator, "get-task") == before
 
-    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator):
+    @pytest.mark.parametrize("readable", [True, False], ids=["run is read", "run cannot be read"])
+    def test_invalid_trigger_event_keeps_the_run_for_the_next_try(self, tries, emulator, readable):
         emulator.set_workflow(SEARCH.id, duration=60.0)
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
+        if not readable:
+            emulator.fault("get-task", RequestFault.status(503), times=None)
         with pytest.raises(RunLostError) as lost:
             attempt.operator().execute_complete(attempt.context, {"end": "triumph"})
         task = emulator.tasks[0]
@@ -256,7 +259,7 @@ class TestAfterAirflowError:
             f"Stopped waiting for BrowserAct task {task.id}, because the trigger's event cannot be read:"
         )
         assert ".." not in str(lost.value)
-        assert "the next try reattaches to it" in str(lost.value)
+        assert f"the next try reattaches to it.{' Its page is http' if readable else ''}" in str(lost.value)
         remedy = "\nCheck that all components of Airflow have the same version of this provider."
         assert str(lost.value).endswith(remedy)
         assert task.status == "running"
@@ -619,6 +622,33 @@ class TestEntryWithoutId:
         second.run()
         assert len(emulator.tasks) == 1
         assert second.ti.xcoms["task_id"] == emulator.tasks[0].id
+
+    def test_try_that_is_timed_out_during_the_start_logs_that_the_next_one_looks_for_the_run(
+        self, tries, emulator, monkeypatch, capfd
+    ):
+        seen = []
+
+        def evaluate(exception, **_):
+            seen.append(exception)
+            return SimpleNamespace(action="default")
+
+        attempt = tries()
+        attempt.ti.max_tries = 1
+        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        operator = attempt.operator()
+        send = operator.hook.client.send
+
+        def timed_out(call):
+            if call.starts_run:
+                raise AirflowTaskTimeout("Timeout")
+            return send(call)
+
+        monkeypatch.setattr(operator.hook.client, "send", timed_out)
+        with pytest.raises(AirflowTaskTimeout):
+            operator.execute(attempt.context)
+        unknown = "It is not known whether BrowserAct started a run. A run may be running and using credits. "
+        assert f"{unknown}The next try looks for it." in "".join(capfd.readouterr())
+        assert isinstance(seen[-1], RunStartUnknownError)
 
     def test_worker_killed_before_the_start_was_sent_starts_a_run_on_retry(self, tries, emulator, monkeypatch, capfd):
         a_try_dies(tries, monkeypatch, "before the start")
