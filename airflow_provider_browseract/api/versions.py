@@ -6,8 +6,8 @@ Everything that starts or follows runs goes through these two tables, so another
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.exchange import Call
@@ -24,8 +24,7 @@ from airflow_provider_browseract.api.models import (
 )
 
 
-@dataclass(frozen=True)
-class Api:
+class Api(NamedTuple):
     """The calls with which a run is followed, in one version of the API.
 
     :param list_tasks: takes ``source_id``, ``status``, ``created_at_from``, ``created_at_to`` and ``limit``, all
@@ -59,8 +58,7 @@ class SourceKind(Word):
     """An official template of BrowserAct."""
 
 
-@dataclass(frozen=True)
-class SourceCalls:
+class SourceCalls(NamedTuple):
     """The calls with which one kind of source is run.
 
     :param start: takes the id of the source, the inputs, and the other arguments of the run by their names.

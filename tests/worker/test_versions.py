@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -36,11 +36,10 @@ def followed(monkeypatch) -> list[str]:
         return call
 
     v2 = APIS[ApiVersion.V2]
-    names = [each.name for each in fields(Api)]
-    monkeypatch.setitem(APIS, OTHER, Api(**{name: other(name, getattr(v2, name)) for name in names}))
+    monkeypatch.setitem(APIS, OTHER, Api(**{name: other(name, make) for name, make in v2._asdict().items()}))
     monkeypatch.delitem(APIS, ApiVersion.V2)
     workflows = SOURCES[SourceKind.WORKFLOW]
-    monkeypatch.setitem(SOURCES, SourceKind.WORKFLOW, replace(workflows, api_version=OTHER))
+    monkeypatch.setitem(SOURCES, SourceKind.WORKFLOW, workflows._replace(api_version=OTHER))
     return made
 
 
