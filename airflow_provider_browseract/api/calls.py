@@ -175,6 +175,8 @@ def _remedies(workflow_id: str | None) -> dict[type[BrowserActError], str]:
 
 
 def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:
+    if not isinstance(inputs, Mapping | None):
+        raise InputError(f"the inputs should be a dict of names and texts, but are {type(inputs).__name__}")
     return [{"name": name, "value": text} for name, text in (inputs or {}).items()]
 
 

@@ -136,12 +136,13 @@ class BrowserActClient:
     def iter_items(self, call: Call[Page[T]]) -> Iterator[T]:
         """Iterate over the items of a list call, page by page, each item once.
 
-        :raises BrowserActError: as :meth:`send`, or the pages contradict each other.
+        :raises BrowserActError: as :meth:`send`; or the pages contradict each other, or none of the items can be read.
         """
         pages = Pages(call)
         while pages.call is not None:
             with pages.dividing():
                 yield from pages.take(self.send(pages.call))
+        pages.raise_if_unreadable()
 
     def _send_once(self, call: Call[T]) -> T:
         settings = self._settings()
@@ -248,6 +249,7 @@ class AsyncBrowserActClient:
             with pages.dividing():
                 for item in pages.take(await self.send(pages.call)):
                     yield item
+        pages.raise_if_unreadable()
 
     async def _send_once(self, call: Call[T]) -> T:
         client, settings, progress = await self._client(), await self._settings(), _Progress()

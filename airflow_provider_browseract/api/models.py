@@ -118,10 +118,13 @@ def _output(value: Json, info: ValidationInfo) -> Output | None:
 
 
 def _inputs(value: Json) -> str | None:
-    # Some of the vendor's examples show the list of pairs that was sent.
-    if isinstance(value, list) and all(isinstance(pair, Mapping) for pair in value):
-        return "; ".join(f"{pair.get('name')}={pair.get('value')}" for pair in value)
-    return value if isinstance(value, str) else None
+    # Some of the vendor's examples show the list of pairs that was sent. With anything but texts, it is another one.
+    if not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    pairs = [(pair.get("name"), pair.get("value")) for pair in value if isinstance(pair, Mapping)]
+    if len(pairs) < len(value) or not all(isinstance(text, str) for pair in pairs for text in pair):
+        return None
+    return "; ".join(f"{name}={text}" for name, text in pairs)
 
 
 def _declared(value: Json) -> tuple[InputParameter, ...]:

@@ -29,6 +29,7 @@ class Pages(Generic[U]):
         self.call: Call[Page[U]] | None = call
         """The call for the next page; None after the last one."""
 
+        self._name = call.name
         self.skipped: list[str] = []
         """The items so far that could not be read, each with the reason."""
 
@@ -44,17 +45,10 @@ class Pages(Generic[U]):
 
         :returns: the items of the page, without those of earlier pages. Items move to a later page when new items are
             added to the front of the list.
-        :raises UnexpectedResponseError: the numbers of the pages contradict the items, or no item of the first page can
-            be read.
+        :raises UnexpectedResponseError: the numbers of the pages contradict the items.
         """
         if self.call is None:
             raise ValueError("the list has ended")
-        if page.skipped and not page.items and not self._seen:
-            # Such a list would look empty.
-            raise UnexpectedResponseError(
-                f"none of the {len(page.skipped)} items in BrowserAct's response to {self.call.name} can be read. The "
-                f"first is {page.skipped[0]}"
-            )
         # The number of the page comes from the request, because a response may have none.
         number, before, total = int(self.call.params["page"]), self._position, page.total_count
         new = {getattr(item, "id", item): item for item in page.items}
@@ -78,6 +72,17 @@ class Pages(Generic[U]):
         else:
             self._proceed(number + 1)
         return list(new.values())
+
+    def raise_if_unreadable(self) -> None:
+        """Raise an error if no item of the list could be read, because the list would look empty.
+
+        :raises UnexpectedResponseError: there were items, and none of them could be read.
+        """
+        if self.skipped and not self._seen:
+            raise UnexpectedResponseError(
+                f"none of the {len(self.skipped)} items in BrowserAct's responses to {self._name} can be read. The "
+                f"first is {self.skipped[0]}"
+            )
 
     @contextmanager
     def dividing(self) -> Iterator[None]:
@@ -125,8 +130,7 @@ class Pages(Generic[U]):
         self.call = replace(self.call, params={**self.call.params, "limit": limit, "page": number})
 
     def _contradiction(self, number: int, before: int, total: int | None, what: str) -> UnexpectedResponseError:
-        assert self.call is not None
         return UnexpectedResponseError(
-            f"BrowserAct's responses to {self.call.name} contradict each other: page {number} has {what}, after "
+            f"BrowserAct's responses to {self._name} contradict each other: page {number} has {what}, after "
             f"{before} items (total_count {total})"
         )

@@ -280,7 +280,7 @@ class BrowserAct:
 
     def describe(self, run: Run, at: float) -> dict[str, Any]:
         """Return a run as ``get-task`` and callbacks do."""
-        return full_task(run, at, self.base_url, odd=self.as_in_the_demos)
+        return full_task(run, at, self.base_url, as_in_the_demos=self.as_in_the_demos)
 
     def file(self, token: str) -> EmulatedFile | None:
         """Return the file behind a link, or None if the link is unknown or has expired."""

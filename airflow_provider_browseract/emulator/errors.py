@@ -60,13 +60,13 @@ def parameter_error(message: str) -> ApiError:
     return ApiError(PARAMETER_ERROR, f"{MESSAGES[PARAMETER_ERROR]}: {message}")
 
 
-def error_envelope(code: int, message: str, now: float, *, odd: bool = False) -> dict[str, Any]:
+def error_envelope(code: int, message: str, now: float, *, as_in_the_demos: bool = False) -> dict[str, Any]:
     """Return the body of an error response, in the form of the vendor's examples or of its document."""
     return {
         "code": code,
         "msg": message,
-        "data": None if odd else {},
+        "data": None if as_in_the_demos else {},
         "ts": milliseconds(now),
-        "time": f"{utc(now):%Y-%m-%d %H:%M:%S}" if odd else iso(now),
+        "time": f"{utc(now):%Y-%m-%d %H:%M:%S}" if as_in_the_demos else iso(now),
         "traceId": secrets.token_hex(16),
     }

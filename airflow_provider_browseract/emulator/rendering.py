@@ -8,11 +8,11 @@ from airflow_provider_browseract.emulator.run import Run, StoredFile
 from airflow_provider_browseract.emulator.times import iso, milliseconds
 
 
-def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
+def listed_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> dict[str, Any]:
     """Return the fields of a task that lists have too.
 
     :param base_url: the address of the emulator, for links
-    :param odd: whether to respond with the irregularities of the vendor's examples
+    :param as_in_the_demos: whether to respond like the vendor's examples
     """
     task: dict[str, Any] = {
         "id": run.id,
@@ -21,7 +21,7 @@ def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, A
         "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
         "created_at": iso(run.created),
     }
-    if odd:
+    if as_in_the_demos:
         task["finished_at"] = None if run.started is None else iso(run.created)
         task["output"] = {"string": None, "files": None}
         task["task_failure_info"] = None
@@ -29,7 +29,7 @@ def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, A
         task["credit"] = run.credit(at)
     if run.profile_id is not None:
         task["profile_id"] = run.profile_id
-    if odd or run.status in ("running", "pausing", "paused"):
+    if as_in_the_demos or run.status in ("running", "pausing", "paused"):
         live_url = f"{base_url}/live/{run.id}"
         task["live_url_info"] = {"width": 1280, "height": 1024, "live_url": live_url}
         task["live_url"] = live_url
@@ -37,18 +37,18 @@ def listed_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, A
         task["finished_at"] = iso(run.finished)
     if run.has_output(at):
         files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
-        task["output"] = {"string": run.output.string, "files": (files or None) if odd else files}
+        task["output"] = {"string": run.output.string, "files": (files or None) if as_in_the_demos else files}
     if run.status == "failed" and run.failure is not None:
         task["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
     return task
 
 
-def full_task(run: Run, at: float, base_url: str, *, odd: bool) -> dict[str, Any]:
+def full_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> dict[str, Any]:
     """Return a task with all its fields, as ``get-task`` and callbacks do. The arguments are as in listed_task."""
-    task = listed_task(run, at, base_url, odd=odd)
-    if not odd:
+    task = listed_task(run, at, base_url, as_in_the_demos=as_in_the_demos)
+    if not as_in_the_demos:
         task["log_detail_url"] = f"{base_url}/logs/{run.id}"
-    steps = [step for step in run.steps(at) if not odd or step[1] != "running"]
+    steps = [step for step in run.steps(at) if not as_in_the_demos or step[1] != "running"]
     goals_before = ["This is the first step", *(f"Reached: {goal}" for goal, _ in steps)]
     task["steps"] = [
         {

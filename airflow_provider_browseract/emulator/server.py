@@ -120,8 +120,8 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
 
 
 def _envelope(browseract: BrowserAct, code: int, message: str, status: int, headers: Any = None) -> Response:
-    odd = browseract.as_in_the_demos or browseract.errors_as_in_the_demos
-    body = error_envelope(code, message, browseract.clock(), odd=odd)
+    as_in_the_demos = browseract.as_in_the_demos or browseract.errors_as_in_the_demos
+    body = error_envelope(code, message, browseract.clock(), as_in_the_demos=as_in_the_demos)
     return _json(body, status, headers)
 
 

@@ -137,7 +137,9 @@ def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
         and (earliest is None or earliest <= int(run.created))
         and (latest is None or int(run.created) <= latest)
     ]
-    return _page(query, found, lambda run: listed_task(run, now, browseract.base_url, odd=browseract.as_in_the_demos))
+    return _page(
+        query, found, lambda run: listed_task(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
+    )
 
 
 def _stop_task(browseract: BrowserAct, query: Query) -> None:

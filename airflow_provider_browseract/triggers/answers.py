@@ -21,6 +21,7 @@ async def await_answer(wait: Wait, log: Log) -> WaitEvent:
     await asyncio.sleep(max(0.0, wait.first_poll_at - time.time()))
     while True:
         over = wait.answer_by is not None and time.time() >= wait.answer_by
+        found = None
         with tolerate_errors(log.warning, "Could not read the answer to the Required Action; trying again: %s"):
             try:
                 found = await ask_airflow(required_action.read_answer, action)
@@ -29,8 +30,8 @@ async def await_answer(wait: Wait, log: Log) -> WaitEvent:
                     found = required_action.Found(default, None, time.time())
             except ValueError as error:
                 return WaitEvent(wait, End.GIVEN_UP, reason=str(error))
-            if found is not None:
-                return answer_event(wait, found)
+        if found is not None:
+            return answer_event(wait, found)
         left = timings.ANSWER_POLL_INTERVAL if wait.answer_by is None or over else wait.answer_by - time.time()
         await asyncio.sleep(max(0.0, min(timings.ANSWER_POLL_INTERVAL, left)))
 

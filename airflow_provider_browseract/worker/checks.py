@@ -100,7 +100,7 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
 
 
 def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> RunRequest:
-    """Check the store and the inputs, which takes requests to other services, and return the request to send."""
+    """Check what takes requests to other services: the store and the inputs. Return the request to send."""
     hook, log = operator.hook, operator.log
     if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
         log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")

@@ -45,7 +45,7 @@ Setting: TypeAlias = Literal["cancel_on_kill", "cancel_on_timeout"]
 
 @dataclass(frozen=True)
 class Fate:
-    """What happens to a run that this process no longer waits for: it was stopped, or one of these applies.
+    """What happens to a run that this process no longer waits for: it was stopped, or exactly one of these applies.
 
     :param had_ended: it had already ended when it was to be stopped.
     :param error: why it could not be stopped.

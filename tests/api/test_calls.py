@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 
@@ -50,6 +51,11 @@ def test_only_run_task_and_run_task_by_template_start_a_run():
 
 def test_optional_fields_not_given_are_not_sent_with_a_start():
     assert calls.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
+
+
+def test_inputs_of_a_start_that_are_no_dict_are_refused():
+    with pytest.raises(InputError, match="should be a dict of names and texts, but are list"):
+        calls.run_task("70", [{"name": "a", "value": "1"}])  # type: ignore[arg-type]
 
 
 def test_list_calls_always_send_an_explicit_limit():

@@ -67,6 +67,13 @@ def test_client_starts_reads_and_stops_a_run(client, emulator):
         client.send(calls.resume_task(created.id))
 
 
+def test_list_of_which_no_item_can_be_read_is_not_an_empty_list(client, emulator):
+    emulator.set_workflow(ORDERS.id, status="transcended")
+    client.send(calls.run_task(ORDERS.id))
+    with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 1 items .* list-tasks .*'transcended'"):
+        client.items(calls.list_tasks())
+
+
 def test_page_has_the_time_at_which_the_server_responded(client):
     page = client.send(calls.list_tasks())
     assert abs(page.served_at.timestamp() - time.time()) < 30

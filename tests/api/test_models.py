@@ -70,7 +70,12 @@ def test_inputs_of_a_task_are_read_as_text_or_as_pairs():
     pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     assert Task.read({**WHOLE, "input_parameters": pairs}).input_parameters == "a=1; b=2"
     assert Task.read_summary({**WHOLE, "input_parameters": []}).input_parameters == ""
+    # Sent values are always texts. What is listed in another way cannot be compared with them.
+    for other in (True, None, {"a": 1}, 1):
+        listed = [{"name": "a", "value": other}]
+        assert Task.read_summary({**WHOLE, "input_parameters": listed}).input_parameters is None
     assert Task.read({**WHOLE, "input_parameters": ["a"]}).input_parameters is None
+    assert Task.read({**WHOLE, "input_parameters": [{"value": "1"}]}).input_parameters is None
 
 
 def test_task_with_only_id_and_status_is_read():

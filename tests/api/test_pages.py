@@ -133,13 +133,18 @@ class TestPages:
         assert pages.call is None
         assert [each.split(":")[0] for each in pages.skipped] == ["one without an id"] * 2
 
-    def test_list_of_which_no_item_can_be_read_is_not_an_empty_list(self):
-        pages = Pages(calls.list_tasks())
-        assert pages.call is not None
-        body = {"items": [{"id": str(number), "status": "FINISHED"} for number in range(3)], "total_count": 3}
-        page = pages.call.read_response(Response(200, {}, json.dumps(body).encode()))
-        with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 3 items .* list-tasks .*'FINISHED'"):
-            pages.take(page)
+    @pytest.mark.parametrize("readable", [False, True])
+    def test_list_is_unreadable_only_if_no_item_at_all_can_be_read(self, readable):
+        pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": 1}))
+        pages.divide(errors.ResponseTooLargeError("too large"))
+        pages.take(Page((), total_count=3, skipped=("one without an id",)))
+        pages.take(Page((Region("2"),) if readable else (), total_count=3, skipped=() if readable else ("another",)))
+        assert pages.call is None
+        if readable:
+            pages.raise_if_unreadable()
+            return
+        with pytest.raises(errors.UnexpectedResponseError, match="none of the 3 items .* responses to list can be"):
+            pages.raise_if_unreadable()
 
     def test_page_after_the_last_is_an_error_of_the_caller(self):
         pages = Pages(calls.list_workflows())

@@ -143,7 +143,7 @@ def test_responses_about_workflows_templates_and_regions_are_as_in_the_demos(acc
 
 @pytest.mark.parametrize("code", ERRORS)
 def test_error_envelope_is_as_in_the_demos(code: int) -> None:
-    envelope = error_envelope(code, MESSAGES[code], NOON, odd=True)
+    envelope = error_envelope(code, MESSAGES[code], NOON, as_in_the_demos=True)
     assert differences(envelope, {**ENVELOPE, "code": code, "msg": ERRORS[code]}) == []
 
 

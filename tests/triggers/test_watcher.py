@@ -14,9 +14,11 @@ import pytest
 from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.watching import Window
 from airflow_provider_browseract.triggers import watcher
 from airflow_provider_browseract.triggers.watcher import TaskFinishedTrigger
 from tests.triggers.waits import until
@@ -327,6 +329,21 @@ class TestLargeOutputs:
             await watch.polls(2)
             assert set(watch.ids) - {large} == {small}
         assert "1 of the listed BrowserAct tasks cannot be read" in caplog.text
+
+
+async def test_active_task_is_read_by_itself_if_no_item_of_the_list_can_be_read():
+    class OneUnreadableItem:
+        async def send(self, call):
+            if call.name == "list-tasks":
+                return Page((), total_count=1, skipped=("one without an id: it has none",))
+            assert call.name == "get-task-status"
+            return TaskStatus.FINISHED
+
+    window = Window(1000.0)
+    window.add([Task("1", TaskStatus.RUNNING)], 1000.0)
+    assert [(task.id, task.status) for task in await watcher._list(window, OneUnreadableItem())] == [  # type: ignore[arg-type]
+        ("1", TaskStatus.FINISHED)
+    ]
 
 
 def test_watchers_share_polls_only_with_same_connection_and_interval():
