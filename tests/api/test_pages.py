@@ -143,7 +143,7 @@ class TestPages:
         if readable:
             pages.raise_if_unreadable()
             return
-        with pytest.raises(errors.UnexpectedResponseError, match="none of the 3 items .* responses to list can be"):
+        with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 3 items .* responses to list can be"):
             pages.raise_if_unreadable()
 
     def test_page_after_the_last_is_an_error_of_the_caller(self):
