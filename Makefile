@@ -59,7 +59,7 @@ export UV_SYSTEM_CERTS := 1
 
 .PHONY: env demo test units cell matrix databases pins check format bench coverage mutants faults cluster live contract docs links pictures clean
 
-env: $(READY)
+env: $(READY) $(STORES)
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS) $(if $(WHEEL),README.md $(PACKAGE))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -4,7 +4,7 @@
 
 What a part prints is in ``.venv/parts``, and is shown if the part fails. The parts that start an Airflow run one after
 the other, because a second Airflow beside the first would be too much for two cores. All others run at the same time,
-because both kinds wait most of the time. It needs nothing but Python's standard library.
+because both kinds wait most of the time. ``ci`` needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / ".venv" / "parts"
@@ -35,8 +36,11 @@ EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
 INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
 """Where neither Airflow nor a library whose version depends on it takes part, so one Airflow is enough."""
 
-ODD = "--as-in-the-demos"
+AS_IN_THE_DEMOS = "--as-in-the-demos"
 """The emulator responds like the vendor's examples."""
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end the parts, which have sessions of their own: only this process gets what a terminal sends."""
 
 END_GRACE = 60.0
 """Seconds that parts have to end after an interruption, before they are killed."""
@@ -117,7 +121,7 @@ def parts_of_ci() -> list[list[Lane]]:
                 _make("documentation", "docs"),
                 _make("sdist and wheel", "dist"),
                 _make(f"unit tests, {NEWEST}", "units", *newest),
-                _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {ODD}", *oldest, target="units"),
+                _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
                 _tests("callback route, PostgreSQL", "tests/webhook", *newest, BROWSERACT_DATABASE="postgresql"),
             ],
             [
@@ -126,7 +130,7 @@ def parts_of_ci() -> list[list[Lane]]:
                 _tests(f"faults, {NEWEST}", "tests/faults", *newest),
                 _tests(
                     f"examples, callbacks, {OLDEST}",
-                    f"{EXAMPLES_AND_CALLBACKS} {ODD}",
+                    f"{EXAMPLES_AND_CALLBACKS} {AS_IN_THE_DEMOS}",
                     *oldest,
                 ),
             ],
@@ -142,26 +146,28 @@ class Runner:
         self._running: dict[Part, subprocess.Popen[bytes]] = {}
         self._ended = False
         self._began = time.monotonic()
-        self._lock = threading.Lock()
+        self._printing, self._starting = threading.Lock(), threading.Lock()
 
     def run(self, lanes: Sequence[Lane]) -> bool:
         """Run lanes side by side, each part to its end, and return whether all parts passed."""
         with ThreadPoolExecutor(len(lanes)) as pool:
-            running: set[Future[list[Result]]] = {pool.submit(self._run_lane, lane) for lane in lanes}
-            left = running
             try:
+                running: set[Future[list[Result]]] = {pool.submit(self._run_lane, lane) for lane in lanes}
+                left = running
                 while left:
-                    _, left = wait(left, HEARTBEAT, FIRST_EXCEPTION)
+                    _, left = wait(left, HEARTBEAT)
                     if left:
                         self._print(", ".join(f"{part.name} {progress(part)}".rstrip() for part in [*self._running]))
             except KeyboardInterrupt:
                 self._end()
                 raise
-        return all(result.good for each in running for result in each.result())
+        results = [result for each in running for result in each.result()]
+        return all(result.good for result in results)
 
     def _end(self) -> None:
         """End what is running, as Ctrl-C does: pytest then stops the servers of its tests."""
-        self._ended = True
+        with self._starting:
+            self._ended = True
         for number, grace in ((signal.SIGINT, END_GRACE), (signal.SIGKILL, 1.0)):
             for process in [*self._running.values()]:
                 with suppress(ProcessLookupError):
@@ -173,10 +179,10 @@ class Runner:
     def _run_lane(self, lane: Lane) -> list[Result]:
         results = []
         for part in lane:
-            if self._ended:
-                break
             self._print(f"{part.name} ...")
             result = self._run_part(part)
+            if self._ended:
+                break
             results.append(result)
             self.results.append(result)
             if not result.good:
@@ -186,26 +192,37 @@ class Runner:
 
     def _run_part(self, part: Part) -> Result:
         began = time.monotonic()
+        cpu, good = 0.0, False
         with part.output.open("wb") as output:
-            process = subprocess.Popen(
+            try:
+                process = self._start(part, output)
+            except OSError as error:
+                output.write(str(error).encode())
+            else:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                del self._running[part]
+                cpu, good = usage.ru_utime + usage.ru_stime, process.returncode == 0
+        return Result(part, good, time.monotonic() - began, cpu, counts(part))
+
+    def _start(self, part: Part, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a part, unless everything is being ended."""
+        with self._starting:
+            if self._ended:
+                raise InterruptedError("interrupted before the start")
+            process = self._running[part] = subprocess.Popen(
                 part.command,
                 cwd=ROOT,
-                env={**os.environ, **part.environment},
+                env={**os.environ, "MAKEFLAGS": make_flags(), **part.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self._running[part] = process
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        del self._running[part]
-        return Result(
-            part, process.returncode == 0, time.monotonic() - began, usage.ru_utime + usage.ru_stime, counts(part)
-        )
+        return process
 
     def _print(self, text: str) -> None:
-        with self._lock:
+        with self._printing:
             print(f"{clock(time.monotonic() - self._began):>6}  {text}", flush=True)
 
     def table(self) -> str:
@@ -222,6 +239,11 @@ class Runner:
 def clock(seconds: float) -> str:
     """Return a time as minutes and seconds."""
     return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
+def make_flags() -> str:
+    """Return the flags of the make that runs this, without those that would remake environments or hide failures."""
+    return re.sub("^[A-Za-z]+", lambda letters: re.sub("[Bi]", "", letters[0]), os.environ.get("MAKEFLAGS", ""))
 
 
 def progress(part: Part) -> str:
@@ -260,8 +282,10 @@ def main() -> int:
         print(f"These tests take about ten minutes on two cores. Their output is in {OUTPUT}.")
         for line in left_out():
             print(f"Skipped: {line}.")
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, _interrupt)
+    for ending in ENDINGS:
+        # nohup ignores SIGHUP.
+        if ending is not signal.SIGHUP or signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _interrupt)
     runner = Runner()
     try:
         good = all(map(runner.run, parts_of_test() if which == "test" else parts_of_ci()))
@@ -272,7 +296,7 @@ def main() -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    for ending in ENDINGS:
         signal.signal(ending, signal.SIG_IGN)
     raise KeyboardInterrupt
 

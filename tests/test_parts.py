@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,12 +52,32 @@ def test_lanes_run_side_by_side_and_parts_of_a_lane_in_order(tmp_path):
         return Part(name, ("sh", "-c", script, str(tmp_path)))
 
     lanes = [
-        [part("a", meet.format(own="a", other="b")), part("after a", "test -e $0/a")],
+        [part("a", f"({meet.format(own='a', other='b')}) && touch $0/ended"), part("after a", "test -e $0/ended")],
         [part("b", meet.format(own="b", other="a"))],
     ]
     runner = Runner()
     assert runner.run(lanes)
     assert {result.part.name for result in runner.results} == {"a", "after a", "b"}
+
+
+def test_part_that_cannot_start_fails_and_hides_no_other(capsys):
+    runner = Runner()
+    lanes = [[Part("missing", ("/nowhere/command",)), shell("after it", "true")], [shell("beside it", "exit 1")]]
+    assert not runner.run(lanes)
+    assert re.search(r"missing FAILED:\n.*No such file", capsys.readouterr().out)
+    assert {result.part.name: result.good for result in runner.results} == {
+        "missing": False,
+        "after it": True,
+        "beside it": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "passed_on"), [("", ""), ("kBi -- AIRFLOW=3.1.1", "k -- AIRFLOW=3.1.1"), ("-- Bi=1", "-- Bi=1")]
+)
+def test_parts_get_no_flag_of_make_that_remakes_environments_or_hides_failures(monkeypatch, given, passed_on):
+    monkeypatch.setenv("MAKEFLAGS", given)
+    assert parts.make_flags() == passed_on
 
 
 def test_environment_of_a_part_is_its_own():
@@ -85,16 +104,18 @@ sys.exit(parts.main())
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", parts.ENDINGS)
 def test_ended_runner_ends_its_parts(tmp_path, ending):
     started = tmp_path / "pid"
     runner = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(started)], cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    # Does not wait forever for a runner that has failed.
-    pid = int(wait_for("The part", lambda: started.exists() and started.read_text(), timeout=60))
-    runner.send_signal(ending)
-    assert runner.wait(60) != 0
+    try:
+        pid = int(wait_for("The part", lambda: started.exists() and started.read_text(), timeout=60))
+        runner.send_signal(ending)
+        assert runner.wait(40) == 130
+    finally:
+        runner.kill()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -107,10 +128,17 @@ def test_ci_runs_every_file_of_tests_in_a_real_airflow():
     assert "tests/faults" in commands
 
 
-def test_make_test_says_what_it_skips(monkeypatch):
+def test_make_test_runs_the_unit_tests_and_examples_with_callbacks():
+    words = [word for lanes in parts_of_test() for lane in lanes for part in lane for word in part.command]
+    assert "units" in words
+    assert f"PYTEST_ARGS={parts.EXAMPLES_AND_CALLBACKS}" in words
+
+
+def test_make_test_reports_what_it_skips(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delenv("BROWSERACT_OPENAPI", raising=False)
-    assert "the relays of docs/callbacks.md, because nginx is not installed" in parts.left_out()
-    [document] = [line for line in parts.left_out() if "BROWSERACT_OPENAPI" in line]
-    assert "vendor's document" in document
-    assert parts_of_test()
+    postgres, relays, document = parts.left_out()
+    assert postgres.startswith("everything that needs a real Airflow or PostgreSQL, because useradd is not on the PATH")
+    assert relays == "the relays of docs/callbacks.md, because nginx is not installed"
+    assert document.endswith("with the vendor's document, because BROWSERACT_OPENAPI does not name it")

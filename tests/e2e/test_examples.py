@@ -36,9 +36,7 @@ pytestmark = pytest.mark.timeout(900)
 keeps_what_was_told = pytest.mark.skipif(
     not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 nothing is kept for the next triggerer"
 )
-once = pytest.mark.skipif(
-    not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 this is left to dag.test(), which runs the same task"
-)
+once = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 this is left to the newest Airflow")
 
 PERSON = "example_browseract_person"
 OUTSIDE = "example_browseract_outside"

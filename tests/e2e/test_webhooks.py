@@ -416,7 +416,6 @@ def test_triggerer_taken_for_dead_that_comes_back_stops_no_run(runs):
 
 
 def test_no_log_contains_token_or_key(world, two_runs):
-    world = world
     tokens = {
         url.rpartition("/")[2]
         for task in world.emulator.tasks

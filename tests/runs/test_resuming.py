@@ -56,6 +56,10 @@ ASKING = WAIT.asking("q")
 EVENT = WaitEvent(WAIT, End.ENDED, WokenBy.CALLBACK)
 
 
+def test_event_has_only_the_fields_that_other_versions_of_the_provider_know():
+    assert set(to_json(EVENT)) == {"wait", "end", "woken_by", "reason", "answer", "answered_by"}
+
+
 def event_of(end: End, wait: Wait = WAIT, **fields: Any) -> WaitEvent:
     if end is End.ANSWERED:
         return WaitEvent(ASKING, end, WokenBy.PERSON, answer=Answer.RESUME, answered_by="ada")

@@ -79,9 +79,10 @@ def test_sensor_with_output_path_writes_files_and_returns_manifest(emulator, tmp
     assert [file["name"] for file in manifest["files"]] == ["results.csv"]
 
 
-def test_sensor_parses_output_text_in_declared_format(emulator):
+@BOTH_WAYS
+def test_sensor_parses_output_text_in_declared_format(emulator, deferrable):
     task_id = started(emulator, PLAIN_TEXT, output="a,b\n1,2\n")
-    assert wait(task_id, output_format="csv", deferrable=True) == [{"a": "1", "b": "2"}]
+    assert wait(task_id, output_format="csv", deferrable=deferrable) == [{"a": "1", "b": "2"}]
 
 
 @BOTH_WAYS

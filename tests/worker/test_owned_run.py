@@ -642,6 +642,19 @@ class TestKillAfterTheDecision:
         assert calls_of(emulator, "stop-task") == stops
         assert "Killed while" not in "".join(capfd.readouterr())
 
+    def test_second_kill_makes_no_second_decision(self, monkeypatch):
+        run, decisions, over = OwnedRun(), [], threading.Event()
+
+        def decide() -> None:
+            decisions.append(over.wait(30))
+
+        monkeypatch.setattr(run, "_decide", decide)
+        with run.executing():
+            run.on_kill()
+            run.on_kill()
+            over.set()
+        assert decisions == [True]
+
     def test_run_that_is_not_waited_for_is_not_stopped_by_a_kill(self, tries, airflow, emulator, capfd):
         attempt = tries(wait_for_completion=False)
         operator = attempt.operator()
