@@ -10,8 +10,9 @@ import pytest
 
 from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.versions import APIS, SOURCES, Api, SourceKind
+from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.runs.outcome import ResultError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunTimedOutError
 from tests.workers import PENS
 
 OTHER = cast("ApiVersion", "other")
@@ -50,7 +51,7 @@ def test_run_is_read(worker, emulator, followed):
 
 def test_files_are_read_again(worker, emulator, followed, tmp_path):
     emulator.set_workflow(EXPORT.id, file_lifetime=0.0)
-    with pytest.raises(ResultError, match="files are missing"):
+    with pytest.raises(AirflowFailException, match="files are missing"):
         worker(workflow_id=EXPORT.id, input_parameters=PENS, output_path=str(tmp_path)).run()
     assert set(followed) == {"get_task"}
 
