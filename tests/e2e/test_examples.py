@@ -403,7 +403,8 @@ def test_profile_chain_reuses_login_and_logs_every_step(world, started, capsys):
         rf"Started BrowserAct task {log_in.id} of workflow {LOG_IN.id}",
         r"Pausing task as DEFERRED",
         rf"BrowserAct task {log_in.id} is finished",
-        rf"BrowserAct task {log_in.id}, step 1: Open the log-in page \(\w+\)",
+        # The triggerer, which may be the first to see a step, does not know the secrets that its goal may have.
+        rf"BrowserAct task {log_in.id}, step 1: (Open the log-in page|\*\*\*) \(\w+\)",
         rf"BrowserAct task {log_in.id} ended as finished after \d+ s(, 15 credits used)?, 3 steps:",
         r"  succeed  step 3: Wait for the account page",
     ):
