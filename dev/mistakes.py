@@ -44,6 +44,7 @@ class Mistake:
     :param remedy: what the message has to name.
     :param connection: fields of the connection that differ from the right ones; None for no connection.
     :param runs: how many runs are started.
+    :param duration: seconds that a run takes. One that has ended when it is first read is not deferred.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Mistake:
     remedy: str
     connection: Mapping[str, str] | None = field(default_factory=dict)
     runs: int = 0
+    duration: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,13 @@ MISTAKES = (
         "Pass the dict or the list itself",
     ),
     Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
-    Mistake("No triggerer", task(SEARCH.id, INPUTS, "deferrable=True"), "check that a triggerer is running", runs=1),
+    Mistake(
+        "No triggerer",
+        task(SEARCH.id, INPUTS, "deferrable=True"),
+        "check that a triggerer is running",
+        runs=1,
+        duration=5.0,
+    ),
 )
 """The most likely mistakes. The tests make them, too."""
 
@@ -157,7 +165,7 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
     with Emulator().serve() as running:
         connect(mistake, running)
         for workflow in (LOG_IN, ORDERS, SEARCH):
-            running.emulator.set_workflow(workflow.id, duration=0.1)
+            running.emulator.set_workflow(workflow.id, duration=mistake.duration)
         import_error = ""
         try:
             dag = runpy.run_path(str(file))["dag"]

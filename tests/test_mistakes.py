@@ -12,7 +12,7 @@ from dev.mistakes import CONNECTION, MISTAKES, make, seen
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_mistake_ends_in_one_message_that_names_the_remedy(mistake, tmp_path, add_dag_bundle, monkeypatch, capfd):
     monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.5)
-    # The mistake sets it.
+    # make() sets this variable; monkeypatch restores it.
     monkeypatch.setenv(CONNECTION, "")
     add_dag_bundle(tmp_path)
     import_error, runs = make(mistake, tmp_path)
