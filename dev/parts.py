@@ -2,9 +2,9 @@
 
     python -m dev.parts test|ci
 
-What a part prints is in ``.venv/parts``, and is shown if the part fails. All parts wait most of the time, so three of
-them together keep two cores busy. At most two of them start an Airflow. ``ci`` needs nothing but Python's standard
-library.
+What a part prints is in ``.venv/parts``, and is shown if the part fails. The parts that start an Airflow run one after
+the other: with a second Airflow beside them, two cores are sometimes too slow for tests in which a callback has to
+come before a poll. ``ci`` needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -121,16 +121,14 @@ def parts_of_ci() -> list[list[Lane]]:
                 _make("documentation", "docs"),
                 _make("sdist and wheel", "dist"),
                 _make(f"unit tests, {NEWEST}", "units", *newest),
+                _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
                 _tests("callback route, PostgreSQL", "tests/webhook", *newest, BROWSERACT_DATABASE="postgresql"),
             ],
             [
                 _tests(f"examples, callbacks, {NEWEST}", EXAMPLES_AND_CALLBACKS, *newest),
+                _tests(f"examples, callbacks, {OLDEST}", f"{EXAMPLES_AND_CALLBACKS} {AS_IN_THE_DEMOS}", *oldest),
                 _tests(f"faults, {NEWEST}", "tests/faults", *newest),
                 _tests(f"pods, {NEWEST}", "tests/e2e/test_pods.py", *newest),
-            ],
-            [
-                _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
-                _tests(f"examples, callbacks, {OLDEST}", f"{EXAMPLES_AND_CALLBACKS} {AS_IN_THE_DEMOS}", *oldest),
             ],
         ],
     ]
