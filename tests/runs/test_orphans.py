@@ -579,10 +579,10 @@ COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]]
 
 @pytest.mark.parametrize(("match", "text", "inputs", "declared"), COSTLY.values(), ids=COSTLY)
 def test_inputs_are_compared_in_bounded_time(match, text, inputs, declared):
-    began = time.process_time()
+    began = time.thread_time()
     assert inputs_match(text, inputs, declared) is match
-    # 50 ms at most; the rest is for a busy machine.
-    assert time.process_time() - began < 1.0
+    # 50 ms at most; the rest is for a busy machine, and for the garbage of all tests before.
+    assert time.thread_time() - began < 5.0
 
 
 def split(text: str, pieces: list[str], added: list[str], names: list[str]) -> bool:
