@@ -221,7 +221,7 @@ class TestSafetyPolls:
     ):
         counted: list[str] = []
         monkeypatch.setattr("airflow_provider_browseract.worker.waiter.count_in_task", counted.append)
-        emulator.next_run(ORDERS.id, duration=1.5)
+        emulator.next_run(ORDERS.id, duration=3.0)
         run = worker(workflow_id=ORDERS.id, deferrable=True)
         assert run.run() == ORDERS_RESULT
         assert run.ti.xcoms["wait"]["woken_by"] == "poll"
