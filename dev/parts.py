@@ -40,7 +40,7 @@ AS_IN_THE_DEMOS = "--as-in-the-demos"
 """The emulator responds like the vendor's examples."""
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that end the parts, which have sessions of their own: only this process gets what a terminal sends."""
+"""The signals that end the parts, which run in separate sessions: only this process gets what a terminal sends."""
 
 END_GRACE = 60.0
 """Seconds that parts have to end after an interruption, before they are killed."""
@@ -145,10 +145,10 @@ class Runner:
         self._printing, self._starting = threading.Lock(), threading.Lock()
 
     def run(self, lanes: Sequence[Lane]) -> bool:
-        """Run lanes side by side, each part to its end, and return whether all parts passed."""
+        """Run lanes side by side, each part to its end, and return whether all parts so far passed."""
         with ThreadPoolExecutor(len(lanes)) as pool:
             try:
-                running: set[Future[list[Result]]] = {pool.submit(self._run_lane, lane) for lane in lanes}
+                running: set[Future[None]] = {pool.submit(self._run_lane, lane) for lane in lanes}
                 left = running
                 while left:
                     _, left = wait(left, HEARTBEAT)
@@ -157,8 +157,9 @@ class Runner:
             except KeyboardInterrupt:
                 self._end()
                 raise
-        results = [result for each in running for result in each.result()]
-        return all(result.good for result in results)
+        for each in running:
+            each.result()
+        return all(result.good for result in self.results)
 
     def _end(self) -> None:
         """End what is running, as Ctrl-C does: pytest then stops the servers of its tests."""
@@ -172,19 +173,16 @@ class Runner:
             while self._running and time.monotonic() < over:
                 time.sleep(0.1)
 
-    def _run_lane(self, lane: Lane) -> list[Result]:
-        results = []
+    def _run_lane(self, lane: Lane) -> None:
         for part in lane:
             self._print(f"{part.name} ...")
             result = self._run_part(part)
             if self._ended:
                 break
-            results.append(result)
             self.results.append(result)
             if not result.good:
                 self._print(f"{part.name} FAILED:\n{part.output.read_text(errors='replace')}")
             self._print(f"{part.name}: {'ok' if result.good else 'FAILED'} after {clock(result.seconds)}")
-        return results
 
     def _run_part(self, part: Part) -> Result:
         began = time.monotonic()

@@ -14,6 +14,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.local_airflow import free_port, is_listening, wait_for
 
 MYSQLD = "BROWSERACT_MYSQLD"
@@ -69,6 +71,12 @@ def why_no_postgres() -> str | None:
     if os.geteuid() == 0 and shutil.which("useradd") is None:
         return "useradd is not on the PATH, with which root makes the user of the server"
     return None
+
+
+def skip_without_postgres() -> None:
+    """Skip a test that needs PostgreSQL if no server can run here."""
+    if reason := why_no_postgres():
+        pytest.skip(f"PostgreSQL is left out: {reason}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import time
 from datetime import timedelta
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,30 @@ def worker(short_timings):
 def store() -> FakeStore:
     """What lasts over the tries of one task instance."""
     return FakeStore()
+
+
+def set_retry_policy(run, action: object) -> list[BaseException]:
+    """Give a task instance a retry policy that always decides so, and return the list of errors that it is given."""
+    given: list[BaseException] = []
+
+    def evaluate(exception, **_):
+        given.append(exception)
+        return SimpleNamespace(action=action)
+
+    run.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+    return given
+
+
+def refuse_xcoms(run, *keys: str, reason: str = "no API server") -> None:
+    """Make pushes of some XComs of a task instance fail."""
+    push = run.ti.xcom_push
+
+    def refuse(key, value):
+        if key in keys:
+            raise OSError(reason)
+        push(key, value)
+
+    run.ti.xcom_push = refuse
 
 
 class HeldClock:

@@ -1,4 +1,4 @@
-"""Who is woken for a free slot, among the task instances that wait in one triggerer, and what is learned meanwhile."""
+"""Who is woken for a free slot, among the task instances that wait in one triggerer, and what their starts teach."""
 
 from __future__ import annotations
 

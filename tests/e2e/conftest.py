@@ -18,7 +18,7 @@ from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings
 from airflow_provider_browseract.emulator.records import TaskRecord
-from tests.databases import postgres, why_no_postgres
+from tests.databases import postgres, skip_without_postgres
 
 from . import cluster
 from .cluster import Cluster, redis
@@ -88,8 +88,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
     There are two connections to it: one with callbacks and one without.
     """
-    if reason := why_no_postgres():
-        pytest.skip(f"PostgreSQL is left out: {reason}")
+    skip_without_postgres()
     folder = tmp_path_factory.mktemp("world")
     dags = folder / "dags"
     dags.mkdir()

@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.catalogue import results_for
-from tests.databases import why_no_postgres
+from tests.databases import skip_without_postgres
 from tests.e2e.local_airflow import wait_for
 
 from .round import Outcome, Round, world
@@ -44,8 +44,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A real Airflow, an emulator that it uses, and Airflow's database."""
-    if reason := why_no_postgres():
-        pytest.skip(f"PostgreSQL is left out: {reason}")
+    skip_without_postgres()
     with world(tmp_path_factory.mktemp("faults") / "airflow", seed=SEED) as (airflow, api, database):
         yield SimpleNamespace(airflow=airflow, api=api, database=database)
 

@@ -39,7 +39,7 @@ from airflow_provider_browseract.runs.outcome import (
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 from airflow_provider_browseract.worker import start_errors
 from tests.cases import cases
-from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of
+from tests.workers import BOTH_WAYS, ORDERS_RESULT, calls_of, refuse_xcoms
 
 KEY = "app-emulator"
 
@@ -216,14 +216,7 @@ class TestDeferral:
     def test_profile_xcom_that_cannot_be_stored_keeps_the_result_and_logs_the_profile(self, worker, emulator, capfd):
         inputs = {"username": "ada", "password": "x"}
         run = worker(workflow_id=LOG_IN.id, input_parameters=inputs, save_browser_data=True)
-        push = run.ti.xcom_push
-
-        def refuse(key, value):
-            if key == "profile_id":
-                raise OSError("no API server")
-            push(key, value)
-
-        run.ti.xcom_push = refuse
+        refuse_xcoms(run, "profile_id")
         assert run.run()["logged_in"] is True
         text = "".join(capfd.readouterr())
         assert "The XCom 'profile_id' could not be pushed" in text

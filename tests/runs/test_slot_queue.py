@@ -27,6 +27,16 @@ def queue_of(waits: dict[str, QueueWait]) -> SlotQueue:
     return queue
 
 
+def queue_whose_first_was_woken(*dag_ids: str) -> SlotQueue:
+    """Return a queue that task instances of these DAGs, "0" and so on, have joined, whose first was woken."""
+    queue = SlotQueue()
+    for number, dag_id in enumerate(dag_ids):
+        queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
+    queue.count(runs(9), READY)
+    assert queue.wake(READY) == ["0"]
+    return queue
+
+
 def test_start_of_a_paused_dag_teaches_nothing_about_other_starts():
     queue = SlotQueue()
     queue.join("paused", wait_of(), 0.0, "paused")
@@ -87,21 +97,13 @@ class TestWake:
         assert queue.wake(later) == ["b"]
 
     def test_another_dag_may_follow_when_a_woken_task_does_not_start(self):
-        queue = SlotQueue()
-        for number, dag_id in enumerate(["paused", "paused", "other"]):
-            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["0"]
+        queue = queue_whose_first_was_woken("paused", "paused", "other")
         at = READY + timings.FOLLOW_DELAY
         queue.count(runs(9), at)
         assert queue.wake(at) == ["2"]
 
     def test_slow_start_that_was_refused_lets_others_follow_later(self):
-        queue = SlotQueue()
-        for number, dag_id in enumerate(["slow", "slow", "other"]):
-            queue.join(str(number), wait_of(float(number)), 0.0, dag_id)
-        queue.count(runs(9), READY)
-        assert queue.wake(READY) == ["0"]
+        queue = queue_whose_first_was_woken("slow", "slow", "other")
         queue.join("0", wait_of(0.0, refusals=2), READY + 15, "slow")
         at = READY + 15 + READY
         queue.count(runs(9), at)

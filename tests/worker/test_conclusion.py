@@ -45,7 +45,7 @@ from airflow_provider_browseract.worker import results as storing
 from airflow_provider_browseract.worker.download import Interrupted
 from airflow_provider_browseract.worker.object_store import Folder
 from airflow_provider_browseract.worker.results import ResultStore
-from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of
+from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of, refuse_xcoms
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
@@ -80,18 +80,6 @@ def every_value_of(run, xcom: str) -> list:
 
     run.ti.xcom_push = noting
     return values
-
-
-def refuse_xcoms(run, *keys: str) -> None:
-    """Make the XCom backend of a worker fail for some keys."""
-    push = run.ti.xcom_push
-
-    def refuse(key, value):
-        if key in keys:
-            raise OSError("SlowDown")
-        push(key, value)
-
-    run.ti.xcom_push = refuse
 
 
 class TestOutputFormat:
@@ -141,7 +129,7 @@ class TestOutputFormat:
     def test_wrong_output_format_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator):
         emulator.set_workflow(PLAIN_TEXT.id, output="{")
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="json", deferrable=True)
-        refuse_xcoms(run, "output_text")
+        refuse_xcoms(run, "output_text", reason="SlowDown")
         with pytest.raises(AirflowFailException, match=r"is not json: .* pushed as an XCom \(OSError: SlowDown\)"):
             run.run()
 
@@ -358,7 +346,7 @@ class TestDoubtfulCsv:
     def test_doubt_is_reported_even_if_the_text_cannot_be_kept(self, worker, emulator, capfd):
         emulator.set_workflow(PLAIN_TEXT.id, output="No results")
         run = worker(workflow_id=PLAIN_TEXT.id, output_format="csv")
-        refuse_xcoms(run, "output_text")
+        refuse_xcoms(run, "output_text", reason="SlowDown")
         assert run.run() == []
         assert "could not be pushed as an XCom (OSError: SlowDown)" in "".join(capfd.readouterr())
 
@@ -711,7 +699,7 @@ class TestRunReport:
 
     def test_failed_push_of_links_and_facts_does_not_lose_the_result(self, worker, emulator, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        refuse_xcoms(run, "task", LIVE, TASK)
+        refuse_xcoms(run, "task", LIVE, TASK, reason="SlowDown")
         assert run.run()["logged_in"] is False
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "could not be pushed (OSError: SlowDown)" in "".join(capfd.readouterr())

@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import ReasonOfKill
-from tests.workers import PENS, calls_of, is_killed_at_each_call
+from tests.workers import PENS, calls_of, is_killed_at_each_call, set_retry_policy
 
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
@@ -351,14 +351,8 @@ class TestRetryPolicy:
         def away() -> None:
             raise RuntimeError("no API server")
 
-        asked_with = []
-
-        def evaluate(exception, **_):
-            asked_with.append(exception)
-            return SimpleNamespace(action=SimpleNamespace(value="fail"))
-
         attempt = tries()
-        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        asked_with = set_retry_policy(attempt, SimpleNamespace(value="fail"))
         error = killed(attempt, happens=lambda: setattr(airflow, "answers", away))
         assert isinstance(asked_with[0], RunLostError)
         assert str(error).endswith("The run was stopped.")

@@ -17,7 +17,7 @@ from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
 from airflow_provider_browseract.worker.slots import _in_words
 from airflow_provider_browseract.worker.tries import PLACE_KEY
-from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of, is_killed_at_each_call
+from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of, is_killed_at_each_call, refuse_xcoms
 
 NO_ROOM = pytest.mark.parametrize(
     "fault", [RequestFault.refused(10118), RequestFault.status(429)], ids=["10118", "429"]
@@ -206,14 +206,7 @@ def test_wait_for_a_slot_is_limited_by_timeout_without_queue_timeout(worker, emu
 def test_failed_push_of_the_wait_does_not_end_it(worker, emulator, deferrable, capfd):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker, deferrable=deferrable)
-    push = run.ti.xcom_push
-
-    def fail_for_the_wait(key, value):
-        if key == "wait":
-            raise OSError("no API server")
-        push(key, value)
-
-    run.ti.xcom_push = fail_for_the_wait
+    refuse_xcoms(run, "wait")
     assert len(run.run()) == 2
     assert "Could not push the XCom 'wait' (OSError: no API server)." in "".join(capfd.readouterr())
 

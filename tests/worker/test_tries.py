@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End
 from airflow_provider_browseract.worker import checks
 from airflow_provider_browseract.worker.tries import CLAIM_KEY, PLACE_KEY, STATE_RETENTION, Tries, forget_run
-from tests.workers import BOTH_WAYS, PENS, calls_of
+from tests.workers import BOTH_WAYS, PENS, calls_of, set_retry_policy
 
 # A later try looks for the run of a lost start for as long as the start could have taken.
 PATIENCE = {"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3, "webhook_base_url": "http://127.0.0.1:1"}
@@ -269,15 +269,9 @@ class TestAfterAirflowError:
         self, tries, emulator, action, status
     ):
         emulator.set_workflow(SEARCH.id, duration=60.0)
-        seen = []
-
-        def evaluate(exception, **_):
-            seen.append(exception)
-            return SimpleNamespace(action=SimpleNamespace(value=action))
-
         attempt = tries(deferrable=True)
         attempt.ti.max_tries = 1
-        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        seen = set_retry_policy(attempt, SimpleNamespace(value=action))
         with pytest.raises(TaskDeferred):
             attempt.operator().execute(attempt.context)
         with pytest.raises(RunLostError):
@@ -295,15 +289,9 @@ class TestFailedReattach:
 
     def test_reattach_that_fails_in_the_api_keeps_the_run_for_the_next_try(self, tries, emulator):
         emulator.fault("get-task", RequestFault.status(503), times=None)
-        seen = []
-
-        def evaluate(exception, **_):
-            seen.append(exception)
-            return SimpleNamespace(action="default")
-
         attempt = tries()
         attempt.ti.max_tries = 1
-        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        seen = set_retry_policy(attempt, "default")
         earlier = f"BrowserAct task {emulator.tasks[0].id} of an earlier try: "
         with pytest.raises(RunLostError, match=f"{earlier}The run keeps running, and the next try"):
             attempt.run()
@@ -626,15 +614,9 @@ class TestEntryWithoutId:
     def test_try_that_is_timed_out_during_the_start_logs_that_the_next_one_looks_for_the_run(
         self, tries, emulator, monkeypatch, capfd
     ):
-        seen = []
-
-        def evaluate(exception, **_):
-            seen.append(exception)
-            return SimpleNamespace(action="default")
-
         attempt = tries()
         attempt.ti.max_tries = 1
-        attempt.ti.task = SimpleNamespace(retry_policy=SimpleNamespace(evaluate=evaluate))
+        seen = set_retry_policy(attempt, "default")
         operator = attempt.operator()
         send = operator.hook.client.send
 
