@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from airflow_provider_browseract.emulator.catalogue import (
     DOWNLOAD,
+    ENDLESS,
     EXPORT,
     FAILING,
     HUMAN,
@@ -44,6 +45,7 @@ from airflow_provider_browseract.emulator.records import DeliveryRecord, Request
 
 __all__ = [
     "DOWNLOAD",
+    "ENDLESS",
     "EXPORT",
     "FAILING",
     "HUMAN",

@@ -115,6 +115,7 @@ class WorkflowSettings(TypedDict, total=False):
     published: bool
     inputs: tuple[WorkflowInput, ...]
     steps: tuple[str, ...]
+    step_every: float | None
     behaviour: Behaviour
     duration: float
     queued: float
@@ -124,6 +125,8 @@ class WorkflowSettings(TypedDict, total=False):
     output: str | None
     files: tuple[EmulatedFile, ...] | None
     downloads: tuple[EmulatedFile, ...] | None
+    credits_per_step: int
+    extra_credits: int
     file_lifetime: float
     output_after: float
     listed_after: float
@@ -152,6 +155,9 @@ class EmulatedWorkflow:
 
     :param inputs: the declared input parameters
     :param steps: the goal of each step; a run spreads them evenly over its duration
+    :param step_every: time from the beginning of one step to the next in a run that never ends by itself. It repeats
+        its steps until somebody stops it or it exceeds the longest duration, whatever its duration and outcome. None
+        means that a run ends by itself
     :param behaviour: computes the output of a run that finishes, and may change its profile
     :param published: whether the workflow is published. A run of an unpublished workflow is refused
     :param duration: time in the status ``running``
@@ -162,6 +168,9 @@ class EmulatedWorkflow:
     :param output: text that replaces the behaviour's
     :param files: output files that replace the behaviour's
     :param downloads: downloads that replace the behaviour's
+    :param credits_per_step: the credits that each step uses
+    :param extra_credits: the credits that a run uses besides those of its steps, as for a proxy. They are added when
+        it ends
     :param file_lifetime: how long file links stay valid (real time, whatever the speed)
     :param output_after: how long after the end of a run its output, files and downloads appear
     :param listed_after: how long after its start a run appears in ``list-tasks``
@@ -184,6 +193,7 @@ class EmulatedWorkflow:
     description: str = ""
     inputs: tuple[WorkflowInput, ...] = ()
     steps: tuple[str, ...] = ("Open the page", "Collect the data", "Return the output")
+    step_every: float | None = None
     behaviour: Behaviour = no_output
     published: bool = True
     created_at: str = "2026-01-05T08:00:00Z"
@@ -196,6 +206,8 @@ class EmulatedWorkflow:
     output: str | None = None
     files: tuple[EmulatedFile, ...] | None = None
     downloads: tuple[EmulatedFile, ...] | None = None
+    credits_per_step: int = 5
+    extra_credits: int = 0
     file_lifetime: float = 24 * 3600.0
     output_after: float = 0.0
     listed_after: float = 0.0
@@ -219,11 +231,15 @@ class EmulatedWorkflow:
             value = getattr(self, setting.name)
             if setting.type in ("float", "float | None") and value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{setting.name} must be a number from 0, got {value!r}")
+            if setting.type == "int" and (type(value) is not int or value < 0):
+                raise ValueError(f"{setting.name} must be a whole number from 0, got {value!r}")
         for name in ("pause_at", "unknown_at"):
             fraction = getattr(self, name)
             if fraction is not None and not 0 <= fraction <= 1:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
         Output(files=self.files or (), downloads=self.downloads or ())  # checks their number and sizes
+        if self.step_every == 0:
+            raise ValueError("step_every must be more than 0")
         if not self.steps:
             raise ValueError("a workflow needs at least one step")
         if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
@@ -421,6 +437,14 @@ FAILING = EmulatedWorkflow(
     failed_step=2,
     created_at="2026-01-05T08:06:00Z",
 )
+ENDLESS = EmulatedWorkflow(
+    id="71002814653029503",
+    name="Follow the next page",
+    description="Opens the next page every 2 seconds until somebody stops it.",
+    steps=("Collect the results", "Open the next page"),
+    step_every=2.0,
+    created_at="2026-01-05T08:09:00Z",
+)
 UNPUBLISHED = EmulatedWorkflow(
     id="71002814653029489",
     name="Still being built",
@@ -460,5 +484,5 @@ TEMPLATE_EXPORT = EmulatedTemplate(
     created_at="2025-11-03T08:02:00Z",
 )
 
-WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, UNPUBLISHED)
+WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, ENDLESS, UNPUBLISHED)
 TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)

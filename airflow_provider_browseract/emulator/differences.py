@@ -23,7 +23,9 @@ LENIENT = (
     "Runs may take any time unless the emulator has max_duration. How BrowserAct ends a run after 7 hours is unknown.",
     "Any number of runs of a workflow may be active, unless it has one_at_a_time (a Standard Browser), as LOG_IN and "
     "ORDERS.",
-    "Each step costs 5 credits when it begins, or at the end with credits_at_end. BrowserAct also charges for proxies.",
+    "Each step costs 5 credits (credits_per_step) when it begins, or at the end with credits_at_end. BrowserAct also "
+    "charges for proxies, the emulator only with extra_credits.",
+    "get-task returns at most the newest 10,000 steps.",
     "Requests have no limit unless the emulator has rate_limit. Whether BrowserAct has one is not documented.",
     "Bodies have no limit.",
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",

@@ -48,18 +48,17 @@ def full_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> d
     task = listed_task(run, at, base_url, as_in_the_demos=as_in_the_demos)
     if not as_in_the_demos:
         task["log_detail_url"] = f"{base_url}/logs/{run.id}"
-    steps = [step for step in run.steps(at) if not as_in_the_demos or step[1] != "running"]
-    goals_before = ["This is the first step", *(f"Reached: {goal}" for goal, _ in steps)]
     task["steps"] = [
         {
             "id": f"{run.id}{number:02}",
             "step": number,
             "status": status,
-            "evaluation_previous_goal": before,
-            "step_goal": goal,
+            "evaluation_previous_goal": f"Reached: {run.goal(number - 1)}" if number > 1 else "This is the first step",
+            "step_goal": run.goal(number),
             "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.png",
         }
-        for number, (before, (goal, status)) in enumerate(zip(goals_before, steps, strict=False), start=1)
+        for number, status in run.steps(at)
+        if not as_in_the_demos or status != "running"
     ]
     if run.downloads and run.has_output(at):
         task["download_files"] = [_download(stored, at, base_url) for stored in run.downloads]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 
 STATUSES = ("created", "running", "finished", "canceled", "pausing", "paused", "failed", "unknown")
 ENDED = ("finished", "canceled", "failed")
-CREDITS_PER_STEP = 5
+#: How many steps ``get-task`` returns: the newest ones of an endless run, however old it is.
+MAX_STEPS = 10_000
 #: ``task_failure_info.code`` of a run whose behaviour raised another exception than RunFailed.
 UNEXPECTED = 10000
 #: Invented ``task_failure_info`` of a run that took too long.
@@ -133,21 +135,21 @@ class Run:
 
     def credit(self, at: float) -> int:
         """Return the credits that it has used."""
-        if self.credits_at_end and not self.ended:
+        begun = self._steps_begun(at)
+        if not begun or (self.credits_at_end and not self.ended):
             return 0
-        return CREDITS_PER_STEP * len(self.steps(at))
+        return self.workflow.credits_per_step * begun + (self.workflow.extra_credits if self.ended else 0)
 
-    def steps(self, at: float) -> list[tuple[str, str]]:
-        """Return goal and status of each step that has begun by then."""
-        if self.started is None:
-            return []
-        goals = self.workflow.steps
-        if self.workflow.outcome == "failed" and self.workflow.failed_step is not None:
-            goals = goals[: self.workflow.failed_step]
-        share = self._work_done(at) / self.workflow.duration if self.workflow.duration else 1.0
-        begun = min(int(share * len(goals)) + 1, len(goals))
+    def steps(self, at: float) -> list[tuple[int, str]]:
+        """Return number and status of each step that has begun by then; of many, of the newest."""
+        begun = self._steps_begun(at)
         last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status, "running")
-        return [(goal, "succeed") for goal in goals[: begun - 1]] + [(goals[begun - 1], last)]
+        numbers = range(max(begun - MAX_STEPS, 0) + 1, begun + 1)
+        return [(number, "succeed" if number < begun else last) for number in numbers]
+
+    def goal(self, number: int) -> str:
+        """Return the goal of a step."""
+        return self.workflow.steps[(number - 1) % len(self.workflow.steps)]
 
     def next_change(self) -> float | None:
         """Return when the status changes without another request, or None if it will not."""
@@ -247,7 +249,7 @@ class Run:
         """When the status changes by itself."""
         if self.status == "created":
             return self.created + self.workflow.queued / self.speed
-        if self.status == "running":
+        if self.status == "running" and self._work_ahead < math.inf:
             return self.since + (self._work_ahead - self.worked) / self.speed
         if self.status == "pausing":
             return self.since + self.workflow.pausing_for / self.speed
@@ -260,7 +262,7 @@ class Run:
         """Seconds of work (at speed 1, from the beginning) before the run pauses or ends."""
         if self.workflow.pause_at is not None and not self.paused_once:
             return self.workflow.duration * self.workflow.pause_at
-        return self.workflow.duration
+        return self.workflow.duration if self.workflow.step_every is None else math.inf
 
     @property
     def _leaves_pause_at(self) -> float | None:
@@ -277,6 +279,18 @@ class Run:
         if self.status != "running":
             return self.worked
         return min(self.worked + (at - self.since) * self.speed, self._work_ahead)
+
+    def _steps_begun(self, at: float) -> int:
+        workflow = self.workflow
+        if self.started is None:
+            return 0
+        if workflow.step_every is not None:
+            return int(self._work_done(at) / workflow.step_every) + 1
+        planned = len(workflow.steps)
+        if workflow.outcome == "failed" and workflow.failed_step is not None:
+            planned = workflow.failed_step
+        share = self._work_done(at) / workflow.duration if workflow.duration else 1.0
+        return min(int(share * planned) + 1, planned)
 
 
 @dataclass(frozen=True)

@@ -212,9 +212,7 @@ def _html(heading: str, body: str, *, refresh: bool = False) -> str:
 
 def _page_of(run: Run, now: float) -> str:
     """Return a page that shows a task to a person, without its inputs, which can be secret."""
-    steps = "".join(
-        f"<tr><td>{number}<td>{escape(goal)}<td>{status}" for number, (goal, status) in enumerate(run.steps(now), 1)
-    )
+    steps = "".join(f"<tr><td>{number}<td>{escape(run.goal(number))}<td>{status}" for number, status in run.steps(now))
     return _html(
         f"BrowserAct task {run.id}",
         f"<p>Status: <b>{escape(run.reported(now))}</b></p><table><tr><th>Step<th>Goal<th>Status{steps}</table>"

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
+    ENDLESS,
     HUMAN,
     LOG_IN,
     ORDERS,
@@ -105,6 +106,85 @@ class TestLateness:
         task_id = account.run(SEARCH, PAPER)
         account.pass_time(2)
         assert account.status(task_id) == "finished"
+
+
+class TestEndlessRuns:
+    def test_endless_run_begins_a_step_every_2_seconds_and_repeats_the_goals(self, account: Any) -> None:
+        task_id = account.run(ENDLESS)
+        account.pass_time(7)
+        task = account.task(task_id)
+        collect, turn = ENDLESS.steps
+        assert [(step["step"], step["step_goal"], step["status"]) for step in task["steps"]] == [
+            (1, collect, "succeed"),
+            (2, turn, "succeed"),
+            (3, collect, "succeed"),
+            (4, turn, "running"),
+        ]
+        assert [step["evaluation_previous_goal"] for step in task["steps"]] == [
+            "This is the first step",
+            *(f"Reached: {goal}" for goal in (collect, turn, collect)),
+        ]
+        assert (task["status"], task["credit"]) == ("running", 20)
+        assert account.emulator.next_change() is None
+
+    def test_speed_shortens_the_steps_of_an_endless_run(self, make_account: Any) -> None:
+        account = make_account(speed=10.0)
+        task_id = account.run(ENDLESS)
+        account.pass_time(1.1)
+        assert len(account.task(task_id)["steps"]) == 6
+
+    @pytest.mark.parametrize(
+        "settings", [{"duration": 1.0}, {"duration": 0.0}, {"outcome": "failed", "failed_step": 1}], ids=str
+    )
+    def test_endless_run_has_no_duration_and_no_outcome(self, account: Any, settings: Any) -> None:
+        account.setting(ENDLESS, **settings)
+        task_id = account.run(ENDLESS)
+        account.pass_time(3600)
+        assert (account.status(task_id), account.task(task_id)["credit"]) == ("running", 5 * 1801)
+
+    def test_stopped_endless_run_uses_credits_until_its_stop_takes_effect(self, account: Any) -> None:
+        account.setting(ENDLESS, stop_after=5.0)
+        task_id = account.run(ENDLESS)
+        account.pass_time(2)
+        account.get("stop-task", task_id=task_id)
+        account.pass_time(4)
+        assert (account.status(task_id), account.task(task_id)["credit"]) == ("running", 20)
+        account.pass_time(60)
+        task = account.task(task_id)
+        assert (task["status"], task["credit"]) == ("canceled", 20)
+        assert [step["status"] for step in task["steps"]] == ["succeed"] * 3 + ["failed"]
+
+    def test_endless_run_fails_at_the_longest_duration(self, make_account: Any) -> None:
+        account = make_account(max_duration=9.0)
+        task_id = account.run(ENDLESS)
+        account.pass_time(100)
+        task = account.task(task_id)
+        assert (task["status"], task["task_failure_info"]["code"], len(task["steps"])) == ("failed", 10004, 5)
+
+    def test_endless_run_begins_no_step_while_it_is_paused(self, account: Any) -> None:
+        account.setting(ENDLESS, duration=10.0, pause_at=0.5)
+        task_id = account.run(ENDLESS)
+        account.pass_time(100)
+        assert (account.status(task_id), len(account.task(task_id)["steps"])) == ("paused", 3)
+        account.get("resume-task", task_id=task_id)
+        account.pass_time(1)
+        assert (account.status(task_id), len(account.task(task_id)["steps"])) == ("running", 4)
+
+    def test_very_old_endless_run_has_all_credits_and_only_its_newest_steps(self, account: Any) -> None:
+        task_id = account.run(ENDLESS)
+        account.pass_time(10 * 365 * 86400)
+        begun = 5 * 365 * 86400 + 1
+        task = account.task(task_id)
+        assert (task["credit"], len(task["steps"])) == (5 * begun, 10_000)
+        assert (task["steps"][-1]["step"], task["steps"][-1]["status"]) == (begun, "running")
+        assert task["steps"][0]["step"] == begun - 9999
+        assert task["steps"][0]["evaluation_previous_goal"] == f"Reached: {ENDLESS.steps[0]}"
+
+    def test_every_workflow_can_be_set_to_be_endless(self, account: Any) -> None:
+        account.emulator.next_run(SEARCH.id, step_every=0.5)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(60)
+        assert (account.status(task_id), account.task(task_id)["credit"]) == ("running", 5 * 121)
 
 
 class TestPauses:
@@ -209,6 +289,35 @@ class TestRefusals:
             account.get("stop-task", task_id=task_id)
         account.pass_time(1)
         assert account.task(task_id)["credit"] == (15 if stopped else 20)
+
+    @pytest.mark.parametrize("at_end", [False, True], ids=["credits with steps", "credits at the end"])
+    def test_extra_credits_are_added_at_the_end_of_a_run(self, make_account: Any, at_end: bool) -> None:
+        account = make_account(credits_at_end=at_end)
+        account.setting(SEARCH, credits_per_step=3, extra_credits=40)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(1.5)
+        assert account.task(task_id)["credit"] == (0 if at_end else 12)
+        account.pass_time(0.5)
+        assert account.task(task_id)["credit"] == account.emulator.tasks[0].credit == 52
+        assert account.get("list-tasks")["items"][0]["credit"] == 52
+
+    def test_stopped_run_uses_extra_credits_only_if_it_has_begun(self, account: Any) -> None:
+        account.setting(SEARCH, queued=5.0, extra_credits=40)
+        waiting, begun = account.run(SEARCH, PAPER), account.run(SEARCH, PAPER)
+        account.get("stop-task", task_id=waiting)
+        account.pass_time(5)
+        account.get("stop-task", task_id=begun)
+        assert [account.task(task_id)["credit"] for task_id in (waiting, begun)] == [0, 45]
+
+    def test_steps_and_extra_credits_use_up_the_credits_of_the_account(self, make_account: Any, code_of: Any) -> None:
+        account = make_account(credits=100)
+        account.setting(SEARCH, credits_per_step=0, extra_credits=100)
+        task_id = account.run(SEARCH, PAPER)
+        account.pass_time(1)
+        account.run(PLAIN_TEXT)
+        assert account.task(task_id)["credit"] == 0
+        account.pass_time(1)
+        assert code_of(lambda: account.run(PLAIN_TEXT)) == NO_CREDITS
 
     @pytest.mark.parametrize("workflow", [LOG_IN, ORDERS], ids=["LOG_IN", "ORDERS"])
     def test_workflows_with_a_profile_run_one_at_a_time(self, account: Any, code_of: Any, workflow: Any) -> None:

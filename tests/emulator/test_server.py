@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
+    ENDLESS,
     EXPORT,
     HUMAN,
     LOG_IN,
@@ -370,6 +371,7 @@ class TestTheCommand:
         for workflow in (*emulator.workflows.values(), *emulator.templates.values()):
             delays = (workflow.queued, workflow.duration, workflow.output_after, workflow.listed_after)
             assert delays == (1, 15, 1, 2)
+        assert emulator.workflows[ENDLESS.id].step_every == 2
 
     def test_options_of_the_emulator_command_are_settings_of_the_emulator(self) -> None:
         given = (

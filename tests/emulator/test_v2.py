@@ -234,6 +234,13 @@ class TestOutcomes:
             {"pause_at": 1.5},
             {"failed_step": 9},
             {"steps": ()},
+            {"step_every": 0.0},
+            {"step_every": float("inf")},
+            {"credits_per_step": -1},
+            {"credits_per_step": 2.5},
+            {"extra_credits": True},
+            {"extra_credits": "5"},
+            {"extra_credits": None},
         ],
         ids=[
             "negative duration",
@@ -242,6 +249,13 @@ class TestOutcomes:
             "pause after the end",
             "failed step out of range",
             "no steps",
+            "no time for a step",
+            "infinite time for a step",
+            "negative credits of a step",
+            "fraction of a credit",
+            "flag as credits",
+            "text as credits",
+            "null credits",
         ],
     )
     def test_invalid_settings_for_the_next_run_are_refused(self, account: Any, settings: Any) -> None:
@@ -653,7 +667,7 @@ class TestLists:
     def test_page_has_one_item_when_no_limit_is_sent(self, account: Any) -> None:
         page = account.get("list-workflows")
         assert (page["limit"], len(page["items"]), page["page"]) == (1, 1, 1)
-        assert page["total_count"] == page["total_pages"] == 9
+        assert page["total_count"] == page["total_pages"] == 10
 
     def test_pages_list_every_task_once_and_newest_first(self, account: Any) -> None:
         ids = [account.run(PLAIN_TEXT) for _ in range(5)]
