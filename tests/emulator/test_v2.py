@@ -701,6 +701,15 @@ class TestLists:
         assert listed == {name: value for name, value in task.items() if name not in missing}
         assert missing <= task.keys()
 
+    def test_listed_task_has_its_whole_output_once_it_has_ended(self, account: Any) -> None:
+        account.setting(PLAIN_TEXT, output="x" * 10_000)
+        ids = [account.run(PLAIN_TEXT) for _ in range(3)]
+        assert all("output" not in item for item in account.get("list-tasks", limit=500)["items"])
+        account.pass_time(2)
+        items = account.get("list-tasks", limit=500)["items"]
+        assert [item["id"] for item in items] == ids[::-1]
+        assert {item["output"]["string"] for item in items} == {"x" * 10_000}
+
     def test_tasks_are_filtered_by_status_and_workflow(self, account: Any, code_of: Any) -> None:
         searching = account.run(SEARCH, PAPER)
         account.setting(PLAIN_TEXT, duration=10.0)
