@@ -29,6 +29,7 @@ from airflow_provider_browseract.api.errors import WorkflowNotFoundError as Work
 from airflow_provider_browseract.api.errors import WorkflowNotPublishedError as WorkflowNotPublishedError
 from airflow_provider_browseract.hooks.connection import ConnectionFieldError as ConnectionFieldError
 from airflow_provider_browseract.runs.callback_url import NoCallbackError as NoCallbackError
+from airflow_provider_browseract.runs.outcome import BudgetUnknownError as BudgetUnknownError
 from airflow_provider_browseract.runs.outcome import NoSlotError as NoSlotError
 from airflow_provider_browseract.runs.outcome import ResultError as ResultError
 from airflow_provider_browseract.runs.outcome import RunCanceledError as RunCanceledError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum
@@ -71,6 +72,18 @@ def read_seconds(argument: str, value: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME:
         raise InputError(f"{argument} is {value!r}. Use a positive number of seconds or a timedelta, at most a year.")
     return float(seconds)
+
+
+def read_credits(argument: str, value: Any) -> int:
+    """Check a number of credits.
+
+    :param value: a whole number from 1 on, also as text, because templates are rendered to text.
+    :raises InputError: the value is something else.
+    """
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 10**18:
+        raise InputError(f"{argument} is {value!r}. Use a whole number of credits, at least 1.")
+    return number
 
 
 def read_flag(argument: str, value: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api.arguments import LONGEST_TIME
@@ -15,16 +15,28 @@ from airflow_provider_browseract.api.retries import RetryPolicy
 
 DEFAULT_BASE_URL = "https://api.browseract.com"
 
+CREDITS_PER_STEP = 5
+"""Credits that a step costs, according to BrowserAct's documents."""
 
-def _not_a_flag(value: Any) -> Any:
+
+def not_a_flag(value: Any) -> Any:
     # For pydantic, True is the number 1.
     if isinstance(value, bool):
         raise ValueError("it is not a number")
     return value
 
 
-Duration = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(_not_a_flag)]
-Bytes = Annotated[int, Field(gt=0), BeforeValidator(_not_a_flag)]
+def form_field(wanted: str, *, minimum: int = 1) -> WithJsonSchema:
+    """Describe a number in the form of the connection.
+
+    :param wanted: what the field has to be, for errors.
+    """
+    return WithJsonSchema({"type": "integer", "minimum": minimum, "wanted": wanted})
+
+
+SECONDS = form_field("a positive number of seconds")
+Duration = Annotated[float, Field(gt=0, le=LONGEST_TIME), BeforeValidator(not_a_flag), SECONDS]
+Bytes = Annotated[int, Field(gt=0), BeforeValidator(not_a_flag), form_field("a positive whole number of bytes")]
 
 
 def _policy(budget: Any) -> RetryPolicy:
@@ -56,7 +68,8 @@ class ClientSettings:
             title="Retry budget",
             description="Seconds during which a call is retried after a temporary error. Default: 60.",
         ),
-        BeforeValidator(_policy, json_schema_input_type=float),
+        BeforeValidator(_policy),
+        SECONDS,
     ] = field(default_factory=RetryPolicy)
     user_agent: str = f"airflow-provider-browseract/{__version__}"
     connection: str | None = None

@@ -16,8 +16,9 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
 )
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.retries import RetryPolicy
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.hiding import NOTHING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
     from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
+    from airflow_provider_browseract.runs.spend import Spend
 
 
 class BrowserActHook(BaseHook):
@@ -278,6 +280,30 @@ class BrowserActHook(BaseHook):
             created_at_to=created_at_to,
         )
         return self.client.iter_items(call)
+
+    def get_spend(
+        self, created_at_from: datetime, created_at_to: datetime | None = None, *, workflow_id: str | None = None
+    ) -> Spend:
+        """Add up the credits of all runs of the account, whoever started them (``list-tasks``).
+
+        :param created_at_from: only runs created at this time or later. It needs a time zone.
+        :param created_at_to: only runs created before this time. It needs a time zone.
+        :param workflow_id: only runs of this workflow.
+        :returns: the sums by day and workflow. The credits of active runs can be incomplete.
+
+        >>> import pendulum
+        >>> spend = hook.get_spend(pendulum.today("UTC"), workflow_id="71002814653029437")
+        >>> [(row.workflow_id, row.credits >= 20) for row in spend.rows]
+        [('71002814653029437', True)]
+        """
+        from airflow_provider_browseract.runs.spend import CountedRun, Spend
+
+        # This call does not read the outputs.
+        call = APIS[ApiVersion.V2].list_tasks(
+            source_id=workflow_id, created_at_from=created_at_from, created_at_to=created_at_to
+        )
+        runs = map(CountedRun.of, self.client.iter_items(call))
+        return Spend.of(run for run in runs if created_at_to is None or run.created_at < created_at_to)
 
     def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
         """Stop a task (``stop-task``).

@@ -11,14 +11,20 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError
-from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL, ClientSettings
+from airflow_provider_browseract.api.settings import (
+    CREDITS_PER_STEP,
+    DEFAULT_BASE_URL,
+    ClientSettings,
+    form_field,
+    not_a_flag,
+)
 from airflow_provider_browseract.runs.addresses import is_private
 from airflow_provider_browseract.runs.hints import did_you_mean
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow.sdk import Connection
+
+    from airflow_provider_browseract.runs.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +86,21 @@ def connection_type() -> dict[str, Any]:
             name: {
                 "label": field["title"],
                 "description": field["description"],
-                "schema": {"type": ["string", "null"]}
-                if field["type"] == "string"
-                else {"type": ["integer", "null"], "minimum": 1},
+                "schema": _form_schema(field),
             }
             for name, field in extra_fields().items()
         },
     }
+
+
+def _form_schema(field: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a field of the form, which can always be left empty."""
+    schema: dict[str, Any] = {"type": [field["type"], "null"]}
+    if "enum" in field:
+        schema["enum"] = [*field["enum"], None]
+    if "minimum" in field:
+        schema["minimum"] = field["minimum"]
+    return schema
 
 
 def field_behaviour() -> dict[str, Any]:
@@ -106,6 +122,10 @@ def form_widgets() -> dict[str, Any]:
     }
 
 
+Credits = Annotated[int, Field(gt=0, lt=10**18), BeforeValidator(not_a_flag)]
+CREDITS = form_field("a positive whole number of credits")
+
+
 class ConnectionFieldError(InputError):
     """The connection cannot be used. The message names the field, and what to change."""
 
@@ -116,6 +136,10 @@ class ConnectionSettings:
 
     :param client: how to reach the BrowserAct API.
     :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
+    :param daily_credits: credits that all runs of the account may use on a day (UTC); None for no such budget.
+    :param monthly_credits: the same for a calendar month (UTC).
+    :param budget_action: what to do about a start that a budget does not allow.
+    :param credits_per_step: price of a step while BrowserAct reports no credits; 0 to count only those that it reports.
     """
 
     client: ClientSettings
@@ -128,16 +152,55 @@ class ConnectionSettings:
             ),
         ),
         StringConstraints(strip_whitespace=True),
-        WithJsonSchema({"type": "string"}),
+        WithJsonSchema({"type": "string", "wanted": "an address like https://airflow.example.com"}),
     ] = None
+    daily_credits: Annotated[
+        Credits | None,
+        Field(
+            title="Daily credits",
+            description="Credits that all runs of the account may use on a day (UTC). Default: no limit.",
+        ),
+        CREDITS,
+    ] = None
+    monthly_credits: Annotated[
+        Credits | None,
+        Field(
+            title="Monthly credits",
+            description="Credits that all runs of the account may use in a month (UTC). Default: no limit.",
+        ),
+        CREDITS,
+    ] = None
+    budget_action: Annotated[
+        Literal["refuse", "warn"],
+        Field(
+            title="Budget action",
+            description="What to do about a start that a budget does not allow: refuse, or only warn. Default: refuse.",
+        ),
+        WithJsonSchema({"type": "string", "enum": ["refuse", "warn"], "wanted": "refuse or warn"}),
+    ] = "refuse"
+    credits_per_step: Annotated[
+        int,
+        Field(
+            ge=0,
+            lt=10**6,
+            title="Credits per step",
+            description=(
+                "Price of a step, which counts for max_credits while BrowserAct reports fewer credits. Default: 5."
+            ),
+        ),
+        BeforeValidator(not_a_flag),
+        form_field("a whole number of credits, or 0 to count only the credits that BrowserAct reports", minimum=0),
+    ] = CREDITS_PER_STEP
 
+    @property
+    def budget(self) -> Budget | None:
+        """The budget of the account; None if there is none."""
+        if self.daily_credits is None and self.monthly_credits is None:
+            return None
+        from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 
-WANTED = {
-    "string": "an address like https://airflow.example.com",
-    "number": "a positive number of seconds",
-    "integer": "a positive whole number of bytes",
-}
-"""What a field of the extra has to be, by the type in its JSON schema."""
+        action = BudgetAction(self.budget_action)
+        return Budget(self.client.connection or "", self.daily_credits, self.monthly_credits, action)
 
 
 @cache
@@ -176,8 +239,7 @@ def read_settings(connection: Connection, *, user_agent: str) -> ConnectionSetti
     except ValidationError as error:
         wrong = next(name for each in error.errors() for name in each["loc"] if name in given)
         raise ConnectionFieldError(
-            f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. "
-            f"Set it to {WANTED[extra_fields()[wrong]['type']]}."
+            f"Connection {conn_id!r}: extra {wrong!r} is {given[wrong]!r}. Set it to {extra_fields()[wrong]['wanted']}."
         ) from None
 
 

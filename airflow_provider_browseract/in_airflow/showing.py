@@ -19,6 +19,10 @@ QUEUE_XCOM = "queue"
 """XCom with the place of a task instance in the queue for slots."""
 
 
+BUDGET_XCOM = "budget"
+"""XCom with the last check of the budget of the account."""
+
+
 def count_run(task: Task) -> None:
     """Count an ended run and its credits in Airflow's metrics."""
     count_in_task("browseract.runs", tags={"status": task.status.value})
@@ -44,6 +48,11 @@ def show_run(ti: Any, task: Task, log: Log) -> None:
 def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
     """Push the XCom that shows the place of a task instance in the queue for slots."""
     _push(ti, QUEUE_XCOM, shown, log)
+
+
+def show_budget(ti: Any, shown: dict[str, Any], log: Log) -> None:
+    """Push the XCom that shows what the budget of the account allows."""
+    _push(ti, BUDGET_XCOM, shown, log)
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:

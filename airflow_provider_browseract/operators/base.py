@@ -24,7 +24,7 @@ from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import naming_similar_arguments
-from airflow_provider_browseract.runs.options import AskPerson, PauseCallbacks, RunOptions
+from airflow_provider_browseract.runs.options import AskPerson, OnBudget, PauseCallbacks, RunOptions
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.request import with_names_as_keys
@@ -56,6 +56,7 @@ class RunOperator(BaseOperator):
         "callback_url",
         "status_change_callback_url",
         "output_path",
+        "max_credits",
         "browseract_conn_id",
     )
     operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
@@ -78,6 +79,8 @@ class RunOperator(BaseOperator):
         timeout: float | timedelta = timings.DEFAULT_TIMEOUT,
         start_timeout: float | timedelta | None = None,
         queue_timeout: float | timedelta | None = None,
+        max_credits: int | str | None = None,
+        on_budget: str = OnBudget.FAIL.value,
         durable: bool = AIRFLOW_V_3_3_PLUS,
         on_orphan: str = OnOrphan.FAIL.value,
         on_paused: str | AskPerson = OnPaused.WAIT.value,
@@ -107,6 +110,8 @@ class RunOperator(BaseOperator):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.queue_timeout = queue_timeout
+        self.max_credits = max_credits
+        self.on_budget = on_budget
         self.durable = durable
         self.on_orphan = on_orphan
         self.on_paused = on_paused

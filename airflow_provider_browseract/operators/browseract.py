@@ -74,6 +74,14 @@ class RunWorkflowOperator(InputParametersOperator):
         After that, the run is stopped and the Airflow task fails. Default: no separate limit; only ``timeout`` applies.
     :param queue_timeout: seconds, or a ``timedelta``, to wait in the queue for a slot if BrowserAct accepts no further
         run. After that, the Airflow task fails. Default: the value of ``timeout``.
+    :param max_credits: a whole number: the credits that all runs of this task instance may use together. A run that
+        exceeds it is stopped, and the Airflow task fails without a retry. The number of steps counts while BrowserAct
+        reports fewer credits. A run can use a little more than the cap before it is stopped. With a cap, the run is
+        polled every 10 seconds even while a callback is expected. Before Airflow 3.3, each try has its own count.
+        Default: no cap. Templated.
+    :param on_budget: what to do if the budget of the connection (``daily_credits``, ``monthly_credits``) does not allow
+        the start: ``"fail"`` without a retry, or ``"wait"`` in the triggerer until the next day or month (UTC) begins,
+        and then in the queue for slots. Default: ``"fail"``.
     :param durable: let a later try reattach to the run of an earlier one instead of starting another. It needs Airflow
         3.3 or later, which keeps the state of a run for the next try, and ``retries``: without a later try, a run that
         would be left to that try is stopped. Default: ``True`` from Airflow 3.3 on. Before, ``True`` has no effect, and
@@ -107,10 +115,11 @@ class RunWorkflowOperator(InputParametersOperator):
         the facts), ``output`` and ``files``, each of those with ``name``, ``path``, ``size`` in bytes and
         ``media_type``.
     :raises InputError: an argument that is not a template has an invalid value. It is raised when the DAG is parsed.
-    :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, and
-        nothing was started. Or it is not known whether BrowserAct started a run, and no later try could find out. Or
-        the run finished, and a retry would only start, and bill, another run: the output does not have the declared
-        format (its text is stored), or some of its files are no longer available. Or a person chose to stop the run.
+    :raises AirflowFailException: a retry cannot help. Either an argument, the connection or the API key is wrong, or
+        the budget does not allow a run, and nothing was started. Or the run used more than ``max_credits``. Or it is
+        not known whether BrowserAct started a run, and no later try could find out. Or the run finished, and a retry
+        would only start, and bill, another run: the output does not have the declared format (its text is stored), or
+        some of its files are no longer available. Or a person chose to stop the run.
     :raises RunError: the run failed, was canceled, took too long, paused and nobody answered, or its status could not
         be read; or nothing was started, because there was no free slot or the store did not respond; or the run
         finished and its results could not be written. Airflow's retries apply: the next try starts a new run if it

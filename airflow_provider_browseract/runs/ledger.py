@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_browseract.runs.request import Source
-from airflow_provider_browseract.runs.stored import Moment, Text, from_json, to_json
+from airflow_provider_browseract.runs.stored import Count, Moment, Text, from_json, to_json
 
 STATE_KEY = "browseract_run"
 """Key of the entry in Airflow's task state. It does not contain the try number."""
@@ -38,7 +38,10 @@ class Entry:
     :param callback_token_sha256: digest of the token in the run's callback address; None if it has none.
     :param task_id: the BrowserAct task; None until the response to the start has arrived.
     :param earlier: BrowserAct tasks of earlier runs for the same task instance.
-    :param max_tries: the last try that Airflow starts by itself; None if the task instance does not wait deferred.
+    :param max_tries: the last try that Airflow starts by itself. Only clearing the task changes it. None if an older
+        version has written the entry of a task instance that does not wait deferred.
+    :param deferred: whether the task instance waits deferred.
+    :param spent: credits that earlier runs have used, since the task was cleared for the last time.
     :param key_digest: digest of the API key that the fingerprint depends on. Fingerprints of two keys always differ.
     """
 
@@ -52,6 +55,8 @@ class Entry:
     earlier: tuple[str, ...] = ()
     max_tries: int | None = None
     key_digest: Text | None = None
+    deferred: bool = True
+    spent: Count = 0
 
     def value(self) -> dict[str, Any]:
         """Return the entry as plain JSON values, none of them secret."""

@@ -14,13 +14,24 @@ from functools import cached_property
 from inspect import iscoroutinefunction
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import InputError, read_choice, read_flag, read_seconds
+from airflow_provider_browseract.api.arguments import InputError, read_choice, read_credits, read_flag, read_seconds
+from airflow_provider_browseract.api.models import Word
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.waiting import Answer, OnPaused, WaitPolicy
 
 PauseCallback = Callable[[Any], Any]
 PauseCallbacks = PauseCallback | Sequence[PauseCallback] | None
+
+
+class OnBudget(Word):
+    """What a task does if the budget refuses its start."""
+
+    FAIL = "fail"
+    """Fail without a retry."""
+
+    WAIT = "wait"
+    """Wait in the queue until the next day or month."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,12 @@ class AskPerson:
 
 def _seconds_or_none(name: str, value: Any) -> float | None:
     return None if value is None else read_seconds(name, value)
+
+
+def _credits_or_template(name: str, value: Any) -> Any:
+    # Before it is rendered, it may be a template, an XCom or a parameter of the DAG.
+    is_constant = isinstance(value, int | float) or (isinstance(value, str) and "{" not in value)
+    return read_credits(name, value) if is_constant else value
 
 
 def _flag_or_none(name: str, value: Any) -> bool | None:
@@ -100,6 +117,8 @@ class RunOptions:
     timeout: float = field(metadata=_by(read_seconds))
     start_timeout: float | None = field(metadata=_by(_seconds_or_none))
     queue_timeout: float | None = field(metadata=_by(_seconds_or_none))
+    max_credits: Any = field(metadata=_by(_credits_or_template))
+    on_budget: OnBudget = field(metadata=_by(_choice(OnBudget)))
     durable: bool = field(metadata=_by(read_flag))
     on_orphan: OnOrphan = field(metadata=_by(_choice(OnOrphan)))
     on_paused: OnPaused | AskPerson = field(metadata=_by(_on_paused))
@@ -117,6 +136,10 @@ class RunOptions:
         if self.writes_results and not self.wait_for_completion:
             raise InputError(
                 "output_path needs wait_for_completion=True: the output of a run is available only at its end."
+            )
+        if self.max_credits is not None and not self.wait_for_completion:
+            raise InputError(
+                "max_credits needs wait_for_completion=True: a task that does not wait for its run cannot stop it."
             )
         if not self.wait_for_completion and (isinstance(self.on_paused, AskPerson) or self.on_paused_callback):
             raise InputError(
@@ -142,6 +165,14 @@ class RunOptions:
         """Whether the task instance waits for its run in the triggerer."""
         return self.deferrable and self.wait_for_completion
 
+    @property
+    def cap(self) -> int | None:
+        """The rendered ``max_credits``.
+
+        :raises InputError: it was rendered to something else than a number of credits.
+        """
+        return None if self.max_credits is None else read_credits("max_credits", self.max_credits)
+
     @cached_property
     def policy(self) -> WaitPolicy:
         """The settings of each wait for the run."""
@@ -153,4 +184,5 @@ class RunOptions:
             answer_timeout=_seconds_or_none("timeout", ask.timeout),
             answer_default=Answer(ask.default),
             show_live_view=self.show_live_view,
+            max_credits=self.cap,
         )

@@ -46,6 +46,10 @@ class NoSlotError(RunError):
     """BrowserAct had no free slot for as long as the operator may wait for one. No run was started."""
 
 
+class BudgetUnknownError(RunError):
+    """The credits of the account cannot be counted, and its budget refuses starts in this case. No run was started."""
+
+
 class RunLostError(RunError):
     """The status of the run could not be read. The run may keep running."""
 

@@ -56,6 +56,11 @@ class Queued:
     priority: int = 1
 
     @property
+    def is_new(self) -> bool:
+        """Whether the task instance has not waited in this try."""
+        return self.refusals == 0 and self.began == self.since
+
+    @property
     def place(self) -> tuple[int, float]:
         """Where the task instance stands in the queue; the lowest place is first."""
         return -self.priority, self.since
@@ -83,6 +88,8 @@ class QueueWait:
     :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
         version has stored the wait, which then shares only the queue of its connection.
     :param api_version: version of the API that runs the source. The active runs of this version are counted.
+    :param not_before: moment until which the budget of the account allows no start, in seconds since the epoch; None
+        for no such wait. The task instance joins the queue then.
     """
 
     queued: Queued
@@ -93,6 +100,11 @@ class QueueWait:
     handed_over: bool = False
     key_digest: Text | None = None
     api_version: ApiVersion = ApiVersion.V2
+    not_before: Moment | None = None
+
+    def waits_for_budget(self, now: float) -> bool:
+        """Return whether the budget of the account allows no start yet."""
+        return self.not_before is not None and now < self.not_before
 
 
 class Candidate(NamedTuple):

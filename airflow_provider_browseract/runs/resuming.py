@@ -77,12 +77,14 @@ class GiveUp:
 
     :param reason: why the status could not be read, if known.
     :param error: why the run cannot be read now, if so.
+    :param task: the run, if its credits are why the wait is over.
     """
 
     wait: Wait
     end: End
     reason: str | None = None
     error: BrowserActError | None = None
+    task: Task | None = None
 
     @property
     def why(self) -> str:
@@ -106,7 +108,7 @@ Decision: TypeAlias = Conclude | WaitAgain | Paused | Answered | GiveUp
 def after_wait(over: WaitEnd) -> Decision:
     """Decide what to do after a wait in a worker, which has read the run itself."""
     if over.task is not None and over.end is End.ENDED:
-        return Conclude(over.task)
+        return _after_end(over.wait, over.task, over.end)
     if over.task is not None and over.end is End.PAUSED:
         return Paused(over.wait, over.task)
     given_up = over.end is End.GIVEN_UP
@@ -123,9 +125,12 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
     if isinstance(seen, Task):
         if seen.status.ended:
             useless = event.answer and f"The run has ended, so the answer {event.answer.option} has no effect."
-            return Conclude(seen), [LogLine(useless)] if useless else []
+            return _after_end(wait, seen, event.end), [LogLine(useless)] if useless else []
         news, wait = wait.news(seen)
         lines = [LogLine(line) for line in news]
+        if event.end is End.MAX_CREDITS or wait.is_over_cap(seen):
+            # An older triggerer ignores the cap, and a stop may take a moment.
+            return GiveUp(wait, End.MAX_CREDITS, task=seen), lines
     if event.end is End.NO_LONGER_PAUSED or (event.end is End.DEADLINE and wait.required_action is not None):
         # The trigger has closed the Required Action.
         wait = wait.unasked()
@@ -138,6 +143,13 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
     else:
         decision, more = _after_poll(wait, event, seen, now)
     return decision, [*lines, *more]
+
+
+def _after_end(wait: Wait, task: Task, end: End) -> Conclude | GiveUp:
+    """Conclude an ended run, unless it was stopped because of its credits. The result of a finished run is paid for."""
+    if task.status is TaskStatus.CANCELED and (end is End.MAX_CREDITS or wait.is_over_cap(task)):
+        return GiveUp(wait, End.MAX_CREDITS, task=task)
+    return Conclude(task)
 
 
 def _after_answer(wait: Wait, answer: Answer, by: str | None) -> tuple[Decision, list[LogLine]]:
@@ -157,6 +169,7 @@ def _after_unreadable(
         End.NOT_STARTED: wait.deadline,
         End.ENDED: wait.deadline + timings.TIMEOUT_BACKSTOP,
         End.NO_LONGER_PAUSED: wait.deadline + timings.TIMEOUT_BACKSTOP,
+        End.MAX_CREDITS: wait.deadline + timings.TIMEOUT_BACKSTOP,
     }
     if is_hopeless(error) or now >= limit.get(event.end, 0.0):
         return GiveUp(wait, event.end, error.brief, error), []

@@ -23,10 +23,14 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
+from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import orphans, timings
+from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_budget, look_again, refused_by
+from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
+from airflow_provider_browseract.runs.report import not_stopped
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine
 from airflow_provider_browseract.runs.waiting import poll_run
@@ -49,6 +53,9 @@ class Start:
         and the triggerer may be notified too late to stop the run.
     :param api_key: the API key of the connection, which the stored fingerprint depends on.
     :param key_digest: digest of the API key that may be stored.
+    :param max_credits: credits that all runs of the task instance may use together; None for no cap.
+    :param credits_per_step: price of a step while BrowserAct reports no credits.
+    :param budget: the budget of the account; None if there is none.
     """
 
     request: RunRequest
@@ -59,13 +66,16 @@ class Start:
     deferred: bool = False
     api_key: str = field(kw_only=True, repr=False)
     key_digest: str = field(kw_only=True)
+    max_credits: int | None = None
+    credits_per_step: int = CREDITS_PER_STEP
+    budget: Budget | None = None
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the request."""
         return self.request.fingerprint(self.api_key)
 
-    def entry(self, now: float, earlier: tuple[str, ...]) -> Entry:
+    def entry(self, now: float, earlier: EarlierRuns) -> Entry:
         """Return the entry to store before the start."""
         return Entry(
             self.request.source,
@@ -73,10 +83,27 @@ class Start:
             written_at=now,
             deadline=now + self.timeout,
             callback_token_sha256=self.request.callback_token_sha256,
-            earlier=earlier,
-            max_tries=self.max_tries if self.deferred else None,
+            earlier=earlier.ids,
+            max_tries=self.max_tries,
             key_digest=self.key_digest,
+            deferred=self.deferred,
+            spent=earlier.spent,
         )
+
+    def spent_before(self, entry: Entry) -> int:
+        """Return the credits of the runs before the one of an entry. Clearing the task begins a new count."""
+        return entry.spent if entry.max_tries == self.max_tries else 0
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """The runs of a task instance that cannot be used any more.
+
+    :param spent: the credits that they have used, since the task was cleared for the last time.
+    """
+
+    ids: tuple[str, ...] = ()
+    spent: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,25 +158,40 @@ class StartRefused:
     error: ConcurrencyLimitError | RateLimitError
 
 
+@dataclass(frozen=True)
+class BudgetUsedUp:
+    """The budget allows no run now.
+
+    :param stopped: the BrowserAct task that was started at the same time as others, and then stopped; None if no run
+        was started.
+    """
+
+    verdict: Verdict
+    stopped: str | None = None
+
+
 TriesStep: TypeAlias = "orphans.ReadClaims | orphans.Claim | Write"
 """A step that reads or stores what tries and mapped siblings share."""
 
-Step: TypeAlias = "orphans.Step | BeforeStart | Write"
+Step: TypeAlias = "orphans.Step | BeforeStart | Write | BudgetStep"
+
+Started: TypeAlias = StartedRun | StartRefused | BudgetUsedUp
+"""The result of a start."""
 
 
-def begin(
-    start: Start, entry: Entry | None, clock: Callable[[], float]
-) -> Generator[Step, Any, StartedRun | StartRefused]:
+def begin(start: Start, entry: Entry | None, clock: Callable[[], float]) -> Generator[Step, Any, Started]:
     """Reattach to the run that an earlier try has started, or start a new one.
 
-    :returns: the run, or the refusal if there is no free slot now.
+    :returns: the run, or why none can be started now.
+    :raises SpendingError: earlier runs have used all credits that ``max_credits`` allows.
+    :raises BudgetUnknownError: the account has a budget, and its credits cannot be counted.
     :raises LedgerError: the entry contradicts the API.
     :raises OrphanError: it cannot be determined which run an earlier start created.
     :raises RunStartUnknownError: it is not known whether a start has created a run. The entry stays, so that a later
         try looks up the run.
     :raises BrowserActError: the start was refused, or the earlier run could not be read or stopped.
     """
-    earlier: tuple[str, ...] = ()
+    earlier = EarlierRuns()
     if entry is not None:
         found = yield from _reattach(start, entry, clock)
         if isinstance(found, StartedRun):
@@ -158,9 +200,7 @@ def begin(
     return (yield from _start(start, entry, earlier, clock))
 
 
-def _reattach(
-    start: Start, entry: Entry, clock: Callable[[], float]
-) -> Generator[Step, Any, StartedRun | tuple[str, ...]]:
+def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generator[Step, Any, StartedRun | EarlierRuns]:
     """Reattach to the run of an entry, or return the earlier runs if none of them can be used."""
     comparable = start.key_digest == entry.key_digest
     same = start.fingerprint == entry.fingerprint if comparable else start.request.source == entry.source
@@ -173,26 +213,34 @@ def _reattach(
     if entry.task_id is None:
         found = yield from _earlier_orphan(start, entry, same, clock)
         if found is None:
-            return entry.earlier
+            return EarlierRuns(entry.earlier, start.spent_before(entry))
         entry = found
     task_id: str = entry.task_id or ""
     task = yield from _read_earlier(entry, task_id, start.on_orphan)
+    spent = start.spent_before(entry)
     if task is None:
-        return *entry.earlier, task_id
+        return EarlierRuns((*entry.earlier, task_id), spent)
     if not same:
         yield from _give_way(task, "an earlier try had another workflow, other inputs or another profile")
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         yield LogLine(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
-    elif not task.status.ended and entry.max_tries not in (None, start.max_tries):
+    elif not task.status.ended and entry.deferred and entry.max_tries not in (None, start.max_tries):
         yield from _give_way(task, "the Airflow task was cleared while it waited")
     else:
-        # Someone may have changed the timeout.
-        deadline = entry.written_at + start.timeout
-        if entry.deadline != deadline:
-            entry = replace(entry, deadline=deadline)
-            yield Write(entry)
-        return StartedRun(entry, task)
-    return *entry.earlier, task_id
+        # Someone may have changed an argument, or cleared the task.
+        current = replace(
+            entry,
+            deadline=entry.written_at + start.timeout,
+            max_tries=start.max_tries,
+            deferred=start.deferred,
+            spent=spent,
+        )
+        if current != entry:
+            yield Write(current)
+        return StartedRun(current, task)
+    if entry.max_tries == start.max_tries:
+        spent += credits_of(task, start.credits_per_step)
+    return EarlierRuns((*entry.earlier, task_id), spent)
 
 
 def _read_earlier(entry: Entry, task_id: str, on_orphan: OnOrphan) -> Generator[Step, Any, Task | None]:
@@ -247,10 +295,16 @@ def _give_way(task: Task, why: str) -> Generator[Step, Any, None]:
 
 
 def _start(
-    start: Start, before: Entry | None, earlier: tuple[str, ...], clock: Callable[[], float]
-) -> Generator[Step, Any, StartedRun | StartRefused]:
-    """Start a run. If certainly none was started, restore the earlier entry."""
+    start: Start, before: Entry | None, earlier: EarlierRuns, clock: Callable[[], float]
+) -> Generator[Step, Any, Started]:
+    """Start a run, if the budget allows it. If certainly none was started, restore the earlier entry."""
     request: RunRequest = yield BeforeStart(start.request)
+    check_cap(earlier.spent, start.max_credits)
+    verdicts: list[Verdict] = []
+    if start.budget is not None:
+        verdicts = yield from check_budget(start.budget, request.source, start.max_credits, clock)
+        if (refusing := refused_by(verdicts)) is not None:
+            return BudgetUsedUp(refusing)
     for number in range(1, MAX_STARTS + 1):
         # Right before the start, because a later try looks for runs that were created from this moment on.
         entry = start.entry(clock(), earlier)
@@ -278,8 +332,28 @@ def _start(
             yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
-        return StartedRun(entry)
+        return (yield from _unless_beyond(StartedRun(entry), verdicts, clock))
     raise AssertionError("the last start has returned or raised")
+
+
+def _unless_beyond(
+    started: StartedRun, verdicts: list[Verdict], clock: Callable[[], float]
+) -> Generator[Step, Any, StartedRun | BudgetUsedUp]:
+    """Stop a new run if other runs that were started at the same time leave no credits of the budget for it."""
+    beyond = yield from look_again(verdicts, started.task_id, clock)
+    if beyond is None:
+        return started
+    try:
+        yield APIS[started.entry.source.api_version].stop_task(started.task_id)
+    except NOTHING_TO_STOP:
+        # Its result is paid for.
+        return started
+    except BrowserActError as error:
+        yield LogLine(f"BrowserAct task {started.task_id} {not_stopped(error, None)}", logging.ERROR)
+        return started
+    # A later try adds its credits to those of the earlier runs.
+    yield Write(started.entry, over=True)
+    return BudgetUsedUp(beyond, started.task_id)
 
 
 def _own_orphan(

@@ -12,12 +12,19 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseTooLargeError
+from airflow_provider_browseract.api.errors import (
+    NOTHING_TO_STOP,
+    BrowserActError,
+    NotFoundError,
+    ResponseTooLargeError,
+)
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus, Word
+from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.report import status_line, step_lines
+from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line
+from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
 
@@ -36,6 +43,10 @@ MAX_RESUMES = 3
 MAX_CALLBACKS_IN_VAIN = 5
 """How many callbacks may resume a task instance whose run has not ended. Further callbacks are ignored. Otherwise,
 anyone who knows the address could start workers forever."""
+
+
+MAX_STOPS = 3
+"""How many polls try to stop a run that has used more than ``max_credits``, before a worker does."""
 
 
 class End(Word):
@@ -58,6 +69,9 @@ class End(Word):
 
     NO_LONGER_PAUSED = "no_longer_paused"
     """The run left its pause before the Required Action was answered."""
+
+    MAX_CREDITS = "max_credits"
+    """The run has used more credits than ``max_credits`` allows, and was stopped if possible."""
 
     GIVEN_UP = "given_up"
     """The status could not be read. The run may still be running."""
@@ -115,6 +129,8 @@ class WaitPolicy:
     :param notifies_of_pauses: a worker must call ``on_paused_callback`` when the run pauses.
     :param answer_timeout: seconds to wait for an answer to a Required Action; None for as long as the run may take.
     :param answer_default: the answer that applies if nobody answers in that time.
+    :param max_credits: credits that all runs of the task instance may use together; None for no cap.
+    :param credits_per_step: price of a step while BrowserAct reports no credits; 0 to count only those that it reports.
     :param hide_goals: do not log the goals of steps: they may quote secret inputs, which this process does not know.
     """
 
@@ -125,6 +141,8 @@ class WaitPolicy:
     answer_default: Answer = Answer.STOP
     show_live_view: bool = True
     hide_goals: bool = False
+    max_credits: Count | None = None
+    credits_per_step: Count = CREDITS_PER_STEP
 
     @property
     def pause_ends_wait(self) -> bool:
@@ -158,6 +176,8 @@ class Wait:
     :param first_poll_at: moment of the first poll. It distinguishes the waits of a run.
     :param interval: seconds between two polls, or at most so many while the polls become rarer (:meth:`until_next`).
     :param api_version: version of the API that has started the run.
+    :param spent_before: credits that earlier runs of the task instance have used.
+    :param near_cap_logged: the log has the warning that most of ``max_credits`` is used.
     """
 
     browseract_task_id: Text
@@ -179,6 +199,8 @@ class Wait:
     first_poll_at: Moment = 0.0
     interval: Seconds = timings.DEFAULT_POLL_INTERVAL
     api_version: ApiVersion = ApiVersion.V2
+    spent_before: Count = 0
+    near_cap_logged: bool = False
 
     @property
     def waits_for(self) -> WokenBy:
@@ -190,7 +212,8 @@ class Wait:
     def deferred(self, now: float) -> Wait:
         """Return the wait as it begins with a deferral."""
         only_polls = self.waits_for is not WokenBy.CALLBACK
-        often = only_polls or self.callback_missed or self.policy.pause_ends_wait
+        policy = self.policy
+        often = only_polls or self.callback_missed or policy.pause_ends_wait or policy.max_credits is not None
         interval = timings.DEFAULT_POLL_INTERVAL if often else timings.SAFETY_POLL_INTERVAL
         grace = timings.CORE_RACE_GRACE + (0.0 if self.waits_for is WokenBy.POLL else timings.CALLBACK_GRACE)
         return self._begun(now, interval, now + grace)
@@ -235,6 +258,14 @@ class Wait:
         if self.start_by is not None and self.start_by > now and may_be_created:
             return min(self.start_by, self.deadline)
         return self.deadline
+
+    def credits_used(self, task: Task) -> int:
+        """Return the credits that the runs of the task instance have used together, as far as is known."""
+        return self.spent_before + credits_of(task, self.policy.credits_per_step)
+
+    def is_over_cap(self, task: Task) -> bool:
+        """Return whether they have used more than ``max_credits``."""
+        return self.policy.max_credits is not None and self.credits_used(task) > self.policy.max_credits
 
     def news(self, task: Task) -> tuple[list[str], Wait]:
         """Return the lines about a run that are not in the log yet, and the wait that includes them.
@@ -295,7 +326,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
     success. If BrowserAct itself responds that there is no such task, the wait ends at once.
     """
     task: Task | None = None
-    failed, unknown = _Streak(), _Streak()
+    failed, unknown, stops = _Streak(), _Streak(), 0
     began = clock()
     interval = wait.until_next(began)
     # The first poll is overdue if another triggerer takes over, with all waits at once, so their polls are spread. It
@@ -330,7 +361,14 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         lines, wait = wait.news(task)
         for line in lines:
             yield LogLine(line)
-        if (end := _end_of(wait, task, clock())) is not None:
+        wait = yield from _warn_near_cap(wait, task)
+        end = _end_of(wait, task, clock())
+        if end is End.MAX_CREDITS:
+            stops += 1
+            # Without waiting for a worker, because the run keeps using credits.
+            if not (yield from _stop(task)) and stops < MAX_STOPS:
+                continue
+        if end is not None:
             return WaitEnd(end, wait, task)
         if unknown.lasts(MIN_UNKNOWN_POLLS, clock()):
             return WaitEnd(End.GIVEN_UP, wait, task)
@@ -348,6 +386,28 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call
     return task
 
 
+def _warn_near_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
+    """Log once that most of ``max_credits`` is used, and return the wait that includes that."""
+    cap = wait.policy.max_credits
+    if cap is None or wait.near_cap_logged or task.status.ended or wait.credits_used(task) < WARN_FROM * cap:
+        return wait
+    line = near_cap_line(task.id, wait.credits_used(task), cap, earlier=wait.spent_before)
+    yield LogLine(line, logging.WARNING)
+    return replace(wait, near_cap_logged=True)
+
+
+def _stop(task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
+    """Stop a run, and return whether that succeeded."""
+    try:
+        yield APIS[task.api_version].stop_task(task.id)
+    except NOTHING_TO_STOP:
+        pass
+    except BrowserActError as error:
+        yield LogLine(f"BrowserAct task {task.id} {not_stopped(error, log_url(task))}", logging.ERROR)
+        return False
+    return True
+
+
 def _end_of(wait: Wait, task: Task, now: float) -> End | None:
     """Return how a poll ends the wait, or None if it does not.
 
@@ -355,6 +415,8 @@ def _end_of(wait: Wait, task: Task, now: float) -> End | None:
     """
     if task.status.ended:
         return End.ENDED
+    if wait.is_over_cap(task):
+        return End.MAX_CREDITS
     if wait.required_action is not None and not wait.pause_known:
         return End.NO_LONGER_PAUSED
     is_news = task.status is TaskStatus.PAUSED and not wait.pause_known

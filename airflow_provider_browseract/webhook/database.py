@@ -169,6 +169,7 @@ def hand_over(conn_id: str, key_digest: str | None = None, team: str | None = No
         queue = {
             trigger: Candidate(wait, of, waiting[trigger][1].dag_id, (now - trigger[1]).total_seconds())
             for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
+            if not wait.waits_for_budget(now.timestamp())
         }
         late_dags = _late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) if queue else set()
         for trigger in hand_over_order(queue, conn_id, key_digest, late_dags):

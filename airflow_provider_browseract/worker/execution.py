@@ -3,7 +3,7 @@
 1. Read what an earlier try has left (`tries.py`).
 2. Check the arguments (`checks.py`).
 3. Reattach to the run of that try, or start a new one (`runs/starting.py`).
-4. Wait for a slot if BrowserAct accepts no further run, then begin again (`slots.py`).
+4. Wait if BrowserAct accepts no further run (`slots.py`) or the budget allows none (`budget.py`), then begin again.
 5. Wait for the run, in this worker or in the triggerer (`waiter.py`).
 6. Conclude: return the result of the run, or raise its error (`conclusion.py`).
 
@@ -23,9 +23,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps
+from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run
 from airflow_provider_browseract.runs.options import RunOptions
 from airflow_provider_browseract.runs.queueing import Queued
-from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, TriesStep, begin
+from airflow_provider_browseract.runs.starting import (
+    BeforeStart,
+    BudgetUsedUp,
+    Start,
+    Started,
+    StartedRun,
+    StartRefused,
+    TriesStep,
+    begin,
+)
+from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
 from airflow_provider_browseract.worker.callback import register, with_callback
 from airflow_provider_browseract.worker.checks import (
     Operator,
@@ -110,8 +121,8 @@ class RunExecution:
     # The run
 
     def _start_and_wait(self, queued: Queued) -> Any:
-        while isinstance(started := self._begin(queued), StartRefused):
-            queued = self._wait_for_slot(started, queued)
+        while not isinstance(started := self._begin(queued), StartedRun):
+            queued = self._wait_to_start(started, queued)
         return self._accounted_for(started.task_id, lambda: self._wait_for_result(started, queued))
 
     def _accounted_for(self, task_id: str, result: Callable[[], Any]) -> Any:
@@ -122,7 +133,7 @@ class RunExecution:
             except EndedBeforeKillError:
                 return self._conclude(self.run.read(task_id))
 
-    def _begin(self, queued: Queued) -> StartedRun | StartRefused:
+    def _begin(self, queued: Queued) -> Started:
         """Carry out the steps 1 to 3, again if someone may be changing the connection right now."""
         for this_round in rounds(self.run, self.tries):
             with this_round:
@@ -150,14 +161,17 @@ class RunExecution:
             deferred=options.waits_deferred,
             api_key=client.api_key,
             key_digest=client.key_digest,
+            max_credits=options.cap,
+            credits_per_step=self.hook.settings.credits_per_step,
+            budget=self.hook.settings.budget,
         )
 
     # 3. Reattach to the run of an earlier try, or start a new one
 
-    def _reattach_or_start(self, start: Start, queued: Queued) -> StartedRun | StartRefused:
+    def _reattach_or_start(self, start: Start, queued: Queued) -> Started:
         do = partial(self._do, queued)
         started = run_steps(begin(start, self.tries.earlier, time.time), self.hook.client, self.log, do)
-        if isinstance(started, StartRefused):
+        if not isinstance(started, StartedRun):
             return started
         self.run.task_id = started.task_id
         if started.task is None:
@@ -166,7 +180,9 @@ class RunExecution:
             self.log.info("Reattaching to BrowserAct task %s that an earlier try started.", started.task_id)
         return started
 
-    def _do(self, queued: Queued, step: BeforeStart | TriesStep) -> Any:
+    def _do(self, queued: Queued, step: BeforeStart | TriesStep | BudgetStep) -> Any:
+        if isinstance(step, BudgetStep):
+            return carry_out(step, self.run, self.ti)
         if not isinstance(step, BeforeStart):
             return self.run.carry_out(step)
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
@@ -181,18 +197,22 @@ class RunExecution:
         request, _ = read_request(self.operator, self.context)
         with_callback(request, self.ti, self.hook, options, self.log)
         request = check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
+        forecast = forecast_run(self.hook.settings.budget, request.source, options.cap, time.time)
+        run_steps(forecast, self.hook.client, self.log, lambda step: carry_out(step, self.run, self.ti))
         end_dry_run(self.operator, request)
 
-    # 4. Wait for a slot
+    # 4. Wait for a slot, or for the next day or month of the budget
 
-    def _wait_for_slot(self, refused: StartRefused, queued: Queued) -> Queued:
-        """Wait until there may be a free slot; deferred, the wait ends with :meth:`resume_from_queue`."""
-        if queued.refusals == 0:
+    def _wait_to_start(self, why: StartRefused | BudgetUsedUp, queued: Queued) -> Queued:
+        """Wait until a start may be possible; deferred, the wait ends with :meth:`resume_from_queue`."""
+        if queued.is_new:
             queued = replace(queued, since=self.tries.keep_place(queued.since))
-        queued = queued.refused()
         limit = self.options.queue_timeout or self.options.timeout
-        defer = self.operator.defer if self.options.deferrable else None
-        SlotWait(self.run, self.ti, refused, queued, limit, defer).wait()
+        defer = self.operator.defer
+        if isinstance(why, BudgetUsedUp):
+            BudgetWait(self.run, self.ti, why, self.options.on_budget, queued, limit, defer).wait()
+        queued = queued.refused()
+        SlotWait(self.run, self.ti, why, queued, limit, defer if self.options.deferrable else None).wait()
         return queued
 
     # 5. Wait for the run
@@ -200,7 +220,7 @@ class RunExecution:
     def _wait_for_result(self, started: StartedRun, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         push_ids(self.ti, self.kind, started, self.log)
-        if queued.refusals or self.ti.try_number > 1:
+        if not queued.is_new or self.ti.try_number > 1:
             self.tries.give_up_place()
         self.run.raise_if_killed()
         first = read_first(self.run, self.ti, self.kind, started, self.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.api.errors import BrowserActError
@@ -41,9 +42,10 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         started.entry.deadline,
         started.entry.callback_token_sha256,
         start_by=None if limit is None else started.entry.written_at + limit,
-        policy=options.policy,
+        policy=replace(options.policy, credits_per_step=run.hook.settings.credits_per_step),
         key_digest=run.hook.settings.client.key_digest,
         api_version=started.entry.source.api_version,
+        spent_before=started.entry.spent,
     )
     try:
         task = started.task or run.hook.client.send(APIS[wait.api_version].get_task(started.task_id))

@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.compat import count_in_task, in_dag_test
-from airflow_provider_browseract.in_airflow.showing import show_wait
+from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
+from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
@@ -29,7 +30,7 @@ from airflow_provider_browseract.runs.resuming import (
 )
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
-from airflow_provider_browseract.worker.owned_run import OwnedRun
+from airflow_provider_browseract.worker.owned_run import STOPPED, OwnedRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
 from airflow_provider_browseract.worker.reading import decide_after_deferral
 
@@ -80,7 +81,12 @@ class Waiter:
         # The secrets of inputs that a function has returned are not known any more.
         unknown = event.wait.policy.hide_goals and not self.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
-        policy = replace(self.options.policy, hide_goals=unknown)
+        stored = event.wait.policy
+        # The run of a wait with this end was stopped because of the cap of that time.
+        cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap
+        policy = replace(
+            self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=stored.credits_per_step
+        )
         event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
@@ -98,6 +104,9 @@ class Waiter:
         over = run_steps(steps, self.run.hook.client, self.run.log, check=self.run.raise_if_killed)
         # After a kill during the last request, raise the error of the kill, which names the reason.
         self.run.raise_if_killed()
+        if over.end is End.MAX_CREDITS:
+            # The run may have finished before the stop arrived.
+            return decide_after_deferral(self.run.hook, WaitEvent(over.wait, over.end), self.run.log)[0]
         return after_wait(over)
 
     def _defer(self, wait: Wait) -> NoReturn:
@@ -170,9 +179,11 @@ class Waiter:
             self.run.log.info("Woken by a %s%s.", event.woken_by, after)
         show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
 
-    def _no_result(self, over: GiveUp) -> RunError:
+    def _no_result(self, over: GiveUp) -> Exception:
         """Stop the run or leave it running, and return the error that explains why there is no result."""
         task_id, run = over.wait.browseract_task_id, self.run
+        if over.task is not None:
+            return self._over_cap(over.wait, over.task)
         if over.error is None and over.end is End.DEADLINE:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
@@ -194,3 +205,23 @@ class Waiter:
                 "To let a person help, set on_paused='ask' or on_paused='wait'."
             )
         return run.give_up(task_id, over.why, remedy=over.remedy)
+
+    def _over_cap(self, wait: Wait, task: Task) -> AirflowFailException:
+        """Make sure that a run over ``max_credits`` is stopped, and return the error, after which there is no retry."""
+        run = self.run
+        fate = STOPPED if task.status.ended else run.stop(task.id)
+        run.task_id = None
+        count_in_task("browseract.runs.over_max_credits")
+        show_run(self.context["ti"], task, run.log)
+        if wait.policy.hide_goals and task.steps:
+            task = replace(task, steps=(replace(task.steps[-1], goal="***"),))
+        return AirflowFailException(
+            over_cap_text(
+                task,
+                wait.credits_used(task),
+                wait.policy.max_credits or 0,
+                earlier=wait.spent_before,
+                fate=None if fate == STOPPED else run.describe(fate),
+                shared=run.tries is not None and run.tries.remembered,
+            )
+        )

@@ -150,8 +150,8 @@ class TestUnknownExtraKeys:
         assert warning.startswith("Connection 'browseract_default': ")
         assert "'webhook_url' (did you mean 'webhook_base_url'?)" in warning
         assert (
-            "Known keys: webhook_base_url, connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, "
-            "max_run_size." in warning
+            "Known keys: webhook_base_url, daily_credits, monthly_credits, budget_action, credits_per_step, "
+            "connect_timeout, read_timeout, retry_budget, files_timeout, max_file_size, max_run_size." in warning
         )
 
     def test_unknown_extra_keys_without_similar_key_are_listed_without_suggestion(self, caplog):

@@ -161,8 +161,7 @@ class TriesOfATask(RuleBasedStateMachine):
             assert entry.task_id == self.followed
             assert self.followed in self.service.runs
             assert entry.source.is_template == (self.kind == "template")
-            # An entry of an earlier try keeps what was written down then.
-            assert (entry.max_tries is None) == (self.kind == "in the worker")
+            assert (entry.max_tries, entry.deferred) == (self.max_tries, self.kind != "in the worker")
 
     @precondition(lambda self: self.steps is None)
     @rule()
@@ -419,11 +418,12 @@ class TestTheRunOfAnEarlierTry:
 
     def test_finished_run_is_reattached_although_the_task_instance_was_cleared(self):
         run = replace(RUN, status=TaskStatus.FINISHED)
-        assert play(replace(SAME, max_tries=2), run).over == StartedRun(replace(SAME, max_tries=2), run)
+        assert play(replace(SAME, max_tries=2), run).over == StartedRun(SAME, run)
 
     def test_task_instance_that_waited_in_a_worker_reattaches_after_a_clear(self):
-        entry = replace(SAME, max_tries=None)
-        assert play(entry, RUN).over == StartedRun(entry, RUN)
+        entry = replace(SAME, max_tries=2, deferred=False)
+        wants = start(kind="in the worker")
+        assert play(entry, RUN, wants=wants).over == StartedRun(replace(entry, max_tries=3), RUN)
 
     def test_run_that_no_longer_exists_fails_the_try(self):
         played = play(SAME, TaskNotFoundError("gone", code=10112))
@@ -523,7 +523,7 @@ class TestAStart:
         assert played.over == StartedRun(after)
         assert played.written == [Write(before), Write(after)]
         assert play(None, MADE, wants=start(kind="in the worker")).written[0] == Write(
-            replace(before, callback_token_sha256=None, max_tries=None)
+            replace(before, callback_token_sha256=None, deferred=False)
         )
 
     @pytest.mark.parametrize("entry", [None, SAME], ids=["no entry", "entry of a failed run"])

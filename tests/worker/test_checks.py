@@ -111,7 +111,7 @@ class TestDryRun:
     def test_dry_run_starts_no_run_and_ends_as_skipped(self, worker, emulator):
         with pytest.raises(AirflowSkipException, match=f"no run of workflow {SEARCH.id} was started"):
             worker(workflow_id=SEARCH.id, input_parameters=PENS, dry_run=True, deferrable=True).run()
-        assert endpoints(emulator) == ["get-workflow"]
+        assert endpoints(emulator) == ["get-workflow", "list-tasks"]
 
     def test_dry_run_logs_the_start_request_without_secrets(self, worker, emulator, capfd):
         inputs = {"username": "ada", "password": "hunter2"}

@@ -221,7 +221,7 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
     _, arguments = deferral.value.trigger.serialize()
     assert set(arguments) == {"browseract_conn_id", "wait"}
     expected = {"queued", "source", "active", "pause", "until", "handed_over", "key_digest", "api_version"}
-    assert set(arguments["wait"]) == expected
+    assert set(arguments["wait"]) == expected | {"not_before"}
     assert arguments["wait"]["until"] >= time.time() + timings.CORE_RACE_GRACE - 1
     assert arguments["wait"]["queued"]["refusals"] == 1
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}

@@ -1,0 +1,68 @@
+"""The cap of a task instance: the credits that all its runs may use together (``max_credits``)."""
+
+from __future__ import annotations
+
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.runs.report import name_step, where_to_stop
+
+WARN_FROM = 0.8
+"""Share of a cap from which the log has a warning."""
+
+
+class SpendingError(Exception):
+    """The cap or the budget does not allow a run. No run was started."""
+
+
+def credits_of(task: Task, credits_per_step: int) -> int:
+    """Return the credits that a run has used so far.
+
+    It is not documented whether ``credit`` grows while a run is active, so the steps that have begun count too.
+
+    :param credits_per_step: price of a step; 0 to count only what BrowserAct reports.
+    """
+    return max(task.credit or 0, credits_per_step * task.step_count)
+
+
+def near_cap_line(task_id: str, used: int, cap: int, *, earlier: int) -> str:
+    """Return a warning for the log that a task instance has used a large part of its cap.
+
+    :param used: the credits that it has used, with those of earlier tries.
+    :param earlier: the credits of earlier tries alone.
+    """
+    return (
+        f"{_with(earlier)}BrowserAct task {task_id} has used {used:,} of {cap:,} credits (max_credits). It is stopped "
+        f"when it uses more than {cap:,}."
+    )
+
+
+def over_cap_text(task: Task, used: int, cap: int, *, earlier: int, fate: str | None, shared: bool) -> str:
+    """Return the error of a task instance that has used more than its cap.
+
+    :param fate: a sentence about the run; None if it was stopped.
+    :param shared: whether the tries of the task instance share the cap.
+    """
+    step = f" at {name_step(task.steps[-1])}".rstrip(".") if task.steps else ""
+    what = f", and was stopped{step}." if fate is None else f".{step and f' It was{step}.'} {fate}"
+    why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
+    return (
+        f"{_with(earlier)}BrowserAct task {task.id} used {used:,} credits, more than max_credits={cap} allows{what} "
+        f"There is no retry, because {why}.\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, "
+        "or raise max_credits if the workflow needs more."
+    )
+
+
+def check_cap(spent: int, cap: int | None) -> None:
+    """Check that the cap leaves credits for a run.
+
+    :param spent: the credits of earlier tries.
+    :raises SpendingError: it leaves none.
+    """
+    if cap is not None and spent >= cap:
+        raise SpendingError(
+            f"The runs of earlier tries have used {spent:,} credits, and max_credits={cap} allows no further run. No "
+            "run was started.\nRaise max_credits if the workflow needs more. Clearing the task begins a new count."
+        )
+
+
+def _with(earlier: int) -> str:
+    return f"With the {earlier:,} credits of earlier tries, " if earlier else ""

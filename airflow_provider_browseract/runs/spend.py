@@ -1,0 +1,220 @@
+"""What runs cost: the credits in the list of tasks, and the forecast for the next run of a workflow.
+
+The list has the runs of the whole account, whoever started them. Days are in UTC, and ``created_at`` decides to which
+day a run belongs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import Page, Task, TaskStatus
+from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.outputs import counted
+from airflow_provider_browseract.runs.request import Source
+
+MAX_REQUESTS = 40
+"""Requests for lists that one check of a budget sends. If it needs more, the credits count as unknown."""
+
+MEAN_OF = 20
+"""How many runs of a workflow the mean is taken of, which is the forecast for the next one."""
+
+FEWEST_FOR_MEAN = 3
+"""With fewer counted runs of the workflow, the forecast looks further back."""
+
+LOOK_BACK = timedelta(days=7)
+"""How far the forecast looks back then."""
+
+LOOK_BACK_LIMIT = 100
+"""How many runs the forecast reads then."""
+
+
+class CountedRun(NamedTuple):
+    """A run in the list of tasks.
+
+    :param credit: the credits that BrowserAct reports; None if there are none yet.
+    """
+
+    id: str
+    workflow_id: str | None
+    created_at: datetime
+    status: TaskStatus
+    credit: int | None
+
+    @classmethod
+    def of(cls, task: Task) -> CountedRun:
+        """Return a listed task without its inputs, which can be large.
+
+        :raises UnexpectedResponseError: the task is listed without its creation time.
+        """
+        if task.created_at is None:
+            raise UnexpectedResponseError(f"BrowserAct task {task.id} is listed without its creation time")
+        return cls(task.id, task.workflow_id, task.created_at.astimezone(timezone.utc), task.status, task.credit)
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        """Where the run is in the order of all runs, which is the same for everyone."""
+        return self.created_at, self.id
+
+
+class SpendRow(NamedTuple):
+    """What the runs of one workflow cost that were created on one day (UTC).
+
+    :param workflow_id: the workflow; None if BrowserAct does not report it.
+    :param failed: how many of the runs failed.
+    :param active: how many of the runs have not ended yet. Their credits can be incomplete.
+    """
+
+    day: date
+    workflow_id: str | None
+    runs: int
+    credits: int
+    failed: int
+    active: int
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What runs of an account cost.
+
+    :param rows: one for each workflow and day, sorted by day.
+    """
+
+    rows: tuple[SpendRow, ...]
+
+    @classmethod
+    def of(cls, runs: Iterable[CountedRun]) -> Spend:
+        """Add up runs."""
+        sums: dict[tuple[date, str], SpendRow] = {}
+        for run in runs:
+            day = run.created_at.date()
+            row = sums.get((day, run.workflow_id or ""), SpendRow(day, run.workflow_id, 0, 0, 0, 0))
+            sums[day, run.workflow_id or ""] = row._replace(
+                runs=row.runs + 1,
+                credits=row.credits + (run.credit or 0),
+                failed=row.failed + (run.status is TaskStatus.FAILED),
+                active=row.active + (not run.status.ended),
+            )
+        return cls(tuple(sums[key] for key in sorted(sums)))
+
+    @property
+    def credits(self) -> int:
+        """The credits of all runs."""
+        return sum(row.credits for row in self.rows)
+
+    def by_workflow(self) -> dict[str | None, int]:
+        """Return the credits of each workflow, the largest sum first."""
+        return self._by(lambda row: row.workflow_id)
+
+    def by_day(self) -> dict[date, int]:
+        """Return the credits of each day (UTC) that has runs."""
+        return dict(sorted(self._by(lambda row: row.day).items()))
+
+    def _by(self, group: Callable[[SpendRow], Any]) -> dict[Any, int]:
+        sums: dict[Any, int] = {}
+        for row in self.rows:
+            sums[group(row)] = sums.get(group(row), 0) + row.credits
+        return dict(sorted(sums.items(), key=lambda each: each[1], reverse=True))
+
+
+class Forecast(NamedTuple):
+    """The credits that a run is expected to use.
+
+    :param runs: how many runs of its workflow the credits are the mean of; 0 if there are none.
+    """
+
+    credits: int
+    runs: int
+
+    def described(self, source: Source) -> str:
+        """Return the number, and where it comes from."""
+        if self.runs:
+            return f"{self.credits:,} (mean of {counted(self.runs, 'run')} of {source})"
+        return f"{self.credits:,} (unknown, because no ended run of {source} was found)"
+
+
+UNKNOWN = Forecast(CREDITS_PER_STEP, 0)
+"""The forecast for a run about which nothing is known: the price of one step."""
+
+
+@dataclass
+class Requests:
+    """How many requests for lists a check may still send."""
+
+    left: int = MAX_REQUESTS
+
+    def take(self) -> None:
+        """Use one of them.
+
+        :raises UnexpectedResponseError: none is left.
+        """
+        if self.left == 0:
+            raise UnexpectedResponseError(f"counting them takes more than {MAX_REQUESTS} requests")
+        self.left -= 1
+
+
+def list_runs(
+    requests: Requests, since: datetime, until: datetime | None = None
+) -> Generator[Call[Any], Any, list[CountedRun]]:
+    """List the runs that were created from a moment on and before another one.
+
+    :raises BrowserActError: the list cannot be read, is too long, or has an item that cannot be counted.
+    """
+    found: list[CountedRun] = []
+    for api in APIS.values():
+        # BrowserAct's clock decides. A little more is listed, in case that it rounds times.
+        call = api.list_tasks(created_at_from=since - timedelta(seconds=timings.CLOCK_SKEW), created_at_to=until)
+        pages = Pages(call)
+        while pages.call is not None:
+            requests.take()
+            with pages.dividing():
+                page: Page[Task] = yield pages.call
+                found += map(CountedRun.of, pages.take(page))
+        if pages.skipped:
+            raise UnexpectedResponseError(f"an item in the list of tasks cannot be read ({pages.skipped[0]})")
+    return [run for run in found if since <= run.created_at and (until is None or run.created_at < until)]
+
+
+def forecast_for(
+    source: Source, runs: Sequence[CountedRun], cap: int | None, now: datetime
+) -> Generator[Call[Any], Any, Forecast]:
+    """Return what a run is expected to use: the mean of the newest ended runs of its workflow."""
+    # Lists do not name the template of a run.
+    if not source.is_template:
+        found = mean_of(source.id, runs)
+        if found is None or found.runs < FEWEST_FOR_MEAN:
+            call = APIS[source.api_version].list_tasks(
+                source_id=source.id, created_at_from=now - LOOK_BACK, limit=LOOK_BACK_LIMIT
+            )
+            page: Page[Task] = yield call
+            listed = []
+            for task in page.items:
+                with suppress(UnexpectedResponseError):
+                    listed.append(CountedRun.of(replace(task, workflow_id=source.id)))
+            found = mean_of(source.id, listed) or found
+        if found is not None:
+            return found
+    return UNKNOWN if cap is None else Forecast(cap, 0)
+
+
+def mean_of(workflow_id: str | None, runs: Iterable[CountedRun]) -> Forecast | None:
+    """Return the mean of the newest ended runs of a workflow; None if there are none.
+
+    Runs without credits do not count, and neither do canceled ones, because most of them were stopped early.
+    """
+    ended = (TaskStatus.FINISHED, TaskStatus.FAILED)
+    known = [run for run in runs if run.workflow_id == workflow_id and run.status in ended and run.credit]
+    newest = sorted(known, key=lambda run: run.order, reverse=True)[:MEAN_OF]
+    if workflow_id is None or not newest:
+        return None
+    return Forecast(math.ceil(sum(run.credit or 0 for run in newest) / len(newest)), len(newest))
