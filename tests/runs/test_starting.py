@@ -32,7 +32,15 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, digest
-from airflow_provider_browseract.runs.starting import BeforeStart, Start, StartedRun, StartRefused, Write, begin
+from airflow_provider_browseract.runs.starting import (
+    BeforeStart,
+    Start,
+    Started,
+    StartedRun,
+    StartRefused,
+    Write,
+    begin,
+)
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, request, start
 from tests.steps import carry_out
@@ -283,7 +291,7 @@ TestAnyInterleaving.settings = settings(
 class Played:
     """What :func:`begin` did with the given responses, in order."""
 
-    over: StartedRun | StartRefused | Exception | None = None
+    over: Started | Exception | None = None
     written: list[Write] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
     asked: list[Call[Any]] = field(default_factory=list)
