@@ -29,8 +29,6 @@ from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
 from airflow_provider_browseract.runs.request import with_names_as_keys
 from airflow_provider_browseract.runs.waiting import OnPaused
-from airflow_provider_browseract.worker.checks import mask_secrets
-from airflow_provider_browseract.worker.execution import RunExecution
 from airflow_provider_browseract.worker.kinds import RunKind
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import forget_run
@@ -38,6 +36,8 @@ from airflow_provider_browseract.worker.tries import forget_run
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
+
+    from airflow_provider_browseract.worker.execution import RunExecution
 
 InputParameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -153,7 +153,13 @@ class RunOperator(BaseOperator):
         """Run the code of the operator in this context."""
         stop_airflow_pushing_links(self)
         with self._owned_run.executing():
-            yield RunExecution(self, context, self._owned_run)
+            yield self._execution(context)
+
+    def _execution(self, context: Context) -> RunExecution:
+        # Only workers need it, and DAG files import this module.
+        from airflow_provider_browseract.worker.execution import RunExecution
+
+        return RunExecution(self, context, self._owned_run)
 
     def _do_render_template_fields(
         self,
@@ -191,7 +197,7 @@ class RunOperator(BaseOperator):
 
         :param event: a :class:`~airflow_provider_browseract.runs.queueing.Queued` as JSON values.
         """
-        return RunExecution(self, context, self._owned_run).resume_from_queue(event)
+        return self._execution(context).resume_from_queue(event)
 
     def execute_complete(self, context: Context, event: Any, wait: dict[str, Any] | None = None) -> Any:
         """Continue after the wait for the end. Read the run from the API instead of trusting the event.
@@ -201,7 +207,7 @@ class RunOperator(BaseOperator):
         :param wait: the :class:`~airflow_provider_browseract.runs.waiting.Wait` that ended, as JSON values. It is used
             if the event is a person's answer. ``dag.test()`` does not keep it.
         """
-        return RunExecution(self, context, self._owned_run).resume_from_wait(event, wait)
+        return self._execution(context).resume_from_wait(event, wait)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral. If Airflow itself ended it, conclude the run or stop waiting for it."""
@@ -238,6 +244,8 @@ class InputParametersOperator(RunOperator):
 
     def hide_secrets(self) -> bool:
         """Mask the secret inputs. If there are any, give Airflow's UI a dict, because it hides values by keys."""
+        from airflow_provider_browseract.worker.checks import mask_secrets
+
         found = mask_secrets(self, self.input_parameters)
         if found:
             self.input_parameters = with_names_as_keys(self.input_parameters)
