@@ -9,7 +9,8 @@
 #   make bench                      the timing figures
 #   make coverage                   which statements and branches of the package no test enters
 #   make mutants [MUTANTS=pattern]  small changes to the code, and whether a test notices
-#   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots
+#   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots,
+#                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
 #   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
@@ -29,6 +30,7 @@ KEEP ?=
 SEED ?= 1
 RUNS ?=
 PLAN ?= 40
+BUDGET ?= 1000000
 MUTANTS ?=
 CELLS ?=
 REPORTS ?= .venv/reports
@@ -144,7 +146,7 @@ bench: $(READY)
 	@$(RUN) python -m dev.benchmarks.run
 
 faults: $(READY)
-	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN)
+	@$(RUN) python -m tests.faults.round $(if $(RUNS),--runs $(RUNS)) --seed $(SEED) --plan $(PLAN) --budget $(BUDGET)
 
 # The same without the provider, for hosts on which somebody has forgotten it.
 $(VENV)-bare/.ready: $(INSTALLED)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from dev.benchmarks import files, slots, throttled, waits, webhook
+from dev.benchmarks import budget, files, slots, throttled, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -212,6 +212,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "files": files.files,
     "inflated": files.inflated,
     "throttled": throttled.throttled,
+    "budget": budget.budget,
 }
 
 

@@ -1,8 +1,9 @@
 """A round of faults: many runs in a real Airflow whose parts fail at random, and a check of their results.
 
-    python -m tests.faults.round [--runs 300] [--seed 1] [--plan 40]
+    python -m tests.faults.round [--runs 300] [--seed 1] [--plan 40] [--budget 1000000]
 
-With a small plan, the queue for slots is always full: all task instances are deferred, and no run is long.
+With a small plan, the queue for slots is always full: all task instances are deferred, and no run is long. With a small
+budget, many starts are refused, and the budget must hold.
 
 Nothing is asserted during the round. At the end, Airflow's results are compared with the emulator's record of every
 run.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import itertools
 import json
 import random
@@ -42,6 +44,7 @@ from airflow_provider_browseract.emulator import (
     RunningEmulator,
 )
 from airflow_provider_browseract.emulator.catalogue import results_for
+from airflow_provider_browseract.emulator.records import TaskRecord
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey, new_token
 from tests.databases import Database, postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port, wait_for
@@ -50,6 +53,10 @@ from tests.slots import slot_changes
 from .backends import failing_xcoms
 
 KINDS = ("deferred", "in_the_worker")
+LOOPS = ("loop_with_callback", "loop_polled", "loop_in_the_worker")
+"""Kinds of task instances whose runs would never end, if ``max_credits`` did not stop them."""
+
+LOOP = dataclasses.replace(SEARCH, id="71002814653029999", name="Search forever", step_every=2.0)
 CONNECTION = "browseract_default"
 XCOMS = "xcoms"
 """Folder in Airflow's home in which the writes of XComs are counted."""
@@ -135,6 +142,11 @@ SETTINGS = {
 PLAN = 40
 """How many runs BrowserAct allows at once, more than there usually are."""
 
+CREDITS_OF_A_RUN = 20
+
+BUDGET = 1_000_000
+"""Credits that all runs may use together, more than they do. Each start checks it."""
+
 
 @dataclass
 class Outcome:
@@ -143,6 +155,11 @@ class Outcome:
     seed: int
     runs: int
     plan: int = PLAN
+    budget: int = BUDGET
+    credits: int = 0
+    loops: int = 0
+    loop_credits: list[int] = field(default_factory=list)
+    refused: int = 0
     unused: list[float] = field(default_factory=list)
     unused_when_calm: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -157,6 +174,8 @@ class Outcome:
             "tasks stuck": [],
             "tasks failed": [],
             "wrong results": [],
+            "loops not stopped": [],
+            "over the budget": [],
         }
     )
 
@@ -164,6 +183,11 @@ class Outcome:
     def queues(self) -> bool:
         """Whether most runs have to wait for a slot."""
         return self.plan < PLAN
+
+    @property
+    def limited(self) -> bool:
+        """Whether the budget refuses starts."""
+        return self.budget < BUDGET
 
     @property
     def deferred(self) -> int:
@@ -182,6 +206,10 @@ class Outcome:
             f"{sum(self.faults.values())} faults in {self.seconds:.0f} s",
             "  " + ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())),
         ]
+        if self.loop_credits:
+            lines.append(f"  loops with max_credits=60 were stopped after {sorted(self.loop_credits)} credits")
+        if self.limited:
+            lines.append(f"  {self.credits} of {self.budget} credits used, {self.refused} starts refused")
         if self.queues:
             for when, seconds in (("in the whole round", self.unused), ("after the last fault", self.unused_when_calm)):
                 median, longest = (statistics.median(seconds), max(seconds)) if seconds else (0.0, 0.0)
@@ -236,7 +264,13 @@ class Round:
             )
         began = time.monotonic()
         (self.airflow.home / XCOMS).mkdir()
-        self.run_id = self.airflow.trigger("faults", {"deferred": keywords[:half], "in_the_worker": keywords[half:]})
+        self.emulator.add_workflow(LOOP)
+        # They would keep the slots of a small plan, and nobody knows what they use of a small budget.
+        loops = 0 if self.outcome.queues or self.outcome.limited else max(1, number // 30)
+        self.outcome.loops = len(LOOPS) * loops
+        conf = {kind: [f"{kind} {self.outcome.seed}-{index}" for index in range(loops)] for kind in LOOPS}
+        conf |= {"deferred": keywords[:half], "in_the_worker": keywords[half:]}
+        self.run_id = self.airflow.trigger("faults", {"loop": LOOP.id, **conf})
         with ThreadPoolExecutor(1) as executor:
             trouble = executor.submit(self._make_trouble, seconds)
             with suppress(TimeoutError):
@@ -442,7 +476,7 @@ class Round:
             )
             found += page["task_instances"]
             if len(found) >= page["total_entries"] or not page["task_instances"]:
-                return [ti for ti in found if ti["task_id"] in KINDS and ti["map_index"] >= 0]
+                return [ti for ti in found if ti["task_id"] in (*KINDS, *LOOPS) and ti["map_index"] >= 0]
 
     def _at_rest(self) -> bool:
         """Return whether all is over; and start again what gave up by itself, or it never would be."""
@@ -461,9 +495,13 @@ class Round:
         self.outcome.unused_when_calm = [
             seconds for ended_at, seconds in changes if self.calm_since and ended_at > self.calm_since
         ]
-        by_keyword = collections.defaultdict(list)
+        by_keyword: dict[str, list[TaskRecord]] = collections.defaultdict(list)
+        of_loops: dict[str, list[TaskRecord]] = collections.defaultdict(list)
         for task in self.emulator.tasks[self.first :]:
-            by_keyword[dict(task.inputs)["keyword"]].append(task)
+            of = of_loops if task.workflow_id == LOOP.id else by_keyword
+            of[dict(task.inputs)["keyword"]].append(task)
+        self._look_at_loops(of_loops)
+        self._look_at_budget()
         self.outcome.started = sum(map(len, by_keyword.values()))
         for keyword, tasks in by_keyword.items():
             for earlier, later in itertools.pairwise(tasks):
@@ -473,7 +511,9 @@ class Round:
                 else:
                     problems["runs paid for twice"].append(f"{keyword}: {earlier.id} {earlier.status}, then {later.id}")
             problems["runs lost"] += [
-                f"{keyword}: {task.id} was stopped" for task in tasks[-1:] if task.status == "canceled"
+                f"{keyword}: {task.id} was stopped"
+                for task in tasks[-1:]
+                if task.status == "canceled" and not self.outcome.limited
             ]
             problems["runs left running"] += [
                 f"{keyword}: {task.id}" for task in tasks if task.status not in ("finished", "failed", "canceled")
@@ -481,12 +521,19 @@ class Round:
         seen = set()
         for ti in self.task_instances():
             kind, index, state = ti["task_id"], ti["map_index"], ti["state"]
+            if kind in LOOPS:
+                if state != "failed":
+                    problems["loops not stopped"].append(f"{kind} {index}: {state}")
+                continue
             keyword = keywords[index + (half if kind == "in_the_worker" else 0)]
             seen.add(keyword)
             if state not in ("success", "failed", "upstream_failed"):
                 problems["tasks stuck"].append(f"{keyword}: {state}")
                 continue
             finished = [task.id for task in by_keyword[keyword] if task.status == "finished"]
+            if state == "failed" and self.outcome.limited and not finished:
+                self.outcome.refused += 1
+                continue
             if state != "success":
                 problems["tasks failed"].append(f"{keyword}: {state} in try {ti['try_number']}")
                 if finished:
@@ -497,6 +544,24 @@ class Round:
             if [task_id] != finished or result != results_for(keyword):
                 problems["wrong results"].append(f"{keyword}: result of {task_id}, finished {finished}")
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
+
+    def _look_at_loops(self, tasks: dict[str, list[TaskRecord]]) -> None:
+        problems = self.outcome.problems["loops not stopped"]
+        for keyword, runs in tasks.items():
+            self.outcome.loop_credits += [run.credit for run in runs]
+            if [run.status for run in runs] != ["canceled"]:
+                problems.append(f"{keyword}: {[run.status for run in runs]}")
+        if len(tasks) != self.outcome.loops:
+            problems.append(f"{len(tasks)} of {self.outcome.loops} loops were started")
+
+    def _look_at_budget(self) -> None:
+        """Check that all runs together stay within the budget, apart from what starts at the same moment cost."""
+        runs = self.emulator.tasks[self.first :]
+        self.outcome.credits = sum(run.credit for run in runs)
+        stopped = sum(run.status == "canceled" for run in runs)
+        most = self.outcome.budget + CREDITS_OF_A_RUN + 10 * stopped
+        if self.outcome.credits > most:
+            self.outcome.problems["over the budget"].append(f"{self.outcome.credits} credits, {most} at most")
 
 
 class Api:
@@ -524,18 +589,24 @@ class Api:
 
 @contextmanager
 def world(
-    home: Path, *, seed: int, plan: int = PLAN, make: Callable[..., LocalAirflow] = LocalAirflow
+    home: Path, *, seed: int, plan: int = PLAN, budget: int = BUDGET, make: Callable[..., LocalAirflow] = LocalAirflow
 ) -> Iterator[tuple[LocalAirflow, Api, Database]]:
     """An Airflow on PostgreSQL that BrowserAct can call back, and whose XComs fail now and then.
 
     :param home: its folder.
     :param seed: what decides which XComs fail.
     :param plan: how many runs BrowserAct allows at once.
+    :param budget: credits that all runs may use together.
     :param make: the kind of Airflow.
     """
     api = Api(Emulator(concurrency=plan))
     port = free_port()
-    extra = {"webhook_base_url": f"http://127.0.0.1:{port}", "read_timeout": 3, "retry_budget": 6}
+    extra = {
+        "webhook_base_url": f"http://127.0.0.1:{port}",
+        "read_timeout": 3,
+        "retry_budget": 6,
+        "daily_credits": budget,
+    }
     with postgres() as database, closing(api):
         here = Path(__file__).parent
         airflow = make(
@@ -556,16 +627,17 @@ def world(
             yield airflow, api, database
 
 
-def run_round(runs: int, seed: int, plan: int, home: Path) -> Outcome:
+def run_round(runs: int, seed: int, plan: int, budget: int, home: Path) -> Outcome:
     """Play a round.
 
     :param runs: how many task instances there are.
     :param seed: what chance begins with.
     :param plan: how many runs BrowserAct allows at once.
+    :param budget: credits that all runs may use together.
     :param home: folder for Airflow.
     """
-    outcome = Outcome(seed, runs, plan)
-    with world(home, seed=seed, plan=plan) as (airflow, api, database):
+    outcome = Outcome(seed, runs, plan, budget)
+    with world(home, seed=seed, plan=plan, budget=budget) as (airflow, api, database):
         Round(airflow, api, database, outcome).play(limit=300 + runs * 6)
     return outcome
 
@@ -576,11 +648,13 @@ def main() -> int:
     options.add_argument("--runs", type=int, default=300)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--plan", type=int, default=PLAN)
+    options.add_argument("--budget", type=int, default=BUDGET)
     options.add_argument("--home", type=Path)
     asked = options.parse_args()
     print(f"{asked.runs} runs, seed {asked.seed}, a plan of {asked.plan}", flush=True)
     with tempfile.TemporaryDirectory(prefix="browseract-faults-") as folder:
-        outcome = run_round(asked.runs, asked.seed, asked.plan, asked.home or Path(folder) / "airflow")
+        home = asked.home or Path(folder) / "airflow"
+        outcome = run_round(asked.runs, asked.seed, asked.plan, asked.budget, home)
     print(outcome)
     return 0 if outcome.good else 1
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.catalogue import results_for
+from airflow_provider_browseract.emulator.records import TaskRecord
 from tests.databases import skip_without_postgres
 from tests.e2e.local_airflow import wait_for
 
-from .round import Outcome, Round, world
+from .round import LOOP, LOOPS, Outcome, Round, world
 
 SEED = 11
 RUNS = 30
@@ -70,6 +73,36 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
     assert ti["try_number"] == 2
     assert airflow.xcom("faults", run_id, "in_the_worker", "task_id", map_index=0) == task.id
     assert airflow.xcom("faults", run_id, "in_the_worker", "return_value", map_index=0) == results_for("evicted")
+
+
+def test_endless_runs_are_stopped_at_max_credits_also_after_a_killed_triggerer(parts, capsys):
+    """With a step every 2 seconds, a poll every 10 and a cap of 100, a run uses 130 credits at most."""
+    airflow, emulator = parts.airflow, parts.api.emulator
+    emulator.add_workflow(LOOP)
+    before = len(emulator.tasks)
+    each = 4
+    conf = {kind: [f"{kind} {index}" for index in range(each)] for kind in LOOPS}
+    run_id = airflow.trigger("faults", {"loop": LOOP.id, "cap": 100, **conf})
+
+    def loops() -> list[TaskRecord]:
+        return emulator.tasks[before:]
+
+    def of_loops() -> list[dict[str, Any]]:
+        return [ti for ti in airflow.task_instances("faults", run_id) if ti["task_id"] in LOOPS]
+
+    wait_for(
+        "Deferred task instances", lambda: sum(ti["state"] == "deferred" for ti in of_loops()) == 2 * each, timeout=120
+    )
+    airflow.stop("triggerer", with_signal=signal.SIGKILL)
+    airflow.start("triggerer")
+    assert airflow.wait_for_run("faults", run_id) == "failed"
+    credits = {dict(task.inputs)["keyword"]: task.credit for task in loops()}
+    with capsys.disabled():
+        print(f"\nCredits of endless runs with max_credits=100: {credits}")
+        print(*airflow.log("faults", run_id, LOOPS[0], map_index=0), sep="\n  ")
+    assert [task.status for task in loops()] == ["canceled"] * len(LOOPS) * each
+    assert max(credits.values()) <= 130
+    assert [(ti["state"], ti["try_number"]) for ti in of_loops()] == [("failed", 1)] * len(LOOPS) * each
 
 
 def test_round_of_faults_loses_duplicates_and_leaves_no_run(parts, capsys):
