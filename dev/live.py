@@ -39,6 +39,8 @@ from airflow_provider_browseract.api import calls
 from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError, ConcurrencyLimitError, RateLimitError
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.outputs import counted
 
 ENDED = ("finished", "failed", "canceled")
 POLL_INTERVAL = 1.0
@@ -51,13 +53,19 @@ TASK_ENDED = 10121
 """The code with which BrowserAct may answer the stop of a run that has ended."""
 
 LATE = 20.0
-"""Seconds after its end for which a run is watched for an output that comes late, and a callback for its arrival."""
+"""Seconds after its end for which a run is watched for what comes late: its output, its credits, and a callback."""
+
+LISTED = timings.SECOND_LOOK_DELAY
+"""Seconds after which the provider expects a new run in the list of tasks."""
 
 WHILE_ACTIVE = "How is a start answered while a run is active?"
 
 PLAN_HAS_SLOTS = "Not seen: the plan allows another run. Use an account of the free plan."
 
 ERRORS, EXCHANGE = (f"airflow_provider_browseract/api/{name}.py" for name in ("errors", "exchange"))
+
+SHOWN_CREDITS = 3
+"""How many of the first and of the last values of the credits are shown."""
 
 WIDTH = 100
 """Columns of the table."""
@@ -304,21 +312,26 @@ def ask_with_a_run(live: Live, receiver: Receiver | None) -> None:
         "What does a start with save_browser_data answer?", f"HTTP {started.status_code}, {keys}", json_of(started)
     )
     since = before.strftime("%Y-%m-%dT%H:%M:%SZ")
+    listed = listed_after(live, task_id, since, sent, LISTED)
     ask_beside_the_run(live, value_of(started, "profile_id") or value_of(started, "profileId"))
-    listed = wait_until(lambda: is_listed(live, task_id, since), LATE)
-    seconds = time.monotonic() - sent
-    live.tell(
-        "How soon does list-tasks have it?", f"{seconds:.1f} s after the start at most" if listed else "not in time"
-    )
-    seen, waited = follow(live, task_id)
-    live.tell("Which statuses were seen?", " > ".join(f"{status} ({at:.0f} s)" for status, at in seen.items()))
-    live.tell("What does a run have while it is active?", waited or "It was never seen active.")
-    ended = live.task(task_id)
-    if ended.get("status") not in ENDED:
+    listed = listed or listed_after(live, task_id, since, sent, LATE)
+    live.tell("How soon does list-tasks have it?", listed or "not in time")
+    seen = follow(live, task_id)
+    live.tell("Which statuses were seen?", " > ".join(f"{status} ({at:.0f} s)" for status, at in seen.statuses.items()))
+    live.tell("What does a run have while it is active?", seen.waited or "It was never seen active.")
+    live.tell("Do its credits grow while it is active?", seen.growth)
+    if seen.ended is None:
         live.tell("What happened to the run?", f"It did not end within {live.settings.timeout:g} s and is stopped.")
         return
     live.active.discard(task_id)
-    ask_after_the_end(live, task_id, receiver)
+    ask_after_the_end(live, task_id, receiver, seen.ended)
+
+
+def listed_after(live: Live, task_id: str, since: str, sent: float, seconds: float) -> str | None:
+    """Wait until the list of tasks has a run, and return how long after its start; None if it is not there in time."""
+    if not wait_until(lambda: is_listed(live, task_id, since), seconds):
+        return None
+    return f"{time.monotonic() - sent:.1f} s after the start at most"
 
 
 def is_listed(live: Live, task_id: str, since: str) -> bool:
@@ -366,29 +379,59 @@ def place_of(response: httpx.Response) -> str:
     return f"No, and it has no code. Add its words to NO_SLOT_WORDS in {EXCHANGE}."
 
 
-def follow(live: Live, task_id: str) -> tuple[dict[str, float], str]:
-    """Poll a run until it has ended; return when each status was seen first, and the fields of the run until then."""
+@dataclass
+class Followed:
+    """What was seen of a run until its end.
+
+    :param statuses: seconds after which each status was seen first.
+    :param waited: fields of the run while it was active; empty if it was never seen active.
+    :param credits: each value of its credits while it was active, with the number of steps then.
+    :param ended: the first response with an end of the run; None if it did not end in time.
+    """
+
+    statuses: dict[str, float] = field(default_factory=dict)
+    waited: str = ""
+    credits: list[tuple[Any, int]] = field(default_factory=list)
+    ended: dict[str, Any] | None = None
+
+    @property
+    def growth(self) -> str:
+        """How the credits grew while the run was active. Of many values, only the first and the last ones."""
+        shown = [f"{value} with {counted(steps, 'step')}" for value, steps in self.credits]
+        if len(shown) > 2 * SHOWN_CREDITS:
+            shown[SHOWN_CREDITS:-SHOWN_CREDITS] = ["..."]
+        return " > ".join(shown) or "It was never seen active."
+
+
+def follow(live: Live, task_id: str) -> Followed:
+    """Poll a run until it has ended."""
     began = time.monotonic()
-    seen: dict[str, float] = {}
-    waited = ""
+    seen = Followed()
     while time.monotonic() - began < live.settings.timeout:
         task = live.task(task_id)
         status = str(task.get("status"))
-        seen.setdefault(status, time.monotonic() - began)
+        seen.statuses.setdefault(status, time.monotonic() - began)
         if status in ENDED:
+            seen.ended = task
             break
-        if status not in ("created", "None") and not waited:
-            live.payloads.append(("What does a run have while it is active?", task))
-            waited = "; ".join(
-                f"{name}: {redacted(task[name], name)}" if name in task else f"no {name}"
-                for name in ("output", "finished_at", "live_url_info")
-            )
+        if status not in ("created", "None"):
+            if not seen.waited:
+                live.payloads.append(("What does a run have while it is active?", task))
+                seen.waited = "; ".join(
+                    f"{name}: {redacted(task[name], name)}" if name in task else f"no {name}"
+                    for name in ("output", "finished_at", "live_url_info")
+                )
+            if not seen.credits or seen.credits[-1][0] != task.get("credit"):
+                seen.credits.append((task.get("credit"), len(task.get("steps") or [])))
         time.sleep(POLL_INTERVAL)
-    return seen, waited
+    return seen
 
 
-def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None) -> None:
-    """Ask what a run has when it has ended, and what can still be done with it."""
+def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None, ended: dict[str, Any]) -> None:
+    """Ask what a run has when it has ended, and what can still be done with it.
+
+    :param ended: the first response with the end of the run.
+    """
     began = time.monotonic()
 
     def has_output() -> bool:
@@ -407,7 +450,7 @@ def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None) -> No
         str(sorted({str(one.get("screenshots_url") is None) for one in task.get("steps") or []})),
     )
     live.tell("What do file addresses look like?", str(redacted((task.get("output") or {}).get("files"))))
-    live.tell("How many credits did the run take?", str(task.get("credit")))
+    live.tell("Are its credits final in the first response after the end?", finality(live, task_id, ended, began))
     shown = str(task.get("input_parameters"))
     named = [name for name in live.settings.inputs if name in shown]
     live.tell(
@@ -427,6 +470,20 @@ def ask_after_the_end(live: Live, task_id: str, receiver: Receiver | None) -> No
         with contextlib.suppress(ValueError):
             live.payloads.append(("What does a callback have?", json.loads(body)))
         live.tell("What does a callback have?", f"{len(body)} bytes; headers {', '.join(sorted(headers))}")
+
+
+def finality(live: Live, task_id: str, ended: dict[str, Any], began: float) -> str:
+    """Watch the credits of an ended run, and return whether they have changed since its end."""
+    first, now = ended.get("credit"), ended
+
+    def changed() -> bool:
+        nonlocal now
+        now = live.task(task_id)
+        return bool(now.get("credit") != first)
+
+    if wait_until(changed, LATE - (time.monotonic() - began)):
+        return f"No: {first}, and {now.get('credit')} after {time.monotonic() - began:.1f} s at most."
+    return f"Yes: {first}, also {LATE:g} s later."
 
 
 def ask(live: Live) -> None:

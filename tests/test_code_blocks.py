@@ -251,12 +251,35 @@ def test_documented_csv_is_returned_as_rows(block, documented, emulator):
 
 @pytest.mark.usefixtures("documented_responses")
 @dags("costs", "docs/cost.md")
-def test_documented_dag_adds_up_credits_by_workflow(block, documented, emulator):
+def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, emulator):
     for _ in range(2):
         BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
     emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
-    result = documented.run(block)
-    assert result.xcom("credits_by_workflow") == {SEARCH.id: sum(task.credit for task in emulator.tasks)}
+    spent = sum(task.credit for task in emulator.tasks)
+    found = documented.run(block).xcom("spent")
+    assert (found["credits"], found["by_workflow"]) == (spent, {SEARCH.id: spent})
+    assert sum(found["by_day"].values()) == spent
+    assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
+
+
+@dags("capped", "docs/cost.md")
+def test_documented_cap_stops_a_run_that_never_ends(block, documented, emulator):
+    emulator.set_workflow(SEARCH.id, step_every=0.05)
+    [dag] = documented.parse(block).values()
+    assert DagResult(dag.test()).state == "failed"
+    [task] = emulator.tasks
+    assert task.status == "canceled"
+    assert 200 < task.credit < 400
+
+
+@dags("prices_by_day", "docs/cost.md")
+def test_documented_backfill_waits_when_its_budget_is_used_up(block, documented, emulator, connect):
+    connect({"daily_credits": 2000})
+    [dag] = documented.parse(block).values()
+    assert (dag.catchup, dag.get_task("search").on_budget) == (True, "wait")
+    documented.run(block)
+    [task] = emulator.tasks
+    assert re.fullmatch(r"laptops \d{4}-\d\d-\d\d", inputs_of(task)["keyword"])
 
 
 @dags("elsewhere", "docs/sensor.md")

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_browseract.api import errors
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
 from dev import live as module
-from dev.live import PLAN_HAS_SLOTS, WHILE_ACTIVE, Live, Settings, ask, lines, redacted
+from dev.live import PLAN_HAS_SLOTS, WHILE_ACTIVE, Followed, Live, Settings, ask, lines, redacted
 from tests.cases import cases
 
 KNOWN = "Does the provider know a full plan by it?"
@@ -23,6 +23,7 @@ KEY = "app-very-secret-key"
 def _quick(monkeypatch):
     monkeypatch.setattr(module, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(module, "LATE", 1.0)
+    monkeypatch.setattr(module, "LISTED", 0.2)
 
 
 def answers(emulator: Emulator, **settings: Any) -> tuple[dict[str, str], str]:
@@ -118,6 +119,43 @@ def test_late_output_and_a_late_list_are_reported():
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=0.5, output_after=60.0)
     assert answers(emulator)[0]["Is the output there with the status?"] == "not in 1 s"
+
+
+@cases(
+    "emulator",
+    {
+        "growing": Emulator(api_key=KEY),
+        "at the end": Emulator(api_key=KEY, credits_at_end=True),
+    },
+)
+def test_credits_of_an_active_run_are_shown_with_its_steps(emulator):
+    emulator.set_workflow(SEARCH.id, duration=1.0, extra_credits=7)
+    found, _ = answers(emulator)
+    grown = found["Do its credits grow while it is active?"]
+    assert grown.startswith("0 with " if emulator.credits_at_end else "5 with 1 step > 10 with 2 steps")
+    assert found["Are its credits final in the first response after the end?"] == "Yes: 27, also 1 s later."
+
+
+def test_many_values_of_credits_are_shortened():
+    seen = Followed(credits=[(5 * number, number) for number in range(1, 10)])
+    assert seen.growth.startswith("5 with 1 step > 10 with 2 steps > 15 with 3 steps > ... > 35 with 7 steps > ")
+
+
+def test_credits_that_change_after_the_end_are_reported(monkeypatch):
+    read = Live.task
+    ended: list[str] = []
+
+    def task_without_late_credits(live, task_id):
+        task = read(live, task_id)
+        ended.extend([task_id] if task.get("status") == "finished" else [])
+        return {**task, "credit": 0} if len(ended) < 4 else task
+
+    monkeypatch.setattr(Live, "task", task_without_late_credits)
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=0.3)
+    found, _ = answers(emulator)
+    said = found["Are its credits final in the first response after the end?"]
+    assert said.startswith(f"No: 0, and {emulator.tasks[0].credit} after 0.")
 
 
 def test_callback_is_received_and_its_headers_are_named():
