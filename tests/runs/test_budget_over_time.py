@@ -87,7 +87,7 @@ def test_of_1000_starts_in_a_row_the_budget_allows_50_and_no_start_is_sent_after
     assert (allowed, account.calls["run-task"], account.credits) == (50, 50, 50 * COST)
 
 
-def test_backfill_of_30_runs_spreads_over_three_days_in_the_order_of_the_queue(capsys):
+def test_backfill_of_30_runs_spreads_over_three_days_in_the_order_of_the_queue():
     account = Account(daily_credits=10 * COST, monthly_credits=1000 * COST)
     waiting, days = list(range(30)), collections.defaultdict(list)
     while waiting:
@@ -102,8 +102,6 @@ def test_backfill_of_30_runs_spreads_over_three_days_in_the_order_of_the_queue(c
             account.now += 60
         if refused is not None:
             account.now = refused.verdict.period.ends.timestamp() + timings.CLOCK_SKEW
-    with capsys.disabled():
-        print("\nRuns of a backfill by day:", {day: len(runs) for day, runs in days.items()})
     assert list(days.values()) == [list(range(first, first + 10)) for first in (0, 10, 20)]
 
 
