@@ -303,7 +303,12 @@ class BrowserActHook(BaseHook):
             source_id=workflow_id, created_at_from=created_at_from, created_at_to=created_at_to
         )
         runs = map(CountedRun.of, self.client.iter_items(call))
-        return Spend.of(run for run in runs if created_at_to is None or run.created_at < created_at_to)
+        # The API compares whole seconds.
+        return Spend.of(
+            run
+            for run in runs
+            if created_at_from <= run.created_at and (created_at_to is None or run.created_at < created_at_to)
+        )
 
     def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
         """Stop a task (``stop-task``).

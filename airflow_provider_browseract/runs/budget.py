@@ -115,11 +115,15 @@ class Verdict:
     def line(self) -> str:
         """The line for the log."""
         active = f"{self.reserved:,} expected for {_active(self.active)}" if self.active else "no run is active"
-        unpriced = f" {counted(self.unpriced, 'ended run')} without credits so far." if self.unpriced else ""
+        unpriced = ""
+        if self.unpriced:
+            unpriced = (
+                f" {counted(self.unpriced, 'ended run')} {'has' if self.unpriced == 1 else 'have'} no credits yet."
+            )
         return (
             f"Budget of connection {self.budget.conn_id!r} for {self.period} (UTC): {self.used:,} of "
             f"{self.period.limit:,} credits used, {active}.{unpriced} This run is expected to use "
-            f"{self.forecast.described(self.source)}."
+            f"{self.forecast.credits:,} {self.forecast.basis(self.source)}."
         )
 
     def refusal(self, stopped: str | None = None) -> str:
@@ -193,7 +197,7 @@ def check_budget(
     :raises AuthenticationError: the API key was refused.
     """
     try:
-        verdicts = yield from _judge(budget, source, cap, _moment(clock))
+        verdicts = yield from _judge(budget, source, cap, _moment(clock()))
     except AuthenticationError:
         raise
     except BrowserActError as error:
@@ -213,17 +217,17 @@ def check_budget(
     for verdict in verdicts:
         yield LogLine(verdict.line)
     least = min(verdicts, key=lambda verdict: verdict.left)
-    if least.left >= 0:
+    if (refusing := refused_by(verdicts)) is not None:
+        yield ShowBudget(refusing.shown("refused"), "refused")
+    elif least.left >= 0:
         yield ShowBudget(least.shown("allowed"))
-    elif budget.action is BudgetAction.WARN:
+    else:
         yield ShowBudget(least.shown("exceeded"), "exceeded")
         yield LogLine(
             f"This run exceeds {least.period.setting}={least.period.limit}. It is started, because budget_action is "
             "'warn'.",
             logging.WARNING,
         )
-    else:
-        yield ShowBudget(least.shown("refused"), "refused")
     return verdicts
 
 
@@ -249,13 +253,15 @@ def look_again(
         return None
     if all(each.left >= MOST_SLOTS * each.forecast.credits for each in verdicts):
         return None
-    budget, until = first.budget, clock() + timings.LISTING_DELAY
+    budget, started_at = first.budget, clock()
+    # By BrowserAct's clock, the run may belong to the day before.
+    now = _moment(started_at - timings.CLOCK_SKEW)
     yield Sleep(timings.SECOND_LOOK_DELAY)
     try:
         while True:
-            count = yield from _count(budget, _moment(clock))
+            count = yield from _count(budget, now)
             own = next((run for run in count.runs if run.id == task_id), None)
-            if own is not None or clock() >= until:
+            if own is not None or clock() >= started_at + timings.LISTING_DELAY:
                 break
             yield Sleep(timings.ORPHAN_LIST_PAUSE)
     except BrowserActError as error:
@@ -278,10 +284,10 @@ def forecast_run(
     """Log what a run is expected to cost, and whether the budget would allow it."""
     try:
         if budget is None:
-            forecast = yield from forecast_for(source, (), cap, _moment(clock))
-            yield LogLine(f"The run is expected to use {forecast.described(source)} credits.")
+            forecast = yield from forecast_for(source, (), cap, _moment(clock()))
+            yield LogLine(f"The run is expected to use {forecast.credits:,} credits {forecast.basis(source)}.")
             return
-        verdicts = yield from _judge(budget, source, cap, _moment(clock))
+        verdicts = yield from _judge(budget, source, cap, _moment(clock()))
     except BrowserActError as error:
         yield LogLine(f"The credits cannot be counted: {error.brief}", logging.WARNING)
         return
@@ -306,7 +312,10 @@ class _Count:
         runs = [run for run in self.runs if period.includes(run)]
         ended = [run for run in runs if run.status.ended]
         active = [run for run in runs if not run.status.ended]
-        means = {each: mean_of(each, self.runs) for each in {run.workflow_id for run in active}}
+        means = {each: mean_of(each, self.runs) or UNKNOWN for each in {run.workflow_id for run in active}}
+        if not source.is_template:
+            # It may be the mean of older runs.
+            means[source.id] = forecast
         return Verdict(
             budget,
             period,
@@ -315,7 +324,7 @@ class _Count:
             used=sum(run.credit or 0 for run in ended)
             + sum(credit for day, credit in self.closed.items() if period.begins <= _begin_of(day) < period.ends),
             active=len(active),
-            reserved=sum(max(run.credit or 0, (means[run.workflow_id] or UNKNOWN).credits) for run in active),
+            reserved=sum(max(run.credit or 0, means[run.workflow_id].credits) for run in active),
             unpriced=sum(run.credit is None for run in ended),
         )
 
@@ -356,7 +365,8 @@ def _sums_of(days: Sequence[date], requests: Requests) -> Generator[Step, Any, M
         if all(run.status.ended for run in runs):
             new[day] = sums[day]
     if new:
-        yield WriteDaySums({**stored, **new})
+        # Someone may have edited what is stored. A sum of a later day would count when that day is over.
+        yield WriteDaySums({day: credits for day, credits in {**stored, **new}.items() if day <= days[-1]})
     if failure is not None:
         raise failure
     return sums
@@ -370,5 +380,5 @@ def _begin_of(day: date) -> datetime:
     return datetime.combine(day, time(), timezone.utc)
 
 
-def _moment(clock: Callable[[], float]) -> datetime:
-    return datetime.fromtimestamp(clock(), timezone.utc)
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

@@ -136,11 +136,13 @@ class Forecast(NamedTuple):
     credits: int
     runs: int
 
-    def described(self, source: Source) -> str:
-        """Return the number, and where it comes from."""
+    def basis(self, source: Source) -> str:
+        """Return where the number comes from, in parentheses."""
         if self.runs:
-            return f"{self.credits:,} (mean of {counted(self.runs, 'run')} of {source})"
-        return f"{self.credits:,} (unknown, because no ended run of {source} was found)"
+            return f"(mean of {counted(self.runs, 'run')} of {source})"
+        if source.is_template:
+            return "(unknown, because lists do not name the template of a run)"
+        return f"(unknown, because no ended run of {source} was found)"
 
 
 UNKNOWN = Forecast(CREDITS_PER_STEP, 0)

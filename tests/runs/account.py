@@ -1,0 +1,105 @@
+"""The list of tasks of an account, without a server, and the other steps that a check of a budget yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, ShowBudget, Verdict, WriteDaySums, check_budget
+from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.runs.steps import LogLine, Sleep
+from tests.runs.starts import SOURCE
+from tests.steps import carry_out
+
+NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+"""The time at which the tests check a budget, unless they say otherwise."""
+
+
+def listed(
+    number: int,
+    created_at: datetime = NOON - timedelta(hours=1),
+    credit: int | None = 45,
+    status: str = "finished",
+    workflow_id: str | None = SOURCE.id,
+) -> dict[str, Any]:
+    """Return a run as the list has it."""
+    return {
+        "id": f"{number:03}",
+        "status": status,
+        "workflow_id": workflow_id,
+        "created_at": created_at.isoformat(),
+        "credit": credit,
+    }
+
+
+class Account:
+    """The runs of an account, and everything that a check yields.
+
+    :param page_size: items that a page has at most, whatever is asked for.
+    """
+
+    def __init__(self, *runs: dict[str, Any], now: datetime = NOON, page_size: int = 500) -> None:
+        self.runs = list(runs)
+        self.now = now
+        self.page_size = page_size
+        self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
+        """Changes a page, given its number."""
+        self.error: Exception | None = None
+        """The error of each request."""
+        self.started: list[dict[str, Any]] = []
+        """The runs that are started after a check."""
+        self.stored: Mapping[date, int] = {}
+        self.calls: list[Call[Any]] = []
+        self.lines: list[str] = []
+        self.shown: list[ShowBudget] = []
+        self.slept = 0.0
+
+    def clock(self) -> float:
+        return self.now.timestamp()
+
+    def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> list[Verdict]:
+        """Check a budget."""
+        return carry_out(check_budget(budget, source, cap, self.clock), self)
+
+    def __call__(self, step: Any) -> Any:
+        match step:
+            case Call():
+                self.calls.append(step)
+                return self.error or step.read(self._page(step.params))
+            case ReadDaySums():
+                return self.stored
+            case WriteDaySums():
+                self.stored = step.sums
+            case ShowBudget():
+                self.shown.append(step)
+            case LogLine():
+                self.lines.append(step.text)
+            case Sleep():
+                self.slept += step.seconds
+                self.now += timedelta(seconds=step.seconds)
+            case _:
+                raise AssertionError(step)
+        return None
+
+    def _page(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        found = [run for run in self.runs if _fits(run, params)]
+        size, number = min(self.page_size, params["limit"]), params["page"]
+        page = {"items": found[size * (number - 1) : size * number], "total_count": len(found)}
+        return self.change(page, number)
+
+
+def _fits(run: dict[str, Any], params: Mapping[str, Any]) -> bool:
+    if params.get("workflow_id") not in (None, run["workflow_id"]):
+        return False
+    if run.get("created_at") is None:
+        return True
+    created_at = datetime.fromisoformat(run["created_at"])
+    begins, ends = (params.get(name) for name in ("created_at_from", "created_at_to"))
+    # It is not documented whether the end is included.
+    return (begins is None or _time(begins) <= created_at) and (ends is None or created_at <= _time(ends))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

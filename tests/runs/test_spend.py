@@ -1,0 +1,229 @@
+"""The credits in the list of tasks: what is counted, and what the next run is expected to use."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.request import Source
+from airflow_provider_browseract.runs.spend import (
+    MAX_REQUESTS,
+    CountedRun,
+    Forecast,
+    Requests,
+    Spend,
+    SpendRow,
+    forecast_for,
+    list_runs,
+    mean_of,
+)
+from tests.cases import cases
+from tests.runs.account import NOON, Account, listed
+from tests.runs.starts import SOURCE
+from tests.steps import carry_out
+
+MIDNIGHT = NOON.replace(hour=0)
+
+
+def counted(*runs):
+    return [CountedRun.of(Task.read_summary(run)) for run in runs]
+
+
+def forecast(account, *, source=SOURCE, cap=None):
+    return carry_out(forecast_for(source, counted(*account.runs), cap, NOON), account)
+
+
+def days_ago(days, number, credit):
+    return listed(number, NOON - timedelta(days=days), credit)
+
+
+def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
+    old = [listed(number, NOON - timedelta(minutes=number), 1000) for number in range(21, 30)]
+    new = [listed(number, NOON - timedelta(minutes=number), 40) for number in range(20)]
+    runs = counted(*random.sample(old + new, 29))
+    assert mean_of(SOURCE.id, runs) == Forecast(40, 20)
+
+
+@cases(
+    "other",
+    {
+        "canceled": listed(9, credit=5, status="canceled"),
+        "active": listed(9, credit=5, status="running"),
+        "paused": listed(9, credit=5, status="paused"),
+        "of an unknown status": listed(9, credit=5, status="frozen"),
+        "without credits": listed(9, credit=None),
+        "with 0 credits": listed(9, credit=0),
+        "of another workflow": listed(9, credit=5, workflow_id="71"),
+        "of no workflow": listed(9, credit=5, workflow_id=None),
+    },
+)
+def test_mean_ignores_a_run(other):
+    assert mean_of(SOURCE.id, counted(listed(1, credit=45), other)) == Forecast(45, 1)
+
+
+def test_mean_includes_failed_runs_and_is_rounded_up():
+    runs = counted(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
+    assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
+
+
+def test_no_mean_of_runs_whose_workflow_is_unknown():
+    assert mean_of(None, counted(listed(1, workflow_id=None))) is None
+
+
+def test_forecast_from_three_counted_runs_takes_no_request():
+    account = Account(*(listed(number) for number in range(3)))
+    assert forecast(account) == Forecast(45, 3)
+    assert account.calls == []
+
+
+def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_workflow():
+    # What is older is not listed, and the list needs no creation times for this.
+    account = Account(days_ago(8, 1, 1000))
+    found = counted(listed(2), listed(3))
+    account.runs += [days_ago(6, number, 30) for number in range(10, 14)] + [{**listed(4), "created_at": None}]
+    assert carry_out(forecast_for(SOURCE, found, 200, NOON), account) == Forecast(30, 4)
+    [call] = account.calls
+    assert call.params == {
+        "workflow_id": SOURCE.id,
+        "created_at_from": "2026-11-20T12:00:00Z",
+        "page": 1,
+        "limit": 100,
+    }
+
+
+def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_listed():
+    found = counted(listed(1), listed(2, credit=55))
+    assert carry_out(forecast_for(SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
+
+
+@pytest.mark.parametrize(("cap", "credits"), [(None, 5), (200, 200)], ids=["without a cap", "with a cap"])
+@pytest.mark.parametrize("kind", SourceKind)
+def test_forecast_without_an_ended_run_is_the_cap_or_the_price_of_a_step(kind, cap, credits):
+    source = Source(kind, SOURCE.id)
+    account = Account(listed(1, status="running"))
+    assert forecast(account, source=source, cap=cap) == Forecast(credits, 0)
+    # Lists do not name templates.
+    assert len(account.calls) == (kind is SourceKind.WORKFLOW)
+
+
+@cases(
+    ("given", "source", "text"),
+    {
+        "mean": (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
+        "one run": (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
+        "no run": (Forecast(5, 0), SOURCE, "(unknown, because no ended run of workflow 70 was found)"),
+        "template": (
+            Forecast(5, 0),
+            Source(SourceKind.TEMPLATE, "70"),
+            "(unknown, because lists do not name the template of a run)",
+        ),
+    },
+)
+def test_forecast_names_its_basis(given, source, text):
+    assert given.basis(source) == text
+
+
+def list_all(account, since=MIDNIGHT, until=None, requests=None):
+    return carry_out(list_runs(requests or Requests(), since, until), account)
+
+
+def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_asked_for():
+    edges = [MIDNIGHT - timedelta(seconds=1), MIDNIGHT, NOON - timedelta(seconds=1), NOON]
+    account = Account(*(listed(number, moment) for number, moment in enumerate(edges)))
+    assert [run.id for run in list_all(account, MIDNIGHT, NOON)] == ["001", "002"]
+    [call] = account.calls
+    assert (call.params["created_at_from"], call.params["created_at_to"]) == (
+        "2026-11-26T23:59:00Z",
+        "2026-11-27T12:00:00Z",
+    )
+    assert timings.CLOCK_SKEW == 60
+
+
+def test_run_is_counted_by_its_creation_time_in_utc():
+    in_tokyo = datetime(2026, 11, 28, 8, 59, tzinfo=timezone(timedelta(hours=9)))
+    [run] = counted(listed(1, in_tokyo))
+    assert run.created_at.isoformat() == "2026-11-27T23:59:00+00:00"
+
+
+def test_page_that_is_too_large_is_read_in_parts_and_each_part_is_a_request():
+    account = Account(*(listed(number) for number in range(501)))
+    requests = Requests()
+
+    def answer(step):
+        if step.params["limit"] > 250:
+            account.calls.append(step)
+            return ResponseTooLargeError("the response is too large")
+        return account(step)
+
+    assert len(carry_out(list_runs(requests, MIDNIGHT), answer)) == 501
+    assert MAX_REQUESTS - requests.left == len(account.calls) > 3
+
+
+def contradicting(page, number):
+    return page if number == 1 else {**page, "items": []}
+
+
+@cases(
+    ("account", "change", "why"),
+    {
+        "41 pages": (
+            Account(*(listed(number) for number in range(401)), page_size=10),
+            None,
+            "counting them takes more than 40 requests",
+        ),
+        "item without id": (Account({**listed(1), "id": None}), None, "cannot be read (one without an id"),
+        "item without creation time": (
+            Account({**listed(1), "created_at": None}),
+            None,
+            "BrowserAct task 001 is listed without its creation time",
+        ),
+        "pages that contradict each other": (
+            Account(*(listed(number) for number in range(501))),
+            contradicting,
+            "contradict each other: page 2 has nothing new, after 500 items (total_count 501)",
+        ),
+    },
+)
+def test_list_that_cannot_be_counted_raises(account, change, why):
+    if change is not None:
+        account.change = change
+    with pytest.raises(BrowserActError) as caught:
+        list_all(account)
+    assert why in caught.value.brief
+
+
+def test_list_of_40_pages_is_counted():
+    account = Account(*(listed(number) for number in range(400)), page_size=10)
+    assert len(list_all(account)) == 400
+
+
+def test_spend_has_a_row_for_each_workflow_and_day():
+    spend = Spend.of(
+        counted(
+            listed(1, NOON, 45),
+            listed(2, NOON, None, "failed"),
+            listed(3, NOON, 15, "running"),
+            listed(4, NOON, 5, workflow_id=None),
+            listed(5, MIDNIGHT - timedelta(seconds=1), 100),
+            listed(6, NOON, 80, "canceled", workflow_id="71"),
+        )
+    )
+    assert spend.rows == (
+        SpendRow(date(2026, 11, 26), "70", 1, 100, 0, 0),
+        SpendRow(date(2026, 11, 27), None, 1, 5, 0, 0),
+        SpendRow(date(2026, 11, 27), "70", 3, 60, 1, 1),
+        SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
+    )
+    assert spend.credits == 245
+    assert list(spend.by_workflow().items()) == [("70", 160), ("71", 80), (None, 5)]
+    assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 145)]
+
+
+def test_spend_of_no_runs_is_empty():
+    assert (Spend.of([]).rows, Spend.of([]).credits, Spend.of([]).by_day()) == ((), 0, {})
