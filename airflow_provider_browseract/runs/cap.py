@@ -35,6 +35,17 @@ def near_cap_line(task_id: str, used: int, cap: int, *, earlier: int) -> str:
     )
 
 
+def unread_credits_line(task_id: str, why: str, cap: int) -> str:
+    """Return a warning for the log that the credits of a run cannot be compared with the cap.
+
+    :param why: why only the status of the run was read.
+    """
+    return (
+        f"The credits of BrowserAct task {task_id} cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until "
+        "they can, only timeout stops the run."
+    )
+
+
 def over_cap_text(task: Task, used: int, cap: int, *, earlier: int, fate: str | None, shared: bool) -> str:
     """Return the error of a task instance that has used more than its cap.
 

@@ -23,7 +23,7 @@ from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus,
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line
+from airflow_provider_browseract.runs.cap import WARN_FROM, credits_of, near_cap_line, unread_credits_line
 from airflow_provider_browseract.runs.report import log_url, not_stopped, status_line, step_lines
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import Count, Moment, Seconds, Text
@@ -177,7 +177,7 @@ class Wait:
     :param interval: seconds between two polls, or at most so many while the polls become rarer (:meth:`until_next`).
     :param api_version: version of the API that has started the run.
     :param spent_before: credits that earlier runs of the task instance have used.
-    :param near_cap_logged: the log has the warning that most of ``max_credits`` is used.
+    :param cap_warned: the log has a warning about ``max_credits``.
     """
 
     browseract_task_id: Text
@@ -200,7 +200,7 @@ class Wait:
     interval: Seconds = timings.DEFAULT_POLL_INTERVAL
     api_version: ApiVersion = ApiVersion.V2
     spent_before: Count = 0
-    near_cap_logged: bool = False
+    cap_warned: bool = False
 
     @property
     def waits_for(self) -> WokenBy:
@@ -361,7 +361,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         lines, wait = wait.news(task)
         for line in lines:
             yield LogLine(line)
-        wait = yield from _warn_near_cap(wait, task)
+        wait = yield from _warn_of_cap(wait, task)
         end = _end_of(wait, task, clock())
         if end is End.MAX_CREDITS:
             stops += 1
@@ -386,14 +386,19 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call
     return task
 
 
-def _warn_near_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
-    """Log once that most of ``max_credits`` is used, and return the wait that includes that."""
-    cap = wait.policy.max_credits
-    if cap is None or wait.near_cap_logged or task.status.ended or wait.credits_used(task) < WARN_FROM * cap:
+def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
+    """Log once that most of ``max_credits`` is used, or cannot be checked, and return the wait that includes that."""
+    cap, used = wait.policy.max_credits, wait.credits_used(task)
+    if cap is None or wait.cap_warned or task.status.ended:
         return wait
-    line = near_cap_line(task.id, wait.credits_used(task), cap, earlier=wait.spent_before)
+    if task.unread is not None:
+        line = unread_credits_line(task.id, task.unread, cap)
+    elif used >= WARN_FROM * cap:
+        line = near_cap_line(task.id, used, cap, earlier=wait.spent_before)
+    else:
+        return wait
     yield LogLine(line, logging.WARNING)
-    return replace(wait, near_cap_logged=True)
+    return replace(wait, cap_warned=True)
 
 
 def _stop(task: Task) -> Generator[LogLine | Call[Any], Any, bool]:

@@ -60,7 +60,7 @@ class TaskTrigger(BaseTrigger):
             if in_dag_test():
                 await stop_after_ctrl_c(self.wait, self.browseract_conn_id, self.cancel_on_kill, self.log)
             raise
-        if event.end is End.ENDED:
+        if event.end in (End.ENDED, End.MAX_CREDITS):
             run_has_ended(self.browseract_conn_id, self.wait.key_digest)
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
@@ -84,10 +84,14 @@ class TaskTrigger(BaseTrigger):
                 if answering.done():
                     return answering.result()
                 event = WaitEvent(event.wait, End.DEADLINE, reason=event.reason)
-            stopped = event.end is End.DEADLINE or (seen is not None and seen.status is TaskStatus.CANCELED)
+            stopped = event.end in (End.DEADLINE, End.MAX_CREDITS) or (
+                seen is not None and seen.status is TaskStatus.CANCELED
+            )
             found = await answers.close_open(action, Answer.STOP if stopped else Answer.RESUME, self.log)
-            # A person may have been faster.
-            return event if found is None or event.end is End.ENDED else answers.answer_event(event.wait, found)
+            if found is None or event.end in (End.ENDED, End.MAX_CREDITS):
+                return event
+            # A person was faster.
+            return answers.answer_event(event.wait, found)
         finally:
             run.cancel()
             answering.cancel()

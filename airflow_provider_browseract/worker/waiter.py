@@ -10,14 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
-from airflow_provider_browseract.in_airflow.showing import show_run, show_wait
+from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.outcome import RunPausedError, RunTimedOutError
-from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, log_url, polling_line
+from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_lines, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
     Conclude,
@@ -32,12 +33,10 @@ from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import End, Wait, WokenBy, wait_for_end
 from airflow_provider_browseract.worker.owned_run import STOPPED, OwnedRun
 from airflow_provider_browseract.worker.pauses import act_on_answer, handle_pause, required_action_url
-from airflow_provider_browseract.worker.reading import decide_after_deferral
+from airflow_provider_browseract.worker.reading import decide_after_deferral, get_task_or_error
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_provider_browseract.api.models import Task
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +69,8 @@ class Waiter:
                     decision = handle_pause(decision, self.context, self.run, self.options.on_paused_callback)
                 case Answered():
                     decision = act_on_answer(decision, self.run)
+                case GiveUp(wait, task=Task() as task):
+                    decision = self._end_over_cap(wait, task)
                 case GiveUp():
                     raise self._no_result(decision)
 
@@ -82,8 +83,9 @@ class Waiter:
         unknown = event.wait.policy.hide_goals and not self.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
         stored = event.wait.policy
-        # The run of a wait with this end was stopped because of the cap of that time.
-        cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap
+        # A run that was stopped is compared with the cap of that time. An older triggerer returns a wait without a cap,
+        # and a template may be rendered to None by now.
+        cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap or stored.max_credits
         policy = replace(
             self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=stored.credits_per_step
         )
@@ -179,11 +181,9 @@ class Waiter:
             self.run.log.info("Woken by a %s%s.", event.woken_by, after)
         show_wait(self.context["ti"], wait.callback_token_sha256, shown, self.run.log)
 
-    def _no_result(self, over: GiveUp) -> Exception:
+    def _no_result(self, over: GiveUp) -> RunError:
         """Stop the run or leave it running, and return the error that explains why there is no result."""
         task_id, run = over.wait.browseract_task_id, self.run
-        if over.task is not None:
-            return self._over_cap(over.wait, over.task)
         if over.error is None and over.end is End.DEADLINE:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
@@ -206,22 +206,33 @@ class Waiter:
             )
         return run.give_up(task_id, over.why, remedy=over.remedy)
 
-    def _over_cap(self, wait: Wait, task: Task) -> AirflowFailException:
-        """Make sure that a run over ``max_credits`` is stopped, and return the error, after which there is no retry."""
-        run = self.run
-        fate = STOPPED if task.status.ended else run.stop(task.id)
+    def _end_over_cap(self, wait: Wait, task: Task) -> Conclude:
+        """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
+
+        :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
+        """
+        run, fate = self.run, STOPPED
+        if not task.status.ended:
+            fate = run.stop(task.id)
+            seen = get_task_or_error(run.hook, task.id, wait.api_version)
+            task = seen if isinstance(seen, Task) else task
+            if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
+                return Conclude(task)
         run.task_id = None
         count_in_task("browseract.runs.over_max_credits")
         show_run(self.context["ti"], task, run.log)
-        if wait.policy.hide_goals and task.steps:
-            task = replace(task, steps=(replace(task.steps[-1], goal="***"),))
-        return AirflowFailException(
+        if task.status.ended:
+            count_run(task)
+            for line in end_lines(task):
+                run.log.info("%s", line)
+        stopped = fate == STOPPED or task.status.ended
+        raise AirflowFailException(
             over_cap_text(
                 task,
                 wait.credits_used(task),
                 wait.policy.max_credits or 0,
                 earlier=wait.spent_before,
-                fate=None if fate == STOPPED else run.describe(fate),
+                fate=None if stopped else run.describe(fate),
                 shared=run.tries is not None and run.tries.remembered,
             )
         )

@@ -52,6 +52,12 @@ def test_ledger_entry_with_an_unknown_field_is_read_without_that_field():
     assert Entry.read({**ENTRY.value(), "new": 1}) == ENTRY
 
 
+def test_ledger_entry_from_before_the_cap_is_read_as_one_without_earlier_credits():
+    before = {name: value for name, value in ENTRY.value().items() if name not in ("deferred", "spent")}
+    assert Entry.read(before) == replace(ENTRY, deferred=True, spent=0)
+    assert Entry.read({**before, "max_tries": None}).max_tries is None
+
+
 def test_ledger_entry_of_a_newer_version_is_refused_and_its_run_is_named():
     with pytest.raises(
         LedgerError, match=r"its version is 3, but this provider supports only versions up to 2\. It names .* 7:"

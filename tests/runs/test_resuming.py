@@ -53,6 +53,9 @@ GONE = TaskNotFoundError("gone", code=10112)
 
 WAIT = Wait("7", START, "0" * 64)
 ASKING = WAIT.asking("q")
+CAPPED = replace(WAIT, policy=WaitPolicy(max_credits=100), spent_before=40)
+"""Another 60 credits are left."""
+
 EVENT = WaitEvent(WAIT, End.ENDED, WokenBy.CALLBACK)
 
 
@@ -123,6 +126,41 @@ def test_ended_run_is_concluded_whatever_the_event_reports(end, status):
     assert lines == (useless if end is End.ANSWERED else [])
 
 
+class TestOverTheCap:
+    @pytest.mark.parametrize("end", [End.MAX_CREDITS, End.ENDED, End.GIVEN_UP])
+    @pytest.mark.parametrize(
+        ("status", "given_up"), [(TaskStatus.CANCELED, True), (F, False), (TaskStatus.FAILED, False)]
+    )
+    def test_canceled_run_is_given_up_and_any_other_ended_run_is_concluded(self, end, status, given_up):
+        seen = Task("7", status, credit=61)
+        decision, _ = after_deferral(event_of(end, CAPPED), seen, START - 1.0)
+        assert decision == (GiveUp(CAPPED, End.MAX_CREDITS, task=seen) if given_up else Conclude(seen))
+
+    @pytest.mark.parametrize("end", [End.ENDED, End.GIVEN_UP])
+    def test_canceled_run_within_the_cap_is_concluded(self, end):
+        seen = Task("7", TaskStatus.CANCELED, credit=60)
+        assert after_deferral(event_of(end, CAPPED), seen, START - 1.0)[0] == Conclude(seen)
+
+    @pytest.mark.parametrize("end", End)
+    @pytest.mark.parametrize("status", [C, R, P])
+    def test_active_run_is_given_up_whatever_the_event_reports(self, end, status):
+        # An older triggerer ignores the cap.
+        wait = ASKING if end is End.ANSWERED else WAIT
+        event = replace(event_of(end), wait=replace(wait, policy=CAPPED.policy, spent_before=40))
+        decision, lines = after_deferral(event, Task("7", status, credit=61), START - 1.0)
+        assert isinstance(decision, GiveUp)
+        assert (decision.end, decision.task) == (End.MAX_CREDITS, Task("7", status, credit=61))
+        assert [line.text for line in lines] == [f"BrowserAct task 7 is {status}."]
+
+    def test_active_run_that_was_stopped_is_given_up_although_its_credits_do_not_show_why(self):
+        decision, _ = after_deferral(event_of(End.MAX_CREDITS, CAPPED), Task("7", R), START - 1.0)
+        assert isinstance(decision, GiveUp)
+
+    def test_active_run_at_the_cap_is_waited_for(self):
+        decision, _ = after_deferral(event_of(End.ENDED, CAPPED), Task("7", R, credit=60), START - 1.0)
+        assert isinstance(decision, WaitAgain)
+
+
 @pytest.mark.parametrize("status", [status for status in TaskStatus if not status.ended])
 @pytest.mark.parametrize("woken_by", [WokenBy.POLL, WokenBy.CALLBACK])
 def test_reported_end_that_the_api_does_not_confirm_is_waited_for_again(status, woken_by):
@@ -169,6 +207,8 @@ def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status,
         (End.PAUSED, DOWN, 60.0, GiveUp),
         (End.PAUSED, GONE, -60.0, GiveUp),
         (End.NO_LONGER_PAUSED, DOWN, 0.0, WaitAgain),
+        (End.MAX_CREDITS, DOWN, 0.0, WaitAgain),
+        (End.MAX_CREDITS, DOWN, timings.TIMEOUT_BACKSTOP, GiveUp),
         (End.NOT_STARTED, DOWN, -60.0, WaitAgain),
         (End.ANSWERED, DOWN, -60.0, Answered),
     ],
@@ -183,6 +223,8 @@ def test_other_ends_are_checked_against_the_status_and_the_deadline(end, status,
         "paused, API down past the deadline",
         "paused, task not found",
         "resumed, API down",
+        "over the cap, API down",
+        "over the cap, API down too long",
         "not started, API down",
         "answered, API down",
     ],

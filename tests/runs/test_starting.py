@@ -27,8 +27,9 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Step, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.cap import SpendingError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, digest
@@ -341,7 +342,7 @@ def play(
     steps = begin(wanted, entry, lambda: clock[0])
     try:
         played.over = carry_out(steps, answer)
-    except (BrowserActError, LedgerError, OrphanError) as error:
+    except (BrowserActError, LedgerError, OrphanError, SpendingError) as error:
         played.over = error
     assert not left
     return played
@@ -458,6 +459,89 @@ class TestTheRunOfAnEarlierTry:
         entry = replace(SAME, fingerprint=wants.fingerprint, source=wants.request.source)
         run = replace(RUN, workflow_id="71")
         assert play(entry, run, wants=wants).over == StartedRun(entry, run)
+
+
+CAP = replace(start(), max_credits=100)
+FAILED_RUN = replace(RUN, status=TaskStatus.FAILED, credit=40)
+BEFORE = replace(SAME, spent=25)
+"""The entry of an earlier try, after yet another one has used 25 credits."""
+
+
+class TestCreditsOfEarlierTries:
+    @pytest.mark.parametrize(
+        ("entry", "answers", "spent"),
+        [
+            (BEFORE, [FAILED_RUN], 65),
+            (BEFORE, [replace(FAILED_RUN, status=TaskStatus.CANCELED)], 65),
+            (replace(BEFORE, fingerprint="f" * 64), [replace(RUN, credit=40), None], 65),
+            (replace(BEFORE, fingerprint="f" * 64), [replace(FAILED_RUN, status=TaskStatus.FINISHED)], 65),
+            (BEFORE, [replace(FAILED_RUN, credit=None, steps=(Step(1, None, None, None, None),) * 9)], 70),
+            (BEFORE, [TaskNotFoundError("gone", code=10112)], 25),
+            (replace(BEFORE, task_id=None), [page_of()], 25),
+            (replace(BEFORE, task_id=None), [page_of(RUN), FAILED_RUN], 65),
+            (replace(BEFORE, max_tries=2), [FAILED_RUN], 0),
+            (replace(BEFORE, max_tries=2), [replace(RUN, credit=40), None], 0),
+            (replace(BEFORE, task_id=None, max_tries=2), [page_of()], 0),
+            (replace(BEFORE, max_tries=None, spent=0), [FAILED_RUN], 0),
+        ],
+        ids=[
+            "failed",
+            "canceled",
+            "stopped because of other inputs",
+            "finished with other inputs",
+            "steps instead of credits",
+            "no longer exists",
+            "was never started",
+            "found by its inputs",
+            "failed before a clear",
+            "stopped because of a clear",
+            "was never started before a clear",
+            "entry of an older version",
+        ],
+    )
+    def test_new_run_gets_the_credits_that_were_used_since_the_last_clear(self, entry, answers, spent):
+        played = play(entry, *answers, MADE, wants=CAP, on_orphan=OnOrphan.START)
+        assert isinstance(played.over, StartedRun)
+        assert (played.over.task_id, played.over.entry.spent) == ("9", spent)
+        assert played.written[-2] == Write(replace(played.over.entry, task_id=None, profile_id=None))
+
+    @pytest.mark.parametrize(("max_tries", "spent"), [(3, 25), (2, 0)], ids=["retry", "clear"])
+    @pytest.mark.parametrize("run", [RUN, replace(RUN, status=TaskStatus.FINISHED)], ids=["running", "finished"])
+    def test_reattached_run_keeps_the_credits_before_it_until_a_clear(self, run, max_tries, spent):
+        entry = replace(BEFORE, max_tries=max_tries, deferred=False)
+        played = play(entry, run, wants=replace(CAP, deferred=False))
+        assert isinstance(played.over, StartedRun)
+        assert (played.over.entry.spent, played.over.entry.max_tries) == (spent, 3)
+
+    @pytest.mark.parametrize(("credit", "allowed"), [(74, True), (75, False), (200, False)])
+    def test_cap_that_earlier_runs_have_used_up_prevents_a_start(self, credit, allowed):
+        answers = [replace(FAILED_RUN, credit=credit), *([MADE] if allowed else [])]
+        played = play(BEFORE, *answers, wants=CAP)
+        assert isinstance(played.over, StartedRun if allowed else SpendingError)
+        assert ("run-task" in played.names) == allowed
+        assert bool(played.written) == allowed
+
+    def test_cap_that_was_used_up_before_a_clear_allows_a_start(self):
+        entry = replace(BEFORE, max_tries=2)
+        assert isinstance(play(entry, replace(FAILED_RUN, credit=200), MADE, wants=CAP).over, StartedRun)
+
+    def test_reattaching_is_possible_although_the_cap_is_used_up(self):
+        played = play(replace(SAME, spent=200), RUN, wants=CAP)
+        assert isinstance(played.over, StartedRun)
+
+    def test_credits_of_earlier_tries_count_also_without_a_cap(self):
+        # Someone may set one before the next try.
+        played = play(BEFORE, FAILED_RUN, MADE)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.spent == 65
+
+    def test_refused_start_does_not_count_an_earlier_run_twice(self):
+        full = ConcurrencyLimitError("full", code=10118)
+        refused = play(BEFORE, FAILED_RUN, full, wants=CAP)
+        assert refused.over == StartRefused(full)
+        played = play(refused.written[-1].entry, FAILED_RUN, MADE, wants=CAP)
+        assert isinstance(played.over, StartedRun)
+        assert played.over.entry.spent == 65
 
 
 class TestAnUnansweredStartOfAnEarlierTry:

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.errors import (
     PermissionDeniedError,
     ResponseTooLargeError,
     ServerError,
+    TaskEndedError,
     TaskNotFoundError,
     UnexpectedResponseError,
 )
@@ -27,6 +28,7 @@ from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import (
     JITTER,
+    MAX_STOPS,
     MIN_FAILED_POLLS,
     MIN_UNKNOWN_POLLS,
     End,
@@ -43,13 +45,29 @@ START = 1_000_000.0
 
 
 class World:
-    """Replaces clock, API and log: returns a list of responses, and records the requests."""
+    """Replaces clock, API and log: returns a list of responses, and records the requests.
 
-    def __init__(self, *answers: TaskStatus | BrowserActError, chance: float = 0.5, steps=((),), statuses=(), **plan):
+    :param answers: what each poll returns; the last one is returned again and again.
+    :param credit: the credits that each poll reports.
+    :param stops: the error of each stop; the others succeed.
+    """
+
+    def __init__(
+        self,
+        *answers: TaskStatus | BrowserActError,
+        chance: float = 0.5,
+        steps=((),),
+        credit=(None,),
+        statuses=(),
+        stops=(),
+        **plan,
+    ):
         self.now = START
         self.statuses = list(statuses)
         self.answers = list(answers)
         self.steps: list[tuple[Step, ...]] = list(steps)
+        self.credit: list[int | None] = list(credit)
+        self.stops: list[BrowserActError] = list(stops)
         self.sleeps: list[float] = []
         self.asked: list[str] = []
         self.logged: list[LogLine] = []
@@ -70,17 +88,24 @@ class World:
         assert step.params == {"task_id": "7"}
         if step.name == "get-task-status":
             return self.statuses.pop(0)
+        if step.name == "stop-task":
+            return self.stops.pop(0) if self.stops else None
         assert step.name == "get-task"
         current = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(current, BrowserActError):
             return current
         live = None if current.ended else "https://live.example/7"
         begun = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        return Task(id="7", status=current, live_url=live, steps=begun)
+        used = self.credit.pop(0) if len(self.credit) > 1 else self.credit[0]
+        return Task(id="7", status=current, live_url=live, steps=begun, credit=used)
 
     @property
     def texts(self) -> list[str]:
         return [say.text for say in self.logged]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [say.text for say in self.logged if say.level >= logging.WARNING]
 
 
 C, R, P, F = TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.FINISHED
@@ -383,6 +408,106 @@ class TestPauses:
         )
 
 
+def capped(cap: int = 100, **policy) -> WaitPolicy:
+    return WaitPolicy(max_credits=cap, **policy)
+
+
+class TestCap:
+    NEAR = "BrowserAct task 7 has used {} of 100 credits (max_credits). It is stopped when it uses more than 100."
+
+    @pytest.mark.parametrize(
+        ("status", "plan", "stopped"),
+        [
+            (R, {"credit": [100]}, False),
+            (R, {"credit": [101]}, True),
+            (P, {"credit": [101]}, True),
+            (R, {"steps": [steps_until(20)]}, False),
+            (R, {"steps": [steps_until(21)]}, True),
+            (R, {"steps": [steps_until(21)], "credit": [20]}, True),
+            (R, {"steps": [steps_until(3)], "credit": [101]}, True),
+            (R, {"steps": [steps_until(21)], "credit": [100], "policy": capped(credits_per_step=0)}, False),
+            (R, {"credit": [60], "spent_before": 40}, False),
+            (R, {"credit": [61], "spent_before": 40}, True),
+            (R, {"credit": [10**6], "policy": WaitPolicy()}, False),
+        ],
+        ids=[
+            "at the cap",
+            "above the cap",
+            "paused above the cap",
+            "steps at the cap",
+            "steps above the cap",
+            "steps above the reported credits",
+            "reported credits above the steps",
+            "steps that are not estimated",
+            "at the cap with earlier tries",
+            "above the cap with earlier tries",
+            "no cap",
+        ],
+    )
+    def test_run_is_stopped_at_once_when_it_is_above_the_cap(self, status, plan, stopped):
+        world = World(status, F, **{"policy": capped(), **plan})
+        assert world.over.end is (End.MAX_CREDITS if stopped else End.ENDED)
+        assert world.asked == ["get-task", "stop-task" if stopped else "get-task"]
+
+    @pytest.mark.parametrize("status", [F, TaskStatus.FAILED, TaskStatus.CANCELED])
+    def test_ended_run_above_the_cap_is_neither_stopped_nor_warned_of(self, status):
+        world = World(status, credit=[500], policy=capped())
+        assert (world.over.end, world.asked, world.warnings) == (End.ENDED, ["get-task"], [])
+
+    def test_warning_is_logged_once_from_80_percent_of_the_cap_on(self):
+        world = World(R, R, R, F, credit=[79, 80, 95], policy=capped())
+        assert world.warnings == [self.NEAR.format(80)]
+        assert world.over.wait.cap_warned
+        assert World(R, F, credit=[95], policy=capped(), cap_warned=True).warnings == []
+
+    def test_warning_counts_the_credits_of_earlier_tries(self):
+        world = World(R, F, credit=[10], policy=capped(), spent_before=70)
+        assert world.warnings == [f"With the 70 credits of earlier tries, {self.NEAR.format(80)}"]
+
+    def test_run_above_the_cap_with_a_required_action_is_stopped(self):
+        world = World(P, credit=[101], policy=capped(on_paused=OnPaused.ASK), required_action="q", pause_known=True)
+        assert world.over.end is End.MAX_CREDITS
+
+    def test_stop_that_fails_is_tried_at_each_of_three_polls_and_then_left_to_the_worker(self):
+        world = World(R, credit=[101], policy=capped(), stops=[DOWN] * MAX_STOPS)
+        assert world.over.end is End.MAX_CREDITS
+        assert world.asked == ["get-task", "stop-task"] * MAX_STOPS
+        assert world.sleeps[1:] == [10.0, 10.0]
+        first, *others = world.warnings
+        assert first.startswith("BrowserAct task 7 has used 101 of 100 credits")
+        failed = (
+            "BrowserAct task 7 could not be stopped (down (HTTP 503)). It may keep running and using credits until you "
+            "stop it at https://live.example/7."
+        )
+        assert others == [failed] * MAX_STOPS
+
+    def test_stop_that_succeeds_at_the_second_poll_ends_the_wait(self):
+        world = World(R, credit=[101], policy=capped(), stops=[DOWN])
+        assert world.over.end is End.MAX_CREDITS
+        assert world.asked == ["get-task", "stop-task"] * 2
+
+    def test_run_that_ends_after_a_failed_stop_ends_the_wait_as_usual(self):
+        world = World(R, F, credit=[101], policy=capped(), stops=[DOWN])
+        assert (world.over.end, world.over.task and world.over.task.status) == (End.ENDED, F)
+
+    @pytest.mark.parametrize("error", [TaskEndedError("ended", code=10121), TaskNotFoundError("gone", code=10112)])
+    def test_stop_of_a_run_that_is_not_running_any_more_is_no_failure(self, error):
+        world = World(R, credit=[101], policy=capped(), stops=[error])
+        assert world.over.end is End.MAX_CREDITS
+        assert not any("could not be stopped" in text for text in world.texts)
+
+    def test_run_too_large_to_be_read_is_warned_of_once_and_keeps_running(self):
+        large = ResponseTooLargeError("The response to get-task is larger than 9 bytes")
+        world = World(large, large, F, statuses=[R, R], policy=capped())
+        assert world.over.end is End.ENDED
+        assert world.warnings == [
+            "The credits of BrowserAct task 7 cannot be compared with max_credits=100: The response to get-task is "
+            "larger than 9 bytes. Until they can, only timeout stops the run."
+        ]
+        assert World(large, F, statuses=[R]).warnings == []
+        assert World(large, statuses=[F], policy=capped()).warnings == []
+
+
 def wait_of(**plan) -> Wait:
     return Wait("7", START + 3600.0, **plan)
 
@@ -430,9 +555,14 @@ class TestPollsBehindACallback:
         wait = replace(CALLED_BACK, policy=WaitPolicy(33.0))
         assert polls_of(100.0, wait, chance=lambda: 0.5) == [11.0, 44.0, 77.0, 110.0]
 
-    def test_polls_do_not_become_rarer_after_a_missed_callback_or_if_a_pause_ends_the_wait(self):
-        for wait in (replace(CALLED_BACK, callback_missed=True), replace(CALLED_BACK, policy=HANDLES_PAUSES)):
-            assert polls_of(50.0, wait, chance=lambda: 0.5) == [11.0, 21.0, 31.0, 41.0, 51.0]
+    @pytest.mark.parametrize(
+        "change",
+        [{"callback_missed": True}, {"policy": HANDLES_PAUSES}, {"policy": capped()}],
+        ids=["missed callback", "pause ends the wait", "cap"],
+    )
+    def test_polls_do_not_become_rarer_if_something_has_to_be_found_by_polls(self, change):
+        wait = replace(CALLED_BACK, **change)
+        assert polls_of(50.0, wait, chance=lambda: 0.5) == [11.0, 21.0, 31.0, 41.0, 51.0]
 
 
 class TestTakeover:
@@ -465,11 +595,21 @@ class TestTakeover:
         (wait_of(callback_token_sha256="0" * 64), 120.0, 10.0, WokenBy.CALLBACK),
         (wait_of(callback_token_sha256="0" * 64, callback_missed=True), 10.0, 10.0, WokenBy.CALLBACK),
         (wait_of(callback_token_sha256="0" * 64, policy=HANDLES_PAUSES), 10.0, 10.0, WokenBy.CALLBACK),
+        (wait_of(callback_token_sha256="0" * 64, policy=WaitPolicy(max_credits=9)), 10.0, 10.0, WokenBy.CALLBACK),
         (wait_of(callback_token_sha256="0" * 64, policy=WaitPolicy(7.0)), 7.0, 10.0, WokenBy.CALLBACK),
         (wait_of(policy=WaitPolicy(7.0)), 7.0, 8.0, WokenBy.POLL),
         (wait_of(callback_token_sha256="0" * 64, required_action="q"), 10.0, 10.0, WokenBy.PERSON),
     ],
-    ids=["polls", "callback", "missed callback", "pauses", "own interval, callback", "own interval", "Required Action"],
+    ids=[
+        "polls",
+        "callback",
+        "missed callback",
+        "pauses",
+        "cap",
+        "own interval, callback",
+        "own interval",
+        "Required Action",
+    ],
 )
 def test_deferral_polls_as_often_as_its_end_must_be_found_by_polls(wait, interval, grace, waits_for):
     begun = wait.deferred(START)
@@ -504,7 +644,7 @@ def test_wait_survives_a_json_round_trip():
         START,
         "0" * 64,
         start_by=START,
-        policy=WaitPolicy(5.0, OnPaused.ASK, True, 60.0),
+        policy=WaitPolicy(5.0, OnPaused.ASK, True, 60.0, max_credits=100, credits_per_step=0),
         last_seen=P,
         steps_logged=3,
         pauses=2,
@@ -517,6 +657,8 @@ def test_wait_survives_a_json_round_trip():
         began_at=START,
         first_poll_at=START,
         interval=5.0,
+        spent_before=40,
+        cap_warned=True,
     )
     for wait in (full, Wait("7", START)):
         assert from_json(Wait, json.loads(json.dumps(to_json(wait)))) == wait

@@ -30,9 +30,9 @@ def asking(emulator, people, monkeypatch):
     [question] = people.questions
     task_id = start_paused(emulator)
     now = time.time()
-    return lambda default="stop", **fields: trigger(
+    return lambda default="stop", max_credits=None, **fields: trigger(
         task_id,
-        policy=replace(ASKS, answer_default=Answer(default)),
+        policy=replace(ASKS, answer_default=Answer(default), max_credits=max_credits),
         pauses_from=now,
         pause_known=True,
         required_action=question,
@@ -97,6 +97,23 @@ def test_answer_given_while_required_action_is_being_closed_is_reported(emulator
     monkeypatch.setattr("airflow.sdk.execution_time.hitl.update_hitl_detail_response", answered_meanwhile)
     event = wait(asking(deadline=time.time() + 0.3))
     assert (event.end, event.answer, event.answered_by) == (End.ANSWERED, Answer.STOP, "ada")
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["no answer", "answered meanwhile"])
+def test_required_action_of_a_run_over_the_cap_is_closed_and_does_not_resume_it(
+    emulator, people, asking, monkeypatch, answered
+):
+    close = people._update
+
+    def maybe_answered_meanwhile(**what):
+        if answered:
+            people.answer("Resume")
+        close(**what)
+
+    monkeypatch.setattr("airflow.sdk.execution_time.hitl.update_hitl_detail_response", maybe_answered_meanwhile)
+    assert wait(asking(max_credits=100, spent_before=101)).end is End.MAX_CREDITS
+    assert emulator.tasks[0].status == "canceled"
+    assert people.question["chosen"] == ["Resume" if answered else "Stop"]
 
 
 def test_required_action_is_handled_although_the_run_cannot_be_polled(people, asking, monkeypatch):

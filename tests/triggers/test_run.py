@@ -6,7 +6,8 @@ import json
 import pytest
 
 from airflow_provider_browseract.emulator import ORDERS
-from airflow_provider_browseract.runs.waiting import End
+from airflow_provider_browseract.runs.waiting import End, WaitPolicy
+from airflow_provider_browseract.triggers import run as triggers
 from airflow_provider_browseract.triggers.run import TaskTrigger
 from airflow_provider_browseract.triggers.slot import SlotTrigger
 from tests.triggers.waits import start, trigger, until, wait
@@ -17,6 +18,23 @@ def test_task_trigger_fires_one_event_when_run_has_ended(emulator):
     task_id = start()
     event = wait(trigger(task_id))
     assert (event.wait.browseract_task_id, event.end, event.reason) == (task_id, End.ENDED, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "free"),
+    [
+        ({}, End.ENDED, True),
+        ({"policy": WaitPolicy(max_credits=100), "spent_before": 101}, End.MAX_CREDITS, True),
+        ({"deadline": 0.0}, End.DEADLINE, False),
+    ],
+    ids=["ended", "stopped at the cap", "still running"],
+)
+def test_slot_of_a_run_that_is_over_is_counted_as_free_at_once(emulator, monkeypatch, fields, end, free):
+    counted = []
+    monkeypatch.setattr(triggers, "run_has_ended", lambda *names: counted.append(names))
+    emulator.set_workflow(ORDERS.id, duration=0.3 if end is End.ENDED else 60.0)
+    assert wait(trigger(start(), key_digest="k", **fields)).end is end
+    assert counted == ([("browseract_default", "k")] if free else [])
 
 
 def test_task_trigger_recreated_from_its_arguments_serializes_identically(emulator):
