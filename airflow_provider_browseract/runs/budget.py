@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import Word
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
 from airflow_provider_browseract.runs.outputs import counted
@@ -27,7 +29,6 @@ from airflow_provider_browseract.runs.spend import (
     Requests,
     forecast_for,
     list_runs,
-    mean_of,
 )
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
@@ -259,7 +260,7 @@ def look_again(
     yield Sleep(timings.SECOND_LOOK_DELAY)
     try:
         while True:
-            count = yield from _count(budget, now)
+            count = yield from _count(budget, first.source, now)
             own = next((run for run in count.runs if run.id == task_id), None)
             if own is not None or clock() >= started_at + timings.LISTING_DELAY:
                 break
@@ -270,7 +271,7 @@ def look_again(
     if own is None:
         yield LogLine("The budget was not checked again, because the new run is not listed yet.", logging.WARNING)
         return None
-    before = _Count(count.closed, [run for run in count.runs if run.order < own.order])
+    before = replace(count, runs=[run for run in count.runs if run.order < own.order])
     again = [before.verdict(budget, each, first.source, first.forecast) for each in budget.periods(own.created_at)]
     beyond = refused_by(again)
     if beyond is not None:
@@ -302,20 +303,19 @@ class _Count:
 
     :param closed: the sums of days on which no run is active any more.
     :param runs: the runs of later days.
+    :param forecasts: the forecasts for the workflows of active runs.
     """
 
     closed: Mapping[date, int]
     runs: Sequence[CountedRun]
+    forecasts: Mapping[str | None, Forecast]
 
     def verdict(self, budget: Budget, period: Period, source: Source, forecast: Forecast) -> Verdict:
         """Judge whether a run with this forecast fits in the budget of a period."""
         runs = [run for run in self.runs if period.includes(run)]
         ended = [run for run in runs if run.status.ended]
         active = [run for run in runs if not run.status.ended]
-        means = {each: mean_of(each, self.runs) or UNKNOWN for each in {run.workflow_id for run in active}}
-        if not source.is_template:
-            # It may be the mean of older runs.
-            means[source.id] = forecast
+        forecasts = self.forecasts if source.is_template else {**self.forecasts, source.id: forecast}
         return Verdict(
             budget,
             period,
@@ -324,26 +324,37 @@ class _Count:
             used=sum(run.credit or 0 for run in ended)
             + sum(credit for day, credit in self.closed.items() if period.begins <= _begin_of(day) < period.ends),
             active=len(active),
-            reserved=sum(max(run.credit or 0, means[run.workflow_id].credits) for run in active),
+            reserved=sum(max(run.credit or 0, forecasts.get(run.workflow_id, UNKNOWN).credits) for run in active),
             unpriced=sum(run.credit is None for run in ended),
         )
 
 
 def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, list[Verdict]]:
-    count = yield from _count(budget, now)
+    count = yield from _count(budget, source, now)
     forecast = yield from forecast_for(source, count.runs, cap, now)
     return [count.verdict(budget, period, source, forecast) for period in budget.periods(now)]
 
 
-def _count(budget: Budget, now: datetime) -> Generator[Step, Any, _Count]:
-    """Count what the runs of the account have used since the beginning of the longest period."""
+def _count(budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
+    """Count what the runs of the account have used since the beginning of the longest period.
+
+    :param source: what is to be run, whose forecast is made separately.
+    """
     begins = min(period.begins for period in budget.periods(now)).date()
     days = [begins + timedelta(days=number) for number in range((now.date() - begins).days + 1)]
     closed = [day for day in days if _begin_of(day + ONE_DAY) + DAY_IS_OPEN <= now]
     requests = Requests()
     sums = (yield from _sums_of(closed, requests)) if closed else {}
     runs = yield from list_runs(requests, _begin_of(days[len(closed)]))
-    return _Count(sums, runs)
+    own = None if source.is_template else source.id
+    others = {run.workflow_id for run in runs if not run.status.ended} - {own}
+    forecasts: dict[str | None, Forecast] = {}
+    for workflow_id in sorted(filter(None, others))[:MOST_SLOTS]:
+        # The list may not know the workflow: a run of a template can have the id of a copy.
+        with suppress(BrowserActError):
+            of = Source(SourceKind.WORKFLOW, workflow_id)
+            forecasts[workflow_id] = yield from forecast_for(of, runs, None, now)
+    return _Count(sums, runs, forecasts)
 
 
 def _sums_of(days: Sequence[date], requests: Requests) -> Generator[Step, Any, Mapping[date, int]]:

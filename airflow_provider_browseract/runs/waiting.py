@@ -366,7 +366,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         if end is End.MAX_CREDITS:
             stops += 1
             # Without waiting for a worker, because the run keeps using credits.
-            if not (yield from _stop(task)) and stops < MAX_STOPS:
+            if not (yield from _stop(wait, task)) and stops < MAX_STOPS:
                 continue
         if end is not None:
             return WaitEnd(end, wait, task)
@@ -401,8 +401,8 @@ def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
     return replace(wait, cap_warned=True)
 
 
-def _stop(task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
-    """Stop a run, and return whether that succeeded."""
+def _stop(wait: Wait, task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
+    """Stop a run that is over the cap, and return whether that succeeded."""
     try:
         yield APIS[task.api_version].stop_task(task.id)
     except NOTHING_TO_STOP:
@@ -410,6 +410,12 @@ def _stop(task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
     except BrowserActError as error:
         yield LogLine(f"BrowserAct task {task.id} {not_stopped(error, log_url(task))}", logging.ERROR)
         return False
+    else:
+        used, cap = wait.credits_used(task), wait.policy.max_credits
+        yield LogLine(
+            f"BrowserAct task {task.id} was stopped, because {used:,} credits are used, and max_credits is {cap:,}.",
+            logging.WARNING,
+        )
     return True
 
 

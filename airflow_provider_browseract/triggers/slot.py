@@ -49,9 +49,11 @@ class SlotTrigger(BaseTrigger):
         """Wait, and report once that the wait is over. Only the next start shows whether there is a free slot."""
         ti: Any = getattr(self, "task_instance", None)
         key = str(id(self)) if ti is None else str(names_of(ti))
-        if self.wait.not_before is not None:
-            await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher = Dispatcher.of(self.browseract_conn_id, self.wait.key_digest)
+        if self.wait.not_before is not None:
+            # If it was woken for a slot, it does not use that slot.
+            dispatcher.queue.free(key)
+            await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))
         showing = asyncio.ensure_future(self._show_place(dispatcher, key, ti))
         try:

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.errors import AuthenticationError, ServerError
+from airflow_provider_browseract.api.errors import AuthenticationError, ServerError, WorkflowNotFoundError
+from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import (
     Budget,
     BudgetAction,
     ShowBudget,
+    check_budget,
     forecast_run,
     look_again,
     refused_by,
@@ -62,14 +64,33 @@ def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
     )
     [verdict] = account.check(DAILY)
     assert numbers(verdict) == (20 * 45 + 305, 4, 45 + 60 + 150 + 5, 45)
-    assert len(account.calls) == 1
+    # Of the last two workflows, too few runs have ended today.
+    assert [call.params.get("workflow_id") for call in account.calls] == [None, "71", "72"]
 
 
-def test_active_runs_of_the_workflow_count_with_its_forecast_although_no_run_has_ended_today():
-    yesterday = [listed(number, NOON - timedelta(days=1), 45) for number in range(5)]
-    account = Account(*yesterday, listed(6, credit=5, status="running"))
-    [verdict] = account.check(DAILY)
-    assert numbers(verdict) == (0, 1, 45, 45)
+def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run_has_ended_today():
+    yesterday = [
+        listed(number, NOON - timedelta(days=1), credit, workflow_id=workflow_id)
+        for number, (credit, workflow_id) in enumerate([(45, SOURCE.id), (45, SOURCE.id), (70, "71"), (70, "71")])
+    ]
+    active = [
+        listed(6, credit=5, status="running"),
+        listed(7, credit=5, status="running", workflow_id="71"),
+        listed(8, credit=5, status="running", workflow_id=None),
+    ]
+    [verdict] = Account(*yesterday, *active).check(DAILY)
+    assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
+
+
+def test_unknown_workflow_of_an_active_run_counts_with_the_price_of_a_step():
+    account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
+    unknown = WorkflowNotFoundError("there is no such workflow", code=10109)
+
+    def answer(step):
+        return unknown if isinstance(step, Call) and step.params.get("workflow_id") == "71" else account(step)
+
+    [verdict] = carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
+    assert numbers(verdict) == (135, 1, 5, 45)
 
 
 def test_forecast_of_a_template_is_not_that_of_a_workflow_with_the_same_id():

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
-from airflow_provider_browseract.runs.request import RunRequest, Source, SourceKind
+from airflow_provider_browseract.runs.request import RunRequest, Source
 from airflow_provider_browseract.runs.starting import BeforeStart, BudgetUsedUp, Start, StartedRun, begin
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.steps import carry_out
@@ -34,12 +35,12 @@ COST = 20
 class Account:
     """An account with a budget, and the time."""
 
-    def __init__(self, **budget: int) -> None:
+    def __init__(self, daily_credits: int, monthly_credits: int | None = None) -> None:
         self.now = MORNING
         self.browseract = BrowserAct(clock=lambda: self.now, concurrency=1000)
         self.sums: dict[Any, int] = {}
         self.calls: collections.Counter[str] = collections.Counter()
-        self.budget = Budget("browseract_default", **budget)
+        self.budget = Budget("browseract_default", daily_credits, monthly_credits)
 
     @property
     def credits(self) -> int:
@@ -122,7 +123,8 @@ def test_of_20_starts_at_the_same_moment_those_that_fit_are_kept(room):
 @settings(max_examples=100, deadline=None)
 def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(order, room, lag):
     """Also if a run appears in the list some seconds after its start."""
-    account = Account(daily_credits=room * COST + 3 * COST)
+    limit = room * COST + 3 * COST
+    account = Account(daily_credits=limit)
     account.browseract.set_workflow(SEARCH.id, duration=3600.0)
     for _ in range(3):
         account.browseract.next_run(SEARCH.id, duration=0.0)
@@ -132,7 +134,7 @@ def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(orde
     kept = play_at_once(account, 20, itertools.chain(order, itertools.cycle(range(20))))
     assert kept <= room
     account.now += 3600
-    assert account.credits <= account.budget.daily_credits + COST + 10 * account.statuses()["canceled"]
+    assert account.credits <= limit + COST + 10 * account.statuses()["canceled"]
 
 
 def play_at_once(account: Account, number: int, order: Any) -> int:
