@@ -366,7 +366,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         if end is End.MAX_CREDITS:
             stops += 1
             # Without waiting for a worker, because the run keeps using credits.
-            if not (yield from _stop(task)) and stops < MAX_STOPS:
+            if not (yield from _stop(wait, task)) and stops < MAX_STOPS:
                 continue
         if end is not None:
             return WaitEnd(end, wait, task)
@@ -393,7 +393,7 @@ def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
         return wait
     if task.unread is not None:
         line = unread_credits_line(task.id, task.unread, cap)
-    elif used >= WARN_FROM * cap:
+    elif WARN_FROM * cap <= used <= cap:
         line = near_cap_line(task.id, used, cap, earlier=wait.spent_before)
     else:
         return wait
@@ -401,15 +401,17 @@ def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
     return replace(wait, cap_warned=True)
 
 
-def _stop(task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
-    """Stop a run, and return whether that succeeded."""
+def _stop(wait: Wait, task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
+    """Stop a run that is over the cap, and return whether it is stopped now."""
     try:
         yield APIS[task.api_version].stop_task(task.id)
     except NOTHING_TO_STOP:
-        pass
+        return True
     except BrowserActError as error:
         yield LogLine(f"BrowserAct task {task.id} {not_stopped(error, log_url(task))}", logging.ERROR)
         return False
+    why = f"more credits were used than max_credits={wait.policy.max_credits} allows"
+    yield LogLine(f"BrowserAct task {task.id} was stopped, because {why}.", logging.WARNING)
     return True
 
 
