@@ -1,4 +1,4 @@
-"""Make the ten most likely mistakes of a new user, and show what the user sees: ``python -m dev.mistakes``.
+"""Make the most likely mistakes of a new user, and show what the user sees: ``python -m dev.mistakes``.
 
 Each mistake is a DAG that ``dag.test()`` runs against the emulator. What is shown is the message at the end of the log.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import ENDLESS, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.runs import timings
 
 CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
@@ -105,6 +105,8 @@ MISTAKES = (
         task(SEARCH.id, 'input_parameters=\'{"keyword": "laptops"}\''),
         "Pass the dict or the list itself",
     ),
+    Mistake("Cap that is no number", task(SEARCH.id, INPUTS, 'max_credits="lots"'), "Use a whole number of credits"),
+    Mistake("Workflow without an end", task(ENDLESS.id, "max_credits=5"), "Look for a loop in the last steps", runs=1),
     Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
     Mistake(
         "No triggerer",

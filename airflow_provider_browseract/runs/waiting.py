@@ -393,7 +393,7 @@ def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
         return wait
     if task.unread is not None:
         line = unread_credits_line(task.id, task.unread, cap)
-    elif used >= WARN_FROM * cap:
+    elif WARN_FROM * cap <= used <= cap:
         line = near_cap_line(task.id, used, cap, earlier=wait.spent_before)
     else:
         return wait
@@ -402,20 +402,16 @@ def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
 
 
 def _stop(wait: Wait, task: Task) -> Generator[LogLine | Call[Any], Any, bool]:
-    """Stop a run that is over the cap, and return whether that succeeded."""
+    """Stop a run that is over the cap, and return whether it is stopped now."""
     try:
         yield APIS[task.api_version].stop_task(task.id)
     except NOTHING_TO_STOP:
-        pass
+        return True
     except BrowserActError as error:
         yield LogLine(f"BrowserAct task {task.id} {not_stopped(error, log_url(task))}", logging.ERROR)
         return False
-    else:
-        used, cap = wait.credits_used(task), wait.policy.max_credits
-        yield LogLine(
-            f"BrowserAct task {task.id} was stopped, because {used:,} credits are used, and max_credits is {cap:,}.",
-            logging.WARNING,
-        )
+    why = f"more credits were used than max_credits={wait.policy.max_credits} allows"
+    yield LogLine(f"BrowserAct task {task.id} was stopped, because {why}.", logging.WARNING)
     return True
 
 

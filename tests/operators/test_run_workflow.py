@@ -6,9 +6,11 @@ import os
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseOperatorLink
+from airflow.sdk.execution_time.context import VariableAccessor
 
 from airflow_provider_browseract.api.errors import ConnectionFailedError, NotTheApiError
 from airflow_provider_browseract.compat import (
@@ -449,8 +451,8 @@ def test_interrupted_start_logs_that_a_run_may_be_running(worker, emulator, monk
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}],
-    ids=["on_paused", "timeout", "save_browser_data"],
+    [{"on_paused": "asks"}, {"timeout": "7h"}, {"save_browser_data": "no"}, {"max_credits": "abc"}],
+    ids=["on_paused", "timeout", "save_browser_data", "max_credits"],
 )
 def test_invalid_constant_of_a_mapped_task_fails_without_a_retry(worker, emulator, arguments):
     # Airflow makes the operator in the worker, so there is no import error.
@@ -460,6 +462,58 @@ def test_invalid_constant_of_a_mapped_task_fails_without_a_retry(worker, emulato
     with pytest.raises(AirflowFailException, match=f"{next(iter(arguments))} is '"):
         operator.execute(worker().context)
     assert emulator.tasks == []
+
+
+class TestTemplatedMaxCredits:
+    def rendered(self, worker, template: str, *, native: bool = False, **variables: object):
+        """Return an operator whose cap was rendered, and its context."""
+        with DAG("shop", schedule=None, render_template_as_native_obj=native):
+            operator = RunWorkflowOperator(
+                task_id="run", workflow_id=ORDERS.id, deferrable=True, max_credits=template, poll_interval=0.05
+            )
+        context: Any = {**worker().context, **variables}
+        operator.render_template_fields(context)
+        return operator, context
+
+    @cases(
+        ("rendered", "native", "message"),
+        {
+            "empty": ("", False, "max_credits is ''. Use a whole number of credits"),
+            "zero": ("0", False, "max_credits is '0'. Use a whole number of credits"),
+            "text": ("abc", False, "max_credits is 'abc'. Use a whole number of credits"),
+            "the text None": (None, False, "max_credits is 'None'. Use a whole number of credits"),
+            "None": (None, True, "max_credits was given, but Airflow rendered it to None"),
+            "a list": ([100], True, r"max_credits is \[100\]. Use a whole number of credits"),
+        },
+    )
+    def test_cap_that_is_rendered_to_no_number_starts_no_run(self, worker, emulator, rendered, native, message):
+        operator, context = self.rendered(worker, "{{ cap }}", native=native, cap=rendered)
+        with pytest.raises(AirflowFailException, match=message):
+            operator.execute(context)
+        assert emulator.tasks == []
+
+    @cases(
+        ("template", "native"),
+        {
+            "a variable": ("{{ var.value.browseract_cap }}", False),
+            "with spaces": (" {{ var.value.browseract_cap }}\n", False),
+            "a number": ("{{ 200 }}", True),
+        },
+    )
+    def test_cap_that_is_rendered_to_a_number_applies(self, worker, emulator, monkeypatch, template, native):
+        monkeypatch.setenv("AIRFLOW_VAR_BROWSERACT_CAP", "200")
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        operator, context = self.rendered(
+            worker, template, native=native, var={"value": VariableAccessor(deserialize_json=False)}
+        )
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(context)
+        assert deferral.value.trigger.wait.policy.max_credits == 200
+
+    def test_cap_from_another_task_is_accepted_when_the_dag_is_parsed(self):
+        with DAG("shop", schedule=None):
+            first = RunWorkflowOperator(task_id="first", workflow_id=ORDERS.id)
+            RunWorkflowOperator(task_id="second", workflow_id=ORDERS.id, max_credits=first.output)
 
 
 class TestChangingConnection:

@@ -315,6 +315,14 @@ class TestGoals:
 
     @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
     @BOTH_WAYS
+    def test_error_of_a_run_over_the_cap_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
+        emulator.set_workflow(LOG_IN.id, steps=(GOAL,) * 4, duration=8.0)
+        with pytest.raises(AirflowFailException, match=r"was stopped at step \d: .*\*\*\*") as raised:
+            self.run(rendering, deferrable=deferrable, decorated=decorated, max_credits=4).run()
+        assert SECRET not in str(raised.value)
+
+    @pytest.mark.parametrize("decorated", [False, True], ids=["operator", "decorated"])
+    @BOTH_WAYS
     def test_error_of_a_failed_run_does_not_quote_a_secret(self, rendering, emulator, deferrable, decorated):
         emulator.set_workflow(LOG_IN.id, outcome="failed", failure=(1011, f"{SECRET} was refused"), failed_step=1)
         with pytest.raises(RunFailedError) as raised:
