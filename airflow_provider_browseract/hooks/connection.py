@@ -97,7 +97,8 @@ def _form_schema(field: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema of a field of the form, which can always be left empty."""
     schema: dict[str, Any] = {"type": [field["type"], "null"]}
     if "enum" in field:
-        schema["enum"] = [*field["enum"], None]
+        # A null in the list would be shown as a word.
+        schema["enum"] = field["enum"]
     if "minimum" in field:
         schema["minimum"] = field["minimum"]
     return schema
