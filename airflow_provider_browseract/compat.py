@@ -144,6 +144,16 @@ def is_unmapped(operator: object) -> bool:
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
+def in_task() -> bool:
+    """Return whether this process executes a task."""
+    from airflow.sdk import get_current_context
+
+    with suppress(RuntimeError):
+        get_current_context()
+        return True
+    return False
+
+
 def in_dag_test() -> bool:
     """Return whether this is ``dag.test()``, which runs tasks and triggers in one process, and has no UI."""
     from airflow.sdk.execution_time import task_runner

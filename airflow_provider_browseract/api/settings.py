@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any
 
@@ -100,6 +100,18 @@ class ClientSettings:
     def longest_call(self) -> float:
         """Seconds that a call can take with all its tries, unless the response arrives byte by byte."""
         return self.retries.budget + self.connect_timeout + self.read_timeout
+
+    def within(self, seconds: float | None) -> ClientSettings:
+        """Return settings with which a call ends within some seconds; ``None`` changes nothing."""
+        if seconds is None:
+            return self
+        # Together they are the limit. Opening a connection is quick, and a stop can take a while.
+        return replace(
+            self,
+            connect_timeout=seconds / 4,
+            read_timeout=seconds / 2,
+            retries=RetryPolicy(budget=seconds / 4, longest_pause=seconds / 4),
+        )
 
     @property
     def key_digest(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,8 @@ from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
 )
 from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test
+from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
 from airflow_provider_browseract.hooks import connection as form
 from airflow_provider_browseract.hooks.hiding import NOTHING
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
@@ -137,7 +135,7 @@ class BrowserActHook(BaseHook):
             if current is None:
                 with self._failing_the_call():
                     current = self._settings = await self._alook_up()
-            return _hurried(current.client, within)
+            return current.client.within(within)
 
         await settings()
         async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
@@ -411,7 +409,7 @@ class BrowserActHook(BaseHook):
 
     def _current(self, within: float | None = None) -> ClientSettings:
         with self._failing_the_call():
-            return _hurried(self.settings.client, within)
+            return self.settings.client.within(within)
 
     def _forget(self) -> None:
         """Read the connection again when it is needed next, because someone may have replaced the API key."""
@@ -438,7 +436,7 @@ class BrowserActHook(BaseHook):
         except AirflowNotFoundException:
             # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that Airflow
             # stores.
-            if not (_in_a_task() or in_dag_test()):
+            if not (in_task() or in_dag_test()):
                 raise
             return self._look_up()
 
@@ -448,26 +446,3 @@ def _read(connection: Connection) -> form.ConnectionSettings:
 
     user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
     return form.read_settings(connection, user_agent=user_agent)
-
-
-def _in_a_task() -> bool:
-    from airflow.sdk import get_current_context
-
-    try:
-        get_current_context()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _hurried(settings: ClientSettings, within: float | None) -> ClientSettings:
-    """Return settings with which a call ends within some seconds; ``None`` changes nothing."""
-    if within is None:
-        return settings
-    # Together they are the limit. Opening a connection is quick, and a stop can take a while.
-    return replace(
-        settings,
-        connect_timeout=within / 4,
-        read_timeout=within / 2,
-        retries=RetryPolicy(budget=within / 4, longest_pause=within / 4),
-    )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Word
+from airflow_provider_browseract.api.models import TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
@@ -271,7 +271,11 @@ def look_again(
     if own is None:
         yield LogLine("The budget was not checked again, because the new run is not listed yet.", logging.WARNING)
         return None
-    before = replace(count, runs=[run for run in count.runs if run.order < own.order])
+    if own.status.ended:
+        return None
+    # Of the later runs, active ones look again too, and canceled ones probably have. What others have used is spent.
+    spent = (TaskStatus.FINISHED, TaskStatus.FAILED)
+    before = replace(count, runs=[run for run in count.runs if run.order < own.order or run.status in spent])
     again = [before.verdict(budget, each, first.source, first.forecast) for each in budget.periods(own.created_at)]
     beyond = refused_by(again)
     if beyond is not None:

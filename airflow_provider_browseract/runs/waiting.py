@@ -327,13 +327,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
     """
     task: Task | None = None
     failed, unknown, stops = _Streak(), _Streak(), 0
-    began = clock()
-    interval = wait.until_next(began)
-    # The first poll is overdue if another triggerer takes over, with all waits at once, so their polls are spread. It
-    # also seems overdue if the triggerer's clock is ahead of the worker's. So the grace of the wait begins again.
-    overdue = max(0.0, began - wait.first_poll_at)
-    earliest = max(began, wait.first_poll_at) + min(overdue, wait.first_poll_at - wait.began_at)
-    spread = min(interval, max(overdue, min(JITTER * interval, timings.FIRST_POLL_JITTER)))
+    earliest, spread = _first_poll(wait, clock())
     poll_at = earliest + spread * chance()
     while True:
         now = clock()
@@ -372,6 +366,18 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
             return WaitEnd(end, wait, task)
         if unknown.lasts(MIN_UNKNOWN_POLLS, clock()):
             return WaitEnd(End.GIVEN_UP, wait, task)
+
+
+def _first_poll(wait: Wait, now: float) -> tuple[float, float]:
+    """Return the earliest moment of the first poll, and the seconds over which first polls are spread.
+
+    The first poll is overdue if another triggerer takes over, with all waits at once, so their polls are spread. It
+    also seems overdue if the triggerer's clock is ahead of the worker's. So the grace of the wait begins again.
+    """
+    interval = wait.until_next(now)
+    overdue = max(0.0, now - wait.first_poll_at)
+    earliest = max(now, wait.first_poll_at) + min(overdue, wait.first_poll_at - wait.began_at)
+    return earliest, min(interval, max(overdue, min(JITTER * interval, timings.FIRST_POLL_JITTER)))
 
 
 def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call[Any], Any, Task]:

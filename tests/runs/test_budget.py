@@ -443,6 +443,9 @@ def new(number, seconds=0, status="created", credit=0):
         "earlier, with a larger id": ([new(501, -1)], True),
         "later, with a smaller id": ([new(499, 1)], False),
         "stopped earlier": ([new(499, status="canceled", credit=5)], False),
+        "stopped, with a larger id": ([new(501, status="canceled", credit=90)], False),
+        "finished, with a larger id": ([new(501, status="finished", credit=45)], True),
+        "failed, with a larger id": ([new(501, status="failed", credit=45)], True),
         "stopped earlier, with more credits": ([new(499, status="canceled", credit=15)], True),
     },
 )
@@ -453,6 +456,13 @@ def test_new_run_is_refused_only_by_runs_before_it(others, refused):
     assert [shown.counter for shown in account.shown] == ["refused"] * refused
     assert account.slept == timings.SECOND_LOOK_DELAY
     assert len(account.calls) == 1
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
+def test_new_run_that_has_ended_meanwhile_is_not_refused(status):
+    account = starting(new(500, status=status, credit=45), new(499))
+    assert look(account) is None
+    assert account.shown == []
 
 
 def test_second_look_is_only_taken_near_the_limit_and_only_to_refuse():
