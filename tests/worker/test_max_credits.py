@@ -148,11 +148,12 @@ class TestEndlessRun:
             ("browseract.runs.over_max_credits", {}),
         ]
 
-    def test_steps_have_the_price_of_the_connection(self, capped, emulator, connect):
+    @BOTH_WAYS
+    def test_steps_have_the_price_of_the_connection(self, capped, emulator, connect, deferrable):
         connect({**SETTINGS, "credits_per_step": 10})
         emulator.credits_at_end = True
         with pytest.raises(AirflowFailException, match=r"used 1\d0 credits"):
-            capped().run()
+            capped(deferrable=deferrable).run()
         assert emulator.tasks[0].credit < CAP
 
     @BOTH_WAYS
