@@ -46,19 +46,23 @@ def unread_credits_line(task_id: str, why: str, cap: int) -> str:
     )
 
 
-def over_cap_text(task: Task, used: int, cap: int, *, earlier: int, fate: str | None, shared: bool) -> str:
+def over_cap_text(
+    task: Task, used: int, cap: int, *, earlier: int, fate: str | None, shared: bool, retried: bool
+) -> str:
     """Return the error of a task instance that has used more than its cap.
 
     :param fate: a sentence about the run; None if it was stopped.
     :param shared: whether the tries of the task instance share the cap.
+    :param retried: whether another try follows, because the run was not stopped.
     """
     step = f" at {name_step(task.steps[-1])}".rstrip(".") if task.steps else ""
     what = f", and was stopped{step}." if fate is None else f".{step and f' It was{step}.'} {fate}"
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
+    then = "The next try reattaches to it, and stops it." if retried else f"There is no retry, because {why}."
     return (
         f"{_with(earlier)}BrowserAct task {task.id} used {used:,} credits, more than max_credits={cap} allows{what} "
-        f"There is no retry, because {why}.\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, "
-        "or raise max_credits if the workflow needs more."
+        f"{then}\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, or raise max_credits if the "
+        "workflow needs more."
     )
 
 

@@ -17,7 +17,7 @@ from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
 from airflow_provider_browseract.runs.options import RunOptions
-from airflow_provider_browseract.runs.outcome import RunError, RunPausedError, RunTimedOutError
+from airflow_provider_browseract.runs.outcome import RunError, RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS, end_lines, log_url, polling_line
 from airflow_provider_browseract.runs.resuming import (
     Answered,
@@ -210,6 +210,7 @@ class Waiter:
         """Make sure that a run over ``max_credits`` is stopped, and fail, unless it has finished in the meantime.
 
         :raises AirflowFailException: the run did not finish. There is no retry, which would use as many credits again.
+        :raises RunLostError: the run could not be stopped, and the next try can reattach to it.
         """
         run, fate = self.run, STOPPED
         if not task.status.ended:
@@ -219,20 +220,23 @@ class Waiter:
             if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
                 return Conclude(task)
         run.task_id = None
-        count_in_task("browseract.runs.over_max_credits")
         show_run(self.context["ti"], task, run.log)
         if task.status.ended:
             count_run(task)
             for line in end_lines(task):
                 run.log.info("%s", line)
-        stopped = fate == STOPPED or task.status.ended
-        raise AirflowFailException(
-            over_cap_text(
-                task,
-                wait.credits_used(task),
-                wait.policy.max_credits or 0,
-                earlier=wait.spent_before,
-                fate=None if stopped else run.describe(fate),
-                shared=run.tries is not None and run.tries.remembered,
-            )
+        running = None if task.status.ended or fate == STOPPED else run.describe(fate)
+        retried = running is not None and run.leave_to_next_try(RunLostError(running)) is not None
+        message = over_cap_text(
+            task,
+            wait.credits_used(task),
+            wait.policy.max_credits or 0,
+            earlier=wait.spent_before,
+            fate=running,
+            shared=run.tries is not None and run.tries.remembered,
+            retried=retried,
         )
+        if retried:
+            raise RunLostError(message)
+        count_in_task("browseract.runs.over_max_credits")
+        raise AirflowFailException(message)

@@ -50,38 +50,44 @@ def test_warning_of_a_run_that_is_too_large_states_what_still_limits_it():
 
 
 def test_error_of_a_stopped_run_names_the_step_and_what_to_do():
-    assert over_cap_text(LOOPING, 205, 200, earlier=0, fate=None, shared=True) == (
+    assert over_cap_text(LOOPING, 205, 200, earlier=0, fate=None, shared=True, retried=False) == (
         "BrowserAct task 123 used 205 credits, more than max_credits=200 allows, and was stopped at step 41: Open the "
         "next page. There is no retry, because the tries of a task instance share max_credits.\n" + LOOK
     )
 
 
 def test_error_names_the_credits_of_earlier_tries():
-    text = over_cap_text(LOOPING, 1205, 1200, earlier=1000, fate=None, shared=True)
+    text = over_cap_text(LOOPING, 1205, 1200, earlier=1000, fate=None, shared=True, retried=False)
     assert text.startswith(
         "With the 1,000 credits of earlier tries, BrowserAct task 123 used 1,205 credits, more than "
     )
 
 
 def test_error_does_not_claim_that_a_run_was_stopped_if_it_was_not():
-    text = over_cap_text(LOOPING, 205, 200, earlier=0, fate="The run could not be stopped.", shared=True)
-    assert text.startswith(
+    fate = "The run could not be stopped."
+    running = (
         "BrowserAct task 123 used 205 credits, more than max_credits=200 allows. It was at step 41: Open the next "
-        "page. The run could not be stopped. There is no retry, because "
+        f"page. {fate} "
     )
+    text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=fate, shared=True, retried=False)
+    assert text.startswith(f"{running}There is no retry, because ")
+    text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=fate, shared=True, retried=True)
+    assert text == f"{running}The next try reattaches to it, and stops it.\n{LOOK}"
 
 
 def test_error_before_the_first_step_names_no_step_and_no_link():
     bare = Task("123", TaskStatus.RUNNING)
     look = "Look for a loop in the last steps in the BrowserAct dashboard, or raise"
-    stopped = over_cap_text(bare, 205, 200, earlier=0, fate=None, shared=True)
+    stopped = over_cap_text(bare, 205, 200, earlier=0, fate=None, shared=True, retried=False)
     assert "allows, and was stopped. There is no retry" in stopped
     assert look in stopped
-    assert "allows. Gone. There is no" in over_cap_text(bare, 205, 200, earlier=0, fate="Gone.", shared=True)
+    assert "allows. Gone. There is no" in over_cap_text(
+        bare, 205, 200, earlier=0, fate="Gone.", shared=True, retried=False
+    )
 
 
 def test_error_gives_another_reason_for_no_retry_where_tries_do_not_share_the_cap():
-    text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=None, shared=False)
+    text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=None, shared=False, retried=False)
     assert "There is no retry, because another run would probably use as much.\n" in text
 
 

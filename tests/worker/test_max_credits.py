@@ -11,7 +11,7 @@ from airflow_provider_browseract.compat import AirflowFailException, TaskDeferre
 from airflow_provider_browseract.emulator import ENDLESS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
-from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError
+from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
 from airflow_provider_browseract.runs.waiting import MAX_STOPS, End, WaitPolicy, WokenBy
@@ -143,17 +143,18 @@ class TestEndlessRun:
         with pytest.raises(AirflowFailException):
             capped(deferrable=deferrable).run()
         assert counted == [
-            ("browseract.runs.over_max_credits", {}),
             ("browseract.runs", {"tags": {"status": "canceled"}}),
             ("browseract.credits", {"by": emulator.tasks[0].credit}),
+            ("browseract.runs.over_max_credits", {}),
         ]
 
-    def test_steps_have_the_price_of_the_connection(self, capped, emulator, connect):
+    @BOTH_WAYS
+    def test_steps_have_the_price_of_the_connection(self, capped, emulator, connect, deferrable):
         connect({**SETTINGS, "credits_per_step": 10})
         emulator.credits_at_end = True
         with pytest.raises(AirflowFailException, match=r"used 1\d0 credits"):
-            capped().run()
-        assert emulator.tasks[0].credit <= BOUND / 2
+            capped(deferrable=deferrable).run()
+        assert emulator.tasks[0].credit < CAP
 
     @BOTH_WAYS
     def test_run_without_a_cap_is_not_stopped(self, worker, emulator, deferrable):
@@ -163,11 +164,11 @@ class TestEndlessRun:
 
 
 class TestEndBeforeTheStop:
-    """A run of 4 steps in 40 seconds, which is above the cap from the third one on."""
+    """A run of 40 steps in 40 seconds, which is above the cap from the 21st one on."""
 
     @pytest.fixture
     def long(self, capped, emulator):
-        emulator.set_workflow(SEARCH.id, duration=40.0, credits_per_step=50)
+        emulator.set_workflow(SEARCH.id, duration=40.0, steps=("Read a page",) * 40)
         return lambda **arguments: capped(workflow_id=SEARCH.id, input_parameters=PENS, **arguments)
 
     @pytest.mark.parametrize("stop_ended_is_ok", [False, True], ids=["stop is refused", "stop is accepted"])
@@ -188,7 +189,7 @@ class TestEndBeforeTheStop:
 
     @BOTH_WAYS
     def test_run_that_finishes_although_a_stop_was_accepted_returns_its_result(self, long, emulator, deferrable):
-        emulator.set_workflow(SEARCH.id, stop_after=1000.0, duration=50.0)
+        emulator.set_workflow(SEARCH.id, stop_after=1000.0)
         assert len(long(deferrable=deferrable).run()) == 2
         assert emulator.tasks[0].status == "finished"
 
@@ -223,6 +224,20 @@ class TestFailedStop:
         with pytest.raises(AirflowFailException, match="and was stopped at step"):
             continue_with(run, deferred, event)
         assert emulator.tasks[0].status == "canceled"
+
+    @BOTH_WAYS
+    def test_next_try_reattaches_to_a_run_that_could_not_be_stopped(self, capped, emulator, store, deferrable):
+        emulator.fault("stop-task", RequestFault.status(503), times=None)
+        first, second = (capped(store=store, deferrable=deferrable) for _ in range(2))
+        first.ti.max_tries = second.ti.max_tries = 1
+        with pytest.raises(
+            RunLostError, match=r"could not be stopped .* The next try reattaches to it, and stops it\."
+        ):
+            first.run()
+        emulator.clear_faults()
+        with pytest.raises(AirflowFailException, match="and was stopped at step"):
+            second.run()
+        assert [task.status for task in emulator.tasks] == ["canceled"]
 
     @BOTH_WAYS
     def test_run_that_cannot_be_read_after_the_stop_is_waited_for(self, capped, emulator, monkeypatch, deferrable):
@@ -297,7 +312,8 @@ class TestTries:
 
     def fail(self, emulator, run, *, using: int) -> None:
         """Let a run fail at once with these credits."""
-        emulator.next_run(ENDLESS.id, step_every=None, duration=0.0, outcome="failed", credits_per_step=using // 2)
+        steps = ("Open the next page",) * (using // 5)
+        emulator.next_run(ENDLESS.id, step_every=None, duration=0.0, outcome="failed", steps=steps)
         with pytest.raises(RunFailedError):
             run.run()
 
