@@ -139,7 +139,7 @@ def _caption(step: Step) -> str:
     lines = textwrap.wrap(step.goal, room, max_lines=2, placeholder=" …")
     size, left = 40 if len(step.goal) <= 0.84 * room else 34, 90 + 26 * len(str(step.number))
     goal = (_text(0, (48, 90)[n] if len(lines) > 1 else 69, size, line, WHITE) for n, line in enumerate(lines))
-    frame = f'<rect x="7" y="127" width="1266" height="560" fill="none" stroke="{RED}" stroke-width="14"/>'
+    frame = f'<rect x="6" y="126" width="1268" height="562" fill="none" stroke="{RED}" stroke-width="12"/>'
     return (
         f"{frame if failed else ''}{_rect(0, 690, 1280, 110, back)}{_rect(32, 715, left - 56, 60, WHITE, 14)}"
         f"{_text(left / 2 + 4, 759, 38, str(step.number), back, 700, 'middle')}"

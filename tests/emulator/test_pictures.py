@@ -65,7 +65,7 @@ class TestDrawing:
     def test_failed_step_has_a_red_caption_and_frame(self, goal: str) -> None:
         drawn = {status: picture(goal, status) for status in STATUSES}
         assert len(set(drawn.values())) == 3
-        caption, frame = 'height="110" rx="0" fill="#c81e1e"', 'fill="none" stroke="#c81e1e" stroke-width="14"'
+        caption, frame = 'height="110" rx="0" fill="#c81e1e"', 'fill="none" stroke="#c81e1e" stroke-width="12"'
         assert [(caption in each, frame in each) for each in drawn.values()] == [(False, False)] * 2 + [(True, True)]
 
     @pytest.mark.parametrize("goal", HOSTILE, ids=range(len(HOSTILE)))
