@@ -55,7 +55,7 @@ def full_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> d
             "status": status,
             "evaluation_previous_goal": f"Reached: {run.goal(number - 1)}" if number > 1 else "This is the first step",
             "step_goal": run.goal(number),
-            "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.png",
+            "screenshots_url": f"{base_url}/screenshots/{run.id}/{number}.svg",
         }
         for number, status in run.steps(at)
         if not as_in_the_demos or status != "running"

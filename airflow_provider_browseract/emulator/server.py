@@ -1,14 +1,14 @@
 """The emulator's HTTP server.
 
 In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
-tasks (``/live/...``, ``/logs/...``, ``/screenshots/...``).
+tasks (``/live/...``, ``/logs/...``), with pictures of their steps (``/screenshots/...``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
+import functools
 import http
 import json
 import logging
@@ -29,6 +29,7 @@ from airflow_provider_browseract.emulator.delivery import CallbackSender
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
 from airflow_provider_browseract.emulator.errors import MESSAGES, UNAUTHORIZED, ApiError, error_envelope
 from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, RequestFault
+from airflow_provider_browseract.emulator.pictures import draw
 from airflow_provider_browseract.emulator.records import RequestRecord
 from airflow_provider_browseract.emulator.run import Run
 from airflow_provider_browseract.emulator.times import iso, utc
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 FILES_PREFIX = "/files/"
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Not the API</h1></body></html>"
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 
 
 def create_app(browseract: BrowserAct, stopping: asyncio.Event) -> ASGIApp:
@@ -155,19 +155,27 @@ def _add_pages(app: FastAPI, browseract: BrowserAct) -> None:
             return Response("The link is not valid, or has expired.\n", 403, media_type="text/plain")
         return Response(file.content, 200, {"Content-Disposition": "attachment"}, file.content_type)
 
-    @app.get("/live/{task_id}")
-    @app.get("/logs/{task_id}")
-    async def task_page(task_id: str) -> Response:
+    def show(task_id: str, page: Callable[[Run, float], str | None], media_type: str = "text/html") -> Response:
         with browseract.changed:
             now = browseract.catch_up()
             run = browseract.runs.get(task_id)
-            if run is None:
-                return Response("There is no such task.\n", 404, media_type="text/plain")
-            return Response(_page_of(run, now), media_type="text/html")
+            content = None if run is None else page(run, now)
+        if content is None:
+            return Response("There is no such task or step.\n", 404, media_type="text/plain")
+        # A step that is running will look different.
+        return Response(content, 200, {"Cache-Control": "no-store"}, media_type)
 
-    @app.get("/screenshots/{task_id}/{name}")
-    async def screenshot(task_id: str, name: str) -> Response:
-        return Response(PIXEL, media_type="image/png")
+    @app.get("/live/{task_id}")
+    async def live(task_id: str) -> Response:
+        return show(task_id, _live_page)
+
+    @app.get("/logs/{task_id}")
+    async def steps(task_id: str) -> Response:
+        return show(task_id, _log_page)
+
+    @app.get("/screenshots/{task_id}/{number}.svg")
+    async def screenshot(task_id: str, number: str) -> Response:
+        return show(task_id, functools.partial(_picture, number), "image/svg+xml")
 
 
 def _start_page(browseract: BrowserAct) -> str:
@@ -192,11 +200,14 @@ def _start_page(browseract: BrowserAct) -> str:
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: #1b2430; background: #f4f6f9 }
 header { background: #1b2a4a; color: #fff; padding: .6em 1.5em }
-main { background: #fff; margin: 1.5em auto; max-width: 52em; padding: .5em 2em 1.5em; border-radius: 8px }
+main { background: #fff; margin: 1.5em auto; max-width: 60em; padding: .5em 2em 1.5em; border-radius: 8px }
 table { border-collapse: collapse; width: 100% }
 td, th { text-align: left; padding: .4em .8em .4em 0; vertical-align: top }
 tr + tr { border-top: 1px solid #dde3ea } b { background: #e3ecfb; padding: .1em .6em; border-radius: 1em }
-aside { color: #5b6675; font-size: 90% }
+aside { color: #5b6675; font-size: 90%; margin-top: 1em }
+h1 { font-size: 1.5em } td:nth-child(3) { width: 100% }
+main > svg, img { display: block; height: auto; border: 1px solid #dde3ea; border-radius: 8px }
+main > svg { max-width: 100% } img { width: min(300px, 30vw); aspect-ratio: 8 / 5 }
 """
 
 
@@ -210,14 +221,36 @@ def _html(heading: str, body: str, *, refresh: bool = False) -> str:
     )
 
 
-def _page_of(run: Run, now: float) -> str:
-    """Return a page that shows a task to a person, without its inputs, which can be secret."""
-    steps = "".join(f"<tr><td>{number}<td>{escape(run.goal(number))}<td>{status}" for number, status in run.steps(now))
+def _picture(wanted: str, run: Run, now: float) -> str | None:
+    """Return the picture of a step, or None if there is no such step."""
+    found = (each for each in run.steps(now) if str(each[0]) == wanted)
+    return next((draw(run.workflow, number, run.goal(number), status) for number, status in found), None)
+
+
+def _live_page(run: Run, now: float) -> str:
+    """Return a page that shows the browser of a task at its newest step."""
+    newest = max((number for number, _ in run.steps(now)), default=0)
+    return _page_of(run, now, _picture(str(newest), run, now) or "<p>The browser is not open yet.</p>")
+
+
+def _log_page(run: Run, now: float) -> str:
+    """Return a page that shows all steps of a task."""
+    rows = "".join(
+        f'<tr><td>{number}<td><a href="{link}"><img src="{link}" alt="Picture of step {number}" loading=lazy></a>'
+        f"<td>{escape(run.goal(number))}<td>{status}"
+        for number, status in run.steps(now)
+        for link in [f"../screenshots/{run.id}/{number}.svg"]
+    )
+    return _page_of(run, now, f"<table><tr><th>Step<th>Picture<th>Goal<th>Status{rows}</table>")
+
+
+def _page_of(run: Run, now: float, body: str) -> str:
+    """Return a page about a task, without its inputs, which can be secret."""
     return _html(
         f"BrowserAct task {run.id}",
-        f"<p>Status: <b>{escape(run.reported(now))}</b></p><table><tr><th>Step<th>Goal<th>Status{steps}</table>"
-        "<aside>The real page shows the browser and the inputs of the run. The emulator hides the inputs, because they "
-        "can be secret.</aside>",
+        f"<p>Status: <b>{escape(run.reported(now))}</b></p>{body}"
+        "<aside>The emulator draws what the goals of the steps suggest. The real pages show the browser and the inputs "
+        "of the run. The emulator hides the inputs, because they can be secret.</aside>",
         refresh=not run.ended,
     )
 
