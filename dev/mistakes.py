@@ -1,4 +1,4 @@
-"""Make the ten most likely mistakes of a new user, and show what the user sees: ``python -m dev.mistakes``.
+"""Make the most likely mistakes of a new user, and show what the user sees: ``python -m dev.mistakes``.
 
 Each mistake is a DAG that ``dag.test()`` runs against the emulator. What is shown is the message at the end of the log.
 """
@@ -106,6 +106,25 @@ MISTAKES = (
         "Pass the dict or the list itself",
     ),
     Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
+    Mistake(
+        "Unknown action of a budget",
+        task(SEARCH.id, INPUTS),
+        "'budget_action' is 'stop'. Set it to refuse or warn",
+        {"extra": '{"daily_credits": 2000, "budget_action": "stop"}'},
+    ),
+    Mistake("Unknown on_budget", task(SEARCH.id, INPUTS, 'on_budget="ask"'), "'fail', 'wait'"),
+    Mistake(
+        "Budget of no credits",
+        task(SEARCH.id, INPUTS),
+        "'daily_credits' is 0. Set it to a positive whole number of credits",
+        {"extra": '{"daily_credits": 0}'},
+    ),
+    Mistake(
+        "Budget that is no number",
+        task(SEARCH.id, INPUTS),
+        "'daily_credits' is 'abc'. Set it to a positive whole number of credits",
+        {"extra": '{"daily_credits": "abc"}'},
+    ),
     Mistake(
         "No triggerer",
         task(SEARCH.id, INPUTS, "deferrable=True"),
