@@ -109,6 +109,25 @@ MISTAKES = (
     Mistake("Workflow without an end", task(ENDLESS.id, "max_credits=5"), "Look for a loop in the last steps", runs=1),
     Mistake("Misspelled argument", task(SEARCH.id, 'input_parameter={"keyword": "laptops"}'), "input_parameters"),
     Mistake(
+        "Unknown action of a budget",
+        task(SEARCH.id, INPUTS),
+        "'budget_action' is 'stop'. Set it to refuse or warn",
+        {"extra": '{"daily_credits": 2000, "budget_action": "stop"}'},
+    ),
+    Mistake("Unknown on_budget", task(SEARCH.id, INPUTS, 'on_budget="ask"'), "'fail', 'wait'"),
+    Mistake(
+        "Budget of no credits",
+        task(SEARCH.id, INPUTS),
+        "'daily_credits' is 0. Set it to a positive whole number of credits",
+        {"extra": '{"daily_credits": 0}'},
+    ),
+    Mistake(
+        "Budget that is no number",
+        task(SEARCH.id, INPUTS),
+        "'daily_credits' is 'abc'. Set it to a positive whole number of credits",
+        {"extra": '{"daily_credits": "abc"}'},
+    ),
+    Mistake(
         "No triggerer",
         task(SEARCH.id, INPUTS, "deferrable=True"),
         "check that a triggerer is running",

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -40,6 +40,7 @@ from airflow_provider_browseract.emulator import (
 from airflow_provider_browseract.hooks import probe
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.spend import SpendRow
 from tests.cases import cases
 from tests.served import served
 
@@ -86,6 +87,55 @@ def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator):
     assert from_template.id in {task.id for task in emulator.tasks}
 
 
+@pytest.fixture
+def spent(emulator, monkeypatch):
+    """Runs of two workflows at noon on three days, with 20 credits each; on the last day, one is active."""
+    hook, clock = BrowserActHook(), [0.0]
+    monkeypatch.setattr(emulator, "clock", lambda: clock[0])
+    for day, workflow in ((28, SEARCH), (28, ORDERS), (29, SEARCH), (30, SEARCH)):
+        clock[0] = datetime(2026, 1, day, 12, tzinfo=timezone.utc).timestamp()
+        emulator.next_run(workflow.id, duration=10.0)
+        hook.run_task(workflow.id, {"keyword": "pens"} if workflow is SEARCH else {})
+        clock[0] += 100.0
+    emulator.next_run(SEARCH.id, duration=10.0)
+    hook.run_task(SEARCH.id, {"keyword": "pens"})
+    return hook
+
+
+def in_january(day, hour=0):
+    return datetime(2026, 1, day, hour, tzinfo=timezone.utc)
+
+
+def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, emulator):
+    spend = spent.get_spend(in_january(1))
+    assert spend.rows == (
+        SpendRow(date(2026, 1, 28), ORDERS.id, 1, 20, 0, 0),
+        SpendRow(date(2026, 1, 28), SEARCH.id, 1, 20, 0, 0),
+        SpendRow(date(2026, 1, 29), SEARCH.id, 1, 20, 0, 0),
+        SpendRow(date(2026, 1, 30), SEARCH.id, 2, 25, 0, 1),
+    )
+    assert (spend.credits, spend.by_workflow()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
+    assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks"]
+
+
+@cases(
+    ("arguments", "days"),
+    {
+        "from a moment": ((in_january(28, 12),), [28, 28, 29, 30]),
+        "from a fraction of a second later": ((in_january(28, 12).replace(microsecond=1),), [29, 30]),
+        "up to a moment, which is excluded": ((in_january(1), in_january(29, 12)), [28, 28]),
+        "none": ((in_january(31),), []),
+        "another time zone": ((datetime(2026, 1, 30, 14, tzinfo=timezone(timedelta(hours=2))),), [30]),
+    },
+)
+def test_get_spend_takes_runs_by_their_creation_time(spent, arguments, days):
+    assert [row.day.day for row in spent.get_spend(*arguments).rows] == days
+
+
+def test_get_spend_of_one_workflow(spent):
+    assert spent.get_spend(in_january(1), workflow_id=ORDERS.id).by_day() == {date(2026, 1, 28): 20}
+
+
 def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
     emulator.set_workflow(HUMAN.id, pause_at=0.1, duration=0.5)
     hook = BrowserActHook()
@@ -115,6 +165,17 @@ def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
         "iter_tasks with empty workflow id": ("iter_tasks", [], {"workflow_id": ""}),
         "iter_tasks with unknown status": ("iter_tasks", [], {"status": "done"}),
         "iter_tasks from naive datetime": ("iter_tasks", [], {"created_at_from": datetime(2026, 1, 31)}),
+        "get_spend from naive datetime": ("get_spend", [datetime(2026, 1, 31)], {}),
+        "get_spend to naive datetime": (
+            "get_spend",
+            [datetime(2026, 1, 31, tzinfo=timezone.utc), datetime(2026, 1, 31)],
+            {},
+        ),
+        "get_spend of empty workflow id": (
+            "get_spend",
+            [datetime(2026, 1, 31, tzinfo=timezone.utc)],
+            {"workflow_id": ""},
+        ),
         "iter_tasks to naive datetime": ("iter_tasks", [], {"created_at_to": datetime(2026, 1, 31)}),
         "stop_task with empty id": ("stop_task", [""], {}),
         "resume_task with empty id": ("resume_task", [""], {}),

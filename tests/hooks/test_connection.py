@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from airflow.models.connection import Connection as ModelConnection
@@ -9,10 +10,12 @@ from airflow.sdk import Connection
 from airflow_provider_browseract.hooks import connection
 from airflow_provider_browseract.hooks.connection import (
     ConnectionFieldError,
+    connection_type,
     extra_fields,
     no_connection,
     read_settings,
 )
+from airflow_provider_browseract.runs.budget import Budget, BudgetAction
 from tests.cases import cases
 
 
@@ -125,6 +128,58 @@ class TestSizeLimits:
     def test_invalid_max_file_size_raises_error_naming_the_extra_field(self, value):
         with pytest.raises(ConnectionFieldError, match=r"extra 'max_file_size' is .* positive whole number of bytes"):
             read(extra={"max_file_size": value})
+
+
+class TestBudget:
+    def test_connection_without_budget_has_none_and_the_documented_price_of_a_step(self):
+        settings = read_all(extra={"budget_action": "warn"})
+        assert (settings.budget, settings.credits_per_step) == (None, 5)
+
+    @pytest.mark.parametrize("value", [2000, "2000"], ids=["number", "text"])
+    @pytest.mark.parametrize("name", ["daily_credits", "monthly_credits"])
+    def test_one_field_sets_a_budget_that_refuses(self, name, value):
+        limits: Any = {name: 2000}
+        assert read_all(extra={name: value}).budget == Budget("browseract_default", **limits)
+
+    def test_budget_has_both_limits_and_the_action(self):
+        extra = {"daily_credits": 100, "monthly_credits": "2000", "budget_action": "warn"}
+        assert read_all(conn_id="prod", extra=extra).budget == Budget("prod", 100, 2000, BudgetAction.WARN)
+
+    @pytest.mark.parametrize("value", [0, "0"])
+    def test_credits_per_step_can_be_0_to_count_only_reported_credits(self, value):
+        assert read_all(extra={"credits_per_step": value}).credits_per_step == 0
+
+    @pytest.mark.parametrize("value", [0, "0", -1, 1.5, True, "abc", "1e3", "2,000", [1], 10**18], ids=str)
+    @pytest.mark.parametrize("name", ["daily_credits", "monthly_credits"])
+    def test_budget_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, name, value):
+        with pytest.raises(ConnectionFieldError) as caught:
+            read_all(extra={name: value})
+        assert str(caught.value) == (
+            f"Connection 'browseract_default': extra {name!r} is {value!r}. Set it to a positive whole number of "
+            "credits."
+        )
+
+    @pytest.mark.parametrize("value", [-1, 0.5, True, "abc", 10**6], ids=str)
+    def test_price_of_a_step_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, value):
+        wanted = "a whole number of credits, or 0 to count only the credits that BrowserAct reports"
+        with pytest.raises(ConnectionFieldError, match=rf"extra 'credits_per_step' is .*\. Set it to {wanted}\."):
+            read_all(extra={"credits_per_step": value})
+
+    @pytest.mark.parametrize("value", ["fail", "Refuse", " warn", 1, True, ["warn"]], ids=str)
+    def test_unknown_budget_action_raises_error_with_the_known_ones(self, value):
+        with pytest.raises(ConnectionFieldError, match=r"extra 'budget_action' is .*\. Set it to refuse or warn\."):
+            read_all(extra={"daily_credits": 1, "budget_action": value})
+
+    def test_form_has_a_choice_and_minimums_and_every_field_can_be_left_empty(self):
+        schemas = {name: field["schema"] for name, field in connection_type()["conn-fields"].items()}
+        assert schemas["budget_action"] == {"type": ["string", "null"], "enum": ["refuse", "warn", None]}
+        assert schemas["daily_credits"] == {"type": ["integer", "null"], "minimum": 1}
+        assert schemas["credits_per_step"] == {"type": ["integer", "null"], "minimum": 0}
+
+    @pytest.mark.parametrize("nothing", [None, ""], ids=["null", "empty text"])
+    def test_empty_field_of_the_form_counts_as_missing(self, nothing):
+        fields = ("daily_credits", "monthly_credits", "budget_action", "credits_per_step")
+        assert read_all(extra=dict.fromkeys(fields, nothing)) == read_all()
 
 
 @pytest.mark.usefixtures("fresh_process")

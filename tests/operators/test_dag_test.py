@@ -123,6 +123,14 @@ def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, defe
     assert len(emulator.tasks) == 1
 
 
+def test_dag_test_does_not_wait_for_the_budget(tried, emulator, connect, capfd, caplog):
+    connect({"daily_credits": 4})
+    result = tried(workflow_id=ORDERS.id, on_budget="wait")
+    assert (result.state, emulator.tasks) == ("failed", [])
+    assert "dag.test() does not wait for that." in caplog.text + "".join(capfd.readouterr())
+    assert result.xcom("run", "budget")["verdict"] == "refused"
+
+
 def test_dag_test_stores_the_links_and_reads_none_that_were_not_pushed(tried, emulator, caplog, capfd):
     emulator.fault("run-task", RequestFault.refused(99001), times=1)
     before, result = (tried(workflow_id=ORDERS.id) for _ in range(2))

@@ -93,6 +93,15 @@ def test_unknown_workflow_of_an_active_run_counts_with_the_price_of_a_step():
     assert numbers(verdict) == (135, 1, 5, 45)
 
 
+def test_run_of_the_next_day_by_the_clock_of_browseract_counts_only_then():
+    tomorrow = MIDNIGHT + timedelta(days=1)
+    account = Account(listed(1, tomorrow), now=tomorrow - timedelta(seconds=30))
+    for used in (0, 45):
+        [verdict] = account.check(DAILY)
+        assert verdict.used == used
+        account.now = tomorrow
+
+
 def test_forecast_of_a_template_is_not_that_of_a_workflow_with_the_same_id():
     account = Account(*runs_of(3, 45), listed(9, credit=0, status="running"))
     [verdict] = account.check(DAILY, Source(SourceKind.TEMPLATE, SOURCE.id), cap=300)
@@ -173,9 +182,9 @@ def test_log_line_of_an_allowed_start():
 )
 def test_log_line_names_ended_runs_without_credits(without, text):
     account = spent(1620)
-    account.runs += runs_of(without, None, first=200)
+    account.runs += [*runs_of(without, None, first=200), listed(300, credit=None, status="running")]
     account.check(DAILY, WORKFLOW)
-    assert f"1,620 of 2,000 credits used, no run is active. {text} This run" in account.lines[0]
+    assert f"1,620 of 2,000 credits used, 5 expected for 1 active run. {text} This run" in account.lines[0]
 
 
 def test_error_of_a_refused_start():

@@ -210,19 +210,20 @@ def test_spend_has_a_row_for_each_workflow_and_day():
             listed(2, NOON, None, "failed"),
             listed(3, NOON, 15, "running"),
             listed(4, NOON, 5, workflow_id=None),
+            listed(7, NOON, 3, workflow_id=None),
             listed(5, MIDNIGHT - timedelta(seconds=1), 100),
             listed(6, NOON, 80, "canceled", workflow_id="71"),
         )
     )
     assert spend.rows == (
         SpendRow(date(2026, 11, 26), "70", 1, 100, 0, 0),
-        SpendRow(date(2026, 11, 27), None, 1, 5, 0, 0),
+        SpendRow(date(2026, 11, 27), None, 2, 8, 0, 0),
         SpendRow(date(2026, 11, 27), "70", 3, 60, 1, 1),
         SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
     )
-    assert spend.credits == 245
-    assert list(spend.by_workflow().items()) == [("70", 160), ("71", 80), (None, 5)]
-    assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 145)]
+    assert spend.credits == 248
+    assert list(spend.by_workflow().items()) == [("70", 160), ("71", 80), (None, 8)]
+    assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 148)]
 
 
 def test_spend_of_no_runs_is_empty():

@@ -136,6 +136,31 @@ async def test_waits_of_a_connection_share_one_count(emulator, waiting, monkeypa
     assert 4 <= calls_of(emulator, "list-tasks") - before <= 4 * 6
 
 
+async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(emulator, waiting, monkeypatch):
+    monkeypatch.setattr(timings, "SLOT_PROBE_PAUSE", 0.1)
+    joined, join = [], Dispatcher.join
+
+    def noticed(*args):
+        joined.append(time.time())
+        join(*args)
+
+    monkeypatch.setattr(Dispatcher, "join", noticed)
+    not_before = time.time() + 0.3
+    waiting.add("a", 1.0, active=None, refusals=0, not_before=not_before)
+    waiting.add("b", 2.0, active=None, refusals=0, not_before=not_before - 600)
+    assert await waiting.until_woken(2) == ["b", "a"]
+    at_once, later = joined
+    # The clock of the event loop may differ a little.
+    assert at_once < not_before - 0.1 < not_before - 0.05 < later
+
+
+async def test_wait_for_the_budget_can_be_cancelled_before_it_is_over(emulator, waiting):
+    waiting.add("a", 1.0, active=None, refusals=0, not_before=time.time() + 600)
+    await asyncio.sleep(0)
+    await waiting.cancel("a")
+    assert (waiting.woken, emulator.requests) == ([], [])
+
+
 async def test_nothing_is_counted_when_nothing_waits(emulator, waiting):
     running = len(asyncio.all_tasks())
     await start()

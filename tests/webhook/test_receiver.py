@@ -305,6 +305,12 @@ class TestHandOver:
         assert database.hand_over("browseract_default") == last
         assert database.hand_over("browseract_default") is None
 
+    def test_task_that_waits_for_the_budget_is_passed_over_until_that_is_over(self, queue):
+        queue.add(1.0, not_before=time.time() + 600)
+        waited = queue.add(2.0, not_before=time.time() - 1)
+        assert database.hand_over("browseract_default") == waited
+        assert database.hand_over("browseract_default") is None
+
     def test_task_marked_at_that_moment_is_passed_over(self, queue, monkeypatch):
         marked, other = queue.add(1.0), queue.add(2.0)
         read = database._read_queue

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -438,6 +439,18 @@ def test_task_that_has_waited_checks_the_budget_again(worker, emulator, limit, s
         result = run.resume(waiting)
     assert len(result) == 2
     assert PLACE_KEY not in store.values
+
+
+def test_task_starts_when_the_wait_for_the_budget_is_over(worker, emulator, limit):
+    started_outside(emulator, 3)
+    limit(daily_credits=3 * EACH)
+    run = search(worker, on_budget="wait")
+    deferred = run.defer()
+    # As on the next day.
+    deferred.trigger.wait = replace(deferred.trigger.wait, not_before=time.time() + 0.1)
+    limit(daily_credits=1000)
+    assert len(run.resume(deferred)) == 2
+    assert len(emulator.tasks) == 4
 
 
 def test_task_whose_new_run_was_beyond_the_budget_waits_too(worker, beyond, store):
