@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
-from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError
+from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
@@ -37,8 +37,11 @@ MOST_SLOTS = 20
 
 ONE_DAY = timedelta(days=1)
 
-DAY_IS_OPEN = timedelta(hours=7, minutes=10)
+LONGEST_RUN = timedelta(hours=7, minutes=10)
 """How long after its end a day can still have active runs: a run takes 7 hours at most."""
+
+WAIT_FOR_CREDITS = timedelta(days=4)
+"""How long after its beginning a day is listed again because ended runs have no credits yet."""
 
 
 class BudgetAction(Word):
@@ -60,8 +63,12 @@ class Period(NamedTuple):
     ends: datetime
 
     def __str__(self) -> str:
-        label = "%Y-%m-%d" if self.ends - self.begins == ONE_DAY else "%Y-%m"
-        return f"{self.begins:{label}}"
+        return f"{self.begins:%Y-%m-%d}" if self.is_day else f"{self.begins:%Y-%m}"
+
+    @property
+    def is_day(self) -> bool:
+        """Whether it is a day, and not a month."""
+        return self.ends - self.begins == ONE_DAY
 
     def includes(self, run: CountedRun) -> bool:
         """Return whether a run belongs to the period."""
@@ -113,6 +120,11 @@ class Verdict:
         return self.period.limit - self.used - self.reserved - self.forecast.credits
 
     @property
+    def never_fits(self) -> bool:
+        """Whether the run alone is expected to use more than the whole budget."""
+        return self.forecast.credits > self.period.limit
+
+    @property
     def line(self) -> str:
         """The line for the log."""
         active = f"{self.reserved:,} expected for {_active(self.active)}" if self.active else "no run is active"
@@ -133,18 +145,23 @@ class Verdict:
         :param stopped: the BrowserAct task that was started and stopped, if there is one.
         """
         active = f"{self.reserved:,} are expected for {_active(self.active)}" if self.active else "no run is active"
-        until = (
-            f"{self.period.ends:%H:%M}" if self.period.setting == "daily_credits" else f"{self.period.ends:%Y-%m-%d}"
-        )
+        until = f"{self.period.ends:%H:%M}" if self.period.is_day else f"{self.period.ends:%Y-%m-%d}"
         run = "No run was started."
         if stopped is not None:
             run = f"BrowserAct task {stopped} was stopped, because other runs were started at the same time."
+        advice = (
+            f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
+            'on_budget="wait" so that the task waits.'
+        )
+        if self.never_fits:
+            advice = (
+                f"This run alone is expected to use more than {self.period.setting} allows, so waiting does not help. "
+                f"Raise {self.period.setting} in the extra of the connection."
+            )
         return (
             f"The budget of connection {self.budget.conn_id!r} for {self.period} (UTC) does not allow another run: "
             f"{self.used:,} of {self.period.limit:,} credits are used, {active}, and this run is expected to use "
-            f"{self.forecast.credits:,}. {run}\n"
-            f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
-            'on_budget="wait" so that the task waits.'
+            f"{self.forecast.credits:,}. {run}\n{advice}"
         )
 
     def shown(self, verdict: str) -> dict[str, Any]:
@@ -189,7 +206,7 @@ Step: TypeAlias = "BudgetStep | Sleep | LogLine | Call[Any]"
 
 def check_budget(
     budget: Budget, source: Source, cap: int | None, clock: Callable[[], float]
-) -> Generator[Step, Any, list[Verdict]]:
+) -> Generator[Step, Any, tuple[Verdict, ...]]:
     """Judge whether a budget allows a run, and report that.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
@@ -214,7 +231,7 @@ def check_budget(
             "started, because budget_action is 'warn'.",
             logging.WARNING,
         )
-        return []
+        return ()
     for verdict in verdicts:
         yield LogLine(verdict.line)
     least = min(verdicts, key=lambda verdict: verdict.left)
@@ -260,7 +277,7 @@ def look_again(
     yield Sleep(timings.SECOND_LOOK_DELAY)
     try:
         while True:
-            count = yield from _count(budget, first.source, now)
+            count = yield from _count(Requests(), budget, first.source, now)
             own = next((run for run in count.runs if run.id == task_id), None)
             if own is not None or clock() >= started_at + timings.LISTING_DELAY:
                 break
@@ -289,7 +306,7 @@ def forecast_run(
     """Log what a run is expected to cost, and whether the budget would allow it."""
     try:
         if budget is None:
-            forecast = yield from forecast_for(source, (), cap, _moment(clock()))
+            forecast = yield from forecast_for(Requests(), source, (), cap, _moment(clock()))
             yield LogLine(f"The run is expected to use {forecast.credits:,} credits {forecast.basis(source)}.")
             return
         verdicts = yield from _judge(budget, source, cap, _moment(clock()))
@@ -319,7 +336,9 @@ class _Count:
         runs = [run for run in self.runs if period.includes(run)]
         ended = [run for run in runs if run.status.ended]
         active = [run for run in runs if not run.status.ended]
-        forecasts = self.forecasts if source.is_template else {**self.forecasts, source.id: forecast}
+        forecasts = dict(self.forecasts)
+        if forecast.runs:
+            forecasts[source.id] = forecast
         return Verdict(
             budget,
             period,
@@ -333,39 +352,47 @@ class _Count:
         )
 
 
-def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, list[Verdict]]:
-    count = yield from _count(budget, source, now)
-    forecast = yield from forecast_for(source, count.runs, cap, now)
-    return [count.verdict(budget, period, source, forecast) for period in budget.periods(now)]
+def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, tuple[Verdict, ...]]:
+    requests = Requests()
+    count = yield from _count(requests, budget, source, now)
+    forecast = yield from forecast_for(requests, source, count.runs, cap, now)
+    return tuple(count.verdict(budget, period, source, forecast) for period in budget.periods(now))
 
 
-def _count(budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
+def _count(requests: Requests, budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
     """Count what the runs of the account have used since the beginning of the longest period.
 
     :param source: what is to be run, whose forecast is made separately.
+    :raises BrowserActError: the runs cannot be counted.
     """
     begins = min(period.begins for period in budget.periods(now)).date()
     days = [begins + timedelta(days=number) for number in range((now.date() - begins).days + 1)]
-    closed = [day for day in days if _begin_of(day + ONE_DAY) + DAY_IS_OPEN <= now]
-    requests = Requests()
-    sums = (yield from _sums_of(closed, requests)) if closed else {}
-    runs = yield from list_runs(requests, _begin_of(days[len(closed)]))
+    closed = [day for day in days if _begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
+    sums, runs = (yield from _count_closed(closed, requests, now)) if closed else ({}, [])
+    runs += yield from list_runs(requests, _begin_of(days[len(closed)]))
     own = None if source.is_template else source.id
     others = {run.workflow_id for run in runs if not run.status.ended} - {own}
     forecasts: dict[str | None, Forecast] = {}
     for workflow_id in sorted(filter(None, others))[:MOST_SLOTS]:
         # The list may not know the workflow: a run of a template can have the id of a copy.
-        with suppress(BrowserActError):
+        with suppress(NotFoundError):
             of = Source(SourceKind.WORKFLOW, workflow_id)
-            forecasts[workflow_id] = yield from forecast_for(of, runs, None, now)
+            forecasts[workflow_id] = yield from forecast_for(requests, of, runs, None, now)
     return _Count(sums, runs, forecasts)
 
 
-def _sums_of(days: Sequence[date], requests: Requests) -> Generator[Step, Any, Mapping[date, int]]:
-    """Return the sums of days that are over. Those that are not stored are counted, and then stored."""
+def _count_closed(
+    days: Sequence[date], requests: Requests, now: datetime
+) -> Generator[Step, Any, tuple[Mapping[date, int], list[CountedRun]]]:
+    """Return the sums of days that are over, and the runs of those that can still change.
+
+    The days without a stored sum are listed. Their sums are stored once all their runs have ended and have credits.
+    After some days, credits that are missing are not waited for any more.
+    """
     stored: Mapping[date, int] = yield ReadDaySums()
     sums = {day: stored[day] for day in days if day in stored}
     new: dict[date, int] = {}
+    unsettled: list[CountedRun] = []
     failure: BrowserActError | None = None
     for day in days:
         if day in sums:
@@ -376,15 +403,17 @@ def _sums_of(days: Sequence[date], requests: Requests) -> Generator[Step, Any, M
             # The next check continues with the days that were counted.
             failure = error
             break
-        sums[day] = sum(run.credit or 0 for run in runs)
-        if all(run.status.ended for run in runs):
-            new[day] = sums[day]
+        is_old = _begin_of(day) + WAIT_FOR_CREDITS < now
+        if all(run.status.ended and (is_old or run.credit is not None) for run in runs):
+            sums[day] = new[day] = sum(run.credit or 0 for run in runs)
+        else:
+            unsettled += runs
     if new:
         # Someone may have edited what is stored. A sum of a later day would count when that day is over.
         yield WriteDaySums({day: credits for day, credits in {**stored, **new}.items() if day <= days[-1]})
     if failure is not None:
         raise failure
-    return sums
+    return sums, unsettled
 
 
 def _active(number: int) -> str:

@@ -10,7 +10,7 @@ WARN_FROM = 0.8
 
 
 class SpendingError(Exception):
-    """The cap or the budget does not allow a run. No run was started."""
+    """The cap does not allow another run. No run was started."""
 
 
 def credits_of(task: Task, credits_per_step: int) -> int:

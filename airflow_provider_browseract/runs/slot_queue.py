@@ -51,6 +51,7 @@ class _Waiting:
 class _Woken:
     """A task instance that was woken, to recognize it if its start is refused.
 
+    :param began: when its try began.
     :param probe: whether it was woken although no slot seemed to be free.
     :param handed: whether something else has resumed it.
     """
@@ -58,6 +59,7 @@ class _Woken:
     at: float
     source: str
     dag_id: str
+    began: float
     probe: bool = False
     handed: bool = False
 
@@ -168,8 +170,8 @@ class SlotQueue:
             self._forget(now, wait.active)
         self._starting.pop(key, None)
         woken = self._woken.pop(key, None)
-        # The first refusal of a try says nothing about an earlier try that was woken.
-        again = woken if wait.queued.refusals > 1 else None
+        # A refusal says nothing about an earlier try that was woken.
+        again = woken if woken is not None and abs(woken.began - wait.queued.began) < 0.001 else None
         if again is not None:
             took = now - again.at
             if took < LONGEST_HOLD:
@@ -201,7 +203,7 @@ class SlotQueue:
         left = self.remove(key)
         if left is None:
             return
-        self._woken[key] = woken = _Woken(now, left.wait.source, left.dag_id, handed=True)
+        self._woken[key] = woken = _Woken(now, left.wait.source, left.dag_id, left.wait.queued.began, handed=True)
         self._probes.starts += 1
         recent = [at for at in self._unexplained if now - at < NOTICE_DELAY]
         if recent:
@@ -211,7 +213,8 @@ class SlotQueue:
             self._starting[key] = woken
 
     def free(self, key: str) -> None:
-        """Free the slot of a task instance that has left and is not about to start, because someone has marked it."""
+        """Free the slot of a task instance that has left and is not about to start, as when someone has marked it."""
+        self._group.keys.discard(key)
         self._starting.pop(key, None)
         self._woken.pop(key, None)
 
@@ -270,7 +273,9 @@ class SlotQueue:
         woken += probes
         for key in woken:
             each = self.waiting[key]
-            self._woken[key] = self._starting[key] = _Woken(now, each.wait.source, each.dag_id, key in probes)
+            self._woken[key] = self._starting[key] = _Woken(
+                now, each.wait.source, each.dag_id, each.wait.queued.began, key in probes
+            )
             self.remove(key)
         return woken
 

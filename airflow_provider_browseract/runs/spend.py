@@ -59,7 +59,8 @@ class CountedRun(NamedTuple):
         """
         if task.created_at is None:
             raise UnexpectedResponseError(f"BrowserAct task {task.id} is listed without its creation time")
-        return cls(task.id, task.workflow_id, task.created_at.astimezone(timezone.utc), task.status, task.credit)
+        credit = task.credit if task.credit is not None and task.credit >= 0 else None
+        return cls(task.id, task.workflow_id, task.created_at.astimezone(timezone.utc), task.status, credit)
 
     @property
     def order(self) -> tuple[datetime, str]:
@@ -188,9 +189,12 @@ def list_runs(
 
 
 def forecast_for(
-    source: Source, runs: Sequence[CountedRun], cap: int | None, now: datetime
+    requests: Requests, source: Source, runs: Sequence[CountedRun], cap: int | None, now: datetime
 ) -> Generator[Call[Any], Any, Forecast]:
-    """Return what a run is expected to use: the mean of the newest ended runs of its workflow."""
+    """Return what a run is expected to use: the mean of the newest ended runs of its workflow.
+
+    :raises BrowserActError: older runs cannot be read.
+    """
     # Lists do not name the template of a run.
     if not source.is_template:
         found = mean_of(source.id, runs)
@@ -198,9 +202,15 @@ def forecast_for(
             call = APIS[source.api_version].list_tasks(
                 source_id=source.id, created_at_from=now - LOOK_BACK, limit=LOOK_BACK_LIMIT
             )
-            page: Page[Task] = yield call
+            pages: Pages[Task] = Pages(call)
+            tasks: list[Task] = []
+            while pages.call is not None and not tasks:
+                requests.take()
+                with pages.dividing():
+                    page: Page[Task] = yield pages.call
+                    tasks = pages.take(page)
             listed = []
-            for task in page.items:
+            for task in tasks:
                 with suppress(UnexpectedResponseError):
                     listed.append(CountedRun.of(replace(task, workflow_id=source.id)))
             found = mean_of(source.id, listed) or found

@@ -139,10 +139,12 @@ class StartedRun:
 
     :param entry: its stored entry; the ``task_id`` is known.
     :param task: the run as the API returned it; None if it was started just now.
+    :param verdicts: what the budget said right before the start.
     """
 
     entry: Entry
     task: Task | None = None
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def task_id(self) -> str:
@@ -300,12 +302,13 @@ def _start(
     """Start a run, if the budget allows it. If certainly none was started, restore the earlier entry."""
     request: RunRequest = yield BeforeStart(start.request)
     check_cap(earlier.spent, start.max_credits)
-    verdicts: list[Verdict] = []
-    if start.budget is not None:
-        verdicts = yield from check_budget(start.budget, request.source, start.max_credits, clock)
-        if (refusing := refused_by(verdicts)) is not None:
-            return BudgetUsedUp(refusing)
+    verdicts: tuple[Verdict, ...] = ()
     for number in range(1, MAX_STARTS + 1):
+        # Before each start, because it can take minutes to find out that the last one has started nothing.
+        if start.budget is not None:
+            verdicts = yield from check_budget(start.budget, request.source, start.max_credits, clock)
+            if (refusing := refused_by(verdicts)) is not None:
+                return BudgetUsedUp(refusing)
         # Right before the start, because a later try looks for runs that were created from this moment on.
         entry = start.entry(clock(), earlier)
         yield Write(entry)
@@ -323,37 +326,43 @@ def _start(
             found = yield from _own_orphan(replace(start, request=request), entry, error, clock)
             if found is None:
                 yield LogLine(f"No run was started (start {number} of {MAX_STARTS}).", logging.WARNING)
+                yield Write(before, over=True)
                 # The same request would be refused again.
                 if number < MAX_STARTS and not isinstance(error, UnknownRefusalError):
                     continue
-                yield Write(before, over=True)
                 raise
             created = CreatedTask(found.id, found.profile_id)
             yield LogLine(f"BrowserAct task {found.id} is the run of this start.")
         entry = replace(entry, task_id=created.id, profile_id=created.profile_id)
         yield Write(entry)
-        return (yield from _unless_beyond(StartedRun(entry), verdicts, clock))
+        return StartedRun(entry, verdicts=verdicts)
     raise AssertionError("the last start has returned or raised")
 
 
-def _unless_beyond(
-    started: StartedRun, verdicts: list[Verdict], clock: Callable[[], float]
-) -> Generator[Step, Any, StartedRun | BudgetUsedUp]:
-    """Stop a new run if other runs that were started at the same time leave no credits of the budget for it."""
-    beyond = yield from look_again(verdicts, started.task_id, clock)
-    if beyond is None:
-        return started
+def keep_within_budget(started: StartedRun, clock: Callable[[], float]) -> Generator[Step, Any, BudgetUsedUp | None]:
+    """Stop a new run if runs that were started at the same time leave no credits of the budget for it.
+
+    :returns: why the run was stopped; None if it continues, or has ended in the meantime.
+    """
+    refusing = yield from look_again(started.verdicts, started.task_id, clock)
+    if refusing is None:
+        return None
+    api_version = started.entry.source.api_version
     try:
-        yield APIS[started.entry.source.api_version].stop_task(started.task_id)
+        yield APIS[api_version].stop_task(started.task_id)
+        task = yield from poll_run(started.task_id, api_version)
+        # It may have ended before the stop arrived, and is paid for.
+        kept = task.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
     except NOTHING_TO_STOP:
-        # Its result is paid for.
-        return started
+        kept = True
     except BrowserActError as error:
         yield LogLine(f"BrowserAct task {started.task_id} {not_stopped(error, None)}", logging.ERROR)
-        return started
+        kept = True
+    if kept:
+        return None
     # A later try adds its credits to those of the earlier runs.
     yield Write(started.entry, over=True)
-    return BudgetUsedUp(beyond, started.task_id)
+    return BudgetUsedUp(refusing, started.task_id)
 
 
 def _own_orphan(

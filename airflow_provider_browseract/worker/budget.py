@@ -59,10 +59,10 @@ class BudgetWait:
         """
         period = self.used_up.verdict.period
         refusal = self.used_up.verdict.refusal(self.used_up.stopped)
-        if self.on_budget is OnBudget.FAIL:
+        if self.on_budget is OnBudget.FAIL or self.used_up.verdict.never_fits:
             raise AirflowFailException(refusal)
         if in_dag_test():
-            raise AirflowFailException(f"{refusal}\ndag.test() does not wait for that.")
+            raise AirflowFailException(f"{refusal.partition(chr(10))[0]}\ndag.test() does not wait for the budget.")
         self.run.raise_if_killed()
         from airflow_provider_browseract.triggers.slot import SlotTrigger
 

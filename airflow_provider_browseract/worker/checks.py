@@ -37,6 +37,7 @@ class Operator(Protocol):
     output_path: str | ObjectStoragePath | None
     outlets: Any
     priority_weight: int
+    max_credits: Any
     durable: bool
     cancel_on_kill: bool
     cancel_on_timeout: bool

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_provider_browseract.api.arguments import InputError, read_credits
 from airflow_provider_browseract.in_airflow.required_action import read_event
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs.budget import BudgetStep, forecast_run
@@ -35,6 +36,7 @@ from airflow_provider_browseract.runs.starting import (
     StartRefused,
     TriesStep,
     begin,
+    keep_within_budget,
 )
 from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
 from airflow_provider_browseract.worker.callback import register, with_callback
@@ -105,11 +107,21 @@ class RunExecution:
 
         def result() -> Any:
             # The arguments may have changed since the deferral.
+            self._keep_cap(read.wait.policy.max_credits)
             self.secret_inputs = self.operator.hide_secrets()
             waiter = self._waiter()
             return self._conclude(waiter.until_end(waiter.resume(read, resumed_at)))
 
         return self._accounted_for(task_id, result)
+
+    def _keep_cap(self, cap: int | None) -> None:
+        """Keep the cap of the wait if its template cannot be used any more: the run is paid for already."""
+        try:
+            if self.operator.max_credits is not None:
+                read_credits("max_credits", self.operator.max_credits)
+        except InputError as error:
+            self.log.warning("%s The run keeps the cap that it had: %s.", error, cap)
+            self.operator.max_credits = cap
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""
@@ -215,11 +227,20 @@ class RunExecution:
         SlotWait(self.run, self.ti, why, queued, limit, defer if self.options.deferrable else None).wait()
         return queued
 
+    def _check_budget_again(self, started: StartedRun, queued: Queued) -> None:
+        """Stop a new run, and wait or fail, if too many runs were started at the same time."""
+        do, check = partial(self._do, queued), self.run.raise_if_killed
+        used_up = run_steps(keep_within_budget(started, time.time), self.hook.client, self.log, do, check)
+        if used_up is not None:
+            self.ti.xcom_push(key="task_id", value=None)
+            self._wait_to_start(used_up, queued)
+
     # 5. Wait for the run
 
     def _wait_for_result(self, started: StartedRun, queued: Queued) -> Any:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         push_ids(self.ti, self.kind, started, self.log)
+        self._check_budget_again(started, queued)
         if not queued.is_new or self.ti.try_number > 1:
             self.tries.give_up_place()
         self.run.raise_if_killed()

@@ -136,7 +136,7 @@ def queue_left(tries: Tries, why: str, *, overdue: bool) -> NoSlotError:
     """
     if overdue:
         tries.give_up_place()
-    return NoSlotError(f"Airflow ended the wait for a slot: {why}")
+    return NoSlotError(f"Airflow ended the wait before the start: {why}")
 
 
 def _in_words(seconds: float) -> str:

@@ -13,6 +13,7 @@ from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
 from airflow_provider_browseract.in_airflow.showing import count_run, show_run, show_wait
+from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import over_cap_text
@@ -86,9 +87,10 @@ class Waiter:
         # A run that was stopped is compared with the cap of that time. An older triggerer returns a wait without a cap,
         # and a template may be rendered to None by now.
         cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap or stored.max_credits
-        policy = replace(
-            self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=stored.credits_per_step
-        )
+        price = stored.credits_per_step
+        with tolerate_errors():
+            price = self.run.hook.settings.credits_per_step
+        policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=price)
         event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):

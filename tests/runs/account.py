@@ -59,7 +59,7 @@ class Account:
     def clock(self) -> float:
         return self.now.timestamp()
 
-    def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> list[Verdict]:
+    def check(self, budget: Budget, source: Source = SOURCE, cap: int | None = None) -> tuple[Verdict, ...]:
         """Check a budget."""
         return carry_out(check_budget(budget, source, cap, self.clock), self)
 

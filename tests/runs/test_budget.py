@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.errors import AuthenticationError, ServerError, WorkflowNotFoundError
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    ResponseTooLargeError,
+    ServerError,
+    WorkflowNotFoundError,
+)
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
@@ -80,6 +86,43 @@ def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run
     ]
     [verdict] = Account(*yesterday, *active).check(DAILY)
     assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
+
+
+def test_forecasts_that_cannot_be_read_leave_the_credits_unknown():
+    account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
+
+    def answer(step):
+        is_forecast = isinstance(step, Call) and step.params.get("workflow_id") == "71"
+        return ServerError("down", http_status=503) if is_forecast else account(step)
+
+    with pytest.raises(BudgetUnknownError):
+        carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
+
+
+def test_negative_credits_count_as_not_known():
+    [verdict] = Account(listed(50, credit=-(10**19)), *runs_of(3, 45)).check(DAILY)
+    assert (verdict.used, verdict.unpriced) == (135, 1)
+
+
+def test_forecast_divides_a_page_that_is_too_large():
+    account = Account(*[listed(number, NOON - timedelta(days=2), 45) for number in range(60)])
+
+    def answer(step):
+        is_large = isinstance(step, Call) and "workflow_id" in step.params and int(step.params["limit"]) > 50
+        return ResponseTooLargeError("too large") if is_large else account(step)
+
+    [verdict] = carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
+    assert verdict.forecast == (45, 20)
+
+
+def test_run_that_alone_exceeds_the_budget_is_refused_without_the_advice_to_wait():
+    verdict = refused_by(Account(*runs_of(3, 45)).check(replace(DAILY, daily_credits=40)))
+    assert verdict is not None
+    assert verdict.never_fits
+    assert verdict.refusal().endswith(
+        "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise "
+        "daily_credits in the extra of the connection."
+    )
 
 
 def test_unknown_workflow_of_an_active_run_counts_with_the_price_of_a_step():
@@ -200,13 +243,13 @@ def test_error_of_a_refused_start():
 
 
 def test_error_of_a_start_that_the_monthly_budget_refuses_names_the_next_month():
-    account = Account(listed(1, credit=40_001))
+    account = Account(listed(50, credit=39_999), *runs_of(9, 5))
     account.stored = dict.fromkeys(NOVEMBER, 0)
     verdict = refused_by(account.check(MONTHLY))
     assert verdict is not None
     assert verdict.refusal("123") == (
-        "The budget of connection 'browseract_default' for 2026-11 (UTC) does not allow another run: 40,001 of 40,000 "
-        "credits are used, no run is active, and this run is expected to use 40,001. BrowserAct task 123 was stopped, "
+        "The budget of connection 'browseract_default' for 2026-11 (UTC) does not allow another run: 40,044 of 40,000 "
+        "credits are used, no run is active, and this run is expected to use 4,005. BrowserAct task 123 was stopped, "
         "because other runs were started at the same time.\n"
         'Wait until 2026-12-01 UTC, raise monthly_credits in the extra of the connection, or set on_budget="wait" so '
         "that the task waits."
@@ -271,7 +314,7 @@ def test_credits_that_cannot_be_counted_refuse_the_start_with_an_error_that_can_
 @UNCOUNTABLE
 def test_credits_that_cannot_be_counted_only_warn_with_the_action_warn(account, fault, why):
     account = broken(account, fault)
-    assert account.check(WARN) == []
+    assert account.check(WARN) == ()
     [line] = account.lines
     assert line.startswith("The credits of connection 'browseract_default' cannot be counted: ")
     assert why in line
@@ -329,7 +372,16 @@ def test_day_with_an_active_run_is_counted_but_not_stored():
     account = of_november()
     account.runs[4]["status"] = "paused"
     [verdict] = account.check(MONTHLY)
-    assert (verdict.used, sorted(account.stored)) == (270, [day for day in NOVEMBER if day.day != 5])
+    assert (verdict.used, verdict.reserved, verdict.active) == (260, 10, 1)
+    assert sorted(account.stored) == [day for day in NOVEMBER if day.day != 5]
+
+
+@pytest.mark.parametrize(("age", "settled"), [(2, False), (4, True)])
+def test_day_whose_runs_have_no_credits_yet_is_stored_only_after_some_days(age, settled):
+    day = (NOON - timedelta(days=age)).date()
+    account = Account(*runs_of(3, 45), listed(50, NOON - timedelta(days=age), None))
+    [verdict] = account.check(MONTHLY)
+    assert (verdict.unpriced, day in account.stored) == (not settled, settled)
 
 
 def test_day_is_over_seven_hours_and_ten_minutes_after_its_end():

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_browseract.api.errors import ResponseLostError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
@@ -22,8 +23,16 @@ from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
+from airflow_provider_browseract.runs.orphans import ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, Source
-from airflow_provider_browseract.runs.starting import BeforeStart, BudgetUsedUp, Start, StartedRun, begin
+from airflow_provider_browseract.runs.starting import (
+    BeforeStart,
+    BudgetUsedUp,
+    Start,
+    StartedRun,
+    begin,
+    keep_within_budget,
+)
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.steps import carry_out
 
@@ -49,11 +58,14 @@ class Account:
     def statuses(self) -> collections.Counter[str]:
         return collections.Counter(task.status for task in self.browseract.tasks)
 
-    def steps(self) -> Generator[Any, Any, Any]:
+    def steps(self, keyword: str = "pens") -> Generator[Any, Any, Any]:
         """Return the steps of a start."""
-        request = RunRequest(Source(SourceKind.WORKFLOW, SEARCH.id), {"keyword": "pens"})
+        request = RunRequest(Source(SourceKind.WORKFLOW, SEARCH.id), {"keyword": keyword})
         start = Start(request, 3600.0, 1.0, api_key="app-key", key_digest="0" * 16, budget=self.budget)
-        return begin(start, None, lambda: self.now)
+        started = yield from begin(start, None, lambda: self.now)
+        if not isinstance(started, StartedRun):
+            return started
+        return (yield from keep_within_budget(started, lambda: self.now)) or started
 
     def answer(self, step: Any) -> Any:
         if isinstance(step, Sleep):
@@ -62,6 +74,8 @@ class Account:
             return step.request
         elif isinstance(step, ReadDaySums):
             return self.sums
+        elif isinstance(step, ReadClaims):
+            return {}
         elif isinstance(step, WriteDaySums):
             self.sums = dict(step.sums)
         elif isinstance(step, Call):
@@ -86,6 +100,25 @@ def test_of_1000_starts_in_a_row_the_budget_allows_50_and_no_start_is_sent_after
         allowed += isinstance(account.start(), StartedRun)
         account.now += 10
     assert (allowed, account.calls["run-task"], account.credits) == (50, 50, 50 * COST)
+
+
+def test_start_that_is_sent_again_after_a_lost_response_checks_the_budget_again():
+    account = Account(daily_credits=3 * COST)
+    account.start()
+    account.now += 10
+
+    def answer(step: Any) -> Any:
+        if isinstance(step, Call) and step.name == "run-task" and account.calls["run-task"] == 1:
+            # The response is lost, and others use the credits in the meantime.
+            for _ in range(2):
+                account.start()
+                account.now += 10
+            return ResponseLostError("lost")
+        return account.answer(step)
+
+    outcome = carry_out(account.steps("paper"), answer)
+    assert isinstance(outcome, BudgetUsedUp)
+    assert account.calls["run-task"] == 3
 
 
 def test_backfill_of_30_runs_spreads_over_three_days_in_the_order_of_the_queue():

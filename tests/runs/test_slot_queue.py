@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import Active, QueueWait
-from airflow_provider_browseract.runs.slot_queue import STARTS_PER_PROBE, SlotQueue
+from airflow_provider_browseract.runs.slot_queue import PROBE_GROWTH, STARTS_PER_PROBE, SlotQueue
 
 from .queue_model import World, wait_of
 
@@ -254,6 +254,18 @@ class TestCapacity:
             queue.join("a", wait_of(at, refusals=1, active=3), at + 0.5)
         assert queue.capacity == 10
         assert queue.next_count(3.5) <= READY
+
+    def test_first_refusal_after_a_wait_for_the_budget_counts_for_the_probe(self):
+        queue = queue_of({"first": wait_of(refusals=0, active=None)})
+        queue.count(runs(0), READY)
+        probed_at = READY + timings.SLOT_PROBE_PAUSE
+        assert queue.wake(probed_at) == ["first"]
+        queue.join("first", wait_of(refusals=1, active=0), probed_at + 1)
+        soon, later = probed_at + timings.SLOT_PROBE_PAUSE + 2, probed_at + PROBE_GROWTH * timings.SLOT_PROBE_PAUSE + 2
+        queue.count(runs(0), soon)
+        assert queue.wake(soon) == []
+        queue.count(runs(0), later)
+        assert queue.wake(later) == ["first"]
 
     def test_probe_finds_a_larger_plan(self):
         queue = queue_of({str(number): wait_of(float(number), active=5) for number in range(3)})

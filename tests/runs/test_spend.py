@@ -36,7 +36,7 @@ def counted(*runs):
 
 
 def forecast(account, *, source=SOURCE, cap=None):
-    return carry_out(forecast_for(source, counted(*account.runs), cap, NOON), account)
+    return carry_out(forecast_for(Requests(), source, counted(*account.runs), cap, NOON), account)
 
 
 def days_ago(days, number, credit):
@@ -87,7 +87,7 @@ def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_w
     account = Account(days_ago(8, 1, 1000))
     found = counted(listed(2), listed(3))
     account.runs += [days_ago(6, number, 30) for number in range(10, 14)] + [{**listed(4), "created_at": None}]
-    assert carry_out(forecast_for(SOURCE, found, 200, NOON), account) == Forecast(30, 4)
+    assert carry_out(forecast_for(Requests(), SOURCE, found, 200, NOON), account) == Forecast(30, 4)
     [call] = account.calls
     assert call.params == {
         "workflow_id": SOURCE.id,
@@ -99,7 +99,7 @@ def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_w
 
 def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_listed():
     found = counted(listed(1), listed(2, credit=55))
-    assert carry_out(forecast_for(SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
+    assert carry_out(forecast_for(Requests(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
 
 
 @pytest.mark.parametrize(("cap", "credits"), [(None, 5), (200, 200)], ids=["without a cap", "with a cap"])

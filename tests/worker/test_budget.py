@@ -340,7 +340,24 @@ def test_run_beyond_the_budget_is_stopped_and_counts_for_a_later_try(worker, bey
     assert own.status == "canceled"
     assert (run.ti.xcoms["budget"]["verdict"], counted) == ("refused", ["browseract.budget.refused"])
     assert own.id in store.values[STATE_KEY]
-    assert "task_id" not in run.ti.xcoms
+    assert run.ti.xcoms["task_id"] is None
+
+
+def test_new_run_is_shown_in_airflow_before_the_second_look(worker, beyond, monkeypatch):
+    beyond.next_run(SEARCH.id, duration=600.0)
+    run = search(worker)
+    operator = run.operator()
+    send, shown = operator.hook.client.send, []
+
+    def noticed(call):
+        if call.name == "list-tasks" and calls_of(beyond, "run-task") == 5:
+            shown.append(run.ti.xcoms.get("task_id"))
+        return send(call)
+
+    monkeypatch.setattr(operator.hook.client, "send", noticed)
+    with pytest.raises(AirflowFailException):
+        operator.execute(run.context)
+    assert set(shown) == {beyond.tasks[-1].id}
 
 
 def test_run_beyond_the_budget_that_cannot_be_stopped_is_kept(worker, beyond, capfd):

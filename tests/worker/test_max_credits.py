@@ -202,6 +202,20 @@ class TestEndBeforeTheStop:
         emulator.wait_until(lambda: emulator.tasks[0].status == "canceled")
 
 
+@pytest.mark.parametrize("rendered", ["", "abc", 0, None], ids=repr)
+def test_cap_that_renders_to_something_else_during_the_wait_loses_no_result(worker, emulator, rendered):
+    run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True, max_credits="{{ var.value.cap }}")
+    operator = run.operator()
+    operator.max_credits = "100"
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute(run.context)
+    event = run.wait_in_triggerer(deferral.value)
+    operator = run.operator()
+    operator.max_credits = rendered
+    kwargs = {**(deferral.value.kwargs or {}), "event": event}
+    assert len(operator.resume_execution(deferral.value.method_name, kwargs, run.context)) == 2
+
+
 class TestFailedStop:
     @BOTH_WAYS
     def test_failed_stops_are_never_reported_as_a_stop(self, capped, emulator, deferrable, capfd):
