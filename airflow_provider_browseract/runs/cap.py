@@ -75,7 +75,7 @@ def check_cap(spent: int, cap: int | None) -> None:
     if cap is not None and spent >= cap:
         raise SpendingError(
             f"The runs of earlier tries have used {spent:,} credits, and max_credits={cap} allows no further run. No "
-            "run was started.\nRaise max_credits if the workflow needs more. Clearing the task begins a new count."
+            "run was started.\nRaise max_credits if the workflow needs more. Clearing the task now begins a new count."
         )
 
 

@@ -102,5 +102,5 @@ def test_cap_that_is_used_up_allows_no_run(spent):
         check_cap(spent, 1000)
     assert str(refused.value) == (
         f"The runs of earlier tries have used {spent:,} credits, and max_credits=1000 allows no further run. No run "
-        "was started.\nRaise max_credits if the workflow needs more. Clearing the task begins a new count."
+        "was started.\nRaise max_credits if the workflow needs more. Clearing the task now begins a new count."
     )
