@@ -59,10 +59,11 @@ class BudgetWait:
         """
         period = self.used_up.verdict.period
         refusal = self.used_up.verdict.refusal(self.used_up.stopped)
+        reason = refusal.partition("\n")[0]
         if self.on_budget is OnBudget.FAIL or self.used_up.verdict.never_fits:
             raise AirflowFailException(refusal)
         if in_dag_test():
-            raise AirflowFailException(f"{refusal.partition(chr(10))[0]}\ndag.test() does not wait for the budget.")
+            raise AirflowFailException(f"{reason}\ndag.test() does not wait for the budget.")
         self.run.raise_if_killed()
         from airflow_provider_browseract.triggers.slot import SlotTrigger
 
@@ -71,7 +72,7 @@ class BudgetWait:
         until = begins + self.limit
         self.run.log.warning(
             "%s Waiting until %s UTC because of on_budget='wait'. %s",
-            refusal.partition("\n")[0],
+            reason,
             f"{period.ends:%Y-%m-%d %H:%M}",
             IF_NO_LINE_FOLLOWS,
         )
