@@ -40,7 +40,7 @@ from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError, Con
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outputs import counted
+from airflow_provider_browseract.runs.outputs import number_of
 
 ENDED = ("finished", "failed", "canceled")
 POLL_INTERVAL = 1.0
@@ -53,9 +53,9 @@ TASK_ENDED = 10121
 """The code with which BrowserAct may answer the stop of a run that has ended."""
 
 LATE = 20.0
-"""Seconds after its end for which a run is watched for what comes late: its output, its credits, and a callback."""
+"""Seconds for which a run is watched after its end, because its output, credits and callback may come late."""
 
-LISTED = timings.SECOND_LOOK_DELAY
+LISTED = timings.SECOND_CHECK_DELAY
 """Seconds after which the provider expects a new run in the list of tasks."""
 
 WHILE_ACTIVE = "How is a start answered while a run is active?"
@@ -65,7 +65,7 @@ PLAN_HAS_SLOTS = "Not seen: the plan allows another run. Use an account of the f
 ERRORS, EXCHANGE = (f"airflow_provider_browseract/api/{name}.py" for name in ("errors", "exchange"))
 
 SHOWN_CREDITS = 3
-"""How many of the first and of the last values of the credits are shown."""
+"""How many of the first and of the last values of the credits are reported."""
 
 WIDTH = 100
 """Columns of the table."""
@@ -396,8 +396,8 @@ class Followed:
 
     @property
     def growth(self) -> str:
-        """How the credits grew while the run was active. Of many values, only the first and the last ones."""
-        shown = [f"{value} with {counted(steps, 'step')}" for value, steps in self.credits]
+        """How the credits grew while the run was active; of many values, only the first and the last ones."""
+        shown = [f"{value} with {number_of(steps, 'step')}" for value, steps in self.credits]
         if len(shown) > 2 * SHOWN_CREDITS:
             shown[SHOWN_CREDITS:-SHOWN_CREDITS] = ["..."]
         return " > ".join(shown) or "It was never seen active."

@@ -183,8 +183,8 @@ def test_xcom_table_describes_every_number_of_a_budget():
     budget = Budget("browseract_default", daily_credits=2000)
     [today] = budget.periods(datetime.now(timezone.utc))
     source = Source(SourceKind.WORKFLOW, YOUR_WORKFLOW)
-    verdict = Verdict(budget, today, source, UNKNOWN, used=0, active=0, reserved=0, unpriced=0)
-    assert keys == list(verdict.shown("allowed"))
+    verdict = Verdict(budget, today, source, UNKNOWN, used=0, active=0, reserved=0, without_credits=0)
+    assert keys == list(verdict.xcom("allowed"))
 
 
 def test_metrics_table_describes_every_outcome_of_a_callback():

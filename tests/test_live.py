@@ -128,7 +128,7 @@ def test_late_output_and_a_late_list_are_reported():
         "at the end": Emulator(api_key=KEY, credits_at_end=True),
     },
 )
-def test_credits_of_an_active_run_are_shown_with_its_steps(emulator):
+def test_credits_of_an_active_run_are_reported_with_its_steps(emulator):
     emulator.set_workflow(SEARCH.id, duration=1.0, extra_credits=7)
     found, _ = answers(emulator)
     grown = found["Do its credits grow while it is active?"]
@@ -136,7 +136,7 @@ def test_credits_of_an_active_run_are_shown_with_its_steps(emulator):
     assert found["Are its credits final in the first response after the end?"] == "Yes: 27, also 1 s later."
 
 
-def test_many_values_of_credits_are_shortened():
+def test_of_many_values_of_credits_only_the_first_and_last_are_reported():
     seen = Followed(credits=[(5 * number, number) for number in range(1, 10)])
     assert seen.growth.startswith("5 with 1 step > 10 with 2 steps > 15 with 3 steps > ... > 35 with 7 steps > ")
 

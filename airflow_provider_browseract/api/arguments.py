@@ -77,7 +77,7 @@ def read_seconds(argument: str, value: Any) -> float:
 def read_credits(argument: str, value: Any) -> int:
     """Check a number of credits.
 
-    :param value: a whole number from 1 on, also as text, because templates are rendered to text.
+    :param value: a whole number, at least 1, or its text, because templates are rendered to text.
     :raises InputError: the value is something else.
     """
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value) else value

@@ -29,7 +29,7 @@ def not_a_flag(value: Any) -> Any:
 def form_field(wanted: str, *, minimum: int = 1) -> WithJsonSchema:
     """Describe a number in the form of the connection.
 
-    :param wanted: what the field has to be, for errors.
+    :param wanted: a valid value, in words, for error messages.
     """
     return WithJsonSchema({"type": "integer", "minimum": minimum, "wanted": wanted})
 

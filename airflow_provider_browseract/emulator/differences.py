@@ -9,7 +9,7 @@ STRICTER = (
     "Fields, query parameters and input names that the API does not have are refused with 99001.",
     'workflow_id has to be a string; some examples send a number. null and "" are refused where a value is expected.',
     "The Content-Type of a body has to be application/json.",
-    "Times have whole seconds, also when list-tasks compares them.",
+    "Times have whole seconds, even when list-tasks compares them.",
     "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
     "The response to a path that does not exist has no error envelope of BrowserAct.",
     "The response to a wrong API key is HTTP 401. The vendor's document declares 200, 400 and 500 only.",
@@ -24,7 +24,7 @@ LENIENT = (
     "Any number of runs of a workflow may be active, unless it has one_at_a_time (a Standard Browser), as LOG_IN and "
     "ORDERS.",
     "Each step costs 5 credits (credits_per_step) when it begins, or at the end with credits_at_end. BrowserAct also "
-    "charges for proxies, the emulator only with extra_credits.",
+    "charges for proxies; the emulator does so only with extra_credits.",
     "get-task returns at most the newest 10,000 steps.",
     "Requests have no limit unless the emulator has rate_limit. Whether BrowserAct has one is not documented.",
     "Bodies have no limit.",

@@ -35,7 +35,7 @@ ROUND = "M11-4a12 12 0 1 0 0 9M12-13v9h-9"
 
 @dataclass(frozen=True)
 class Step:
-    """What a picture is about: a step, the title of its page, and how far it has come in a list of many pages."""
+    """What a picture shows: a step, the title of its page, and the number of the page in a list of results."""
 
     number: int
     goal: str
@@ -134,7 +134,7 @@ def _caption(step: Step) -> str:
     """Return number, goal and status below the page, and a frame around a page that failed."""
     failed = step.status == "failed"
     back, sign, tick = (RED, WHITE, RED) if failed else (NIGHT, step.color, WHITE)
-    # Letters such as Chinese ones are twice as wide.
+    # Chinese characters, for example, are twice as wide.
     room = 25 if max(step.goal, default="") > "\u2e80" else 50
     lines = textwrap.wrap(step.goal, room, max_lines=2, placeholder=" …")
     size, left = 40 if len(step.goal) <= 0.84 * room else 34, 90 + 26 * len(str(step.number))

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 STATUSES = ("created", "running", "finished", "canceled", "pausing", "paused", "failed", "unknown")
 ENDED = ("finished", "canceled", "failed")
-#: How many steps ``get-task`` returns: the newest ones of an endless run, however old it is.
+#: The most steps that ``get-task`` returns. Of an endless run, it returns the newest ones.
 MAX_STEPS = 10_000
 #: ``task_failure_info.code`` of a run whose behaviour raised another exception than RunFailed.
 UNEXPECTED = 10000
@@ -141,7 +141,7 @@ class Run:
         return self.workflow.credits_per_step * begun + (self.workflow.extra_credits if self.ended else 0)
 
     def steps(self, at: float) -> list[tuple[int, str]]:
-        """Return number and status of each step that has begun by then; of many, of the newest."""
+        """Return number and status of each step that has begun by then, or of the newest if there are many."""
         begun = self._steps_begun(at)
         last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status, "running")
         numbers = range(max(begun - MAX_STEPS, 0) + 1, begun + 1)

@@ -294,13 +294,13 @@ class BrowserActHook(BaseHook):
         >>> [(row.workflow_id, row.credits >= 20) for row in spend.rows]
         [('71002814653029437', True)]
         """
-        from airflow_provider_browseract.runs.spend import CountedRun, Spend
+        from airflow_provider_browseract.runs.spend import ListedRun, Spend
 
         # This call does not read the outputs.
         call = APIS[ApiVersion.V2].list_tasks(
             source_id=workflow_id, created_at_from=created_at_from, created_at_to=created_at_to
         )
-        runs = map(CountedRun.of, self.client.iter_items(call))
+        runs = map(ListedRun.of, self.client.iter_items(call))
         # The API compares whole seconds.
         return Spend.of(
             run

@@ -97,7 +97,7 @@ def _form_schema(field: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema of a field of the form, which can always be left empty."""
     schema: dict[str, Any] = {"type": [field["type"], "null"]}
     if "enum" in field:
-        # A null in the list would be shown as a word.
+        # The form would show a null in the list as the word null.
         schema["enum"] = field["enum"]
     if "minimum" in field:
         schema["minimum"] = field["minimum"]
@@ -137,10 +137,11 @@ class ConnectionSettings:
 
     :param client: how to reach the BrowserAct API.
     :param webhook_base_url: address at which BrowserAct reaches the Airflow API server; empty to use no callbacks.
-    :param daily_credits: credits that all runs of the account may use on a day (UTC); None for no such budget.
+    :param daily_credits: credits that all runs of the account may use on a day (UTC); None for no daily budget.
     :param monthly_credits: the same for a calendar month (UTC).
     :param budget_action: what to do about a start that a budget does not allow.
-    :param credits_per_step: price of a step while BrowserAct reports no credits; 0 to count only those that it reports.
+    :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer; 0 to
+        count only the credits that it reports.
     """
 
     client: ClientSettings
@@ -159,7 +160,7 @@ class ConnectionSettings:
         Credits | None,
         Field(
             title="Daily credits",
-            description="Credits that all runs of the account may use on a day (UTC). Default: no limit.",
+            description="Credits that all runs of the account may use on a day (UTC). Default: no budget.",
         ),
         CREDITS,
     ] = None
@@ -167,7 +168,7 @@ class ConnectionSettings:
         Credits | None,
         Field(
             title="Monthly credits",
-            description="Credits that all runs of the account may use in a month (UTC). Default: no limit.",
+            description="Credits that all runs of the account may use in a month (UTC). Default: no budget.",
         ),
         CREDITS,
     ] = None
@@ -186,7 +187,7 @@ class ConnectionSettings:
             lt=10**6,
             title="Credits per step",
             description=(
-                "Price of a step, which counts for max_credits while BrowserAct reports fewer credits. Default: 5."
+                "Credits that a step costs. They count for max_credits while BrowserAct reports fewer. Default: 5."
             ),
         ),
         BeforeValidator(not_a_flag),

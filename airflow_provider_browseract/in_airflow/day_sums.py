@@ -1,7 +1,7 @@
-"""Sums of credits for days that are over, in an Airflow Variable that all workers can read and write.
+"""Sums of credits of past days, in an Airflow Variable that all workers can read and write.
 
-A Variable that cannot be read or written costs requests to BrowserAct, and never changes a result: the days are counted
-again. Two workers that write at the same time write the same sums.
+If the Variable cannot be read or written, the days are counted again. This sends more requests to BrowserAct, but never
+changes a result. Two workers that write at the same time write the same sums.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_browseract.loops import Log
 VERSION = 1
 
 KEPT_FOR = timedelta(days=62)
-"""Days for which sums are kept: this month and the last one."""
+"""How long sums are kept: for this month and the last one."""
 
 
 def key_of(conn_id: str) -> str:
@@ -28,7 +28,7 @@ def key_of(conn_id: str) -> str:
 
 
 def read_day_sums(conn_id: str, key_digest: str, log: Log) -> dict[date, int]:
-    """Return the stored sums by day; none if there are none, or if they are of another API key.
+    """Return the stored sums by day; an empty dict if there are none, or if they belong to another API key.
 
     :param key_digest: digest of the API key of the connection.
     """

@@ -1,8 +1,8 @@
 """The budget of an account: the credits that its runs may use on a day and in a month.
 
-BrowserAct has no budgets. But its list of tasks is a count that all workers share, so nothing is stored except the sums
-of days that are over, which saves requests. Days and months are in UTC. The generators do no I/O: they yield the next
-step and are sent the result. ``clock`` returns the current time in seconds since the epoch.
+BrowserAct has no budgets. The provider adds up the credits in BrowserAct's list of tasks, which all workers can read.
+Only the sums of past days are stored, to save requests. Days and months are in UTC. The generators do no I/O: they
+yield the next step and are sent the result. ``clock`` returns the current time in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from airflow_provider_browseract.api.models import TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
-from airflow_provider_browseract.runs.outputs import counted
+from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
     UNKNOWN,
-    CountedRun,
     Forecast,
-    Requests,
+    ListedRun,
+    RequestLimit,
     forecast_for,
     list_runs,
 )
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MOST_SLOTS = 20
-"""Concurrent runs of BrowserAct's largest plan. So many starts at the same moment do not see each other's runs."""
+"""Concurrent runs of BrowserAct's largest plan. At most this many starts at the same moment miss each other's runs."""
 
 ONE_DAY = timedelta(days=1)
 
 LONGEST_RUN = timedelta(hours=7, minutes=10)
-"""How long after its end a day can still have active runs: a run takes 7 hours at most."""
+"""How long after the end of a day its runs can be active: a run takes at most 7 hours."""
 
 WAIT_FOR_CREDITS = timedelta(days=4)
-"""How long after its beginning a day is listed again because ended runs have no credits yet."""
+"""How long after the beginning of a day it is listed again because ended runs have no credits yet."""
 
 
 class BudgetAction(Word):
@@ -70,7 +70,7 @@ class Period(NamedTuple):
         """Whether it is a day, and not a month."""
         return self.ends - self.begins == ONE_DAY
 
-    def includes(self, run: CountedRun) -> bool:
+    def includes(self, run: ListedRun) -> bool:
         """Return whether a run belongs to the period."""
         return self.begins <= run.created_at < self.ends
 
@@ -102,7 +102,7 @@ class Verdict:
     :param used: the credits of ended runs.
     :param active: how many runs are active.
     :param reserved: the credits that they are expected to use.
-    :param unpriced: how many ended runs have no credits yet. They count as 0.
+    :param without_credits: how many ended runs have no credits yet. They count as 0.
     """
 
     budget: Budget
@@ -112,15 +112,15 @@ class Verdict:
     used: int
     active: int
     reserved: int
-    unpriced: int
+    without_credits: int
 
     @property
-    def left(self) -> int:
-        """The credits that are left after the run; negative if the budget does not allow it."""
+    def credits_left(self) -> int:
+        """The credits of the budget that are left after the run; negative if the budget does not allow the run."""
         return self.period.limit - self.used - self.reserved - self.forecast.credits
 
     @property
-    def never_fits(self) -> bool:
+    def exceeds_whole_budget(self) -> bool:
         """Whether the run alone is expected to use more than the whole budget."""
         return self.forecast.credits > self.period.limit
 
@@ -128,14 +128,13 @@ class Verdict:
     def line(self) -> str:
         """The line for the log."""
         active = f"{self.reserved:,} expected for {_active(self.active)}" if self.active else "no run is active"
-        unpriced = ""
-        if self.unpriced:
-            unpriced = (
-                f" {counted(self.unpriced, 'ended run')} {'has' if self.unpriced == 1 else 'have'} no credits yet."
-            )
+        without_credits = ""
+        if self.without_credits:
+            have = "has" if self.without_credits == 1 else "have"
+            without_credits = f" {number_of(self.without_credits, 'ended run')} {have} no credits yet."
         return (
             f"Budget of connection {self.budget.conn_id!r} for {self.period} (UTC): {self.used:,} of "
-            f"{self.period.limit:,} credits used, {active}.{unpriced} This run is expected to use "
+            f"{self.period.limit:,} credits used, {active}.{without_credits} This run is expected to use "
             f"{self.forecast.credits:,} {self.forecast.basis(self.source)}."
         )
 
@@ -153,7 +152,7 @@ class Verdict:
             f"Wait until {until} UTC, raise {self.period.setting} in the extra of the connection, or set "
             'on_budget="wait" so that the task waits.'
         )
-        if self.never_fits:
+        if self.exceeds_whole_budget:
             advice = (
                 f"This run alone is expected to use more than {self.period.setting} allows, so waiting does not help. "
                 f"Raise {self.period.setting} in the extra of the connection."
@@ -164,7 +163,7 @@ class Verdict:
             f"{self.forecast.credits:,}. {run}\n{advice}"
         )
 
-    def shown(self, verdict: str) -> dict[str, Any]:
+    def xcom(self, verdict: str) -> dict[str, Any]:
         """Return the value of the XCom ``budget``."""
         return {
             "period": str(self.period),
@@ -178,24 +177,25 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ReadDaySums:
-    """Return the stored sums of days that are over, by day."""
+    """Return the stored sums of past days, by day."""
 
 
 @dataclass(frozen=True)
 class WriteDaySums:
-    """Store the sums of days that are over."""
+    """Store the sums of past days."""
 
     sums: Mapping[date, int]
 
 
 @dataclass(frozen=True)
 class ShowBudget:
-    """Push the XCom ``budget``, and count the verdict if a person should know of it.
+    """Push the XCom ``budget``, and count the verdict in a metric.
 
+    :param xcom: the value of the XCom.
     :param counter: the last part of the name of a metric; None to count nothing.
     """
 
-    shown: dict[str, Any]
+    xcom: dict[str, Any]
     counter: str | None = None
 
 
@@ -207,11 +207,11 @@ Step: TypeAlias = "BudgetStep | Sleep | LogLine | Call[Any]"
 def check_budget(
     budget: Budget, source: Source, cap: int | None, clock: Callable[[], float]
 ) -> Generator[Step, Any, tuple[Verdict, ...]]:
-    """Judge whether a budget allows a run, and report that.
+    """Check whether a budget allows a run, and report the verdicts.
 
     :param cap: the cap of the task instance, which is the forecast if nothing else is known.
-    :returns: the verdicts about day and month; none if the credits are unknown, but the run should be started.
-    :raises BudgetUnknownError: the credits cannot be counted.
+    :returns: the verdicts about day and month; none if the credits are unknown and ``budget_action`` is ``warn``.
+    :raises BudgetUnknownError: the credits cannot be counted, and ``budget_action`` is ``refuse``.
     :raises AuthenticationError: the API key was refused.
     """
     try:
@@ -234,16 +234,16 @@ def check_budget(
         return ()
     for verdict in verdicts:
         yield LogLine(verdict.line)
-    least = min(verdicts, key=lambda verdict: verdict.left)
+    least = min(verdicts, key=lambda verdict: verdict.credits_left)
     if (refusing := refused_by(verdicts)) is not None:
-        yield ShowBudget(refusing.shown("refused"), "refused")
-    elif least.left >= 0:
-        yield ShowBudget(least.shown("allowed"))
+        yield ShowBudget(refusing.xcom("refused"), "refused")
+    elif least.credits_left >= 0:
+        yield ShowBudget(least.xcom("allowed"))
     else:
-        yield ShowBudget(least.shown("exceeded"), "exceeded")
+        yield ShowBudget(least.xcom("exceeded"), "exceeded")
         yield LogLine(
-            f"This run exceeds {least.period.setting}={least.period.limit}. It is started, because budget_action is "
-            "'warn'.",
+            f"This run is expected to exceed {least.period.setting}={least.period.limit}. It is started, because "
+            "budget_action is 'warn'.",
             logging.WARNING,
         )
     return verdicts
@@ -251,53 +251,58 @@ def check_budget(
 
 def refused_by(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Return the verdict that refuses a start, the one with the later end if there are two; None if none does."""
-    refusing = [each for each in verdicts if each.left < 0 and each.budget.action is BudgetAction.REFUSE]
+    refusing = [each for each in verdicts if each.credits_left < 0 and each.budget.action is BudgetAction.REFUSE]
     return max(refusing, key=lambda each: each.period.ends, default=None)
 
 
-def look_again(
+def check_again(
     verdicts: Sequence[Verdict], task_id: str, clock: Callable[[], float]
 ) -> Generator[Step, Any, Verdict | None]:
-    """Check the budget again after a start that leaves few credits, because others may have started at that moment.
+    """Check the budget again after a start near its limit, because other runs may have been started at the same moment.
 
-    Everyone adds up the runs in the same order, so that the earliest runs are kept and only the others are stopped.
+    All workers add up the runs in the same order, so the earliest runs keep running and only the others are stopped.
 
     :param verdicts: the verdicts before the start.
     :param task_id: the run that was started.
-    :returns: the verdict that does not allow the run; None if it can continue.
+    :returns: the verdict that refuses the run; None if the run may keep running.
     """
     first = next(iter(verdicts), None)
     if first is None or first.budget.action is BudgetAction.WARN:
         return None
-    if all(each.left >= MOST_SLOTS * each.forecast.credits for each in verdicts):
+    if all(each.credits_left >= MOST_SLOTS * each.forecast.credits for each in verdicts):
         return None
     budget, started_at = first.budget, clock()
-    # By BrowserAct's clock, the run may belong to the day before.
+    # By BrowserAct's clock, the run may have been created on the day before.
     now = _moment(started_at - timings.CLOCK_SKEW)
-    yield Sleep(timings.SECOND_LOOK_DELAY)
+    yield Sleep(timings.SECOND_CHECK_DELAY)
     try:
         while True:
-            count = yield from _count(Requests(), budget, first.source, now)
+            count = yield from _count(RequestLimit(), budget, first.source, now)
             own = next((run for run in count.runs if run.id == task_id), None)
             if own is not None or clock() >= started_at + timings.LISTING_DELAY:
                 break
             yield Sleep(timings.ORPHAN_LIST_PAUSE)
     except BrowserActError as error:
-        yield LogLine(f"The budget could not be checked again after the start: {error.brief}", logging.WARNING)
+        yield LogLine(
+            f"The budget could not be checked again, so the new run keeps running: {error.brief}", logging.WARNING
+        )
         return None
     if own is None:
-        yield LogLine("The budget was not checked again, because the new run is not listed yet.", logging.WARNING)
+        yield LogLine(
+            "The budget was not checked again after the start, because the new run is not listed. It keeps running.",
+            logging.WARNING,
+        )
         return None
     if own.status.ended:
         return None
-    # Of the later runs, active ones look again too, and canceled ones probably have. What others have used is spent.
+    # Of the later runs, active ones are checked too, and canceled ones probably were. The others have used credits.
     spent = (TaskStatus.FINISHED, TaskStatus.FAILED)
     before = replace(count, runs=[run for run in count.runs if run.order < own.order or run.status in spent])
     again = [before.verdict(budget, each, first.source, first.forecast) for each in budget.periods(own.created_at)]
-    beyond = refused_by(again)
-    if beyond is not None:
-        yield ShowBudget(beyond.shown("refused"), "refused")
-    return beyond
+    refusing = refused_by(again)
+    if refusing is not None:
+        yield ShowBudget(refusing.xcom("refused"), "refused")
+    return refusing
 
 
 def forecast_run(
@@ -306,7 +311,7 @@ def forecast_run(
     """Log what a run is expected to cost, and whether the budget would allow it."""
     try:
         if budget is None:
-            forecast = yield from forecast_for(Requests(), source, (), cap, _moment(clock()))
+            forecast = yield from forecast_for(RequestLimit(), source, (), cap, _moment(clock()))
             yield LogLine(f"The run is expected to use {forecast.credits:,} credits {forecast.basis(source)}.")
             return
         verdicts = yield from _judge(budget, source, cap, _moment(clock()))
@@ -314,25 +319,25 @@ def forecast_run(
         yield LogLine(f"The credits cannot be counted: {error.brief}", logging.WARNING)
         return
     for verdict in verdicts:
-        allowed = "allows" if verdict.left >= 0 else "does not allow"
+        allowed = "allows" if verdict.credits_left >= 0 else "does not allow"
         yield LogLine(f"{verdict.line} The budget {allowed} this run.")
 
 
 @dataclass(frozen=True)
 class _Count:
-    """What an account has used.
+    """The credits that an account has used.
 
-    :param closed: the sums of days on which no run is active any more.
-    :param runs: the runs of later days.
+    :param past: the sums of past days whose runs cannot change any more.
+    :param runs: the runs of the other days.
     :param forecasts: the forecasts for the workflows of active runs.
     """
 
-    closed: Mapping[date, int]
-    runs: Sequence[CountedRun]
+    past: Mapping[date, int]
+    runs: Sequence[ListedRun]
     forecasts: Mapping[str | None, Forecast]
 
     def verdict(self, budget: Budget, period: Period, source: Source, forecast: Forecast) -> Verdict:
-        """Judge whether a run with this forecast fits in the budget of a period."""
+        """Return whether the budget of a period allows a run with this forecast."""
         runs = [run for run in self.runs if period.includes(run)]
         ended = [run for run in runs if run.status.ended]
         active = [run for run in runs if not run.status.ended]
@@ -345,54 +350,54 @@ class _Count:
             source,
             forecast,
             used=sum(run.credit or 0 for run in ended)
-            + sum(credit for day, credit in self.closed.items() if period.begins <= _begin_of(day) < period.ends),
+            + sum(credit for day, credit in self.past.items() if period.begins <= _begin_of(day) < period.ends),
             active=len(active),
             reserved=sum(max(run.credit or 0, forecasts.get(run.workflow_id, UNKNOWN).credits) for run in active),
-            unpriced=sum(run.credit is None for run in ended),
+            without_credits=sum(run.credit is None for run in ended),
         )
 
 
 def _judge(budget: Budget, source: Source, cap: int | None, now: datetime) -> Generator[Step, Any, tuple[Verdict, ...]]:
-    requests = Requests()
+    requests = RequestLimit()
     count = yield from _count(requests, budget, source, now)
     forecast = yield from forecast_for(requests, source, count.runs, cap, now)
     return tuple(count.verdict(budget, period, source, forecast) for period in budget.periods(now))
 
 
-def _count(requests: Requests, budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
+def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime) -> Generator[Step, Any, _Count]:
     """Count what the runs of the account have used since the beginning of the longest period.
 
-    :param source: what is to be run, whose forecast is made separately.
+    :param source: what is to be run. Its forecast is made separately.
     :raises BrowserActError: the runs cannot be counted.
     """
     begins = min(period.begins for period in budget.periods(now)).date()
     days = [begins + timedelta(days=number) for number in range((now.date() - begins).days + 1)]
-    closed = [day for day in days if _begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
-    sums, runs = (yield from _count_closed(closed, requests, now)) if closed else ({}, [])
-    runs += yield from list_runs(requests, _begin_of(days[len(closed)]))
+    past = [day for day in days if _begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
+    sums, runs = (yield from _count_past_days(past, requests, now)) if past else ({}, [])
+    runs += yield from list_runs(requests, _begin_of(days[len(past)]))
     own = None if source.is_template else source.id
     others = {run.workflow_id for run in runs if not run.status.ended} - {own}
     forecasts: dict[str | None, Forecast] = {}
     for workflow_id in sorted(filter(None, others))[:MOST_SLOTS]:
-        # The list may not know the workflow: a run of a template can have the id of a copy.
+        # The workflow may not exist: the run of a template can have the id of a copy.
         with suppress(NotFoundError):
             of = Source(SourceKind.WORKFLOW, workflow_id)
             forecasts[workflow_id] = yield from forecast_for(requests, of, runs, None, now)
     return _Count(sums, runs, forecasts)
 
 
-def _count_closed(
-    days: Sequence[date], requests: Requests, now: datetime
-) -> Generator[Step, Any, tuple[Mapping[date, int], list[CountedRun]]]:
-    """Return the sums of days that are over, and the runs of those that can still change.
+def _count_past_days(
+    days: Sequence[date], requests: RequestLimit, now: datetime
+) -> Generator[Step, Any, tuple[Mapping[date, int], list[ListedRun]]]:
+    """Return the sums of past days, and the runs of the past days that can still change.
 
-    The days without a stored sum are listed. Their sums are stored once all their runs have ended and have credits.
-    After some days, credits that are missing are not waited for any more.
+    The days without a stored sum are listed. The sum of a day is stored when all its runs have ended and have credits,
+    or after :data:`WAIT_FOR_CREDITS` even if credits are missing.
     """
     stored: Mapping[date, int] = yield ReadDaySums()
     sums = {day: stored[day] for day in days if day in stored}
     new: dict[date, int] = {}
-    unsettled: list[CountedRun] = []
+    changing: list[ListedRun] = []
     failure: BrowserActError | None = None
     for day in days:
         if day in sums:
@@ -407,17 +412,17 @@ def _count_closed(
         if all(run.status.ended and (is_old or run.credit is not None) for run in runs):
             sums[day] = new[day] = sum(run.credit or 0 for run in runs)
         else:
-            unsettled += runs
+            changing += runs
     if new:
-        # Someone may have edited what is stored. A sum of a later day would count when that day is over.
+        # Someone may have edited the stored sums. The sum of a later day would count after that day.
         yield WriteDaySums({day: credits for day, credits in {**stored, **new}.items() if day <= days[-1]})
     if failure is not None:
         raise failure
-    return sums, unsettled
+    return sums, changing
 
 
 def _active(number: int) -> str:
-    return counted(number, "active run")
+    return number_of(number, "active run")
 
 
 def _begin_of(day: date) -> datetime:

@@ -6,10 +6,10 @@ from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.runs.report import name_step, where_to_stop
 
 WARN_FROM = 0.8
-"""Share of a cap from which the log has a warning."""
+"""Share of a cap at which a warning is logged."""
 
 
-class SpendingError(Exception):
+class CapUsedUpError(Exception):
     """The cap does not allow another run. No run was started."""
 
 
@@ -18,13 +18,13 @@ def credits_of(task: Task, credits_per_step: int) -> int:
 
     It is not documented whether ``credit`` grows while a run is active, so the steps that have begun count too.
 
-    :param credits_per_step: price of a step; 0 to count only what BrowserAct reports.
+    :param credits_per_step: credits that a step costs; 0 to count only the credits that BrowserAct reports.
     """
     return max(task.credit or 0, credits_per_step * task.step_count)
 
 
 def near_cap_line(task_id: str, used: int, cap: int, *, earlier: int) -> str:
-    """Return a warning for the log that a task instance has used a large part of its cap.
+    """Return the warning that a task instance has used most of its cap.
 
     :param used: the credits that it has used, with those of earlier tries.
     :param earlier: the credits of earlier tries alone.
@@ -36,13 +36,13 @@ def near_cap_line(task_id: str, used: int, cap: int, *, earlier: int) -> str:
 
 
 def unread_credits_line(task_id: str, why: str, cap: int) -> str:
-    """Return a warning for the log that the credits of a run cannot be compared with the cap.
+    """Return the warning that the credits of a run cannot be compared with the cap.
 
     :param why: why only the status of the run was read.
     """
     return (
         f"The credits of BrowserAct task {task_id} cannot be compared with max_credits={cap}: {why.rstrip('.')}. Until "
-        "they can, only timeout stops the run."
+        "they can be compared, only timeout stops the run."
     )
 
 
@@ -58,7 +58,7 @@ def over_cap_text(
     step = f" at {name_step(task.steps[-1])}".rstrip(".") if task.steps else ""
     what = f", and was stopped{step}." if fate is None else f".{step and f' It was{step}.'} {fate}"
     why = "the tries of a task instance share max_credits" if shared else "another run would probably use as much"
-    then = "The next try reattaches to it, and stops it." if retried else f"There is no retry, because {why}."
+    then = "The next try reattaches to it and stops it." if retried else f"There is no retry, because {why}."
     return (
         f"{_with(earlier)}BrowserAct task {task.id} used {used:,} credits, more than max_credits={cap} allows{what} "
         f"{then}\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, or raise max_credits if the "
@@ -70,12 +70,12 @@ def check_cap(spent: int, cap: int | None) -> None:
     """Check that the cap leaves credits for a run.
 
     :param spent: the credits of earlier tries.
-    :raises SpendingError: it leaves none.
+    :raises CapUsedUpError: the cap leaves no credits.
     """
     if cap is not None and spent >= cap:
-        raise SpendingError(
+        raise CapUsedUpError(
             f"The runs of earlier tries have used {spent:,} credits, and max_credits={cap} allows no further run. No "
-            "run was started.\nRaise max_credits if the workflow needs more. Clearing the task now begins a new count."
+            "run was started.\nRaise max_credits if the workflow needs more. To begin a new count, clear the task."
         )
 
 

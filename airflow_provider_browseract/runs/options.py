@@ -31,7 +31,7 @@ class OnBudget(Word):
     """Fail without a retry."""
 
     WAIT = "wait"
-    """Wait in the queue until the next day or month."""
+    """Wait in the triggerer until the next day or month begins, then in the queue for slots."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class RunOptions:
     def cap(self) -> int | None:
         """The rendered ``max_credits``.
 
-        :raises InputError: it was rendered to something else than a number of credits.
+        :raises InputError: the rendered value is not a number of credits.
         """
         return None if self.max_credits is None else read_credits("max_credits", self.max_credits)
 

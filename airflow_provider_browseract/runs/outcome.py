@@ -47,7 +47,7 @@ class NoSlotError(RunError):
 
 
 class BudgetUnknownError(RunError):
-    """The credits of the account cannot be counted, and its budget refuses starts in this case. No run was started."""
+    """The credits of the account cannot be counted, so its budget does not allow a start. No run was started."""
 
 
 class RunLostError(RunError):

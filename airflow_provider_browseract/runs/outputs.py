@@ -304,7 +304,7 @@ def _csv_lines(text: str) -> Generator[list[str], None, None]:
             if not row and len(header) > 1:
                 continue
             if len(row) > len(header):
-                values, columns = counted(len(row), "value"), counted(len(header), "column")
+                values, columns = number_of(len(row), "value"), number_of(len(header), "column")
                 raise FormatError(f"line {rows.line_num} has {values}, but the header has {columns}")
             yield row
     except csv.Error as error:
@@ -313,6 +313,6 @@ def _csv_lines(text: str) -> Generator[list[str], None, None]:
         csv.field_size_limit(before)
 
 
-def counted(number: int, what: str) -> str:
+def number_of(number: int, what: str) -> str:
     """Return a number with a noun, which gets a plural if it needs one."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

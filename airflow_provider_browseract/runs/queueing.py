@@ -56,7 +56,7 @@ class Queued:
     priority: int = 1
 
     @property
-    def is_new(self) -> bool:
+    def has_not_waited(self) -> bool:
         """Whether the task instance has not waited in this try."""
         return self.refusals == 0 and self.began == self.since
 
@@ -88,8 +88,8 @@ class QueueWait:
     :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
         version has stored the wait, which then shares only the queue of its connection.
     :param api_version: version of the API that runs the source. The active runs of this version are counted.
-    :param not_before: moment until which the budget of the account allows no start, in seconds since the epoch; None
-        for no such wait. The task instance joins the queue then.
+    :param not_before: when the wait for the budget of the account ends and the task instance joins the queue, in
+        seconds since the epoch; None if it does not wait for the budget.
     """
 
     queued: Queued
@@ -103,7 +103,7 @@ class QueueWait:
     not_before: Moment | None = None
 
     def waits_for_budget(self, now: float) -> bool:
-        """Return whether the budget of the account allows no start yet."""
+        """Return whether the task instance still waits for the budget of the account."""
         return self.not_before is not None and now < self.not_before
 
 

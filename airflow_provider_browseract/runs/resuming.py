@@ -77,7 +77,7 @@ class GiveUp:
 
     :param reason: why the status could not be read, if known.
     :param error: why the run cannot be read now, if so.
-    :param task: the run, if its credits are why the wait is over.
+    :param task: the run, if it used more than ``max_credits``.
     """
 
     wait: Wait
@@ -146,7 +146,7 @@ def after_deferral(event: WaitEvent, seen: Task | BrowserActError, now: float) -
 
 
 def _after_end(wait: Wait, task: Task, end: End) -> Conclude | GiveUp:
-    """Conclude an ended run, unless it was stopped because of its credits. The result of a finished run is paid for."""
+    """Conclude an ended run, unless it was stopped because of its credits. A finished run has its result even then."""
     if task.status is TaskStatus.CANCELED and (end is End.MAX_CREDITS or wait.is_over_cap(task)):
         return GiveUp(wait, End.MAX_CREDITS, task=task)
     return Conclude(task)

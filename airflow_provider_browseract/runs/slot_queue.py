@@ -213,7 +213,7 @@ class SlotQueue:
             self._starting[key] = woken
 
     def free(self, key: str) -> None:
-        """Free the slot of a task instance that has left and is not about to start, as when someone has marked it."""
+        """Free the slot of a task instance that has left and is not about to start, such as one that was marked."""
         self._group.keys.discard(key)
         self._starting.pop(key, None)
         self._woken.pop(key, None)

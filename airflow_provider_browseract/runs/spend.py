@@ -20,26 +20,26 @@ from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.outputs import counted
+from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 
 MAX_REQUESTS = 40
-"""Requests for lists that one check of a budget sends. If it needs more, the credits count as unknown."""
+"""How many list requests one check of a budget sends at most. If it needs more, the credits count as unknown."""
 
 MEAN_OF = 20
-"""How many runs of a workflow the mean is taken of, which is the forecast for the next one."""
+"""The forecast is the mean of at most this many runs of the workflow."""
 
 FEWEST_FOR_MEAN = 3
-"""With fewer counted runs of the workflow, the forecast looks further back."""
+"""With fewer listed runs of the workflow, the forecast reads older ones."""
 
-LOOK_BACK = timedelta(days=7)
-"""How far the forecast looks back then."""
+OLDER_RUNS_AGE = timedelta(days=7)
+"""How old these runs can be."""
 
-LOOK_BACK_LIMIT = 100
-"""How many runs the forecast reads then."""
+OLDER_RUNS_LIMIT = 100
+"""How many of these runs are read at most."""
 
 
-class CountedRun(NamedTuple):
+class ListedRun(NamedTuple):
     """A run in the list of tasks.
 
     :param credit: the credits that BrowserAct reports; None if there are none yet.
@@ -52,7 +52,7 @@ class CountedRun(NamedTuple):
     credit: int | None
 
     @classmethod
-    def of(cls, task: Task) -> CountedRun:
+    def of(cls, task: Task) -> ListedRun:
         """Return a listed task without its inputs, which can be large.
 
         :raises UnexpectedResponseError: the task is listed without its creation time.
@@ -64,12 +64,12 @@ class CountedRun(NamedTuple):
 
     @property
     def order(self) -> tuple[datetime, str]:
-        """Where the run is in the order of all runs, which is the same for everyone."""
+        """The place of the run in the order of all runs, which is the same in all workers."""
         return self.created_at, self.id
 
 
 class SpendRow(NamedTuple):
-    """What the runs of one workflow cost that were created on one day (UTC).
+    """What the runs of one workflow that were created on one day (UTC) cost.
 
     :param workflow_id: the workflow; None if BrowserAct does not report it.
     :param failed: how many of the runs failed.
@@ -94,8 +94,8 @@ class Spend:
     rows: tuple[SpendRow, ...]
 
     @classmethod
-    def of(cls, runs: Iterable[CountedRun]) -> Spend:
-        """Add up runs."""
+    def of(cls, runs: Iterable[ListedRun]) -> Spend:
+        """Add up the credits of runs."""
         sums: dict[tuple[date, str], SpendRow] = {}
         for run in runs:
             day = run.created_at.date()
@@ -140,56 +140,56 @@ class Forecast(NamedTuple):
     def basis(self, source: Source) -> str:
         """Return where the number comes from, in parentheses."""
         if self.runs:
-            return f"(mean of {counted(self.runs, 'run')} of {source})"
+            return f"(mean of {number_of(self.runs, 'run')} of {source})"
         if source.is_template:
             return "(unknown, because lists do not name the template of a run)"
         return f"(unknown, because no ended run of {source} was found)"
 
 
 UNKNOWN = Forecast(CREDITS_PER_STEP, 0)
-"""The forecast for a run about which nothing is known: the price of one step."""
+"""The forecast for a run about which nothing is known: the cost of one step."""
 
 
 @dataclass
-class Requests:
-    """How many requests for lists a check may still send."""
+class RequestLimit:
+    """The list requests that one check may still send."""
 
-    left: int = MAX_REQUESTS
+    remaining: int = MAX_REQUESTS
 
-    def take(self) -> None:
-        """Use one of them.
+    def use_one(self) -> None:
+        """Count a request.
 
-        :raises UnexpectedResponseError: none is left.
+        :raises UnexpectedResponseError: the check may send no further request.
         """
-        if self.left == 0:
+        if self.remaining == 0:
             raise UnexpectedResponseError(f"counting them takes more than {MAX_REQUESTS} requests")
-        self.left -= 1
+        self.remaining -= 1
 
 
 def list_runs(
-    requests: Requests, since: datetime, until: datetime | None = None
-) -> Generator[Call[Any], Any, list[CountedRun]]:
-    """List the runs that were created from a moment on and before another one.
+    requests: RequestLimit, since: datetime, until: datetime | None = None
+) -> Generator[Call[Any], Any, list[ListedRun]]:
+    """List the runs that were created at or after ``since`` and before ``until``.
 
     :raises BrowserActError: the list cannot be read, is too long, or has an item that cannot be counted.
     """
-    found: list[CountedRun] = []
+    found: list[ListedRun] = []
     for api in APIS.values():
-        # BrowserAct's clock decides. A little more is listed, in case that it rounds times.
+        # A minute more is listed, in case BrowserAct rounds times. The creation times then decide.
         call = api.list_tasks(created_at_from=since - timedelta(seconds=timings.CLOCK_SKEW), created_at_to=until)
         pages = Pages(call)
         while pages.call is not None:
-            requests.take()
+            requests.use_one()
             with pages.dividing():
                 page: Page[Task] = yield pages.call
-                found += map(CountedRun.of, pages.take(page))
+                found += map(ListedRun.of, pages.take(page))
         if pages.skipped:
             raise UnexpectedResponseError(f"an item in the list of tasks cannot be read ({pages.skipped[0]})")
     return [run for run in found if since <= run.created_at and (until is None or run.created_at < until)]
 
 
 def forecast_for(
-    requests: Requests, source: Source, runs: Sequence[CountedRun], cap: int | None, now: datetime
+    requests: RequestLimit, source: Source, runs: Sequence[ListedRun], cap: int | None, now: datetime
 ) -> Generator[Call[Any], Any, Forecast]:
     """Return what a run is expected to use: the mean of the newest ended runs of its workflow.
 
@@ -200,26 +200,26 @@ def forecast_for(
         found = mean_of(source.id, runs)
         if found is None or found.runs < FEWEST_FOR_MEAN:
             call = APIS[source.api_version].list_tasks(
-                source_id=source.id, created_at_from=now - LOOK_BACK, limit=LOOK_BACK_LIMIT
+                source_id=source.id, created_at_from=now - OLDER_RUNS_AGE, limit=OLDER_RUNS_LIMIT
             )
             pages: Pages[Task] = Pages(call)
             tasks: list[Task] = []
             while pages.call is not None and not tasks:
-                requests.take()
+                requests.use_one()
                 with pages.dividing():
                     page: Page[Task] = yield pages.call
                     tasks = pages.take(page)
             listed = []
             for task in tasks:
                 with suppress(UnexpectedResponseError):
-                    listed.append(CountedRun.of(replace(task, workflow_id=source.id)))
+                    listed.append(ListedRun.of(replace(task, workflow_id=source.id)))
             found = mean_of(source.id, listed) or found
         if found is not None:
             return found
     return UNKNOWN if cap is None else Forecast(cap, 0)
 
 
-def mean_of(workflow_id: str | None, runs: Iterable[CountedRun]) -> Forecast | None:
+def mean_of(workflow_id: str | None, runs: Iterable[ListedRun]) -> Forecast | None:
     """Return the mean of the newest ended runs of a workflow; None if there are none.
 
     Runs without credits do not count, and neither do canceled ones, because most of them were stopped early.

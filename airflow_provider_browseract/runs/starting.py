@@ -26,7 +26,7 @@ from airflow_provider_browseract.api.models import CreatedTask, Task, TaskStatus
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import orphans, timings
-from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_budget, look_again, refused_by
+from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_again, check_budget, refused_by
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
@@ -54,7 +54,7 @@ class Start:
     :param api_key: the API key of the connection, which the stored fingerprint depends on.
     :param key_digest: digest of the API key that may be stored.
     :param max_credits: credits that all runs of the task instance may use together; None for no cap.
-    :param credits_per_step: price of a step while BrowserAct reports no credits.
+    :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer.
     :param budget: the budget of the account; None if there is none.
     """
 
@@ -139,7 +139,7 @@ class StartedRun:
 
     :param entry: its stored entry; the ``task_id`` is known.
     :param task: the run as the API returned it; None if it was started just now.
-    :param verdicts: what the budget said right before the start.
+    :param verdicts: the verdicts of the budget right before the start.
     """
 
     entry: Entry
@@ -185,7 +185,7 @@ def begin(start: Start, entry: Entry | None, clock: Callable[[], float]) -> Gene
     """Reattach to the run that an earlier try has started, or start a new one.
 
     :returns: the run, or why none can be started now.
-    :raises SpendingError: earlier runs have used all credits that ``max_credits`` allows.
+    :raises CapUsedUpError: earlier runs have used all credits that ``max_credits`` allows.
     :raises BudgetUnknownError: the account has a budget, and its credits cannot be counted.
     :raises LedgerError: the entry contradicts the API.
     :raises OrphanError: it cannot be determined which run an earlier start created.
@@ -229,7 +229,7 @@ def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generat
     elif not task.status.ended and entry.deferred and entry.max_tries not in (None, start.max_tries):
         yield from _give_way(task, "the Airflow task was cleared while it waited")
     else:
-        # Someone may have changed an argument, or cleared the task.
+        # Someone may have changed an argument or cleared the task.
         current = replace(
             entry,
             deadline=entry.written_at + start.timeout,
@@ -304,7 +304,7 @@ def _start(
     check_cap(earlier.spent, start.max_credits)
     verdicts: tuple[Verdict, ...] = ()
     for number in range(1, MAX_STARTS + 1):
-        # Before each start, because it can take minutes to find out that the last one has started nothing.
+        # Check before each start: it can take minutes until it is known that the last start created no run.
         if start.budget is not None:
             verdicts = yield from check_budget(start.budget, request.source, start.max_credits, clock)
             if (refusing := refused_by(verdicts)) is not None:
@@ -339,19 +339,19 @@ def _start(
     raise AssertionError("the last start has returned or raised")
 
 
-def keep_within_budget(started: StartedRun, clock: Callable[[], float]) -> Generator[Step, Any, BudgetUsedUp | None]:
-    """Stop a new run if runs that were started at the same time leave no credits of the budget for it.
+def stop_if_over_budget(started: StartedRun, clock: Callable[[], float]) -> Generator[Step, Any, BudgetUsedUp | None]:
+    """Stop a new run if, with the runs that were started at the same time, it exceeds the budget.
 
-    :returns: why the run was stopped; None if it continues, or has ended in the meantime.
+    :returns: why the run was stopped; None if it keeps running, or has ended in the meantime.
     """
-    refusing = yield from look_again(started.verdicts, started.task_id, clock)
+    refusing = yield from check_again(started.verdicts, started.task_id, clock)
     if refusing is None:
         return None
     api_version = started.entry.source.api_version
     try:
         yield APIS[api_version].stop_task(started.task_id)
         task = yield from poll_run(started.task_id, api_version)
-        # It may have ended before the stop arrived, and is paid for.
+        # The run may have finished or failed before the stop arrived, and its credits are used.
         kept = task.status in (TaskStatus.FINISHED, TaskStatus.FAILED)
     except NOTHING_TO_STOP:
         kept = True

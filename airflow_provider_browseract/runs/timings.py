@@ -110,9 +110,9 @@ LONGEST_SLOT_PAUSE = 60.0
 LONGEST_RETRY_AFTER = 300.0
 """Maximum seconds after which a start is tried again, whatever ``Retry-After`` requires."""
 
-SECOND_LOOK_DELAY = 2.0
-"""Seconds between a start that leaves little of a budget and the second check of the budget. Other starts of the same
-moment are listed by then."""
+SECOND_CHECK_DELAY = 2.0
+"""Seconds between a start near the limit of a budget and the second check of the budget. BrowserAct should list the
+runs of other starts at the same moment by then."""
 
 SLOT_COUNT_INTERVAL = 3.0
 """Seconds between two counts of the active runs, while a task instance waits for a slot. One count serves all task

@@ -46,7 +46,7 @@ anyone who knows the address could start workers forever."""
 
 
 MAX_STOPS = 3
-"""How many polls try to stop a run that has used more than ``max_credits``, before a worker does."""
+"""How many polls try to stop a run that has used more than ``max_credits``. After that, a worker tries."""
 
 
 class End(Word):
@@ -130,7 +130,8 @@ class WaitPolicy:
     :param answer_timeout: seconds to wait for an answer to a Required Action; None for as long as the run may take.
     :param answer_default: the answer that applies if nobody answers in that time.
     :param max_credits: credits that all runs of the task instance may use together; None for no cap.
-    :param credits_per_step: price of a step while BrowserAct reports no credits; 0 to count only those that it reports.
+    :param credits_per_step: credits that a step costs, which count while BrowserAct reports fewer; 0
+        to count only the credits that it reports.
     :param hide_goals: do not log the goals of steps: they may quote secret inputs, which this process does not know.
     """
 
@@ -264,7 +265,7 @@ class Wait:
         return self.spent_before + credits_of(task, self.policy.credits_per_step)
 
     def is_over_cap(self, task: Task) -> bool:
-        """Return whether they have used more than ``max_credits``."""
+        """Return whether the runs of the task instance have used more than ``max_credits``."""
         return self.policy.max_credits is not None and self.credits_used(task) > self.policy.max_credits
 
     def news(self, task: Task) -> tuple[list[str], Wait]:
@@ -359,7 +360,7 @@ def wait_for_end(wait: Wait, clock: Callable[[], float], chance: Callable[[], fl
         end = _end_of(wait, task, clock())
         if end is End.MAX_CREDITS:
             stops += 1
-            # Without waiting for a worker, because the run keeps using credits.
+            # Do not leave the stop to a worker: until one resumes the task, the run keeps using credits.
             if not (yield from _stop(wait, task)) and stops < MAX_STOPS:
                 continue
         if end is not None:
@@ -393,7 +394,7 @@ def poll_run(browseract_task_id: str, api_version: ApiVersion) -> Generator[Call
 
 
 def _warn_of_cap(wait: Wait, task: Task) -> Generator[LogLine, Any, Wait]:
-    """Log once that most of ``max_credits`` is used, or cannot be checked, and return the wait that includes that."""
+    """Log once that most of ``max_credits`` is used or that it cannot be checked, and return the updated wait."""
     cap, used = wait.policy.max_credits, wait.credits_used(task)
     if cap is None or wait.cap_warned or task.status.ended:
         return wait

@@ -51,7 +51,7 @@ class SlotTrigger(BaseTrigger):
         key = str(id(self)) if ti is None else str(names_of(ti))
         dispatcher = Dispatcher.of(self.browseract_conn_id, self.wait.key_digest)
         if self.wait.not_before is not None:
-            # If it was woken for a slot, it does not use that slot.
+            # It does not use the slot for which it may have been woken.
             dispatcher.queue.free(key)
             await asyncio.sleep(max(0.0, self.wait.not_before - time.time()))
         dispatcher.join(key, self.wait, self.browseract_conn_id, getattr(ti, "dag_id", ""))

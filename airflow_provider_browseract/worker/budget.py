@@ -1,4 +1,4 @@
-"""The budget of an account in a worker: what a check reads and shows in Airflow, and the wait for the next period."""
+"""The budget of an account in a worker: what a check reads and pushes in Airflow, and the wait for the next period."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def carry_out(step: BudgetStep, run: OwnedRun, ti: Any) -> Any:
             return read_day_sums(conn_id, run.hook.settings.client.key_digest, log)
         case WriteDaySums(sums):
             return write_day_sums(conn_id, run.hook.settings.client.key_digest, sums, log)
-        case ShowBudget(shown, counter):
-            show_budget(ti, shown, log)
+        case ShowBudget(xcom, counter):
+            show_budget(ti, xcom, log)
             if counter is not None:
                 count_in_task(f"browseract.budget.{counter}")
             return None
@@ -37,7 +37,7 @@ def carry_out(step: BudgetStep, run: OwnedRun, ti: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class BudgetWait:
-    """A wait for the next day or month, because the budget allows no run now.
+    """The wait for the next day or month if the budget allows no run now.
 
     :param queued: how long the task instance has been in the queue.
     :param limit: seconds that the task instance may wait for a slot after that.
@@ -55,19 +55,19 @@ class BudgetWait:
     def wait(self) -> NoReturn:
         """Wait in the triggerer until the next period begins.
 
-        :raises AirflowFailException: the task does not wait.
+        :raises AirflowFailException: the task cannot wait, or waiting does not help.
         """
         period = self.used_up.verdict.period
         refusal = self.used_up.verdict.refusal(self.used_up.stopped)
         reason = refusal.partition("\n")[0]
-        if self.on_budget is OnBudget.FAIL or self.used_up.verdict.never_fits:
+        if self.on_budget is OnBudget.FAIL or self.used_up.verdict.exceeds_whole_budget:
             raise AirflowFailException(refusal)
         if in_dag_test():
             raise AirflowFailException(f"{reason}\ndag.test() does not wait for the budget.")
         self.run.raise_if_killed()
         from airflow_provider_browseract.triggers.slot import SlotTrigger
 
-        # By BrowserAct's clock, the period may begin a little later.
+        # By BrowserAct's clock, the period may begin up to a minute later.
         begins = period.ends.timestamp() + timings.CLOCK_SKEW
         until = begins + self.limit
         self.run.log.warning(

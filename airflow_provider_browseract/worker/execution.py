@@ -36,7 +36,7 @@ from airflow_provider_browseract.runs.starting import (
     StartRefused,
     TriesStep,
     begin,
-    keep_within_budget,
+    stop_if_over_budget,
 )
 from airflow_provider_browseract.worker.budget import BudgetWait, carry_out
 from airflow_provider_browseract.worker.callback import register, with_callback
@@ -115,12 +115,12 @@ class RunExecution:
         return self._accounted_for(task_id, result)
 
     def _keep_cap(self, cap: int | None) -> None:
-        """Keep the cap of the wait if its template cannot be used any more: the run is paid for already."""
+        """Keep the cap of the wait if the template now renders to an invalid value, so that no result is lost."""
         try:
             if self.operator.max_credits is not None:
                 read_credits("max_credits", self.operator.max_credits)
         except InputError as error:
-            self.log.warning("%s The run keeps the cap that it had: %s.", error, cap)
+            self.log.warning("%s The cap of this run stays max_credits=%s.", error, cap)
             self.operator.max_credits = cap
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
@@ -217,7 +217,7 @@ class RunExecution:
 
     def _wait_to_start(self, why: StartRefused | BudgetUsedUp, queued: Queued) -> Queued:
         """Wait until a start may be possible; deferred, the wait ends with :meth:`resume_from_queue`."""
-        if queued.is_new:
+        if queued.has_not_waited:
             queued = replace(queued, since=self.tries.keep_place(queued.since))
         limit = self.options.queue_timeout or self.options.timeout
         defer = self.operator.defer
@@ -228,9 +228,9 @@ class RunExecution:
         return queued
 
     def _check_budget_again(self, started: StartedRun, queued: Queued) -> None:
-        """Stop a new run, and wait or fail, if too many runs were started at the same time."""
+        """If runs that were started at the same time exceed the budget, stop the new run, and wait or fail."""
         do, check = partial(self._do, queued), self.run.raise_if_killed
-        used_up = run_steps(keep_within_budget(started, time.time), self.hook.client, self.log, do, check)
+        used_up = run_steps(stop_if_over_budget(started, time.time), self.hook.client, self.log, do, check)
         if used_up is not None:
             self.ti.xcom_push(key="task_id", value=None)
             self._wait_to_start(used_up, queued)
@@ -241,7 +241,7 @@ class RunExecution:
         """Push the XComs that later tasks need, and wait for the run if ``wait_for_completion`` is set."""
         push_ids(self.ti, self.kind, started, self.log)
         self._check_budget_again(started, queued)
-        if not queued.is_new or self.ti.try_number > 1:
+        if not queued.has_not_waited or self.ti.try_number > 1:
             self.tries.give_up_place()
         self.run.raise_if_killed()
         first = read_first(self.run, self.ti, self.kind, started, self.options)

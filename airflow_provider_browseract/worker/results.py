@@ -23,7 +23,7 @@ from airflow_provider_browseract.loops import CHECK_INTERVAL, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import TEXT_NAMES, RunFile, files_of, has_files, media_type_of, safe_name
 from airflow_provider_browseract.runs.outcome import StorageError
-from airflow_provider_browseract.runs.outputs import FormatError, OutputFormat, counted, format_of, size_of
+from airflow_provider_browseract.runs.outputs import FormatError, OutputFormat, format_of, number_of, size_of
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.worker.download import (
     PARALLEL_DOWNLOADS,
@@ -80,10 +80,10 @@ class Results:
         """The number and the size of the text and the files, for the log."""
         sizes = [kept.size for kept in (self.output, *self.files) if kept]
         if (size := sum(sizes)) < 2**10:
-            in_units = counted(size, "byte")
+            in_units = number_of(size, "byte")
         else:
             in_units = f"{size / 2**10:.1f} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
-        return f"{counted(len(sizes), 'file')} ({in_units})"
+        return f"{number_of(len(sizes), 'file')} ({in_units})"
 
     def manifest(self) -> dict[str, Any]:
         """Return paths, sizes and media types as plain JSON values."""
@@ -183,11 +183,11 @@ class ResultStore:
             if not expired and (not pending or time.monotonic() >= until):
                 break
             if expired:
-                number = counted(len(expired), "file")
+                number = number_of(len(expired), "file")
                 self._log.info("The links of %s have expired. Reading new links.", number)
                 renewed |= expired
             else:
-                number = counted(len(files), "file")
+                number = number_of(len(files), "file")
                 self._log.info("BrowserAct is still preparing %d of %s. Waiting.", pending, number)
                 # The worker has to wait: the run is over, so neither a callback nor the status reports the files.
                 sleep(min(timings.FILES_READ_PAUSE, max(0.0, until - time.monotonic())), check)
@@ -204,7 +204,7 @@ class ResultStore:
     ) -> dict[str, StoredFile | FileError]:
         if not files:
             return {}
-        self._log.info("Writing %s to %s.", counted(len(files), "file"), folder.path)
+        self._log.info("Writing %s to %s.", number_of(len(files), "file"), folder.path)
         pool = ThreadPoolExecutor(PARALLEL_DOWNLOADS, "browseract-file")
 
         def fetched(files: Sequence[RunFile]) -> dict[str, StoredFile | FileError]:

@@ -18,7 +18,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowNotF
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.loops import sleep
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import SpendingError
+from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import STATE_KEY, LedgerError
 from airflow_provider_browseract.runs.orphans import OrphanError
 from airflow_provider_browseract.runs.outcome import RunLostError
@@ -107,7 +107,7 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
     if isinstance(error, AirflowNotFoundException):
         # Airflow also raises this if its database or a secrets backend does not respond.
         return no_connection(run.hook.browseract_conn_id), tries.earlier is None
-    if isinstance(error, InputError | OrphanError | SpendingError):
+    if isinstance(error, InputError | OrphanError | CapUsedUpError):
         return message, True
     if isinstance(error, RunStartUnknownError):
         # The next try knows the time of this start, and looks for the run again.

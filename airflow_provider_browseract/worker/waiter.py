@@ -84,13 +84,13 @@ class Waiter:
         unknown = event.wait.policy.hide_goals and not self.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
         stored = event.wait.policy
-        # A run that was stopped is compared with the cap of that time. An older triggerer returns a wait without a cap,
-        # and a template may be rendered to None by now.
+        # For a run that was stopped, use the cap that it exceeded. An older triggerer returns a wait without a cap, and
+        # the template may render to None now.
         cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap or stored.max_credits
-        price = stored.credits_per_step
+        cost = stored.credits_per_step
         with tolerate_errors():
-            price = self.run.hook.settings.credits_per_step
-        policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=price)
+            cost = self.run.hook.settings.credits_per_step
+        policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=cost)
         event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):

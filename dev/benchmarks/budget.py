@@ -10,10 +10,10 @@ import sys
 from airflow_provider_browseract.emulator import SEARCH, Emulator
 
 RUNS = 2000
-"""Runs of the day."""
+"""Runs of the account today."""
 
 OUTPUT = 10_000
-"""Characters of the output of each."""
+"""Characters in the output of each run."""
 
 CHECK = """
 import logging, resource, time
@@ -66,7 +66,7 @@ def budget() -> None:
     one, check, memory, used = map(float, out.split()[-4:])
     requests = sum(request.endpoint == "list-tasks" for request in emulator.requests) - 2
     print(
-        f"check of a budget with {RUNS} runs of the day, {OUTPUT} characters of output each: {requests} requests, "
+        f"check of a budget with {RUNS} runs today and {OUTPUT} characters of output each: {requests} requests, "
         f"{check / one:.1f} times one page of 500 ({check:.2f} s to {one:.2f} s), {memory / 2**20:.0f} MiB (limit 60), "
         f"{used:.0f} credits"
     )

@@ -3,7 +3,7 @@
     python -m tests.faults.round [--runs 300] [--seed 1] [--plan 40] [--budget 1000000]
 
 With a small plan, the queue for slots is always full: all task instances are deferred, and no run is long. With a small
-budget, many starts are refused, and the budget must hold.
+budget, many starts are refused, and the runs must not exceed it.
 
 Nothing is asserted during the round. At the end, Airflow's results are compared with the emulator's record of every
 run.
@@ -145,7 +145,7 @@ PLAN = 40
 CREDITS_OF_A_RUN = 20
 
 BUDGET = 1_000_000
-"""Credits that all runs may use together, more than they do. Each start checks it."""
+"""Credits that all runs may use together: more than they use, so that each start is checked and none refused."""
 
 
 @dataclass
@@ -265,7 +265,7 @@ class Round:
         began = time.monotonic()
         (self.airflow.home / XCOMS).mkdir()
         self.emulator.add_workflow(LOOP)
-        # They would keep the slots of a small plan, and nobody knows what they use of a small budget.
+        # Endless runs would keep the slots of a small plan, and use an unknown part of a small budget.
         loops = 0 if self.outcome.queues or self.outcome.limited else max(1, number // 30)
         self.outcome.loops = len(LOOPS) * loops
         conf = {kind: [f"{kind} {self.outcome.seed}-{index}" for index in range(loops)] for kind in LOOPS}
@@ -500,8 +500,8 @@ class Round:
         for task in self.emulator.tasks[self.first :]:
             of = of_loops if task.workflow_id == LOOP.id else by_keyword
             of[dict(task.inputs)["keyword"]].append(task)
-        self._look_at_loops(of_loops)
-        self._look_at_budget()
+        self._check_loops(of_loops)
+        self._check_budget()
         self.outcome.started = sum(map(len, by_keyword.values()))
         for keyword, tasks in by_keyword.items():
             for earlier, later in itertools.pairwise(tasks):
@@ -545,7 +545,7 @@ class Round:
                 problems["wrong results"].append(f"{keyword}: result of {task_id}, finished {finished}")
         problems["tasks stuck"] += [f"{keyword}: never made" for keyword in keywords if keyword not in seen]
 
-    def _look_at_loops(self, tasks: dict[str, list[TaskRecord]]) -> None:
+    def _check_loops(self, tasks: dict[str, list[TaskRecord]]) -> None:
         problems = self.outcome.problems["loops not stopped"]
         for keyword, runs in tasks.items():
             self.outcome.loop_credits += [run.credit for run in runs]
@@ -554,8 +554,8 @@ class Round:
         if len(tasks) != self.outcome.loops:
             problems.append(f"{len(tasks)} of {self.outcome.loops} loops were started")
 
-    def _look_at_budget(self) -> None:
-        """Check that all runs together stay within the budget, apart from what starts at the same moment cost."""
+    def _check_budget(self) -> None:
+        """Check that all runs together stay within the budget, plus what runs started at the same moment may use."""
         runs = self.emulator.tasks[self.first :]
         self.outcome.credits = sum(run.credit for run in runs)
         stopped = sum(run.status == "canceled" for run in runs)

@@ -75,7 +75,7 @@ def test_sigterm_to_waiting_worker_leaves_run_running_and_next_try_reattaches(pa
     assert airflow.xcom("faults", run_id, "in_the_worker", "return_value", map_index=0) == results_for("evicted")
 
 
-def test_endless_runs_are_stopped_at_max_credits_also_after_a_killed_triggerer(parts, capsys):
+def test_endless_runs_are_stopped_at_max_credits_even_after_a_killed_triggerer(parts, capsys):
     """With a step every 2 seconds, a poll every 10 and a cap of 100, a run uses 130 credits at most."""
     airflow, emulator = parts.airflow, parts.api.emulator
     emulator.add_workflow(LOOP)

@@ -131,7 +131,7 @@ class TestSizeLimits:
 
 
 class TestBudget:
-    def test_connection_without_budget_has_none_and_the_documented_price_of_a_step(self):
+    def test_connection_without_budget_has_none_and_the_documented_cost_of_a_step(self):
         settings = read_all(extra={"budget_action": "warn"})
         assert (settings.budget, settings.credits_per_step) == (None, 5)
 
@@ -160,7 +160,7 @@ class TestBudget:
         )
 
     @pytest.mark.parametrize("value", [-1, 0.5, True, "abc", 10**6], ids=str)
-    def test_price_of_a_step_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, value):
+    def test_cost_of_a_step_that_is_no_number_of_credits_raises_error_naming_the_extra_field(self, value):
         wanted = "a whole number of credits, or 0 to count only the credits that BrowserAct reports"
         with pytest.raises(ConnectionFieldError, match=rf"extra 'credits_per_step' is .*\. Set it to {wanted}\."):
             read_all(extra={"credits_per_step": value})

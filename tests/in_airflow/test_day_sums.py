@@ -122,7 +122,7 @@ def test_only_the_sums_of_the_last_two_months_are_kept(variable):
         "nested too deeply": "[" * 100_000,
     },
 )
-def test_variable_that_someone_has_edited_is_a_warning_and_the_days_are_counted_again(variable, stored, caplog):
+def test_variable_that_someone_has_edited_logs_a_warning_and_the_days_are_counted_again(variable, stored, caplog):
     variable.values[KEY] = stored
     assert read_day_sums("shop", DIGEST, LOG) == {}
     [line] = [record for record in caplog.records if record.name == LOG.name]
@@ -130,7 +130,7 @@ def test_variable_that_someone_has_edited_is_a_warning_and_the_days_are_counted_
     assert line.getMessage().startswith("The stored sums of credits could not be read, so they are counted again: ")
 
 
-def test_variable_that_cannot_be_read_or_written_is_only_a_warning(variable, caplog):
+def test_variable_that_cannot_be_read_or_written_only_logs_a_warning(variable, caplog):
     variable.error = RuntimeError("no API server")
     assert read_day_sums("shop", DIGEST, LOG) == {}
     write_day_sums("shop", DIGEST, SUMS, LOG)

@@ -486,7 +486,7 @@ class TestTemplatedMaxCredits:
             "a list": ([100], True, r"max_credits is \[100\]. Use a whole number of credits"),
         },
     )
-    def test_cap_that_is_rendered_to_no_number_starts_no_run(self, worker, emulator, rendered, native, message):
+    def test_cap_that_does_not_render_to_a_number_starts_no_run(self, worker, emulator, rendered, native, message):
         operator, context = self.rendered(worker, "{{ cap }}", native=native, cap=rendered)
         with pytest.raises(AirflowFailException, match=message):
             operator.execute(context)
@@ -500,7 +500,7 @@ class TestTemplatedMaxCredits:
             "a number": ("{{ 200 }}", True),
         },
     )
-    def test_cap_that_is_rendered_to_a_number_applies(self, worker, emulator, monkeypatch, template, native):
+    def test_cap_that_renders_to_a_number_applies(self, worker, emulator, monkeypatch, template, native):
         monkeypatch.setenv("AIRFLOW_VAR_BROWSERACT_CAP", "200")
         emulator.set_workflow(ORDERS.id, duration=60.0)
         operator, context = self.rendered(

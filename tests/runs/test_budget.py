@@ -22,9 +22,9 @@ from airflow_provider_browseract.runs.budget import (
     Budget,
     BudgetAction,
     ShowBudget,
+    check_again,
     check_budget,
     forecast_run,
-    look_again,
     refused_by,
 )
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
@@ -41,7 +41,7 @@ MONTHLY = Budget("browseract_default", monthly_credits=40_000)
 WARN = Budget("browseract_default", daily_credits=2000, action=BudgetAction.WARN)
 WORKFLOW = Source(SourceKind.WORKFLOW, "71002814653029437")
 NOVEMBER = [date(2026, 11, day) for day in range(1, 27)]
-"""The days of the month that are over at the time of the checks."""
+"""The past days of the month at the time of the checks."""
 
 
 def numbers(verdict):
@@ -62,7 +62,7 @@ def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
         listed(31, credit=200, workflow_id="71"),
         listed(32, credit=5, status="canceled"),
         listed(33, MIDNIGHT - timedelta(seconds=1), 1000),
-        # Expected to use the mean of its workflow, what it has used already, or the price of a step.
+        # Expected to use the mean of its workflow, what it has used already, or the cost of a step.
         listed(40, credit=5, status="running"),
         listed(41, credit=60, status="paused"),
         listed(42, credit=None, status="created", workflow_id="71"),
@@ -88,7 +88,7 @@ def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run
     assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
 
 
-def test_forecasts_that_cannot_be_read_leave_the_credits_unknown():
+def test_forecasts_that_cannot_be_read_make_the_credits_unknown():
     account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
 
     def answer(step):
@@ -101,7 +101,7 @@ def test_forecasts_that_cannot_be_read_leave_the_credits_unknown():
 
 def test_negative_credits_count_as_not_known():
     [verdict] = Account(listed(50, credit=-(10**19)), *runs_of(3, 45)).check(DAILY)
-    assert (verdict.used, verdict.unpriced) == (135, 1)
+    assert (verdict.used, verdict.without_credits) == (135, 1)
 
 
 def test_forecast_divides_a_page_that_is_too_large():
@@ -118,14 +118,14 @@ def test_forecast_divides_a_page_that_is_too_large():
 def test_run_that_alone_exceeds_the_budget_is_refused_without_the_advice_to_wait():
     verdict = refused_by(Account(*runs_of(3, 45)).check(replace(DAILY, daily_credits=40)))
     assert verdict is not None
-    assert verdict.never_fits
+    assert verdict.exceeds_whole_budget
     assert verdict.refusal().endswith(
         "This run alone is expected to use more than daily_credits allows, so waiting does not help. Raise "
         "daily_credits in the extra of the connection."
     )
 
 
-def test_unknown_workflow_of_an_active_run_counts_with_the_price_of_a_step():
+def test_unknown_workflow_of_an_active_run_counts_with_the_cost_of_a_step():
     account = Account(*runs_of(3, 45), listed(9, credit=None, status="running", workflow_id="71"))
     unknown = WorkflowNotFoundError("there is no such workflow", code=10109)
 
@@ -170,7 +170,7 @@ def test_run_is_allowed_up_to_exactly_the_budget(used, allowed):
     )
 
 
-def test_day_and_month_are_judged_together_and_the_one_that_lasts_longer_is_reported():
+def test_of_day_and_month_that_both_refuse_the_one_that_ends_later_is_reported():
     account = Account(*runs_of(3, 45))
     account.stored = dict.fromkeys(NOVEMBER, 100)
     both = Budget("browseract_default", daily_credits=100, monthly_credits=2700)
@@ -178,7 +178,7 @@ def test_day_and_month_are_judged_together_and_the_one_that_lasts_longer_is_repo
     assert (str(day.period), numbers(day)) == ("2026-11-27", (135, 0, 0, 45))
     assert (str(month.period), numbers(month)) == ("2026-11", (2735, 0, 0, 45))
     assert refused_by([day, month]) is month
-    assert [shown.shown["period"] for shown in account.shown] == ["2026-11"]
+    assert [shown.xcom["period"] for shown in account.shown] == ["2026-11"]
     assert len(account.lines) == 2
     # One list of today, as for the day alone.
     assert len(account.calls) == 1
@@ -197,8 +197,8 @@ def test_either_budget_alone_refuses(budget, refused):
     account.stored = dict.fromkeys(NOVEMBER, 100)
     verdict = refused_by(account.check(budget))
     assert (verdict and str(verdict.period)) == refused
-    # The one that leaves less is shown.
-    assert [shown.shown["period"] for shown in account.shown] == [refused or "2026-11-27"]
+    # The XCom has the budget with fewer credits left.
+    assert [shown.xcom["period"] for shown in account.shown] == [refused or "2026-11-27"]
 
 
 # The texts
@@ -256,12 +256,14 @@ def test_error_of_a_start_that_the_monthly_budget_refuses_names_the_next_month()
     )
 
 
-def test_exceeded_budget_with_the_action_warn_is_logged_and_refuses_nothing():
+def test_exceeded_budget_with_the_action_warn_logs_a_warning_and_refuses_nothing():
     account = spent(1990)
     assert refused_by(account.check(WARN, WORKFLOW)) is None
-    assert account.lines[1:] == ["This run exceeds daily_credits=2000. It is started, because budget_action is 'warn'."]
+    assert account.lines[1:] == [
+        "This run is expected to exceed daily_credits=2000. It is started, because budget_action is 'warn'."
+    ]
     [shown] = account.shown
-    assert (shown.counter, shown.shown["verdict"]) == ("exceeded", "exceeded")
+    assert (shown.counter, shown.xcom["verdict"]) == ("exceeded", "exceeded")
 
 
 # What cannot be counted
@@ -331,7 +333,7 @@ def test_refused_api_key_is_an_error_of_its_own(budget):
     assert account.shown == []
 
 
-# The sums of days that are over
+# The sums of past days
 
 
 def of_november(runs_a_day=1, **kwargs):
@@ -346,7 +348,7 @@ def of_november(runs_a_day=1, **kwargs):
     )
 
 
-def test_days_that_are_over_are_counted_once_and_stored():
+def test_past_days_are_counted_once_and_stored():
     account = of_november()
     [verdict] = account.check(MONTHLY)
     # Another request is for the forecast.
@@ -376,15 +378,15 @@ def test_day_with_an_active_run_is_counted_but_not_stored():
     assert sorted(account.stored) == [day for day in NOVEMBER if day.day != 5]
 
 
-@pytest.mark.parametrize(("age", "settled"), [(2, False), (4, True)])
-def test_day_whose_runs_have_no_credits_yet_is_stored_only_after_some_days(age, settled):
+@pytest.mark.parametrize(("age", "is_stored"), [(2, False), (4, True)])
+def test_day_whose_runs_have_no_credits_yet_is_stored_only_after_four_days(age, is_stored):
     day = (NOON - timedelta(days=age)).date()
     account = Account(*runs_of(3, 45), listed(50, NOON - timedelta(days=age), None))
     [verdict] = account.check(MONTHLY)
-    assert (verdict.unpriced, day in account.stored) == (not settled, settled)
+    assert (verdict.without_credits, day in account.stored) == (not is_stored, is_stored)
 
 
-def test_day_is_over_seven_hours_and_ten_minutes_after_its_end():
+def test_sum_of_a_day_is_stored_from_seven_hours_and_ten_minutes_after_its_end():
     account = of_november(now=MIDNIGHT + timedelta(hours=7, minutes=9))
     account.check(MONTHLY)
     assert sorted(account.stored) == NOVEMBER[:-1]
@@ -472,16 +474,16 @@ def test_each_run_counts_in_the_day_and_the_month_in_which_browseract_created_it
         assert stored == sum(run.credit for run in every if run.created_at.date() == day)
 
 
-# The second look
+# The second check
 
 
-def look(account, budget=None, source=SOURCE, task_id="500"):
+def check_twice(account, budget=None, source=SOURCE, task_id="500"):
     """Check the budget, and check it again after a start."""
     verdicts = account.check(budget or Budget("c", daily_credits=190), source)
     for kept in (account.calls, account.shown, account.lines):
         kept.clear()
     account.runs += account.started
-    return carry_out(look_again(verdicts, task_id, account.clock), account)
+    return carry_out(check_again(verdicts, task_id, account.clock), account)
 
 
 def starting(*started, runs=()):
@@ -512,65 +514,69 @@ def new(number, seconds=0, status="created", credit=0):
 )
 def test_new_run_is_refused_only_by_runs_before_it(others, refused):
     account = starting(new(500), *others)
-    verdict = look(account)
+    verdict = check_twice(account)
     assert (verdict is not None) is refused
     assert [shown.counter for shown in account.shown] == ["refused"] * refused
-    assert account.slept == timings.SECOND_LOOK_DELAY
+    assert account.slept == timings.SECOND_CHECK_DELAY
     assert len(account.calls) == 1
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
-def test_new_run_that_has_ended_meanwhile_is_not_refused(status):
+def test_new_run_that_has_ended_in_the_meantime_is_not_refused(status):
     account = starting(new(500, status=status, credit=45), new(499))
-    assert look(account) is None
+    assert check_twice(account) is None
     assert account.shown == []
 
 
-def test_second_look_is_only_taken_near_the_limit_and_only_to_refuse():
+def test_second_check_is_only_made_near_the_limit_and_only_to_refuse():
     for budget, taken in (
         (Budget("c", daily_credits=180 + 20 * 45), False),
         (Budget("c", daily_credits=179 + 20 * 45), True),
         (Budget("c", daily_credits=180, action=BudgetAction.WARN), False),
     ):
         account = starting(new(500))
-        assert look(account, budget) is None
+        assert check_twice(account, budget) is None
         assert bool(account.calls) is taken
 
 
-def test_no_second_look_without_verdicts():
+def test_no_second_check_without_verdicts():
     account = Account()
-    assert carry_out(look_again([], "500", account.clock), account) is None
+    assert carry_out(check_again([], "500", account.clock), account) is None
     assert (account.calls, account.slept) == ([], 0)
 
 
-def test_second_look_lists_again_until_the_new_run_appears():
+def test_second_check_lists_again_until_the_new_run_appears():
     account = starting(new(499))
     account.change = lambda page, number: (
         {"items": [*page["items"], new(500)], "total_count": page["total_count"] + 1} if account.slept > 6 else page
     )
-    assert look(account) is not None
-    assert account.slept == timings.SECOND_LOOK_DELAY + timings.ORPHAN_LIST_PAUSE
+    assert check_twice(account) is not None
+    assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE
 
 
-def test_new_run_that_does_not_appear_in_the_list_is_kept():
+def test_new_run_that_does_not_appear_in_the_list_keeps_running():
     account = starting(new(499))
-    assert look(account) is None
+    assert check_twice(account) is None
     assert timings.LISTING_DELAY <= account.slept < timings.LISTING_DELAY + timings.ORPHAN_LIST_PAUSE + 1
-    assert account.lines == ["The budget was not checked again, because the new run is not listed yet."]
+    assert account.lines == [
+        "The budget was not checked again after the start, because the new run is not listed. It keeps running."
+    ]
 
 
-def test_new_run_is_kept_if_the_list_cannot_be_read():
+def test_new_run_keeps_running_if_the_list_cannot_be_read():
     account = starting(new(500), new(499))
     verdicts = account.check(Budget("c", daily_credits=190))
     account.error = ServerError("BrowserAct is down")
-    assert carry_out(look_again(verdicts, "500", account.clock), account) is None
-    assert account.lines[1:] == ["The budget could not be checked again after the start: BrowserAct is down"]
+    assert carry_out(check_again(verdicts, "500", account.clock), account) is None
+    assert account.lines[1:] == [
+        "The budget could not be checked again, so the new run keeps running: BrowserAct is down"
+    ]
 
 
 @pytest.mark.parametrize("seconds", [-40, -1, 1, 40])
 @pytest.mark.parametrize("rival", [True, False], ids=["with another start", "alone"])
-def test_second_look_over_midnight_finds_the_new_run_on_the_day_that_browseract_gives_it(seconds, rival):
-    """BrowserAct's clock and ours differ by up to a minute, and the day or the month ends meanwhile."""
+def test_second_check_around_midnight_finds_the_new_run_on_the_day_that_browseract_gives_it(seconds, rival):
+    """BrowserAct's clock and ours differ by up to a minute, and the day or the month ends in the meantime."""
     midnight = datetime(2026, 12, 1, tzinfo=timezone.utc)
     account = Account(*(listed(number, midnight - timedelta(hours=2), 45) for number in range(3)))
     for ahead in (-1, 1):
@@ -581,7 +587,7 @@ def test_second_look_over_midnight_finds_the_new_run_on_the_day_that_browseract_
             account.started += [
                 listed(number, created_at - timedelta(seconds=1), 0, "created") for number in range(400, 404)
             ]
-        verdict = look(account, Budget("c", daily_credits=190))
+        verdict = check_twice(account, Budget("c", daily_credits=190))
         assert (verdict and str(verdict.period)) == (("2026-11-30" if seconds < 0 else "2026-12-01") if rival else None)
         assert account.slept < timings.LISTING_DELAY
         account.runs = account.runs[:3]

@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.starting import (
     Start,
     StartedRun,
     begin,
-    keep_within_budget,
+    stop_if_over_budget,
 )
 from airflow_provider_browseract.runs.steps import Sleep
 from tests.steps import carry_out
@@ -65,7 +65,7 @@ class Account:
         started = yield from begin(start, None, lambda: self.now)
         if not isinstance(started, StartedRun):
             return started
-        return (yield from keep_within_budget(started, lambda: self.now)) or started
+        return (yield from stop_if_over_budget(started, lambda: self.now)) or started
 
     def answer(self, step: Any) -> Any:
         if isinstance(step, Sleep):
@@ -155,7 +155,7 @@ def test_of_20_starts_at_the_same_moment_those_that_fit_are_kept(room):
 @given(order=st.lists(st.integers(0, 19), max_size=200), room=st.integers(0, 3), lag=st.sampled_from((0.0, 5.0)))
 @settings(max_examples=100, deadline=None)
 def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(order, room, lag):
-    """Also if a run appears in the list some seconds after its start."""
+    """This holds even if a run appears in the list some seconds after its start."""
     limit = room * COST + 3 * COST
     account = Account(daily_credits=limit)
     account.browseract.set_workflow(SEARCH.id, duration=3600.0)

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus
 from airflow_provider_browseract.runs.cap import (
-    SpendingError,
+    CapUsedUpError,
     check_cap,
     credits_of,
     near_cap_line,
@@ -25,14 +25,14 @@ LOOK = f"Look for a loop in the last steps at {URL}, or raise max_credits if the
 
 
 @pytest.mark.parametrize(
-    ("credit", "price", "used"),
+    ("credit", "cost", "used"),
     [(None, 5, 205), (0, 5, 205), (204, 5, 205), (206, 5, 206), (None, 0, 0), (80, 0, 80)],
 )
-def test_larger_of_reported_credits_and_price_of_the_steps_counts(credit, price, used):
-    assert credits_of(Task("7", TaskStatus.RUNNING, steps=LOOPING.steps, credit=credit), price) == used
+def test_larger_of_reported_credits_and_cost_of_the_steps_counts(credit, cost, used):
+    assert credits_of(Task("7", TaskStatus.RUNNING, steps=LOOPING.steps, credit=credit), cost) == used
 
 
-def test_steps_that_a_long_run_no_longer_shows_count():
+def test_steps_that_a_long_run_no_longer_reports_count():
     assert credits_of(Task("7", TaskStatus.RUNNING, steps=LOOPING.steps, steps_left_out=1000), 5) == 5205
 
 
@@ -42,10 +42,10 @@ def test_warning_names_the_credits_and_the_cap():
     assert near_cap_line("123", 165, 200, earlier=80) == f"With the 80 credits of earlier tries, {text}"
 
 
-def test_warning_of_a_run_that_is_too_large_states_what_still_limits_it():
+def test_warning_of_a_run_that_is_too_large_to_read_names_timeout_as_the_remaining_limit():
     assert unread_credits_line("123", "The response is larger than 9 bytes.", 200) == (
         "The credits of BrowserAct task 123 cannot be compared with max_credits=200: The response is larger than 9 "
-        "bytes. Until they can, only timeout stops the run."
+        "bytes. Until they can be compared, only timeout stops the run."
     )
 
 
@@ -72,7 +72,7 @@ def test_error_does_not_claim_that_a_run_was_stopped_if_it_was_not():
     text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=fate, shared=True, retried=False)
     assert text.startswith(f"{running}There is no retry, because ")
     text = over_cap_text(LOOPING, 205, 200, earlier=0, fate=fate, shared=True, retried=True)
-    assert text == f"{running}The next try reattaches to it, and stops it.\n{LOOK}"
+    assert text == f"{running}The next try reattaches to it and stops it.\n{LOOK}"
 
 
 def test_error_before_the_first_step_names_no_step_and_no_link():
@@ -98,9 +98,9 @@ def test_cap_with_credits_left_allows_a_run(spent, cap):
 
 @pytest.mark.parametrize("spent", [1000, 1205])
 def test_cap_that_is_used_up_allows_no_run(spent):
-    with pytest.raises(SpendingError) as refused:
+    with pytest.raises(CapUsedUpError) as refused:
         check_cap(spent, 1000)
     assert str(refused.value) == (
         f"The runs of earlier tries have used {spent:,} credits, and max_credits=1000 allows no further run. No run "
-        "was started.\nRaise max_credits if the workflow needs more. Clearing the task now begins a new count."
+        "was started.\nRaise max_credits if the workflow needs more. To begin a new count, clear the task."
     )

@@ -14,9 +14,9 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import Source
 from airflow_provider_browseract.runs.spend import (
     MAX_REQUESTS,
-    CountedRun,
     Forecast,
-    Requests,
+    ListedRun,
+    RequestLimit,
     Spend,
     SpendRow,
     forecast_for,
@@ -31,12 +31,12 @@ from tests.steps import carry_out
 MIDNIGHT = NOON.replace(hour=0)
 
 
-def counted(*runs):
-    return [CountedRun.of(Task.read_summary(run)) for run in runs]
+def as_listed(*runs):
+    return [ListedRun.of(Task.read_summary(run)) for run in runs]
 
 
 def forecast(account, *, source=SOURCE, cap=None):
-    return carry_out(forecast_for(Requests(), source, counted(*account.runs), cap, NOON), account)
+    return carry_out(forecast_for(RequestLimit(), source, as_listed(*account.runs), cap, NOON), account)
 
 
 def days_ago(days, number, credit):
@@ -46,7 +46,7 @@ def days_ago(days, number, credit):
 def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
     old = [listed(number, NOON - timedelta(minutes=number), 1000) for number in range(21, 30)]
     new = [listed(number, NOON - timedelta(minutes=number), 40) for number in range(20)]
-    runs = counted(*random.sample(old + new, 29))
+    runs = as_listed(*random.sample(old + new, 29))
     assert mean_of(SOURCE.id, runs) == Forecast(40, 20)
 
 
@@ -64,16 +64,16 @@ def test_mean_is_that_of_the_newest_20_runs_in_whatever_order_they_are_listed():
     },
 )
 def test_mean_ignores_a_run(other):
-    assert mean_of(SOURCE.id, counted(listed(1, credit=45), other)) == Forecast(45, 1)
+    assert mean_of(SOURCE.id, as_listed(listed(1, credit=45), other)) == Forecast(45, 1)
 
 
 def test_mean_includes_failed_runs_and_is_rounded_up():
-    runs = counted(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
+    runs = as_listed(listed(1, credit=10), listed(2, credit=15, status="failed"), listed(3, credit=15))
     assert mean_of(SOURCE.id, runs) == Forecast(14, 3)
 
 
 def test_no_mean_of_runs_whose_workflow_is_unknown():
-    assert mean_of(None, counted(listed(1, workflow_id=None))) is None
+    assert mean_of(None, as_listed(listed(1, workflow_id=None))) is None
 
 
 def test_forecast_from_three_counted_runs_takes_no_request():
@@ -85,9 +85,9 @@ def test_forecast_from_three_counted_runs_takes_no_request():
 def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_workflow():
     # What is older is not listed, and the list needs no creation times for this.
     account = Account(days_ago(8, 1, 1000))
-    found = counted(listed(2), listed(3))
+    found = as_listed(listed(2), listed(3))
     account.runs += [days_ago(6, number, 30) for number in range(10, 14)] + [{**listed(4), "created_at": None}]
-    assert carry_out(forecast_for(Requests(), SOURCE, found, 200, NOON), account) == Forecast(30, 4)
+    assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), account) == Forecast(30, 4)
     [call] = account.calls
     assert call.params == {
         "workflow_id": SOURCE.id,
@@ -98,13 +98,13 @@ def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_w
 
 
 def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_listed():
-    found = counted(listed(1), listed(2, credit=55))
-    assert carry_out(forecast_for(Requests(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
+    found = as_listed(listed(1), listed(2, credit=55))
+    assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
 
 
 @pytest.mark.parametrize(("cap", "credits"), [(None, 5), (200, 200)], ids=["without a cap", "with a cap"])
 @pytest.mark.parametrize("kind", SourceKind)
-def test_forecast_without_an_ended_run_is_the_cap_or_the_price_of_a_step(kind, cap, credits):
+def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, cap, credits):
     source = Source(kind, SOURCE.id)
     account = Account(listed(1, status="running"))
     assert forecast(account, source=source, cap=cap) == Forecast(credits, 0)
@@ -130,7 +130,7 @@ def test_forecast_names_its_basis(given, source, text):
 
 
 def list_all(account, since=MIDNIGHT, until=None, requests=None):
-    return carry_out(list_runs(requests or Requests(), since, until), account)
+    return carry_out(list_runs(requests or RequestLimit(), since, until), account)
 
 
 def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_asked_for():
@@ -147,13 +147,13 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
 
 def test_run_is_counted_by_its_creation_time_in_utc():
     in_tokyo = datetime(2026, 11, 28, 8, 59, tzinfo=timezone(timedelta(hours=9)))
-    [run] = counted(listed(1, in_tokyo))
+    [run] = as_listed(listed(1, in_tokyo))
     assert run.created_at.isoformat() == "2026-11-27T23:59:00+00:00"
 
 
 def test_page_that_is_too_large_is_read_in_parts_and_each_part_is_a_request():
     account = Account(*(listed(number) for number in range(501)))
-    requests = Requests()
+    requests = RequestLimit()
 
     def answer(step):
         if step.params["limit"] > 250:
@@ -162,7 +162,7 @@ def test_page_that_is_too_large_is_read_in_parts_and_each_part_is_a_request():
         return account(step)
 
     assert len(carry_out(list_runs(requests, MIDNIGHT), answer)) == 501
-    assert MAX_REQUESTS - requests.left == len(account.calls) > 3
+    assert MAX_REQUESTS - requests.remaining == len(account.calls) > 3
 
 
 def contradicting(page, number):
@@ -205,7 +205,7 @@ def test_list_of_40_pages_is_counted():
 
 def test_spend_has_a_row_for_each_workflow_and_day():
     spend = Spend.of(
-        counted(
+        as_listed(
             listed(1, NOON, 45),
             listed(2, NOON, None, "failed"),
             listed(3, NOON, 15, "running"),

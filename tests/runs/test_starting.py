@@ -29,7 +29,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Step, Task, TaskStatus, Workflow
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.cap import SpendingError
+from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
 from airflow_provider_browseract.runs.request import RunRequest, digest
@@ -342,7 +342,7 @@ def play(
     steps = begin(wanted, entry, lambda: clock[0])
     try:
         played.over = carry_out(steps, answer)
-    except (BrowserActError, LedgerError, OrphanError, SpendingError) as error:
+    except (BrowserActError, LedgerError, OrphanError, CapUsedUpError) as error:
         played.over = error
     assert not left
     return played
@@ -517,7 +517,7 @@ class TestCreditsOfEarlierTries:
     def test_cap_that_earlier_runs_have_used_up_prevents_a_start(self, credit, allowed):
         answers = [replace(FAILED_RUN, credit=credit), *([MADE] if allowed else [])]
         played = play(BEFORE, *answers, wants=CAP)
-        assert isinstance(played.over, StartedRun if allowed else SpendingError)
+        assert isinstance(played.over, StartedRun if allowed else CapUsedUpError)
         assert ("run-task" in played.names) == allowed
         assert bool(played.written) == allowed
 

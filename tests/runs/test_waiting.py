@@ -452,7 +452,7 @@ class TestCap:
         assert world.asked == ["get-task", "stop-task" if stopped else "get-task"]
 
     @pytest.mark.parametrize("status", [F, TaskStatus.FAILED, TaskStatus.CANCELED])
-    def test_ended_run_above_the_cap_is_neither_stopped_nor_warned_of(self, status):
+    def test_ended_run_above_the_cap_is_not_stopped_and_logs_no_warning(self, status):
         world = World(status, credit=[500], policy=capped())
         assert (world.over.end, world.asked, world.warnings) == (End.ENDED, ["get-task"], [])
 
@@ -494,18 +494,18 @@ class TestCap:
         assert (world.over.end, world.over.task and world.over.task.status) == (End.ENDED, F)
 
     @pytest.mark.parametrize("error", [TaskEndedError("ended", code=10121), TaskNotFoundError("gone", code=10112)])
-    def test_stop_of_a_run_that_is_not_running_any_more_is_no_failure(self, error):
+    def test_stop_of_a_run_that_has_ended_counts_as_successful(self, error):
         world = World(R, credit=[101], policy=capped(), stops=[error])
         assert world.over.end is End.MAX_CREDITS
         assert world.warnings == []
 
-    def test_run_too_large_to_be_read_is_warned_of_once_and_keeps_running(self):
+    def test_warning_about_a_run_too_large_to_be_read_is_logged_once_and_the_run_keeps_running(self):
         large = ResponseTooLargeError("The response to get-task is larger than 9 bytes")
         world = World(large, large, F, statuses=[R, R], policy=capped())
         assert world.over.end is End.ENDED
         assert world.warnings == [
             "The credits of BrowserAct task 7 cannot be compared with max_credits=100: The response to get-task is "
-            "larger than 9 bytes. Until they can, only timeout stops the run."
+            "larger than 9 bytes. Until they can be compared, only timeout stops the run."
         ]
         assert World(large, F, statuses=[R]).warnings == []
         assert World(large, statuses=[F], policy=capped()).warnings == []

@@ -305,7 +305,7 @@ class TestHandOver:
         assert database.hand_over("browseract_default") == last
         assert database.hand_over("browseract_default") is None
 
-    def test_task_that_waits_for_the_budget_is_passed_over_until_that_is_over(self, queue):
+    def test_task_that_waits_for_the_budget_is_not_resumed_for_a_free_slot(self, queue):
         queue.add(1.0, not_before=time.time() + 600)
         waited = queue.add(2.0, not_before=time.time() - 1)
         assert database.hand_over("browseract_default") == waited

@@ -40,7 +40,7 @@ def _on_one_day(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def counted(monkeypatch) -> list[str]:
+def metrics(monkeypatch) -> list[str]:
     """The metrics of budgets."""
     names: list[str] = []
     monkeypatch.setattr(budget, "count_in_task", names.append)
@@ -62,7 +62,7 @@ def search(worker, **arguments):
 
 
 def started_outside(emulator, number: int, *, ended: bool = True, **fields) -> None:
-    """Start runs in another way than with an operator, and wait for their end."""
+    """Start runs without an operator, and wait for their end unless ``ended`` is false."""
     for _ in range(number):
         emulator.next_run(SEARCH.id, **{"duration": 0.0 if ended else 600.0, **fields})
         BrowserActHook().run_task(SEARCH.id, PENS)
@@ -84,7 +84,7 @@ def endpoints(emulator) -> list[str | None]:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("fields", [{}, {"budget_action": "warn"}], ids=["no field", "only an action"])
-def test_run_without_a_budget_sends_no_further_request(worker, emulator, limit, deferrable, fields, counted):
+def test_run_without_a_budget_sends_no_additional_request(worker, emulator, limit, deferrable, fields, metrics):
     limit(**fields)
     run = search(worker, deferrable=deferrable)
     assert len(run.run()) == 2
@@ -92,12 +92,12 @@ def test_run_without_a_budget_sends_no_further_request(worker, emulator, limit, 
     assert sent[:3] == ["get-workflow", "run-task", "get-task"]
     assert set(sent[3:]) <= {"get-task"}
     assert "budget" not in run.ti.xcoms
-    assert counted == []
+    assert metrics == []
 
 
 @BOTH_WAYS
-def test_start_beyond_the_daily_budget_is_refused_also_if_others_have_used_the_credits(
-    worker, emulator, limit, deferrable, counted
+def test_start_over_the_daily_budget_is_refused_even_if_others_have_used_the_credits(
+    worker, emulator, limit, deferrable, metrics
 ):
     started_outside(emulator, 3)
     limit(daily_credits=4 * EACH - 1)
@@ -114,7 +114,7 @@ def test_start_beyond_the_daily_budget_is_refused_also_if_others_have_used_the_c
     assert run.ti.xcoms == {
         "budget": {"period": day, "limit": 79, "used": 60, "reserved": 0, "expected": 20, "verdict": "refused"}
     }
-    assert counted == ["browseract.budget.refused"]
+    assert metrics == ["browseract.budget.refused"]
     assert calls_of(emulator, "run-task") == len(emulator.tasks) == 3
 
 
@@ -134,13 +134,13 @@ def test_active_runs_of_another_connection_with_the_same_key_count(
 
 
 @BOTH_WAYS
-def test_start_within_the_budget_shows_what_is_used(worker, emulator, limit, deferrable, counted, capfd):
+def test_start_within_the_budget_shows_what_is_used(worker, emulator, limit, deferrable, metrics, capfd):
     started_outside(emulator, 3)
     limit(daily_credits=1000)
     run = search(worker, deferrable=deferrable)
     assert len(run.run()) == 2
     assert run.ti.xcoms["budget"]["verdict"] == "allowed"
-    assert counted == []
+    assert metrics == []
     # Far from the limit, the budget is checked once.
     assert calls_of(emulator, "list-tasks") == 1
     assert (
@@ -150,33 +150,33 @@ def test_start_within_the_budget_shows_what_is_used(worker, emulator, limit, def
     )
 
 
-def test_start_beyond_the_budget_with_the_action_warn_is_sent(worker, emulator, limit, counted, capfd):
+def test_start_over_the_budget_with_the_action_warn_is_sent(worker, emulator, limit, metrics, capfd):
     started_outside(emulator, 3)
     limit(daily_credits=10, budget_action="warn")
     run = search(worker)
     assert len(run.run()) == 2
     assert run.ti.xcoms["budget"]["verdict"] == "exceeded"
-    assert counted == ["browseract.budget.exceeded"]
-    assert "This run exceeds daily_credits=10." in "".join(capfd.readouterr())
+    assert metrics == ["browseract.budget.exceeded"]
+    assert "This run is expected to exceed daily_credits=10." in "".join(capfd.readouterr())
 
 
-def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(worker, emulator, limit, store, counted):
+def test_list_that_cannot_be_read_fails_the_try_and_a_retry_counts_again(worker, emulator, limit, store, metrics):
     limit(daily_credits=1000)
     emulator.fault("list-tasks", RequestFault.status(503), times=None)
     with pytest.raises(BudgetUnknownError, match=r"cannot be counted, so no run was started: .*503.*next try counts"):
         search(worker, store=store).run()
-    assert counted == ["browseract.budget.unknown"]
+    assert metrics == ["browseract.budget.unknown"]
     assert (calls_of(emulator, "run-task"), store.values) == (0, {})
     emulator.clear_faults()
     assert len(search(worker, store=store).run()) == 2
 
 
-def test_list_that_cannot_be_read_only_warns_with_the_action_warn(worker, emulator, limit, counted):
+def test_list_that_cannot_be_read_only_warns_with_the_action_warn(worker, emulator, limit, metrics):
     limit(daily_credits=1000, budget_action="warn")
     emulator.fault("list-tasks", RequestFault.status(503), times=None)
     run = search(worker)
     assert len(run.run()) == 2
-    assert (run.ti.xcoms["budget"], counted) == ({"verdict": "unknown"}, ["browseract.budget.unknown"])
+    assert (run.ti.xcoms["budget"], metrics) == ({"verdict": "unknown"}, ["browseract.budget.unknown"])
 
 
 def test_try_that_reattaches_is_never_refused(worker, emulator, limit, store):
@@ -198,7 +198,7 @@ def test_budget_is_checked_again_after_a_wait_for_a_slot(worker, emulator, limit
     assert len(emulator.tasks) == 3
 
 
-def test_starts_one_after_the_other_stop_at_the_budget(worker, emulator, limit):
+def test_of_30_starts_in_a_row_only_those_within_the_budget_are_sent(worker, emulator, limit):
     emulator.set_workflow(SEARCH.id, duration=0.0)
     limit(daily_credits=5 * EACH)
     ended = []
@@ -211,7 +211,7 @@ def test_starts_one_after_the_other_stop_at_the_budget(worker, emulator, limit):
     assert calls_of(emulator, "run-task") == 5
 
 
-def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(worker, emulator, limit, capfd, counted):
+def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(worker, emulator, limit, capfd, metrics):
     started_outside(emulator, 3)
     for fields, text in (
         ({}, "The run is expected to use 20 credits (mean of 3 runs of workflow "),
@@ -228,10 +228,10 @@ def test_dry_run_reports_the_verdict_and_never_fails_because_of_the_budget(worke
     with pytest.raises(AirflowSkipException):
         search(worker, dry_run=True).run()
     assert "The credits cannot be counted: " in "".join(capfd.readouterr())
-    assert (len(emulator.tasks), counted) == (3, [])
+    assert (len(emulator.tasks), metrics) == (3, [])
 
 
-def test_sums_of_closed_days_are_stored_for_the_connection_and_its_key(monkeypatch, connect):
+def test_sums_of_past_days_are_stored_for_the_connection_and_its_key(monkeypatch, connect):
     kept: dict[str, str] = {}
 
     class Variable:
@@ -257,7 +257,7 @@ def test_sums_of_closed_days_are_stored_for_the_connection_and_its_key(monkeypat
     assert carried_out(ReadDaySums(), password="app-other") == {}
 
 
-# The second look
+# The second check
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_of_20_starts_at_one_moment_one_run_is_kept(worker, real_time, limit, de
     started_outside(emulator, 3)
     limit(daily_credits=3 * EACH + EACH + 5)
     emulator.set_workflow(SEARCH.id, duration=8.0)
-    monkeypatch.setattr(timings, "SECOND_LOOK_DELAY", 1.5)
+    monkeypatch.setattr(timings, "SECOND_CHECK_DELAY", 1.5)
     monkeypatch.setattr(timings, "LISTING_DELAY", 20.0)
     together = threading.Barrier(20)
     # All checks are over before the first start.
@@ -311,8 +311,8 @@ def test_of_20_starts_at_one_moment_one_run_is_kept(worker, real_time, limit, de
 
 
 @pytest.fixture
-def beyond(emulator, limit, monkeypatch):
-    """The second look at the next start finds an earlier run that was not listed at the first one."""
+def over_budget(emulator, limit, monkeypatch):
+    """An emulator in which the second check of the next start finds an earlier run that the first check did not."""
     started_outside(emulator, 3)
     limit(daily_credits=3 * EACH + EACH + 5)
     started_outside(emulator, 1, ended=False, listed_after=30.0)
@@ -328,71 +328,71 @@ def beyond(emulator, limit, monkeypatch):
     return emulator
 
 
-def test_run_beyond_the_budget_is_stopped_and_counts_for_a_later_try(worker, beyond, store, counted):
-    beyond.next_run(SEARCH.id, duration=600.0)
+def test_run_over_the_budget_is_stopped_and_counts_for_a_later_try(worker, over_budget, store, metrics):
+    over_budget.next_run(SEARCH.id, duration=600.0)
     run = search(worker, store=store)
     with pytest.raises(AirflowFailException) as failed:
         run.run()
-    own = beyond.tasks[-1]
+    own = over_budget.tasks[-1]
     assert f"BrowserAct task {own.id} was stopped, because other runs were started at the same time." in str(
         failed.value
     )
     assert own.status == "canceled"
-    assert (run.ti.xcoms["budget"]["verdict"], counted) == ("refused", ["browseract.budget.refused"])
+    assert (run.ti.xcoms["budget"]["verdict"], metrics) == ("refused", ["browseract.budget.refused"])
     assert own.id in store.values[STATE_KEY]
     assert run.ti.xcoms["task_id"] is None
 
 
-def test_new_run_is_shown_in_airflow_before_the_second_look(worker, beyond, monkeypatch):
-    beyond.next_run(SEARCH.id, duration=600.0)
+def test_new_run_is_shown_in_airflow_before_the_second_check(worker, over_budget, monkeypatch):
+    over_budget.next_run(SEARCH.id, duration=600.0)
     run = search(worker)
     operator = run.operator()
     send, shown = operator.hook.client.send, []
 
     def noticed(call):
-        if call.name == "list-tasks" and calls_of(beyond, "run-task") == 5:
+        if call.name == "list-tasks" and calls_of(over_budget, "run-task") == 5:
             shown.append(run.ti.xcoms.get("task_id"))
         return send(call)
 
     monkeypatch.setattr(operator.hook.client, "send", noticed)
     with pytest.raises(AirflowFailException):
         operator.execute(run.context)
-    assert set(shown) == {beyond.tasks[-1].id}
+    assert set(shown) == {over_budget.tasks[-1].id}
 
 
-def test_run_beyond_the_budget_that_cannot_be_stopped_is_kept(worker, beyond, capfd):
-    beyond.next_run(SEARCH.id, duration=3.0)
-    beyond.fault("stop-task", RequestFault.status(503), times=None)
+def test_run_over_the_budget_that_cannot_be_stopped_keeps_running(worker, over_budget, capfd):
+    over_budget.next_run(SEARCH.id, duration=3.0)
+    over_budget.fault("stop-task", RequestFault.status(503), times=None)
     assert len(search(worker).run()) == 2
-    assert f"BrowserAct task {beyond.tasks[-1].id} could not be stopped" in "".join(capfd.readouterr())
+    assert f"BrowserAct task {over_budget.tasks[-1].id} could not be stopped" in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("noticed", [True, False], ids=["before the second look", "after it"])
-def test_run_beyond_the_budget_that_has_ended_already_is_kept(worker, beyond, noticed):
-    beyond.next_run(SEARCH.id, duration=0.0 if noticed else 1.0)
-    beyond.fault("stop-task", RequestFault.refused(10121), times=None)
+@pytest.mark.parametrize("noticed", [True, False], ids=["before the second check", "after it"])
+def test_run_over_the_budget_that_has_ended_already_is_kept(worker, over_budget, noticed):
+    over_budget.next_run(SEARCH.id, duration=0.0 if noticed else 1.0)
+    over_budget.fault("stop-task", RequestFault.refused(10121), times=None)
     assert len(search(worker).run()) == 2
-    assert beyond.tasks[-1].status == "finished"
-    assert calls_of(beyond, "stop-task") == (not noticed)
+    assert over_budget.tasks[-1].status == "finished"
+    assert calls_of(over_budget, "stop-task") == (not noticed)
 
 
-def test_kill_during_the_second_look_stops_the_new_run(worker, beyond, monkeypatch):
-    beyond.next_run(SEARCH.id, duration=600.0)
+def test_kill_during_the_second_check_stops_the_new_run(worker, over_budget, monkeypatch):
+    over_budget.next_run(SEARCH.id, duration=600.0)
     run = search(worker)
     operator = run.operator()
     send = operator.hook.client.send
 
     def killed_meanwhile(call):
-        if call.name == "list-tasks" and calls_of(beyond, "run-task") == 5:
+        if call.name == "list-tasks" and calls_of(over_budget, "run-task") == 5:
             operator.on_kill()
         return send(call)
 
     monkeypatch.setattr(operator.hook.client, "send", killed_meanwhile)
-    # The kill and the second look both stop it.
+    # The kill and the second check both stop it.
     with pytest.raises((RunCanceledError, AirflowFailException)):
         operator.execute(run.context)
-    assert beyond.tasks[-1].status == "canceled"
-    assert calls_of(beyond, "run-task") == 5
+    assert over_budget.tasks[-1].status == "canceled"
+    assert calls_of(over_budget, "run-task") == 5
 
 
 # on_budget="wait"
@@ -420,7 +420,7 @@ def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(work
     assert calls_of(emulator, "run-task") == 3
 
 
-def test_warning_of_a_wait_names_its_reason_and_its_end(worker, emulator, limit, capfd):
+def test_warning_of_a_wait_for_the_budget_names_its_reason_and_its_end(worker, emulator, limit, capfd):
     started_outside(emulator, 3)
     limit(daily_credits=3 * EACH)
     search(worker, on_budget="wait").defer()
@@ -463,16 +463,16 @@ def test_task_starts_when_the_wait_for_the_budget_is_over(worker, emulator, limi
     limit(daily_credits=3 * EACH)
     run = search(worker, on_budget="wait")
     deferred = run.defer()
-    # As on the next day.
+    # The next day has begun.
     deferred.trigger.wait = replace(deferred.trigger.wait, not_before=time.time() + 0.1)
     limit(daily_credits=1000)
     assert len(run.resume(deferred)) == 2
     assert len(emulator.tasks) == 4
 
 
-def test_task_whose_new_run_was_beyond_the_budget_waits_too(worker, beyond, store):
-    beyond.next_run(SEARCH.id, duration=600.0)
+def test_task_whose_new_run_was_over_the_budget_waits_for_the_next_day(worker, over_budget, store):
+    over_budget.next_run(SEARCH.id, duration=600.0)
     run = search(worker, store=store, on_budget="wait")
     deferred = run.defer()
-    assert beyond.tasks[-1].status == "canceled"
+    assert over_budget.tasks[-1].status == "canceled"
     assert deferred.trigger.wait.not_before is not None

@@ -149,7 +149,7 @@ class TestEndlessRun:
         ]
 
     @BOTH_WAYS
-    def test_steps_have_the_price_of_the_connection(self, capped, emulator, connect, deferrable):
+    def test_cost_of_a_step_is_that_of_the_connection(self, capped, emulator, connect, deferrable):
         connect({**SETTINGS, "credits_per_step": 10})
         emulator.credits_at_end = True
         with pytest.raises(AirflowFailException, match=r"used 1\d0 credits"):
@@ -203,7 +203,7 @@ class TestEndBeforeTheStop:
 
 
 @pytest.mark.parametrize("rendered", ["", "abc", 0, None], ids=repr)
-def test_cap_that_renders_to_something_else_during_the_wait_loses_no_result(worker, emulator, rendered):
+def test_cap_that_renders_to_an_invalid_value_during_the_wait_loses_no_result(worker, emulator, rendered):
     run = worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True, max_credits="{{ var.value.cap }}")
     operator = run.operator()
     operator.max_credits = "100"
@@ -245,7 +245,7 @@ class TestFailedStop:
         first, second = (capped(store=store, deferrable=deferrable) for _ in range(2))
         first.ti.max_tries = second.ti.max_tries = 1
         with pytest.raises(
-            RunLostError, match=r"could not be stopped .* The next try reattaches to it, and stops it\."
+            RunLostError, match=r"could not be stopped .* The next try reattaches to it and stops it\."
         ):
             first.run()
         emulator.clear_faults()
@@ -293,7 +293,7 @@ class TestWorkerThatResumes:
             self.resume(capped(deferrable=True), WaitPolicy(), clock)
         assert emulator.tasks[0].status == "canceled"
 
-    def test_cap_that_was_rendered_to_none_in_the_meantime_still_applies(self, capped, emulator, clock):
+    def test_cap_that_renders_to_none_after_the_deferral_still_applies(self, capped, emulator, clock):
         with pytest.raises(AirflowFailException, match="more than max_credits=100 allows"):
             self.resume(capped(deferrable=True), WaitPolicy(max_credits=CAP), clock, max_credits=None)
 
@@ -332,7 +332,7 @@ class TestTries:
             run.run()
 
     @BOTH_WAYS
-    def test_third_run_gets_the_credits_that_two_failed_ones_have_left(self, tries, emulator, deferrable):
+    def test_third_run_may_use_only_the_credits_that_two_failed_runs_have_left(self, tries, emulator, deferrable):
         for _ in range(2):
             self.fail(emulator, tries(), using=40)
         with pytest.raises(AirflowFailException, match=r"^With the 80 credits of earlier tries, .* share max_credits"):
@@ -363,7 +363,7 @@ class TestTries:
         assert calls_of(emulator, "run-task") == 2
         assert emulator.tasks[1].status == "canceled"
 
-    def test_tries_without_stored_state_have_a_count_of_their_own(self, tries, emulator):
+    def test_each_try_without_stored_state_has_its_own_count(self, tries, emulator):
         self.fail(emulator, tries(store=None), using=120)
         with pytest.raises(AirflowFailException, match=r"^BrowserAct task .* another run would probably use as much"):
             tries(store=None).run()
