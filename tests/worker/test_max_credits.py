@@ -244,9 +244,7 @@ class TestFailedStop:
         emulator.fault("stop-task", RequestFault.status(503), times=None)
         first, second = (capped(store=store, deferrable=deferrable) for _ in range(2))
         first.ti.max_tries = second.ti.max_tries = 1
-        with pytest.raises(
-            RunLostError, match=r"could not be stopped .* The next try reattaches to it and stops it\."
-        ):
+        with pytest.raises(RunLostError, match=r"could not be stopped .* The next try reattaches to it and stops it\."):
             first.run()
         emulator.clear_faults()
         with pytest.raises(AirflowFailException, match="and was stopped at step"):
