@@ -106,6 +106,7 @@ def in_january(day, hour=0):
     return datetime(2026, 1, day, hour, tzinfo=timezone.utc)
 
 
+@pytest.mark.usefixtures("documented_responses")
 def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, emulator):
     spend = spent.get_spend(in_january(1))
     assert spend.rows == (
@@ -132,6 +133,7 @@ def test_get_spend_takes_runs_by_their_creation_time(spent, arguments, days):
     assert [row.day.day for row in spent.get_spend(*arguments).rows] == days
 
 
+@pytest.mark.usefixtures("documented_responses")
 def test_get_spend_of_one_workflow(spent):
     assert spent.get_spend(in_january(1), workflow_id=ORDERS.id).by_day() == {date(2026, 1, 28): 20}
 

@@ -123,6 +123,7 @@ def test_dag_test_waits_for_a_slot_and_then_starts_one_run(tried, emulator, defe
     assert len(emulator.tasks) == 1
 
 
+@pytest.mark.usefixtures("documented_responses")
 def test_dag_test_does_not_wait_for_the_budget(tried, emulator, connect, capfd, caplog):
     connect({"daily_credits": 30})
     before, result = (tried(workflow_id=ORDERS.id, on_budget="wait") for _ in range(2))

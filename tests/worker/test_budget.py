@@ -27,6 +27,8 @@ from airflow_provider_browseract.worker import budget
 from airflow_provider_browseract.worker.tries import PLACE_KEY
 from tests.workers import BOTH_WAYS, PENS, FakeStore, calls_of
 
+pytestmark = pytest.mark.usefixtures("documented_responses")
+
 EACH = 20
 """The credits of a run of the workflow."""
 
