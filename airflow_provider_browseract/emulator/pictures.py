@@ -50,7 +50,7 @@ class Step:
 
 
 def draw(workflow: EmulatedWorkflow, number: int, goal: str, status: str) -> str:
-    """Return the picture of a step, as an SVG document of 1280 by 800.
+    """Return the drawn screenshot of a step, as an SVG document of 1280 by 800.
 
     :param number: the number of the step, from 1
     :param status: ``running``, ``succeed`` or ``failed``

@@ -1,7 +1,7 @@
 """The emulator's HTTP server.
 
 In addition to the API, it serves exported files (``/files/...``, no API key needed) and small pages for the links of
-tasks (``/live/...``, ``/logs/...``), with pictures of their steps (``/screenshots/...``).
+tasks (``/live/...``, ``/logs/...``), with screenshots of their steps (``/screenshots/...``).
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def _html(heading: str, body: str, *, refresh: bool = False) -> str:
 
 
 def _picture(wanted: str, run: Run, now: float) -> str | None:
-    """Return the picture of a step, or None if there is no such step."""
+    """Return the screenshot of a step, or None if there is no such step."""
     found = (each for each in run.steps(now) if str(each[0]) == wanted)
     return next((draw(run.workflow, number, run.goal(number), status) for number, status in found), None)
 
@@ -236,7 +236,7 @@ def _live_page(run: Run, now: float) -> str:
 def _log_page(run: Run, now: float) -> str:
     """Return a page that shows all steps of a task."""
     rows = "".join(
-        f'<tr><td>{number}<td><a href="{link}"><img src="{link}" alt="Picture of step {number}" loading=lazy></a>'
+        f'<tr><td>{number}<td><a href="{link}"><img src="{link}" alt="Screenshot of step {number}" loading=lazy></a>'
         f"<td>{escape(run.goal(number))}<td>{status}"
         for number, status in run.steps(now)
         for link in [f"../screenshots/{run.id}/{number}.svg"]

@@ -7,6 +7,7 @@ day a run belongs.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -115,17 +116,17 @@ class Spend:
 
     def by_workflow(self) -> dict[str | None, int]:
         """Return the credits of each workflow, the largest sum first."""
-        return self._by(lambda row: row.workflow_id)
+        return dict(self._by(lambda row: row.workflow_id).most_common())
 
     def by_day(self) -> dict[date, int]:
         """Return the credits of each day (UTC) that has runs."""
         return dict(sorted(self._by(lambda row: row.day).items()))
 
-    def _by(self, group: Callable[[SpendRow], Any]) -> dict[Any, int]:
-        sums: dict[Any, int] = {}
+    def _by(self, group: Callable[[SpendRow], Any]) -> Counter[Any]:
+        sums: Counter[Any] = Counter()
         for row in self.rows:
-            sums[group(row)] = sums.get(group(row), 0) + row.credits
-        return dict(sorted(sums.items(), key=lambda each: each[1], reverse=True))
+            sums[group(row)] += row.credits
+        return sums
 
 
 class Forecast(NamedTuple):

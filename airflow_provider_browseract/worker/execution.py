@@ -115,13 +115,14 @@ class RunExecution:
         return self._accounted_for(task_id, result)
 
     def _keep_cap(self, cap: int | None) -> None:
-        """Keep the cap of the wait if the template now renders to an invalid value, so that no result is lost."""
+        """Keep the cap of the wait if the template now renders to no valid value, so that no result is lost."""
         try:
             if self.operator.max_credits is not None:
                 read_credits("max_credits", self.operator.max_credits)
+                return
         except InputError as error:
             self.log.warning("%s The cap of this run stays max_credits=%s.", error, cap)
-            self.operator.max_credits = cap
+        self.operator.max_credits = cap
 
     def end_with_airflow(self, error: Exception, *, overdue: bool) -> Any:
         """Conclude the run, or stop waiting for it, after Airflow itself has ended the deferral."""

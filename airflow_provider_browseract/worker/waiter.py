@@ -84,9 +84,8 @@ class Waiter:
         unknown = event.wait.policy.hide_goals and not self.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
         stored = event.wait.policy
-        # For a run that was stopped, use the cap that it exceeded. An older triggerer returns a wait without a cap, and
-        # the template may render to None now.
-        cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap or stored.max_credits
+        # For a run that was stopped, use the cap that it exceeded. An older triggerer returns a wait without a cap.
+        cap = stored.max_credits if event.end is End.MAX_CREDITS else self.options.cap
         cost = stored.credits_per_step
         with tolerate_errors():
             cost = self.run.hook.settings.credits_per_step

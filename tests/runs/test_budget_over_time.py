@@ -1,4 +1,4 @@
-"""A budget over many starts: in a row, at the same moment, and over days, with the emulator and a clock of its own."""
+"""A budget over many starts: in a row, at the same moment, and over days, with the emulator and a simulated clock."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(orde
 def play_at_once(account: Account, number: int, order: Any) -> int:
     """Carry out starts step by step, in any order, and return how many runs are kept.
 
-    While one of them sleeps, the others go on. Time passes when all of them sleep.
+    While one of them sleeps, the others continue. Time passes when all of them sleep.
     """
     starts = [account.steps() for _ in range(number)]
     replies: list[Any] = [None] * number
