@@ -124,8 +124,8 @@ def test_late_output_and_a_late_list_are_reported():
 @cases(
     "emulator",
     {
-        "growing": Emulator(api_key=KEY),
-        "at the end": Emulator(api_key=KEY, credits_at_end=True),
+        "growing": Emulator(api_key=KEY, as_in_the_demos=False),
+        "at the end": Emulator(api_key=KEY, as_in_the_demos=False, credits_at_end=True),
     },
 )
 def test_credits_of_an_active_run_are_reported_with_its_steps(emulator):
@@ -151,7 +151,7 @@ def test_credits_that_change_after_the_end_are_reported(monkeypatch):
         return {**task, "credit": 0} if len(ended) < 4 else task
 
     monkeypatch.setattr(Live, "task", task_without_late_credits)
-    emulator = Emulator(api_key=KEY)
+    emulator = Emulator(api_key=KEY, as_in_the_demos=False)
     emulator.set_workflow(SEARCH.id, duration=0.3)
     found, _ = answers(emulator)
     said = found["Are its credits final in the first response after the end?"]

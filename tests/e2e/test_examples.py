@@ -184,11 +184,23 @@ def read_outside(world: World) -> dict[str, str]:
     return found
 
 
+def events_of_watchers(world: World) -> list[dict[str, Any]]:
+    """Return the events of assets that a watcher has caused."""
+    events = world.airflow.api("GET", "assets/events", params={"limit": 100})["asset_events"]
+    return [event for event in events if event["extra"].get("from_trigger")]
+
+
 def events_of(world: World, task_id: str) -> int:
     """Return how many events of the asset name a BrowserAct task."""
-    events = world.airflow.api("GET", "assets/events", params={"limit": 100})["asset_events"]
-    payloads = [event["extra"]["payload"] for event in events if event["extra"].get("from_trigger")]
+    payloads = [event["extra"]["payload"] for event in events_of_watchers(world)]
     return [task["task_id"] for payload in payloads for task in payload["tasks"]].count(task_id)
+
+
+def reported_is_stored(world: World, task_id: str) -> bool:
+    """Return whether the watcher has stored in Airflow that it reported a BrowserAct task."""
+    asset_id = events_of_watchers(world)[0]["asset_id"]
+    stored = world.airflow.api("GET", f"assets/{asset_id}/state-store")["asset_state_store"]
+    return any(task_id in each["value"]["reported"] for each in stored)
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +231,7 @@ def killed(world: World, started: dict[str, str]) -> SimpleNamespace:
         wait_for("The run of the DAG", lambda: first in read_outside(world), timeout=150)
     events, missed = events_of(world, first), None
     if AIRFLOW_V_3_3_PLUS:
-        before = looks(world)
-        wait_for("One more look, which stores what was reported", lambda: looks(world) > before, timeout=150)
+        wait_for("The state of the watcher", lambda: reported_is_stored(world, first), timeout=150)
     world.airflow.stop(*world.triggerers, with_signal=signal.SIGKILL)
     if AIRFLOW_V_3_3_PLUS:
         missed = run_outside(world)
