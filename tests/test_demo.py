@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -106,7 +107,7 @@ def test_demo_that_keeps_running_prints_the_address_of_the_panel_first(demo_with
     def ctrl_c() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo.signal, "pause", ctrl_c)
+    monkeypatch.setattr(signal, "pause", ctrl_c)
     assert demo_with_fakes(keep=True) == 0
     addresses = [line for line in capsys.readouterr().out.splitlines() if line.startswith("http")]
     assert [address.partition("/browseract/panel/")[1] for address in addresses] == ["/browseract/panel/", "", ""]
