@@ -63,7 +63,6 @@ class Frame:
     :param as_of: when the shown data were read from BrowserAct; None if they were not read yet.
     :param refresh: seconds after which the script reads the page again; 0 if it does not change.
     :param sees_account: the viewer may read the connection, so the pages about the account are open.
-    :param alone: the page is opened outside Airflow's frame, so it has a link back to Airflow.
     """
 
     root: str
@@ -160,7 +159,8 @@ class RunRow:
     stoppable: bool = False
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """Something to choose in a list, as a link.
 
     :param query: the query string of the link, without the question mark.
@@ -353,7 +353,6 @@ class CreditsPage:
     month: BudgetShare | None
     rows: tuple[CreditsRow, ...]
     days_loaded: int
-    plot: str = ""
 
     @property
     def total(self) -> int:
