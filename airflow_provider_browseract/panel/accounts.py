@@ -212,7 +212,10 @@ class Accounts:
         data, state = await self._data(conn_id, wait)
         if data is None:
             return Account(conn_id, **state)
-        await wait.wait_for(data.runs, data.sources[SourceKind.WORKFLOW])
+        workflows = data.sources[SourceKind.WORKFLOW]
+        workflows.refresh()
+        # Only a first caller waits for names.
+        await wait.wait_for(data.runs, *([] if workflows.was_read else [workflows]))
         return data.account()
 
     async def task(self, conn_id: str, task_id: str, patience: float) -> TaskRead:
@@ -237,9 +240,9 @@ class Accounts:
         source, state = await self._single(conn_id, read, source_id, lambda _: SINGLE_INTERVAL, patience)
         return SourceRead(source, **state)
 
-    async def days(self, conn_id: str) -> DaysRead:
+    async def days(self, conn_id: str, patience: float = CALL_LIMIT) -> DaysRead:
         """Return what was read of the last days. Further days are read while someone asks."""
-        data, state = await self._data(conn_id, Patience(CALL_LIMIT))
+        data, state = await self._data(conn_id, Patience(patience))
         return DaysRead(**state) if data is None else data.days.read()
 
     async def stop(self, conn_id: str, task_id: str) -> bool:

@@ -58,7 +58,7 @@ class DayRun(NamedTuple):
 class Day:
     """The runs that were created on a day (UTC).
 
-    :param truncated: it had more runs, of which only the newest are known.
+    :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
     :param closed: they cannot change any more.
     """
 
@@ -155,19 +155,19 @@ class Days:
         self._failures = {day: self._failures[day] for day in wanted if day in self._failures}
         if self._loading is None and (self._runs.refresh() or self._next() is not None):
             self._loading = outlasting(self._load())
-        days = dict(self._days)
-        if today := self._today():
-            days[wanted[0]] = today
+        known = self._days.get(wanted[0])
+        if self._runs_suffice() and (known is None or known.as_of != self._runs.as_of):
+            assert self._runs.value is not None
+            assert self._runs.as_of is not None
+            self._days[wanted[0]] = Day.of(wanted[0], self._runs.value.tasks, self._runs.as_of)
         failure = next(iter(self._failures.values()), NO_FAILURE)
-        as_of = max((day.as_of for day in days.values()), default=None)
-        return DaysRead(days, as_of=as_of, error=failure.error, remedy=failure.remedy)
+        as_of = max((day.as_of for day in self._days.values()), default=None)
+        return DaysRead(dict(self._days), as_of=as_of, error=failure.error, remedy=failure.remedy)
 
-    def _today(self) -> Day | None:
-        """Return today as far as the runs of the account contain all of it."""
+    def _runs_suffice(self) -> bool:
+        """Return whether the runs of the account contain all runs of today."""
         runs, as_of = self._runs.value, self._runs.as_of
-        if runs is None or as_of is None or runs.truncated:
-            return None
-        return Day.of(self._wanted()[0], runs.tasks, as_of)
+        return runs is not None and not runs.truncated and as_of is not None and as_of.date() == self._wanted()[0]
 
     def _wanted(self) -> list[date]:
         """Return the days, today first."""
@@ -181,7 +181,7 @@ class Days:
         if self._client.closed or not asked or is_within(RETRY_PAUSE, self._failed_at, now):
             return None
         due = []
-        for day in self._wanted()[1 if self._today() else 0 :]:
+        for day in self._wanted()[self._runs_suffice() :]:
             known = self._days.get(day)
             if known is None or not (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now)):
                 # A day that cannot be read does not stop the others.
@@ -205,12 +205,13 @@ class Days:
         call = APIS[ApiVersion.V2].list_tasks(created_at_from=begins, created_at_to=begins + ONE_DAY, limit=PAGE_SIZE)
         try:
             listing = await self._client.send(list_items(call, MAX_REQUESTS), self._pace.applied_to)
+            truncated = listing.truncated or bool(listing.skipped)
+            # For thousands of runs, this takes long enough to delay other requests.
+            self._days[day] = await asyncio.to_thread(Day.of, day, listing.items, began, truncated=truncated)
+            self._failures.pop(day, None)
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
             self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
             self._client.connection.expire()
-            return
-        self._failures.pop(day, None)
-        self._days[day] = Day.of(day, listing.items, began, truncated=listing.truncated)
 
 
 def _begin_of(day: date) -> datetime:

@@ -10,7 +10,13 @@ from datetime import datetime, timezone
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import BrowserActError, NotFoundError, ResponseLostError, ServerError
+from airflow_provider_browseract.api.errors import (
+    BrowserActError,
+    NotFoundError,
+    ResponseLostError,
+    ResponseTooLargeError,
+    ServerError,
+)
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.shielding import outlasting
@@ -21,6 +27,9 @@ T = TypeVar("T")
 
 RETRY_PAUSE = 30.0
 """Seconds after an error before the same is read again."""
+
+NO_REMEDY = (ServerError, ResponseLostError, ResponseTooLargeError)
+"""Errors whose remedies are about calls that a person repeats. The pages repeat theirs by themselves."""
 
 MAX_LINE = 500
 """Characters of an error that are kept."""
@@ -51,8 +60,7 @@ class Failure(NamedTuple):
     def of(cls, error: Exception, conn_id: str) -> Failure:
         """Explain an error without secrets."""
         if isinstance(error, BrowserActError):
-            # The remedies of these are about calls that a person repeats.
-            remedy = "" if isinstance(error, ServerError | ResponseLostError) else error.advice
+            remedy = "" if isinstance(error, NO_REMEDY) else error.advice
             return cls(error.brief, remedy, isinstance(error, NotFoundError))
         if isinstance(error, AirflowNotFoundException):
             text = no_connection(conn_id)
@@ -100,6 +108,11 @@ class Kept(Generic[T]):
     def state(self) -> dict[str, Any]:
         """The fields of :class:`Read`."""
         return {"as_of": self.as_of, "error": self.failure.error, "remedy": self.failure.remedy}
+
+    @property
+    def was_read(self) -> bool:
+        """Whether it was read before, with or without success."""
+        return self.value is not None or self.failure is not NO_FAILURE
 
     def expire(self) -> None:
         """Read it again when someone asks next."""
