@@ -51,6 +51,10 @@ AIRFLOW_V_3_4_PLUS = version.parse(airflow_version) >= version.parse("3.4.dev0")
 """Whether this is Airflow 3.4 or later, or a preview of it."""
 
 
+UI_FOLLOWS_FRAME = version.parse(airflow_version) >= version.parse("3.3.2")
+"""Whether Airflow's UI can open any page of a plugin, because its address follows the frame."""
+
+
 CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
 """Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
 

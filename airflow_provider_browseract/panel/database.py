@@ -28,6 +28,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import Text, and_, cast, func, null, select
 
+from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
@@ -79,6 +80,8 @@ BY_TRY = XCOM is not xcoms.XComModel
 KEY = tuple(getattr(TaskInstance, name) for name in TaskInstanceKey._fields)
 
 ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
+
+OF_TRY = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
 
 MAY_WAIT = (
     *ABOUT_TO_CONTINUE,
@@ -241,31 +244,45 @@ def connections() -> list[str]:
 
 def connection_team(conn_id: str) -> str | None:
     """Return the team of a connection."""
+    if not _has_teams():
+        return None
     with create_session(scoped=False) as session:
         return Connection.get_team_name(conn_id, session=session)
 
 
 def dag_team(dag_id: str) -> str | None:
     """Return the team of a DAG."""
+    if not _has_teams():
+        return None
     with create_session(scoped=False) as session:
         return DagModel.get_team_name(dag_id, session=session)
 
 
-def instance(key: TaskInstanceKey) -> bool:
-    """Return whether there is such a task instance."""
+def _has_teams() -> bool:
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def links_of(key: TaskInstanceKey) -> list[Link]:
+    """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
     if not key.fits:
-        return False
-    query = select(TaskInstance.id).where(*(column == value for column, value in zip(KEY, key, strict=True)))
+        return []
+    query = _xcoms(XCOM.value, *OF_TRY).where(*(column == value for column, value in zip(KEY, key, strict=True)))
     with create_session(scoped=False) as session:
-        return session.scalars(query).first() is not None
+        rows = _read_values(session, query)
+        rendered = _rendered(session, {row.id for row in rows})
+    known: _Known = {}
+    for row in reversed(rows):
+        if named := _named(row.value):
+            _add_pushed(known, row, *named, rendered.get(row.id, NOT_RENDERED))
+    return sorted(known.values(), key=lambda link: link.pushed_at, reverse=True)
 
 
 def links_on(day: date) -> dict[str, str]:
     """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
     begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
-    query = _xcoms(XCOM.value).where(XCOM.timestamp < begin + timedelta(days=2))
+    query = _xcoms(XCOM.value).where(XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     with create_session(scoped=False) as session:
-        rows = _read_values(session, query, begin)
+        rows = _read_values(session, query)
     return {named[0]: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
 
 
@@ -299,15 +316,14 @@ def _xcoms(*columns: Any) -> Select[Any]:
     return query.where(XCOM.key == RUN_XCOM).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
 
 
-def _read_values(session: Session, query: Select[Any], since: datetime) -> list[Row[Any]]:
-    query = query.where(XCOM.timestamp >= since, func.length(cast(XCOM.value, Text)) <= MAX_JSON)
+def _read_values(session: Session, query: Select[Any]) -> list[Row[Any]]:
+    query = query.where(func.length(cast(XCOM.value, Text)) <= MAX_JSON)
     return list(session.execute(query.execution_options(include_all_attempts=True)))
 
 
 def _pushed(session: Session, since: datetime) -> list[Row[Any]]:
     """Return the XComs that were pushed since then, newest first."""
-    of = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
-    return _read_values(session, _xcoms(XCOM.value, *of), since)
+    return _read_values(session, _xcoms(XCOM.value, *OF_TRY).where(XCOM.timestamp >= since))
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:

@@ -201,11 +201,11 @@ class RunTable:
 class Overview:
     """The first page: slots, queue, paused runs, credits of today, and the runs of the last 24 hours.
 
-    :param today: None if the viewer may not read the connection.
+    :param slots: None if the viewer may not read the connection, as ``today``.
     :param longest_wait: seconds that the first of the queue has waited; None if nobody waits.
     """
 
-    slots: Slots
+    slots: Slots | None
     queue: tuple[QueuePlace, ...]
     queue_length: int
     longest_wait: float | None
@@ -341,6 +341,7 @@ class CreditsPage:
 
     :param groups: names of the parts of each bar, from the bottom up.
     :param daily: the budget of a day, which is a line in the plot; None without one.
+    :param month: None as long as one of the days of this month was not read.
     :param days_loaded: how many of the days were read.
     :param by: whether the groups are workflows or DAGs.
     """

@@ -575,11 +575,21 @@ class TestLookUps:
         airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=8 * 86400.0)
         assert database.links_on(day) == {"same": "shop", "next": "shop"}
 
-    def test_only_task_instances_of_the_database_exist(self, airflow):
+    def test_links_of_a_task_instance_are_found_whatever_their_age(self, airflow):
         key = airflow.add(SHOP._replace(map_index=2))
-        assert database.instance(key)
-        assert not database.instance(key._replace(map_index=3))
-        assert not database.instance(key._replace(run_id="\0"))
+        airflow.push(key, "7", ago=9 * 86400.0)
+        assert [each.browseract_task_id for each in database.links_of(key)] == ["7"]
+        assert database.links_of(key._replace(map_index=3)) == []
+        assert database.links_of(key._replace(run_id="\0")) == []
+
+    def test_teams_are_read_only_where_airflow_has_them(self, airflow, monkeypatch):
+        asked = []
+        monkeypatch.setattr(DagModel, "get_team_name", lambda dag_id, **_: asked.append(dag_id) or "red")
+        monkeypatch.setattr(Connection, "get_team_name", lambda conn_id, **_: asked.append(conn_id) or "red")
+        assert (database.dag_team("shop"), database.connection_team("c")) == (None, None)
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        assert (database.dag_team("shop"), database.connection_team("c")) == ("red", "red")
+        assert asked == ["shop", "c"]
 
     def test_connections_of_other_types_are_left_out(self, airflow):
         with create_session() as session:
