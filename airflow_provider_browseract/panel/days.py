@@ -160,6 +160,7 @@ class Days:
             assert self._runs.value is not None
             assert self._runs.as_of is not None
             self._days[wanted[0]] = Day.of(wanted[0], self._runs.value.tasks, self._runs.as_of)
+            self._failures.pop(wanted[0], None)
         failure = next(iter(self._failures.values()), NO_FAILURE)
         as_of = max((day.as_of for day in self._days.values()), default=None)
         return DaysRead(dict(self._days), as_of=as_of, error=failure.error, remedy=failure.remedy)
