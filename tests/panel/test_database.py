@@ -604,4 +604,5 @@ class TestLookUps:
 
     def test_without_teams_there_is_none(self, airflow):
         assert database.dag_team(DAG_ID) is None
+        assert database.dag_team("\0") is None
         assert database.connection_team("browseract_default") is None
