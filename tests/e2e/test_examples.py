@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -26,7 +27,7 @@ from airflow_provider_browseract.emulator import (
     PLAIN_TEXT,
     TEMPLATE_TEXT,
 )
-from airflow_provider_browseract.in_airflow.links import LiveViewLink, PanelLink
+from airflow_provider_browseract.in_airflow.links import LiveViewLink
 
 from .conftest import HELD, World, tells_of_kills
 from .local_airflow import wait_for
@@ -476,10 +477,11 @@ def test_links_are_shown_while_task_waits_and_live_view_page_reports_end_of_run(
     task_id, links = killed.long_task, killed.waiting.links
     # A run that is held runs for a second and is paused then.
     assert killed.waiting.facts["status"] in ("running", "paused")
+    panel = f"browseract/panel/open/ti/long/{quote(started['long'], safe='')}/read/-1"
     assert links == {
         "BrowserAct task": page_of(world, task_id),
         "Live view": f"{world.url}/live/{task_id}",
-        "Run in the panel": PanelLink.of_run(task_id, "browseract_default"),
+        "Run in the panel": panel,
     }
     after = world.airflow.extra_links("long", ended(world, "long", started["long"]), "read")
     assert after["BrowserAct task"] == links["BrowserAct task"]
