@@ -64,8 +64,9 @@ class Failure(NamedTuple):
             remedy = "" if isinstance(error, NO_REMEDY) else error.advice
             return cls(error.brief, remedy, isinstance(error, NotFoundError))
         if isinstance(error, AirflowNotFoundException):
-            text = no_connection(conn_id)
-        elif isinstance(error, InputError):
+            reason, _, remedy = no_connection(conn_id).partition("\n")
+            return cls(reason.rstrip("."), remedy, not_found=True)
+        if isinstance(error, InputError):
             text = str(error)
         else:
             # Without a traceback: Airflow's logs may show its variables, such as the API key.
