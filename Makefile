@@ -191,7 +191,6 @@ docs: $(DOCS)/.ready
 	@echo "Open docs/_build/html/index.html"
 
 pictures: $(READY)
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group pictures
 	@$(RUN) python -m dev.pictures $(PICTURES)
 
 links: $(DOCS)/.ready

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,17 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import FloatRect, Locator, Page, sync_playwright
+from playwright.sync_api import FloatRect, Locator, Page
 
 from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from tests.browser import LOOKS, running_browser
 from tests.e2e.local_airflow import LocalAirflow, free_port, run_command, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 WIDTH, HEIGHT = 1280, 1000
 """The size of the browser's window, in CSS pixels."""
@@ -208,32 +207,13 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
 """What takes each picture."""
 
 
-def find_browser() -> str:
-    """Return the path of the system's Chromium."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    raise RuntimeError(f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium")
-
-
 @contextmanager
-def browsing(browser: str) -> Iterator[Page]:
+def browsing() -> Iterator[Page]:
     """Have an empty page in a browser for the length of a ``with`` block."""
-    with sync_playwright() as playwright:
-        # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
-        chromium = playwright.chromium.launch(
-            executable_path=browser, handle_sigint=False, handle_sigterm=False, handle_sighup=False
-        )
-        page = chromium.new_page(
-            viewport={"width": WIDTH, "height": HEIGHT},
-            device_scale_factor=SCALE,
-            color_scheme="light",
-            locale="en-US",
-            timezone_id="UTC",
-        )
+    with running_browser() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE, **LOOKS)
         page.set_default_timeout(LIMIT * 1000)
         yield page
-        chromium.close()
 
 
 @contextmanager
@@ -261,11 +241,10 @@ def take(names: Iterable[str]) -> None:
 
     :param names: of :data:`PICTURES`.
     """
-    browser = find_browser()
     with (
+        browsing() as page,
         tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
         working(Path(folder)) as (airflow, service),
-        browsing(browser) as page,
     ):
         for name in (name for name in PICTURES if name in names):
             picture = PICTURES[name](Studio(airflow, service, page))
