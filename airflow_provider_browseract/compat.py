@@ -47,7 +47,11 @@ AIRFLOW_V_3_3_PLUS = version.parse(airflow_version) >= version.parse("3.3")
 """Whether this is Airflow 3.3 or later."""
 
 
-CLEAR_KEEPS_STATE = version.parse(airflow_version) < version.parse("3.4.dev0")
+AIRFLOW_V_3_4_PLUS = version.parse(airflow_version) >= version.parse("3.4.dev0")
+"""Whether this is Airflow 3.4 or later, or a preview of it."""
+
+
+CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS
 """Whether clearing a task keeps its state. From Airflow 3.4 on, a person decides that at each clear."""
 
 

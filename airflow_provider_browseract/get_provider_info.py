@@ -67,6 +67,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_provider_browseract.in_airflow.links.BrowserActTaskLink",
             "airflow_provider_browseract.in_airflow.links.LiveViewLink",
+            "airflow_provider_browseract.in_airflow.links.PanelLink",
         ],
     }
 

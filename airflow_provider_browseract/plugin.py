@@ -1,21 +1,20 @@
-"""The Airflow plugin that mounts the callback route (entry point ``airflow.plugins``).
+"""The Airflow plugin that mounts the callback route and the panel (entry point ``airflow.plugins``).
 
 Every process of Airflow imports plugins, including each task, but only the API server serves this one. Everything that
-the route needs is therefore imported by the first request.
+the two need is therefore imported by the first request.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow_provider_browseract.compat import AirflowPlugin
+from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL_PATH, URL_PREFIX
 from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
@@ -28,13 +27,43 @@ Message = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
-class CallbackApp:
-    """An ASGI application that loads :func:`~airflow_provider_browseract.webhook.receiver.create_app` when needed.
+class Unavailable(NamedTuple):
+    """What is done as long as an application cannot be loaded.
 
-    After a failure, it waits before it tries again. Otherwise, every request of a stranger would load it.
+    :param error: what failed, for the log.
+    :param consequence: what follows from that, for the log.
+    :param content_type: of the response, which has the status 503.
+    :param body: of the response.
     """
 
-    def __init__(self) -> None:
+    error: str
+    consequence: str
+    content_type: str
+    body: str
+
+    async def respond(self, scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
+        """Respond to a request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        body = self.body.encode()
+        headers = [(b"content-type", self.content_type.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class LazyApp:
+    """An ASGI application that is loaded by its first request.
+
+    After a failure, it waits before it tries again. Otherwise, every request of a stranger would load it.
+
+    :param load: imports and creates the application.
+    :param unavailable: what is done after a failure.
+    """
+
+    def __init__(self, load: Callable[[], App], unavailable: Unavailable) -> None:
+        self._load = load
+        self._unavailable = unavailable
         self._app: App | None = None
         self._load_at = 0.0
         self._log = RareLog(log)
@@ -49,25 +78,18 @@ class CallbackApp:
         original = dict(scope)
         _hide_token(scope)
         if self._app is None and time.monotonic() >= self._load_at:
-            self._load()
+            try:
+                self._app = self._load()
+            except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
+                self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
+                self._log.error(self._unavailable.error, error, self._unavailable.consequence)
         if self._app is None:
-            await _unavailable(scope, send)
+            await self._unavailable.respond(scope, send)
         else:
             await self._app(original, receive, send)
 
-    def _load(self) -> None:
-        try:
-            # The route itself imports the module with Airflow's models, where each request would notice its failure.
-            import airflow_provider_browseract.webhook.database  # noqa: F401
-            from airflow_provider_browseract.webhook.receiver import create_app
-
-            self._app = create_app()
-        except Exception as error:  # noqa: BLE001 - another version of Airflow may fail in any way
-            self._load_at = time.monotonic() + timings.ROUTE_LOAD_PAUSE
-            self._log.error("The callback route cannot be loaded", error, "Waiting tasks are resumed by their polls.")
-
     def __repr__(self) -> str:
-        return "<BrowserAct callbacks>"
+        return f"<BrowserAct {self._load.__name__}>"
 
 
 def _hide_token(scope: Scope) -> None:
@@ -80,18 +102,92 @@ def _hide_token(scope: Scope) -> None:
         scope["raw_path"] = path.encode()
 
 
-async def _unavailable(scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close"})
-        return
-    body = json.dumps({"outcome": "unavailable"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def callbacks() -> App:
+    """Load the application with the callback route."""
+    # The route itself imports the module with Airflow's models, where each request would notice its failure.
+    import airflow_provider_browseract.webhook.database  # noqa: F401
+    from airflow_provider_browseract.webhook.receiver import create_app
+
+    return create_app()
+
+
+CALLBACKS_UNAVAILABLE = Unavailable(
+    "The callback route cannot be loaded",
+    "Waiting tasks are resumed by their polls.",
+    "application/json",
+    '{"outcome": "unavailable"}',
+)
+
+
+def panel() -> App:
+    """Load the application with the pages."""
+    from airflow_provider_browseract.panel.app import create_app  # type: ignore[import-not-found,unused-ignore]
+
+    app: App = create_app()
+    return app
+
+
+PANEL_UNAVAILABLE = Unavailable(
+    "The BrowserAct pages of Airflow's UI cannot be loaded",
+    "Runs and callbacks are not affected.",
+    "text/plain; charset=utf-8",
+    "The BrowserAct pages cannot be loaded. The log of the API server states the reason. Try again in a minute.",
+)
+
+PANEL = f"{URL_PREFIX}{PANEL_PATH}"
+
+_OVERVIEW = f"{PANEL}/".lstrip("/")
+"""Address of the overview. The UI reads it as relative to ``[api] base_url``."""
+
+MENU_ENTRY = {
+    "name": "BrowserAct",
+    "href": _OVERVIEW,
+    "destination": "nav",
+    "category": "browse",
+    "url_route": "browseract",
+    "icon": f"{_OVERVIEW}static/icon.svg",
+}
+"""The entry in the menu Browse."""
+
+# Ids are in the path, because Airflow 3.1 inserts them raw, and in a query a + would be a space.
+TABS: list[dict[str, Any]] = [
+    {
+        "name": "BrowserAct",
+        "href": _OVERVIEW + "ti/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}",
+        "destination": "task_instance",
+        "url_route": "browseract-run",
+        "applies_to": {
+            "operator_name": ["RunWorkflowOperator", "RunTemplateOperator", "@task.browseract", "TaskSensor"]
+        },
+    },
+    {
+        "name": "BrowserAct",
+        "href": _OVERVIEW + "dag/{DAG_ID}/{RUN_ID}",
+        "destination": "dag_run",
+        "url_route": "browseract-dag-run",
+        "applies_to": {"dag.tags.name": ["browseract"]},
+    },
+    {
+        "name": "BrowserAct",
+        "href": _OVERVIEW + "dag/{DAG_ID}",
+        "destination": "dag",
+        "url_route": "browseract-dag",
+        "applies_to": {"tags.name": ["browseract"]},
+    },
+]
+"""Tabs of the pages of Airflow's own things. Before Airflow 3.4, every task and DAG would have them."""
 
 
 class BrowserActPlugin(AirflowPlugin):
-    """Mount the callback route at :data:`URL_PREFIX`, below the path of ``[api] base_url``."""
+    """Mount the callback route and the pages at :data:`URL_PREFIX`, below the path of ``[api] base_url``.
+
+    A menu entry and, from Airflow 3.4 on, tabs show the pages in Airflow's UI.
+    """
 
     name = "browseract"
-    fastapi_apps = [{"app": CallbackApp(), "url_prefix": URL_PREFIX, "name": "BrowserAct callbacks"}]
+    fastapi_apps = [
+        # First, because the other prefix would match its paths too.
+        {"app": LazyApp(panel, PANEL_UNAVAILABLE), "url_prefix": PANEL, "name": "BrowserAct panel"},
+        {"app": LazyApp(callbacks, CALLBACKS_UNAVAILABLE), "url_prefix": URL_PREFIX, "name": "BrowserAct callbacks"},
+    ]
+    external_views = [MENU_ENTRY, *(TABS if AIRFLOW_V_3_4_PLUS else [])]

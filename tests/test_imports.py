@@ -64,7 +64,8 @@ def load_plugin() -> None:
     import_module(f"{PACKAGE}.plugin")
     found = loaded(before)
     assert "plugin" in found
-    assert not any(name.startswith(("api", "runs.callback_url", "runs.waiting")) for name in found), found
+    assert not any(name.startswith(("api", "panel", "runs.callback_url", "runs.waiting")) for name in found), found
+    assert not found & {"fastapi", "jinja2", "starlette"}, found
 
 
 def test_import_of_the_plugin_loads_only_what_it_needs_before_the_first_request(in_a_new_process):

@@ -1,4 +1,4 @@
-"""Buttons on the page of an Airflow task instance that open BrowserAct.
+"""Buttons on the page of an Airflow task instance that open BrowserAct or the panel.
 
 Airflow reads the address of a button from an XCom, and writes that XCom itself only after the worker has finished the
 task. The operator therefore pushes it right after the start, with :meth:`PushedLink.push`.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 import attrs
 from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.compat import xcom
-from airflow_provider_browseract.runs.routes import OVER_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import OVER_PATH, PANEL_PATH, URL_PREFIX
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -68,3 +69,37 @@ class LiveViewLink(PushedLink):
     def name(self) -> str:
         """Label of the button."""
         return "Live view"
+
+
+@attrs.define()
+class PanelLink(PushedLink):
+    """Open the run in the panel, or the task instance there as long as it has no run.
+
+    The addresses are relative to ``[api] base_url``, as :attr:`LiveViewLink.OVER` is.
+    """
+
+    PANEL: ClassVar[str] = f"{URL_PREFIX}{PANEL_PATH}".lstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Label of the button."""
+        return "Run in the panel"
+
+    @classmethod
+    def of_run(cls, browseract_task_id: str, conn_id: str) -> str:
+        """Return the address of a run."""
+        return f"{cls.PANEL}/open/{_encoded(browseract_task_id)}?conn={_encoded(conn_id)}"
+
+    @classmethod
+    def of_task_instance(cls, ti: Any) -> str:
+        """Return the address of a task instance, which shows its place in the queue."""
+        ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
+        return "/".join((cls.PANEL, "ti", *map(_encoded, ids)))
+
+
+BUTTONS = (BrowserActTaskLink(), LiveViewLink(), PanelLink())
+"""The buttons of every task that starts or follows a run."""
+
+
+def _encoded(part: str) -> str:
+    return quote(part, safe="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
-from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink
+from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, PanelLink
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.runs.callback_url import TOKEN_KEY, WAIT_XCOM
 from airflow_provider_browseract.runs.report import facts, log_url
@@ -30,10 +30,12 @@ def count_run(task: Task) -> None:
         count_in_task("browseract.credits", by=task.credit)
 
 
-def show_run(ti: Any, task: Task, log: Log) -> None:
+def show_run(ti: Any, task: Task, conn_id: str, log: Log) -> None:
     """Push the links to a run and the facts about it as XComs of an Airflow task instance.
 
     They are only for display, so an error is logged and never raised.
+
+    :param conn_id: id of the connection with which the task was read.
     """
     text = "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s)."
     with tolerate_errors(log.warning, text, task.id):
@@ -42,7 +44,8 @@ def show_run(ti: Any, task: Task, log: Log) -> None:
             BrowserActTaskLink().push(ti, url)
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
-        ti.xcom_push(key="task", value=facts(task))
+        PanelLink().push(ti, PanelLink.of_run(task.id, conn_id))
+        ti.xcom_push(key="task", value=facts(task, conn_id))
 
 
 def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:
@@ -55,6 +58,12 @@ def show_budget(ti: Any, shown: dict[str, Any], log: Log) -> None:
     _push(ti, BUDGET_XCOM, shown, log)
 
 
+def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:
+    """Push the XCom that shows what a task instance without a run waits for, and the link to it in the panel."""
+    if show_wait(ti, None, shown, log):
+        _push(ti, PanelLink().xcom_key, PanelLink.of_task_instance(ti), log)
+
+
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
     """Push the XCom that shows how a task instance waits or what woke it, with the digest for the callback route.
 
@@ -65,7 +74,7 @@ def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any],
     return _push(ti, WAIT_XCOM, {**shown, **token}, log)
 
 
-def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:
+def _push(ti: Any, key: str, value: dict[str, Any] | str, log: Log) -> bool:
     """Push an XCom, and return whether that succeeded."""
     # An XCom that is only for display must not end the wait.
     with tolerate_errors(log.warning, "Could not push the XCom %r (%s).", key):

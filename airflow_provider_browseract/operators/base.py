@@ -21,7 +21,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
+from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson, OnBudget, PauseCallbacks, RunOptions
@@ -59,7 +59,7 @@ class RunOperator(BaseOperator):
         "max_credits",
         "browseract_conn_id",
     )
-    operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
+    operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
 
     def __init__(

@@ -114,14 +114,16 @@ def duration_of(task: Task) -> float | None:
     return (task.finished_at - task.created_at).total_seconds()
 
 
-def facts(task: Task) -> dict[str, Any]:
+def facts(task: Task, conn_id: str | None = None) -> dict[str, Any]:
     """Return the facts about a run as plain JSON values, without its inputs and its output.
 
+    :param conn_id: id of the Airflow connection of the run, to be added as ``connection``.
     :returns: ``task_id``, ``workflow_id``, ``profile_id``, ``status``, ``created_at`` and ``finished_at`` in ISO 8601,
         ``seconds``, ``credits``, ``links`` (``task``, ``live``), and ``counts`` of ``steps``, ``output_files`` and
         ``download_files``.
     """
     return {
+        **({} if conn_id is None else {"connection": conn_id}),
         "task_id": task.id,
         "workflow_id": task.workflow_id,
         "profile_id": task.profile_id,

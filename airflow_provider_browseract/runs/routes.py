@@ -6,5 +6,8 @@ URL_PREFIX = "/browseract"
 CALLBACK_PATH = "/callback"
 """Path of the callback route, below :data:`URL_PREFIX`."""
 
+PANEL_PATH = "/panel"
+"""Path of the pages in Airflow's UI, below :data:`URL_PREFIX`."""
+
 OVER_PATH = "/run-is-over"
 """Path of the page that the link to a run's live view opens after the run is over, below :data:`URL_PREFIX`."""

@@ -26,7 +26,7 @@ from airflow_provider_browseract.compat import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.hiding import Hiding
-from airflow_provider_browseract.in_airflow.links import BrowserActTaskLink, LiveViewLink, stop_airflow_pushing_links
+from airflow_provider_browseract.in_airflow.links import BUTTONS, stop_airflow_pushing_links
 from airflow_provider_browseract.in_airflow.showing import show_run
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.hints import check_rendered, naming_similar_arguments
@@ -88,7 +88,7 @@ class TaskSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("browseract_task_id", "output_path", "browseract_conn_id")
-    operator_extra_links: Collection[BaseOperatorLink] = (BrowserActTaskLink(), LiveViewLink())
+    operator_extra_links: Collection[BaseOperatorLink] = BUTTONS
     ui_color = "#e6f0ff"
 
     def __init__(
@@ -206,7 +206,7 @@ class TaskSensor(BaseSensorOperator):
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since = None
-        show_run(context["ti"], seen, self.log)
+        show_run(context["ti"], seen, self.browseract_conn_id, self.log)
         if not seen.status.ended:
             self.log.info("%s", status_line(seen))
         return seen

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from airflow_provider_browseract.compat import AirflowFailException, count_in_task, in_dag_test
 from airflow_provider_browseract.in_airflow.day_sums import read_day_sums, write_day_sums
-from airflow_provider_browseract.in_airflow.showing import show_budget, show_wait
+from airflow_provider_browseract.in_airflow.showing import show_budget, show_wait_before_start
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import BudgetStep, ReadDaySums, ShowBudget, WriteDaySums
 from airflow_provider_browseract.runs.options import OnBudget
@@ -76,7 +76,8 @@ class BudgetWait:
             f"{period.ends:%Y-%m-%d %H:%M}",
             IF_NO_LINE_FOLLOWS,
         )
-        show_wait(self.ti, None, {"waits_for": "budget", "until": period.ends.isoformat()}, self.run.log)
+        shown = {"waits_for": "budget", "until": period.ends.isoformat()}
+        show_wait_before_start(self.ti, shown, self.run.log)
         settings = self.run.hook.settings
         wait = QueueWait(
             replace(self.queued, began=begins),

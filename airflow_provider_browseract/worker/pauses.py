@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_browseract.api.models import Task
-    from airflow_provider_browseract.loops import Log
     from airflow_provider_browseract.runs.options import PauseCallback
     from airflow_provider_browseract.worker.owned_run import OwnedRun
 
@@ -34,7 +33,7 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
     """
     wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
     policy = wait.policy
-    show_run(context["ti"], task, log)
+    show_run(context["ti"], task, run.hook.browseract_conn_id, log)
     if policy.on_paused is OnPaused.ASK and in_dag_test():
         where = f" at {task.live_url}" if task.live_url else ""
         log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct%s.", where)
@@ -43,7 +42,7 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
         limit = policy.answer_timeout
         wait = replace(wait, answer_by=None if limit is None else time.time() + limit)
         wait = wait.asking(ask(context["ti"], task, wait, cancel_on_timeout=run.stops_on("cancel_on_timeout")))
-    _notify(callbacks, context, task, log)
+    _notify(callbacks, context, task, run)
     if policy.on_paused is OnPaused.FAIL:
         return GiveUp(wait, End.PAUSED)
     if policy.on_paused is OnPaused.RESUME and wait.pauses <= MAX_RESUMES:
@@ -88,14 +87,15 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
     return replace(wait, pauses_from=time.time() + timings.RESUME_GRACE)
 
 
-def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, log: Log) -> None:
+def _notify(callbacks: Sequence[PauseCallback], context: Context, task: Task, run: OwnedRun) -> None:
     """Call each callback. A failing one affects neither the others nor the run."""
     for callback in callbacks:
         try:
             # Each gets its own copy of the context, because notifiers change it.
-            callback({**context, "browseract_task": facts(task), "required_action_url": required_action_url(context)})
+            known = facts(task, run.hook.browseract_conn_id)
+            callback({**context, "browseract_task": known, "required_action_url": required_action_url(context)})
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing callback must not end the wait
-            log.error("on_paused_callback %r failed: %s", callback, error)
+            run.log.error("on_paused_callback %r failed: %s", callback, error)
 
 
 def required_action_url(context: Context) -> str:

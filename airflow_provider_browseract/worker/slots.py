@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_provider_browseract.api.errors import BrowserActError, ConcurrencyLimitError
-from airflow_provider_browseract.in_airflow.showing import show_wait
+from airflow_provider_browseract.in_airflow.showing import show_wait_before_start
 from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import NoSlotError
@@ -126,7 +126,8 @@ class SlotWait:
                 "BrowserAct refuses the start although no run is active. The task tries again with increasing pauses. "
                 "If this continues, check the plan in the BrowserAct dashboard."
             )
-        show_wait(self.ti, None, {"waits_for": "slot", "refusals": refusals, "active_runs": number}, log)
+        shown = {"waits_for": "slot", "refusals": refusals, "active_runs": number}
+        show_wait_before_start(self.ti, shown, log)
 
 
 def queue_left(tries: Tries, why: str, *, overdue: bool) -> NoSlotError:

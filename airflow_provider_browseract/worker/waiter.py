@@ -221,7 +221,7 @@ class Waiter:
             if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
                 return Conclude(task)
         run.task_id = None
-        show_run(self.context["ti"], task, run.log)
+        show_run(self.context["ti"], task, run.hook.browseract_conn_id, run.log)
         if task.status.ended:
             count_run(task)
             for line in end_lines(task):

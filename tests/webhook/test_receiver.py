@@ -26,7 +26,7 @@ from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract import compat, plugin
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
-from airflow_provider_browseract.plugin import CallbackApp
+from airflow_provider_browseract.plugin import LazyApp
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.callback_url import (
     TOKEN_KEY,
@@ -470,6 +470,11 @@ class TestRequestWithOtherMethod:
         assert counted == ["browseract.callback.method_not_allowed"]
 
 
+def callback_app() -> LazyApp:
+    """Return a new application, which is not loaded yet."""
+    return LazyApp(plugin.callbacks, plugin.CALLBACKS_UNAVAILABLE)
+
+
 class Asgi:
     """A callback sent to the plugin's application by hand, whose body never ends."""
 
@@ -477,10 +482,10 @@ class Asgi:
         self,
         path: str,
         next_chunk: Callable[[], Awaitable[dict[str, Any]]],
-        app: CallbackApp | None = None,
+        app: LazyApp | None = None,
         root_path: str | None = None,
     ) -> None:
-        self.app = app or CallbackApp()
+        self.app = app or callback_app()
         path = path.removeprefix("/browseract") if root_path is None else path
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
         self.scope |= {"headers": [], "query_string": b"", "root_path": root_path or ""}
@@ -570,7 +575,7 @@ class TestCallbackBody:
         assert sent.chunks_read == 0
 
     async def test_one_token_holds_one_body_in_memory_however_many_senders_stall(self, deferred):
-        app = CallbackApp()
+        app = callback_app()
         senders = [Asgi(deferred.path, stalled, app) for _ in range(150)]
         tasks = [asyncio.create_task(sender.send()) for sender in senders]
         responded = asyncio.as_completed(tasks, timeout=60)
@@ -582,7 +587,7 @@ class TestCallbackBody:
         assert sum(sender.chunks_read for sender in senders) == 1
 
     async def test_genuine_callback_resumes_while_a_body_of_the_same_token_stalls(self, deferred):
-        app, begun = CallbackApp(), anyio.Event()
+        app, begun = callback_app(), anyio.Event()
 
         async def stalls() -> dict[str, Any]:
             begun.set()
@@ -639,7 +644,7 @@ class TestCallbackBody:
 
 class TestLogOfTokenHolder:
     async def test_token_holder_writes_a_limited_number_of_lines_a_minute(self, deferred, caplog):
-        app = CallbackApp()
+        app = callback_app()
         with caplog.at_level(logging.INFO):
             for _ in range(100):
                 await Asgi(deferred.path, broken_off, app).send()
@@ -689,7 +694,7 @@ class TestUnexpectedError:
 
         monkeypatch.setattr(database, "create_session", away)
         # Another route than that of other tests, which may have logged such a line within the minute.
-        transport = httpx.ASGITransport(app=CallbackApp())
+        transport = httpx.ASGITransport(app=callback_app())
         async with httpx.AsyncClient(transport=transport, base_url="http://airflow.test") as sender:
             for _ in range(100):
                 assert await call(sender, deferred.path.removeprefix("/browseract")) == (503, "unavailable")
@@ -707,7 +712,7 @@ class TestUnexpectedError:
     async def test_route_that_cannot_be_loaded_is_logged_once_and_loaded_again_after_a_pause(
         self, deferred, monkeypatch, caplog, missing
     ):
-        app = CallbackApp()
+        app = callback_app()
         with monkeypatch.context() as broken, caplog.at_level(logging.DEBUG):
             broken.setitem(sys.modules, f"airflow_provider_browseract.webhook.{missing}", None)
             broken.delattr(f"airflow_provider_browseract.webhook.{missing}")
@@ -732,7 +737,7 @@ class TestUnexpectedError:
         async def send(message):
             sent.append(message)
 
-        await CallbackApp()({"type": "websocket", "path": "/callback/a/b"}, broken_off, send)
+        await callback_app()({"type": "websocket", "path": "/callback/a/b"}, broken_off, send)
         assert sent == [{"type": "websocket.close"}]
 
     async def test_callback_resumes_task_instance_when_metrics_fail(self, client, deferred, monkeypatch):
@@ -776,7 +781,7 @@ class TestFlood:
         monkeypatch.setattr(database, "find_deferral", find_slowly)
         path = deferred.path.removeprefix("/browseract")
         forged = path.replace(deferred.token, "{}")
-        transport = httpx.ASGITransport(app=CallbackApp())
+        transport = httpx.ASGITransport(app=callback_app())
         client = httpx.AsyncClient(transport=transport, base_url="http://airflow.test")
         async with client, anyio.create_task_group() as group:
             answers: list[int] = []

@@ -49,7 +49,7 @@ from tests.workers import BOTH_WAYS, PENS, FakeTaskInstance, calls_of, refuse_xc
 
 pytestmark = pytest.mark.usefixtures("short_patience", "short_timings")
 
-LIVE, TASK = "_link_LiveViewLink", "_link_BrowserActTaskLink"
+LIVE, TASK, PANEL = "_link_LiveViewLink", "_link_BrowserActTaskLink", "_link_PanelLink"
 
 
 @pytest.fixture
@@ -699,7 +699,7 @@ class TestRunReport:
 
     def test_failed_push_of_links_and_facts_does_not_lose_the_result(self, worker, emulator, capfd):
         run = worker(workflow_id=ORDERS.id, deferrable=True)
-        refuse_xcoms(run, "task", LIVE, TASK, reason="SlowDown")
+        refuse_xcoms(run, "task", LIVE, TASK, PANEL, reason="SlowDown")
         assert run.run()["logged_in"] is False
         assert [task.status for task in emulator.tasks] == ["finished"]
         assert "could not be pushed (OSError: SlowDown)" in "".join(capfd.readouterr())
@@ -715,10 +715,12 @@ class TestRunReport:
         showing.count_run(Task("7", TaskStatus.FINISHED, credit=credit))
         assert seen == counted
 
-    def test_run_without_urls_pushes_no_link_xcom(self):
+    def test_run_without_urls_has_only_the_button_to_the_panel(self):
         ti = FakeTaskInstance()
-        showing.show_run(ti, Task("7", TaskStatus.RUNNING), logging.getLogger(__name__))
-        assert list(ti.xcoms) == ["task"]
+        showing.show_run(ti, Task("7", TaskStatus.RUNNING), "second account", logging.getLogger(__name__))
+        assert list(ti.xcoms) == [PANEL, "task"]
+        assert ti.xcoms[PANEL] == "browseract/panel/open/7?conn=second%20account"
+        assert ti.xcoms["task"]["connection"] == "second account"
 
     @pytest.mark.usefixtures("documented_responses")
     def test_end_of_a_run_is_logged_with_its_steps_and_credits(self, worker, emulator, capfd):

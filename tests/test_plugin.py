@@ -1,0 +1,128 @@
+"""The plugin: which application serves which path, how it is loaded, and where Airflow's UI shows the pages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from airflow_provider_browseract import plugin
+from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS
+from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
+from airflow_provider_browseract.in_airflow.links import PanelLink
+from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
+from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
+from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.sensors.browseract import TaskSensor
+
+PANEL_MODULE = "airflow_provider_browseract.panel.app"
+
+
+@pytest.fixture
+def panel_module(monkeypatch) -> Callable[[bool], None]:
+    """Let the panel be loadable or not."""
+
+    def set_module(loadable: bool) -> None:
+        app = FastAPI()
+
+        @app.get("/{path:path}")
+        async def page(path: str) -> str:
+            return f"page {path}"
+
+        module = ModuleType(PANEL_MODULE)
+        module.create_app = lambda: app  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, PANEL_MODULE, module if loadable else None)
+
+    return set_module
+
+
+@pytest.fixture
+def airflow(monkeypatch) -> httpx.AsyncClient:
+    """A client of an Airflow with new applications of the plugin, mounted in the order in which Airflow mounts them."""
+    app = FastAPI()
+    for given in BrowserActPlugin.fastapi_apps:
+        app.mount(given["url_prefix"], LazyApp(given["app"]._load, given["app"]._unavailable))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://airflow.test")
+
+
+async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel_module):
+    panel_module(True)
+    assert (await airflow.get("/browseract/panel/runs/7")).json() == "page runs/7"
+    assert (await airflow.get("/browseract/panel/")).json() == "page "
+    assert "The run is over" in (await airflow.get("/browseract/run-is-over")).text
+
+
+async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leaves_callbacks_alone(
+    airflow, panel_module, caplog
+):
+    panel_module(False)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            response = await airflow.get("/browseract/panel/")
+    assert (response.status_code, response.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+    assert response.text == plugin.PANEL_UNAVAILABLE.body
+    [line] = [record.getMessage() for record in caplog.records if record.name == plugin.__name__]
+    assert line.startswith("The BrowserAct pages of Airflow's UI cannot be loaded (ModuleNotFoundError: ")
+    assert line.endswith(". Runs and callbacks are not affected.")
+    assert (await airflow.get("/browseract/run-is-over")).status_code == 200
+
+
+async def test_panel_is_loaded_again_a_minute_after_a_failure(airflow, panel_module, monkeypatch):
+    panel_module(False)
+    assert (await airflow.get("/browseract/panel/")).status_code == 503
+    panel_module(True)
+    assert (await airflow.get("/browseract/panel/")).status_code == 503
+    later = time.monotonic() + timings.ROUTE_LOAD_PAUSE
+    monkeypatch.setattr(plugin, "time", SimpleNamespace(monotonic=lambda: later))
+    assert (await airflow.get("/browseract/panel/")).status_code == 200
+
+
+async def test_panel_works_while_the_callback_route_cannot_be_loaded(airflow, panel_module, monkeypatch):
+    panel_module(True)
+    monkeypatch.setitem(sys.modules, "airflow_provider_browseract.webhook.receiver", None)
+    response = await airflow.get("/browseract/run-is-over")
+    assert (response.status_code, response.json()) == (503, {"outcome": "unavailable"})
+    assert (await airflow.get("/browseract/panel/")).status_code == 200
+
+
+def views() -> list[dict[str, Any]]:
+    """Return the views as Airflow's API describes them to its UI."""
+    from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
+
+    return [ExternalViewResponse.model_validate(view).model_dump() for view in BrowserActPlugin.external_views]
+
+
+def test_plugin_has_a_menu_entry_on_every_airflow_and_tabs_only_where_they_can_be_limited():
+    places = [view["destination"] for view in views()]
+    assert places == ["nav", *(["task_instance", "dag_run", "dag"] if AIRFLOW_V_3_4_PLUS else [])]
+    assert views()[0]["category"] == "browse"
+    assert len({view["url_route"] for view in views()}) == len(places)
+
+
+def test_addresses_of_views_are_relative_to_the_base_url_and_below_the_panel():
+    addresses = [view[key] for view in views() for key in ("href", "icon") if view[key]]
+    assert len(addresses) == len(views()) + 1
+    assert all(address.startswith(f"{plugin.PANEL}/"[1:]) for address in addresses)
+
+
+def test_tab_of_a_task_instance_is_limited_to_the_operators_with_a_button_to_the_panel():
+    [names] = [tab["applies_to"]["operator_name"] for tab in plugin.TABS if tab["destination"] == "task_instance"]
+    faces = (RunWorkflowOperator, RunTemplateOperator, BrowserActDecoratedOperator, TaskSensor)
+    assert sorted(names) == sorted(getattr(face, "custom_operator_name", face.__name__) for face in faces)
+    assert all(PanelLink() in face.operator_extra_links for face in faces)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="before Airflow 3.4 there are no limits")
+def test_airflow_reports_no_mistake_in_the_limits_of_tabs(caplog):
+    is_valid = import_module("airflow.plugins_manager")._validate_applies_to
+    with caplog.at_level(logging.WARNING):
+        assert all(is_valid("browseract", dict(view), "an external view") for view in BrowserActPlugin.external_views)
+    assert caplog.records == []
