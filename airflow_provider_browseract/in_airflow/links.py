@@ -73,33 +73,20 @@ class LiveViewLink(PushedLink):
 
 @attrs.define()
 class PanelLink(PushedLink):
-    """Open the run in the panel, or the task instance there as long as it has no run.
-
-    The addresses are relative to ``[api] base_url``, as :attr:`LiveViewLink.OVER` is.
-    """
-
-    PANEL: ClassVar[str] = f"{URL_PREFIX}{PANEL_PATH}".lstrip("/")
+    """Open the page of the task instance in the panel: its run, or its place in the queue as long as it has no run."""
 
     @property
     def name(self) -> str:
         """Label of the button."""
         return "Run in the panel"
 
-    @classmethod
-    def of_run(cls, browseract_task_id: str, conn_id: str) -> str:
-        """Return the address of a run."""
-        return f"{cls.PANEL}/open/{_encoded(browseract_task_id)}?conn={_encoded(conn_id)}"
-
-    @classmethod
-    def of_task_instance(cls, ti: Any) -> str:
-        """Return the address of a task instance, which shows its place in the queue."""
+    def push_for(self, ti: Any) -> None:
+        """Set the address to the page of a task instance. The UI reads it as relative to ``[api] base_url``."""
         ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
-        return "/".join((cls.PANEL, "ti", *map(_encoded, ids)))
+        page = "/".join(quote(each, safe="") for each in ids)
+        self.push(ti, f"{URL_PREFIX}{PANEL_PATH}/open/ti/{page}".lstrip("/"))
 
 
 BUTTONS = (BrowserActTaskLink(), LiveViewLink(), PanelLink())
 """The buttons of every task that starts or follows a run."""
 
-
-def _encoded(part: str) -> str:
-    return quote(part, safe="")

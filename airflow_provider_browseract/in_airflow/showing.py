@@ -44,7 +44,7 @@ def show_run(ti: Any, task: Task, conn_id: str, log: Log) -> None:
             BrowserActTaskLink().push(ti, url)
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
-        PanelLink().push(ti, PanelLink.of_run(task.id, conn_id))
+        PanelLink().push_for(ti)
         ti.xcom_push(key="task", value=facts(task, conn_id))
 
 
@@ -60,8 +60,9 @@ def show_budget(ti: Any, shown: dict[str, Any], log: Log) -> None:
 
 def show_wait_before_start(ti: Any, shown: dict[str, Any], log: Log) -> None:
     """Push the XCom that shows what a task instance without a run waits for, and the link to it in the panel."""
-    if show_wait(ti, None, shown, log):
-        _push(ti, PanelLink().xcom_key, PanelLink.of_task_instance(ti), log)
+    show_wait(ti, None, shown, log)
+    with tolerate_errors(log.warning, "The link to the panel could not be pushed (%s)."):
+        PanelLink().push_for(ti)
 
 
 def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any], log: Log) -> bool:
@@ -74,7 +75,7 @@ def show_wait(ti: Any, callback_token_sha256: str | None, shown: dict[str, Any],
     return _push(ti, WAIT_XCOM, {**shown, **token}, log)
 
 
-def _push(ti: Any, key: str, value: dict[str, Any] | str, log: Log) -> bool:
+def _push(ti: Any, key: str, value: dict[str, Any], log: Log) -> bool:
     """Push an XCom, and return whether that succeeded."""
     # An XCom that is only for display must not end the wait.
     with tolerate_errors(log.warning, "Could not push the XCom %r (%s).", key):

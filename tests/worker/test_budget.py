@@ -418,7 +418,7 @@ def test_task_waits_in_the_triggerer_until_the_next_day_and_keeps_its_place(work
     left = wait.until - before
     assert left + 590 < deferred.timeout.total_seconds() < left + 601
     assert run.ti.xcoms["wait"] == {"waits_for": "budget", "until": tomorrow.isoformat()}
-    assert run.ti.xcoms["_link_PanelLink"] == "browseract/panel/ti/shop/manual__1/run/-1"
+    assert run.ti.xcoms["_link_PanelLink"] == "browseract/panel/open/ti/shop/manual__1/run/-1"
     assert PLACE_KEY in store.values
     assert calls_of(emulator, "run-task") == 3
 

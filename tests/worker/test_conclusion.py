@@ -719,7 +719,6 @@ class TestRunReport:
         ti = FakeTaskInstance()
         showing.show_run(ti, Task("7", TaskStatus.RUNNING), "second account", logging.getLogger(__name__))
         assert list(ti.xcoms) == [PANEL, "task"]
-        assert ti.xcoms[PANEL] == "browseract/panel/open/7?conn=second%20account"
         assert ti.xcoms["task"]["connection"] == "second account"
 
     @pytest.mark.usefixtures("documented_responses")

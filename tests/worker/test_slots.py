@@ -227,15 +227,15 @@ def test_slot_wait_trigger_has_only_expected_arguments_and_outlasts_the_grace(wo
     assert run.ti.xcoms["wait"] == {"waits_for": "slot", "refusals": 1, "active_runs": 0}
 
 
-def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_then_the_run(worker, emulator):
+def test_button_to_the_panel_opens_the_task_instance_in_the_queue_and_with_its_run(worker, emulator):
     emulator.fault("run-task", RequestFault.refused(10118), times=1)
     run = search(worker, deferrable=True)
     run.ti.run_id = "manual__2026-11-27T08:00:00+00:00"
     deferred = run.defer()
-    queued = "browseract/panel/ti/shop/manual__2026-11-27T08%3A00%3A00%2B00%3A00/run/-1"
-    assert run.ti.xcoms["_link_PanelLink"] == queued
+    page = "browseract/panel/open/ti/shop/manual__2026-11-27T08%3A00%3A00%2B00%3A00/run/-1"
+    assert run.ti.xcoms["_link_PanelLink"] == page
     run.resume(deferred)
-    assert run.ti.xcoms["_link_PanelLink"] == f"browseract/panel/open/{emulator.tasks[0].id}?conn=browseract_default"
+    assert run.ti.xcoms["_link_PanelLink"] == page
     assert run.ti.xcoms["task"]["connection"] == "browseract_default"
 
 
