@@ -3,7 +3,7 @@
 #   make test [AIRFLOW=3.1.1]       every test but those that only CI runs, in parts side by side
 #   make units                      the tests that start no Airflow
 #   make matrix [CELLS="3.3.2/3.13"]  the tests on each Airflow and Python, and a table; make cell runs one
-#   make databases                  the callback route on PostgreSQL and MySQL (BROWSERACT_MYSQLD), besides SQLite
+#   make databases                  what uses Airflow's database on PostgreSQL and MySQL (BROWSERACT_MYSQLD)
 #   make pins                       dev/constraints, the versions of all packages of each Airflow
 #   make check                      lint, types, import rules
 #   make bench                      the timing figures
@@ -52,6 +52,9 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin"
 
 # Most of these tests wait most of the time.
 UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/faults
+
+# What uses Airflow's database.
+DATABASE_TESTS := tests/webhook tests/panel/test_database.py
 
 # A run that a callback ends, and each way a try can end, in a real Airflow.
 CELL := tests/e2e/test_supported.py
@@ -110,10 +113,10 @@ matrix:
 	@$(PYTHON) -m dev.matrix $(CELLS)
 
 databases: $(READY)
-	@BROWSERACT_DATABASE=postgresql $(RUN) pytest tests/webhook
+	@BROWSERACT_DATABASE=postgresql $(RUN) pytest $(DATABASE_TESTS)
 	@if $(RUN) python -m tests.databases; then \
 		$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group mysql \
-		&& BROWSERACT_DATABASE=mysql $(RUN) pytest tests/webhook; fi
+		&& BROWSERACT_DATABASE=mysql $(RUN) pytest $(DATABASE_TESTS); fi
 
 pins: $(READY)
 	@$(RUN) python -m dev.pins

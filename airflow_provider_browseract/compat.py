@@ -1,7 +1,7 @@
 """Imports that differ between Airflow 3.1 and 3.3, and imports that are not Airflow's public interface.
 
 DAG files and the plugin import this module. Functions therefore import what only some processes need. Airflow's models
-are not here: only ``webhook/database.py`` uses them.
+are not here: only ``webhook/database.py`` and ``panel/database.py`` use them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ AIRFLOW_V_3_3_PLUS = version.parse(airflow_version) >= version.parse("3.3")
 
 AIRFLOW_V_3_4_PLUS = version.parse(airflow_version) >= version.parse("3.4.dev0")
 """Whether this is Airflow 3.4 or later, or a preview of it."""
+
+
+UI_FOLLOWS_FRAME = version.parse(airflow_version) >= version.parse("3.3.2")
+"""Whether Airflow's UI can open any page of a plugin, because its address follows the frame."""
 
 
 CLEAR_KEEPS_STATE = not AIRFLOW_V_3_4_PLUS

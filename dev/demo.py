@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, Emulator, TaskRecord
+from airflow_provider_browseract.runs.routes import PANEL_PATH, URL_PREFIX
 from tests.e2e.local_airflow import LocalAirflow, free_port, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,7 +192,9 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
     console.print("Starting Airflow (about half a minute) ...")
     stack.enter_context(airflow.running())
     airflow.api("POST", "pools", json={"name": "browseract", "slots": 5, "include_deferred": True})
-    console.print(f"Airflow:             {airflow.url} (no login, this machine only)\n")
+    panel = f"{airflow.url}{URL_PREFIX}{PANEL_PATH}/"
+    console.print(f"Airflow:             {airflow.url} (no login, this machine only)")
+    console.print(f"Panel:               {panel}\n")
     console.print("Running the DAG (about a minute) ...\n" if emulator else "Running the DAG ...\n")
 
     run_id = airflow.trigger(dag_id)
@@ -222,7 +225,9 @@ def _demo(stack: ExitStack, key: str | None, workflow_id: str | None, keep: bool
     if keep:
         # An address that is broken over two lines cannot be clicked.
         for line in (
-            "\nThis DAG run:",
+            "\nThe panel (in Airflow's UI: menu Browse, BrowserAct):",
+            panel,
+            "This DAG run:",
             f"{airflow.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}",
             "All examples:",
             f"{airflow.url}/dags",

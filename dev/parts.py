@@ -33,6 +33,9 @@ OLDEST, NEWEST = "3.1.1", "3.3.2"
 
 EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
 
+DATABASE = "tests/webhook tests/panel/test_database.py"
+"""What uses Airflow's database."""
+
 INDEPENDENT = "--ignore=tests/runs --ignore-glob=tests/emulator/test_[!s]*"
 """Where neither Airflow nor a library whose version depends on it takes part, so one Airflow is enough."""
 
@@ -122,7 +125,7 @@ def parts_of_ci() -> list[list[Lane]]:
                 _make("sdist and wheel", "dist"),
                 _make(f"unit tests, {NEWEST}", "units", *newest),
                 _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
-                _tests("callback route, PostgreSQL", "tests/webhook", *newest, BROWSERACT_DATABASE="postgresql"),
+                _tests("database, PostgreSQL", DATABASE, *newest, BROWSERACT_DATABASE="postgresql"),
             ],
             [
                 _tests(f"examples, callbacks, {NEWEST}", EXAMPLES_AND_CALLBACKS, *newest),

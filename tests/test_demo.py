@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -74,18 +76,38 @@ class FakeAirflow:
         return ["The reason"]
 
 
-@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
-def test_demo_prints_lines_of_at_most_80_columns(fails, monkeypatch, capsys):
-    def airflow(*arguments, **keywords) -> FakeAirflow:
-        made = FakeAirflow(*arguments, **keywords, fails=fails)
-        monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", made.environment["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
-        return made
-
-    monkeypatch.setattr(demo, "LocalAirflow", airflow)
+@pytest.fixture
+def demo_with_fakes(monkeypatch) -> Callable[..., int]:
+    """Run the demo without an Airflow."""
     monkeypatch.setattr(demo, "Emulator", partial(Emulator, speed=100.0))
-    with ExitStack() as stack:
-        assert demo._demo(stack, None, None, keep=False) == (1 if fails else 0)
+
+    def run(*, fails: bool = False, keep: bool = False) -> int:
+        def airflow(*arguments, **keywords) -> FakeAirflow:
+            made = FakeAirflow(*arguments, **keywords, fails=fails)
+            monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", made.environment["AIRFLOW_CONN_BROWSERACT_DEFAULT"])
+            return made
+
+        monkeypatch.setattr(demo, "LocalAirflow", airflow)
+        with ExitStack() as stack:
+            return demo._demo(stack, None, None, keep=keep)
+
+    return run
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+def test_demo_prints_lines_of_at_most_80_columns(fails, demo_with_fakes, capsys):
+    assert demo_with_fakes(fails=fails) == (1 if fails else 0)
     lines = capsys.readouterr().out.splitlines()
     expected = ["The reason"] if fails else [WOKEN, "saved the profile", "reused the login, without a password: 2 of 2"]
     assert all(text in "\n".join(lines) for text in expected)
     assert [line for line in lines if len(line) > demo.WIDTH] == []
+
+
+def test_demo_that_keeps_running_prints_the_address_of_the_panel_first(demo_with_fakes, monkeypatch, capsys):
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "pause", ctrl_c)
+    assert demo_with_fakes(keep=True) == 0
+    addresses = [line for line in capsys.readouterr().out.splitlines() if line.startswith("http")]
+    assert [address.partition("/browseract/panel/")[1] for address in addresses] == ["/browseract/panel/", "", ""]

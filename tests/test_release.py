@@ -176,6 +176,15 @@ WHEEL = {
 TREE = ["airflow_provider_browseract/py.typed", "dev/dist.py"]
 
 
+@pytest.mark.parametrize("file", ["panel/templates/run.html", "panel/static/panel.css", "panel/static/icon.svg"])
+def test_sdist_and_wheel_without_a_file_of_the_panel_are_refused(file):
+    tree = [*TREE, f"airflow_provider_browseract/{file}"]
+    with pytest.raises(dist.DistError, match=rf"wheel: missing \['airflow_provider_browseract/{file}'\]"):
+        dist.check_wheel(WHEEL, tree)
+    with pytest.raises(dist.DistError, match=rf"sdist: missing \['airflow_provider_browseract/{file}'\]"):
+        dist.check_sdist({f"p-1/{name}": b"" for name in (*TREE, "PKG-INFO")}, tree)
+
+
 def test_wheel_with_files_of_the_package_and_its_metadata_is_accepted():
     assert dist.check_wheel(WHEEL, TREE)["Version"] == "1"
 

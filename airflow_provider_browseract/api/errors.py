@@ -74,14 +74,18 @@ class BrowserActError(Exception):
         reason = self._reason.rstrip(".")
         return f"{reason} ({self._codes})" if self._codes else reason
 
+    @property
+    def advice(self) -> str:
+        """The remedy, with the id of the connection where it refers to the connection."""
+        if self.connection is None:
+            return self.remedy
+        return self.remedy.replace(THE_CONNECTION, f"{THE_CONNECTION} {self.connection!r}")
+
     def __str__(self) -> str:
         reason = self._reason
         if not reason.endswith((".", "!", "?")):
             reason += "."
-        remedy = self.remedy
-        if self.connection is not None:
-            remedy = remedy.replace(THE_CONNECTION, f"{THE_CONNECTION} {self.connection!r}")
-        return "\n".join(line for line in (reason, remedy, self._codes) if line)
+        return "\n".join(line for line in (reason, self.advice, self._codes) if line)
 
     @property
     def _reason(self) -> str:

@@ -342,7 +342,7 @@ class Template(Model):
     name: OptionalText = None
     description: OptionalText = None
     recommendation: Annotated[OptionalText, Field(validation_alias="recommendDesc")] = None
-    detail_url: Annotated[OptionalText, Field(validation_alias="detailUrl")] = None
+    detail_url: Annotated[Link, Field(validation_alias="detailUrl")] = None
     input_parameters: Inputs = ()
 
 

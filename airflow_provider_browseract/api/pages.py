@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseTooLargeError, UnexpectedResponseError
@@ -134,3 +134,32 @@ class Pages(Generic[U]):
             f"BrowserAct's responses to {self._name} contradict each other: page {number} has {what}, after "
             f"{before} items (total_count {total})"
         )
+
+
+@dataclass(frozen=True)
+class Listing(Generic[U]):
+    """The items of a list, as far as they could be read.
+
+    :param skipped: the items that could not be read, each with the reason.
+    :param truncated: the list has further items.
+    """
+
+    items: list[U]
+    skipped: list[str]
+    truncated: bool
+
+
+def list_items(call: Call[Page[U]], max_requests: int = MAX_PAGES) -> Generator[Call[Any], Any, Listing[U]]:
+    """Yield the calls that read a list page by page, and return what was read.
+
+    :raises BrowserActError: a page cannot be read, or the pages contradict each other.
+    """
+    pages = Pages(call)
+    items: list[U] = []
+    for _ in range(max_requests):
+        if pages.call is None:
+            break
+        with pages.dividing():
+            page: Page[U] = yield pages.call
+            items += pages.take(page)
+    return Listing(items, pages.skipped, pages.call is not None)

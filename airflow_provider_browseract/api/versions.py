@@ -59,19 +59,26 @@ class SourceKind(Word):
 
 
 class SourceCalls(NamedTuple):
-    """The calls with which one kind of source is run.
+    """The calls with which one kind of source is found and run.
 
     :param start: takes the id of the source, the inputs, and the other arguments of the run by their names.
     :param read: takes the id of the source, and reads its declaration.
+    :param list: takes ``limit``, which is optional, and reads the sources without their declarations.
     """
 
     api_version: ApiVersion
     start: Callable[..., Call[CreatedTask]]
     read: Callable[[str], Call[Workflow] | Call[Template]]
+    list: Callable[..., Call[Page[Workflow]] | Call[Page[Template]]]
 
 
 SOURCES = {
-    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, calls.run_task, calls.get_workflow),
-    SourceKind.TEMPLATE: SourceCalls(ApiVersion.V2, calls.run_task_by_template, calls.get_official_workflow_template),
+    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, calls.run_task, calls.get_workflow, calls.list_workflows),
+    SourceKind.TEMPLATE: SourceCalls(
+        ApiVersion.V2,
+        calls.run_task_by_template,
+        calls.get_official_workflow_template,
+        calls.list_official_workflow_templates,
+    ),
 }
-"""How each kind of source is run."""
+"""How each kind of source is found and run."""

@@ -89,4 +89,3 @@ class PanelLink(PushedLink):
 
 BUTTONS = (BrowserActTaskLink(), LiveViewLink(), PanelLink())
 """The buttons of every task that starts or follows a run."""
-

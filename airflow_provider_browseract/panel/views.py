@@ -63,7 +63,6 @@ class Frame:
     :param as_of: when the shown data were read from BrowserAct; None if they were not read yet.
     :param refresh: seconds after which the script reads the page again; 0 if it does not change.
     :param sees_account: the viewer may read the connection, so the pages about the account are open.
-    :param alone: the page is opened outside Airflow's frame, so it has a link back to Airflow.
     """
 
     root: str
@@ -160,7 +159,8 @@ class RunRow:
     stoppable: bool = False
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """Something to choose in a list, as a link.
 
     :param query: the query string of the link, without the question mark.
@@ -201,11 +201,11 @@ class RunTable:
 class Overview:
     """The first page: slots, queue, paused runs, credits of today, and the runs of the last 24 hours.
 
-    :param today: None if the viewer may not read the connection.
+    :param slots: None if the viewer may not read the connection, as ``today``.
     :param longest_wait: seconds that the first of the queue has waited; None if nobody waits.
     """
 
-    slots: Slots
+    slots: Slots | None
     queue: tuple[QueuePlace, ...]
     queue_length: int
     longest_wait: float | None
@@ -341,6 +341,7 @@ class CreditsPage:
 
     :param groups: names of the parts of each bar, from the bottom up.
     :param daily: the budget of a day, which is a line in the plot; None without one.
+    :param month: None as long as one of the days of this month was not read.
     :param days_loaded: how many of the days were read.
     :param by: whether the groups are workflows or DAGs.
     """
@@ -353,7 +354,6 @@ class CreditsPage:
     month: BudgetShare | None
     rows: tuple[CreditsRow, ...]
     days_loaded: int
-    plot: str = ""
 
     @property
     def total(self) -> int:

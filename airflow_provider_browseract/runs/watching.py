@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
+from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, list_items
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
@@ -69,10 +72,17 @@ class Window:
         self._active: dict[str, Task] = {}
         self._ended: dict[str, EndedTask] = {}
 
-    def call(self) -> Call[Page[Task]]:
+    @property
+    def tasks(self) -> list[Task]:
+        """All tasks that are active or ended lately, without their inputs and outputs, the newest first."""
+        # The end of a task is believed, also if an older list shows the task as active again.
+        known = {**self._active, **{task_id: ended.task for task_id, ended in self._ended.items()}}
+        return sorted(known.values(), key=_created, reverse=True)
+
+    def call(self, page_size: int = PAGE_SIZE) -> Call[Page[Task]]:
         """Return the call that lists the tasks that may have changed."""
         begin = datetime.fromtimestamp(self._from, timezone.utc)
-        return self._api.list_tasks(created_at_from=begin, limit=PAGE_SIZE)
+        return self._api.list_tasks(created_at_from=begin, limit=page_size)
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
         """Return tasks that were active in the last poll and are not listed, at most :data:`MAX_STATUS_READS`."""
@@ -95,17 +105,38 @@ class Window:
             if not task.status.ended:
                 active[task.id] = task
                 begins.append(created)
-            elif task.id not in self._ended:
-                # A task without finished_at that was never seen active is treated as an old one.
-                unknown = now if task.id in self._active else created
-                moment = task.finished_at.timestamp() if task.finished_at else unknown
-                self._ended[task.id] = EndedTask(task, moment)
+                continue
+            # A task without finished_at that was never seen active is treated as an old one.
+            unknown = now if task.id in self._active else created
+            moment = task.finished_at.timestamp() if task.finished_at else unknown
+            known = self._ended.get(task.id)
+            # Its credits may be listed later than its end.
+            self._ended[task.id] = EndedTask(task, known.moment if known else moment)
         self._active = active
         # A task that never ends must not make the list ever longer.
         self._from = max(min(begins), now - REPORT_WINDOW)
         oldest = now - REPORT_WINDOW - WATCH_OVERLAP
         self._ended = {task_id: ended for task_id, ended in self._ended.items() if ended.moment >= oldest}
         return tuple(self._ended.values())
+
+
+def list_changes(
+    window: Window, page_size: int = PAGE_SIZE, max_requests: int = MAX_PAGES
+) -> Generator[Call[Any], Any, Listing[Task]]:
+    """Yield the calls that list the tasks that may have changed, for :meth:`Window.add`.
+
+    The status of an active task that is missing because its item cannot be read, or because the list is too long, is
+    read by itself.
+    """
+    listing = yield from list_items(window.call(page_size), max_requests)
+    if listing.skipped or listing.truncated:
+        for task in window.missing(listing.items):
+            # A task that cannot be read now is still one to watch.
+            with suppress(BrowserActError):
+                status: TaskStatus = yield APIS[task.api_version].get_task_status(task.id)
+                task = replace(task, status=status, finished_at=None)
+            listing.items.append(task)
+    return listing
 
 
 @dataclass

@@ -6,22 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import replace
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_browseract.api.arguments import InputError, read_id, read_seconds
-from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task, TaskStatus
-from airflow_provider_browseract.api.pages import Pages
-from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
+from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.stored import to_json
-from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, matching
+from airflow_provider_browseract.runs.watching import END_STATUSES, Cursor, EndedTask, Window, list_changes, matching
 
 log = logging.getLogger(__name__)
 
@@ -169,28 +166,15 @@ class TaskFinishedTrigger(BaseEventTrigger):
 
 async def _list(window: Window, client: AsyncBrowserAct) -> list[Task]:
     """Return the tasks that may have changed, also those whose output is too large for the list."""
-    pages = Pages(window.call())
-    tasks: list[Task] = []
-    while pages.call is not None:
-        with pages.dividing():
-            tasks += pages.take(await client.send(pages.call))
-    if not pages.skipped:
-        return tasks
-    missing = window.missing(tasks)
-    log.warning(
-        "%d of the listed BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the poll "
-        "before has found it active. The status of those that are missing since then (%d) is read instead.",
-        len(pages.skipped),
-        "; ".join(pages.skipped[:5]),
-        len(missing),
-    )
-    for task in missing:
-        # A task that cannot be read now is still one to watch.
-        with suppress(BrowserActError):
-            status = await client.send(APIS[task.api_version].get_task_status(task.id))
-            task = replace(task, status=status, finished_at=None)
-        tasks.append(task)
-    return tasks
+    listing = await run_steps_async(list_changes(window), client, log)
+    if listing.skipped:
+        log.warning(
+            "%d of the listed BrowserAct tasks cannot be read: %s. The end of such a task is reported only if the poll "
+            "before has found it active. The status of those that are missing since then is read instead.",
+            len(listing.skipped),
+            "; ".join(listing.skipped[:5]),
+        )
+    return listing.items
 
 
 def _read_ends(status: str | Sequence[str] | None) -> list[TaskStatus]:

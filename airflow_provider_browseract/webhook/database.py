@@ -2,7 +2,7 @@
 
 Each takes one lookup and one short transaction.
 
-This is the only module of the package that uses ``airflow.models``, which is not a public interface. The first callback
+Like ``panel/database.py``, this module uses ``airflow.models``, which is not a public interface. The first callback
 imports it. Every error here leads to a 503 response, and the polls of the trigger end the wait.
 """
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from inspect import signature
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 TRIGGERS = "airflow_provider_browseract.triggers."
 """Module path of our triggers."""
 
+RUN_TRIGGER = f"{TRIGGERS}run.TaskTrigger"
+"""Class path of the trigger of a task instance that waits for a run."""
+
 SLOT_TRIGGER = f"{TRIGGERS}slot.SlotTrigger"
 """Class path of the trigger of a task instance that waits for a slot."""
 
@@ -64,7 +67,7 @@ TEAM_NAME: Any = getattr(Trigger, "team_name", None)
 each team."""
 
 READ_AT_ONCE = 500
-"""How many triggers of the queue are read with one statement."""
+"""How many rows are read by their ids with one statement."""
 
 LOCK_TIMEOUT = 5
 """Whole seconds to wait for the row of a task instance that another transaction has locked. After that, the callback
@@ -149,9 +152,54 @@ def resume(deferral: Deferral) -> CallbackOutcome:
 TriggerKey: TypeAlias = "tuple[int, datetime]"
 """Id and creation time of a trigger. Databases reuse ids."""
 
-_read: dict[TriggerKey, tuple[str, QueueWait] | None] = {}
-"""Connection and wait of each trigger of the queue that this process has read; None if they cannot be read. A stored
-trigger never changes, so each is read once."""
+W = TypeVar("W")
+
+
+class StoredWaits(Generic[W]):
+    """What triggers have stored, without those that cannot be read.
+
+    A stored trigger never changes, and decrypting it is slow, so each is read once.
+
+    :param kind: class of the waits.
+    """
+
+    def __init__(self, kind: type[W]) -> None:
+        self._kind = kind
+        # Other threads replace the whole dict.
+        self._read: dict[TriggerKey, tuple[str, W] | None] = {}
+
+    def unread(self, session: Session, triggers: Set[TriggerKey]) -> list[Trigger]:
+        """Return those triggers that were not read yet, for :meth:`read`."""
+        earlier = self._read
+        ids = sorted(trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
+        found: list[Trigger] = []
+        for start in range(0, len(ids), READ_AT_ONCE):
+            query = select(Trigger).options(lazyload("*")).where(Trigger.id.in_(ids[start : start + READ_AT_ONCE]))
+            found.extend(session.scalars(query))
+        return found
+
+    def read(self, triggers: Set[TriggerKey], unread: Iterable[Trigger]) -> dict[TriggerKey, tuple[str, W]]:
+        """Return connection and wait of each trigger that can be read, and forget all others.
+
+        :param unread: what :meth:`unread` returned for them. Its session may be closed.
+        """
+        earlier = self._read
+        known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
+        for trigger in unread:
+            known[trigger.id, trigger.created_date] = self._decrypt(trigger)
+        self._read = known
+        return {trigger: found for trigger, found in known.items() if found is not None}
+
+    def _decrypt(self, trigger: Trigger) -> tuple[str, W] | None:
+        try:
+            stored = trigger.kwargs
+            return stored["browseract_conn_id"], from_json(self._kind, stored["wait"])
+        except Exception:  # noqa: BLE001 - another version or key has stored it
+            return None
+
+
+_queue = StoredWaits(QueueWait)
+"""The waits of the queue. The triggers of those that cannot be read here find a free slot themselves."""
 
 
 def hand_over(conn_id: str, key_digest: str | None = None, team: str | None = None) -> TaskInstanceKey | None:
@@ -168,7 +216,7 @@ def hand_over(conn_id: str, key_digest: str | None = None, team: str | None = No
         waiting = _waiting(session, now - timedelta(seconds=timings.CORE_RACE_GRACE), team)
         queue = {
             trigger: Candidate(wait, of, waiting[trigger][1].dag_id, (now - trigger[1]).total_seconds())
-            for trigger, (of, wait) in _read_queue(session, waiting.keys()).items()
+            for trigger, (of, wait) in _queue.read(waiting.keys(), _queue.unread(session, waiting.keys())).items()
             if not wait.waits_for_budget(now.timestamp())
         }
         late_dags = _late_dags(session, now - timedelta(seconds=timings.FOLLOW_DELAY)) if queue else set()
@@ -222,29 +270,6 @@ def _late_dags(session: Session, resumed_before: datetime) -> set[str]:
         TaskInstance.updated_at <= resumed_before,
     )
     return set(session.scalars(query.distinct()))
-
-
-def _read_queue(session: Session, triggers: Set[TriggerKey]) -> dict[TriggerKey, tuple[str, QueueWait]]:
-    """Return connection and wait of each trigger that can be read, and forget those that wait no more."""
-    global _read
-    # Other threads replace the whole dict.
-    earlier = _read
-    known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
-    unread = sorted(trigger_id for trigger_id, created in triggers if (trigger_id, created) not in known)
-    for start in range(0, len(unread), READ_AT_ONCE):
-        query = select(Trigger).options(lazyload("*")).where(Trigger.id.in_(unread[start : start + READ_AT_ONCE]))
-        for trigger in session.scalars(query):
-            known[trigger.id, trigger.created_date] = _read_wait(trigger)
-    _read = known
-    return {trigger: found for trigger, found in known.items() if found is not None}
-
-
-def _read_wait(trigger: Trigger) -> tuple[str, QueueWait] | None:
-    try:
-        stored = trigger.kwargs
-        return stored["browseract_conn_id"], from_json(QueueWait, stored["wait"])
-    except Exception:  # noqa: BLE001 - another version or key has stored it; its own trigger wakes it
-        return None
 
 
 def _our_trigger(session: Session, ti: TaskInstance) -> Trigger | None:

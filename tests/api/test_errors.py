@@ -31,6 +31,8 @@ def test_error_remedy_names_the_connection_when_it_is_known():
     assert "field of the Airflow connection 'browseract_prod'." in str(error)
     error.connection = "browseract_test"
     assert "field of the Airflow connection 'browseract_test'." in str(error)
+    assert error.advice in str(error)
+    assert refused_key().advice == errors.AuthenticationError.remedy
 
 
 def test_brief_error_text_is_one_line_without_remedy_and_full_stop():

@@ -287,6 +287,7 @@ def test_invalid_live_and_log_urls_are_read_as_none(url):
     fields = {"live_url": url, "log_detail_url": url, "steps": [{"screenshots_url": url}]}
     task = Task.read({"id": "7", "status": "paused", **fields})
     assert (task.live_url, task.log_detail_url, task.steps[0].screenshots_url) == (None, None, None)
+    assert Template.read({"id": "7", "detailUrl": url}).detail_url is None
 
 
 FORGED = "Open\n[2026-11-27] INFO - forged\r\n::group::\x1b[31m\x07\u202eevil\u2028\u2066" + "x" * 100_000

@@ -8,7 +8,8 @@ from airflow_provider_browseract.api import calls, errors
 from airflow_provider_browseract.api import pages as module
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page, Region, read_page
-from airflow_provider_browseract.api.pages import Pages
+from airflow_provider_browseract.api.pages import Pages, list_items
+from tests.steps import carry_out
 
 
 class Shop:
@@ -29,8 +30,11 @@ class Shop:
         begin = (number - 1) * self.size
         return Page(tuple(self.items[begin : begin + self.size]), **self.numbers)
 
+    def call(self, limit: int = 2) -> Call[Page[Region]]:
+        return Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit})
+
     def read(self, limit: int = 2) -> list[Region]:
-        pages = Pages(Call("list", "GET", "/v2/workflow/list", read_page(Region.read), {"page": 1, "limit": limit}))
+        pages = Pages(self.call(limit))
         found: list[Region] = []
         while pages.call is not None:
             assert pages.call.params["limit"] == limit
@@ -151,3 +155,29 @@ class TestPages:
         pages.take(Page(()))
         with pytest.raises(ValueError, match="the list has ended"):
             pages.take(Page(()))
+
+
+class TestListItems:
+    @pytest.mark.parametrize(("max_requests", "count", "truncated"), [(1, 2, True), (2, 4, True), (3, 5, False)])
+    def test_list_is_truncated_after_the_last_allowed_request(self, max_requests, count, truncated):
+        shop = Shop(5, total_count=5)
+        listing = carry_out(list_items(shop.call(), max_requests), lambda call: shop.page(call.params["page"]))
+        assert (len(listing.items), listing.truncated, listing.skipped) == (count, truncated, [])
+
+    def test_page_that_is_too_large_is_divided_and_an_item_that_is_too_large_alone_is_skipped(self):
+        shop = Shop(3, total_count=3)
+
+        def answer(call):
+            shop.size = call.params["limit"]
+            # The first item is too large.
+            if call.params["page"] == 1:
+                return errors.ResponseTooLargeError("too large")
+            return shop.page(call.params["page"])
+
+        listing = carry_out(list_items(shop.call()), answer)
+        assert [region.code for region in listing.items] == ["1", "2"]
+        assert (listing.skipped, listing.truncated) == (["one without an id: too large"], False)
+
+    def test_other_error_ends_the_list(self):
+        with pytest.raises(errors.ServerError):
+            carry_out(list_items(Shop(1).call()), lambda _: errors.ServerError("it is down"))

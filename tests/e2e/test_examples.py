@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -476,7 +477,12 @@ def test_links_are_shown_while_task_waits_and_live_view_page_reports_end_of_run(
     task_id, links = killed.long_task, killed.waiting.links
     # A run that is held runs for a second and is paused then.
     assert killed.waiting.facts["status"] in ("running", "paused")
-    assert links == {"BrowserAct task": page_of(world, task_id), "Live view": f"{world.url}/live/{task_id}"}
+    panel = f"browseract/panel/open/ti/long/{quote(started['long'], safe='')}/read/-1"
+    assert links == {
+        "BrowserAct task": page_of(world, task_id),
+        "Live view": f"{world.url}/live/{task_id}",
+        "Run in the panel": panel,
+    }
     after = world.airflow.extra_links("long", ended(world, "long", started["long"]), "read")
     assert after["BrowserAct task"] == links["BrowserAct task"]
     page = requests.get(f"{world.airflow.url}/{after['Live view']}", timeout=30)

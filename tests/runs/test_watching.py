@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 
+from airflow_provider_browseract.api.errors import ServerError
 from airflow_provider_browseract.api.exchange import Response
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import Page, Task, TaskStatus
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (
     END_STATUSES,
@@ -16,8 +18,10 @@ from airflow_provider_browseract.runs.watching import (
     Cursor,
     EndedTask,
     Window,
+    list_changes,
     matching,
 )
+from tests.steps import carry_out
 
 NOW = 1_000_000_000.0
 
@@ -85,6 +89,25 @@ class TestAWindow:
         [ended] = Window(NOW).add([task("1", TaskStatus.CANCELED, created=-5000, finished=None)], NOW)
         assert ended.moment == NOW - 5000
 
+    def test_window_knows_active_and_ended_tasks_newest_first_and_without_inputs(self):
+        window = Window(NOW)
+        running = Task("2", TaskStatus.RUNNING, created_at=moment(-30), input_parameters="password=hunter2")
+        window.add([task("1"), running, task("3", created=-90)], NOW)
+        assert [(each.id, each.input_parameters) for each in window.tasks] == [("2", None), ("1", None), ("3", None)]
+
+    def test_window_believes_the_end_of_a_task_that_an_older_list_shows_as_active(self):
+        window = Window(NOW)
+        window.add([task("1")], NOW)
+        window.add([task("1", TaskStatus.RUNNING)], NOW + 10)
+        assert [each.status for each in window.tasks] == [TaskStatus.FINISHED]
+
+    def test_window_takes_credits_that_are_listed_after_the_end_and_keeps_its_moment(self):
+        window = Window(NOW)
+        window.add([task("1", TaskStatus.RUNNING)], NOW)
+        window.add([task("1", finished=None)], NOW + 10)
+        [ended] = window.add([replace(task("1", finished=None), credit=45)], NOW + 20)
+        assert (ended.task.credit, ended.moment) == (45, NOW + 10)
+
     def test_window_lists_readable_tasks_despite_unreadable_ones(self):
         window = Window(NOW)
         good = {"id": "1", "status": "finished", "created_at": moment(-60).isoformat(), "output": "?"}
@@ -96,6 +119,27 @@ class TestAWindow:
         # What could not be understood is listed again until it can be.
         understood = task("2", created=-60)
         assert "2" in ids(window.add([understood], NOW + 60))
+
+
+def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_it():
+    window = Window(NOW)
+    window.add([task("1", TaskStatus.RUNNING), task("2", TaskStatus.RUNNING), task("3", TaskStatus.RUNNING)], NOW)
+    answers = {
+        "list-tasks": Page((task("4"), task("3", TaskStatus.RUNNING)), total_count=9),
+        "1": TaskStatus.FAILED,
+        "2": ServerError("it is down"),
+    }
+    listing = carry_out(
+        list_changes(window, page_size=2, max_requests=1),
+        lambda call: answers[call.params.get("task_id", call.name)],
+    )
+    assert listing.truncated
+    assert [(each.id, each.status) for each in listing.items] == [
+        ("4", TaskStatus.FINISHED),
+        ("3", TaskStatus.RUNNING),
+        ("1", TaskStatus.FAILED),
+        ("2", TaskStatus.RUNNING),
+    ]
 
 
 def ended(task_id: str, at: float = 0.0, **what) -> EndedTask:

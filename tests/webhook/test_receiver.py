@@ -313,15 +313,15 @@ class TestHandOver:
 
     def test_task_marked_at_that_moment_is_passed_over(self, queue, monkeypatch):
         marked, other = queue.add(1.0), queue.add(2.0)
-        read = database._read_queue
+        unread = database._queue.unread
 
         def read_then_mark(session, triggers):
-            found = read(session, triggers)
+            found = unread(session, triggers)
             session.commit()
             queue.mark(marked, "failed")
             return found
 
-        monkeypatch.setattr(database, "_read_queue", read_then_mark)
+        monkeypatch.setattr(database._queue, "unread", read_then_mark)
         assert database.hand_over("browseract_default") == other
 
     def test_workflow_that_is_refused_again_and_again_goes_last(self, queue):

@@ -53,11 +53,13 @@ def base(request) -> str:
 
 @pytest.fixture
 def backend(api_server, base) -> Iterator[int]:
-    """Run an API server with another page in addition to the callback route; yield its port."""
+    """Run an API server with pages that are not for BrowserAct besides the callback route; yield its port."""
     everything = FastAPI()
 
     @everything.api_route("/api/v2/{path:path}", methods=["GET", "POST"])
-    def dags(path: str) -> dict[str, str]:
+    @everything.api_route(f"{base}/browseract/panel", methods=["GET", "POST"])
+    @everything.api_route(f"{base}/browseract/panel/{{path:path}}", methods=["GET", "POST"])
+    def protected(path: str = "") -> dict[str, str]:
         return {"who": "may not come here"}
 
     everything.mount(base, api_server)
@@ -128,6 +130,12 @@ class TestNginx:
             "/browseract/callback/../../api/v2/dags",
             "/browseract/callback/%2e%2e/%2e%2e/api/v2/dags",
             "/browseract/callback/..%2f..%2fapi/v2/dags",
+            "/browseract/panel",
+            "/browseract/panel/",
+            "/browseract/panel/runs/7/stop?conn=browseract_default",
+            "/browseract/callback/../panel/runs",
+            "/browseract/callback/a/b/%2e%2e/%2e%2e/%2e%2e/panel/",
+            "/browseract/callback/..%2fpanel/runs",
             "/browseract/callback/a/b/c",
             "/browseract/callback/a/%0ab",
             "/api/v2/x/%2e%2e/%2e%2e/%2e%2e/browseract/callback/a/b/c",
@@ -242,6 +250,9 @@ class TestForwardingFunction:
         [
             ("/api/v2/dags", "GET"),
             ("/api/v2/dags", "POST"),
+            ("/browseract/panel/", "GET"),
+            ("/browseract/panel/runs/7/stop", "POST"),
+            ("/browseract/callback/../panel/", "POST"),
             ("/browseract/callback/a/../../../api/v2/dags", "POST"),
             ("/browseract/callback/a/b/c", "POST"),
             ("/browseract/callback/a/b?x=1", "POST"),

@@ -1,0 +1,105 @@
+"""What a viewer may see, asked of Airflow's auth manager. Every page asks for itself; Airflow decides only who sees the
+menu entry.
+
+| data | needed |
+| --- | --- |
+| a run: status, workflow, times, credits, profile | GET on XComs of its DAG, as its XCom ``task`` shows the same |
+| runs without such a DAG, sums of the account, its workflows | GET on the connection |
+| steps, screenshots, text of a failure | GET on logs of its DAG, or on the connection |
+| live view, in which a person can act; stop | PUT on task instances of its DAG, or on the connection |
+| names in the queue | GET on the DAG |
+| inputs, outputs, files | nobody |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    AccessView,
+    ConnectionDetails,
+    DagAccessEntity,
+    DagDetails,
+)
+
+Method = Literal["GET", "PUT"]
+
+
+class Access:
+    """What one viewer may see. It lives as long as one request, so a right that is taken away applies at the next one.
+
+    :param user: the user, as Airflow's ``get_user`` returns it.
+    :param team_of_dag: returns the team of a DAG, if it has one.
+    :param team_of_connection: returns the team of a connection, if it has one.
+    """
+
+    def __init__(
+        self,
+        user: Any,
+        team_of_dag: Callable[[str], str | None],
+        team_of_connection: Callable[[str], str | None],
+    ) -> None:
+        self._manager = get_auth_manager()
+        self._user = user
+        self._team_of_dag = team_of_dag
+        self._team_of_connection = team_of_connection
+        self._known: dict[tuple[Any, ...], bool] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the viewer, for the log."""
+        return str(self._user.get_name())
+
+    def reads_connection(self, conn_id: str) -> bool:
+        """Return whether the viewer may see everything that the account of a connection has done."""
+        return self._connection("GET", conn_id)
+
+    def edits_connection(self, conn_id: str) -> bool:
+        """Return whether the viewer may stop any run of the account."""
+        return self._connection("PUT", conn_id)
+
+    def reads_dag(self, dag_id: str) -> bool:
+        """Return whether the viewer may know that the DAG exists."""
+        return self._dag("GET", None, dag_id)
+
+    def reads_runs(self, dag_id: str) -> bool:
+        """Return whether the viewer may see the runs of a DAG."""
+        return self._dag("GET", DagAccessEntity.XCOM, dag_id)
+
+    def reads_steps(self, dag_id: str) -> bool:
+        """Return whether the viewer may see what the runs of a DAG do."""
+        return self._dag("GET", DagAccessEntity.TASK_LOGS, dag_id)
+
+    def changes_runs(self, dag_id: str) -> bool:
+        """Return whether the viewer may act in the browser of a run of a DAG, and stop it: who may clear its task."""
+        return self._dag("PUT", DagAccessEntity.TASK_INSTANCE, dag_id)
+
+    def sees_plugin_pages(self) -> bool:
+        """Return whether Airflow's UI shows pages of plugins to the viewer."""
+        return self._once(
+            ("plugins",), lambda: self._manager.is_authorized_view(access_view=AccessView.PLUGINS, user=self._user)
+        )
+
+    def _connection(self, method: Method, conn_id: str) -> bool:
+        def ask() -> bool:
+            details = ConnectionDetails(conn_id=conn_id, team_name=self._team_of_connection(conn_id))
+            return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
+
+        return self._once(("connection", method, conn_id), ask)
+
+    def _dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
+        def ask() -> bool:
+            details = DagDetails(id=dag_id, team_name=self._team_of_dag(dag_id))
+            return self._manager.is_authorized_dag(
+                method=method, access_entity=entity, details=details, user=self._user
+            )
+
+        return self._once(("dag", method, entity, dag_id), ask)
+
+    def _once(self, what: tuple[Any, ...], ask: Callable[[], bool]) -> bool:
+        """Ask, unless this request has asked the same before."""
+        if what not in self._known:
+            self._known[what] = bool(ask())
+        return self._known[what]

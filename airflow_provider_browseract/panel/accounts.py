@@ -1,0 +1,348 @@
+"""What the pages know about the BrowserAct account of each connection. It is read only when someone asks for it.
+
+All methods run in the event loop of the API server. BrowserAct is called with the asynchronous client: a call really
+ends after its limit, a response that is too large is not read to its end, and a slow BrowserAct holds no threads.
+Connections are read in own threads, because Airflow reads them from its database or a secrets backend, and because its
+``aget_connection`` does that in one thread for the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, ConnectionFailedError
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.fields import optional_id
+from airflow_provider_browseract.api.models import ApiVersion, Task, Template, Workflow
+from airflow_provider_browseract.api.pages import Listing, list_items
+from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.hooks.connection import ConnectionSettings
+from airflow_provider_browseract.in_airflow.shielding import uninterrupted
+from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
+from airflow_provider_browseract.panel.days import Days, DaysRead, Pace, Runs
+from airflow_provider_browseract.panel.kept import Kept, Patience, Read
+from airflow_provider_browseract.runs.budget import Budget
+from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
+
+T = TypeVar("T")
+
+RUNS_INTERVAL = 10.0
+"""Seconds between two reads of the runs of an account."""
+
+CONNECTION_INTERVAL = 60.0
+"""Seconds after which a connection is read again, because someone may have changed or deleted it."""
+
+LISTS_INTERVAL = 600.0
+"""Seconds for which lists of workflows and templates are kept."""
+
+ACTIVE_RUN_INTERVAL = 5.0
+"""Seconds for which one run is kept while it is active."""
+
+SINGLE_INTERVAL = 60.0
+"""Seconds for which one ended run, one workflow or one template is kept."""
+
+PAGE_SIZE = 100
+MAX_REQUESTS = 20
+"""List requests of one read. With pages of 100, they read 2,000 runs."""
+
+THREADS = 4
+"""Threads that read connections."""
+
+MAX_CONNECTIONS = 20
+MAX_SINGLES = 200
+MAX_SOURCES = 500
+MAX_STEPS = 200
+MAX_INPUTS = 200
+MAX_TEXT = 1000
+"""How much is kept: connections, runs and sources that were read one by one, sources of a list, steps of a run, inputs
+of a source, and characters of a name."""
+
+
+@dataclass(frozen=True)
+class Account(Read):
+    """What is known about an account. A new one replaces it.
+
+    :param tasks: the tasks that are active or ended in the last 24 hours, the newest first, without inputs and outputs.
+    :param truncated: there are more tasks, of which only the newest are known.
+    :param names: the names of workflows by their ids.
+    :param host: base URL of the API.
+    """
+
+    conn_id: str
+    tasks: tuple[Task, ...] = ()
+    truncated: bool = False
+    budget: Budget | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class TaskRead(Read):
+    """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept."""
+
+    task: Task | None = None
+    not_found: bool = False
+
+
+@dataclass(frozen=True)
+class SourcesRead(Read):
+    """The workflows of the account, or the official templates, without their inputs.
+
+    :param truncated: there are more.
+    """
+
+    items: tuple[Workflow | Template, ...] = ()
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class SourceRead(Read):
+    """One workflow or template, with its declared inputs."""
+
+    source: Workflow | Template | None = None
+    not_found: bool = False
+
+
+class _Data:
+    """What was read of one account."""
+
+    def __init__(self, client: AccountClient, pace: Pace) -> None:
+        self.client = client
+        self._clock = client.connection.clock
+        self._window: Window | None = None
+        self._listed_at = self._truncated_at = float("-inf")
+        self.runs = client.kept(self._read_runs, lambda _: RUNS_INTERVAL)
+        self.sources = {kind: client.kept(self._reader_of(kind), lambda _: LISTS_INTERVAL) for kind in SourceKind}
+        self.days = Days(client, self.runs, pace)
+
+    def account(self) -> Account:
+        """Return what is known."""
+        runs, workflows = self.runs.value or Runs((), False), self.sources[SourceKind.WORKFLOW].value
+        names = {each.id: each.name for each in workflows.items if each.name} if workflows else {}
+        settings = self.client.settings
+        return Account(
+            self.client.connection.conn_id, *runs, settings.budget, names, settings.client.base_url, **self.runs.state
+        )
+
+    async def _read_runs(self) -> Runs:
+        now = self._clock()
+        # After a day without viewers, the list of a new window is shorter.
+        if self._window is None or now - self._listed_at > REPORT_WINDOW:
+            self._window = Window(now)
+        listing = await self.client.send(list_changes(self._window, PAGE_SIZE, MAX_REQUESTS))
+        self._window.add(listing.items, now)
+        self._listed_at = now
+        if listing.truncated:
+            self._truncated_at = now
+        return Runs(tuple(self._window.tasks), now - self._truncated_at < REPORT_WINDOW)
+
+    def _reader_of(self, kind: SourceKind) -> Callable[[], Awaitable[Listing[Workflow | Template]]]:
+        async def read() -> Listing[Workflow | Template]:
+            call: Call[Any] = SOURCES[kind].list(limit=PAGE_SIZE)
+            listing: Listing[Workflow | Template] = await self.client.send(list_items(call, MAX_SOURCES // PAGE_SIZE))
+            return replace(listing, items=[_cut(each) for each in listing.items])
+
+        return read
+
+
+class _Connection:
+    """A connection, and the data that were read with it."""
+
+    def __init__(self, conn_id: str, accounts: Accounts) -> None:
+        self.data: _Data | None = None
+        self.settings = Kept(conn_id, self._read, lambda _: CONNECTION_INTERVAL, accounts.clock)
+        self._accounts = accounts
+
+    def drop(self) -> None:
+        """Forget the data."""
+        if self.data is not None:
+            self.data.client.closed = True
+            self._accounts.forget(self.data.client)
+            self.data = None
+
+    async def _read(self) -> ConnectionSettings:
+        hook = BrowserActHook(self.settings.conn_id)
+        try:
+            settings = await anyio.to_thread.run_sync(lambda: hook.settings, limiter=self._accounts.threads)
+        except Exception:
+            # It may have been deleted.
+            self.drop()
+            raise
+        client = AccountClient(settings, self.settings)
+        if self.data is not None and self.data.client.owner != client.owner:
+            self.drop()
+        if self.data is None:
+            self.data = _Data(client, self._accounts.pace)
+        self.data.client.settings = settings
+        return settings
+
+
+class Accounts:
+    """What is known about the accounts. There is one for each process.
+
+    ``patience`` is how many seconds a caller waits for a read that is needed or running. After that it gets what there
+    is.
+
+    :param clock: returns the time in seconds since the epoch.
+    :param sleep: sleeps between requests for days.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.time, sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    ) -> None:
+        self.clock = clock
+        self.threads = anyio.CapacityLimiter(THREADS)
+        self.pace = Pace(clock, sleep)
+        self._connections: OrderedDict[str, _Connection] = OrderedDict()
+        self._singles: OrderedDict[tuple[AccountClient, Callable[..., Any], str], Kept[Any]] = OrderedDict()
+
+    async def account(self, conn_id: str, patience: float) -> Account:
+        """Return the runs of the account of a connection, and what the connection says about it."""
+        wait = Patience(patience)
+        data, state = await self._data(conn_id, wait)
+        if data is None:
+            return Account(conn_id, **state)
+        workflows = data.sources[SourceKind.WORKFLOW]
+        workflows.refresh()
+        # Only a first caller waits for names.
+        await wait.wait_for(data.runs, *([] if workflows.was_read else [workflows]))
+        return data.account()
+
+    async def task(self, conn_id: str, task_id: str, patience: float) -> TaskRead:
+        """Return one run."""
+        task, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
+        return TaskRead(task, **state)
+
+    async def sources(self, conn_id: str, is_template: bool, patience: float) -> SourcesRead:
+        """Return the workflows of the account, or the official templates."""
+        wait = Patience(patience)
+        data, state = await self._data(conn_id, wait)
+        if data is None:
+            return SourcesRead(**state)
+        kept = data.sources[SourceKind.TEMPLATE if is_template else SourceKind.WORKFLOW]
+        await wait.wait_for(kept)
+        listing = kept.value or Listing([], [], False)
+        return SourcesRead(tuple(listing.items), listing.truncated, **kept.state)
+
+    async def source(self, conn_id: str, is_template: bool, source_id: str, patience: float) -> SourceRead:
+        """Return one workflow or template."""
+        read = _read_template if is_template else _read_workflow
+        source, state = await self._single(conn_id, read, source_id, lambda _: SINGLE_INTERVAL, patience)
+        return SourceRead(source, **state)
+
+    async def days(self, conn_id: str, patience: float = CALL_LIMIT) -> DaysRead:
+        """Return what was read of the last days. Further days are read while someone asks."""
+        data, state = await self._data(conn_id, Patience(patience))
+        return DaysRead(**state) if data is None else data.days.read()
+
+    async def stop(self, conn_id: str, task_id: str) -> bool:
+        """Stop a run, also if the caller is cancelled meanwhile.
+
+        :returns: ``False`` if it had already ended, or does not exist.
+        :raises BrowserActError: it could not be stopped.
+        """
+        return await uninterrupted(self._stop(conn_id, task_id))
+
+    async def _stop(self, conn_id: str, task_id: str) -> bool:
+        data, state = await self._data(conn_id, Patience(CALL_LIMIT))
+        if data is None:
+            why = state["error"] or f"Connection {conn_id!r} could not be read in time"
+            raise ConnectionFailedError(why, remedy=state["remedy"])
+        if optional_id(task_id) is None:
+            return False
+        try:
+            with suppress(*NOTHING_TO_STOP):
+                await data.client.send(only(APIS[ApiVersion.V2].stop_task(task_id)))
+                return True
+            return False
+        finally:
+            # A read that is running may have begun before the stop.
+            self._singles.pop((data.client, _read_task, task_id), None)
+            data.runs.expire()
+
+    def forget(self, client: AccountClient) -> None:
+        """Forget the runs, workflows and templates that were read one by one."""
+        for key in [key for key in self._singles if key[0] is client]:
+            del self._singles[key]
+
+    async def _data(self, conn_id: str, wait: Patience) -> tuple[_Data | None, dict[str, Any]]:
+        """Return the data of a connection; None with the reason if it cannot be read, or was not read yet."""
+        connection = self._connections.setdefault(conn_id, _Connection(conn_id, self))
+        self._connections.move_to_end(conn_id)
+        while len(self._connections) > MAX_CONNECTIONS:
+            self._connections.popitem(last=False)[1].drop()
+        await wait.wait_for(connection.settings)
+        failure = connection.settings.failure
+        return connection.data, {"error": failure.error, "remedy": failure.remedy}
+
+    async def _single(
+        self,
+        conn_id: str,
+        read: Callable[[AccountClient, str], Awaitable[T]],
+        item_id: str,
+        keep: Callable[[Any], float],
+        patience: float,
+    ) -> tuple[T | None, dict[str, Any]]:
+        wait = Patience(patience)
+        data, state = await self._data(conn_id, wait)
+        if data is None:
+            return None, state
+        if optional_id(item_id) is None:
+            return None, {"not_found": True}
+        key, client = (data.client, read, item_id), data.client
+        kept: Kept[T] = self._singles.setdefault(key, client.kept(lambda: read(client, item_id), keep))
+        self._singles.move_to_end(key)
+        while len(self._singles) > MAX_SINGLES:
+            self._singles.popitem(last=False)
+        await wait.wait_for(kept)
+        return kept.value, {**kept.state, "not_found": kept.failure.not_found}
+
+
+async def _read_task(client: AccountClient, task_id: str) -> Task:
+    """Read a run, and drop what no page may show: inputs often contain passwords."""
+    task = await client.send(only(APIS[ApiVersion.V2].get_task(task_id)))
+    steps = task.steps
+    if len(steps) > MAX_STEPS:
+        steps = steps[: MAX_STEPS // 2] + steps[-MAX_STEPS // 2 :]
+    return replace(
+        task,
+        input_parameters=None,
+        output=None,
+        download_files=(),
+        files_expires_at=None,
+        steps=steps,
+        steps_left_out=task.step_count - len(steps),
+    )
+
+
+async def _read_workflow(client: AccountClient, workflow_id: str) -> Workflow | Template:
+    call: Call[Any] = SOURCES[SourceKind.WORKFLOW].read(workflow_id)
+    return _cut(await client.send(only(call)))
+
+
+async def _read_template(client: AccountClient, template_id: str) -> Workflow | Template:
+    call: Call[Any] = SOURCES[SourceKind.TEMPLATE].read(template_id)
+    return _cut(await client.send(only(call)))
+
+
+def _keep_task(task: Task) -> float:
+    return SINGLE_INTERVAL if task.status.ended else ACTIVE_RUN_INTERVAL
+
+
+def _cut(source: Workflow | Template) -> Workflow | Template:
+    """Return a workflow or template without what is too long to be shown."""
+    short: dict[str, Any] = {each: (getattr(source, each) or "")[:MAX_TEXT] for each in ("name", "description")}
+    short["input_parameters"] = source.input_parameters[:MAX_INPUTS]
+    if isinstance(source, Template):
+        short["recommendation"] = None
+    return replace(source, **short)

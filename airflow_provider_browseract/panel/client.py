@@ -1,0 +1,69 @@
+"""Send calls to BrowserAct for the pages: with the key of one account, few at a time, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+from airflow_provider_browseract.api.client import AsyncBrowserActClient
+from airflow_provider_browseract.api.errors import ResponseLostError
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.hooks.connection import ConnectionSettings
+from airflow_provider_browseract.loops import AsyncSender, run_steps_async
+from airflow_provider_browseract.panel.kept import Kept
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CALL_LIMIT = 8.0
+"""Seconds that a call may take, retries included."""
+
+READ_LIMIT = 60.0
+"""Seconds that all calls of one read may take together. Only the first read of a large account has many."""
+
+MAX_RESPONSE = 8 * 1024 * 1024
+"""Bytes of a response. Parsing it holds the interpreter's lock for up to a tenth of a second."""
+
+READS_AT_ONCE = 4
+"""Reads of one account at the same moment."""
+
+
+class AccountClient:
+    """Sends calls with the API key of one account.
+
+    :param connection: the connection. It is read again after a failure, because someone may have changed it.
+    """
+
+    def __init__(self, settings: ConnectionSettings, connection: Kept[ConnectionSettings]) -> None:
+        self.settings, self.connection = settings, connection
+        self.closed = False
+        self._slots = asyncio.Semaphore(READS_AT_ONCE)
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """What decides whose account it is."""
+        return self.settings.client.base_url, self.settings.client.api_key
+
+    def kept(self, read: Callable[[], Awaitable[T]], keep: Callable[[T], float]) -> Kept[T]:
+        """Return a value of this account that is read when it is needed."""
+        return Kept(self.connection.conn_id, read, keep, self.connection.clock, self.connection.expire)
+
+    async def send(
+        self, steps: Generator[Any, Any, T], through: Callable[[AsyncSender], AsyncSender] = lambda client: client
+    ) -> T:
+        """Send calls, and return what the steps return."""
+        settings = self.settings.client.within(CALL_LIMIT)
+        async with self._slots, AsyncBrowserActClient(settings, max_response=MAX_RESPONSE) as client:
+            try:
+                return await asyncio.wait_for(run_steps_async(steps, through(client), log), READ_LIMIT)
+            except asyncio.TimeoutError:
+                raise ResponseLostError(f"BrowserAct did not send everything within {READ_LIMIT:g} seconds") from None
+
+
+def only(call: Call[T]) -> Generator[Call[Any], Any, T]:
+    """Yield one call, and return its result."""
+    result: T = yield call
+    return result

@@ -1,0 +1,451 @@
+"""What Airflow's database knows about runs: which task instance has started which run, who waits, and the queue.
+
+Like ``webhook/database.py``, this module uses ``airflow.models``, which is not a public interface. Its functions block,
+so the panel calls them in its own threads. They read at most a limited number of rows, and only what they need.
+
+The XCom ``task`` links a task instance to its run. It is only a hint: people may edit it, operators of others may use
+the same key, and a custom XCom backend stores a reference in its place. What a trigger has stored is certain.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from airflow.models import xcom as xcoms
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel
+from airflow.models.hitl import HITLDetail
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import Text, and_, cast, func, null, select
+
+from airflow_provider_browseract.compat import conf
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
+from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
+from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.webhook.database import (
+    READ_AT_ONCE,
+    RUN_TRIGGER,
+    SLOT_TRIGGER,
+    TEAM_NAME,
+    StoredWaits,
+    TriggerKey,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy.orm import Session
+
+MAX_AGE = 2.0
+"""Seconds for which :class:`RecordKeeper` returns the same records."""
+
+FIRST_LOOK = timedelta(hours=24)
+"""How old XComs may be that a process reads first."""
+
+OVERLAP = timedelta(minutes=1)
+"""By how much two reads of XComs overlap: clocks differ, and a transaction may take a while."""
+
+MAX_LINKS = 20_000
+"""How many links are kept, and how many XComs are read at once; the newest ones."""
+
+MAX_DEFERRED = 5_000
+"""How many waits for runs and for slots are read; those that were deferred first."""
+
+MAX_JSON = 50_000
+"""Characters of an XCom or of rendered fields. Longer ones are not read."""
+
+MAX_CONNECTIONS = 1_000
+
+RUN_XCOM = "task"
+"""XCom with the facts about the run of a task instance."""
+
+FACTS = {"task_id", "workflow_id", "status"}
+"""Keys of these facts by which the XCom is told from that of another operator."""
+
+XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
+"""Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
+
+BY_TRY = XCOM is not xcoms.XComModel
+
+KEY = tuple(getattr(TaskInstance, name) for name in TaskInstanceKey._fields)
+
+ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
+
+OF_TRY = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
+
+MAY_WAIT = (
+    *ABOUT_TO_CONTINUE,
+    TaskInstanceState.RUNNING,
+    TaskInstanceState.DEFERRED,
+    TaskInstanceState.UP_FOR_RESCHEDULE,
+)
+"""States in which a task instance waits for the newest run of its current try."""
+
+
+class Link(NamedTuple):
+    """A task instance and its run.
+
+    :param try_number: the try that has the run; None if that is not known.
+    :param conn_id: the connection; None if it is not known.
+    :param workflow_id: the workflow that the task instance runs; None if it is not known, and for a template.
+    :param confirmed: the connection comes from the trigger or from the rendered fields, and not only from the XCom.
+    :param pushed_at: timestamp of the XCom, or when the trigger was created.
+    :param started: the task instance starts runs; False for a sensor, which waits for a run that was started elsewhere.
+    :param waits: a task instance waits for the run now, in its current try: this one, or a sensor.
+    :param wait: how it waits, if it is deferred.
+    :param required_action: a Required Action waits for an answer.
+    """
+
+    browseract_task_id: str
+    key: TaskInstanceKey
+    try_number: int | None
+    conn_id: str | None
+    workflow_id: str | None
+    confirmed: bool
+    pushed_at: datetime
+    started: bool = True
+    waits: bool = False
+    wait: Wait | None = None
+    required_action: bool = False
+
+
+class QueueEntry(NamedTuple):
+    """A task instance that waits for a slot or for the budget of the account."""
+
+    key: TaskInstanceKey
+    conn_id: str
+    wait: QueueWait
+    deferred_at: datetime
+    team: str | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What Airflow's database knows at a moment.
+
+    :param links: by the ids of their runs, the link of the task instance that has started the run.
+    :param queue: all who wait for slots, with any connection, in the order of their places. Those of paused DAGs and
+        those that wait for the budget are included.
+    :param others: further task instances with these runs, such as sensors.
+    """
+
+    links: Mapping[str, Link]
+    queue: tuple[QueueEntry, ...]
+    others: tuple[Link, ...] = ()
+
+    def of_instance(self, key: TaskInstanceKey) -> list[Link]:
+        """Return the runs of a task instance that are known, newest first."""
+        found = [link for link in (*self.links.values(), *self.others) if link.key == key]
+        return sorted(found, key=lambda link: link.pushed_at, reverse=True)
+
+
+_Known: TypeAlias = "dict[tuple[str, TaskInstanceKey], Link]"
+"""Links by their runs and task instances, those that were found first at the beginning."""
+
+
+class RecordKeeper:
+    """Reads records, in any number of threads, and keeps them for a moment.
+
+    XComs are read once. So the runs of earlier tries stay known to a process, although Airflow deletes their XComs.
+    """
+
+    def __init__(self) -> None:
+        self._refreshing = threading.Lock()
+        self._records, self._read_at = Records({}, ()), float("-inf")
+        self._known: _Known = {}
+        self._since: datetime | None = None
+        self._waits, self._queue = StoredWaits(Wait), StoredWaits(QueueWait)
+
+    def read(self) -> Records:
+        """Return records that are a few seconds old at most.
+
+        While a thread refreshes, others get the last ones; they wait only if there are none yet.
+
+        :raises Exception: the refresh failed. The next call tries again.
+        """
+        if self._is_fresh() or not self._refreshing.acquire(blocking=self._read_at < 0):
+            return self._records
+        try:
+            if not self._is_fresh():
+                self._refresh()
+            return self._records
+        finally:
+            self._refreshing.release()
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._read_at < MAX_AGE
+
+    def _refresh(self) -> None:
+        began = datetime.now(timezone.utc)
+        with create_session(scoped=False) as session:
+            runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
+            unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
+            rows = _pushed(session, self._since or began - FIRST_LOOK)
+            pushed = [*self._news(rows)]
+            created = {runs[trigger.id, trigger.created_date].id for trigger in unread}
+            rendered = _rendered(session, {row.id for row, _, _ in pushed} | created)
+            # After the triggers, so that nobody who stops or begins to be deferred is missed.
+            dag_ids = {key.dag_id for _, key in self._known} | {row.dag_id for row, _, _ in pushed}
+            active = _active(session, dag_ids | {row.dag_id for row in runs.values()})
+        known = dict(self._known)
+        for row, browseract_task_id, conn_id in pushed:
+            _add_pushed(known, row, browseract_task_id, conn_id, rendered.get(row.id, NOT_RENDERED))
+        waits: dict[tuple[str, TaskInstanceKey], dict[str, Any]] = {}
+        for trigger, (conn_id, wait) in self._waits.read(runs.keys(), unread).items():
+            row = runs[trigger]
+            asked = wait.required_action is not None and row.asked is not None
+            waits[wait.browseract_task_id, _key(row)] = {"waits": True, "wait": wait, "required_action": asked}
+            _add_deferred(known, row, wait.browseract_task_id, conn_id, rendered.get(row.id, NOT_RENDERED))
+        if len(known) > MAX_LINKS:
+            known = dict(sorted(known.items(), key=lambda each: each[1].pushed_at)[-MAX_LINKS:])
+        # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
+        for key in (*(key for _, key in waits), *map(_key, slots.values())):
+            active.pop(key, None)
+        waits |= {(link.browseract_task_id, link.key): {"waits": True} for link in _newest(known.values(), active)}
+        shown = known | {of: known[of]._replace(**changes) for of, changes in waits.items() if of in known}
+        links, others = _arrange(shown.values())
+        stored = self._queue.read(slots.keys(), unread_slots)
+        queue = [
+            QueueEntry(_key(row), *stored[trigger], row.created_date, row.team)
+            for trigger, row in slots.items()
+            if trigger in stored
+        ]
+        queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
+        # From here on nothing fails.
+        self._known, self._since = known, min(began, rows[0].timestamp if rows else began) - OVERLAP
+        self._records, self._read_at = Records(links, tuple(queue), tuple(others)), time.monotonic()
+
+    def _news(self, rows: list[Row[Any]]) -> Iterator[tuple[Row[Any], str, str | None]]:
+        """Yield the XComs that are not known yet, oldest first, with the runs and connections that they name."""
+        for row in reversed(rows):
+            named = _named(row.value)
+            if named is not None:
+                link = self._known.get((named[0], _key(row)))
+                if link is None or link.pushed_at < row.timestamp:
+                    yield (row, *named)
+
+
+def connections() -> list[str]:
+    """Return the ids of the connections to BrowserAct in Airflow's database."""
+    query = select(Connection.conn_id).where(Connection.conn_type == CONNECTION_TYPE)
+    with create_session(scoped=False) as session:
+        return list(session.scalars(query.order_by(Connection.conn_id).limit(MAX_CONNECTIONS)))
+
+
+def connection_team(conn_id: str) -> str | None:
+    """Return the team of a connection."""
+    if not _has_teams():
+        return None
+    with create_session(scoped=False) as session:
+        return Connection.get_team_name(conn_id, session=session)
+
+
+def dag_team(dag_id: str) -> str | None:
+    """Return the team of a DAG."""
+    if not _has_teams():
+        return None
+    with create_session(scoped=False) as session:
+        return DagModel.get_team_name(dag_id, session=session)
+
+
+def _has_teams() -> bool:
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def links_of(key: TaskInstanceKey) -> list[Link]:
+    """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
+    if not key.fits:
+        return []
+    query = _xcoms(XCOM.value, *OF_TRY).where(*(column == value for column, value in zip(KEY, key, strict=True)))
+    with create_session(scoped=False) as session:
+        rows = _read_values(session, query)
+        rendered = _rendered(session, {row.id for row in rows})
+    known: _Known = {}
+    for row in reversed(rows):
+        if named := _named(row.value):
+            _add_pushed(known, row, *named, rendered.get(row.id, NOT_RENDERED))
+    return sorted(known.values(), key=lambda link: link.pushed_at, reverse=True)
+
+
+def links_on(day: date) -> dict[str, str]:
+    """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
+    begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+    query = _xcoms(XCOM.value).where(XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
+    with create_session(scoped=False) as session:
+        rows = _read_values(session, query)
+    return {named[0]: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
+
+
+class _Rendered(NamedTuple):
+    """What the rendered fields of a task instance contain."""
+
+    conn_id: str | None
+    workflow_id: str | None
+    started: bool
+
+
+NOT_RENDERED = _Rendered(None, None, True)
+
+
+def _key(row: Row[Any]) -> TaskInstanceKey:
+    """Return the task instance of a row that begins with :data:`KEY`."""
+    return TaskInstanceKey(*row[: len(KEY)])
+
+
+def _of(model: Any) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to a task instance."""
+    if BY_TRY:
+        condition: ColumnElement[bool] = model.task_instance_id == TaskInstance.id
+        return condition
+    return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
+
+
+def _xcoms(*columns: Any) -> Select[Any]:
+    """Return the query for the newest XComs of runs with their task instances, of all tries that have XComs."""
+    query = select(*KEY, XCOM.timestamp, *columns).select_from(XCOM).join(TaskInstance, _of(XCOM))
+    return query.where(XCOM.key == RUN_XCOM).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
+
+
+def _read_values(session: Session, query: Select[Any]) -> list[Row[Any]]:
+    query = query.where(func.length(cast(XCOM.value, Text)) <= MAX_JSON)
+    return list(session.execute(query.execution_options(include_all_attempts=True)))
+
+
+def _pushed(session: Session, since: datetime) -> list[Row[Any]]:
+    """Return the XComs that were pushed since then, newest first."""
+    return _read_values(session, _xcoms(XCOM.value, *OF_TRY).where(XCOM.timestamp >= since))
+
+
+def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:
+    """Return the task instances of some DAGs that may wait for a run, with the numbers of their tries."""
+    ids, found = sorted(dag_ids), {}
+    query = select(*KEY, TaskInstance.try_number).where(TaskInstance.state.in_(MAY_WAIT)).limit(MAX_LINKS)
+    for start in range(0, len(ids), READ_AT_ONCE):
+        for row in session.execute(query.where(TaskInstance.dag_id.in_(ids[start : start + READ_AT_ONCE]))):
+            found[_key(row)] = row.try_number
+    return found
+
+
+def _deferred(session: Session, classpath: str) -> dict[TriggerKey, Row[Any]]:
+    """Return the task instances that wait for a kind of trigger, by their triggers."""
+    team = null() if TEAM_NAME is None else TEAM_NAME
+    query = (
+        select(*KEY, TaskInstance.id, TaskInstance.try_number, Trigger.created_date, HITLDetail.ti_id.label("asked"))
+        .add_columns(Trigger.id.label("trigger_id"), team.label("team"))
+        .select_from(Trigger)
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .outerjoin(HITLDetail, and_(HITLDetail.ti_id == TaskInstance.id, HITLDetail.responded_at.is_(None)))
+        .where(Trigger.classpath == classpath, TaskInstance.state == TaskInstanceState.DEFERRED)
+        .order_by(Trigger.created_date)
+        .limit(MAX_DEFERRED)
+    )
+    return {(row.trigger_id, row.created_date): row for row in session.execute(query)}
+
+
+def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
+    """Return what the rendered fields of task instances contain.
+
+    They are read as a whole: PostgreSQL refuses to take a key out of JSON that has a NUL anywhere.
+    """
+    ids, found = sorted(ti_ids), {}
+    fields = RenderedTaskInstanceFields.rendered_fields
+    query = select(TaskInstance.id, fields).join(RenderedTaskInstanceFields, _of(RenderedTaskInstanceFields))
+    query = query.where(func.length(cast(fields, Text)) <= MAX_JSON).execution_options(include_all_attempts=True)
+    for start in range(0, len(ids), READ_AT_ONCE):
+        for ti_id, values in session.execute(query.where(TaskInstance.id.in_(ids[start : start + READ_AT_ONCE]))):
+            if isinstance(values, dict):
+                workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
+                started = workflow_id is not None or template_id is not None
+                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started)
+    return found
+
+
+def _named(value: Any) -> tuple[str, str | None] | None:
+    """Return the run and the connection that an XCom names; None if it is not one of ours."""
+    if isinstance(value, str):
+        # Before Airflow 3.2, JSON text is stored. Airflow's decoder would import classes named in it.
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, dict) or not value.keys() >= FACTS:
+        return None
+    browseract_task_id = _id(value["task_id"])
+    return None if browseract_task_id is None else (browseract_task_id, _id(value.get("connection")))
+
+
+def _id(value: Any) -> str | None:
+    """Return an id that may come from anyone; None if it cannot be one."""
+    text = str(value) if isinstance(value, int) else value
+    return text if isinstance(text, str) and 0 < len(text) <= AIRFLOW_ID_LENGTH and text.isprintable() else None
+
+
+def _add_pushed(
+    known: _Known, row: Row[Any], browseract_task_id: str, conn_id: str | None, rendered: _Rendered
+) -> None:
+    """Add the link of an XCom."""
+    # Before Airflow 3.4, the number of the try rises when it is scheduled, but its worker deletes the XCom of the try
+    # before. A try that was resumed has a method, and a sensor may be rescheduled.
+    of_this_try = BY_TRY or row.state not in ABOUT_TO_CONTINUE or row.next_method or not rendered.started
+    key, try_number = _key(row), row.try_number if of_this_try else None
+    earlier = known.get((browseract_task_id, key))
+    if earlier is not None and rendered.conn_id is None:
+        # Airflow keeps the rendered fields of the newest DAG runs only.
+        link = earlier._replace(try_number=try_number, pushed_at=row.timestamp)
+    else:
+        confirmed = rendered.conn_id is not None
+        conn_id = rendered.conn_id if confirmed else conn_id
+        of = browseract_task_id, key, try_number, conn_id, rendered.workflow_id
+        link = Link(*of, confirmed, row.timestamp, rendered.started)
+    known[browseract_task_id, key] = link
+
+
+def _add_deferred(known: _Known, row: Row[Any], browseract_task_id: str, conn_id: str, rendered: _Rendered) -> None:
+    """Add the link of a task instance that waits for its run, or confirm it."""
+    key = _key(row)
+    link = known.get((browseract_task_id, key))
+    if link is None:
+        of = browseract_task_id, key, None, None, rendered.workflow_id
+        link = Link(*of, True, row.created_date, rendered.started)
+    known[browseract_task_id, key] = link._replace(try_number=row.try_number, conn_id=conn_id, confirmed=True)
+
+
+def _newest(links: Iterable[Link], active: Mapping[TaskInstanceKey, int]) -> Iterable[Link]:
+    """Return the newest link of the current try of each task instance."""
+    newest: dict[TaskInstanceKey, Link] = {}
+    for link in links:
+        if active.get(link.key, -1) == link.try_number:
+            other = newest.setdefault(link.key, link)
+            newest[link.key] = max(other, link, key=lambda each: each.pushed_at)
+    return newest.values()
+
+
+def _arrange(links: Iterable[Link]) -> tuple[dict[str, Link], list[Link]]:
+    """Return the link of the task instance that has started each run, and all others."""
+    groups: dict[str, list[Link]] = {}
+    for link in links:
+        groups.setdefault(link.browseract_task_id, []).append(link)
+    best, others = {}, []
+    for browseract_task_id, group in groups.items():
+        best[browseract_task_id] = group[0]
+        if len(group) == 1:
+            continue
+        # What a trigger has stored cannot be edited.
+        group.sort(key=lambda link: (link.started, link.confirmed, link.wait is not None), reverse=True)
+        best[browseract_task_id] = group[0]._replace(
+            waits=any(link.waits for link in group),
+            wait=next((link.wait for link in group if link.wait is not None), None),
+            required_action=any(link.required_action for link in group),
+        )
+        others += group[1:]
+    return best, others

@@ -1,0 +1,219 @@
+"""What the runs of the last days cost, read day by day in the background while someone asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, NamedTuple, TypeVar
+
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
+from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
+from airflow_provider_browseract.api.pages import list_items
+from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.in_airflow.shielding import outlasting
+from airflow_provider_browseract.loops import AsyncSender
+from airflow_provider_browseract.panel.client import AccountClient
+from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Kept, Read, is_within, moment
+from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS
+from airflow_provider_browseract.runs.spend import ListedRun
+from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
+
+T = TypeVar("T")
+
+DAYS = 30
+"""How many days are read, today included."""
+
+OPEN_DAY_INTERVAL = 60.0
+"""Seconds after which a day is read again whose runs can still change."""
+
+ASKED_LATELY = 30.0
+"""Seconds after the last request for the days during which further ones are read."""
+
+REQUEST_PAUSE = 0.5
+"""Seconds between two requests for days, of all connections in this process."""
+
+PAGE_SIZE = 250
+MAX_REQUESTS = 20
+"""Requests for one day. With pages of 250, they read 5,000 runs."""
+
+
+class DayRun(NamedTuple):
+    """A run that was created on a day.
+
+    :param credit: None if BrowserAct reports none yet.
+    """
+
+    browseract_task_id: str
+    workflow_id: str | None
+    credit: int | None
+    failed: bool
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Day:
+    """The runs that were created on a day (UTC).
+
+    :param truncated: it had more runs, which are not known: there are too many, or they cannot be read.
+    :param closed: they cannot change any more.
+    """
+
+    runs: tuple[DayRun, ...]
+    as_of: datetime
+    truncated: bool
+    closed: bool
+
+    @classmethod
+    def of(cls, day: date, tasks: Iterable[Task], as_of: datetime, *, truncated: bool = False) -> Day:
+        """Select the tasks that were created on the day."""
+        runs: list[DayRun] = []
+        workflows: dict[str | None, str | None] = {}
+        for task in tasks:
+            # A task without creation time belongs to no day.
+            with suppress(UnexpectedResponseError):
+                run = ListedRun.of(task)
+                if run.created_at.date() == day:
+                    # The same text for all runs of a workflow.
+                    workflow_id = workflows.setdefault(run.workflow_id, run.workflow_id)
+                    failed = run.status is TaskStatus.FAILED
+                    runs.append(DayRun(run.id, workflow_id, run.credit, failed, run.status.ended))
+        begins = _begin_of(day)
+        # A run may be listed late.
+        is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
+        is_known = all(run.ended and run.credit is not None for run in runs)
+        return cls(tuple(runs), as_of, truncated, begins + WAIT_FOR_CREDITS < as_of or (is_over and is_known))
+
+
+@dataclass(frozen=True)
+class DaysRead(Read):
+    """The days that were read of the last :data:`DAYS`. ``error`` is why a day could not be read."""
+
+    days: Mapping[date, Day] = field(default_factory=dict)
+
+
+class Pace:
+    """Lets the connections of this process take turns, and pauses between requests."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[Any]]) -> None:
+        self.turn = asyncio.Lock()
+        self._clock, self._sleep = clock, sleep
+        self._next = float("-inf")
+
+    def applied_to(self, client: AsyncSender) -> AsyncSender:
+        """Return a client that keeps the pace."""
+        return _PacedClient(client, self)
+
+    async def pause(self) -> None:
+        """Wait until the next request may be sent."""
+        now = self._clock()
+        at = min(max(now, self._next), now + REQUEST_PAUSE)
+        self._next = at + REQUEST_PAUSE
+        await self._sleep(at - now)
+
+
+class _PacedClient:
+    def __init__(self, client: AsyncSender, pace: Pace) -> None:
+        self._client, self._pace = client, pace
+
+    async def send(self, call: Call[T]) -> T:
+        await self._pace.pause()
+        return await self._client.send(call)
+
+
+class Runs(NamedTuple):
+    """The runs of an account that are active or ended lately.
+
+    :param truncated: there are more, of which only the newest are known.
+    """
+
+    tasks: tuple[Task, ...]
+    truncated: bool
+
+
+class Days:
+    """The last days of one account.
+
+    :param runs: the runs of the account, which contain those of today unless there are too many.
+    """
+
+    def __init__(self, client: AccountClient, runs: Kept[Runs], pace: Pace) -> None:
+        self._client, self._runs, self._pace, self._clock = client, runs, pace, client.connection.clock
+        self._days: dict[date, Day] = {}
+        self._failures: dict[date, Failure] = {}
+        self._failed_at = self._asked_at = float("-inf")
+        self._loading: asyncio.Task[None] | None = None
+
+    def read(self) -> DaysRead:
+        """Return the days that were read, and have further ones read in the background."""
+        self._asked_at = self._clock()
+        wanted = self._wanted()
+        self._days = {day: self._days[day] for day in wanted if day in self._days}
+        self._failures = {day: self._failures[day] for day in wanted if day in self._failures}
+        if self._loading is None and (self._runs.refresh() or self._next() is not None):
+            self._loading = outlasting(self._load())
+        known = self._days.get(wanted[0])
+        if self._runs_suffice() and (known is None or known.as_of != self._runs.as_of):
+            assert self._runs.value is not None
+            assert self._runs.as_of is not None
+            self._days[wanted[0]] = Day.of(wanted[0], self._runs.value.tasks, self._runs.as_of)
+            self._failures.pop(wanted[0], None)
+        failure = next(iter(self._failures.values()), NO_FAILURE)
+        as_of = max((day.as_of for day in self._days.values()), default=None)
+        return DaysRead(dict(self._days), as_of=as_of, error=failure.error, remedy=failure.remedy)
+
+    def _runs_suffice(self) -> bool:
+        """Return whether the runs of the account contain all runs of today."""
+        runs, as_of = self._runs.value, self._runs.as_of
+        return runs is not None and not runs.truncated and as_of is not None and as_of.date() == self._wanted()[0]
+
+    def _wanted(self) -> list[date]:
+        """Return the days, today first."""
+        today = moment(self._clock()).date()
+        return [today - number * ONE_DAY for number in range(DAYS)]
+
+    def _next(self) -> date | None:
+        """Return the day to read next; None if there is none, or if nobody has asked lately."""
+        now = self._clock()
+        asked = is_within(ASKED_LATELY, self._asked_at, now)
+        if self._client.closed or not asked or is_within(RETRY_PAUSE, self._failed_at, now):
+            return None
+        due = []
+        for day in self._wanted()[self._runs_suffice() :]:
+            known = self._days.get(day)
+            if known is None or not (known.closed or is_within(OPEN_DAY_INTERVAL, known.as_of.timestamp(), now)):
+                # A day that cannot be read does not stop the others.
+                due.append((known is not None, day in self._failures, -day.toordinal()))
+        return date.fromordinal(-min(due)[2]) if due else None
+
+    async def _load(self) -> None:
+        try:
+            if running := self._runs.refresh():
+                await asyncio.wait({running})
+            while self._next() is not None:
+                async with self._pace.turn:
+                    # Another connection may have had its turn for a while.
+                    if day := self._next():
+                        await self._load_day(day)
+        finally:
+            self._loading = None
+
+    async def _load_day(self, day: date) -> None:
+        began, begins = moment(self._clock()), _begin_of(day)
+        call = APIS[ApiVersion.V2].list_tasks(created_at_from=begins, created_at_to=begins + ONE_DAY, limit=PAGE_SIZE)
+        try:
+            listing = await self._client.send(list_items(call, MAX_REQUESTS), self._pace.applied_to)
+            truncated = listing.truncated or bool(listing.skipped)
+            # For thousands of runs, this takes long enough to delay other requests.
+            self._days[day] = await asyncio.to_thread(Day.of, day, listing.items, began, truncated=truncated)
+            self._failures.pop(day, None)
+        except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
+            self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
+            self._client.connection.expire()
+
+
+def _begin_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)

@@ -1,0 +1,133 @@
+"""The panel as an application, with viewers of different roles, and a BrowserAct account with runs of every kind.
+
+The rows of Airflow's database are made as for the callback route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import httpx
+import pytest
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import FastAPI
+
+from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.panel import access, app, database
+from airflow_provider_browseract.panel.database import Link, QueueEntry, RecordKeeper, Records
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
+from tests.webhook.conftest import deferred, queue
+
+__all__ = ["deferred", "queue"]
+
+CONN = "browseract_default"
+ROOT = "/team-a"
+PANEL = f"{ROOT}/browseract/panel"
+
+
+@dataclass(frozen=True)
+class Role:
+    """The rights of a user: DAGs whose runs they read and change, and methods on connections.
+
+    :param reads: ``None`` for all DAGs.
+    """
+
+    reads: frozenset[str] | None = frozenset()
+    changes: bool = False
+    connection: tuple[str, ...] = ()
+    plugins: bool = True
+
+
+ROLES = {
+    "viewer of one DAG": Role(frozenset({"prices"}), plugins=False),
+    "viewer": Role(None, plugins=False),
+    "user": Role(None, changes=True, plugins=False),
+    "op": Role(None, changes=True, connection=("GET",)),
+    "admin": Role(None, changes=True, connection=("GET", "PUT")),
+}
+
+
+class User(str):
+    """A user with the role that is its name."""
+
+    def get_name(self) -> str:
+        return str(self)
+
+
+class FakeAuthManager:
+    """Answers as an auth manager of Airflow does, by the role that is the user's name."""
+
+    def is_authorized_connection(self, *, method, user, details=None) -> bool:
+        return method in ROLES[user].connection
+
+    def is_authorized_dag(self, *, method, user, access_entity=None, details=None) -> bool:
+        role = ROLES[user]
+        return (role.reads is None or details.id in role.reads) and (method == "GET" or role.changes)
+
+    def is_authorized_view(self, *, access_view, user) -> bool:
+        return ROLES[user].plugins
+
+
+@dataclass
+class World:
+    """What the panel finds: links and a queue in Airflow, and runs in BrowserAct."""
+
+    emulator: Any
+    links: dict[str, Link] = field(default_factory=dict)
+    queue: list[QueueEntry] = field(default_factory=list)
+
+    def start(self, **settings: Any) -> str:
+        """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
+        self.emulator.next_run(SEARCH.id, **{"duration": 3600.0, **settings})
+        return BrowserActHook().run_task(SEARCH.id, {"keyword": "planted input"}).id
+
+    def link(self, task_id: str, dag_id: str, **fields: Any) -> Link:
+        """Let a task instance of a DAG have started a run, for which it waits."""
+        key = TaskInstanceKey(dag_id, "manual__2026-11-27T00:00:00+00:00", "search", -1)
+        now = datetime.now(timezone.utc)
+        made = Link(task_id, key, 1, CONN, SEARCH.id, True, now, waits=True)
+        self.links[task_id] = made._replace(**fields)
+        return self.links[task_id]
+
+    def records(self) -> Records:
+        """Return what Airflow's database has."""
+        return Records(dict(self.links), tuple(self.queue))
+
+
+@pytest.fixture
+def world(browseract_emulator, connect, monkeypatch) -> World:
+    """An account with nothing in it, and an Airflow that knows nothing of it."""
+    connect()
+    made = World(browseract_emulator.emulator)
+    made.emulator.concurrency = 50
+    monkeypatch.setattr(RecordKeeper, "read", lambda _: made.records())
+    monkeypatch.setattr(database, "connections", list)
+    monkeypatch.setattr(database, "links_of", lambda _: [])
+    monkeypatch.setattr(database, "links_on", lambda _: {})
+    for name in ("dag_team", "connection_team"):
+        monkeypatch.setattr(database, name, lambda _: None)
+    return made
+
+
+Get = Callable[..., Any]
+
+
+@pytest.fixture
+async def client(world, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of a viewer whose role is in the header ``user``; without it, nobody is logged in."""
+
+    async def user_of(request, token, credentials):
+        name = request.headers.get("user")
+        return User(name) if name else await get_user(request, token, credentials)
+
+    monkeypatch.setattr(app, "get_user", user_of)
+    monkeypatch.setattr(access, "get_auth_manager", FakeAuthManager)
+    airflow = FastAPI()
+    airflow.mount(PANEL, app.create_app())
+    transport = httpx.ASGITransport(app=airflow, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://airflow.test{PANEL}") as browser:
+        yield browser

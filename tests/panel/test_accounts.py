@@ -1,0 +1,554 @@
+"""What the pages know about the accounts: how often it is read, what is kept, and what happens after errors."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.emulator.run import Run
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.panel import accounts as module
+from airflow_provider_browseract.panel import client, days
+from airflow_provider_browseract.panel.accounts import Accounts
+from airflow_provider_browseract.runs.budget import Budget
+from tests.triggers.waits import until
+from tests.workers import calls_of
+
+CONN = "browseract_default"
+LONG = 30.0
+"""Seconds that a caller waits for what must arrive."""
+
+
+class Clock:
+    """A clock that a test moves. Sleeps move it too."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def accounts(clock):
+    return Accounts(clock, clock.sleep)
+
+
+@pytest.fixture
+def emulator(browseract_emulator, connect):
+    connect({"retry_budget": 0.1})
+    return browseract_emulator.emulator
+
+
+def add_run(emulator, created, status="finished", *, workflow=SEARCH, inputs=(), output=None) -> str:
+    """Add a run that was created in the past, with seconds since the epoch, and return its id."""
+    workflow = emulator.workflows[workflow.id].having(duration=1.0, output=output)
+    run = Run(
+        id=emulator.new_id(),
+        workflow=workflow,
+        workflow_id=workflow.id,
+        inputs=list(inputs),
+        callback_url=None,
+        status_change_callback_url=None,
+        created=created,
+        speed=1.0,
+    )
+    run.change("running", created)
+    if status != "running":
+        run.change(status, created + 1.0)
+        run.output = dataclasses.replace(run.output, string=output or "")
+    emulator.runs[run.id] = run
+    return run.id
+
+
+def texts_in(root: object) -> set[str]:
+    """Return every text that is kept in an object of the package, however deep."""
+    seen: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen[id(each)] = each
+        if isinstance(each, dict):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list | tuple | set | frozenset):
+            waiting += each
+        elif type(each).__module__.startswith("airflow_provider_browseract"):
+            waiting += vars(each).values() if hasattr(each, "__dict__") else ()
+    return {each for each in seen.values() if isinstance(each, str)}
+
+
+def ids(account) -> list[str]:
+    return [task.id for task in account.tasks]
+
+
+class TestRuns:
+    async def test_account_has_runs_names_budget_and_host(self, emulator, accounts, connect, clock):
+        connect({"daily_credits": 100})
+        old = add_run(emulator, clock.now - 7200)
+        new = add_run(emulator, clock.now - 60, "running")
+        account = await accounts.account(CONN, LONG)
+        assert ids(account) == [new, old]
+        assert [task.status for task in account.tasks] == [TaskStatus.RUNNING, TaskStatus.FINISHED]
+        assert account.names[SEARCH.id] == "Search"
+        assert account.budget == Budget(CONN, daily_credits=100)
+        assert account.host == emulator.base_url
+        assert account.as_of == datetime.fromtimestamp(clock.now, timezone.utc)
+        assert (account.error, account.truncated) == (None, False)
+
+    async def test_twenty_viewers_send_one_list_request_in_ten_seconds_and_none_while_nobody_looks(
+        self, emulator, accounts, clock
+    ):
+        for _ in range(3):
+            await asyncio.gather(*(accounts.account(CONN, LONG) for _ in range(20)))
+            clock.now += 9
+            await accounts.account(CONN, LONG)
+            clock.now += 1
+        assert calls_of(emulator, "list-tasks") == 3
+        assert calls_of(emulator, "list-workflows") == 1
+        clock.now += 3600
+        assert calls_of(emulator, "list-tasks") == 3
+
+    async def test_later_reads_list_only_from_the_oldest_active_run_on(self, emulator, accounts, clock):
+        for number in range(150):
+            add_run(emulator, clock.now - 20_000 + number)
+        await accounts.account(CONN, LONG)
+        assert calls_of(emulator, "list-tasks") == 2
+        clock.now += 10
+        assert len((await accounts.account(CONN, LONG)).tasks) == 150
+        assert calls_of(emulator, "list-tasks") == 3
+
+    async def test_window_begins_anew_after_a_day_without_viewers(self, emulator, accounts, clock):
+        await accounts.account(CONN, LONG)
+        clock.now += 3 * 86400
+        await accounts.account(CONN, LONG)
+        [_, query] = [each.query for each in emulator.requests if each.endpoint == "list-tasks"]
+        begin = datetime.fromtimestamp(clock.now - 31 * 3600 - 1200, timezone.utc)
+        assert query.split("created_at_from=")[1] > begin.strftime("%Y-%m-%dT%H")
+
+    async def test_end_of_a_run_and_a_run_that_is_listed_late_appear(self, emulator, accounts, clock):
+        emulator.set_workflow(ORDERS.id, duration=60.0, listed_after=1.0)
+        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ORDERS.id).id)
+        assert ids(await accounts.account(CONN, LONG)) == []
+        await until(lambda: emulator.runs[task_id].is_listed(time.time()))
+        clock.now += 10
+        [task] = (await accounts.account(CONN, LONG)).tasks
+        assert (task.id, task.status.ended) == (task_id, False)
+        await asyncio.to_thread(BrowserActHook().stop_task, task_id)
+        clock.now += 10
+        [task] = (await accounts.account(CONN, LONG)).tasks
+        assert (task.id, task.status) == (task_id, TaskStatus.CANCELED)
+
+    async def test_too_many_runs_are_truncated_to_the_newest_and_older_active_ones_stay(
+        self, emulator, accounts, clock, monkeypatch
+    ):
+        active = add_run(emulator, clock.now - 5000, "running")
+        await accounts.account(CONN, LONG)
+        monkeypatch.setattr(module, "PAGE_SIZE", 2)
+        monkeypatch.setattr(module, "MAX_REQUESTS", 3)
+        newer = [add_run(emulator, clock.now - 100 + number) for number in range(8)]
+        clock.now += 10
+        account = await accounts.account(CONN, LONG)
+        assert account.truncated
+        assert ids(account) == [*newer[:1:-1], active]
+        assert calls_of(emulator, "list-tasks") == 1 + 3
+        monkeypatch.setattr(module, "MAX_REQUESTS", 20)
+        clock.now += 86400
+        assert not (await accounts.account(CONN, LONG)).truncated
+
+    async def test_outputs_that_are_too_large_for_a_page_are_read_in_parts(
+        self, emulator, accounts, clock, monkeypatch
+    ):
+        monkeypatch.setattr(client, "MAX_RESPONSE", 3_000_000)
+        for number in range(4):
+            add_run(emulator, clock.now - 100 + number, output="x" * 1_000_000)
+        account = await accounts.account(CONN, LONG)
+        assert (len(account.tasks), account.error) == (4, None)
+
+    async def test_two_connections_are_read_side_by_side_and_apart(self, emulator, accounts, monkeypatch, clock):
+        add_run(emulator, clock.now - 60)
+        wrong = {"conn_type": "browseract", "host": emulator.base_url, "password": "app-wrong"}
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(wrong))
+        own, other = await asyncio.gather(accounts.account(CONN, LONG), accounts.account("other", LONG))
+        assert (len(own.tasks), own.error) == (1, None)
+        assert len(other.tasks) == 0
+        assert "HTTP 401" in other.error
+        assert "'other'" in other.remedy
+
+    async def test_at_most_some_connections_are_kept_and_the_one_asked_longest_ago_goes(
+        self, emulator, accounts, monkeypatch, browseract_emulator
+    ):
+        monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+        for name in ("A", "B", "C"):
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(browseract_emulator.connection))
+        for name in ("a", "b", "a", "c", "a", "b"):
+            await accounts.account(name, LONG)
+        assert calls_of(emulator, "list-tasks") == 4
+
+
+class TestErrors:
+    async def test_slow_service_gives_old_data_within_the_patience(self, emulator, accounts, clock):
+        task_id = add_run(emulator, clock.now - 60)
+        first = await accounts.account(CONN, LONG)
+        clock.now += 30
+        with emulator.outage("list-tasks", RequestFault.slow(2.0)):
+            account = await accounts.account(CONN, 0.05)
+            assert accounts._connections[CONN].data.runs._running
+        assert (ids(account), account.as_of, account.error) == ([task_id], first.as_of, None)
+        assert (await accounts.account(CONN, LONG)).as_of > first.as_of
+        assert calls_of(emulator, "list-tasks") == 2
+
+    async def test_first_caller_of_a_slow_service_gets_an_empty_account_without_error(self, emulator, accounts):
+        with emulator.outage("list-tasks", RequestFault.slow(0.5)):
+            account = await accounts.account(CONN, 0.0)
+            assert (account.tasks, account.as_of, account.error) == ((), None, None)
+            assert (await accounts.account(CONN, LONG)).as_of
+
+    async def test_error_leaves_old_data_and_is_tried_again_after_a_pause(self, emulator, accounts, clock):
+        task_id = add_run(emulator, clock.now - 60)
+        await accounts.account(CONN, LONG)
+        clock.now += 10
+        with emulator.outage("list-tasks", RequestFault.html(200)):
+            account = await accounts.account(CONN, LONG)
+            assert ids(account) == [task_id]
+            assert account.error.startswith("BrowserAct's response to list-tasks cannot be used")
+            assert account.remedy.startswith("Set the host of the Airflow connection 'browseract_default'")
+            sent = calls_of(emulator, "list-tasks")
+            clock.now += 29
+            await accounts.account(CONN, LONG)
+            assert calls_of(emulator, "list-tasks") == sent
+        clock.now += 1
+        account = await accounts.account(CONN, LONG)
+        assert (account.error, account.remedy, ids(account)) == (None, "", [task_id])
+
+    async def test_names_that_cannot_be_read_are_no_error(self, emulator, accounts):
+        with emulator.outage("list-workflows", RequestFault.status(503)):
+            account = await accounts.account(CONN, LONG)
+        assert (account.error, account.names) == (None, {})
+
+    async def test_names_that_take_long_delay_only_the_first_caller(self, emulator, accounts, clock):
+        await accounts.account(CONN, LONG)
+        clock.now += 600
+        with emulator.outage("list-workflows", RequestFault.hung()):
+            account = await accounts.account(CONN, LONG)
+            assert accounts._connections[CONN].data.sources[SourceKind.WORKFLOW]._running
+        assert SEARCH.id in account.names
+
+    async def test_refused_key_is_an_error_with_its_remedy_and_a_changed_key_is_used_at_once(
+        self, emulator, accounts, connect, clock
+    ):
+        task_id = add_run(emulator, clock.now - 60)
+        connect(password="app-wrong")
+        account = await accounts.account(CONN, LONG)
+        assert "HTTP 401" in account.error
+        assert account.remedy.startswith("Put a valid API key")
+        assert "app-wrong" not in repr(account)
+        connect()
+        assert ids(await accounts.account(CONN, LONG)) == [task_id]
+
+    async def test_data_of_another_key_are_not_shown(self, emulator, accounts, connect, clock):
+        task_id = add_run(emulator, clock.now - 60)
+        await accounts.account(CONN, LONG)
+        await accounts.task(CONN, task_id, LONG)
+        connect(password="app-other")
+        clock.now += 60
+        account = await accounts.account(CONN, LONG)
+        assert (account.tasks, account.names, account.as_of) == ((), {}, None)
+        assert "HTTP 401" in account.error
+        assert (await accounts.task(CONN, task_id, LONG)).task is None
+
+    async def test_data_of_a_deleted_connection_are_not_shown(self, emulator, accounts, clock, monkeypatch):
+        add_run(emulator, clock.now - 60)
+        assert (await accounts.account(CONN, LONG)).tasks
+        monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
+        clock.now += 60
+        account = await accounts.account(CONN, LONG)
+        assert (account.tasks, account.error) == ((), "There is no connection 'browseract_default'")
+        assert account.remedy.startswith("Add one of type BrowserAct")
+        assert (await accounts.task(CONN, "1", LONG)).error == account.error
+        assert (await accounts.sources(CONN, False, LONG)).error == account.error
+        assert (await accounts.source(CONN, False, "1", LONG)).error == account.error
+        assert (await accounts.days(CONN)).error == account.error
+        with pytest.raises(BrowserActError, match="There is no connection"):
+            await accounts.stop(CONN, "1")
+
+    async def test_connection_without_a_key_is_an_error_that_says_so(self, accounts, connect):
+        connect(password="")
+        account = await accounts.account(CONN, LONG)
+        assert account.error == "Connection 'browseract_default' has no API key"
+        assert account.remedy.startswith("Put one")
+
+    async def test_cancelled_caller_does_not_stop_the_read_for_others(self, emulator, accounts):
+        with emulator.outage("list-tasks", RequestFault.slow(0.5)):
+            first = asyncio.ensure_future(accounts.account(CONN, LONG))
+            await until(lambda: calls_of(emulator, "list-tasks"))
+            other = asyncio.ensure_future(accounts.account(CONN, LONG))
+            first.cancel()
+            assert (await other).as_of
+            assert first.cancelled()
+        assert calls_of(emulator, "list-tasks") == 1
+
+    async def test_unexpected_error_shows_only_its_type(self, accounts, emulator, monkeypatch):
+        def fail(*_):
+            raise RuntimeError("hunter2")
+
+        monkeypatch.setattr(module, "list_changes", fail)
+        account = await accounts.account(CONN, LONG)
+        assert account.error == ("The account could not be read (RuntimeError). The log of the API server has more")
+
+
+class TestSingleRuns:
+    async def test_run_is_kept_for_5_seconds_while_active_and_for_60_afterwards(self, emulator, accounts, clock):
+        emulator.set_workflow(ENDLESS.id, duration=3600.0)
+        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        await asyncio.gather(*(accounts.task(CONN, task_id, LONG) for _ in range(20)))
+        clock.now += 4
+        await accounts.task(CONN, task_id, LONG)
+        assert calls_of(emulator, "get-task") == 1
+        clock.now += 1
+        await asyncio.to_thread(BrowserActHook().stop_task, task_id)
+        assert (await accounts.task(CONN, task_id, LONG)).task.status is TaskStatus.CANCELED
+        clock.now += 59
+        await accounts.task(CONN, task_id, LONG)
+        assert calls_of(emulator, "get-task") == 2
+        clock.now += 1
+        await accounts.task(CONN, task_id, LONG)
+        assert calls_of(emulator, "get-task") == 3
+
+    async def test_run_that_does_not_exist_is_not_found(self, emulator, accounts):
+        read = await accounts.task(CONN, "123", LONG)
+        assert (read.task, read.not_found) == (None, True)
+        assert (await accounts.task(CONN, "x" * 1000, LONG)).not_found
+        assert calls_of(emulator, "get-task") == 1
+
+    async def test_steps_of_a_long_run_are_left_out_in_the_middle(self, emulator, accounts, clock):
+        emulator.set_workflow(ENDLESS.id, step_every=0.001)
+        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        await until(lambda: len(emulator.runs[task_id].steps(time.time())) > 300)
+        task = (await accounts.task(CONN, task_id, LONG)).task
+        assert (len(task.steps), task.steps[0].number) == (200, 1)
+        assert task.steps_left_out == task.steps[-1].number - 200
+
+    async def test_at_most_some_runs_are_kept(self, emulator, accounts, clock, monkeypatch):
+        monkeypatch.setattr(module, "MAX_SINGLES", 2)
+        first, second, third = (add_run(emulator, clock.now - 60) for _ in range(3))
+        for task_id in (first, second, first, third, first, second):
+            await accounts.task(CONN, task_id, LONG)
+        assert calls_of(emulator, "get-task") == 4
+
+    async def test_neither_inputs_nor_outputs_are_kept(self, emulator, accounts, clock):
+        secrets = {"inputs": [("keyword", "hunter2-input")], "output": "hunter2-output"}
+        task_id = add_run(emulator, clock.now - 60, **secrets)
+        add_run(emulator, clock.now - 86400, **secrets)
+        assert (await accounts.account(CONN, LONG)).tasks
+        assert (await accounts.task(CONN, task_id, LONG)).task
+        await accounts.days(CONN)
+        await until(lambda: accounts._connections[CONN].data.days._loading is None)
+        texts = texts_in(accounts)
+        assert {task_id, "Search"} <= texts
+        assert not [text for text in texts if "hunter2" in text]
+
+
+class TestSources:
+    async def test_lists_of_workflows_and_templates_are_kept_for_10_minutes(self, emulator, accounts, clock):
+        for _ in range(2):
+            workflows = await accounts.sources(CONN, False, LONG)
+            templates = await accounts.sources(CONN, True, LONG)
+            clock.now += 599
+        assert SEARCH.id in [each.id for each in workflows.items]
+        assert TEMPLATE_SEARCH.id in [each.id for each in templates.items]
+        assert not workflows.truncated
+        assert (calls_of(emulator, "list-workflows"), calls_of(emulator, "list-official-workflow-templates")) == (1, 1)
+
+    async def test_long_lists_and_texts_are_cut(self, emulator, accounts, monkeypatch):
+        monkeypatch.setattr(module, "PAGE_SIZE", 2)
+        monkeypatch.setattr(module, "MAX_SOURCES", 4)
+        for workflow_id in emulator.workflows:
+            emulator.set_workflow(workflow_id, name="x" * 1_000_000, description="y" * 100_000)
+        read = await accounts.sources(CONN, False, LONG)
+        assert (len(read.items), read.truncated) == (4, True)
+        assert {(len(each.name), len(each.description)) for each in read.items} == {(1000, 1000)}
+        assert {len(name) for name in (await accounts.account(CONN, LONG)).names.values()} == {1000}
+
+    @pytest.mark.parametrize(
+        ("is_template", "source_id"), [(False, SEARCH.id), (True, TEMPLATE_SEARCH.id)], ids=["workflow", "template"]
+    )
+    async def test_one_source_is_read_with_its_inputs_and_kept_for_60_seconds(
+        self, emulator, accounts, clock, is_template, source_id
+    ):
+        endpoint = "get-official-workflow-template" if is_template else "get-workflow"
+        for _ in range(2):
+            read = await accounts.source(CONN, is_template, source_id, LONG)
+            clock.now += 59
+        assert [each.name for each in read.source.input_parameters] == ["keyword", "max_items"]
+        assert calls_of(emulator, endpoint) == 1
+        assert (await accounts.source(CONN, is_template, "5", LONG)).not_found
+
+
+class TestStop:
+    async def test_stopped_run_is_read_again_by_the_next_caller(self, emulator, accounts):
+        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        assert not (await accounts.task(CONN, task_id, LONG)).task.status.ended
+        assert not (await accounts.account(CONN, LONG)).tasks[0].status.ended
+        assert await accounts.stop(CONN, task_id) is True
+        assert (await accounts.task(CONN, task_id, LONG)).task.status is TaskStatus.CANCELED
+        assert (await accounts.account(CONN, LONG)).tasks[0].status is TaskStatus.CANCELED
+        assert await accounts.stop(CONN, task_id) is False
+
+    async def test_stop_of_an_unknown_run_is_none(self, emulator, accounts):
+        assert await accounts.stop(CONN, "123") is False
+
+    async def test_stop_that_fails_raises(self, emulator, accounts):
+        with emulator.outage("stop-task", RequestFault.status(503)), pytest.raises(BrowserActError, match="HTTP 503"):
+            await accounts.stop(CONN, "123")
+
+    async def test_stop_is_sent_although_the_viewer_has_left(self, emulator, accounts):
+        task_id = await asyncio.to_thread(lambda: BrowserActHook().run_task(ENDLESS.id).id)
+        stopping = asyncio.ensure_future(accounts.stop(CONN, task_id))
+        await asyncio.sleep(0)
+        stopping.cancel()
+        await until(lambda: emulator.tasks[-1].status == "canceled")
+
+
+@pytest.mark.usefixtures("documented_responses")
+class TestDays:
+    @pytest.fixture(autouse=True)
+    def _noon(self, clock):
+        # At noon, it stays the same day.
+        clock.now = time.time() // 86400 * 86400 - 12 * 3600
+
+    async def load(self, accounts):
+        """Ask for the days, and return them once nothing more is loaded now."""
+        await accounts.days(CONN)
+        await until(lambda: accounts._connections[CONN].data.days._loading is None)
+        return await accounts.days(CONN)
+
+    def days_listed(self, emulator) -> list[str]:
+        """The days that were requested, in this order."""
+        queries = [each.query for each in emulator.requests if "created_at_to" in each.query]
+        return [query.split("created_at_from=")[1][:10] for query in queries]
+
+    async def test_days_are_read_from_yesterday_backwards_at_most_two_requests_a_second(
+        self, emulator, accounts, clock
+    ):
+        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
+        midnight = datetime(today.year, today.month, today.day, tzinfo=timezone.utc).timestamp()
+        expected = {}
+        for age in (40, 29, 3, 1, 0):
+            expected[today - timedelta(days=age)] = add_run(emulator, midnight - age * 86400)
+        read = await self.load(accounts)
+        assert self.days_listed(emulator) == [str(today - timedelta(days=age)) for age in range(1, 30)]
+        assert calls_of(emulator, "list-tasks") == 1 + 29
+        assert clock.slept == [0.0] + 28 * [0.5]
+        assert sorted(read.days) == [today - timedelta(days=age) for age in range(29, -1, -1)]
+        assert read.error is None
+        del expected[today - timedelta(days=40)]
+        found = {day: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
+        assert found == expected
+        [run] = read.days[today - timedelta(days=1)].runs
+        assert (run.workflow_id, run.failed, run.ended, run.credit > 0) == (SEARCH.id, False, True, True)
+
+    async def test_closed_days_are_not_read_again_and_others_every_60_seconds(self, emulator, accounts, clock):
+        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
+        midnight = datetime(today.year, today.month, today.day, tzinfo=timezone.utc).timestamp()
+        for age in (2, 5):
+            add_run(emulator, midnight - age * 86400 + 60, "running")
+        await self.load(accounts)
+        listed = len(self.days_listed(emulator))
+        clock.now += 40
+        await self.load(accounts)
+        assert len(self.days_listed(emulator)) == listed
+        clock.now += 60
+        await self.load(accounts)
+        assert self.days_listed(emulator)[listed:] == [str(today - timedelta(days=2))]
+
+    async def test_loading_stops_when_nobody_asks(self, emulator, accounts, clock, monkeypatch):
+        monkeypatch.setattr(days, "REQUEST_PAUSE", 10.0)
+        await self.load(accounts)
+        # At 0, 10, 20 and 30 seconds.
+        assert len(self.days_listed(emulator)) <= 4
+
+    async def test_day_that_cannot_be_read_is_an_error_and_does_not_stop_the_others(self, emulator, accounts, clock):
+        await accounts.account(CONN, LONG)
+        emulator.fault("list-tasks", RequestFault.refused(99001, "no such day"), times=1)
+        read = await self.load(accounts)
+        assert "no such day" in read.error
+        assert len(read.days) == 1
+        listed = len(self.days_listed(emulator))
+        clock.now += 29
+        await self.load(accounts)
+        assert len(self.days_listed(emulator)) == listed
+        clock.now += 1
+        read = await self.load(accounts)
+        assert (read.error, len(read.days)) == (None, 30)
+        assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
+
+    async def test_today_is_listed_if_the_runs_of_the_account_are_truncated(
+        self, emulator, accounts, clock, monkeypatch
+    ):
+        monkeypatch.setattr(module, "PAGE_SIZE", 1)
+        monkeypatch.setattr(module, "MAX_REQUESTS", 1)
+        for _ in range(2):
+            add_run(emulator, clock.now - 1)
+        read = await self.load(accounts)
+        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
+        assert self.days_listed(emulator)[0] == str(today)
+        assert len(read.days[today].runs) == 2
+        assert not read.days[today].truncated
+
+    async def test_new_day_begins_without_the_runs_of_yesterday(self, emulator, accounts, clock):
+        add_run(emulator, clock.now - 60)
+        today = datetime.fromtimestamp(clock.now, timezone.utc).date()
+        assert len((await self.load(accounts)).days[today].runs) == 1
+        clock.now += 86400
+        read = await self.load(accounts)
+        assert len(read.days[today].runs) == 1
+        assert read.days[today + timedelta(days=1)].runs == ()
+        assert min(read.days) == today - timedelta(days=28)
+
+    async def test_two_connections_share_the_pace(self, emulator, accounts, clock, monkeypatch, browseract_emulator):
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(browseract_emulator.connection))
+        monkeypatch.setattr(days, "DAYS", 4)
+        await asyncio.gather(accounts.days(CONN), accounts.days("other"))
+        await until(lambda: all(each.data.days._loading is None for each in accounts._connections.values()))
+        assert len(self.days_listed(emulator)) == 6
+        assert clock.slept == [0.0] + 5 * [0.5]
+
+
+async def test_connection_in_the_database_is_read_in_a_server_process(
+    airflow_database, browseract_emulator, accounts, monkeypatch
+):
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    with create_session() as session:
+        connection = Connection(conn_id="in_database", **browseract_emulator.connection)
+        session.add(connection)
+    try:
+        account = await accounts.account("in_database", LONG)
+        assert (account.error, account.host) == (None, browseract_emulator.url)
+    finally:
+        with create_session() as session:
+            session.delete(session.merge(connection))

@@ -1,0 +1,223 @@
+"""The DAG file that the panel shows for a workflow or template."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import jinja2
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_browseract.api.models import InputParameter, Template, Workflow
+from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.panel.dag_file import DagFile, dag_file
+from tests.conftest import DagResult
+
+ID = "71002814653029437"
+HOSTILE = (
+    "",
+    " ",
+    '"""',
+    "'''\"\"\"\\",
+    "\\",
+    "\n    import os\n",
+    "\r\x0c\x85\u2028\u2029import os",
+    "{name}{0}",
+    "{{ 1 + 1 }}{% if %}{# #}",
+    "}} {{ conn.shop.password",
+    "\u202erecivederp\u200f",
+    "\ud800\x00",
+    "\U0001f600\u4e2d\u6587\u0627\u0644",
+    "items",
+    "class",
+    "None",
+    "__class__",
+    "a b-c.d",
+    "it's",
+    "n" * 1_000_000,
+)
+"""Texts that a file must only have in literals."""
+
+TEXTS = st.text(st.characters(), max_size=30) | st.sampled_from(HOSTILE)
+
+
+def made(*inputs: InputParameter, **given: Any) -> DagFile:
+    return dag_file(
+        **{"source_id": ID, "is_template": False, "name": "Search", "conn_id": "browseract_default", **given},
+        inputs=inputs,
+    )
+
+
+def required(*names: str) -> list[InputParameter]:
+    return [InputParameter(name, default_enabled=False) for name in names]
+
+
+def shape(file: DagFile) -> str:
+    """Return the code of a file without the texts in its literals."""
+    tree = ast.parse(file.source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = "text"
+    return ast.dump(tree)
+
+
+def arguments_of(file: DagFile) -> dict[str, ast.expr]:
+    """Return the arguments of the DAG and of its operator by name."""
+    calls = [node for node in ast.walk(ast.parse(file.source)) if isinstance(node, ast.Call)]
+    return {word.arg: word.value for call in calls for word in call.keywords if word.arg}
+
+
+def inputs_of(file: DagFile) -> dict[str, str]:
+    found: dict[str, str] = ast.literal_eval(arguments_of(file)["input_parameters"])
+    return found
+
+
+def rendered(template: str, **params: str) -> str:
+    return jinja2.Environment().from_string(template).render(params=params)
+
+
+@given(TEXTS, TEXTS, TEXTS, st.lists(TEXTS, max_size=3, unique=True), st.lists(TEXTS, max_size=3), st.booleans())
+@example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), False)
+@settings(deadline=None)
+def test_texts_from_outside_are_nothing_but_literals_and_comments(
+    name, source_id, conn_id, needed, optional, is_template
+):
+    more = [InputParameter(each) for each in optional]
+    file = made(*required(*needed), *more, name=name, source_id=source_id, conn_id=conn_id, is_template=is_template)
+    compile(file.source.encode(), file.file_name, "exec")
+    plain = [InputParameter("optional")] if set(optional) - set(needed) else []
+    conn = conn_id if conn_id == "browseract_default" else "other"
+    harmless = required(*(f"name_{number}" for number in range(len(needed))))
+    assert shape(file) == shape(made(*harmless, *plain, is_template=is_template, conn_id=conn))
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
+@example(list(HOSTILE))
+@settings(deadline=None)
+def test_each_input_gets_the_param_of_the_same_name_whatever_the_name(names):
+    templates = inputs_of(made(*required(*names)))
+    assert list(templates) == names
+    for name, template in templates.items():
+        assert rendered(template, **{name: "the value", "name": "another"}) == "the value"
+
+
+@given(TEXTS)
+def test_ids_are_sent_as_they_are_although_the_arguments_are_templates(text):
+    found = arguments_of(made(source_id=text, conn_id=f"{text}2"))
+    for name, value in (("workflow_id", text), ("browseract_conn_id", f"{text}2")):
+        template = ast.literal_eval(found[name])
+        # Jinja leaves out a line break at the end and reads all kinds of them as one.
+        assert (rendered(template) if "{" in template else template) == value
+
+
+@given(TEXTS, TEXTS)
+def test_dag_id_is_a_short_id_and_file_name_whatever_the_names(name, source_id):
+    file = made(name=name, source_id=source_id)
+    assert len(file.dag_id) < 100
+    assert file.dag_id.isascii()
+    assert file.dag_id.isidentifier() or file.dag_id[0].isdigit()
+    assert file.file_name == f"{file.dag_id}.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "dag_id"),
+    [
+        ("Search", "search_029437"),
+        ("Pr\u00fcfe  Preise (DE)", "prufe_preise_de_029437"),
+        ("\u641c\u7d22", "workflow_029437"),
+        ("x" * 1_000_000, f"{'x' * 50}_029437"),
+    ],
+)
+def test_dag_id_has_the_words_of_the_name_and_the_end_of_the_id(name, dag_id):
+    assert made(name=name).dag_id == dag_id
+
+
+def test_workflows_with_the_same_name_have_different_dag_ids():
+    assert made(source_id="71002814653029411").dag_id != made(source_id="71002814653029423").dag_id
+
+
+def test_declared_inputs_are_params_if_required_and_comments_if_not():
+    file = made(*required("keyword"), InputParameter("max_items"), InputParameter("keyword"))
+    assert inputs_of(file) == {"keyword": "{{ params.keyword }}"}
+    assert '            # "max_items": "...",\n' in file.source
+    assert "Param" not in made(InputParameter("max_items")).source
+
+
+def test_file_of_a_workflow_with_a_password_shows_how_to_read_it_from_a_connection():
+    assert "conn.shop.password" in made(*required("password")).source
+    assert "conn.shop.password" not in made(*required("keyword")).source
+
+
+def test_connection_is_named_unless_it_is_the_default():
+    assert "browseract_conn_id" not in made().source
+    assert ast.literal_eval(arguments_of(made(conn_id="second"))["browseract_conn_id"]) == "second"
+
+
+def file_of(source: Workflow | Template) -> DagFile:
+    is_template = isinstance(source, Template)
+    return made(*source.input_parameters, source_id=source.id, name=source.name or "", is_template=is_template)
+
+
+VALUES = {"keyword": "pens", "username": "ada", "password": "hunter2"}
+
+
+class TestInAirflow:
+    """The files of the emulator's workflows and templates, as a person copies them into the dags folder."""
+
+    @pytest.fixture
+    def copied(self, parse, add_dag_bundle, tmp_path):
+        """Write a file, and return its DAG."""
+        add_dag_bundle(tmp_path)
+
+        def copy(file: DagFile):
+            path = tmp_path / file.file_name
+            path.write_text(file.source)
+            [(dag_id, dag)] = parse(path).items()
+            assert dag_id == file.dag_id
+            return dag
+
+        return copy
+
+    @pytest.fixture
+    def run(self, copied, browseract_emulator, short_timings):
+        """Run the DAG of a workflow or template with values for its form."""
+
+        def run_(source: Workflow | Template) -> DagResult:
+            browseract_emulator.emulator.set_workflow(source.id, duration=0.2)
+            dag = copied(file_of(source))
+            result = DagResult(dag.test(run_conf={name: VALUES[name] for name in dag.params}))
+            assert result.state == "success"
+            return result
+
+        return run_
+
+    @pytest.mark.parametrize("emulated", [LOG_IN, ORDERS, SEARCH, EXPORT, PLAIN_TEXT], ids=lambda each: each.name)
+    def test_dag_of_an_emulated_workflow_runs_to_its_end(self, run, emulated, browseract_emulator):
+        workflow = BrowserActHook().get_workflow(emulated.id)
+        result = run(workflow)
+        [task] = browseract_emulator.emulator.tasks
+        declared = {each.name for each in workflow.input_parameters}
+        assert dict(task.inputs) == {name: value for name, value in VALUES.items() if name in declared}
+        assert result.xcom("run", "task")["workflow_id"] == emulated.id
+
+    @pytest.mark.parametrize("emulated", TEMPLATES, ids=lambda each: each.name)
+    def test_dag_of_an_emulated_template_runs_to_its_end(self, run, emulated):
+        run(BrowserActHook().get_official_workflow_template(emulated.id))
+
+    def test_log_of_the_second_task_has_the_number_of_rows(self, run, capfd):
+        run(BrowserActHook().get_workflow(SEARCH.id))
+        assert "10 rows" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("emulated", WORKFLOWS, ids=lambda each: each.name)
+    def test_every_file_can_be_parsed_and_its_dag_has_the_tag_of_the_tabs(self, copied, browseract_emulator, emulated):
+        dag = copied(file_of(BrowserActHook().get_workflow(emulated.id)))
+        assert dag.tags == {"browseract"}
+        assert {task.task_id for task in dag.tasks} == {"run", "use"}
+
+    def test_file_with_hostile_names_can_be_parsed(self, copied):
+        dag = copied(made(*required(*HOSTILE), *map(InputParameter, HOSTILE), name=HOSTILE[3], conn_id="{{ 7 }}"))
+        assert list(dag.params) == list(HOSTILE)

@@ -1,0 +1,608 @@
+"""What the panel reads in Airflow's database."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import delete, event, insert, select, update
+from sqlalchemy.engine import Engine
+
+from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel.database import BY_TRY, XCOM, Link, RecordKeeper
+from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
+from airflow_provider_browseract.runs.report import facts
+from airflow_provider_browseract.runs.waiting import Wait
+from airflow_provider_browseract.triggers.run import TaskTrigger
+from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER, SLOT_TRIGGER, TEAM_NAME
+from tests.cases import cases
+from tests.webhook.conftest import DAG_ID, INDEX, TABLE
+
+SHOP = TaskInstanceKey("shop", "manual__2026-11-27T07:00:00.5+00:00~1", "prices.größe_搜索", -1)
+SENSOR = {"browseract_conn_id": "shop_account", "browseract_task_id": "1"}
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class Airflow:
+    """Task instances in Airflow's database, made by hand.
+
+    :param like: a task instance whose rows are copied.
+    """
+
+    def __init__(self, like: TaskInstanceKey) -> None:
+        self._like = like
+        self._dags: set[str] = set()
+        self._triggers: list[int] = []
+
+    def add(self, key: TaskInstanceKey = SHOP, state: str | None = "running", **rendered: Any) -> TaskInstanceKey:
+        """Add a task instance in its first try, and return it.
+
+        :param rendered: its rendered fields. Default: those of an operator that runs workflow 5.
+        """
+        with create_session() as session:
+            if key.dag_id not in self._dags:
+                _copy(session, DagModel.__table__, {"dag_id": self._like.dag_id}, dag_id=key.dag_id)
+                self._dags.add(key.dag_id)
+            of = {"dag_id": key.dag_id, "run_id": key.run_id}
+            if session.scalar(select(DagRun.id).filter_by(**of)) is None:
+                _copy(session, DagRun.__table__, {"run_id": self._like.run_id}, id=None, logical_date=None, **of)
+            ti_id = TABLE.c.id.type.python_type(str(uuid.uuid4()))
+            own = {"id": ti_id, "task_id": key.task_id, INDEX: key.map_index, "try_number": 1, **of}
+            own |= {"state": state, "next_method": None, "trigger_id": None}
+            like = {"run_id": self._like.run_id, "task_id": self._like.task_id, INDEX: -1}
+            _copy(session, TABLE, like, **own)
+        self.render(key, **(rendered or {"browseract_conn_id": "shop_account", "workflow_id": "5"}))
+        return key
+
+    def render(self, key: TaskInstanceKey, **fields: Any) -> None:
+        """Store the rendered fields of the current try."""
+        of = {"id": uuid.uuid4(), "task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        with create_session() as session:
+            session.execute(insert(RenderedTaskInstanceFields.__table__).values(rendered_fields=fields, **of))
+
+    def forget_rendered(self, key: TaskInstanceKey) -> None:
+        """Delete the rendered fields, as Airflow does with those of old DAG runs."""
+        of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        with create_session() as session:
+            session.execute(delete(RenderedTaskInstanceFields).filter_by(**of))
+
+    def push(
+        self,
+        key: TaskInstanceKey,
+        run: str = "1",
+        value: Any = None,
+        *,
+        ago: float = 0.0,
+        as_text: bool = False,
+        **more: Any,
+    ) -> None:
+        """Push the XCom of a run, as workers do, some seconds ago.
+
+        :param value: another value.
+        :param as_text: store it as JSON text, as the API server of Airflow 3.1 does.
+        :param more: more keys of the facts about the run.
+        """
+        shown = facts(Task(run, TaskStatus.RUNNING, workflow_id="5")) | more if value is None else value
+        how: dict[str, Any] = {} if as_text else AS_STORED
+        with create_session() as session:
+            XComModel.set("task", shown, **key._asdict(), **how, session=session)
+        of = {"task_instance_id": self.ti_id(key)} if BY_TRY else key._asdict()
+        with create_session() as session:
+            session.execute(update(XCOM).filter_by(key="task", **of).values(timestamp=now() - timedelta(seconds=ago)))
+
+    def ti_id(self, key: TaskInstanceKey) -> Any:
+        """Return the id of the current try."""
+        with create_session() as session:
+            return session.scalars(select(TaskInstance.id).filter_by(**key._asdict())).one()
+
+    def change(self, key: TaskInstanceKey, **values: Any) -> None:
+        """Change columns of the current try."""
+        with create_session() as session:
+            session.execute(update(TABLE).where(TABLE.c.id == self.ti_id(key)).values(**values))
+
+    def defer(self, key: TaskInstanceKey, run: str = "1", conn_id: str = "shop_account", **fields: Any) -> None:
+        """Let a task instance wait for a run in the triggerer."""
+        trigger = TaskTrigger(browseract_conn_id=conn_id, wait=Wait(run, time.time() + 3600, **fields))
+        with create_session() as session:
+            row = Trigger.from_object(trigger)
+            session.add(row)
+            session.flush()
+            self._triggers.append(row.id)
+        self.change(key, state="deferred", trigger_id=self._triggers[-1], next_method="execute_complete")
+
+    def resume(self, key: TaskInstanceKey) -> None:
+        """End the deferral: the scheduler is about to start a worker for the same try."""
+        self.change(key, state="scheduled", trigger_id=None)
+
+    def schedule_next_try(self, key: TaskInstanceKey) -> None:
+        """End the try and schedule the next one, as Airflow does for a retry and after a clear."""
+        with create_session() as session:
+            ti = session.scalars(select(TaskInstance).filter_by(**key._asdict())).one()
+            ti.state, ti.trigger_id, ti.next_method = "up_for_retry", None, None
+            number = ti.try_number + 1
+            ti.prepare_db_for_next_try(session)
+        self.change(key, state="scheduled", try_number=number)
+
+    def start_next_try(self, key: TaskInstanceKey) -> None:
+        """Let a worker start the next try, which deletes the XComs of the one before."""
+        self.schedule_next_try(key)
+        self.change(key, state="running")
+        with create_session() as session:
+            XComModel.clear(dag_id=key.dag_id, task_id=key.task_id, run_id=key.run_id, session=session)
+
+    def ask(self, key: TaskInstanceKey) -> None:
+        """Create a Required Action."""
+        with create_session() as session:
+            session.add(HITLDetail(ti_id=self.ti_id(key), options=["Resume", "Stop"], subject="A person is needed"))
+
+    def answer(self, key: TaskInstanceKey) -> None:
+        """Answer the Required Action."""
+        with create_session() as session:
+            session.execute(update(HITLDetail).filter_by(ti_id=self.ti_id(key)).values(responded_at=now()))
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        with create_session() as session:
+            session.execute(delete(TABLE).where(TABLE.c.dag_id.in_(self._dags)))
+            session.execute(delete(DagRun.__table__).where(DagRun.dag_id.in_(self._dags)))
+            session.execute(delete(DagModel.__table__).where(DagModel.dag_id.in_(self._dags)))
+            session.execute(delete(Trigger).where(Trigger.id.in_(self._triggers)))
+
+
+def _copy(session: Any, table: Any, like: dict[str, Any], **own: Any) -> None:
+    """Copy a row with other values; None for a value that the database creates."""
+    row = session.execute(select(table).where(*(table.c[name] == like[name] for name in like))).mappings().first()
+    values = {**row, **own}
+    session.execute(insert(table).values({name: value for name, value in values.items() if value is not None}))
+
+
+@pytest.fixture
+def airflow(deferred) -> Iterator[Airflow]:
+    """Task instances besides those of the example: none at first."""
+    made = Airflow(deferred.waiting)
+    yield made
+    made.clear()
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """Collect the statements that read."""
+    found: list[str] = []
+
+    def collect(connection, cursor, statement, *others):
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(Engine, "after_cursor_execute", collect)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "after_cursor_execute", collect)
+
+
+@pytest.fixture(autouse=True)
+def always_refresh(monkeypatch) -> None:
+    """Let each call read the database."""
+    monkeypatch.setattr(database, "MAX_AGE", 0.0)
+
+
+def link_of(run: str = "1", keeper: RecordKeeper | None = None) -> Link:
+    """Return the link of a run."""
+    return (keeper or RecordKeeper()).read().links[run]
+
+
+class TestLinks:
+    @pytest.mark.parametrize("map_index", [-1, 0, 17])
+    def test_task_instance_that_runs_is_linked_to_its_run(self, airflow, map_index):
+        key = airflow.add(SHOP._replace(map_index=map_index))
+        airflow.push(key)
+        link = link_of()
+        assert link[:6] == ("1", key, 1, "shop_account", "5", True)
+        assert link.waits
+        assert not link.required_action
+        assert link.wait is None
+        assert abs(now() - link.pushed_at) < timedelta(seconds=30)
+
+    def test_json_text_of_airflow_3_1_is_read(self, airflow):
+        key = airflow.add()
+        airflow.push(key, as_text=True)
+        assert link_of().key == key
+
+    def test_deferred_task_instance_without_xcom_is_linked_by_its_trigger(self, airflow):
+        key = airflow.add()
+        airflow.defer(key, conn_id="other_account")
+        link = link_of()
+        assert link[:6] == ("1", key, 1, "other_account", "5", True)
+        assert link.waits
+        assert link.wait is not None
+        assert link.wait.browseract_task_id == "1"
+
+    def test_reference_of_a_custom_xcom_backend_is_passed_over(self, airflow):
+        key = airflow.add()
+        airflow.push(key, value="s3://bucket/xcom/1.json")
+        keeper = RecordKeeper()
+        assert not keeper.read().of_instance(key)
+        airflow.defer(key)
+        assert link_of(keeper=keeper).waits
+        airflow.resume(key)
+        assert link_of(keeper=keeper).waits
+
+    @cases(
+        "value",
+        {
+            "text": "1",
+            "list": [{"task_id": "1"}],
+            "facts of another operator": {"task_id": "1"},
+            "no id": {"task_id": None, "workflow_id": "5", "status": "running"},
+            "list as id": {"task_id": ["1"], "workflow_id": "5", "status": "running"},
+            "long id": {"task_id": "1" * 251, "workflow_id": "5", "status": "running"},
+            "id of several lines": {"task_id": "1\n2", "workflow_id": "5", "status": "running"},
+            "large": {"task_id": "1", "workflow_id": "5", "status": "running", "page": "x" * 60_000},
+            "nested text": "[" * 20_000,
+        },
+    )
+    def test_edited_xcom_is_no_link(self, airflow, value):
+        key = airflow.add()
+        airflow.push(key, value=value)
+        assert not RecordKeeper().read().of_instance(key)
+
+    def test_rendered_connection_counts_and_not_that_of_the_edited_xcom(self, airflow):
+        airflow.push(airflow.add(), connection="victim")
+        link = link_of()
+        assert (link.conn_id, link.confirmed) == ("shop_account", True)
+
+    def test_without_rendered_fields_the_connection_of_the_xcom_is_not_confirmed(self, airflow):
+        key = airflow.add()
+        airflow.forget_rendered(key)
+        airflow.push(key, connection="shop_account")
+        link = link_of()
+        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", None, False)
+
+    def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow):
+        key = airflow.add()
+        airflow.push(key, ago=5.0)
+        keeper = RecordKeeper()
+        keeper.read()
+        airflow.forget_rendered(key)
+        airflow.push(key)
+        link = link_of(keeper=keeper)
+        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", "5", True)
+        assert link.waits
+
+    def test_rendered_fields_with_nul_and_lone_surrogate_are_read(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", workflow_id=5, text="\0 \ud800"))
+        assert link_of()[3:6] == ("shop_account", "5", True)
+
+    def test_long_rendered_fields_are_not_read(self, airflow):
+        airflow.push(airflow.add(SHOP, browseract_conn_id="shop_account", workflow_id="5", text="x" * 60_000))
+        assert not link_of().confirmed
+
+    def test_run_belongs_to_the_operator_and_is_waited_for_by_the_sensor(self, airflow):
+        sensor = airflow.add(SHOP._replace(task_id="wait"), **SENSOR)
+        airflow.push(sensor, ago=60.0)
+        operator = airflow.add(state="success")
+        airflow.push(operator)
+        airflow.defer(sensor)
+        records = RecordKeeper().read()
+        link = records.links["1"]
+        assert (link.key, link.started, link.waits) == (operator, True, True)
+        assert link.wait is not None
+        [own] = records.of_instance(sensor)
+        assert (own.started, own.waits) == (False, True)
+
+    def test_deferred_task_instance_keeps_its_run_when_another_dag_names_the_run(self, airflow):
+        forged = airflow.add(SHOP._replace(dag_id="forged"))
+        airflow.push(forged, ago=600.0)
+        key = airflow.add()
+        airflow.push(key)
+        airflow.defer(key)
+        assert link_of().key == key
+
+    def test_only_the_newest_links_are_kept(self, airflow, monkeypatch):
+        monkeypatch.setattr(database, "MAX_LINKS", 3)
+        keeper = RecordKeeper()
+        for index in range(5):
+            airflow.push(airflow.add(SHOP._replace(map_index=index)), str(index), ago=50.0 - 10 * index)
+            keeper.read()
+        assert sorted(keeper.read().links) == ["2", "3", "4"]
+
+    def test_xcom_of_two_days_ago_is_no_link_yet(self, airflow):
+        airflow.push(airflow.add(), ago=2 * 86400.0)
+        assert "1" not in RecordKeeper().read().links
+
+
+class TestWhoWaits:
+    @cases(
+        ("state", "waits"),
+        {
+            "running": ("running", True),
+            "deferred, but its trigger is read too late": ("deferred", True),
+            "rescheduled": ("up_for_reschedule", True),
+            "up for retry": ("up_for_retry", False),
+            "cleared": (None, False),
+            "failed": ("failed", False),
+            "success": ("success", False),
+        },
+    )
+    def test_state_decides_whether_a_task_instance_waits(self, airflow, state, waits):
+        key = airflow.add(state="running")
+        airflow.push(key)
+        airflow.change(key, state=state)
+        assert link_of().waits is waits
+
+    def test_resumed_task_instance_waits_until_it_ends(self, airflow):
+        key = airflow.add()
+        airflow.push(key)
+        airflow.defer(key)
+        keeper = RecordKeeper()
+        for change in (
+            lambda: None,
+            lambda: airflow.resume(key),
+            lambda: airflow.change(key, state="queued"),
+            lambda: airflow.change(key, state="running"),
+        ):
+            change()
+            assert link_of(keeper=keeper).waits
+        airflow.change(key, state="failed")
+        assert not link_of(keeper=keeper).waits
+
+    @pytest.mark.parametrize("knows_it", [True, False])
+    def test_scheduled_next_try_does_not_wait_for_the_run_of_the_last_one(self, airflow, knows_it):
+        key = airflow.add()
+        airflow.push(key)
+        keeper = RecordKeeper()
+        if knows_it:
+            keeper.read()
+        airflow.schedule_next_try(key)
+        link = link_of(keeper=keeper)
+        assert not link.waits
+        assert link.try_number == (1 if knows_it or BY_TRY else None)
+
+    def test_next_try_with_a_new_run_does_not_wait_for_the_earlier_one(self, airflow):
+        key = airflow.add()
+        airflow.push(key, "1", ago=60.0)
+        keeper = RecordKeeper()
+        keeper.read()
+        airflow.start_next_try(key)
+        assert not link_of("1", keeper).waits
+        airflow.push(key, "2")
+        assert [(each.browseract_task_id, each.try_number, each.waits) for each in keeper.read().of_instance(key)] == [
+            ("2", 2, True),
+            ("1", 1, False),
+        ]
+
+    def test_next_try_that_reattaches_waits(self, airflow):
+        key = airflow.add()
+        airflow.push(key, ago=60.0)
+        keeper = RecordKeeper()
+        keeper.read()
+        airflow.start_next_try(key)
+        airflow.push(key)
+        for _ in range(2):
+            link = link_of(keeper=keeper)
+            assert (link.try_number, link.waits) == (2, True)
+
+    def test_deferred_task_instance_waits_for_the_run_of_its_trigger_and_not_for_that_of_an_edited_xcom(self, airflow):
+        key = airflow.add()
+        airflow.defer(key, "1")
+        airflow.push(key, "2")
+        links = RecordKeeper().read().links
+        assert (links["1"].waits, links["2"].waits) == (True, False)
+
+    def test_trigger_that_cannot_be_read_here_leaves_it_to_the_xcom(self, airflow):
+        key = airflow.add()
+        airflow.push(key)
+        airflow.defer(key)
+        with create_session() as session:
+            session.execute(update(Trigger).filter_by(classpath=RUN_TRIGGER).values(encrypted_kwargs="of another key"))
+        link = link_of()
+        assert (link.waits, link.wait) == (True, None)
+
+    def test_task_instance_that_waits_for_a_slot_waits_for_no_run(self, airflow, queue):
+        key = queue.add(1.0)
+        airflow.push(key)
+        assert not link_of().waits
+
+    def test_required_action_is_open_until_it_is_answered(self, airflow):
+        key = airflow.add()
+        airflow.defer(key, required_action="action")
+        keeper = RecordKeeper()
+        assert not link_of(keeper=keeper).required_action
+        airflow.ask(key)
+        assert link_of(keeper=keeper).required_action
+        airflow.answer(key)
+        assert not link_of(keeper=keeper).required_action
+
+    def test_required_action_that_nobody_waits_for_is_not_shown(self, airflow):
+        key = airflow.add()
+        airflow.defer(key)
+        airflow.ask(key)
+        assert not link_of().required_action
+
+
+class TestQueue:
+    def test_queue_is_in_the_order_of_places_over_all_connections_and_paused_dags(self, queue):
+        longest = queue.add(100.0, conn_id="another", refusals=3)
+        first = queue.add(300.0, priority=9)
+        for_budget = queue.add(200.0, not_before=time.time() + 600)
+        queue.pause()
+        entries = RecordKeeper().read().queue
+        assert [entry.key for entry in entries] == [first, longest, for_budget]
+        assert [entry.conn_id for entry in entries] == ["browseract_default", "another", "browseract_default"]
+        assert [entry.wait.waits_for_budget(time.time()) for entry in entries] == [False, False, True]
+        assert entries[1].wait.queued.refusals == 3
+        assert 50 < (now() - entries[0].deferred_at).total_seconds() < 120
+
+    def test_task_instance_that_has_left_the_queue_is_gone(self, queue):
+        key = queue.add(1.0)
+        keeper = RecordKeeper()
+        assert [entry.key for entry in keeper.read().queue] == [key]
+        queue.mark(key, "failed")
+        assert not keeper.read().queue
+
+    def test_wait_stored_by_another_version_is_passed_over(self, queue):
+        queue.add(1.0)
+        with create_session() as session:
+            [trigger] = session.scalars(select(Trigger).where(Trigger.classpath == SLOT_TRIGGER))
+            trigger.kwargs = {"browseract_conn_id": "browseract_default", "wait": {"place": 1}}
+        readable = queue.add(2.0)
+        assert [entry.key for entry in RecordKeeper().read().queue] == [readable]
+
+    def test_length_of_the_queue_is_limited(self, queue, monkeypatch):
+        monkeypatch.setattr(database, "MAX_DEFERRED", 2)
+        for since in (1.0, 2.0, 3.0):
+            queue.add(since)
+        assert len(RecordKeeper().read().queue) == 2
+
+    @pytest.mark.skipif(TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
+    def test_queue_has_the_teams(self, queue):
+        queue.add(1.0)
+        queue.add(2.0, team="team_a")
+        assert [entry.team for entry in RecordKeeper().read().queue] == [None, "team_a"]
+
+
+class TestRefresh:
+    def test_later_read_reads_only_newer_xcoms_and_no_trigger_twice(self, airflow, queue):
+        for index, ago in enumerate((1200.0, 600.0, 0.0)):
+            airflow.push(airflow.add(SHOP._replace(map_index=index)), str(index), ago=ago)
+        airflow.defer(airflow.add(SHOP._replace(map_index=3)), "3")
+        queue.add(1.0)
+        keeper = RecordKeeper()
+        with statements() as first:
+            keeper.read()
+        with statements() as second:
+            records = keeper.read()
+        # Who waits, triggers of both kinds, XComs; at first also both kinds of waits, and rendered fields.
+        assert (len(first), len(second)) == (7, 4)
+        assert {"0", "1", "2", "3"} <= records.links.keys()
+        assert keeper._since is not None
+        with create_session() as session:
+            rows = database._pushed(session, keeper._since)
+        assert [row.map_index for row in rows if row.dag_id == SHOP.dag_id] == [2]
+        airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
+        assert "4" in keeper.read().links
+
+    def test_xcom_with_an_older_timestamp_is_found_within_the_overlap(self, airflow):
+        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1")
+        keeper = RecordKeeper()
+        keeper.read()
+        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2", ago=50.0)
+        assert "2" in keeper.read().links
+
+    def test_xcom_from_a_clock_that_is_ahead_hides_no_others(self, airflow):
+        airflow.push(airflow.add(SHOP._replace(map_index=0)), "1", ago=-3600.0)
+        keeper = RecordKeeper()
+        keeper.read()
+        airflow.push(airflow.add(SHOP._replace(map_index=1)), "2")
+        assert "2" in keeper.read().links
+
+    def test_records_are_kept_for_a_moment(self, airflow, monkeypatch):
+        monkeypatch.setattr(database, "MAX_AGE", 600.0)
+        keeper = RecordKeeper()
+        assert keeper.read() is keeper.read()
+
+    def test_while_one_thread_refreshes_others_get_the_last_records(self, airflow, monkeypatch):
+        keeper, refreshing, go_on = RecordKeeper(), threading.Event(), threading.Event()
+        before = keeper.read()
+        active = database._active
+
+        def wait(*arguments):
+            refreshing.set()
+            assert go_on.wait(60)
+            return active(*arguments)
+
+        monkeypatch.setattr(database, "_active", wait)
+        with ThreadPoolExecutor(1) as pool:
+            refreshed = pool.submit(keeper.read)
+            assert refreshing.wait(60)
+            assert keeper.read() is before
+            go_on.set()
+            assert refreshed.result(60) is not before
+
+    def test_first_threads_wait_for_one_refresh(self, airflow, monkeypatch):
+        monkeypatch.setattr(database, "MAX_AGE", 600.0)
+        keeper, count, refresh = RecordKeeper(), [], RecordKeeper._refresh
+
+        def counted(self):
+            count.append(1)
+            refresh(self)
+
+        monkeypatch.setattr(RecordKeeper, "_refresh", counted)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: keeper.read(), range(4)))
+        assert len(count) == 1
+        assert all(each is found[0] for each in found)
+
+    def test_failed_refresh_raises_and_the_next_call_tries_again(self, airflow, monkeypatch):
+        airflow.push(airflow.add())
+        keeper = RecordKeeper()
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "_arrange", lambda links: 1 / 0)
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    keeper.read()
+        assert not keeper._known
+        assert link_of(keeper=keeper).waits
+
+
+class TestLookUps:
+    def test_links_of_a_past_day_are_those_pushed_on_it_or_on_the_next_one(self, airflow):
+        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+        day = (midnight - timedelta(days=9)).date()
+        for name, days in (("before", 9.01), ("same", 8.5), ("next", 7.01), ("after", 6.99)):
+            key = airflow.add(SHOP._replace(task_id=name))
+            airflow.push(key, name, ago=(now() - midnight + timedelta(days=days)).total_seconds())
+        airflow.push(airflow.add(SHOP._replace(task_id="foreign")), value="x", ago=8 * 86400.0)
+        assert database.links_on(day) == {"same": "shop", "next": "shop"}
+
+    def test_links_of_a_task_instance_are_found_whatever_their_age(self, airflow):
+        key = airflow.add(SHOP._replace(map_index=2))
+        airflow.push(key, "7", ago=9 * 86400.0)
+        assert [each.browseract_task_id for each in database.links_of(key)] == ["7"]
+        assert database.links_of(key._replace(map_index=3)) == []
+        assert database.links_of(key._replace(run_id="\0")) == []
+
+    def test_teams_are_read_only_where_airflow_has_them(self, airflow, monkeypatch):
+        asked = []
+        monkeypatch.setattr(DagModel, "get_team_name", lambda dag_id, **_: asked.append(dag_id) or "red")
+        monkeypatch.setattr(Connection, "get_team_name", lambda conn_id, **_: asked.append(conn_id) or "red")
+        assert (database.dag_team("shop"), database.connection_team("c")) == (None, None)
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        assert (database.dag_team("shop"), database.connection_team("c")) == ("red", "red")
+        assert asked == ["shop", "c"]
+
+    def test_connections_of_other_types_are_left_out(self, airflow):
+        with create_session() as session:
+            made = [Connection(conn_id=f"{kind}_1", conn_type=kind) for kind in ("http", "browseract")]
+            session.add_all(made)
+        try:
+            found = database.connections()
+            assert "browseract_1" in found
+            assert "http_1" not in found
+        finally:
+            with create_session() as session:
+                session.execute(delete(Connection).where(Connection.conn_id.in_(["http_1", "browseract_1"])))
+
+    def test_without_teams_there_is_none(self, airflow):
+        assert database.dag_team(DAG_ID) is None
+        assert database.connection_team("browseract_default") is None

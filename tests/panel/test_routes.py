@@ -1,0 +1,340 @@
+"""Who sees what, on every route of the panel."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
+from airflow_provider_browseract.panel import accounts, app, building
+from airflow_provider_browseract.panel.database import RecordKeeper
+from tests.cases import cases
+
+from .conftest import CONN, PANEL, ROLES, World
+from .known import queued
+
+FRAGMENT = {"X-BrowserAct-Panel": "fragment"}
+STOP = {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-origin"}
+ANONYMOUS = "anonymous"
+USERS = (ANONYMOUS, *ROLES)
+SAME = ("viewer of one DAG", "viewer", "user", "op", "admin")
+
+
+async def read(client: httpx.AsyncClient, path: str, user: str = "admin", **headers: str) -> httpx.Response:
+    """Read the fragment of a page, which waits for data."""
+    as_user = {} if user == ANONYMOUS else {"user": user}
+    return await client.get(path, headers={**FRAGMENT, **as_user, **headers})
+
+
+@pytest.fixture
+def account(world: World) -> dict[str, str]:
+    """Runs of a readable DAG, of another DAG and of none, and one that failed; and a queue of two."""
+    own, other, free = world.start(), world.start(), world.start()
+    failed = world.start(duration=0.0, outcome="failed", failure=(7, "planted failure"))
+    world.link(own, "prices")
+    world.link(other, "shop")
+    world.link(failed, "prices", waits=False)
+    world.queue = [queued(1, "shop"), queued(2, "prices")]
+    return {"own": own, "other": other, "free": free, "failed": failed}
+
+
+def of(path: str, account: dict[str, str]) -> str:
+    """Return a path with the ids of runs."""
+    return path.format(**account, run="manual__2026-11-27T00:00:00+00:00")
+
+
+# What is shown, by the path of the page and a text in it, and who sees it.
+KINDS = {
+    "run of a DAG, in the list": ("/?conn={conn}", 'data-run="{own}"', SAME),
+    "run of another DAG, in the list": ("/?conn={conn}", 'data-run="{other}"', SAME[1:]),
+    "run without a DAG, in the list": ("/?conn={conn}", 'data-run="{free}"', ("op", "admin")),
+    "slots of the account": ("/?conn={conn}", 'data-tile="slots"', ("op", "admin")),
+    "credits of today": ("/?conn={conn}", 'data-tile="today"', ("op", "admin")),
+    "length of the queue": ("/?conn={conn}", 'data-tile="queue"', SAME),
+    "name in the queue, of a readable DAG": ("/?conn={conn}", "prices / search [2]", SAME),
+    "name in the queue, of another DAG": ("/?conn={conn}", "shop / search [1]", SAME[1:]),
+    "page of a run": ("/runs/{own}?conn={conn}", "{own}", SAME),
+    "page of a run of another DAG": ("/runs/{other}?conn={conn}", "{other}", SAME[1:]),
+    "page of a run without a DAG": ("/runs/{free}?conn={conn}", "{free}", ("op", "admin")),
+    "steps": ("/runs/{own}?conn={conn}", 'class="step', SAME),
+    "screenshots": ("/runs/{own}?conn={conn}", "/screenshots/{own}/1.svg", SAME),
+    "text of a failure": ("/runs/{failed}?conn={conn}", "planted failure", SAME),
+    "live view": ("/runs/{own}?conn={conn}", "data-live=", ("user", "op", "admin")),
+    "live view of a run without a DAG": ("/runs/{free}?conn={conn}", "data-live=", ("admin",)),
+    "stop button of a run without a DAG": ("/?conn={conn}", 'data-stop="{free}"', ("admin",)),
+    "page of a task instance": ("/ti/prices/{run}/search/-1", "prices / search", SAME),
+    "page of a task instance of another DAG": ("/ti/shop/{run}/search/-1", "shop / search", SAME[1:]),
+    "page of a DAG": ("/dag/prices", 'data-run="{own}"', SAME),
+    "page of another DAG": ("/dag/shop", 'data-run="{other}"', SAME[1:]),
+    "page of a DAG run": ("/dag/prices/{run}", 'data-run="{own}"', SAME),
+    "credits": ("/credits?conn={conn}", "<table", ("op", "admin")),
+    "workflows": ("/workflows?conn={conn}", SEARCH.id, ("op", "admin")),
+    "templates": ("/workflows?conn={conn}&kind=template", TEMPLATE_TEXT.id, ("op", "admin")),
+    "workflow": (f"/workflows/{SEARCH.id}?conn={{conn}}", "dag-file", ("op", "admin")),
+    "template": (f"/templates/{TEMPLATE_TEXT.id}?conn={{conn}}", "dag-file", ("op", "admin")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_of_data_is_seen_only_with_its_right(client, account, kind, monkeypatch):
+    path, text, who = KINDS[kind]
+    account["conn"] = CONN
+    monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+    await read(client, f"/?conn={CONN}")
+    seen = set()
+    for user in USERS:
+        response = await read(client, of(path, account), user)
+        if of(text, account) in response.text:
+            assert response.status_code == 200
+            seen.add(user)
+        if user == ANONYMOUS:
+            assert response.status_code == 401
+            assert not any(each in response.text for each in account.values() if each != CONN)
+    assert seen == set(who)
+
+
+async def test_every_route_but_the_static_files_needs_a_login(client, account):
+    values = {"task_id": account["own"], "dag_id": "prices", "run_id": "r", "map_index": "-1", "source_id": SEARCH.id}
+    routes = [(route.path, route.methods) for route in app.create_app().routes if isinstance(route, APIRoute)]
+    assert len(routes) == 12
+    for path, methods in routes:
+        real = path.format(**values, name="panel.css") if "path:path" not in path else "/open/credits"
+        for method in methods & {"GET", "POST"}:
+            response = await client.request(method, real, headers=STOP)
+            assert response.status_code == (200 if "/static/" in path else 401), path
+            assert not any(each in response.text for each in account.values())
+
+
+async def test_login_that_airflow_refuses_shows_no_data(client, account):
+    response = await client.get(f"/?conn={CONN}", headers={"Authorization": "Bearer nonsense"})
+    assert response.status_code in (401, 403, 503)
+    assert account["own"] not in response.text
+
+
+@cases("path", {"overview": "/?conn={conn}", "run": "/runs/{own}?conn={conn}", "credits": "/credits?conn={conn}"})
+async def test_unknown_and_forbidden_connection_have_the_same_response(client, account, path):
+    responses = [
+        await read(client, of(path, {**account, "conn": conn}), "viewer of one DAG") for conn in ("secret", "unknown")
+    ]
+    assert [each.status_code for each in responses] == [403, 403]
+    assert responses[0].text == responses[1].text
+
+
+async def test_unknown_run_and_forbidden_run_have_the_same_response(client, account):
+    unknown = await read(client, f"/runs/12345?conn={CONN}", "viewer of one DAG")
+    forbidden = await read(client, f"/runs/{account['other']}?conn={CONN}", "viewer of one DAG")
+    assert (unknown.status_code, unknown.text) == (403, forbidden.text)
+    assert (await read(client, f"/runs/12345?conn={CONN}")).status_code == 404
+
+
+async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
+    world.link(account["free"], "prices", workflow_id="another", waits=False)
+    for path in ("/?conn={conn}", "/runs/{free}?conn={conn}", "/dag/prices"):
+        response = await read(client, of(path, {**account, "conn": CONN}), "viewer of one DAG")
+        assert f'data-run="{account["free"]}"' not in response.text
+        assert "screenshots" not in response.text
+
+
+async def test_no_page_contains_key_inputs_or_outputs(client, world, account):
+    done = world.start(duration=0.0, output="planted output")
+    world.link(done, "prices", waits=False)
+    values = {**account, "conn": CONN}
+    paths = {path for path, _, _ in KINDS.values()} | {f"/runs/{done}?conn={CONN}"}
+    for path in paths:
+        response = await read(client, of(path, values))
+        assert response.status_code == 200, path
+        for planted in ("planted input", "planted output", world.emulator.api_key):
+            assert planted not in response.text
+            assert planted not in str(response.headers)
+
+
+async def test_every_response_has_the_headers_that_keep_foreign_code_out(client, account):
+    for path, user in (("/", "admin"), ("/nowhere", "admin"), ("/", ANONYMOUS), ("/static/panel.js", ANONYMOUS)):
+        response = await read(client, path, user)
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "frame-ancestors 'self'" in policy
+        assert "unsafe" not in policy
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["server-timing"].startswith("total;dur=")
+
+
+async def test_pictures_without_tls_are_allowed_only_from_the_address_of_the_connection(client, world, account):
+    response = await read(client, f"/?conn={CONN}")
+    sources = response.headers["content-security-policy"].split("; ")
+    [images] = [each for each in sources if each.startswith("img-src")]
+    _, own, tls, emulator = images.split()
+    assert (own, tls) == ("'self'", "https:")
+    assert emulator.startswith("http://127.0.0.1:")
+
+
+async def test_page_is_complete_and_fragment_is_its_content(client, account):
+    page = await client.get(f"/?conn={CONN}", headers={"user": "admin"})
+    fragment = await read(client, f"/?conn={CONN}")
+    assert page.text.startswith("<!doctype html>")
+    assert "<html" not in fragment.text
+    assert fragment.text.strip()
+
+
+async def test_links_begin_with_the_path_of_base_url(client, account):
+    text = (await client.get(f"/?conn={CONN}", headers={"user": "admin"})).text
+    assert f'href="{PANEL}/static/panel.css"' in text
+    assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
+
+
+class TestOpen:
+    """The address of the button, which redirects to where the page can be shown."""
+
+    async def open(self, client, path: str, user: str) -> str:
+        response = await client.get(f"/open/{path}", headers={"user": user})
+        assert response.status_code == 307
+        location: str = response.headers["location"]
+        return location
+
+    async def test_page_is_opened_within_airflow_if_it_follows_the_frame_and_the_viewer_sees_plugins(
+        self, client, monkeypatch
+    ):
+        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", True)
+        path = "ti/prices/manual__2026-11-27T00%3A00%3A00%2B00%3A00/search/-1"
+        assert await self.open(client, path, "admin") == f"/team-a/plugin/browseract{PANEL}/{path}"
+        assert await self.open(client, path, "viewer") == f"{PANEL}/{path}"
+
+    async def test_page_is_opened_alone_if_airflow_does_not_follow_the_frame(self, client, monkeypatch):
+        monkeypatch.setattr(app, "UI_FOLLOWS_FRAME", False)
+        assert await self.open(client, "runs/7?conn=a%26b", "admin") == f"{PANEL}/runs/7?conn=a%26b"
+
+    @pytest.mark.parametrize("path", ["/evil.example", "..%2F..%2Fauth/logout", "https:%2F%2Fevil.example", "static/x"])
+    async def test_no_other_address_is_opened(self, client, path):
+        response = await client.get(f"/open/{path}", headers={"user": "admin"})
+        assert response.status_code == 404
+
+
+class TestStop:
+    async def stop(self, client, world, task_id: str, user: str = "admin", headers=STOP) -> tuple[int, str]:
+        response = await client.post(f"/runs/{task_id}/stop?conn={CONN}", headers={**headers, "user": user}, json={})
+        told = response.json()
+        return response.status_code, told.get("outcome") or "refused"
+
+    @pytest.fixture(autouse=True)
+    def _no_grace(self, monkeypatch):
+        monkeypatch.setattr(building, "UNREAD_AFTER", -60.0)
+
+    def status(self, world, task_id: str) -> str:
+        return next(task.status for task in world.emulator.tasks if task.id == task_id)
+
+    async def test_run_that_nobody_waits_for_is_stopped(self, client, world, account, caplog):
+        with caplog.at_level("INFO"):
+            assert await self.stop(client, world, account["free"]) == (200, "stopped")
+        assert self.status(world, account["free"]) == "canceled"
+        assert f"BrowserAct task {account['free']} was stopped in the panel by admin" in caplog.text
+        assert await self.stop(client, world, account["free"]) == (200, "ended")
+
+    async def test_run_that_a_task_instance_waits_for_is_not_stopped(self, client, world, account):
+        assert await self.stop(client, world, account["own"]) == (409, "refused")
+        assert self.status(world, account["own"]) == "running"
+
+    async def test_user_of_the_dag_may_stop_its_unread_run_and_no_other(self, client, world, account):
+        world.link(account["own"], "prices", waits=False)
+        assert await self.stop(client, world, account["free"], "user") == (403, "refused")
+        assert await self.stop(client, world, account["own"], "viewer") == (403, "refused")
+        assert await self.stop(client, world, account["own"], "user") == (200, "stopped")
+
+    async def test_link_of_another_workflow_gives_no_right_to_stop(self, client, world, account):
+        world.link(account["free"], "prices", workflow_id="another", waits=False)
+        assert await self.stop(client, world, account["free"], "user") == (403, "refused")
+        assert self.status(world, account["free"]) == "running"
+
+    @cases(
+        "headers",
+        {
+            "another site": {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "cross-site"},
+            "a subdomain": {"X-BrowserAct-Panel": "1", "Sec-Fetch-Site": "same-site"},
+            "a form": {"Sec-Fetch-Site": "same-origin"},
+            "an old browser on another site": {"X-BrowserAct-Panel": "1", "Origin": "http://evil.example"},
+            "no site": {"X-BrowserAct-Panel": "1"},
+        },
+    )
+    async def test_request_of_another_page_stops_nothing(self, client, world, account, headers):
+        assert await self.stop(client, world, account["free"], headers=headers) == (403, "refused")
+        assert self.status(world, account["free"]) == "running"
+
+    async def test_old_browser_on_the_page_may_stop(self, client, world, account):
+        headers = {"X-BrowserAct-Panel": "1", "Origin": "http://airflow.test"}
+        assert await self.stop(client, world, account["free"], headers=headers) == (200, "stopped")
+
+    async def test_get_request_stops_nothing(self, client, world, account):
+        response = await client.get(f"/runs/{account['free']}/stop?conn={CONN}", headers={**STOP, "user": "admin"})
+        assert response.status_code in (404, 405)
+        assert self.status(world, account["free"]) == "running"
+
+    async def test_failed_stop_is_reported_with_its_reason(self, client, world, account):
+        await read(client, f"/?conn={CONN}")
+        world.emulator.fault("stop-task", RequestFault.refused(99001), times=None)
+        response = await client.post(f"/runs/{account['free']}/stop?conn={CONN}", headers={**STOP, "user": "admin"})
+        assert response.status_code == 502
+        assert "could not be stopped" in response.json()["error"]
+
+
+class TestBadInput:
+    async def test_no_connection_says_how_to_add_one(self, client, world):
+        response = await read(client, "/", "viewer of one DAG")
+        assert response.status_code == 200
+        assert "Add one of type BrowserAct" in response.text
+
+    async def test_connection_that_does_not_exist_is_named_to_who_may_read_it(self, client, world):
+        response = await read(client, "/?conn=missing")
+        assert response.status_code == 200
+        assert "There is no connection" in response.text
+
+    async def test_refused_key_keeps_the_page_and_says_what_to_do(self, client, world, connect):
+        connect(password="app-wrong")
+        response = await read(client, f"/?conn={CONN}")
+        assert response.status_code == 200
+        assert "BrowserAct could not be read" in response.text
+        assert "app-wrong" not in response.text
+
+    async def test_browseract_down_shows_old_data_and_the_reason(self, client, world, account, monkeypatch):
+        await read(client, f"/?conn={CONN}")
+        monkeypatch.setattr(accounts, "REFRESH_INTERVAL", 0.0)
+        world.emulator.fault("list-tasks", RequestFault.refused(99001), times=None)
+        response = await read(client, f"/?conn={CONN}")
+        assert f'data-run="{account["own"]}"' in response.text
+        assert "BrowserAct could not be read" in response.text
+
+    async def test_database_that_cannot_be_read_is_an_error_page_without_details(self, client, world, monkeypatch):
+        def fail(_):
+            raise RuntimeError("password of the database")
+
+        monkeypatch.setattr(RecordKeeper, "read", fail)
+        response = await read(client, "/")
+        assert response.status_code == 503
+        assert "Airflow&#39;s database cannot be read now" in response.text
+        assert "password" not in response.text
+
+    @cases("query", {"letters": "page=x", "negative": "page=-1", "huge": "page=" + "9" * 5000, "show": "show=%00"})
+    async def test_nonsense_in_the_query_shows_the_first_page(self, client, account, query):
+        response = await read(client, f"/?conn={CONN}&{query}")
+        assert response.status_code == 200
+        assert f'data-run="{account["own"]}"' in response.text
+
+    async def test_id_that_no_database_can_store_is_refused(self, client, world):
+        assert (await read(client, "/ti/a%00b/r/t/-1")).status_code == 403
+        assert (await read(client, f"/ti/{'x' * 300}/r/t/-1")).status_code == 403
+
+    async def test_placeholders_of_airflow_count_as_not_given(self, client, world, account):
+        run = "manual__2026-11-27T00:00:00+00:00"
+        assert (await read(client, f"/ti/prices/{run}/search/{{MAP_INDEX}}")).status_code == 200
+        assert f'data-run="{account["own"]}"' in (await read(client, "/dag/prices/{RUN_ID}")).text
+
+    async def test_hostile_names_are_shown_as_text(self, client, world, account):
+        world.emulator.add_workflow(world.emulator.find(SEARCH.id).having(name="<img src=x onerror=alert(1)>"))
+        response = await read(client, f"/workflows?conn={CONN}")
+        assert "<img src=x" not in response.text
+        assert "&lt;img src=x onerror=alert(1)&gt;" in response.text
+
+    async def test_static_file_outside_the_folder_is_not_served(self, client):
+        for name in ("..%2Fapp.py", "app.py", "panel.css%00"):
+            assert (await client.get(f"/static/{name}")).status_code in (404, 401)
