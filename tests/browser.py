@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -17,17 +16,22 @@ LOOKS: dict[str, Any] = {"color_scheme": "light", "locale": "en-US", "timezone_i
 """What pages look like, whatever the machine's settings are."""
 
 
+def find_browser() -> str | None:
+    """Return the path of the system's Chromium; None if there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def why_no_browser() -> str | None:
     """Return why no browser can run here, as a clause; None if one can."""
-    if importlib.util.find_spec("playwright") is None:
-        return "the package playwright is not installed"
-    if _program() is None:
+    if find_browser() is None:
         return f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium"
     return None
 
 
-def _program() -> str | None:
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+def skip_without_browser() -> None:
+    """Skip a test that needs a browser if none can run here."""
+    if reason := why_no_browser():
+        pytest.skip(f"The browser is left out: {reason}")
 
 
 @contextmanager
@@ -38,12 +42,10 @@ def running_browser() -> Iterator[Browser]:
     """
     if reason := why_no_browser():
         raise RuntimeError(reason)
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
         browser = playwright.chromium.launch(
-            executable_path=_program(), handle_sigint=False, handle_sigterm=False, handle_sighup=False
+            executable_path=find_browser(), handle_sigint=False, handle_sigterm=False, handle_sighup=False
         )
         try:
             yield browser
