@@ -195,7 +195,7 @@ class Panel:
         opened = await self._open(request, query.conn, whole_account=True)
         assert opened.conn_id is not None
         account = await self._accounts.account(opened.conn_id, _patience(request))
-        read = await self._accounts.days(opened.conn_id)
+        read = await self._accounts.days(opened.conn_id, _patience(request))
 
         def build(known: Knowledge) -> Any:
             dags = self._dags.of(read.days, known.now.date())

@@ -32,6 +32,7 @@ from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
+from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook.database import (
     READ_AT_ONCE,
@@ -74,6 +75,8 @@ FACTS = {"task_id", "workflow_id", "status"}
 
 XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
 """Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
+
+VALUE = cast(XCOM.value, Text).label("value")
 
 BY_TRY = XCOM is not xcoms.XComModel
 
@@ -192,7 +195,7 @@ class RecordKeeper:
             unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
             rows = _pushed(session, self._since or began - FIRST_LOOK)
             pushed = [*self._news(rows)]
-            created = {runs[trigger.id, trigger.created_date].id for trigger in unread}
+            created = {row.id for each in unread if (row := runs.get((each.id, each.created_date)))}
             rendered = _rendered(session, {row.id for row, _, _ in pushed} | created)
             # After the triggers, so that nobody who stops or begins to be deferred is missed.
             dag_ids = {key.dag_id for _, key in self._known} | {row.dag_id for row, _, _ in pushed}
@@ -221,7 +224,7 @@ class RecordKeeper:
             if trigger in stored
         ]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
-        # From here on nothing fails.
+        # From here on nothing fails. A clock that is ahead, or another one that is behind, must not hide XComs.
         self._known, self._since = known, min(began, rows[0].timestamp if rows else began) - OVERLAP
         self._records, self._read_at = Records(links, tuple(queue), tuple(others)), time.monotonic()
 
@@ -247,7 +250,7 @@ def connection_team(conn_id: str) -> str | None:
     if not _has_teams():
         return None
     with create_session(scoped=False) as session:
-        return Connection.get_team_name(conn_id, session=session)
+        return Connection.get_team_name(storable(conn_id), session=session)
 
 
 def dag_team(dag_id: str) -> str | None:
@@ -255,7 +258,7 @@ def dag_team(dag_id: str) -> str | None:
     if not _has_teams():
         return None
     with create_session(scoped=False) as session:
-        return DagModel.get_team_name(dag_id, session=session)
+        return DagModel.get_team_name(storable(dag_id), session=session)
 
 
 def _has_teams() -> bool:
@@ -266,7 +269,7 @@ def links_of(key: TaskInstanceKey) -> list[Link]:
     """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
     if not key.fits:
         return []
-    query = _xcoms(XCOM.value, *OF_TRY).where(*(column == value for column, value in zip(KEY, key, strict=True)))
+    query = _xcoms(VALUE, *OF_TRY).where(*(column == value for column, value in zip(KEY, key, strict=True)))
     with create_session(scoped=False) as session:
         rows = _read_values(session, query)
         rendered = _rendered(session, {row.id for row in rows})
@@ -280,7 +283,7 @@ def links_of(key: TaskInstanceKey) -> list[Link]:
 def links_on(day: date) -> dict[str, str]:
     """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
     begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
-    query = _xcoms(XCOM.value).where(XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
+    query = _xcoms(VALUE).where(XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     with create_session(scoped=False) as session:
         rows = _read_values(session, query)
     return {named[0]: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
@@ -317,13 +320,13 @@ def _xcoms(*columns: Any) -> Select[Any]:
 
 
 def _read_values(session: Session, query: Select[Any]) -> list[Row[Any]]:
-    query = query.where(func.length(cast(XCOM.value, Text)) <= MAX_JSON)
+    query = query.where(func.length(VALUE) <= MAX_JSON)
     return list(session.execute(query.execution_options(include_all_attempts=True)))
 
 
 def _pushed(session: Session, since: datetime) -> list[Row[Any]]:
     """Return the XComs that were pushed since then, newest first."""
-    return _read_values(session, _xcoms(XCOM.value, *OF_TRY).where(XCOM.timestamp >= since))
+    return _read_values(session, _xcoms(VALUE, *OF_TRY).where(XCOM.timestamp >= since))
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:
@@ -355,29 +358,35 @@ def _deferred(session: Session, classpath: str) -> dict[TriggerKey, Row[Any]]:
 def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
     """Return what the rendered fields of task instances contain.
 
-    They are read as a whole: PostgreSQL refuses to take a key out of JSON that has a NUL anywhere.
+    They are read as a whole: PostgreSQL takes no key out of JSON that contains a NUL anywhere.
     """
     ids, found = sorted(ti_ids), {}
-    fields = RenderedTaskInstanceFields.rendered_fields
+    fields = cast(RenderedTaskInstanceFields.rendered_fields, Text)
     query = select(TaskInstance.id, fields).join(RenderedTaskInstanceFields, _of(RenderedTaskInstanceFields))
-    query = query.where(func.length(cast(fields, Text)) <= MAX_JSON).execution_options(include_all_attempts=True)
+    query = query.where(func.length(fields) <= MAX_JSON).execution_options(include_all_attempts=True)
     for start in range(0, len(ids), READ_AT_ONCE):
-        for ti_id, values in session.execute(query.where(TaskInstance.id.in_(ids[start : start + READ_AT_ONCE]))):
-            if isinstance(values, dict):
+        for ti_id, text in session.execute(query.where(TaskInstance.id.in_(ids[start : start + READ_AT_ONCE]))):
+            if isinstance(values := _json(text), dict):
                 workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
                 started = workflow_id is not None or template_id is not None
                 found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started)
     return found
 
 
-def _named(value: Any) -> tuple[str, str | None] | None:
+def _json(text: str) -> Any:
+    """Read JSON that may come from anyone. Airflow's decoder would import classes named in it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _named(text: str) -> tuple[str, str | None] | None:
     """Return the run and the connection that an XCom names; None if it is not one of ours."""
+    value = _json(text)
     if isinstance(value, str):
-        # Before Airflow 3.2, JSON text is stored. Airflow's decoder would import classes named in it.
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+        # Before Airflow 3.2, workers' values are JSON text in JSON.
+        value = _json(value)
     if not isinstance(value, dict) or not value.keys() >= FACTS:
         return None
     browseract_task_id = _id(value["task_id"])

@@ -24,8 +24,8 @@ from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
 
 T = TypeVar("T")
 
-DAYS = 30
-"""How many days are read, today included."""
+DAYS = 31
+"""How many days are read, today included: a whole month, also on its last day."""
 
 OPEN_DAY_INTERVAL = 60.0
 """Seconds after which a day is read again whose runs can still change."""

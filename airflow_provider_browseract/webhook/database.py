@@ -186,7 +186,9 @@ class StoredWaits(Generic[W]):
         earlier = self._read
         known = {trigger: earlier[trigger] for trigger in triggers if trigger in earlier}
         for trigger in unread:
-            known[trigger.id, trigger.created_date] = self._decrypt(trigger)
+            # SQLite may have given the id to another one since then.
+            if (key := (trigger.id, trigger.created_date)) in triggers:
+                known[key] = self._decrypt(trigger)
         self._read = known
         return {trigger: found for trigger, found in known.items() if found is not None}
 

@@ -103,7 +103,12 @@ class TestXComs:
 
         run = worker(workflow_id=ORDERS.id, operator_class=Own)
         operator = run.operator()
-        assert [link.name for link in operator.operator_extra_links] == ["BrowserAct task", "Live view", "Own"]
+        assert [link.name for link in operator.operator_extra_links] == [
+            "BrowserAct task",
+            "Live view",
+            "Run in the panel",
+            "Own",
+        ]
         with suppress(TaskDeferred):
             operator.execute(run.context)
         assert [link.name for link in operator.operator_extra_links] == ["Own"]

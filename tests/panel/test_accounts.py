@@ -455,13 +455,13 @@ class TestDays:
         today = datetime.fromtimestamp(clock.now, timezone.utc).date()
         midnight = datetime(today.year, today.month, today.day, tzinfo=timezone.utc).timestamp()
         expected = {}
-        for age in (40, 29, 3, 1, 0):
+        for age in (40, 30, 3, 1, 0):
             expected[today - timedelta(days=age)] = add_run(emulator, midnight - age * 86400)
         read = await self.load(accounts)
-        assert self.days_listed(emulator) == [str(today - timedelta(days=age)) for age in range(1, 30)]
-        assert calls_of(emulator, "list-tasks") == 1 + 29
-        assert clock.slept == [0.0] + 28 * [0.5]
-        assert sorted(read.days) == [today - timedelta(days=age) for age in range(29, -1, -1)]
+        assert self.days_listed(emulator) == [str(today - timedelta(days=age)) for age in range(1, 31)]
+        assert calls_of(emulator, "list-tasks") == 1 + 30
+        assert clock.slept == [0.0] + 29 * [0.5]
+        assert sorted(read.days) == [today - timedelta(days=age) for age in range(30, -1, -1)]
         assert read.error is None
         del expected[today - timedelta(days=40)]
         found = {day: run.browseract_task_id for day, known in read.days.items() for run in known.runs}
@@ -501,7 +501,7 @@ class TestDays:
         assert len(self.days_listed(emulator)) == listed
         clock.now += 1
         read = await self.load(accounts)
-        assert (read.error, len(read.days)) == (None, 30)
+        assert (read.error, len(read.days)) == (None, 31)
         assert self.days_listed(emulator)[-1] == self.days_listed(emulator)[0]
 
     async def test_today_is_listed_if_the_runs_of_the_account_are_truncated(
@@ -525,7 +525,7 @@ class TestDays:
         read = await self.load(accounts)
         assert len(read.days[today].runs) == 1
         assert read.days[today + timedelta(days=1)].runs == ()
-        assert min(read.days) == today - timedelta(days=28)
+        assert min(read.days) == today - timedelta(days=29)
 
     async def test_two_connections_share_the_pace(self, emulator, accounts, clock, monkeypatch, browseract_emulator):
         monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(browseract_emulator.connection))

@@ -298,7 +298,7 @@ class TestBadInput:
 
     async def test_browseract_down_shows_old_data_and_the_reason(self, client, world, account, monkeypatch):
         await read(client, f"/?conn={CONN}")
-        monkeypatch.setattr(accounts, "REFRESH_INTERVAL", 0.0)
+        monkeypatch.setattr(accounts, "RUNS_INTERVAL", 0.0)
         world.emulator.fault("list-tasks", RequestFault.refused(99001), times=None)
         response = await read(client, f"/?conn={CONN}")
         assert f'data-run="{account["own"]}"' in response.text
