@@ -70,8 +70,8 @@ DAYS_SHOWN = 30
 COLORS = 8
 """Colors of the plot. The last one is for all other workflows or DAGs."""
 
-SHOWN = ("all", "active", "paused", "unread", "failed")
-"""The filters of a list of runs."""
+SHOWN = {"all": "all", "active": "active", "paused": "paused", "unread": "not waited for", "failed": "failed"}
+"""The filters of a list of runs, and what they are called on the page."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _table(
         newer=link_to(number - 1) if number > 1 else None,
         older=link_to(number + 1) if begin + PAGE_SIZE < len(found) else None,
         filters=tuple(
-            Choice(name, urlencode({**kept, "show": name}), name == chosen, len(group))
+            Choice(SHOWN[name], urlencode({**kept, "show": name}), name == chosen, len(group))
             for name, group in groups.items()
         ),
         search=wanted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -67,8 +68,10 @@ class Failure(NamedTuple):
         elif isinstance(error, InputError):
             text = str(error)
         else:
-            log.warning("The account of connection %r could not be read", conn_id, exc_info=error)
-            text = f"The account could not be read ({type(error).__name__}). The log of the API server has more"
+            # Without a traceback: Airflow's logs may show its variables, such as the API key.
+            log.warning("The account of connection %r could not be read (%s)", conn_id, type(error).__name__)
+            log.debug("%s", "".join(traceback.format_exception(error)))
+            text = f"The account could not be read ({type(error).__name__})"
         reason, _, remedy = text.partition("\n")
         return cls(reason.rstrip(".")[:MAX_LINE], remedy[:MAX_LINE])
 

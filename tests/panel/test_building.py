@@ -206,7 +206,7 @@ class TestTable:
             "all": 5,
             "active": 3,
             "paused": 1,
-            "unread": 1,
+            "not waited for": 1,
             "failed": 1,
         }
         assert [each.label for each in page.runs.filters if each.chosen] == ["active"]
