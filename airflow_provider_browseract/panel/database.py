@@ -43,7 +43,7 @@ from airflow_provider_browseract.webhook.database import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 MAX_AGE = 2.0
@@ -266,9 +266,8 @@ def instance(key: TaskInstanceKey) -> bool:
 def links_on(day: date) -> dict[str, str]:
     """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
     begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
-    query = _xcoms(VALUE).where(XCOM.timestamp < begin + timedelta(days=2))
     with create_session(scoped=False) as session:
-        rows = _read_values(session, query, begin)
+        rows = _pushed(session, begin, begin + timedelta(days=2))
     return {named[0]: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
 
 
@@ -296,21 +295,19 @@ def _of(model: Any) -> ColumnElement[bool]:
     return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
 
 
-def _xcoms(*columns: Any) -> Select[Any]:
-    """Return the query for the newest XComs of runs with their task instances, of all tries that have XComs."""
-    query = select(*KEY, XCOM.timestamp, *columns).select_from(XCOM).join(TaskInstance, _of(XCOM))
-    return query.where(XCOM.key == RUN_XCOM).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
-
-
-def _read_values(session: Session, query: Select[Any], since: datetime) -> list[Row[Any]]:
-    query = query.where(XCOM.timestamp >= since, func.length(VALUE) <= MAX_JSON)
-    return list(session.execute(query.execution_options(include_all_attempts=True)))
-
-
-def _pushed(session: Session, since: datetime) -> list[Row[Any]]:
-    """Return the XComs that were pushed since then, newest first."""
+def _pushed(session: Session, since: datetime, until: datetime | None = None) -> list[Row[Any]]:
+    """Return the XComs of runs that were pushed since then with their task instances, of all tries, newest first."""
+    names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
+    query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
+    query = query.where(XCOM.key == RUN_XCOM, XCOM.timestamp >= since, func.length(VALUE) <= MAX_JSON)
+    if until is not None:
+        query = query.where(XCOM.timestamp < until)
+    # The limit is in a query of its own: PostgreSQL would otherwise begin with all task instances.
+    newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
     of = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
-    return _read_values(session, _xcoms(VALUE, *of), since)
+    query = select(*KEY, newest.c.timestamp, newest.c.value, *of).select_from(newest).join(TaskInstance, _of(newest.c))
+    query = query.order_by(newest.c.timestamp.desc()).execution_options(include_all_attempts=True)
+    return list(session.execute(query))
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:
