@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -27,10 +28,12 @@ from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import ConnectionSettings
+from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace, Runs
 from airflow_provider_browseract.panel.kept import Kept, Patience, Read
+from airflow_provider_browseract.panel.secret_inputs import secret_texts, without
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
 
@@ -90,9 +93,13 @@ class Account(Read):
 
 @dataclass(frozen=True)
 class TaskRead(Read):
-    """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept."""
+    """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept.
+
+    :param redacted: its inputs are known, so the texts that may quote them are without secret inputs.
+    """
 
     task: Task | None = None
+    redacted: bool = False
     not_found: bool = False
 
 
@@ -222,8 +229,8 @@ class Accounts:
 
     async def task(self, conn_id: str, task_id: str, patience: float) -> TaskRead:
         """Return one run."""
-        task, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
-        return TaskRead(task, **state)
+        read, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
+        return TaskRead(*(read or ()), **state)
 
     async def sources(self, conn_id: str, is_template: bool, patience: float) -> SourcesRead:
         """Return the workflows of the account, or the official templates."""
@@ -310,13 +317,16 @@ class Accounts:
         return kept.value, {**kept.state, "not_found": kept.failure.not_found}
 
 
-async def _read_task(client: AccountClient, task_id: str) -> Task:
+async def _read_task(client: AccountClient, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
     task = await client.send(only(APIS[ApiVersion.V2].get_task(task_id)))
+    secrets = None if task.input_parameters is None else secret_texts(task.input_parameters)
+    if secrets:
+        task = Hiding(secrets=True, redact=partial(without, secrets)).apply(task)
     steps = task.steps
     if len(steps) > MAX_STEPS:
         steps = steps[: MAX_STEPS // 2] + steps[-MAX_STEPS // 2 :]
-    return replace(
+    shown = replace(
         task,
         input_parameters=None,
         output=None,
@@ -325,6 +335,7 @@ async def _read_task(client: AccountClient, task_id: str) -> Task:
         steps=steps,
         steps_left_out=task.step_count - len(steps),
     )
+    return shown, secrets is not None
 
 
 async def _read_workflow(client: AccountClient, workflow_id: str) -> Workflow | Template:
@@ -337,7 +348,8 @@ async def _read_template(client: AccountClient, template_id: str) -> Workflow | 
     return _cut(await client.send(only(call)))
 
 
-def _keep_task(task: Task) -> float:
+def _keep_task(read: tuple[Task, bool]) -> float:
+    task, _ = read
     return SINGLE_INTERVAL if task.status.ended else ACTIVE_RUN_INTERVAL
 
 

@@ -32,7 +32,7 @@ from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import building, database
 from airflow_provider_browseract.panel.access import Access
-from airflow_provider_browseract.panel.accounts import Account, Accounts
+from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
 from airflow_provider_browseract.panel.days import DAYS
@@ -248,7 +248,7 @@ class Panel:
         opened = await self._open(request, Query.of(request).conn)
         if not _is_own_script(request) or opened.conn_id is None:
             raise PageError(403, FORBIDDEN)
-        task = await self._task(opened, task_id, FRAGMENT_PATIENCE)
+        task = (await self._task(opened, task_id, FRAGMENT_PATIENCE)).task
         account = await self._accounts.account(opened.conn_id, 0)
         if task is None:
             return JSONResponse({"error": "BrowserAct does not respond. Try again."}, 502)
@@ -336,8 +336,9 @@ class Panel:
     ) -> Response:
         """Show a page about one run."""
         assert opened.conn_id is not None
-        task = await self._task(opened, task_id, _patience(request), links)
+        read = await self._task(opened, task_id, _patience(request), links)
         account = await self._accounts.account(opened.conn_id, 0)
+        task = read.task
         if task is None:
             frame = Frame("", "runs", f"BrowserAct task {foreign_text(task_id)}", refresh=REFRESH)
             return await self._show(request, template, opened, lambda known: wrap(known, None), frame, account)
@@ -348,14 +349,14 @@ class Panel:
             if not sight.run:
                 raise PageError(403, FORBIDDEN)
             earlier = links or (known.records.of_instance(link.key) if link is not None and sight.instance else [])
-            return wrap(known, building.run_page(known, task, link, sight, earlier))
+            return wrap(known, building.run_page(known, read, link, sight, earlier))
 
         refresh = 0 if task.status.ended else REFRESH
         frame = Frame("", "runs", f"BrowserAct task {task.id}", refresh=refresh)
         return await self._show(request, template, opened, build, frame, account)
 
-    async def _task(self, opened: Opened, task_id: str, patience: float, links: Sequence[Link] = ()) -> Task | None:
-        """Read a run; None if BrowserAct has not responded yet.
+    async def _task(self, opened: Opened, task_id: str, patience: float, links: Sequence[Link] = ()) -> TaskRead:
+        """Read a run. It has none yet if BrowserAct has not responded yet.
 
         :param links: the runs of a task instance that the viewer may see.
         """
@@ -369,7 +370,7 @@ class Panel:
             raise PageError(404, Notice("error", "BrowserAct has no such run.", remedy))
         if read.task is None and read.error is not None:
             raise PageError(502, _failed(read.error, read.remedy)[0])
-        return read.task
+        return read
 
     def _may_know(self, opened: Opened, task_id: str) -> bool:
         assert opened.conn_id is not None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Template, Workflow
+from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.dag_file import dag_file
 from airflow_provider_browseract.panel.views import (
     Bar,
@@ -41,7 +42,7 @@ from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.access import Access
-    from airflow_provider_browseract.panel.accounts import Account
+    from airflow_provider_browseract.panel.accounts import Account, TaskRead
     from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
     from airflow_provider_browseract.panel.days import Day, DayRun
 
@@ -289,12 +290,17 @@ def _matches(row: RunRow, wanted: str) -> bool:
     return any(wanted in text.casefold() for text in texts)
 
 
-def run_page(known: Knowledge, task: Task, link: Link | None, sight: Sight, earlier: Iterable[Link] = ()) -> RunPage:
+def run_page(
+    known: Knowledge, read: TaskRead, link: Link | None, sight: Sight, earlier: Iterable[Link] = ()
+) -> RunPage:
     """Return the page of a run that the viewer may see.
 
-    :param task: the run with its steps.
+    :param read: the run with its steps.
     :param earlier: the other runs of its task instance.
     """
+    hidden = link.hidden if link is not None else ()
+    assert read.task is not None
+    task: Task = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden and not read.redacted).apply(read.task)
     half = MAX_STEPS_SHOWN // 2
     steps = task.steps if len(task.steps) <= MAX_STEPS_SHOWN else task.steps[:half] + task.steps[-half:]
     seen = {each.id: each for each in known.account.tasks}

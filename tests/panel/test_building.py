@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
 from airflow_provider_browseract.panel import building
+from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import Day, DayRun
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
@@ -256,10 +257,10 @@ class TestTable:
 class TestRunPage:
     STEPS = (Step(1, "succeed", "Open the shop"), Step(2, "failed", "Log in", None, "https://pictures.example/2.png"))
 
-    def page(self, run, viewer=ADMIN, **fields):
+    def page(self, run, viewer=ADMIN, *, redacted=True, **fields):
         of = link(run, **fields)
         data = known(run, links=[of], viewer=viewer)
-        return building.run_page(data, run, of, building.sight_of(data, run, of))
+        return building.run_page(data, TaskRead(run, redacted=redacted), of, building.sight_of(data, run, of))
 
     def test_failed_step_of_a_failed_run_needs_attention(self):
         run = task(1, TaskStatus.FAILED, steps=self.STEPS, failure=Failure(7, "The <b>button</b>\u202e is gone"))
@@ -289,6 +290,19 @@ class TestRunPage:
         run = task(1, live_url="https://live.example")
         assert self.page(run, OF_PRICES).log_url is None
 
+    def test_live_view_that_the_operator_hides_is_shown_to_nobody(self):
+        run = task(1, live_url="https://live.example")
+        assert self.page(run, hidden=frozenset({"live_view"})).live_url is None
+
+    def test_texts_of_a_run_with_secret_inputs_are_shown_only_if_the_secrets_were_replaced(self):
+        run = task(1, TaskStatus.FAILED, steps=self.STEPS, failure=Failure(7, "wrong: hunter2"))
+        hidden = frozenset({"secret_inputs"})
+        assert self.page(run, hidden=hidden).steps[0].goal == "Open the shop"
+        page = self.page(run, hidden=hidden, redacted=False)
+        assert [step.goal for step in page.steps] == ["***", "***"]
+        assert "hunter2" not in page.failure
+        assert self.page(run, redacted=False).steps[0].goal == "Open the shop"
+
     def test_of_many_steps_the_first_and_the_last_are_shown(self):
         steps = tuple(Step(number, "succeed", "x") for number in range(300))
         page = self.page(task(1, steps=steps, steps_left_out=50))
@@ -306,7 +320,8 @@ class TestRunPage:
         runs = [task(1), task(2, TaskStatus.FAILED, credit=35), task(3, TaskStatus.FINISHED)]
         links = [link(run) for run in runs]
         data = known(*runs, links=links)
-        page = building.run_page(data, runs[0], links[0], building.sight_of(data, runs[0], links[0]), links[:2])
+        sight = building.sight_of(data, runs[0], links[0])
+        page = building.run_page(data, TaskRead(runs[0]), links[0], sight, links[:2])
         assert [(each.id, each.credits) for each in page.earlier] == [("83002", 35)]
 
     def test_only_who_may_act_can_stop_an_unread_run(self):

@@ -266,6 +266,20 @@ class TestLinks:
         airflow.push(key, value=value)
         assert not RecordKeeper().read().of_instance(key)
 
+    @cases(
+        "hidden, read",
+        {
+            "nothing": ([], set()),
+            "both": (["live_view", "secret_inputs"], {"live_view", "secret_inputs"}),
+            "unknown words": (["live_view", "x", 7, ["y"]], {"live_view"}),
+            "no list": ("live_view", set()),
+            "an XCom of an older version": (None, set()),
+        },
+    )
+    def test_xcom_states_what_is_hidden_of_the_run(self, airflow, hidden, read):
+        airflow.push(airflow.add(), hidden=hidden)
+        assert link_of().hidden == read
+
     def test_rendered_connection_counts_and_not_that_of_the_edited_xcom(self, airflow):
         airflow.push(airflow.add(), connection="victim")
         link = link_of()
@@ -339,7 +353,7 @@ class TestWhoWaits:
             "running": ("running", True),
             "deferred, but its trigger is read too late": ("deferred", True),
             "rescheduled": ("up_for_reschedule", True),
-            "up for retry": ("up_for_retry", False),
+            "up for retry": ("up_for_retry", True),
             "cleared": (None, False),
             "failed": ("failed", False),
             "success": ("success", False),
@@ -498,7 +512,7 @@ class TestRefresh:
         assert {"0", "1", "2", "3"} <= records.links.keys()
         assert keeper._since is not None
         with create_session() as session:
-            rows = database._pushed(session, keeper._since)
+            rows = database._pushed(session, database.XCOM.timestamp >= keeper._since)
         assert [row.map_index for row in rows if row.dag_id == SHOP.dag_id] == [2]
         airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
         assert "4" in keeper.read().links
