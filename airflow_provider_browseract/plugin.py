@@ -121,10 +121,9 @@ CALLBACKS_UNAVAILABLE = Unavailable(
 
 def panel() -> App:
     """Load the application with the pages."""
-    from airflow_provider_browseract.panel.app import create_app  # type: ignore[import-not-found,unused-ignore]
+    from airflow_provider_browseract.panel.app import create_app
 
-    app: App = create_app()
-    return app
+    return create_app()
 
 
 PANEL_UNAVAILABLE = Unavailable(

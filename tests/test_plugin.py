@@ -60,6 +60,12 @@ async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel
     assert "The run is over" in (await airflow.get("/browseract/run-is-over")).text
 
 
+async def test_icon_of_the_menu_entry_is_served_without_login_and_the_overview_is_not(airflow):
+    icon = await airflow.get(f"/{plugin.MENU_ENTRY['icon']}")
+    assert (icon.status_code, icon.headers["content-type"].partition(";")[0]) == (200, "image/svg+xml")
+    assert (await airflow.get(f"/{plugin.MENU_ENTRY['href']}")).status_code == 401
+
+
 async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leaves_callbacks_alone(
     airflow, panel_module, caplog
 ):

@@ -74,6 +74,7 @@ class Account(Read):
 
     :param tasks: the tasks that are active or ended in the last 24 hours, the newest first, without inputs and outputs.
     :param truncated: there are more tasks, of which only the newest are known.
+    :param missing: there is no such connection.
     :param names: the names of workflows by their ids.
     :param host: base URL of the API.
     """
@@ -84,6 +85,7 @@ class Account(Read):
     budget: Budget | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class Accounts:
         wait = Patience(patience)
         data, state = await self._data(conn_id, wait)
         if data is None:
-            return Account(conn_id, **state)
+            return Account(conn_id, missing=self._connections[conn_id].settings.failure.not_found, **state)
         workflows = data.sources[SourceKind.WORKFLOW]
         workflows.refresh()
         # Only a first caller waits for names.

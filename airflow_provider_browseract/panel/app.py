@@ -35,6 +35,7 @@ from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
+from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
@@ -50,6 +51,9 @@ THREADS = 4
 
 REFRESH = 10
 """Seconds between two reads of a visible page."""
+
+LOADING_REFRESH = 2
+"""Seconds between two reads of the page about credits, as long as days are missing."""
 
 PAGE_PATIENCE = 0.2
 """Seconds that a page waits for data from BrowserAct. It is shown with what there is, and its script reads it again."""
@@ -140,17 +144,18 @@ class Panel:
         """Show slots, queue, paused runs, credits, and the runs of the last 24 hours."""
         query = Query.of(request)
         opened = await self._open(request, query.conn)
-        if opened.conn_id is None:
-            return await self._show(request, "overview.html", opened, None, Frame("", "runs", notices=(NO_CONNECTION,)))
-        account = await self._accounts.account(opened.conn_id, _patience(request))
-        return await self._show(
-            request,
-            "overview.html",
-            opened,
-            lambda known: building.overview(known, query.show, query.search, query.page),
-            Frame("", "runs"),
-            account,
-        )
+        account = None
+        if opened.conn_id is not None:
+            account = await self._accounts.account(opened.conn_id, _patience(request))
+        if account is None or account.missing:
+            missing = Notice("info", f"{account.error}.", account.remedy) if account is not None else NO_CONNECTION
+            return await self._show(request, "overview.html", opened, None, Frame("", "runs", notices=(missing,)))
+
+        def build(known: Knowledge) -> Any:
+            return building.overview(known, query.show, query.search, query.page)
+
+        frame = Frame("", "runs", connections=opened.connections, refresh=REFRESH)
+        return await self._show(request, "overview.html", opened, build, frame, account)
 
     async def run(self, request: Request, task_id: str) -> Response:
         """Show a run."""
@@ -171,9 +176,8 @@ class Panel:
 
         if not links:
             account = await self._accounts.account(opened.conn_id, 0)
-            return await self._show(
-                request, "instance.html", opened, lambda known: wrap(known, None), Frame(""), account
-            )
+            frame = Frame("", title=building.instance_view(key).label, refresh=REFRESH)
+            return await self._show(request, "instance.html", opened, lambda known: wrap(known, None), frame, account)
         return await self._run(request, opened, links[0].browseract_task_id, "instance.html", wrap, links)
 
     async def dag(self, request: Request, dag_id: str, run_id: str | None) -> Response:
@@ -187,7 +191,8 @@ class Panel:
         def build(known: Knowledge) -> Any:
             return building.dag_page(known, dag_id, run_id, query.show, query.search, query.page)
 
-        return await self._show(request, "dag.html", opened, build, Frame(""), account)
+        frame = Frame("", title=foreign_text(dag_id), connections=opened.connections, refresh=REFRESH)
+        return await self._show(request, "dag.html", opened, build, frame, account)
 
     async def credits(self, request: Request) -> Response:
         """Show what the runs of the last days cost."""
@@ -201,8 +206,10 @@ class Panel:
             dags = self._dags.of(read.days, known.now.date())
             return building.credits_page(known, read.days, dags, query.by == "dag")
 
-        notices = (Notice("warning", f"A day could not be read: {read.error}."),) if read.error else ()
-        return await self._show(request, "credits.html", opened, build, Frame("", "credits", notices=notices), account)
+        notices = (Notice("warning", f"A day could not be read: {read.error}.", read.remedy),) if read.error else ()
+        refresh = REFRESH if len(read.days) == DAYS else LOADING_REFRESH
+        frame = Frame("", "credits", "Credits", connections=opened.connections, notices=notices, refresh=refresh)
+        return await self._show(request, "credits.html", opened, build, frame, account)
 
     async def sources(self, request: Request) -> Response:
         """Show the workflows of the account, or the official templates."""
@@ -216,7 +223,8 @@ class Panel:
         def build(known: Knowledge) -> Any:
             return building.sources_page(known, read.items, is_template, query.search, read.truncated)
 
-        frame = Frame("", "workflows", notices=_failed(read.error, read.remedy), as_of=read.as_of)
+        notices = _failed(read.error, read.remedy)
+        frame = Frame("", "workflows", "Workflows", None, opened.connections, notices, read.as_of)
         return await self._show(request, "workflows.html", opened, build, frame, account)
 
     async def source(self, request: Request, is_template: bool, source_id: str) -> Response:
@@ -230,7 +238,7 @@ class Panel:
             what = "template" if is_template else "workflow"
             missing = Notice("error", f"BrowserAct has no such {what}.", f"Choose one in the list of {what}s.")
             raise PageError(404, missing) if read.not_found else PageError(502, _failed(read.error, read.remedy)[0])
-        frame = Frame("", "workflows", as_of=datetime.now(timezone.utc))
+        frame = Frame("", "workflows", foreign_text(found.name) or found.id, as_of=read.as_of)
         return await self._show(
             request, "workflow.html", opened, lambda known: building.source_page(known, found), frame, account
         )
@@ -331,7 +339,7 @@ class Panel:
         task = await self._task(opened, task_id, _patience(request), links)
         account = await self._accounts.account(opened.conn_id, 0)
         if task is None:
-            frame = Frame("", "runs", refresh=REFRESH)
+            frame = Frame("", "runs", f"BrowserAct task {foreign_text(task_id)}", refresh=REFRESH)
             return await self._show(request, template, opened, lambda known: wrap(known, None), frame, account)
 
         def build(known: Knowledge) -> Any:
@@ -342,7 +350,8 @@ class Panel:
             earlier = links or (known.records.of_instance(link.key) if link is not None and sight.instance else [])
             return wrap(known, building.run_page(known, task, link, sight, earlier))
 
-        frame = Frame("", "runs", refresh=0 if task.status.ended else REFRESH)
+        refresh = 0 if task.status.ended else REFRESH
+        frame = Frame("", "runs", f"BrowserAct task {task.id}", refresh=refresh)
         return await self._show(request, template, opened, build, frame, account)
 
     async def _task(self, opened: Opened, task_id: str, patience: float, links: Sequence[Link] = ()) -> Task | None:
@@ -388,7 +397,7 @@ class Panel:
         """Build and render a page in a thread."""
 
         def page() -> str:
-            values: dict[str, Any] = {"root": _root(request), "connections": opened.connections}
+            values: dict[str, Any] = {"root": _root(request)}
             content = None
             if account is not None and build is not None:
                 known = Knowledge(opened.access, account, opened.records, datetime.now(timezone.utc))
@@ -399,9 +408,6 @@ class Panel:
                     "as_of": frame.as_of or account.as_of,
                     "notices": (*frame.notices, *_notices(account)),
                 }
-            else:
-                values["notices"] = frame.notices
-            values["refresh"] = REFRESH if frame.tab in ("runs", "credits") and account is not None else frame.refresh
             return _render(request, template, frame, content, values)
 
         text = await self._in_thread(page)

@@ -70,8 +70,8 @@ DAYS_SHOWN = 30
 COLORS = 8
 """Colors of the plot. The last one is for all other workflows or DAGs."""
 
-SHOWN = ("all", "active", "paused", "unread", "failed")
-"""The filters of a list of runs."""
+SHOWN = {"active": "active", "paused": "paused", "unread": "not waited for", "failed": "failed", "all": "all"}
+"""The filters of a list of runs, and what they are called on the page."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _table(
         newer=link_to(number - 1) if number > 1 else None,
         older=link_to(number + 1) if begin + PAGE_SIZE < len(found) else None,
         filters=tuple(
-            Choice(name, urlencode({**kept, "show": name}), name == chosen, len(group))
+            Choice(SHOWN[name], urlencode({**kept, "show": name}), name == chosen, len(group))
             for name, group in groups.items()
         ),
         search=wanted,
@@ -391,7 +391,7 @@ def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, 
     largest = sorted(sums.values(), key=lambda row: (-row.credits, row.name))
     rows = [row._replace(color=min(place, COLORS - 1)) for place, row in enumerate(largest)]
     names = [row.name for row in rows]
-    others = names[COLORS - 1 :] if len(names) > COLORS else []
+    others = names[COLORS - 1 :] if len(names) >= COLORS else []
     groups = [name for name in names if name not in others]
     bars = []
     for day in shown:
@@ -435,7 +435,6 @@ def sources_page(
             each.id,
             foreign_text(each.name) or each.id,
             foreign_text(each.description),
-            f"{'templates' if is_template else 'workflows'}/{quote(each.id, safe='')}?{urlencode(conn)}",
         )
         for each in sources
     ]

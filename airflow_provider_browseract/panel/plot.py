@@ -18,8 +18,8 @@ COLORS = 8
 ABOVE, HEIGHT, BELOW = 20, 200, 26
 """Pixels above the highest bar, of the bars, and below them for the names of the days."""
 
-NAMED = 5
-"""Every which day is named, counted from the last one."""
+NAMED = 7
+"""Every which day is named, counted from the last one. Narrow pages have no room for more."""
 
 _SVG = Markup('<svg class="{}" height="{}" {}>{}</svg>')
 _RECTANGLE = Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"><title>{}</title></rect>')

@@ -368,7 +368,6 @@ class SourceRow:
     id: str
     name: str
     description: str
-    path: str
 
 
 @dataclass(frozen=True)

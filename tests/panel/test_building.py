@@ -203,14 +203,14 @@ class TestTable:
     def test_filters_have_counts_and_keep_the_search(self):
         page = building.overview(self.data(), "active", "search", 1)
         assert {each.label: each.count for each in page.runs.filters} == {
-            "all": 5,
             "active": 3,
             "paused": 1,
-            "unread": 1,
+            "not waited for": 1,
             "failed": 1,
+            "all": 5,
         }
         assert [each.label for each in page.runs.filters if each.chosen] == ["active"]
-        assert page.runs.filters[0].query == f"conn={CONN}&search=search&show=all"
+        assert page.runs.filters[-1].query == f"conn={CONN}&search=search&show=all"
 
     @cases(
         "search, found",
@@ -398,7 +398,7 @@ class TestCredits:
 def test_sources_are_searched_by_name_id_and_description():
     sources = [Workflow("71", "Search", "Finds <b>prices</b>"), Workflow("72", None, None)]
     page = building.sources_page(known(), sources, False, "PRICES", False)
-    assert [(row.id, row.name, row.path) for row in page.rows] == [("71", "Search", f"workflows/71?conn={CONN}")]
+    assert [(row.id, row.name) for row in page.rows] == [("71", "Search")]
     assert [row.name for row in building.sources_page(known(), sources, False, "", False).rows] == ["Search", "72"]
 
 

@@ -123,7 +123,7 @@ def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
         "waiting": ("instance.html", InstancePage(instance(text), None, place(text))),
         "dag": ("dag.html", DagPage(text, text, table(row), 25)),
         "credits": ("credits.html", credits_page(text)),
-        "workflows": ("workflows.html", SourcesPage(FILTERS, False, (SourceRow(text, text, text, ""),), text, True)),
+        "workflows": ("workflows.html", SourcesPage(FILTERS, False, (SourceRow(text, text, text),), text, True)),
         "workflow": ("workflow.html", source_page(text, link)),
         "error": ("error.html", None),
     }

@@ -287,7 +287,8 @@ class TestBadInput:
     async def test_connection_that_does_not_exist_is_named_to_who_may_read_it(self, client, world):
         response = await read(client, "/?conn=missing")
         assert response.status_code == 200
-        assert "There is no connection" in response.text
+        assert "There is no connection &#39;missing&#39;" in response.text
+        assert "Open Airflow's connections" in response.text
 
     async def test_refused_key_keeps_the_page_and_says_what_to_do(self, client, world, connect):
         connect(password="app-wrong")

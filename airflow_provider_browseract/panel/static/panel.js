@@ -61,10 +61,10 @@
   }
 
   let forget;
-  function say(text) {
+  function say(text, stays = false) {
     put(byId("message"), text);
     clearTimeout(forget);
-    forget = setTimeout(() => put(byId("message"), ""), 8000);
+    if (!stays) forget = setTimeout(() => put(byId("message"), ""), 8000);
   }
 
   // Refresh: what is new is merged into the page, so that focus, scroll position, texts and pictures stay.
@@ -81,7 +81,7 @@
       const same = name === "src" && path(old.getAttribute(name)) === path(value);
       if (!same && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
-    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
     if (old.nodeName === "TIME") return;
     const keyed = new Map([...old.children].filter(key).map((child) => [key(child), child]));
     let at = old.firstChild;
@@ -98,7 +98,7 @@
     while (at) drop();
   }
 
-  let timer, request, last = 0, tries = 0, shown = true, over = false;
+  let timer, request, last = 0, tries = 0, shown = true, over = false, trouble = false;
   const visible = () => document.visibilityState === "visible" && shown;
   function period() {
     if (byId("content").querySelector("[data-loading]")) return Math.min(++tries, 10);
@@ -125,7 +125,7 @@
       const response = await fetch(location.href, { headers: { "X-BrowserAct-Panel": "fragment" }, signal: mine.signal });
       const text = await response.text();
       over = [401, 403, 404].includes(response.status);
-      if (response.status === 401) say("You are logged out of Airflow. Log in again and reload the page.");
+      if (response.status === 401) say("You are logged out of Airflow. Log in again and reload the page.", true);
       else if (!response.ok && !over) throw new Error(response.status);
       else {
         const fresh = byId("content").cloneNode(false);
@@ -133,12 +133,15 @@
         const before = byId("as-of").dataset.say;
         merge(byId("content"), fresh);
         adopt();
+        if (trouble) say("");
+        trouble = false;
         if (byId("as-of").dataset.say !== before) announce(byId("as-of").dataset.say);
       }
     } catch {
       // A newer request took over, or the page is hidden.
       if (mine !== request || !visible()) return;
-      say("Airflow does not respond. The page shows what it has, and tries again.");
+      trouble = true;
+      say("Airflow does not respond. The page shows what it has, and tries again.", true);
     } finally {
       clearTimeout(limit);
       if (mine === request) { last = Date.now(); plan(); }
