@@ -101,7 +101,7 @@ class RunWorkflowOperator(InputParametersOperator):
         seconds even while a callback is expected.
     :param show_live_view: put the address of the run's live view into the log, XComs, buttons and Required Actions of
         the task. Everyone who may see the task can then open it, and may be able to act in a browser that is logged in.
-        When ``False``, only BrowserAct shows it, and the panel to people who may clear the task. Default: ``True``.
+        When ``False``, only BrowserAct shows it. Default: ``True``.
     :param cancel_on_kill: stop the run when a person marks or clears the Airflow task that waits for it, when
         ``execution_timeout`` or Ctrl-C ends the task, or when its process receives SIGTERM and no later try can
         reattach to the run. When ``False``, the run keeps running and using credits. Default: ``True``.

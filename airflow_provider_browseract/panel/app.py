@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
@@ -35,9 +35,10 @@ from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
 from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
-from airflow_provider_browseract.panel.days import DAYS
+from airflow_provider_browseract.panel.days import DAYS, OPEN_DAY_INTERVAL
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
+from airflow_provider_browseract.runs.budget import ONE_DAY
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.routes import PANEL_PATH, URL_PREFIX
 from airflow_provider_browseract.webhook.overload import RareLog
@@ -87,6 +88,7 @@ NO_CONNECTION = Notice(
     "There is no BrowserAct connection that you may see.",
     "Add one of type BrowserAct (Admin > Connections), or ask an administrator for the right to read it.",
 )
+MORE_RUNS = Notice("info", "Some days have more runs than are read here, so their credits are higher than shown.")
 
 
 class PageError(Exception):
@@ -206,9 +208,12 @@ class Panel:
             dags = self._dags.of(read.days, known.now.date())
             return building.credits_page(known, read.days, dags, query.by == "dag")
 
-        notices = (Notice("warning", f"A day could not be read: {read.error}.", read.remedy),) if read.error else ()
+        unread = [Notice("warning", f"A day could not be read: {read.error}.", read.remedy)] if read.error else []
+        more = [MORE_RUNS] if any(day.truncated for day in read.days.values()) else []
         refresh = REFRESH if len(read.days) == DAYS else LOADING_REFRESH
-        frame = Frame("", "credits", "Credits", connections=opened.connections, notices=notices, refresh=refresh)
+        frame = Frame(
+            "", "credits", "Credits", connections=opened.connections, notices=(*unread, *more), refresh=refresh
+        )
         return await self._show(request, "credits.html", opened, build, frame, account)
 
     async def sources(self, request: Request) -> Response:
@@ -341,7 +346,7 @@ class Panel:
         task = read.task
         if task is None:
             frame = Frame("", "runs", f"BrowserAct task {foreign_text(task_id)}", refresh=REFRESH)
-            return await self._show(request, template, opened, lambda known: wrap(known, None), frame, account)
+            return await self._show(request, "run.html", opened, None, frame, account)
 
         def build(known: Knowledge) -> Any:
             link = links[0] if links else known.records.links.get(task_id)
@@ -400,9 +405,9 @@ class Panel:
         def page() -> str:
             values: dict[str, Any] = {"root": _root(request)}
             content = None
-            if account is not None and build is not None:
+            if account is not None:
                 known = Knowledge(opened.access, account, opened.records, datetime.now(timezone.utc))
-                content = build(known)
+                content = None if build is None else build(known)
                 values |= {
                     "conn_id": opened.conn_id,
                     "sees_account": known.reads_account,
@@ -421,22 +426,21 @@ class Panel:
 
 
 class DagsOfDays:
-    """The DAGs that have started the runs of past days, each day read once."""
+    """The DAGs that have started the runs of past days. Each day is read once, and the newest two every minute."""
 
     def __init__(self) -> None:
-        self._days: dict[date, dict[str, str]] = {}
+        self._days: dict[date, tuple[dict[str, str], float]] = {}
 
-    def of(self, days: Mapping[date, Any], today: date) -> dict[str, str]:
+    def of(self, days: Iterable[date], today: date) -> dict[str, str]:
         """Return the DAG of each run of some days that a DAG has started."""
-        found: dict[str, str] = {}
+        now, read, found = time.monotonic(), {}, dict[str, str]()
         for day in days:
-            links = self._days.get(day)
-            if links is None:
-                links = database.links_on(day)
-                if day < today - timedelta(days=1):
-                    self._days[day] = links
+            links, read_at = self._days.get(day, ({}, float("-inf")))
+            if read_at < (now - OPEN_DAY_INTERVAL if day >= today - ONE_DAY else 0):
+                links, read_at = database.links_on(day), now
+            read[day] = links, read_at
             found |= links
-        self._days = {day: links for day, links in self._days.items() if day in days}
+        self._days = read
         return found
 
 

@@ -467,6 +467,7 @@ def source_page(known: Knowledge, source: Workflow | Template) -> SourcePage:
         inputs=source.input_parameters,
         conn_id=known.account.conn_id,
     )
+    # Lists do not name the template of a run, so a template has none.
     credits = [task.credit for task in known.account.tasks if task.workflow_id == source.id and task.credit]
     return SourcePage(
         is_template=is_template,

@@ -202,7 +202,7 @@ class Overview:
     """The first page: slots, queue, paused runs, credits of today, and the runs of the last 24 hours.
 
     :param slots: None if the viewer may not read the connection, as ``today``.
-    :param longest_wait: seconds that the first of the queue has waited; None if nobody waits.
+    :param longest_wait: seconds that somebody has waited for a slot; None if nobody waits for one.
     """
 
     slots: Slots | None
@@ -399,7 +399,8 @@ class SourcePage:
 
     :param file_name: what to call the file.
     :param dag_file: Python source, complete.
-    :param mean: credits of a run in the mean of the last 24 hours; None if it did not run.
+    :param runs: how many runs of the last 24 hours have credits; 0 for a template, because lists do not name it.
+    :param mean: credits of these runs in the mean; None without runs.
     :param detail_url: address of the template's page in BrowserAct.
     """
 

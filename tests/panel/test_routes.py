@@ -185,6 +185,36 @@ async def test_links_begin_with_the_path_of_base_url(client, account):
     assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
 
 
+class TestNothingYet:
+    """Pages of which BrowserAct or Airflow has nothing yet."""
+
+    async def test_run_that_is_not_read_yet_is_a_page_that_loads(self, client, account, monkeypatch):
+        monkeypatch.setattr(app, "PAGE_PATIENCE", 0.0)
+        response = await client.get(f"/runs/{account['own']}?conn={CONN}", headers={"user": "admin"})
+        assert response.status_code == 200
+        assert "data-loading" in response.text
+        loaded = await read(client, f"/runs/{account['own']}?conn={CONN}")
+        assert "data-loading" not in loaded.text
+
+    async def test_task_instance_whose_run_is_not_read_yet_loads(self, client, account, monkeypatch):
+        monkeypatch.setattr(app, "PAGE_PATIENCE", 0.0)
+        path = of("/ti/prices/{run}/search/-1", account)
+        assert "data-loading" in (await client.get(path, headers={"user": "viewer of one DAG"})).text
+
+    @cases("path", {"task instance": "/ti/prices/r/t/-1", "DAG": "/dag/prices", "DAG run": "/dag/prices/r"})
+    async def test_page_without_a_run_says_so(self, client, world, path):
+        response = await read(client, path, "viewer of one DAG")
+        assert response.status_code == 200
+        assert "No run yet" in response.text
+
+    async def test_task_instance_in_the_queue_has_its_place(self, client, world):
+        entry = queued(2, "prices")
+        world.queue = [queued(1, "shop"), entry]
+        response = await read(client, f"/ti/prices/{entry.key.run_id}/search/2", "viewer of one DAG")
+        assert "Place in the queue" in response.text
+        assert "shop" not in response.text
+
+
 class TestOpen:
     """The address of the button, which redirects to where the page can be shown."""
 
