@@ -72,20 +72,24 @@ class Studio:
     @cached_property
     def shop(self) -> Shop:
         """The runs that the panel shows, which are started when they are needed first."""
-        extra = json.dumps({"webhook_base_url": self.airflow.url, "daily_credits": 500})
+        extra = json.dumps({"webhook_base_url": self.airflow.url, "daily_credits": 2000})
         self.airflow.set_connection("browseract_default", **self.service.connection, extra=extra)
         return Shop.opened(self.airflow, self.service)
 
-    def open_panel(self) -> FrameLocator:
-        """Open the panel in Airflow's UI, and return its frame."""
+    def open_panel(self, height: int = HEIGHT) -> FrameLocator:
+        """Open the panel in Airflow's UI, and return its frame.
+
+        :param height: the height of the browser's window.
+        """
         self.shop  # noqa: B018 - starts the runs
+        self.page.set_viewport_size({"width": WIDTH, "height": height})
         self.open("plugin/browseract")
         return self.page.frame_locator("iframe")
 
-    def down_to(self, last: Locator) -> FloatRect:
+    def down_to(self, last: Locator, margin: int = MARGIN) -> FloatRect:
         """Return the window down to an element in it."""
         lowest = box(last)
-        return {"x": 0, "y": 0, "width": WIDTH, "height": min(HEIGHT, lowest["y"] + lowest["height"] + MARGIN)}
+        return {"x": 0, "y": 0, "width": WIDTH, "height": lowest["y"] + lowest["height"] + margin}
 
     def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
         """Wait until there is something, as long as every component of Airflow is alive."""
@@ -220,15 +224,14 @@ def panel_overview(studio: Studio) -> bytes:
     """Show the first page of the panel, inside Airflow's UI."""
     panel = studio.open_panel()
     panel.locator("#queue tbody tr").nth(2).wait_for()
-    return studio.shoot(lambda: studio.down_to(panel.locator(f'#runs [data-run="{studio.shop.unread}"]')))
+    return studio.shoot(lambda: studio.down_to(panel.locator(f'#runs [data-run="{studio.shop.unread}"]'), margin=0))
 
 
 def panel_run(studio: Studio) -> bytes:
-    """Show a run in the panel, with the pictures of its steps."""
-    panel = studio.open_panel()
-    panel.get_by_role("link", name="shop / blocked").wait_for()
+    """Show a run in the panel that has failed, with the pictures of its steps."""
+    panel = studio.open_panel(height=1500)
     task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
-    panel.locator(f'#runs [data-run="{task_id}"] a').first.click()
+    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
     return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
 
 
@@ -236,12 +239,13 @@ def panel_credits(studio: Studio) -> bytes:
     """Show the page of the panel with the credits of 30 days."""
     panel = studio.open_panel()
     panel.get_by_role("link", name="Credits").click()
-    return studio.shoot(lambda: studio.down_to(panel.locator("table").last))
+    panel.get_by_text("a day on average").wait_for()
+    return studio.shoot(lambda: studio.down_to(panel.locator("#groups")))
 
 
 def panel_workflow(studio: Studio) -> bytes:
     """Show a workflow in the panel, with a DAG file that runs it."""
-    panel = studio.open_panel()
+    panel = studio.open_panel(height=1500)
     panel.get_by_role("link", name="Workflows").click()
     panel.get_by_role("link", name=SEARCH.name, exact=True).click()
     return studio.shoot(lambda: studio.down_to(panel.locator("#dag-file")))

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from airflow_provider_browseract.emulator import (
     LOG_IN,
     ORDERS,
     SEARCH,
+    EmulatedWorkflow,
     Emulator,
     RunningEmulator,
 )
@@ -34,7 +35,7 @@ from tests.browser import LOOKS, log_in, running_browser
 from .local_airflow import LocalAirflow, free_port, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FrameLocator, Locator, Page, StorageState
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FrameLocator, Locator, Page
 
 DAGS = Path(__file__).parent / "dags" / "panel.py"
 
@@ -65,7 +66,7 @@ class PanelWorld:
     browser: Browser
     idle: str = field(init=False)
     opened: Shop = field(init=False)
-    states: dict[str, StorageState] = field(default_factory=dict)
+    _contexts: dict[str | None, BrowserContext] = field(default_factory=dict)
 
     @property
     def panel(self) -> str:
@@ -87,28 +88,24 @@ class PanelWorld:
         self.airflow.set_connection(conn_id, conn_type="browseract", **given)
 
     @contextmanager
-    def visitor(self, user: str | None = "ada", **options: Any) -> Iterator[Visitor]:
+    def visitor(self, user: str | None = "ada") -> Iterator[Visitor]:
         """Have somebody with an empty page for the length of a ``with`` block.
 
-        :param user: who is logged in; None for nobody.
-        :param options: more options of the browser's context.
+        :param user: who is logged in; None for somebody who has never logged in.
         """
-        if user is not None and user not in self.states:
-            with self._context() as context:
-                log_in(context.new_page(), self.airflow.url, user)
-                self.states[user] = context.storage_state()
-        state = self.states[user] if user else None
-        with self._context(storage_state=state, **options) as context:
-            yield Visitor(self, context)
-
-    @contextmanager
-    def _context(self, **options: Any) -> Iterator[BrowserContext]:
-        context = self.browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, **LOOKS, **options})
-        context.set_default_timeout(LIMIT)
+        context = self._contexts.get(user)
+        if context is None:
+            context = self.browser.new_context(viewport={"width": 1400, "height": 1000}, **LOOKS)
+            context.set_default_timeout(LIMIT)
+        if user is not None and user not in self._contexts:
+            # Logged in once, and with what the browser keeps of Airflow's UI.
+            log_in(context.new_page(), self.airflow.url, user)
+            self._contexts[user] = context
+        visitor = Visitor(self, context)
         try:
-            yield context
+            yield visitor
         finally:
-            context.close()
+            visitor.leave()
 
 
 class Visitor:
@@ -119,10 +116,21 @@ class Visitor:
         self.clicks = 0
         self.errors: list[str] = []
         self.requests: list[str] = []
-        context.on("console", self._noted)
-        context.on("weberror", lambda error: self.errors.append(str(error.error)))
-        context.on("request", lambda request: self.requests.append(request.url))
+        self._listeners: dict[Any, Callable[..., None]] = {
+            "console": self._noted,
+            "weberror": lambda error: self.errors.append(str(error.error)),
+            "request": lambda request: self.requests.append(request.url),
+        }
+        for event, listener in self._listeners.items():
+            context.on(event, listener)
         self.page: Page = context.new_page()
+
+    def leave(self) -> None:
+        """Close all pages."""
+        for event, listener in self._listeners.items():
+            self.context.remove_listener(event, listener)
+        for page in self.context.pages:
+            page.close()
 
     def _noted(self, message: ConsoleMessage) -> None:
         # Airflow's own pages are not the panel's.
@@ -171,28 +179,33 @@ class Visitor:
         return [url for part, url in parts if part.netloc not in hosts and part.scheme not in ("blob", "data")]
 
 
-def start_run(service: RunningEmulator, workflow_id: str, **settings: Any) -> str:
+def start_run(service: RunningEmulator, workflow_id: str) -> str:
     """Start a run without Airflow, and return its id."""
-    if settings:
-        service.emulator.next_run(workflow_id, **settings)
     with BrowserActClient(ClientSettings(service.api_key, service.url)) as client:
         return client.send(run_task(workflow_id)).id
 
 
+def add_run(emulator: Emulator, workflow: EmulatedWorkflow, seconds_ago: float) -> str:
+    """Add a run that was started some time ago, and return its id. No later one may exist."""
+    with emulator.changed:
+        emulator.clock = partial(float, time.time() - seconds_ago)
+        nothing: dict[str, Any] = {"inputs": [], "callback_url": None, "status_change_callback_url": None}
+        run = emulator.start_run(workflow, workflow_id=workflow.id, **nothing)
+        emulator.catch_up()
+        emulator.clock = time.time
+    return run.id
+
+
 def add_history(emulator: Emulator, days: int) -> None:
     """Add ended runs of the last days, more on some days than on others."""
-    now, workflows = time.time(), (SEARCH, ORDERS, EXPORT, LOG_IN)
-    nothing: dict[str, Any] = {"inputs": [], "callback_url": None, "status_change_callback_url": None}
+    workflows = (SEARCH, ORDERS, EXPORT, LOG_IN)
     for day in range(days, 0, -1):
-        emulator.clock = partial(float, now - 86_400 * day - 60)
         for number in range(3 + day * 7 % 11):
-            workflow = workflows[min(number % 5, 3)]
             outcome: Outcome = "failed" if number == 9 else "finished"
-            ended = workflow.having(duration=0.0, outcome=outcome, behaviour=no_output, extra_credits=3 * number)
-            with emulator.changed:
-                emulator.start_run(ended, workflow_id=workflow.id, **nothing)
-                emulator.catch_up()
-    emulator.clock = time.time
+            workflow = workflows[min(number % 5, 3)].having(
+                duration=0.0, outcome=outcome, behaviour=no_output, extra_credits=3 * number
+            )
+            add_run(emulator, workflow, 86_400 * day + 60)
 
 
 @dataclass(frozen=True)
@@ -214,7 +227,9 @@ class Shop:
         emulator = service.emulator
         emulator.set_workflow(HUMAN.id, **HELD)
         emulator.set_workflow(FAILING.id, duration=1.0)
-        run_id, unread = airflow.trigger("shop"), start_run(service, ENDLESS.id)
+        # That nobody waits for a run counts after a minute.
+        unread = add_run(emulator, ENDLESS, 180)
+        run_id = airflow.trigger("shop")
 
         def states(dag_id: str, run_id: str) -> dict[tuple[str, int], str]:
             airflow.check_alive()
@@ -257,6 +272,6 @@ def panel_world(folder: Path) -> Iterator[PanelWorld]:
         world = PanelWorld(airflow, shop, quiet, stack.enter_context(running_browser()))
         world.connect("browseract_default", shop, extra=json.dumps({"daily_credits": 2000}))
         world.connect("quiet", quiet)
-        world.idle = start_run(quiet, ENDLESS.id)
+        world.idle = add_run(quiet.emulator, ENDLESS, 180)
         world.opened = Shop.opened(airflow, shop)
         yield world
