@@ -139,10 +139,14 @@ def is_unread(task: Task, link: Link | None, now: datetime) -> bool:
 def instance_view(key: TaskInstanceKey, try_number: int | None = None) -> InstanceView:
     """Return a task instance as a link to its page in Airflow."""
     path = f"dags/{quote(key.dag_id, safe='')}/runs/{quote(key.run_id, safe='')}/tasks/{quote(key.task_id, safe='')}"
-    label = f"{key.dag_id} / {key.task_id}"
     if key.map_index >= 0:
-        path, label = f"{path}/mapped/{key.map_index}", f"{label} [{key.map_index}]"
-    return InstanceView(foreign_text(label), path, try_number)
+        path = f"{path}/mapped/{key.map_index}"
+    return InstanceView(_label(key), path, try_number)
+
+
+def _label(key: TaskInstanceKey) -> str:
+    index = f" [{key.map_index}]" if key.map_index >= 0 else ""
+    return foreign_text(f"{key.dag_id} / {key.task_id}{index}")
 
 
 def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
@@ -197,13 +201,21 @@ def queue_places(known: Knowledge) -> list[QueuePlace]:
     ]
 
 
-def _visible(known: Knowledge, tasks: Iterable[Task]) -> list[tuple[Task, Link | None, Sight]]:
+class Seen(NamedTuple):
+    """A run that the viewer may see."""
+
+    task: Task
+    link: Link | None
+    sight: Sight
+
+
+def _visible(known: Knowledge, tasks: Iterable[Task]) -> list[Seen]:
     found = []
     for task in tasks:
         link = known.records.links.get(task.id)
         sight = sight_of(known, task, link)
         if sight.run:
-            found.append((task, link, sight))
+            found.append(Seen(task, link, sight))
     return found
 
 
@@ -240,18 +252,17 @@ def _workflow_name(known: Knowledge, workflow_id: str | None) -> str:
 
 def _table(
     known: Knowledge,
-    seen: Sequence[tuple[Task, Link | None, Sight]],
+    seen: Sequence[Seen],
     show: str,
     search: str,
     page: int,
     query: Mapping[str, str],
 ) -> RunTable:
-    """Return a page of a list of runs, after filters and search."""
-    rows = [run_row(known, *each) for each in seen]
+    """Return a page of a list of runs, after filters and search. Rows are made only for this page."""
     wanted = foreign_text(search).strip()
     if wanted:
-        rows = [row for row in rows if _matches(row, wanted.casefold())]
-    groups = {name: [row for row in rows if _is_shown(row, name)] for name in SHOWN}
+        seen = [each for each in seen if _matches(known, each, wanted.casefold())]
+    groups = {name: [each for each in seen if _is_shown(known, each, name)] for name in SHOWN}
     chosen = show if show in groups else "all"
     kept = {**query, **({"search": wanted} if wanted else {})}
     found = groups[chosen]
@@ -262,7 +273,7 @@ def _table(
         return urlencode({**kept, "show": chosen, "page": other})
 
     return RunTable(
-        rows=tuple(found[begin : begin + PAGE_SIZE]),
+        rows=tuple(run_row(known, *each) for each in found[begin : begin + PAGE_SIZE]),
         first=begin + 1 if found else 0,
         total=len(found),
         newer=link_to(number - 1) if number > 1 else None,
@@ -275,18 +286,21 @@ def _table(
     )
 
 
-def _is_shown(row: RunRow, show: str) -> bool:
+def _is_shown(known: Knowledge, seen: Seen, show: str) -> bool:
+    status = seen.task.status
     if show == "active":
-        return not row.status.ended
+        return not status.ended
     if show == "paused":
-        return row.status in (TaskStatus.PAUSED, TaskStatus.PAUSING)
+        return status in (TaskStatus.PAUSED, TaskStatus.PAUSING)
     if show == "unread":
-        return row.unread
-    return show == "all" or row.status is TaskStatus.FAILED
+        return is_unread(seen.task, seen.link, known.now)
+    return show == "all" or status is TaskStatus.FAILED
 
 
-def _matches(row: RunRow, wanted: str) -> bool:
-    texts = (row.id, row.workflow, row.status.value, row.instance.label if row.instance else "")
+def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
+    task, link, sight = seen
+    label = _label(link.key) if link is not None and sight.instance else ""
+    texts = (task.id, _workflow_name(known, task.workflow_id), task.status.value, label)
     return any(wanted in text.casefold() for text in texts)
 
 
@@ -350,9 +364,12 @@ def instance_page(known: Knowledge, key: TaskInstanceKey, run: RunPage | None) -
 def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, search: str, page: int) -> DagPage:
     """Return the runs of a DAG or DAG run."""
     seen = [
-        (task, link, sight)
-        for task, link, sight in _visible(known, known.account.tasks)
-        if link is not None and sight.instance and link.key.dag_id == dag_id and run_id in (None, link.key.run_id)
+        each
+        for each in _visible(known, known.account.tasks)
+        if each.link is not None
+        and each.sight.instance
+        and each.link.key.dag_id == dag_id
+        and run_id in (None, each.link.key.run_id)
     ]
     table = _table(known, seen, show, search, page, {"conn": known.account.conn_id})
     return DagPage(

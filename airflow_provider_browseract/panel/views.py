@@ -23,8 +23,12 @@ def foreign_text(text: str | None, length: int = MAX_TEXT) -> str:
     """
     # Cut first: a name can have a megabyte.
     cut = (text or "")[: length + 1]
-    shown = "".join(" " if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") else each for each in cut)
+    shown = cut if cut.isprintable() else "".join(map(_shown, cut))
     return shown if len(shown) <= length else f"{shown[: length - 1]}\u2026"
+
+
+def _shown(character: str) -> str:
+    return " " if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
 
 
 class Notice(NamedTuple):
