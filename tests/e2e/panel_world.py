@@ -48,7 +48,7 @@ LIMIT = 30_000
 HELD: dict[str, Any] = {"duration": 4.0, "pause_at": 0.01, "pause_limit": None}
 """Settings of a run that keeps running until it is stopped."""
 
-USERS = {"ada": "admin", "grace": "viewer"}
+USERS = {"ada": "admin", "grace": "viewer", "linus": "op"}
 
 
 @dataclass
