@@ -21,6 +21,7 @@ from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
 PANEL_MODULE = "airflow_provider_browseract.panel.app"
@@ -116,7 +117,7 @@ def test_plugin_has_a_menu_entry_on_every_airflow_and_tabs_only_where_they_can_b
 def test_addresses_of_views_are_relative_to_the_base_url_and_below_the_panel():
     addresses = [view[key] for view in views() for key in ("href", "icon") if view[key]]
     assert len(addresses) == len(views()) + 1
-    assert all(address.startswith(f"{plugin.PANEL}/"[1:]) for address in addresses)
+    assert all(address.startswith(f"{PANEL}/"[1:]) for address in addresses)
 
 
 def test_tab_of_a_task_instance_is_limited_to_the_operators_with_a_button_to_the_panel():

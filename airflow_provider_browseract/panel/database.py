@@ -26,11 +26,12 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Text, and_, cast, func, null, select
+from sqlalchemy import Text, and_, cast, func, select
 
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.runs.budget import ONE_DAY
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
@@ -39,7 +40,6 @@ from airflow_provider_browseract.webhook.database import (
     READ_AT_ONCE,
     RUN_TRIGGER,
     SLOT_TRIGGER,
-    TEAM_NAME,
     StoredWaits,
     TriggerKey,
 )
@@ -51,11 +51,19 @@ if TYPE_CHECKING:
 MAX_AGE = 2.0
 """Seconds for which :class:`RecordKeeper` returns the same records."""
 
-FIRST_LOOK = timedelta(hours=24)
+OLDEST = 30.0
+"""Seconds after which nobody gets old records, as after a time without viewers."""
+
+FIRST_READ = timedelta(hours=24)
 """How old XComs may be that a process reads first."""
 
 OVERLAP = timedelta(minutes=1)
 """By how much two reads of XComs overlap: clocks differ, and a transaction may take a while."""
+
+MOST_DAYS = 31
+
+NEWEST_DAYS_AGE = 60.0
+"""Seconds for which :class:`DagsOfDays` keeps today and yesterday."""
 
 MAX_LINKS = 20_000
 """How many links are kept, and how many XComs are read at once; the newest ones."""
@@ -131,8 +139,6 @@ class QueueEntry(NamedTuple):
     key: TaskInstanceKey
     conn_id: str
     wait: QueueWait
-    deferred_at: datetime
-    team: str | None
 
 
 @dataclass(frozen=True)
@@ -175,11 +181,11 @@ class RecordKeeper:
     def read(self) -> Records:
         """Return records that are a few seconds old at most.
 
-        While a thread refreshes, others get the last ones; they wait only if there are none yet.
+        While a thread refreshes, others get the last ones, unless these are older than :data:`OLDEST`.
 
         :raises Exception: the refresh failed. The next call tries again.
         """
-        if self._is_fresh() or not self._refreshing.acquire(blocking=self._read_at < 0):
+        if self._is_fresh() or not self._refreshing.acquire(blocking=self._age() > OLDEST):
             return self._records
         try:
             if not self._is_fresh():
@@ -189,14 +195,17 @@ class RecordKeeper:
             self._refreshing.release()
 
     def _is_fresh(self) -> bool:
-        return time.monotonic() - self._read_at < MAX_AGE
+        return self._age() < MAX_AGE
+
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
 
     def _refresh(self) -> None:
         began = datetime.now(timezone.utc)
         with create_session(scoped=False) as session:
             runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
             unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
-            rows = _pushed(session, XCOM.timestamp >= (self._since or began - FIRST_LOOK))
+            rows = _pushed(session, XCOM.timestamp >= (self._since or began - FIRST_READ))
             pushed = [*self._news(rows)]
             created = {row.id for each in unread if (row := runs.get((each.id, each.created_date)))}
             rendered = _rendered(session, {row.id for row, _ in pushed} | created)
@@ -221,11 +230,7 @@ class RecordKeeper:
         shown = known | {of: known[of]._replace(**changes) for of, changes in waits.items() if of in known}
         links, others = _arrange(shown.values())
         stored = self._queue.read(slots.keys(), unread_slots)
-        queue = [
-            QueueEntry(_key(row), *stored[trigger], row.created_date, row.team)
-            for trigger, row in slots.items()
-            if trigger in stored
-        ]
+        queue = [QueueEntry(_key(row), *stored[trigger]) for trigger, row in slots.items() if trigger in stored]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
         # From here on nothing fails. A clock that is ahead, or another one that is behind, must not hide XComs.
         self._known, self._since = known, min(began, rows[0].timestamp if rows else began) - OVERLAP
@@ -292,15 +297,38 @@ def links_on(day: date) -> dict[str, str]:
     return {named.browseract_task_id: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
 
 
+class DagsOfDays:
+    """The DAGs that have started the runs of past days. Each day is read once, and the newest two every minute."""
+
+    def __init__(self) -> None:
+        self._days: dict[date, tuple[dict[str, str], float]] = {}
+
+    def of(self, days: Iterable[date], today: date) -> dict[str, str]:
+        """Return the DAG of each run of some days that a DAG has started."""
+        now, found = time.monotonic(), dict[str, str]()
+        # Other threads replace the whole dict.
+        kept = {day: read for day, read in self._days.items() if day >= today - MOST_DAYS * ONE_DAY}
+        for day in days:
+            links, read_at = kept.get(day, ({}, float("-inf")))
+            if read_at < (now - NEWEST_DAYS_AGE if day >= today - ONE_DAY else 0):
+                links, read_at = links_on(day), now
+            kept[day] = links, read_at
+            found |= links
+        self._days = kept
+        return found
+
+
 class _Rendered(NamedTuple):
     """What the rendered fields of a task instance contain."""
 
-    conn_id: str | None
-    workflow_id: str | None
-    started: bool
+    conn_id: str | None = None
+    workflow_id: str | None = None
+    started: bool = True
+    followed: str | None = None
+    """The run that a sensor waits for."""
 
 
-NOT_RENDERED = _Rendered(None, None, True)
+NOT_RENDERED = _Rendered()
 
 
 def _key(row: Row[Any]) -> TaskInstanceKey:
@@ -341,10 +369,9 @@ def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, i
 
 def _deferred(session: Session, classpath: str) -> dict[TriggerKey, Row[Any]]:
     """Return the task instances that wait for a kind of trigger, by their triggers."""
-    team = null() if TEAM_NAME is None else TEAM_NAME
     query = (
         select(*KEY, TaskInstance.id, TaskInstance.try_number, Trigger.created_date, HITLDetail.ti_id.label("asked"))
-        .add_columns(Trigger.id.label("trigger_id"), team.label("team"))
+        .add_columns(Trigger.id.label("trigger_id"))
         .select_from(Trigger)
         .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
         .outerjoin(HITLDetail, and_(HITLDetail.ti_id == TaskInstance.id, HITLDetail.responded_at.is_(None)))
@@ -369,7 +396,8 @@ def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
             if isinstance(values := _json(text), dict):
                 workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
                 started = workflow_id is not None or template_id is not None
-                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started)
+                followed = None if started else _id(values.get("browseract_task_id"))
+                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started, followed)
     return found
 
 
@@ -419,8 +447,9 @@ def _add_pushed(known: _Known, row: Row[Any], named: _Named, rendered: _Rendered
         # Airflow keeps the rendered fields of the newest DAG runs only.
         link = earlier._replace(try_number=try_number, pushed_at=row.timestamp)
     else:
-        confirmed = rendered.conn_id is not None
-        conn_id = rendered.conn_id if confirmed else named.conn_id
+        follows_another = rendered.followed not in (None, named.browseract_task_id)
+        confirmed = rendered.conn_id is not None and not follows_another
+        conn_id = rendered.conn_id or named.conn_id
         of = named.browseract_task_id, key, try_number, conn_id, rendered.workflow_id
         link = Link(*of, confirmed, row.timestamp, rendered.started)
     known[named.browseract_task_id, key] = link._replace(hidden=named.hidden)

@@ -10,13 +10,16 @@ import re
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.runs.request import without_secrets
 
-MAX_INPUTS = 10_000
+MAX_INPUTS = 4_000
 """Characters of all inputs together. Of longer ones, no secrets are looked for, and no texts are shown."""
 
 SEPARATOR = "; "
 
-MAX_PARTS = 20
+MAX_PARTS = 5
 """How often a value may contain the separator."""
+
+MAX_TEXTS = 200
+"""With more secret texts, replacing them takes too long, so no texts are shown."""
 
 FEWEST_CHARACTERS = 5
 """Shorter secrets are not replaced, as Airflow's logs do not mask them by default: texts could not be read any more."""
@@ -39,6 +42,8 @@ def secret_texts(inputs: str) -> list[str] | None:
             value = SEPARATOR.join(parts[:number])
             if is_secret(name[1]) or value.lstrip()[:1] in ("{", "["):
                 without_secrets({name[1]: value}, is_secret, found)
+    if len(found) > MAX_TEXTS:
+        return None
     return sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import httpx
 import pytest
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building
+from airflow_provider_browseract.panel import accounts, app, building, web
 from airflow_provider_browseract.panel.database import RecordKeeper
+from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
 
 from .conftest import CONN, PANEL, ROLES, World
@@ -25,6 +29,11 @@ async def read(client: httpx.AsyncClient, path: str, user: str = "admin", **head
     """Read the fragment of a page, which waits for data."""
     as_user = {} if user == ANONYMOUS else {"user": user}
     return await client.get(path, headers={**FRAGMENT, **as_user, **headers})
+
+
+def without_time(response: httpx.Response) -> str:
+    """Return a page without the time at which it was made."""
+    return re.sub(r'data-now="[^"]*"', "", response.text)
 
 
 @pytest.fixture
@@ -118,13 +127,13 @@ async def test_unknown_and_forbidden_connection_have_the_same_response(client, a
         await read(client, of(path, {**account, "conn": conn}), "viewer of one DAG") for conn in ("secret", "unknown")
     ]
     assert [each.status_code for each in responses] == [403, 403]
-    assert responses[0].text == responses[1].text
+    assert without_time(responses[0]) == without_time(responses[1])
 
 
 async def test_unknown_run_and_forbidden_run_have_the_same_response(client, account):
     unknown = await read(client, f"/runs/12345?conn={CONN}", "viewer of one DAG")
     forbidden = await read(client, f"/runs/{account['other']}?conn={CONN}", "viewer of one DAG")
-    assert (unknown.status_code, unknown.text) == (403, forbidden.text)
+    assert (unknown.status_code, without_time(unknown)) == (403, without_time(forbidden))
     assert (await read(client, f"/runs/12345?conn={CONN}")).status_code == 404
 
 
@@ -185,11 +194,87 @@ async def test_links_begin_with_the_path_of_base_url(client, account):
     assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
 
 
+class TestConnections:
+    """Which connections are read for whom."""
+
+    @pytest.fixture
+    def other_service(self, world, monkeypatch) -> str:
+        """A connection of another type, whose password a request to its host would have."""
+        connection = {"conn_type": "postgres", "host": world.url, "password": "password of a database"}
+        monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(connection))
+        return "pg"
+
+    async def test_password_of_another_service_is_sent_nowhere(self, client, world, other_service):
+        before = len(world.emulator.requests)
+        response = await read(client, f"/?conn={other_service}")
+        assert response.status_code == 200
+        assert "is not of type BrowserAct" in response.text
+        assert len(world.emulator.requests) == before
+
+    @cases("path", {"DAG": "/dag/prices", "task instance": "/ti/prices/{run}/search/-1"})
+    async def test_connection_that_only_an_xcom_names_is_read_only_for_who_may_read_it(
+        self, client, world, account, connect, path
+    ):
+        world.links.clear()
+        world.link(account["free"], "prices", conn_id=CONN, confirmed=False)
+        before = len(world.emulator.requests)
+        response = await read(client, of(path, account), "viewer of one DAG")
+        assert account["free"] not in response.text
+        assert len(world.emulator.requests) == before
+        assert account["free"] in (await read(client, of(path, account), "op")).text
+
+    async def test_browseract_is_not_asked_for_runs_that_the_viewer_may_not_see(self, client, world, account):
+        await read(client, f"/?conn={CONN}")
+        before = len(world.emulator.requests)
+        for task_id in ("1", "2", account["other"]):
+            assert (await read(client, f"/runs/{task_id}?conn={CONN}", "viewer of one DAG")).status_code == 403
+        assert len(world.emulator.requests) == before
+
+    async def test_reason_of_a_failed_read_is_shown_only_to_who_may_read_the_connection(
+        self, client, world, account, connect
+    ):
+        connect({"daily_credits": "planted-in-extra"})
+        seen = {user: (await read(client, f"/?conn={CONN}", user)).text for user in ("op", "viewer of one DAG")}
+        assert "planted-in-extra" in seen["op"]
+        assert "planted-in-extra" not in seen["viewer of one DAG"]
+        assert "BrowserAct could not be read." in seen["viewer of one DAG"]
+
+
+class TestHidden:
+    """What operators hide of their runs, on every page."""
+
+    @pytest.mark.parametrize(
+        "path", ["/runs/{own}?conn={conn}", "/ti/prices/{run}/search/-1", "/ti/shop/{run}/search/-1"]
+    )
+    async def test_live_view_that_one_task_instance_hides_is_on_no_page(self, client, world, account, path):
+        world.link(account["own"], "prices", hidden=frozenset({"live_view"}))
+        sensor = world.links[account["own"]]._replace(hidden=frozenset())
+        world.others = [sensor._replace(key=sensor.key._replace(dag_id="shop"), started=False)]
+        response = await read(client, of(path, {**account, "conn": CONN}))
+        assert account["own"] in response.text
+        assert "data-live" not in response.text
+
+    async def test_runs_of_other_workflows_are_no_other_runs_of_the_task_instance(self, client, world, account):
+        world.link(account["own"], "prices")
+        world.link(account["free"], "prices", workflow_id="another")
+        await read(client, f"/?conn={CONN}")
+        response = await read(client, f"/runs/{account['own']}?conn={CONN}", "viewer of one DAG")
+        assert account["free"] not in response.text
+        assert account["failed"] in response.text
+
+    async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, client, world, account):
+        world.link(account["free"], "prices", workflow_id=None)
+        path = f"/runs/{account['free']}?conn={CONN}"
+        assert "data-live" not in (await read(client, path, "user")).text
+        world.link(account["free"], "prices", workflow_id=None, wait=Wait(account["free"], 0.0))
+        assert "data-live" in (await read(client, path, "user")).text
+
+
 class TestNothingYet:
     """Pages of which BrowserAct or Airflow has nothing yet."""
 
     async def test_run_that_is_not_read_yet_is_a_page_that_loads(self, client, account, monkeypatch):
-        monkeypatch.setattr(app, "PAGE_PATIENCE", 0.0)
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
         response = await client.get(f"/runs/{account['own']}?conn={CONN}", headers={"user": "admin"})
         assert response.status_code == 200
         assert "data-loading" in response.text
@@ -197,7 +282,7 @@ class TestNothingYet:
         assert "data-loading" not in loaded.text
 
     async def test_task_instance_whose_run_is_not_read_yet_loads(self, client, account, monkeypatch):
-        monkeypatch.setattr(app, "PAGE_PATIENCE", 0.0)
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
         path = of("/ti/prices/{run}/search/-1", account)
         assert "data-loading" in (await client.get(path, headers={"user": "viewer of one DAG"})).text
 
@@ -206,6 +291,15 @@ class TestNothingYet:
         response = await read(client, path, "viewer of one DAG")
         assert response.status_code == 200
         assert "No run yet" in response.text
+
+    async def test_retry_in_the_queue_has_its_place_beside_the_run_of_the_earlier_try(self, client, world, account):
+        world.links.clear()
+        link = world.link(account["failed"], "prices", waits=False)
+        world.queue = [queued(1, "prices")._replace(key=link.key)]
+        response = await read(client, of("/ti/prices/{run}/search/-1", account))
+        assert "Place in the queue" in response.text
+        assert "planted failure" in response.text
+        assert 'data-refresh="10"' in response.text
 
     async def test_task_instance_in_the_queue_has_its_place(self, client, world):
         entry = queued(2, "prices")
@@ -265,6 +359,10 @@ class TestStop:
     async def test_run_that_a_task_instance_waits_for_is_not_stopped(self, client, world, account):
         assert await self.stop(client, world, account["own"]) == (409, "refused")
         assert self.status(world, account["own"]) == "running"
+
+    async def test_xcom_of_another_workflow_does_not_prevent_a_stop(self, client, world, account):
+        world.link(account["free"], "prices", workflow_id="another")
+        assert await self.stop(client, world, account["free"]) == (200, "stopped")
 
     async def test_user_of_the_dag_may_stop_its_unread_run_and_no_other(self, client, world, account):
         world.link(account["own"], "prices", waits=False)
@@ -342,8 +440,15 @@ class TestBadInput:
         monkeypatch.setattr(RecordKeeper, "read", fail)
         response = await read(client, "/")
         assert response.status_code == 503
-        assert "Airflow&#39;s database cannot be read now" in response.text
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "This page cannot be shown now" in response.text
         assert "password" not in response.text
+
+    async def test_pages_are_refused_at_once_if_too_many_wait_for_the_database(self, client, world, monkeypatch):
+        monkeypatch.setattr(app, "MOST_WAITING", 0)
+        response = await read(client, "/")
+        assert response.status_code == 503
+        assert "Too many pages are being read now" in response.text
 
     @cases("query", {"letters": "page=x", "negative": "page=-1", "huge": "page=" + "9" * 5000, "show": "show=%00"})
     async def test_nonsense_in_the_query_shows_the_first_page(self, client, account, query):

@@ -141,7 +141,7 @@
       // A newer request took over, or the page is hidden.
       if (mine !== request || !visible()) return;
       trouble = true;
-      say("Airflow does not respond. The page shows what it has, and tries again.", true);
+      say("Airflow does not respond. You see the last data. The page tries again.", true);
     } finally {
       clearTimeout(limit);
       if (mine === request) { last = Date.now(); plan(); }
@@ -218,8 +218,8 @@
       const headers = { "Content-Type": "application/json", "X-BrowserAct-Panel": "1" };
       const response = await fetch(button.dataset.url, { method: "POST", headers, body: "{}" });
       const { outcome, error } = await response.json();
-      text = { stopped: "The run is stopped.", ended: "The run had already ended." }[outcome] || error;
-    } catch { text = "Airflow does not respond. The run may still be running."; }
+      text = { stopped: "The run was stopped.", ended: "The run had already ended." }[outcome] || error;
+    } catch { text = "Airflow does not respond. It is not known whether the run was stopped. Check its status."; }
     button.disabled = false;
     say(text);
     refresh();
