@@ -260,7 +260,8 @@ def panel_world(folder: Path) -> Iterator[PanelWorld]:
     variables = {
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         # A new DAG file is found within seconds.
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "2",
     }
     with ExitStack() as stack:
         emulator = Emulator(concurrency=20)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import FrameLocator, Locator, Page, expect
+from playwright.sync_api import Frame, FrameLocator, Locator, Page, expect
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_provider_browseract.emulator import (
@@ -406,16 +406,29 @@ class TestEveryone:
             page.locator("main").wait_for()
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
-                results = Axe().run(page).response["violations"]
-                found += [
-                    f"/{path} ({scheme}): {each['id']}: {node['html'][:200]}: {node['failureSummary'][:200]}"
-                    for each in results
-                    if each["impact"] in ("serious", "critical")
-                    for node in each["nodes"]
-                ]
+                found += serious_findings(page, f"/{path} ({scheme})")
         # The browser logs that a page is missing.
         ada.errors.clear()
         assert found == []
+
+    def test_axe_finds_nothing_serious_in_the_frame_with_the_colors_of_airflow(self, world, ada):
+        panel = ada.open_panel()
+        expect(row(panel, world.opened.unread)).to_be_visible()
+        [frame] = ada.page.main_frame.child_frames
+        found = serious_findings(frame, "light")
+        ada.page.evaluate("document.documentElement.classList.replace('light', 'dark')")
+        expect(panel.locator("html")).to_have_class(re.compile("dark"))
+        assert found + serious_findings(frame, "dark") == []
+
+
+def serious_findings(page: Page | Frame, name: str) -> list[str]:
+    """Return what keeps people from using a page, as axe-core finds it."""
+    return [
+        f"{name}: {each['id']}: {node['html'][:200]}: {node['failureSummary'][:200]}"
+        for each in Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -514,6 +527,7 @@ def test_copied_dag_of_a_workflow_is_green_after_five_clicks(world, ada):
     copied = ada.page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == shown.strip()
     world.shop.emulator.concurrency = 50
+    world.shop.emulator.set_workflow(ORDERS.id, duration=0.0)
     (world.airflow.dags / "copied.py").write_text(copied)
     [dag_id] = re.findall(r"""DAG\(\s*["']([^"']+)["']""", copied)
     run_id = world.airflow.trigger(dag_id)
