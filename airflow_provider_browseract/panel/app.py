@@ -33,8 +33,9 @@ from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import building, database
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts
-from airflow_provider_browseract.panel.building import Knowledge
+from airflow_provider_browseract.panel.building import DaySums, Knowledge
 from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
+from airflow_provider_browseract.panel.days import OPEN_DAY_INTERVAL, Day
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
@@ -133,7 +134,7 @@ class Panel:
     def __init__(self) -> None:
         self._accounts = Accounts()
         self._records = RecordKeeper()
-        self._dags = DagsOfDays()
+        self._sums = SumsOfDays()
         self._threads = anyio.CapacityLimiter(THREADS)
 
     async def overview(self, request: Request) -> Response:
@@ -198,8 +199,8 @@ class Panel:
         read = await self._accounts.days(opened.conn_id, _patience(request))
 
         def build(known: Knowledge) -> Any:
-            dags = self._dags.of(read.days, known.now.date())
-            return building.credits_page(known, read.days, dags, query.by == "dag")
+            sums = self._sums.of(known.account.conn_id, read.days, known.now.date())
+            return building.credits_page(known, sums, query.by == "dag")
 
         notices = (Notice("warning", f"A day could not be read: {read.error}."),) if read.error else ()
         return await self._show(request, "credits.html", opened, build, Frame("", "credits", notices=notices), account)
@@ -413,24 +414,25 @@ class Panel:
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._threads)
 
 
-class DagsOfDays:
-    """The DAGs that have started the runs of past days, each day read once."""
+class SumsOfDays:
+    """The sums of past days. Each is made once, because a day can have thousands of runs."""
 
     def __init__(self) -> None:
-        self._days: dict[date, dict[str, str]] = {}
+        self._known: dict[tuple[str, date], tuple[datetime, float, DaySums]] = {}
 
-    def of(self, days: Mapping[date, Any], today: date) -> dict[str, str]:
-        """Return the DAG of each run of some days that a DAG has started."""
-        found: dict[str, str] = {}
-        for day in days:
-            links = self._days.get(day)
-            if links is None:
-                links = database.links_on(day)
-                if day < today - timedelta(days=1):
-                    self._days[day] = links
-            found |= links
-        self._days = {day: links for day, links in self._days.items() if day in days}
-        return found
+    def of(self, conn_id: str, days: Mapping[date, Day], today: date) -> dict[date, DaySums]:
+        """Return the sums of some days of a connection."""
+        now = time.monotonic()
+        # A copy, because other threads do the same.
+        known = {of: made for of, made in dict(self._known).items() if of[0] != conn_id or of[1] in days}
+        for day, read in days.items():
+            as_of, made_at, _ = known.get((conn_id, day), (None, now, None))
+            # A task instance may push the XCom with its run on the next day.
+            is_settled = day < today - timedelta(days=1) or now - made_at < OPEN_DAY_INTERVAL
+            if as_of != read.as_of or not is_settled:
+                known[conn_id, day] = read.as_of, now, building.sums_of(read.runs, database.links_on(day))
+        self._known = known
+        return {day: known[conn_id, day][2] for day in days}
 
 
 def create_app() -> FastAPI:

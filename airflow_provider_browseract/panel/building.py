@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Template, Workflow
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from airflow_provider_browseract.panel.access import Access
     from airflow_provider_browseract.panel.accounts import Account
     from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
-    from airflow_provider_browseract.panel.days import Day, DayRun
+    from airflow_provider_browseract.panel.days import DayRun
 
 PAGE_SIZE = 100
 """Runs on a page."""
@@ -374,19 +374,45 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
     )
 
 
-def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, str], by_dag: bool) -> CreditsPage:
+class Sums(NamedTuple):
+    """How many runs there were, what they cost, and how many of them failed."""
+
+    runs: int = 0
+    credits: int = 0
+    failed: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        """Return both together."""
+        return Sums(self.runs + other.runs, self.credits + other.credits, self.failed + other.failed)
+
+
+DaySums: TypeAlias = "Mapping[tuple[str | None, str | None], Sums]"
+"""Sums of a day, by the workflow that was run and the DAG that has started it; None for what is not known."""
+
+
+def sums_of(runs: Iterable[DayRun], dags: Mapping[str, str]) -> DaySums:
+    """Return the sums of the runs of a day.
+
+    :param dags: the DAG of each run that one has started.
+    """
+    sums: dict[tuple[str | None, str | None], Sums] = {}
+    for run in runs:
+        group = run.workflow_id, dags.get(run.browseract_task_id)
+        sums[group] = sums.get(group, Sums()).plus(Sums(1, run.credit or 0, run.failed))
+    return sums
+
+
+def credits_page(known: Knowledge, days: Mapping[date, DaySums], by_dag: bool) -> CreditsPage:
     """Return the credits of the last :data:`DAYS_SHOWN` days.
 
-    :param days: the runs of each day that was read.
-    :param dags: the DAG of each run that one has started.
+    :param days: the sums of each day that was read.
     """
     last = known.now.astimezone(timezone.utc).date()
     shown = [last - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
 
-    def group_of(run: DayRun) -> str:
+    def name_of(workflow_id: str | None, dag_id: str | None) -> str:
         if not by_dag:
-            return _workflow_name(known, run.workflow_id) or "no workflow given"
-        dag_id = dags.get(run.browseract_task_id)
+            return _workflow_name(known, workflow_id) or "no workflow given"
         if dag_id is None:
             return "not started by a DAG"
         return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"
@@ -395,16 +421,16 @@ def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, 
     parts: dict[date, Counter[str]] = {}
     for day in shown:
         parts[day] = Counter()
-        for run in days[day].runs if day in days else ():
-            name = group_of(run)
+        for (workflow_id, dag_id), of_group in days.get(day, {}).items():
+            name = name_of(workflow_id, dag_id)
             row = sums.get(name, CreditsRow(name, 0, 0, 0, 0, 0))
             sums[name] = row._replace(
-                runs=row.runs + 1,
-                credits=row.credits + (run.credit or 0),
-                failed=row.failed + run.failed,
-                unread=row.unread + (run.browseract_task_id not in dags),
+                runs=row.runs + of_group.runs,
+                credits=row.credits + of_group.credits,
+                failed=row.failed + of_group.failed,
+                unread=row.unread + (of_group.runs if dag_id is None else 0),
             )
-            parts[day][name] += run.credit or 0
+            parts[day][name] += of_group.credits
     largest = sorted(sums.values(), key=lambda row: (-row.credits, row.name))
     rows = [row._replace(color=min(place, COLORS - 1)) for place, row in enumerate(largest)]
     names = [row.name for row in rows]
@@ -433,12 +459,12 @@ def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, 
     )
 
 
-def _this_month(days: Mapping[date, Day], last: date, budget: int | None) -> BudgetShare | None:
+def _this_month(days: Mapping[date, DaySums], last: date, budget: int | None) -> BudgetShare | None:
     """Return the credits of this month; None as long as one of its days was not read."""
     month = [last.replace(day=number) for number in range(1, last.day + 1)]
     if not all(day in days for day in month):
         return None
-    return BudgetShare(sum(run.credit or 0 for day in month for run in days[day].runs), budget)
+    return BudgetShare(sum(each.credits for day in month for each in days[day].values()), budget)
 
 
 def sources_page(

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
 from airflow_provider_browseract.panel import building
-from airflow_provider_browseract.panel.days import Day, DayRun
+from airflow_provider_browseract.panel.days import DayRun
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.waiting import Wait
@@ -336,8 +336,8 @@ class TestCredits:
     TODAY = NOW.date()
 
     def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
-        read = {day: Day(tuple(runs), NOW, False, True) for day, runs in days.items()}
-        return building.credits_page(known(**account), read, dags or {}, by_dag)
+        sums = {day: building.sums_of(runs, dags or {}) for day, runs in days.items()}
+        return building.credits_page(known(**account), sums, by_dag)
 
     def run(
         self, number: int, credit: int | None = 5, workflow_id: str | None = "71", *, failed: bool = False
@@ -366,10 +366,9 @@ class TestCredits:
         assert [bar.parts for bar in page.bars[-2:]] == [(0, 10), (50, 5)]
 
     def test_by_dag_names_only_readable_dags(self):
-        days = {self.TODAY: [self.run(1, 1), self.run(2, 2), self.run(3, 3)]}
+        sums = building.sums_of([self.run(1, 1), self.run(2, 2), self.run(3, 3)], {"1": "prices", "2": "secret"})
         data = known(viewer=Viewer({"prices"}, account=True))
-        read = {day: Day(tuple(runs), NOW, False, True) for day, runs in days.items()}
-        page = building.credits_page(data, read, {"1": "prices", "2": "secret"}, True)
+        page = building.credits_page(data, {self.TODAY: sums}, True)
         assert [(row.name, row.credits) for row in page.rows] == [
             ("not started by a DAG", 3),
             ("DAGs that you may not read", 2),

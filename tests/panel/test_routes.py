@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta, timezone
+
 import httpx
 import pytest
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building
+from airflow_provider_browseract.panel import accounts, app, building, database
 from airflow_provider_browseract.panel.database import RecordKeeper
+from airflow_provider_browseract.panel.days import Day, DayRun
 from tests.cases import cases
 
 from .conftest import CONN, PANEL, ROLES, World
@@ -338,3 +341,53 @@ class TestBadInput:
     async def test_static_file_outside_the_folder_is_not_served(self, client):
         for name in ("..%2Fapp.py", "app.py", "panel.css%00"):
             assert (await client.get(f"/static/{name}")).status_code in (404, 401)
+
+
+class TestSumsOfDays:
+    """The sums of days that were read are made again only if they can have changed."""
+
+    TODAY = date(2026, 11, 27)
+
+    @pytest.fixture
+    def asked(self, monkeypatch) -> list[date]:
+        """The days whose links were read."""
+        days: list[date] = []
+
+        def links_on(day: date) -> dict[str, str]:
+            days.append(day)
+            return {"1": "prices"}
+
+        monkeypatch.setattr(database, "links_on", links_on)
+        return days
+
+    def read(self, *, second: int = 0, credit: int = 5) -> Day:
+        as_of = datetime(2026, 11, 27, 12, 0, second, tzinfo=timezone.utc)
+        return Day((DayRun("1", "71", credit, False, True),), as_of, False, True)
+
+    def test_days_that_are_known_are_not_made_again(self, asked):
+        sums, days = app.SumsOfDays(), {self.TODAY - timedelta(days=back): self.read() for back in range(31)}
+        first = sums.of(CONN, days, self.TODAY)
+        assert first[self.TODAY] == {("71", "prices"): (1, 5, 0)}
+        assert sums.of(CONN, days, self.TODAY) == first
+        assert asked == list(days)
+
+    def test_day_that_was_read_again_is_made_again(self, asked):
+        sums = app.SumsOfDays()
+        sums.of(CONN, {self.TODAY: self.read()}, self.TODAY)
+        again = sums.of(CONN, {self.TODAY: self.read(second=10, credit=7)}, self.TODAY)
+        assert again[self.TODAY] == {("71", "prices"): (1, 7, 0)}
+
+    def test_links_of_yesterday_are_read_again_after_a_while(self, asked, monkeypatch):
+        sums, yesterday, before = app.SumsOfDays(), *(self.TODAY - timedelta(days=back) for back in (1, 2))
+        days = {yesterday: self.read(), before: self.read()}
+        sums.of(CONN, days, self.TODAY)
+        monkeypatch.setattr(app, "OPEN_DAY_INTERVAL", 0.0)
+        sums.of(CONN, days, self.TODAY)
+        assert asked == [yesterday, before, yesterday]
+
+    def test_connections_have_sums_of_their_own(self, asked):
+        sums = app.SumsOfDays()
+        sums.of(CONN, {self.TODAY: self.read()}, self.TODAY)
+        assert sums.of("other", {self.TODAY: self.read(credit=8)}, self.TODAY) == {
+            self.TODAY: {("71", "prices"): (1, 8, 0)}
+        }
