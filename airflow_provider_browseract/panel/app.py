@@ -30,10 +30,11 @@ from airflow_provider_browseract.panel import building, database
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
-from airflow_provider_browseract.panel.database import DagsOfDays, Link, RecordKeeper, Records
+from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
 from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.kept import Read
 from airflow_provider_browseract.panel.rendering import render
+from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.views import Frame, Notice, RunPage, foreign_text
 from airflow_provider_browseract.panel.web import (
     FORBIDDEN,
@@ -113,7 +114,7 @@ class Panel:
     def __init__(self) -> None:
         self._accounts = Accounts()
         self._records = RecordKeeper()
-        self._dags = DagsOfDays()
+        self._sums = SumsOfDays()
         self._threads = anyio.CapacityLimiter(THREADS)
 
     async def overview(self, request: Request) -> Response:
@@ -180,8 +181,8 @@ class Panel:
         read = await self._accounts.days(conn_id, patience_of(request))
 
         def build(known: Knowledge) -> Any:
-            dags = self._dags.of(read.days, known.now.date())
-            return building.credits_page(known, read.days, dags, query.by == "dag")
+            sums = self._sums.of(conn_id, read.days, known.now.date())
+            return building.credits_page(known, sums, query.by == "dag")
 
         more = [MORE_RUNS] if any(day.truncated for day in read.days.values()) else []
         return await self._show(

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Templ
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.dag_file import dag_file
+from airflow_provider_browseract.panel.sums import Group, Sums
 from airflow_provider_browseract.panel.views import (
     COLORS,
     Bar,
@@ -45,7 +46,6 @@ from airflow_provider_browseract.runs.report import duration_of
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account, TaskRead
     from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
-    from airflow_provider_browseract.panel.days import Day, DayRun
 
 PAGE_SIZE = 100
 """Runs on a page."""
@@ -59,6 +59,9 @@ MAX_STEPS_SHOWN = 100
 UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that nobody waits for. The task instance pushes its XComs in
 the first seconds."""
+
+GROUPS_SHOWN = 200
+"""Workflows or DAGs in the table of the page about credits."""
 
 DAYS_SHOWN = 30
 """Days on the page about credits."""
@@ -332,15 +335,14 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
     )
 
 
-def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, str], by_dag: bool) -> CreditsPage:
+def credits_page(known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool) -> CreditsPage:
     """Return the credits of the last :data:`DAYS_SHOWN` days.
 
-    :param days: the runs of each day that was read.
-    :param dags: the DAG of each run that one has started.
+    :param days: the sums of each day that was read.
     """
     last = known.now.astimezone(timezone.utc).date()
     shown = [last - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
-    rows, parts = _sums(known, {day: days[day] for day in shown if day in days}, dags, by_dag)
+    rows, parts = _by_name(known, {day: days[day] for day in shown if day in days}, by_dag)
     names = [row.name for row in rows]
     others = names[COLORS - 1 :] if len(names) >= COLORS else []
     groups = names[: COLORS - 1] if others else names
@@ -362,45 +364,51 @@ def credits_page(known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, 
         bars=tuple(bars),
         today=BudgetShare(parts.get(last, Counter()).total(), budget.daily_credits if budget else None),
         month=_this_month(days, last, budget.monthly_credits if budget else None),
-        rows=tuple(rows),
+        rows=tuple(rows[:GROUPS_SHOWN]),
+        rows_left_out=max(0, len(rows) - GROUPS_SHOWN),
     )
 
 
-def _sums(
-    known: Knowledge, days: Mapping[date, Day], dags: Mapping[str, str], by_dag: bool
+def _by_name(
+    known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool
 ) -> tuple[list[CreditsRow], dict[date, Counter[str]]]:
     """Return the sums of each workflow or DAG, the largest first, and the credits of each by day."""
-    rows: dict[str, CreditsRow] = {}
+    names: dict[Group, str] = {}
+    sums: dict[str, Sums] = {}
+    without_dag: Counter[str] = Counter()
     parts: dict[date, Counter[str]] = {}
-    for day, read in days.items():
+    for day, groups in days.items():
         parts[day] = Counter()
-        for run in read.runs:
-            name = _group_of(known, run, dags) if by_dag else _workflow_name(known, run.workflow_id) or "no workflow"
-            row = rows.get(name, CreditsRow(name, 0, 0, 0, 0, 0))
-            rows[name] = row._replace(
-                runs=row.runs + 1,
-                credits=row.credits + (run.credit or 0),
-                failed=row.failed + run.failed,
-                without_dag=row.without_dag + (run.browseract_task_id not in dags),
-            )
-            parts[day][name] += run.credit or 0
-    largest = sorted(rows.values(), key=lambda row: (-row.credits, row.name))
-    return [row._replace(color=min(place, COLORS - 1)) for place, row in enumerate(largest)], parts
+        for group, of_group in groups.items():
+            if group not in names:
+                names[group] = _name_of(known, group, by_dag)
+            name = names[group]
+            sums[name] = sums.get(name, Sums()).plus(of_group)
+            parts[day][name] += of_group.credits
+            without_dag[name] += of_group.runs if group[1] is None else 0
+    largest = sorted(sums.items(), key=lambda each: (-each[1].credits, each[0]))
+    rows = [
+        CreditsRow(name, *of_name, without_dag[name], min(place, COLORS - 1))
+        for place, (name, of_name) in enumerate(largest)
+    ]
+    return rows, parts
 
 
-def _group_of(known: Knowledge, run: DayRun, dags: Mapping[str, str]) -> str:
-    dag_id = dags.get(run.browseract_task_id)
+def _name_of(known: Knowledge, group: Group, by_dag: bool) -> str:
+    workflow_id, dag_id = group
+    if not by_dag:
+        return _workflow_name(known, workflow_id) or "no workflow given"
     if dag_id is None:
         return "no DAG known"
     return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"
 
 
-def _this_month(days: Mapping[date, Day], last: date, budget: int | None) -> BudgetShare | None:
+def _this_month(days: Mapping[date, Mapping[Group, Sums]], last: date, budget: int | None) -> BudgetShare | None:
     """Return the credits of this month; None as long as one of its days was not read."""
     month = [last.replace(day=number) for number in range(1, last.day + 1)]
     if not all(day in days for day in month):
         return None
-    return BudgetShare(sum(run.credit or 0 for day in month for run in days[day].runs), budget)
+    return BudgetShare(sum(each.credits for day in month for each in days[day].values()), budget)
 
 
 def sources_page(

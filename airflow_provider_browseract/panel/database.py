@@ -31,7 +31,6 @@ from sqlalchemy import Text, and_, cast, func, select
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
-from airflow_provider_browseract.runs.budget import ONE_DAY
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
@@ -59,11 +58,6 @@ FIRST_READ = timedelta(hours=24)
 
 OVERLAP = timedelta(minutes=1)
 """By how much two reads of XComs overlap: clocks differ, and a transaction may take a while."""
-
-MOST_DAYS = 31
-
-NEWEST_DAYS_AGE = 60.0
-"""Seconds for which :class:`DagsOfDays` keeps today and yesterday."""
 
 MAX_LINKS = 20_000
 """How many links are kept, and how many XComs are read at once; the newest ones."""
@@ -295,27 +289,6 @@ def links_on(day: date) -> dict[str, str]:
     with create_session(scoped=False) as session:
         rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     return {named.browseract_task_id: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
-
-
-class DagsOfDays:
-    """The DAGs that have started the runs of past days. Each day is read once, and the newest two every minute."""
-
-    def __init__(self) -> None:
-        self._days: dict[date, tuple[dict[str, str], float]] = {}
-
-    def of(self, days: Iterable[date], today: date) -> dict[str, str]:
-        """Return the DAG of each run of some days that a DAG has started."""
-        now, found = time.monotonic(), dict[str, str]()
-        # Other threads replace the whole dict.
-        kept = {day: read for day, read in self._days.items() if day >= today - MOST_DAYS * ONE_DAY}
-        for day in days:
-            links, read_at = kept.get(day, ({}, float("-inf")))
-            if read_at < (now - NEWEST_DAYS_AGE if day >= today - ONE_DAY else 0):
-                links, read_at = links_on(day), now
-            kept[day] = links, read_at
-            found |= links
-        self._days = kept
-        return found
 
 
 class _Rendered(NamedTuple):

@@ -349,6 +349,7 @@ class CreditsPage:
     today: BudgetShare
     month: BudgetShare | None
     rows: tuple[CreditsRow, ...]
+    rows_left_out: int = 0
 
     @property
     def days_loaded(self) -> int:

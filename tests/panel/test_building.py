@@ -11,7 +11,8 @@ import pytest
 from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
 from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.accounts import TaskRead
-from airflow_provider_browseract.panel.days import Day, DayRun
+from airflow_provider_browseract.panel.days import DayRun
+from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.waiting import Wait
@@ -350,8 +351,8 @@ class TestCredits:
     TODAY = NOW.date()
 
     def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
-        read = {day: Day(tuple(runs), NOW, False, True) for day, runs in days.items()}
-        return building.credits_page(known(**account), read, dags or {}, by_dag)
+        sums = {day: sums_of(runs, dags or {}) for day, runs in days.items()}
+        return building.credits_page(known(**account), sums, by_dag)
 
     def run(
         self, number: int, credit: int | None = 5, workflow_id: str | None = "71", *, failed: bool = False
@@ -380,10 +381,9 @@ class TestCredits:
         assert [bar.parts for bar in page.bars[-2:]] == [(0, 10), (50, 5)]
 
     def test_by_dag_names_only_readable_dags(self):
-        days = {self.TODAY: [self.run(1, 1), self.run(2, 2), self.run(3, 3)]}
+        sums = sums_of([self.run(1, 1), self.run(2, 2), self.run(3, 3)], {"1": "prices", "2": "secret"})
         data = known(viewer=Viewer({"prices"}, account=True))
-        read = {day: Day(tuple(runs), NOW, False, True) for day, runs in days.items()}
-        page = building.credits_page(data, read, {"1": "prices", "2": "secret"}, True)
+        page = building.credits_page(data, {self.TODAY: sums}, True)
         assert [(row.name, row.credits) for row in page.rows] == [
             ("no DAG known", 3),
             ("DAGs that you may not read", 2),
@@ -397,6 +397,11 @@ class TestCredits:
         assert page.bars[-1].parts == (100, 99, 98, 97, 96, 95, 94, sum(100 - number for number in range(7, 20)))
         assert {row.color for row in page.rows[7:]} == {7}
         assert sum(row.credits for row in page.rows) == page.total
+
+    def test_table_has_the_largest_groups_and_says_how_many_others_there_are(self, monkeypatch):
+        monkeypatch.setattr(building, "GROUPS_SHOWN", 2)
+        page = self.page({self.TODAY: [self.run(number, number, str(number)) for number in range(1, 6)]})
+        assert ([row.credits for row in page.rows], page.rows_left_out, page.total) == ([5, 4], 3, 15)
 
     def test_month_is_unknown_until_all_of_its_days_are_read(self):
         days: dict[date, list[DayRun]] = {
