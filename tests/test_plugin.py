@@ -77,7 +77,7 @@ async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leav
     assert (response.status_code, response.headers["content-type"]) == (503, "text/plain; charset=utf-8")
     assert response.text == plugin.PANEL_UNAVAILABLE.body
     [line] = [record.getMessage() for record in caplog.records if record.name == plugin.__name__]
-    assert line.startswith("The BrowserAct pages of Airflow's UI cannot be loaded (ModuleNotFoundError: ")
+    assert line.startswith("The panel cannot be loaded (ModuleNotFoundError: ")
     assert line.endswith(". Runs and callbacks are not affected.")
     assert (await airflow.get("/browseract/run-is-over")).status_code == 200
 

@@ -493,7 +493,7 @@ class TestBadInput:
         page = ada.open(f"runs/{world.task_id('search')}")
         step = page.locator(".step").first
         step.scroll_into_view_if_needed()
-        expect(step.get_by_text("No longer available")).to_be_visible()
+        expect(step.get_by_text("This picture has expired")).to_be_visible()
         # The browser logs each picture that is missing.
         ada.errors.clear()
 
