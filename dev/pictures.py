@@ -76,13 +76,11 @@ class Studio:
         self.airflow.set_connection("browseract_default", **self.service.connection, extra=extra)
         return Shop.opened(self.airflow, self.service)
 
-    def open_panel(self, height: int = HEIGHT) -> FrameLocator:
-        """Open the panel in Airflow's UI, and return its frame.
-
-        :param height: the height of the browser's window.
-        """
+    def open_panel(self) -> FrameLocator:
+        """Open the panel in Airflow's UI, and return its frame."""
         self.shop  # noqa: B018 - starts the runs
-        self.page.set_viewport_size({"width": WIDTH, "height": height})
+        # So high that the lower end of Airflow's menu is outside of each picture.
+        self.page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
         self.open("plugin/browseract")
         return self.page.frame_locator("iframe")
 
@@ -229,7 +227,7 @@ def panel_overview(studio: Studio) -> bytes:
 
 def panel_run(studio: Studio) -> bytes:
     """Show a run in the panel that has failed, with the pictures of its steps."""
-    panel = studio.open_panel(height=1500)
+    panel = studio.open_panel()
     task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
     panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
     return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
@@ -245,7 +243,7 @@ def panel_credits(studio: Studio) -> bytes:
 
 def panel_workflow(studio: Studio) -> bytes:
     """Show a workflow in the panel, with a DAG file that runs it."""
-    panel = studio.open_panel(height=1500)
+    panel = studio.open_panel()
     panel.get_by_role("link", name="Workflows").click()
     panel.get_by_role("link", name=SEARCH.name, exact=True).click()
     return studio.shoot(lambda: studio.down_to(panel.locator("#dag-file")))

@@ -203,7 +203,7 @@ def add_history(emulator: Emulator, days: int) -> None:
         for number in range(3 + day * 7 % 11):
             outcome: Outcome = "failed" if number == 9 else "finished"
             workflow = workflows[min(number % 5, 3)].having(
-                duration=0.0, outcome=outcome, behaviour=no_output, extra_credits=3 * number
+                duration=0.0, outcome=outcome, behaviour=no_output, extra_credits=8 * number
             )
             add_run(emulator, workflow, 86_400 * day + 60)
 
