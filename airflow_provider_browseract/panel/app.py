@@ -46,8 +46,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-THREADS = 4
-"""Threads for database, rights and pages. They are not those of the API server, so slow pages delay nothing else."""
+THREADS = 2
+"""Threads for database, rights and pages. They are not those of the API server, so slow pages delay nothing else. More
+threads do not make more pages, because making them takes the interpreter's lock, for which callbacks would wait."""
 
 REFRESH = 10
 """Seconds between two reads of a visible page."""
