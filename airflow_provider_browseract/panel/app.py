@@ -54,7 +54,8 @@ REFRESH = 10
 """Seconds between two reads of a visible page."""
 
 PAGE_PATIENCE = 0.2
-"""Seconds that a page waits for data from BrowserAct. It is shown with what there is, and its script reads it again."""
+"""Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
+script reads it again."""
 
 FRAGMENT_PATIENCE = 8.0
 """Seconds that such a second read waits."""
@@ -523,12 +524,13 @@ class SecureHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request."""
         begun = time.perf_counter()
+        scope.setdefault("state", {})["panel_begun"] = begun
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seconds = time.perf_counter() - begun
                 headers = {
-                    "Content-Security-Policy": _policy(scope.get("state", {}).get("panel_host", "")),
+                    "Content-Security-Policy": _policy(scope["state"].get("panel_host", "")),
                     "X-Content-Type-Options": "nosniff",
                     "Referrer-Policy": "no-referrer",
                     "Cache-Control": "no-store",
@@ -572,7 +574,10 @@ def _is_fragment(request: Request) -> bool:
 
 
 def _patience(request: Request) -> float:
-    return FRAGMENT_PATIENCE if _is_fragment(request) else PAGE_PATIENCE
+    if _is_fragment(request):
+        return FRAGMENT_PATIENCE
+    taken: float = time.perf_counter() - request.state.panel_begun
+    return PAGE_PATIENCE - taken
 
 
 def _is_own_script(request: Request) -> bool:
