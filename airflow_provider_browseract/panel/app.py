@@ -60,8 +60,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-THREADS = 4
-"""Threads for database, rights and pages. They are not those of the API server, so slow pages delay nothing else."""
+THREADS = 2
+"""Threads for database, rights and pages. They are not those of the API server, so slow pages delay nothing else. More
+threads do not make more pages, because making them takes the interpreter's lock, for which callbacks would wait."""
 
 MOST_WAITING = 40
 """How many parts of pages may wait for a thread. If the database does not respond, more are refused at once."""

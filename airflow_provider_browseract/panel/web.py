@@ -21,7 +21,8 @@ from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.webhook.overload import RareLog
 
 PAGE_PATIENCE = 0.2
-"""Seconds that a page waits for data from BrowserAct. It is shown with what there is, and its script reads it again."""
+"""Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
+script reads it again."""
 
 FRAGMENT_PATIENCE = 8.0
 """Seconds that such a second read waits."""
@@ -81,12 +82,13 @@ class SecureHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request."""
         begun = time.perf_counter()
+        scope.setdefault("state", {})["browseract_begun"] = begun
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seconds = time.perf_counter() - begun
                 headers = {
-                    "Content-Security-Policy": _policy(scope.get("state", {}).get("browseract_host", "")),
+                    "Content-Security-Policy": _policy(scope["state"].get("browseract_host", "")),
                     "X-Content-Type-Options": "nosniff",
                     "Referrer-Policy": "no-referrer",
                     "Cache-Control": "no-store",
@@ -151,7 +153,10 @@ def is_fragment(request: Request) -> bool:
 
 def patience_of(request: Request) -> float:
     """Return how many seconds the response may wait for BrowserAct."""
-    return FRAGMENT_PATIENCE if is_fragment(request) else PAGE_PATIENCE
+    if is_fragment(request):
+        return FRAGMENT_PATIENCE
+    taken: float = time.perf_counter() - request.state.browseract_begun
+    return PAGE_PATIENCE - taken
 
 
 def is_own_script(request: Request) -> bool:

@@ -194,6 +194,26 @@ async def test_links_begin_with_the_path_of_base_url(client, account):
     assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
 
 
+async def test_page_waits_for_data_only_once(client, world, monkeypatch):
+    given: list[float] = []
+
+    def noted(method):
+        def called(self, conn_id, patience):
+            given.append(patience)
+            return method(self, conn_id, patience)
+
+        return called
+
+    for name in ("account", "days"):
+        monkeypatch.setattr(accounts.Accounts, name, noted(getattr(accounts.Accounts, name)))
+    world.emulator.fault("list-tasks", RequestFault.slow(30), times=None)
+    response = await client.get(f"/credits?conn={CONN}", headers={"user": "admin"})
+    assert response.status_code == 200
+    first, second = given
+    assert first <= web.PAGE_PATIENCE
+    assert second < web.PAGE_PATIENCE / 10
+
+
 class TestConnections:
     """Which connections are read for whom."""
 
