@@ -66,7 +66,7 @@ GROUPS_SHOWN = 200
 DAYS_SHOWN = 30
 """Days on the page about credits."""
 
-SHOWN = {"active": "active", "paused": "paused", "unread": "not waited for", "failed": "failed", "all": "all"}
+SHOWN = {"active": "Active", "paused": "Paused", "unread": "Not waited for", "failed": "Failed", "all": "All"}
 """The filters of a list of runs, and what they are called on the page."""
 
 
@@ -357,8 +357,8 @@ def credits_page(known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by
     conn = {"conn": known.account.conn_id}
     return CreditsPage(
         by=(
-            Choice("by workflow", urlencode({**conn, "by": "workflow"}), not by_dag),
-            Choice("by DAG", urlencode({**conn, "by": "dag"}), by_dag),
+            Choice("Workflow", urlencode({**conn, "by": "workflow"}), not by_dag),
+            Choice("DAG", urlencode({**conn, "by": "dag"}), by_dag),
         ),
         groups=(*groups, "all others") if others else tuple(groups),
         bars=tuple(bars),

@@ -204,13 +204,13 @@ class TestTable:
     def test_filters_have_counts_and_keep_the_search(self):
         page = building.overview(self.data(), "active", "search", 1)
         assert {each.label: each.count for each in page.runs.filters} == {
-            "active": 3,
-            "paused": 1,
-            "not waited for": 1,
-            "failed": 1,
-            "all": 5,
+            "Active": 3,
+            "Paused": 1,
+            "Not waited for": 1,
+            "Failed": 1,
+            "All": 5,
         }
-        assert [each.label for each in page.runs.filters if each.chosen] == ["active"]
+        assert [each.label for each in page.runs.filters if each.chosen] == ["Active"]
         assert page.runs.filters[-1].query == f"conn={CONN}&search=search&show=all"
 
     @cases(
