@@ -72,7 +72,7 @@ class Failure(NamedTuple):
             # Without a traceback: Airflow's logs may show its variables, such as the API key.
             log.warning("The account of connection %r could not be read (%s)", conn_id, type(error).__name__)
             log.debug("%s", "".join(traceback.format_exception(error)))
-            text = f"The account could not be read ({type(error).__name__})"
+            text = f"unexpected error ({type(error).__name__})"
         reason, _, remedy = text.partition("\n")
         return cls(reason.rstrip(".")[:MAX_LINE], remedy[:MAX_LINE])
 
@@ -156,7 +156,7 @@ class Patience:
         self._end = asyncio.get_running_loop().time() + seconds
 
     async def wait_for(self, *kept: Kept[Any]) -> None:
-        """Wait until values that are old are read again. If the caller is cancelled, the reads go on."""
+        """Wait until values that are old are read again. If the caller is cancelled, the reads continue."""
         running = {task for each in kept if (task := each.refresh())}
         left = self._end - asyncio.get_running_loop().time()
         if running and left > 0:

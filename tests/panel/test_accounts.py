@@ -341,7 +341,7 @@ class TestErrors:
 
         monkeypatch.setattr(module, "list_changes", fail)
         account = await accounts.account(CONN, LONG)
-        assert account.error == "The account could not be read (RuntimeError)"
+        assert account.error == "unexpected error (RuntimeError)"
 
 
 class TestSingleRuns:
