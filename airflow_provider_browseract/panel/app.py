@@ -41,6 +41,7 @@ from airflow_provider_browseract.panel.web import (
     FRAGMENT_PATIENCE,
     NO_SUCH_PAGE,
     NOT_LOGGED_IN,
+    REFRESH,
     PageError,
     Query,
     SecureHeaders,
@@ -66,9 +67,6 @@ threads do not make more pages, because making them takes the interpreter's lock
 
 MOST_WAITING = 40
 """How many parts of pages may wait for a thread. If the database does not respond, more are refused at once."""
-
-REFRESH = 10
-"""Seconds between two reads of a visible page."""
 
 LOADING_REFRESH = 2
 """Seconds between two reads of the page about credits, as long as days are missing."""

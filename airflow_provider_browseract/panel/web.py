@@ -20,6 +20,9 @@ from airflow_provider_browseract.panel.views import Frame, Notice
 from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.webhook.overload import RareLog
 
+REFRESH = 10
+"""Seconds between two reads of a visible page."""
+
 PAGE_PATIENCE = 0.2
 """Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
 script reads it again."""
@@ -136,7 +139,8 @@ def error_page(request: Request, http_status: int, notice: Notice) -> Response:
     """Return an error as a page, or as JSON if the script has asked for a change."""
     if request.method == "POST":
         return JSONResponse({"error": f"{notice.text} {notice.remedy}".strip()}, http_status)
-    frame = Frame(root_of(request), notices=(notice,))
+    # Trouble passes, and then the page is there.
+    frame = Frame(root_of(request), notices=(notice,), refresh=REFRESH if http_status >= 500 else 0)
     return HTMLResponse(render("error.html", frame, None, fragment=is_fragment(request)), http_status)
 
 

@@ -462,6 +462,7 @@ class TestBadInput:
         assert response.status_code == 503
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert "This page cannot be shown now" in response.text
+        assert 'data-refresh="10"' in response.text
         assert "password" not in response.text
 
     async def test_pages_are_refused_at_once_if_too_many_wait_for_the_database(self, client, world, monkeypatch):

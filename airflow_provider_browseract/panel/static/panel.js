@@ -125,8 +125,9 @@
       const response = await fetch(location.href, { headers: { "X-BrowserAct-Panel": "fragment" }, signal: mine.signal });
       const text = await response.text();
       over = [401, 403, 404].includes(response.status);
+      // The page of a 502 states why BrowserAct could not be read. After another 5xx, the last data stay.
       if (response.status === 401) say("You are logged out of Airflow. Log in again and reload the page.", true);
-      else if (!response.ok && !over) throw new Error(response.status);
+      else if (!response.ok && !over && response.status !== 502) throw new Error(response.status);
       else {
         const fresh = byId("content").cloneNode(false);
         fresh.append(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
