@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache, partial
 from importlib.resources import files
@@ -25,16 +24,17 @@ from starlette.exceptions import HTTPException
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import UI_FOLLOWS_FRAME
-from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import building, database
+from airflow_provider_browseract.panel import building
 from airflow_provider_browseract.panel.access import Access
 from airflow_provider_browseract.panel.accounts import Account, Accounts, TaskRead
 from airflow_provider_browseract.panel.building import Knowledge
-from airflow_provider_browseract.panel.database import Link, RecordKeeper, Records
+from airflow_provider_browseract.panel.credits import credits_page
+from airflow_provider_browseract.panel.database import Link, RecordKeeper
 from airflow_provider_browseract.panel.days import DAYS
 from airflow_provider_browseract.panel.kept import Read
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.sums import SumsOfDays
+from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
 from airflow_provider_browseract.panel.views import Frame, Notice, RunPage, foreign_text
 from airflow_provider_browseract.panel.web import (
     FORBIDDEN,
@@ -88,25 +88,6 @@ FOREIGN_REQUEST = Notice(
 )
 
 
-@dataclass(frozen=True)
-class Viewing:
-    """Who looks, and at which account.
-
-    :param conn_id: the connection whose account is shown; None if there is none.
-    :param connections: the connections that the viewer may choose from.
-    """
-
-    access: Access
-    records: Records
-    conn_id: str | None
-    connections: tuple[str, ...] = ()
-
-    @property
-    def reads_account(self) -> bool:
-        """Whether the viewer may see everything that the account has done."""
-        return self.conn_id is not None and self.access.reads_connection(self.conn_id)
-
-
 class Panel:
     """The panel of one process of the API server."""
 
@@ -144,7 +125,7 @@ class Panel:
         # Airflow leaves the placeholder in the address of a task instance that is not mapped.
         index = int(map_index) if map_index.isdecimal() and len(map_index) < 10 else -1
         key = TaskInstanceKey(dag_id, run_id, task_id, index)
-        viewing, links = await self._in_thread(self._view_instance, await user_of(request), key)
+        viewing, links = await self._with_records(view_instance, request, key)
         if links and viewing.conn_id is not None:
             return await self._run(request, viewing, links[0].browseract_task_id, key, links)
         title = building.instance_view(key).label
@@ -162,7 +143,7 @@ class Panel:
         # Airflow leaves the placeholder in the address of a DAG.
         dag_run = None if run_id == "{RUN_ID}" else run_id
         query, title = Query.of(request), foreign_text(dag_id)
-        viewing = await self._in_thread(self._view_dag, await user_of(request), dag_id, dag_run, query.conn)
+        viewing = await self._with_records(view_dag, request, dag_id, dag_run, query.conn)
         if viewing.conn_id is None:
             return await self._show(request, "dag.html", viewing, title=title, refresh=REFRESH)
         account = await self._accounts.account(viewing.conn_id, patience_of(request))
@@ -181,7 +162,7 @@ class Panel:
 
         def build(known: Knowledge) -> Any:
             sums = self._sums.of(conn_id, read.days, known.now.date())
-            return building.credits_page(known, sums, query.by == "dag")
+            return credits_page(known, sums, query.by == "dag")
 
         more = [MORE_RUNS] if any(day.truncated for day in read.days.values()) else []
         return await self._show(
@@ -264,7 +245,7 @@ class Panel:
         :raises PageError: the viewer may not see the wanted connection.
         :raises HTTPException: nobody is logged in.
         """
-        return await self._in_thread(self._choose, await user_of(request), wanted)
+        return await self._with_records(view, request, wanted)
 
     async def _view_account(self, request: Request, wanted: str) -> tuple[Viewing, str]:
         """Return who looks, and the connection, for a page about the whole account."""
@@ -272,44 +253,6 @@ class Panel:
         if viewing.conn_id is None or not await self._in_thread(lambda: viewing.reads_account):
             raise PageError(403, FORBIDDEN)
         return viewing, viewing.conn_id
-
-    def _choose(self, user: Any, wanted: str) -> Viewing:
-        access, records = Access(user), self._records.read()
-        default = BrowserActHook.default_conn_name
-        # What only an XCom names could be any connection.
-        dags = {(link.conn_id, link.key.dag_id) for link in records.links.values() if link.conn_id and link.confirmed}
-        known = {default, *database.connections(), *(conn_id for conn_id, _ in dags if conn_id)}
-
-        def is_visible(conn_id: str) -> bool:
-            return access.reads_connection(conn_id) or any(
-                access.reads_runs(dag_id) for other, dag_id in dags if other == conn_id
-            )
-
-        connections = tuple(sorted(filter(is_visible, known)))
-        if wanted and wanted not in connections and not access.reads_connection(wanted):
-            raise PageError(403, FORBIDDEN)
-        first = default if default in connections else next(iter(connections), None)
-        return Viewing(access, records, wanted or first, connections)
-
-    def _view_instance(self, user: Any, key: TaskInstanceKey) -> tuple[Viewing, list[Link]]:
-        access, records = Access(user), self._records.read()
-        if not key.fits or not access.reads_runs(key.dag_id):
-            raise PageError(403, FORBIDDEN)
-        links = [link for link in records.of_instance(key) or database.links_of(key) if _may_follow(access, link)]
-        queued = [entry.conn_id for entry in records.queue if entry.key == key]
-        conn_id = next((link.conn_id for link in links), None) or next(iter(queued), None)
-        return Viewing(access, records, conn_id), links
-
-    def _view_dag(self, user: Any, dag_id: str, run_id: str | None, wanted: str) -> Viewing:
-        access, records = Access(user), self._records.read()
-        if not access.reads_runs(dag_id):
-            raise PageError(403, FORBIDDEN)
-        of_dag = [link for link in records.links.values() if link.key.dag_id == dag_id]
-        of_dag = [link for link in of_dag if run_id in (None, link.key.run_id) and _may_follow(access, link)]
-        found = {link.conn_id for link in of_dag if link.conn_id}
-        if wanted and wanted not in found:
-            raise PageError(403, FORBIDDEN)
-        return Viewing(access, records, wanted or min(found, default=None), tuple(sorted(found)))
 
     # Pages about one run, workflow or template
 
@@ -363,7 +306,7 @@ class Panel:
         """
         assert viewing.conn_id is not None
         # Not even the existence of a run is shown to those who may not see it, and BrowserAct is not asked for them.
-        if not links and not await self._in_thread(self._may_know, viewing, task_id):
+        if not links and not await self._in_thread(viewing.may_know, task_id):
             raise PageError(403, FORBIDDEN)
         read = await self._accounts.task(viewing.conn_id, task_id, patience)
         if read.task is None and read.not_found:
@@ -372,11 +315,6 @@ class Panel:
         if read.task is None and read.error is not None:
             raise PageError(502, *_failed(read, await self._in_thread(lambda: viewing.reads_account)))
         return read
-
-    def _may_know(self, viewing: Viewing, task_id: str) -> bool:
-        link = viewing.records.links.get(task_id)
-        of_dag = link is not None and link.confirmed and viewing.access.reads_runs(link.key.dag_id)
-        return of_dag or viewing.reads_account
 
     def _why_not_stopped(self, viewing: Viewing, account: Account, task: Task) -> str | None:
         """Return why a run must not be stopped; None if nobody waits for it."""
@@ -453,6 +391,14 @@ class Panel:
         request.state.browseract_host = account.host if account is not None else ""
         return HTMLResponse(text)
 
+    async def _with_records(self, function: Callable[..., T], request: Request, *args: Any) -> T:
+        """Call a function with the user and with Airflow's records in a thread.
+
+        :raises HTTPException: nobody is logged in.
+        """
+        user = await user_of(request)
+        return await self._in_thread(lambda: function(user, self._records.read(), *args))
+
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         if self._threads.statistics().tasks_waiting >= MOST_WAITING:
             raise PageError(503, BUSY)
@@ -498,11 +444,6 @@ async def static(request: Request, name: str) -> Response:
 @cache
 def _static(name: str) -> bytes:
     return (files(__package__) / "static" / name).read_bytes()
-
-
-def _may_follow(access: Access, link: Link) -> bool:
-    """Return whether the connection of a link may be read for the viewer. An edited XCom could name any connection."""
-    return link.conn_id is not None and (link.confirmed or access.reads_connection(link.conn_id))
 
 
 def _failed(read: Read | None, reads_account: bool) -> tuple[Notice, ...]:

@@ -5,10 +5,9 @@ Nothing here reads anything. Whatever a viewer must not see is left out here, so
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -16,14 +15,9 @@ from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Templ
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.dag_file import dag_file
-from airflow_provider_browseract.panel.sums import Group, Sums
 from airflow_provider_browseract.panel.views import (
-    COLORS,
-    Bar,
     BudgetShare,
     Choice,
-    CreditsPage,
-    CreditsRow,
     DagPage,
     InputView,
     InstancePage,
@@ -59,12 +53,6 @@ MAX_STEPS_SHOWN = 100
 UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that nobody waits for. The task instance pushes its XComs in
 the first seconds."""
-
-GROUPS_SHOWN = 200
-"""Workflows or DAGs in the table of the page about credits."""
-
-DAYS_SHOWN = 30
-"""Days on the page about credits."""
 
 SHOWN = {"active": "Active", "paused": "Paused", "unread": "Not waited for", "failed": "Failed", "all": "All"}
 """The filters of a list of runs, and what they are called on the page."""
@@ -187,7 +175,7 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
     return RunRow(
         id=task.id,
         status=task.status,
-        workflow=_workflow_name(known, task.workflow_id),
+        workflow=workflow_name(known, task.workflow_id),
         instance=instance,
         instance_hidden=link is not None and instance is None,
         unread=unread,
@@ -199,7 +187,8 @@ def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> 
     )
 
 
-def _workflow_name(known: Knowledge, workflow_id: str | None) -> str:
+def workflow_name(known: Knowledge, workflow_id: str | None) -> str:
+    """Return the name of a workflow, or its id."""
     return foreign_text(known.account.names.get(workflow_id or "") or workflow_id)
 
 
@@ -253,7 +242,7 @@ def _is_shown(known: Knowledge, seen: Seen, show: str) -> bool:
 def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
     task, link, rights = seen
     label = _label(link.key) if link is not None and rights.instance else ""
-    texts = (task.id, _workflow_name(known, task.workflow_id), task.status.value, label)
+    texts = (task.id, workflow_name(known, task.workflow_id), task.status.value, label)
     return any(wanted in text.casefold() for text in texts)
 
 
@@ -333,82 +322,6 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
         table,
         sum(task.credit or 0 for task, _, _ in seen),
     )
-
-
-def credits_page(known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool) -> CreditsPage:
-    """Return the credits of the last :data:`DAYS_SHOWN` days.
-
-    :param days: the sums of each day that was read.
-    """
-    last = known.now.astimezone(timezone.utc).date()
-    shown = [last - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
-    rows, parts = _by_name(known, {day: days[day] for day in shown if day in days}, by_dag)
-    names = [row.name for row in rows]
-    others = names[COLORS - 1 :] if len(names) >= COLORS else []
-    groups = names[: COLORS - 1] if others else names
-    bars = []
-    for day in shown:
-        found = parts.get(day, Counter())
-        amounts = [found[name] for name in groups]
-        if others:
-            amounts.append(sum(found[name] for name in others))
-        bars.append(Bar(day, tuple(amounts), day in days))
-    budget = known.account.budget
-    conn = {"conn": known.account.conn_id}
-    return CreditsPage(
-        by=(
-            Choice("Workflow", urlencode({**conn, "by": "workflow"}), not by_dag),
-            Choice("DAG", urlencode({**conn, "by": "dag"}), by_dag),
-        ),
-        groups=(*groups, "all others") if others else tuple(groups),
-        bars=tuple(bars),
-        today=BudgetShare(parts.get(last, Counter()).total(), budget.daily_credits if budget else None),
-        month=_this_month(days, last, budget.monthly_credits if budget else None),
-        rows=tuple(rows[:GROUPS_SHOWN]),
-        rows_left_out=max(0, len(rows) - GROUPS_SHOWN),
-    )
-
-
-def _by_name(
-    known: Knowledge, days: Mapping[date, Mapping[Group, Sums]], by_dag: bool
-) -> tuple[list[CreditsRow], dict[date, Counter[str]]]:
-    """Return the sums of each workflow or DAG, the largest first, and the credits of each by day."""
-    names: dict[Group, str] = {}
-    sums: dict[str, Sums] = {}
-    without_dag: Counter[str] = Counter()
-    parts: dict[date, Counter[str]] = {}
-    for day, groups in days.items():
-        parts[day] = Counter()
-        for group, of_group in groups.items():
-            if group not in names:
-                names[group] = _name_of(known, group, by_dag)
-            name = names[group]
-            sums[name] = sums.get(name, Sums()).plus(of_group)
-            parts[day][name] += of_group.credits
-            without_dag[name] += of_group.runs if group[1] is None else 0
-    largest = sorted(sums.items(), key=lambda each: (-each[1].credits, each[0]))
-    rows = [
-        CreditsRow(name, *of_name, without_dag[name], min(place, COLORS - 1))
-        for place, (name, of_name) in enumerate(largest)
-    ]
-    return rows, parts
-
-
-def _name_of(known: Knowledge, group: Group, by_dag: bool) -> str:
-    workflow_id, dag_id = group
-    if not by_dag:
-        return _workflow_name(known, workflow_id) or "no workflow given"
-    if dag_id is None:
-        return "no DAG known"
-    return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"
-
-
-def _this_month(days: Mapping[date, Mapping[Group, Sums]], last: date, budget: int | None) -> BudgetShare | None:
-    """Return the credits of this month; None as long as one of its days was not read."""
-    month = [last.replace(day=number) for number in range(1, last.day + 1)]
-    if not all(day in days for day in month):
-        return None
-    return BudgetShare(sum(each.credits for day in month for each in days[day].values()), budget)
 
 
 def sources_page(

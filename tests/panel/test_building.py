@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
-from airflow_provider_browseract.panel import building
+from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
 from airflow_provider_browseract.panel.sums import sums_of
@@ -352,7 +352,7 @@ class TestCredits:
 
     def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
         sums = {day: sums_of(runs, dags or {}) for day, runs in days.items()}
-        return building.credits_page(known(**account), sums, by_dag)
+        return credits.credits_page(known(**account), sums, by_dag)
 
     def run(
         self, number: int, credit: int | None = 5, workflow_id: str | None = "71", *, failed: bool = False
@@ -383,7 +383,7 @@ class TestCredits:
     def test_by_dag_names_only_readable_dags(self):
         sums = sums_of([self.run(1, 1), self.run(2, 2), self.run(3, 3)], {"1": "prices", "2": "secret"})
         data = known(viewer=Viewer({"prices"}, account=True))
-        page = building.credits_page(data, {self.TODAY: sums}, True)
+        page = credits.credits_page(data, {self.TODAY: sums}, True)
         assert [(row.name, row.credits) for row in page.rows] == [
             ("no DAG known", 3),
             ("DAGs that you may not read", 2),
@@ -399,7 +399,7 @@ class TestCredits:
         assert sum(row.credits for row in page.rows) == page.total
 
     def test_table_has_the_largest_groups_and_says_how_many_others_there_are(self, monkeypatch):
-        monkeypatch.setattr(building, "GROUPS_SHOWN", 2)
+        monkeypatch.setattr(credits, "GROUPS_SHOWN", 2)
         page = self.page({self.TODAY: [self.run(number, number, str(number)) for number in range(1, 6)]})
         assert ([row.credits for row in page.rows], page.rows_left_out, page.total) == ([5, 4], 3, 15)
 
