@@ -51,10 +51,11 @@ OUTSIDE = "example_browseract_outside"
 
 @dataclass(frozen=True)
 class Studio:
-    """An Airflow, the emulator that it uses, and a browser's page that shows Airflow."""
+    """An Airflow, the emulator that it uses, another one for the panel, and a browser's page that shows Airflow."""
 
     airflow: LocalAirflow
     service: RunningEmulator
+    account: RunningEmulator
     page: Page
 
     def open(self, path: str) -> None:
@@ -73,8 +74,8 @@ class Studio:
     def shop(self) -> Shop:
         """The runs that the panel shows, which are started when they are needed first."""
         extra = json.dumps({"webhook_base_url": self.airflow.url, "daily_credits": 2000})
-        self.airflow.set_connection("browseract_default", **self.service.connection, extra=extra)
-        return Shop.opened(self.airflow, self.service)
+        self.airflow.set_connection("browseract_default", **self.account.connection, extra=extra)
+        return Shop.opened(self.airflow, self.account)
 
     def open_panel(self) -> FrameLocator:
         """Open the panel in Airflow's UI, and return its frame."""
@@ -237,7 +238,9 @@ def panel_credits(studio: Studio) -> bytes:
     """Show the page of the panel with the credits of 30 days."""
     panel = studio.open_panel()
     panel.get_by_role("link", name="Credits").click()
-    panel.get_by_text("a day on average").wait_for()
+    days = panel.locator('[data-tile="days"]')
+    days.wait_for()
+    days.locator("progress").wait_for(state="detached")
     return studio.shoot(lambda: studio.down_to(panel.locator("#groups")))
 
 
@@ -256,7 +259,7 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "links": links,
     "required_action": required_action,
     "connection": connection,
-    # Last, because the account then has no free slot.
+    # Last, because the connection is then one to an account without a free slot.
     "panel_overview": panel_overview,
     "panel_run": panel_run,
     "panel_credits": panel_credits,
@@ -275,17 +278,17 @@ def browsing() -> Iterator[Page]:
 
 
 @contextmanager
-def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator]]:
-    """Run an Airflow with the examples, and an emulator that calls it back, for the length of a ``with`` block.
+def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator, RunningEmulator]]:
+    """Run an Airflow, and two emulators that can call it back, for the length of a ``with`` block.
 
     :param folder: folder for all that Airflow writes.
     """
-    emulator = Emulator(concurrency=20)
-    add_history(emulator, 30)
+    account = Emulator(concurrency=20)
+    add_history(account, 30)
     dags = folder / "dags"
     shutil.copytree(ROOT / "example_dags", dags)
     shutil.copy(DAGS, dags)
-    with emulator.serve() as service:
+    with Emulator(concurrency=20).serve() as service, account.serve() as other:
         environment = {
             # Lines of a log are shown to their ends.
             "AIRFLOW__API__DEFAULT_WRAP": "True",
@@ -295,7 +298,7 @@ def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator]]:
         with LocalAirflow(folder / "airflow", dags, environment).running() as airflow:
             extra = json.dumps({"webhook_base_url": airflow.url})
             airflow.set_connection("browseract_default", **service.connection, extra=extra)
-            yield airflow, service
+            yield airflow, service, other
 
 
 def take(names: Iterable[str]) -> None:
@@ -306,9 +309,9 @@ def take(names: Iterable[str]) -> None:
     with (
         browsing() as page,
         tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
-        working(Path(folder)) as (airflow, service),
+        working(Path(folder)) as (airflow, service, account),
     ):
-        studio = Studio(airflow, service, page)
+        studio = Studio(airflow, service, account, page)
         for name in (name for name in PICTURES if name in names):
             picture = PICTURES[name](studio)
             (DOCS / f"{name}.png").write_bytes(picture)
