@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -49,6 +49,9 @@ PLACES_SHOWN = 20
 
 MAX_STEPS_SHOWN = 100
 """Steps of a run that a page shows: the first and the last ones, half each."""
+
+LISTED_FOR = timedelta(hours=24)
+"""How long ended runs are listed. The account has those of some minutes more."""
 
 UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that nobody waits for. The task instance pushes its XComs in
@@ -102,7 +105,7 @@ def _label(key: TaskInstanceKey) -> str:
 
 def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     """Return the first page."""
-    seen = _visible(known, known.account.tasks)
+    seen = _visible(known)
     queue, now = _queue_of(known), known.now.timestamp()
     since = [each.wait.queued.since for each in queue if not each.wait.waits_for_budget(now)]
     daily = known.account.budget.daily_credits if known.account.budget else None
@@ -157,9 +160,12 @@ class Seen(NamedTuple):
     rights: Rights
 
 
-def _visible(known: Knowledge, tasks: Iterable[Task]) -> list[Seen]:
+def _visible(known: Knowledge) -> list[Seen]:
+    """Return the runs that the viewer may see: those that are active, or ended in the last 24 hours."""
     found = []
-    for task in tasks:
+    for task in known.account.tasks:
+        if task.status.ended and task.finished_at and known.now - task.finished_at > LISTED_FOR:
+            continue
         link = known.records.links.get(task.id)
         rights = known.rights_on(task, link)
         if rights.run:
@@ -279,9 +285,8 @@ def run_page(
 
 def _other_runs(known: Knowledge, task: Task, links: Iterable[Link]) -> tuple[RunRow, ...]:
     """Return the other runs of a task instance that the viewer may see, as far as they are known."""
-    of = {link.browseract_task_id: link for link in links if link.browseract_task_id != task.id}
-    seen = _visible(known, (each for each in known.account.tasks if each.id in of))
-    return tuple(run_row(known, *each) for each in seen)
+    ids = {link.browseract_task_id for link in links} - {task.id}
+    return tuple(run_row(known, *each) for each in _visible(known) if each.task.id in ids)
 
 
 def _step_view(step: Step) -> StepView:
@@ -309,7 +314,7 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
     """Return the runs of a DAG or DAG run."""
     seen = [
         each
-        for each in _visible(known, known.account.tasks)
+        for each in _visible(known)
         if each.link is not None
         and each.rights.instance
         and each.link.key.dag_id == dag_id

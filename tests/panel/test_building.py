@@ -171,6 +171,13 @@ class TestOverview:
         assert (row.instance, row.instance_hidden, row.required_action) == (None, True, None)
 
 
+def test_runs_that_ended_more_than_24_hours_ago_are_not_listed():
+    old = task(1, TaskStatus.FINISHED, minutes=25 * 60, finished_at=NOW - timedelta(hours=24, minutes=1))
+    long = task(2, TaskStatus.FINISHED, minutes=25 * 60, finished_at=NOW - timedelta(hours=23))
+    active = task(3, minutes=25 * 60)
+    assert rows(building.overview(known(old, long, active), "all", "", 1)) == [long.id, active.id]
+
+
 class TestTable:
     """Filters, search and pages of a list of runs."""
 
