@@ -56,8 +56,8 @@ UNITS := --numprocesses=3 --dist=loadgroup --ignore=tests/e2e --ignore=tests/fau
 # What uses Airflow's database.
 DATABASE_TESTS := tests/webhook tests/panel/test_database.py
 
-# A run that a callback ends, and each way a try can end, in a real Airflow.
-CELL := tests/e2e/test_supported.py
+# A run that a callback ends, each way a try can end, and the panel, in a real Airflow.
+CELL := tests/e2e/test_supported.py tests/e2e/test_panel.py
 
 # uv looks into the system's certificates, as pip, git and curl do.
 export UV_SYSTEM_CERTS := 1
@@ -194,7 +194,6 @@ docs: $(DOCS)/.ready
 	@echo "Open docs/_build/html/index.html"
 
 pictures: $(READY)
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint $(CONSTRAINTS) --group pictures
 	@$(RUN) python -m dev.pictures $(PICTURES)
 
 links: $(DOCS)/.ready

@@ -20,6 +20,7 @@ _GUIDES = (
     "profiles",
     "slots",
     "cost",
+    "panel",
     "people",
     "deployment",
     "tries",

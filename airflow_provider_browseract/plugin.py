@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_browseract.compat import AIRFLOW_V_3_4_PLUS, AirflowPlugin
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, PANEL, URL_PREFIX
 from airflow_provider_browseract.webhook.overload import RareLog
 
 log = logging.getLogger(__name__)
@@ -121,20 +121,17 @@ CALLBACKS_UNAVAILABLE = Unavailable(
 
 def panel() -> App:
     """Load the application with the pages."""
-    from airflow_provider_browseract.panel.app import create_app  # type: ignore[import-not-found,unused-ignore]
+    from airflow_provider_browseract.panel.app import create_app
 
-    app: App = create_app()
-    return app
+    return create_app()
 
 
 PANEL_UNAVAILABLE = Unavailable(
-    "The BrowserAct pages of Airflow's UI cannot be loaded",
+    "The panel cannot be loaded",
     "Runs and callbacks are not affected.",
     "text/plain; charset=utf-8",
-    "The BrowserAct pages cannot be loaded. The log of the API server states the reason. Try again in a minute.",
+    "The panel cannot be loaded. The log of the API server states the reason. Try again in a minute.",
 )
-
-PANEL = f"{URL_PREFIX}{PANEL_PATH}"
 
 _OVERVIEW = f"{PANEL}/".lstrip("/")
 """Address of the overview. The UI reads it as relative to ``[api] base_url``."""

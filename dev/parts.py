@@ -4,7 +4,8 @@
 
 What a part prints is in ``.venv/parts``, and is shown if the part fails. The parts that start an Airflow run one after
 the other: with a second Airflow beside them, two cores are sometimes too slow for tests in which a callback has to
-come before a poll. ``ci`` needs nothing but Python's standard library.
+come before a poll. In ``ci`` the panel is an exception, because it waits for no callback. ``ci`` needs nothing but
+Python's standard library.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ OUTPUT = ROOT / ".venv" / "parts"
 OLDEST, NEWEST = "3.1.1", "3.3.2"
 
 EXAMPLES_AND_CALLBACKS = "tests/e2e/test_examples.py tests/e2e/test_webhooks.py"
+PANEL = "tests/e2e/test_panel.py"
 
 DATABASE = "tests/webhook tests/panel/test_database.py"
 """What uses Airflow's database."""
@@ -108,7 +110,10 @@ def parts_of_test() -> list[list[Lane]]:
     return [
         [
             [_make("unit tests", "units")],
-            [_tests("examples and callbacks", EXAMPLES_AND_CALLBACKS)],
+            [
+                _tests("examples and callbacks", EXAMPLES_AND_CALLBACKS),
+                _tests("panel in a browser", PANEL),
+            ],
         ]
     ]
 
@@ -126,6 +131,8 @@ def parts_of_ci() -> list[list[Lane]]:
                 _make(f"unit tests, {NEWEST}", "units", *newest),
                 _tests(f"unit tests, {OLDEST}", f"{INDEPENDENT} {AS_IN_THE_DEMOS}", *oldest, target="units"),
                 _tests("database, PostgreSQL", DATABASE, *newest, BROWSERACT_DATABASE="postgresql"),
+                _tests(f"panel in a browser, {NEWEST}", PANEL, *newest),
+                _tests(f"panel in a browser, {OLDEST}", PANEL, *oldest),
             ],
             [
                 _tests(f"examples, callbacks, {NEWEST}", EXAMPLES_AND_CALLBACKS, *newest),
@@ -257,10 +264,12 @@ def counts(part: Part) -> str:
 
 def left_out() -> list[str]:
     """Return what the tests skip on this machine, and what they need for it."""
+    from tests.browser import why_no_browser
     from tests.databases import why_no_postgres
 
     missing = {
-        "everything that needs a real Airflow or PostgreSQL": why_no_postgres(),
+        "everything that needs PostgreSQL, such as the examples in a real Airflow": why_no_postgres(),
+        "the panel in a browser": why_no_browser(),
         "the relays of docs/callbacks.md": None if shutil.which("nginx") else "nginx is not installed",
         "the comparison of calls and emulator with the vendor's document": (
             None if os.environ.get("BROWSERACT_OPENAPI") else "BROWSERACT_OPENAPI does not name it"
@@ -276,7 +285,7 @@ def main() -> int:
     which = options.parse_args().which
     OUTPUT.mkdir(parents=True, exist_ok=True)
     if which == "test":
-        print(f"These tests take about ten minutes on two cores. Their output is in {OUTPUT}.")
+        print(f"These tests take about twelve minutes on two cores. Their output is in {OUTPUT}.")
         for line in left_out():
             print(f"Skipped: {line}.")
     for ending in ENDINGS:

@@ -14,21 +14,22 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import FloatRect, Locator, Page, sync_playwright
+from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 
 from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
-from tests.e2e.local_airflow import LocalAirflow, free_port, run_command, wait_for
+from tests.browser import LOOKS, running_browser
+from tests.e2e.local_airflow import LocalAirflow, run_command, wait_for
+from tests.e2e.panel_world import DAGS, Shop, add_history
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 WIDTH, HEIGHT = 1280, 1000
 """The size of the browser's window, in CSS pixels."""
@@ -67,6 +68,26 @@ class Studio:
     def header(self) -> Locator:
         """Return the name and the state of the run or task instance."""
         return self.details().get_by_test_id("header-card")
+
+    @cached_property
+    def shop(self) -> Shop:
+        """The runs that the panel shows, which are started when they are needed first."""
+        extra = json.dumps({"webhook_base_url": self.airflow.url, "daily_credits": 2000})
+        self.airflow.set_connection("browseract_default", **self.service.connection, extra=extra)
+        return Shop.opened(self.airflow, self.service)
+
+    def open_panel(self) -> FrameLocator:
+        """Open the panel in Airflow's UI, and return its frame."""
+        self.shop  # noqa: B018 - starts the runs
+        # So high that the lower end of Airflow's menu is outside of each picture.
+        self.page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
+        self.open("plugin/browseract")
+        return self.page.frame_locator("iframe")
+
+    def down_to(self, last: Locator, margin: int = MARGIN) -> FloatRect:
+        """Return the window down to an element in it."""
+        lowest = box(last)
+        return {"x": 0, "y": 0, "width": WIDTH, "height": lowest["y"] + lowest["height"] + margin}
 
     def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
         """Wait until there is something, as long as every component of Airflow is alive."""
@@ -197,6 +218,37 @@ def connection(studio: Studio) -> bytes:
     return studio.shoot(lambda: box(form))
 
 
+def panel_overview(studio: Studio) -> bytes:
+    """Show the first page of the panel, inside Airflow's UI."""
+    panel = studio.open_panel()
+    panel.locator("#queue tbody tr").nth(2).wait_for()
+    return studio.shoot(lambda: studio.down_to(panel.locator(f'#runs [data-run="{studio.shop.unread}"]'), margin=0))
+
+
+def panel_run(studio: Studio) -> bytes:
+    """Show a run in the panel that has failed, with the pictures of its steps."""
+    panel = studio.open_panel()
+    task_id = studio.airflow.xcom("shop", studio.shop.run_id, "blocked", "task_id")
+    panel.locator(f'#runs [data-run="{task_id}"]').get_by_role("link", name=task_id).click()
+    return studio.shoot(lambda: studio.down_to(panel.locator(".step").last))
+
+
+def panel_credits(studio: Studio) -> bytes:
+    """Show the page of the panel with the credits of 30 days."""
+    panel = studio.open_panel()
+    panel.get_by_role("link", name="Credits").click()
+    panel.get_by_text("a day on average").wait_for()
+    return studio.shoot(lambda: studio.down_to(panel.locator("#groups")))
+
+
+def panel_workflow(studio: Studio) -> bytes:
+    """Show a workflow in the panel, with a DAG file that runs it."""
+    panel = studio.open_panel()
+    panel.get_by_role("link", name="Workflows").click()
+    panel.get_by_role("link", name=SEARCH.name, exact=True).click()
+    return studio.shoot(lambda: studio.down_to(panel.locator("#dag-file")))
+
+
 PICTURES: dict[str, Callable[[Studio], bytes]] = {
     # First, as long as Airflow has started no run of the workflow that is watched.
     "outside": outside,
@@ -204,36 +256,22 @@ PICTURES: dict[str, Callable[[Studio], bytes]] = {
     "links": links,
     "required_action": required_action,
     "connection": connection,
+    # Last, because the account then has no free slot.
+    "panel_overview": panel_overview,
+    "panel_run": panel_run,
+    "panel_credits": panel_credits,
+    "panel_workflow": panel_workflow,
 }
 """What takes each picture."""
 
 
-def find_browser() -> str:
-    """Return the path of the system's Chromium."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    raise RuntimeError(f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium")
-
-
 @contextmanager
-def browsing(browser: str) -> Iterator[Page]:
+def browsing() -> Iterator[Page]:
     """Have an empty page in a browser for the length of a ``with`` block."""
-    with sync_playwright() as playwright:
-        # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
-        chromium = playwright.chromium.launch(
-            executable_path=browser, handle_sigint=False, handle_sigterm=False, handle_sighup=False
-        )
-        page = chromium.new_page(
-            viewport={"width": WIDTH, "height": HEIGHT},
-            device_scale_factor=SCALE,
-            color_scheme="light",
-            locale="en-US",
-            timezone_id="UTC",
-        )
+    with running_browser() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE, **LOOKS)
         page.set_default_timeout(LIMIT * 1000)
         yield page
-        chromium.close()
 
 
 @contextmanager
@@ -242,17 +280,21 @@ def working(folder: Path) -> Iterator[tuple[LocalAirflow, RunningEmulator]]:
 
     :param folder: folder for all that Airflow writes.
     """
-    with Emulator(concurrency=20).serve() as service:
-        port = free_port()
-        connection = {**service.connection, "extra": {"webhook_base_url": f"http://127.0.0.1:{port}"}}
+    emulator = Emulator(concurrency=20)
+    add_history(emulator, 30)
+    dags = folder / "dags"
+    shutil.copytree(ROOT / "example_dags", dags)
+    shutil.copy(DAGS, dags)
+    with emulator.serve() as service:
         environment = {
-            "AIRFLOW_CONN_BROWSERACT_DEFAULT": json.dumps(connection),
             # Lines of a log are shown to their ends.
             "AIRFLOW__API__DEFAULT_WRAP": "True",
             # A DAG that is unpaused watches its assets from the next reading of its file on, and there is only one.
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         }
-        with LocalAirflow(folder / "airflow", ROOT / "example_dags", environment, port=port).running() as airflow:
+        with LocalAirflow(folder / "airflow", dags, environment).running() as airflow:
+            extra = json.dumps({"webhook_base_url": airflow.url})
+            airflow.set_connection("browseract_default", **service.connection, extra=extra)
             yield airflow, service
 
 
@@ -261,14 +303,14 @@ def take(names: Iterable[str]) -> None:
 
     :param names: of :data:`PICTURES`.
     """
-    browser = find_browser()
     with (
+        browsing() as page,
         tempfile.TemporaryDirectory(prefix="browseract-pictures-") as folder,
         working(Path(folder)) as (airflow, service),
-        browsing(browser) as page,
     ):
+        studio = Studio(airflow, service, page)
         for name in (name for name in PICTURES if name in names):
-            picture = PICTURES[name](Studio(airflow, service, page))
+            picture = PICTURES[name](studio)
             (DOCS / f"{name}.png").write_bytes(picture)
             print(f"docs/{name}.png: {len(picture) / 1000:.0f} KB", flush=True)
 

@@ -128,17 +128,19 @@ def test_ci_runs_every_file_of_tests_in_a_real_airflow():
     assert "tests/faults" in commands
 
 
-def test_make_test_runs_the_unit_tests_and_examples_with_callbacks():
+def test_make_test_runs_the_unit_tests_examples_with_callbacks_and_the_panel():
     words = [word for lanes in parts_of_test() for lane in lanes for part in lane for word in part.command]
     assert "units" in words
     assert f"PYTEST_ARGS={parts.EXAMPLES_AND_CALLBACKS}" in words
+    assert f"PYTEST_ARGS={parts.PANEL}" in words
 
 
 def test_make_test_reports_what_it_skips(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delenv("BROWSERACT_OPENAPI", raising=False)
-    postgres, relays, document = parts.left_out()
-    assert postgres.startswith("everything that needs a real Airflow or PostgreSQL, because useradd is not on the PATH")
+    postgres, browser, relays, document = parts.left_out()
+    assert postgres.startswith("everything that needs PostgreSQL, such as the examples in a real Airflow, because")
+    assert browser.startswith("the panel in a browser, because there is none of chromium")
     assert relays == "the relays of docs/callbacks.md, because nginx is not installed"
     assert document.endswith("with the vendor's document, because BROWSERACT_OPENAPI does not name it")

@@ -21,6 +21,7 @@ from airflow_provider_browseract.in_airflow.links import PanelLink
 from airflow_provider_browseract.operators.browseract import RunTemplateOperator, RunWorkflowOperator
 from airflow_provider_browseract.plugin import BrowserActPlugin, LazyApp
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.routes import PANEL
 from airflow_provider_browseract.sensors.browseract import TaskSensor
 
 PANEL_MODULE = "airflow_provider_browseract.panel.app"
@@ -60,6 +61,12 @@ async def test_panel_and_callback_route_are_served_at_their_paths(airflow, panel
     assert "The run is over" in (await airflow.get("/browseract/run-is-over")).text
 
 
+async def test_icon_of_the_menu_entry_is_served_without_login_and_the_overview_is_not(airflow):
+    icon = await airflow.get(f"/{plugin.MENU_ENTRY['icon']}")
+    assert (icon.status_code, icon.headers["content-type"].partition(";")[0]) == (200, "image/svg+xml")
+    assert (await airflow.get(f"/{plugin.MENU_ENTRY['href']}")).status_code == 401
+
+
 async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leaves_callbacks_alone(
     airflow, panel_module, caplog
 ):
@@ -70,7 +77,7 @@ async def test_panel_that_cannot_be_loaded_responds_with_a_readable_503_and_leav
     assert (response.status_code, response.headers["content-type"]) == (503, "text/plain; charset=utf-8")
     assert response.text == plugin.PANEL_UNAVAILABLE.body
     [line] = [record.getMessage() for record in caplog.records if record.name == plugin.__name__]
-    assert line.startswith("The BrowserAct pages of Airflow's UI cannot be loaded (ModuleNotFoundError: ")
+    assert line.startswith("The panel cannot be loaded (ModuleNotFoundError: ")
     assert line.endswith(". Runs and callbacks are not affected.")
     assert (await airflow.get("/browseract/run-is-over")).status_code == 200
 
@@ -110,7 +117,7 @@ def test_plugin_has_a_menu_entry_on_every_airflow_and_tabs_only_where_they_can_b
 def test_addresses_of_views_are_relative_to_the_base_url_and_below_the_panel():
     addresses = [view[key] for view in views() for key in ("href", "icon") if view[key]]
     assert len(addresses) == len(views()) + 1
-    assert all(address.startswith(f"{plugin.PANEL}/"[1:]) for address in addresses)
+    assert all(address.startswith(f"{PANEL}/"[1:]) for address in addresses)
 
 
 def test_tab_of_a_task_instance_is_limited_to_the_operators_with_a_button_to_the_panel():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from airflow_provider_browseract.api.models import Task
 from airflow_provider_browseract.compat import redact
 
 HIDDEN = "***"
+
+LIVE_VIEW, SECRET_INPUTS = "live_view", "secret_inputs"
+"""Words of the key ``hidden`` of the XCom ``task``."""
 
 HIDDEN_REASON = "BrowserAct's reason may quote secret inputs, so it is only in BrowserAct's log of the run"
 
@@ -21,11 +25,21 @@ class Hiding:
     :param live_view: remove the address of the live view.
     :param secrets: replace the secrets that this process masks in logs, because the agent may quote inputs.
     :param texts: remove everything in which the agent may quote inputs, because this process does not know them.
+    :param secret_inputs: the run has secret inputs.
+    :param redact: replaces the secrets in a text.
     """
 
     live_view: bool = False
     secrets: bool = False
     texts: bool = False
+    secret_inputs: bool = False
+    redact: Callable[[str], str] = redact
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What other processes have to hide too if they show the run: ``live_view``, ``secret_inputs``."""
+        hidden = {LIVE_VIEW: self.live_view, SECRET_INPUTS: self.secret_inputs or self.texts}
+        return tuple(name for name, hide in hidden.items() if hide)
 
     def apply(self, result: Any) -> Any:
         """Return the result of a call without what is to be hidden."""
@@ -51,7 +65,7 @@ class Hiding:
         if len(text) >= MAX_LINE_LENGTH:
             # The end was cut off, perhaps in the middle of a secret.
             text = text.rpartition(" ")[0]
-        return redact(text) or HIDDEN
+        return self.redact(text) or HIDDEN
 
 
 NOTHING = Hiding()

@@ -14,7 +14,7 @@ import attrs
 from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_browseract.compat import xcom
-from airflow_provider_browseract.runs.routes import OVER_PATH, PANEL_PATH, URL_PREFIX
+from airflow_provider_browseract.runs.routes import OVER_PATH, PANEL, URL_PREFIX
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -84,7 +84,7 @@ class PanelLink(PushedLink):
         """Set the address to the page of a task instance. The UI reads it as relative to ``[api] base_url``."""
         ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
         page = "/".join(quote(each, safe="") for each in ids)
-        self.push(ti, f"{URL_PREFIX}{PANEL_PATH}/open/ti/{page}".lstrip("/"))
+        self.push(ti, f"{PANEL}/open/ti/{page}".lstrip("/"))
 
 
 BUTTONS = (BrowserActTaskLink(), LiveViewLink(), PanelLink())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.compat import count_in_task
@@ -30,12 +31,13 @@ def count_run(task: Task) -> None:
         count_in_task("browseract.credits", by=task.credit)
 
 
-def show_run(ti: Any, task: Task, conn_id: str, log: Log) -> None:
+def show_run(ti: Any, task: Task, conn_id: str, hidden: Collection[str], log: Log) -> None:
     """Push the links to a run and the facts about it as XComs of an Airflow task instance.
 
     They are only for display, so an error is logged and never raised.
 
     :param conn_id: id of the connection with which the task was read.
+    :param hidden: what others have to hide when they show the run.
     """
     text = "The links to BrowserAct task %s and the XCom 'task' could not be pushed (%s)."
     with tolerate_errors(log.warning, text, task.id):
@@ -45,7 +47,7 @@ def show_run(ti: Any, task: Task, conn_id: str, log: Log) -> None:
         if live_url := LiveViewLink.OVER if task.status.ended else task.live_url or url:
             LiveViewLink().push(ti, live_url)
         PanelLink().push_for(ti)
-        ti.xcom_push(key="task", value=facts(task, conn_id))
+        ti.xcom_push(key="task", value={**facts(task, conn_id), "hidden": [*hidden]})
 
 
 def show_place(ti: Any, shown: dict[str, Any], log: Log) -> None:

@@ -14,7 +14,8 @@ menu entry.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import (
@@ -24,6 +25,16 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
     DagDetails,
 )
 
+from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.panel import database
+from airflow_provider_browseract.panel.database import Link
+
+CLOCKS = timedelta(minutes=2)
+"""By how much the clocks of BrowserAct and Airflow may differ."""
+
+LINKED_WITHIN = timedelta(days=2)
+"""How long after the creation of a run its task instance may push it: at its start, at its end, and by a later try."""
+
 Method = Literal["GET", "PUT"]
 
 
@@ -31,20 +42,11 @@ class Access:
     """What one viewer may see. It lives as long as one request, so a right that is taken away applies at the next one.
 
     :param user: the user, as Airflow's ``get_user`` returns it.
-    :param team_of_dag: returns the team of a DAG, if it has one.
-    :param team_of_connection: returns the team of a connection, if it has one.
     """
 
-    def __init__(
-        self,
-        user: Any,
-        team_of_dag: Callable[[str], str | None],
-        team_of_connection: Callable[[str], str | None],
-    ) -> None:
+    def __init__(self, user: Any) -> None:
         self._manager = get_auth_manager()
         self._user = user
-        self._team_of_dag = team_of_dag
-        self._team_of_connection = team_of_connection
         self._known: dict[tuple[Any, ...], bool] = {}
 
     @property
@@ -78,20 +80,18 @@ class Access:
 
     def sees_plugin_pages(self) -> bool:
         """Return whether Airflow's UI shows pages of plugins to the viewer."""
-        return self._once(
-            ("plugins",), lambda: self._manager.is_authorized_view(access_view=AccessView.PLUGINS, user=self._user)
-        )
+        return self._manager.is_authorized_view(access_view=AccessView.PLUGINS, user=self._user)
 
     def _connection(self, method: Method, conn_id: str) -> bool:
         def ask() -> bool:
-            details = ConnectionDetails(conn_id=conn_id, team_name=self._team_of_connection(conn_id))
+            details = ConnectionDetails(conn_id=conn_id, team_name=database.connection_team(conn_id))
             return self._manager.is_authorized_connection(method=method, details=details, user=self._user)
 
         return self._once(("connection", method, conn_id), ask)
 
     def _dag(self, method: Method, entity: DagAccessEntity | None, dag_id: str) -> bool:
         def ask() -> bool:
-            details = DagDetails(id=dag_id, team_name=self._team_of_dag(dag_id))
+            details = DagDetails(id=dag_id, team_name=database.dag_team(dag_id))
             return self._manager.is_authorized_dag(
                 method=method, access_entity=entity, details=details, user=self._user
             )
@@ -103,3 +103,50 @@ class Access:
         if what not in self._known:
             self._known[what] = bool(ask())
         return self._known[what]
+
+
+class Rights(NamedTuple):
+    """What a viewer may see of one run, and do with it.
+
+    :param run: see that it exists, with its status, times and credits.
+    :param instance: see which task instance has started it.
+    :param steps: see what it does.
+    :param act: act in its browser, and stop it.
+    """
+
+    run: bool
+    instance: bool
+    steps: bool
+    act: bool
+
+
+def rights_on(access: Access, conn_id: str, task: Task, link: Link | None) -> Rights:
+    """Return what a viewer may see of a run.
+
+    The rights on a DAG count only for runs that certainly belong to it, because a person with the right to edit XComs
+    could name another run.
+
+    :param link: the task instance that has started the run, if it is known.
+    """
+    reads_account = access.reads_connection(conn_id)
+    dag_id = link.key.dag_id if link is not None and is_trusted(link, conn_id, task) else None
+    # For a template, the workflow of the run is not known, so only the trigger proves which run it is.
+    is_certain = link is not None and (link.wait is not None or link.workflow_id is not None)
+    run = reads_account or (dag_id is not None and access.reads_runs(dag_id))
+    return Rights(
+        run=run,
+        instance=run and link is not None and access.reads_runs(link.key.dag_id),
+        steps=run and (reads_account or (dag_id is not None and access.reads_steps(dag_id))),
+        act=run
+        and (access.edits_connection(conn_id) or (is_certain and dag_id is not None and access.changes_runs(dag_id))),
+    )
+
+
+def is_trusted(link: Link, conn_id: str, task: Task) -> bool:
+    """Return whether a run belongs to the task instance of a link, and not only says an XCom so."""
+    if not link.confirmed or link.conn_id != conn_id:
+        return False
+    if link.workflow_id and task.workflow_id and link.workflow_id != task.workflow_id:
+        return False
+    created = task.created_at
+    return created is None or link.pushed_at - LINKED_WITHIN <= created <= link.pushed_at + CLOCKS

@@ -14,23 +14,28 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, ConnectionFailedError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import optional_id
 from airflow_provider_browseract.api.models import ApiVersion, Task, Template, Workflow
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.hooks.connection import ConnectionSettings
+from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings
+from airflow_provider_browseract.hooks.hiding import Hiding
 from airflow_provider_browseract.in_airflow.shielding import uninterrupted
 from airflow_provider_browseract.panel.client import CALL_LIMIT, AccountClient, only
 from airflow_provider_browseract.panel.days import Days, DaysRead, Pace, Runs
 from airflow_provider_browseract.panel.kept import Kept, Patience, Read
+from airflow_provider_browseract.panel.secret_inputs import secret_texts, without
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
 
@@ -74,6 +79,7 @@ class Account(Read):
 
     :param tasks: the tasks that are active or ended in the last 24 hours, the newest first, without inputs and outputs.
     :param truncated: there are more tasks, of which only the newest are known.
+    :param missing: there is no such connection.
     :param names: the names of workflows by their ids.
     :param host: base URL of the API.
     """
@@ -84,13 +90,18 @@ class Account(Read):
     budget: Budget | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True)
 class TaskRead(Read):
-    """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept."""
+    """One run, without its inputs, output and files. Of many steps, only the first and the last ones are kept.
+
+    :param redacted: its inputs are known, so the texts that may quote them are without secret inputs.
+    """
 
     task: Task | None = None
+    redacted: bool = False
     not_found: bool = False
 
 
@@ -171,11 +182,12 @@ class _Connection:
             self.data = None
 
     async def _read(self) -> ConnectionSettings:
-        hook = BrowserActHook(self.settings.conn_id)
         try:
-            settings = await anyio.to_thread.run_sync(lambda: hook.settings, limiter=self._accounts.threads)
-        except Exception:
-            # It may have been deleted.
+            settings = await anyio.to_thread.run_sync(
+                _read_connection, self.settings.conn_id, limiter=self._accounts.threads
+            )
+        except (AirflowNotFoundException, InputError):
+            # It was deleted, or became the connection of another service.
             self.drop()
             raise
         client = AccountClient(settings, self.settings)
@@ -185,6 +197,14 @@ class _Connection:
             self.data = _Data(client, self._accounts.pace)
         self.data.client.settings = settings
         return settings
+
+
+def _read_connection(conn_id: str) -> ConnectionSettings:
+    hook = BrowserActHook(conn_id)
+    # The password of another service must not be sent to BrowserAct, or to wherever the connection points.
+    if hook.get_connection(conn_id).conn_type != CONNECTION_TYPE:
+        raise InputError(f"Connection {conn_id!r} is not of type BrowserAct.\nOnly those have pages.")
+    return hook.settings
 
 
 class Accounts:
@@ -209,9 +229,10 @@ class Accounts:
     async def account(self, conn_id: str, patience: float) -> Account:
         """Return the runs of the account of a connection, and what the connection says about it."""
         wait = Patience(patience)
+        connection = self._connection(conn_id)
         data, state = await self._data(conn_id, wait)
         if data is None:
-            return Account(conn_id, **state)
+            return Account(conn_id, missing=connection.settings.failure.not_found, **state)
         workflows = data.sources[SourceKind.WORKFLOW]
         workflows.refresh()
         # Only a first caller waits for names.
@@ -220,8 +241,8 @@ class Accounts:
 
     async def task(self, conn_id: str, task_id: str, patience: float) -> TaskRead:
         """Return one run."""
-        task, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
-        return TaskRead(task, **state)
+        read, state = await self._single(conn_id, _read_task, task_id, _keep_task, patience)
+        return TaskRead(*(read or ()), **state)
 
     async def sources(self, conn_id: str, is_template: bool, patience: float) -> SourcesRead:
         """Return the workflows of the account, or the official templates."""
@@ -275,12 +296,16 @@ class Accounts:
         for key in [key for key in self._singles if key[0] is client]:
             del self._singles[key]
 
-    async def _data(self, conn_id: str, wait: Patience) -> tuple[_Data | None, dict[str, Any]]:
-        """Return the data of a connection; None with the reason if it cannot be read, or was not read yet."""
+    def _connection(self, conn_id: str) -> _Connection:
         connection = self._connections.setdefault(conn_id, _Connection(conn_id, self))
         self._connections.move_to_end(conn_id)
         while len(self._connections) > MAX_CONNECTIONS:
             self._connections.popitem(last=False)[1].drop()
+        return connection
+
+    async def _data(self, conn_id: str, wait: Patience) -> tuple[_Data | None, dict[str, Any]]:
+        """Return the data of a connection; None with the reason if it cannot be read, or was not read yet."""
+        connection = self._connection(conn_id)
         await wait.wait_for(connection.settings)
         failure = connection.settings.failure
         return connection.data, {"error": failure.error, "remedy": failure.remedy}
@@ -308,13 +333,14 @@ class Accounts:
         return kept.value, {**kept.state, "not_found": kept.failure.not_found}
 
 
-async def _read_task(client: AccountClient, task_id: str) -> Task:
+async def _read_task(client: AccountClient, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
     task = await client.send(only(APIS[ApiVersion.V2].get_task(task_id)))
+    secrets = None if task.input_parameters is None else secret_texts(task.input_parameters)
     steps = task.steps
     if len(steps) > MAX_STEPS:
         steps = steps[: MAX_STEPS // 2] + steps[-MAX_STEPS // 2 :]
-    return replace(
+    shown = replace(
         task,
         input_parameters=None,
         output=None,
@@ -323,6 +349,9 @@ async def _read_task(client: AccountClient, task_id: str) -> Task:
         steps=steps,
         steps_left_out=task.step_count - len(steps),
     )
+    if secrets:
+        shown = Hiding(secrets=True, redact=partial(without, secrets)).apply(shown)
+    return shown, secrets is not None
 
 
 async def _read_workflow(client: AccountClient, workflow_id: str) -> Workflow | Template:
@@ -335,7 +364,8 @@ async def _read_template(client: AccountClient, template_id: str) -> Workflow | 
     return _cut(await client.send(only(call)))
 
 
-def _keep_task(task: Task) -> float:
+def _keep_task(read: tuple[Task, bool]) -> float:
+    task, _ = read
     return SINGLE_INTERVAL if task.status.ended else ACTIVE_RUN_INTERVAL
 
 

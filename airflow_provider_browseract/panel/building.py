@@ -5,23 +5,20 @@ Nothing here reads anything. Whatever a viewer must not see is left out here, so
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
 from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Template, Workflow
+from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
+from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.dag_file import dag_file
 from airflow_provider_browseract.panel.views import (
-    Bar,
     BudgetShare,
     Choice,
-    CreditsPage,
-    CreditsRow,
     DagPage,
-    EarlierRun,
     InputView,
     InstancePage,
     InstanceView,
@@ -38,17 +35,16 @@ from airflow_provider_browseract.panel.views import (
     foreign_text,
 )
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
+from airflow_provider_browseract.runs.report import duration_of
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.panel.access import Access
-    from airflow_provider_browseract.panel.accounts import Account
+    from airflow_provider_browseract.panel.accounts import Account, TaskRead
     from airflow_provider_browseract.panel.database import Link, QueueEntry, Records
-    from airflow_provider_browseract.panel.days import DayRun
 
 PAGE_SIZE = 100
 """Runs on a page."""
 
-MAX_PLACES = 100
+PLACES_SHOWN = 20
 """Places of the queue that a page shows. All are counted."""
 
 MAX_STEPS_SHOWN = 100
@@ -58,20 +54,8 @@ UNREAD_AFTER = 60.0
 """Seconds after its start from which a run counts as one that nobody waits for. The task instance pushes its XComs in
 the first seconds."""
 
-CLOCKS = timedelta(minutes=2)
-"""By how much the clocks of BrowserAct and Airflow may differ."""
-
-LINKED_WITHIN = timedelta(days=2)
-"""How long after the creation of a run its task instance may push it: at its start, at its end, and by a later try."""
-
-DAYS_SHOWN = 30
-"""Days on the page about credits."""
-
-COLORS = 8
-"""Colors of the plot. The last one is for all other workflows or DAGs."""
-
-SHOWN = ("all", "active", "paused", "unread", "failed")
-"""The filters of a list of runs."""
+SHOWN = {"active": "Active", "paused": "Paused", "unread": "Not waited for", "failed": "Failed", "all": "All"}
+"""The filters of a list of runs, and what they are called on the page."""
 
 
 @dataclass(frozen=True)
@@ -92,47 +76,15 @@ class Knowledge:
         """Whether the viewer may see everything that the account has done."""
         return self.access.reads_connection(self.account.conn_id)
 
+    def rights_on(self, task: Task, link: Link | None) -> Rights:
+        """Return what the viewer may see of a run."""
+        return rights_on(self.access, self.account.conn_id, task, link)
 
-class Sight(NamedTuple):
-    """What the viewer may see of a run, and do with it."""
-
-    run: bool
-    instance: bool
-    steps: bool
-    act: bool
-
-
-def sight_of(known: Knowledge, task: Task, link: Link | None) -> Sight:
-    """Return what the viewer may see of a run.
-
-    The rights on a DAG count only for runs that certainly belong to it, because a person with the right to edit XComs
-    could name another run.
-    """
-    access, conn_id = known.access, known.account.conn_id
-    dag_id = link.key.dag_id if link is not None and _is_trusted(link, conn_id, task) else None
-    run = known.reads_account or (dag_id is not None and access.reads_runs(dag_id))
-    return Sight(
-        run=run,
-        instance=run and link is not None and access.reads_runs(link.key.dag_id),
-        steps=run and (known.reads_account or (dag_id is not None and access.reads_steps(dag_id))),
-        act=run and (access.edits_connection(conn_id) or (dag_id is not None and access.changes_runs(dag_id))),
-    )
-
-
-def _is_trusted(link: Link, conn_id: str, task: Task) -> bool:
-    if not link.confirmed or link.conn_id != conn_id:
-        return False
-    if link.workflow_id and task.workflow_id and link.workflow_id != task.workflow_id:
-        return False
-    created = task.created_at
-    return created is None or link.pushed_at - LINKED_WITHIN <= created <= link.pushed_at + CLOCKS
-
-
-def is_unread(task: Task, link: Link | None, now: datetime) -> bool:
-    """Return whether a run is active and nobody waits for it, so that it uses credits in vain."""
-    if task.status.ended or (link is not None and link.waits):
-        return False
-    return task.created_at is None or (now - task.created_at).total_seconds() > UNREAD_AFTER
+    def is_unread(self, task: Task, link: Link | None) -> bool:
+        """Return whether a run is active and nobody waits for it, so that it uses credits in vain."""
+        if task.status.ended or (link is not None and link.waits and is_trusted(link, self.account.conn_id, task)):
+            return False
+        return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
 
 
 def instance_view(key: TaskInstanceKey, try_number: int | None = None) -> InstanceView:
@@ -151,15 +103,15 @@ def _label(key: TaskInstanceKey) -> str:
 def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     """Return the first page."""
     seen = _visible(known, known.account.tasks)
-    places = queue_places(known)
-    waiting = [each.waits for each in places if not each.for_budget]
+    queue, now = _queue_of(known), known.now.timestamp()
+    since = [each.wait.queued.since for each in queue if not each.wait.waits_for_budget(now)]
     daily = known.account.budget.daily_credits if known.account.budget else None
     today = known.now.astimezone(timezone.utc).date()
     return Overview(
         slots=_slots(known) if known.reads_account else None,
-        queue=tuple(places[:MAX_PLACES]),
-        queue_length=len(places),
-        longest_wait=max(waiting, default=None),
+        queue=tuple(_place(known, number, entry) for number, entry in enumerate(queue[:PLACES_SHOWN], start=1)),
+        queue_length=len(queue),
+        longest_wait=max(0.0, now - min(since)) if since else None,
         paused=sum(task.status in (TaskStatus.PAUSED, TaskStatus.PAUSING) for task, _, _ in seen),
         today=BudgetShare(_credits_on(known.account.tasks, today), daily) if known.reads_account else None,
         runs=_table(known, seen, show, search, page, {"conn": known.account.conn_id}),
@@ -184,20 +136,17 @@ def _queue_of(known: Knowledge) -> list[QueueEntry]:
     return [each for each in known.records.queue if each.conn_id == conn_id or each.wait.key_digest in digests]
 
 
-def queue_places(known: Knowledge) -> list[QueuePlace]:
-    """Return the places in the queue: the number for everyone, the name only of DAGs that the viewer may read."""
+def _place(known: Knowledge, number: int, entry: QueueEntry) -> QueuePlace:
+    """Return a place in the queue: the number for everyone, the name only of DAGs that the viewer may read."""
     now = known.now.timestamp()
-    return [
-        QueuePlace(
-            number=number,
-            instance=instance_view(each.key) if known.access.reads_dag(each.key.dag_id) else None,
-            priority=each.wait.queued.priority,
-            waits=max(0.0, now - each.wait.queued.since),
-            refusals=each.wait.queued.refusals,
-            for_budget=each.wait.waits_for_budget(now),
-        )
-        for number, each in enumerate(_queue_of(known), start=1)
-    ]
+    return QueuePlace(
+        number=number,
+        instance=instance_view(entry.key) if known.access.reads_dag(entry.key.dag_id) else None,
+        priority=entry.wait.queued.priority,
+        waits=max(0.0, now - entry.wait.queued.since),
+        refusals=entry.wait.queued.refusals,
+        for_budget=entry.wait.waits_for_budget(now),
+    )
 
 
 class Seen(NamedTuple):
@@ -205,47 +154,41 @@ class Seen(NamedTuple):
 
     task: Task
     link: Link | None
-    sight: Sight
+    rights: Rights
 
 
 def _visible(known: Knowledge, tasks: Iterable[Task]) -> list[Seen]:
     found = []
     for task in tasks:
         link = known.records.links.get(task.id)
-        sight = sight_of(known, task, link)
-        if sight.run:
-            found.append(Seen(task, link, sight))
+        rights = known.rights_on(task, link)
+        if rights.run:
+            found.append(Seen(task, link, rights))
     return found
 
 
-def run_row(known: Knowledge, task: Task, link: Link | None, sight: Sight) -> RunRow:
+def run_row(known: Knowledge, task: Task, link: Link | None, rights: Rights) -> RunRow:
     """Return a run as a row."""
-    instance = instance_view(link.key, link.try_number) if link is not None and sight.instance else None
+    instance = instance_view(link.key, link.try_number) if link is not None and rights.instance else None
     asked = instance is not None and link is not None and link.required_action and not task.status.ended
-    unread = is_unread(task, link, known.now)
+    unread = known.is_unread(task, link)
     return RunRow(
         id=task.id,
         status=task.status,
-        workflow=_workflow_name(known, task.workflow_id),
+        workflow=workflow_name(known, task.workflow_id),
         instance=instance,
-        hidden=link is not None and instance is None,
+        instance_hidden=link is not None and instance is None,
         unread=unread,
         started=task.created_at,
-        took=_took(task, known.now),
+        took=duration_of(task),
         credits=task.credit,
         required_action=f"{instance.path}/required_actions" if instance is not None and asked else None,
-        stoppable=unread and sight.act,
+        stoppable=unread and rights.act,
     )
 
 
-def _took(task: Task, now: datetime) -> float | None:
-    if task.created_at is None:
-        return None
-    end = task.finished_at if task.status.ended else now
-    return None if end is None else max(0.0, (end - task.created_at).total_seconds())
-
-
-def _workflow_name(known: Knowledge, workflow_id: str | None) -> str:
+def workflow_name(known: Knowledge, workflow_id: str | None) -> str:
+    """Return the name of a workflow, or its id."""
     return foreign_text(known.account.names.get(workflow_id or "") or workflow_id)
 
 
@@ -278,7 +221,7 @@ def _table(
         newer=link_to(number - 1) if number > 1 else None,
         older=link_to(number + 1) if begin + PAGE_SIZE < len(found) else None,
         filters=tuple(
-            Choice(name, urlencode({**kept, "show": name}), name == chosen, len(group))
+            Choice(SHOWN[name], urlencode({**kept, "show": name}), name == chosen, len(group))
             for name, group in groups.items()
         ),
         search=wanted,
@@ -292,44 +235,53 @@ def _is_shown(known: Knowledge, seen: Seen, show: str) -> bool:
     if show == "paused":
         return status in (TaskStatus.PAUSED, TaskStatus.PAUSING)
     if show == "unread":
-        return is_unread(seen.task, seen.link, known.now)
+        return known.is_unread(seen.task, seen.link)
     return show == "all" or status is TaskStatus.FAILED
 
 
 def _matches(known: Knowledge, seen: Seen, wanted: str) -> bool:
-    task, link, sight = seen
-    label = _label(link.key) if link is not None and sight.instance else ""
-    texts = (task.id, _workflow_name(known, task.workflow_id), task.status.value, label)
+    task, link, rights = seen
+    label = _label(link.key) if link is not None and rights.instance else ""
+    texts = (task.id, workflow_name(known, task.workflow_id), task.status.value, label)
     return any(wanted in text.casefold() for text in texts)
 
 
-def run_page(known: Knowledge, task: Task, link: Link | None, sight: Sight, earlier: Iterable[Link] = ()) -> RunPage:
+def run_page(
+    known: Knowledge, read: TaskRead, link: Link | None, rights: Rights, others: Iterable[Link] = ()
+) -> RunPage:
     """Return the page of a run that the viewer may see.
 
-    :param task: the run with its steps.
-    :param earlier: the other runs of its task instance.
+    :param read: the run with its steps.
+    :param others: the runs of its task instance.
     """
+    # What another task instance hides, such as that of a sensor, is hidden too.
+    known_links = filter(None, (link, known.records.links.get(read.task.id if read.task else "")))
+    hidden = frozenset[str]().union(*(each.hidden for each in known_links))
+    assert read.task is not None
+    task: Task = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden and not read.redacted).apply(read.task)
     half = MAX_STEPS_SHOWN // 2
     steps = task.steps if len(task.steps) <= MAX_STEPS_SHOWN else task.steps[:half] + task.steps[-half:]
-    seen = {each.id: each for each in known.account.tasks}
     failure = task.failure.message if task.failure else None
     return RunPage(
-        run=run_row(known, task, link, sight),
+        run=run_row(known, task, link, rights),
         workflow_id=task.workflow_id,
         profile_id=foreign_text(task.profile_id) or None,
         ended=task.finished_at if task.status.ended else None,
-        log_url=task.log_detail_url if sight.steps else None,
-        live_url=task.live_url if sight.act and not task.status.ended else None,
-        failure=foreign_text(failure) if sight.steps else "",
-        steps=tuple(map(_step_view, steps)) if sight.steps else None,
+        log_url=task.log_detail_url if rights.steps else None,
+        live_url=task.live_url if rights.act and not task.status.ended else None,
+        failure=foreign_text(failure) if rights.steps else "",
+        steps=tuple(map(_step_view, steps)) if rights.steps else None,
         steps_left_out=task.step_count - len(steps),
         wait=_wait_line(link),
-        earlier=tuple(
-            EarlierRun(each.id, each.status, each.created_at, each.credit)
-            for each in (seen.get(other.browseract_task_id) for other in earlier)
-            if each is not None and each.id != task.id
-        ),
+        others=_other_runs(known, task, others),
     )
+
+
+def _other_runs(known: Knowledge, task: Task, links: Iterable[Link]) -> tuple[RunRow, ...]:
+    """Return the other runs of a task instance that the viewer may see, as far as they are known."""
+    of = {link.browseract_task_id: link for link in links if link.browseract_task_id != task.id}
+    seen = _visible(known, (each for each in known.account.tasks if each.id in of))
+    return tuple(run_row(known, *each) for each in seen)
 
 
 def _step_view(step: Step) -> StepView:
@@ -348,10 +300,8 @@ def _wait_line(link: Link | None) -> str:
 
 def instance_page(known: Knowledge, key: TaskInstanceKey, run: RunPage | None) -> InstancePage:
     """Return the page of a task instance of a DAG whose runs the viewer may see."""
-    place = None
-    for each, entry in zip(queue_places(known), _queue_of(known), strict=True):
-        if entry.key == key:
-            place = each
+    places = enumerate(_queue_of(known), start=1)
+    place = next((_place(known, number, entry) for number, entry in places if entry.key == key), None)
     return InstancePage(instance_view(key), run, place)
 
 
@@ -361,7 +311,7 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
         each
         for each in _visible(known, known.account.tasks)
         if each.link is not None
-        and each.sight.instance
+        and each.rights.instance
         and each.link.key.dag_id == dag_id
         and run_id in (None, each.link.key.run_id)
     ]
@@ -372,99 +322,6 @@ def dag_page(known: Knowledge, dag_id: str, run_id: str | None, show: str, searc
         table,
         sum(task.credit or 0 for task, _, _ in seen),
     )
-
-
-class Sums(NamedTuple):
-    """How many runs there were, what they cost, and how many of them failed."""
-
-    runs: int = 0
-    credits: int = 0
-    failed: int = 0
-
-    def plus(self, other: Sums) -> Sums:
-        """Return both together."""
-        return Sums(self.runs + other.runs, self.credits + other.credits, self.failed + other.failed)
-
-
-DaySums: TypeAlias = "Mapping[tuple[str | None, str | None], Sums]"
-"""Sums of a day, by the workflow that was run and the DAG that has started it; None for what is not known."""
-
-
-def sums_of(runs: Iterable[DayRun], dags: Mapping[str, str]) -> DaySums:
-    """Return the sums of the runs of a day.
-
-    :param dags: the DAG of each run that one has started.
-    """
-    sums: dict[tuple[str | None, str | None], Sums] = {}
-    for run in runs:
-        group = run.workflow_id, dags.get(run.browseract_task_id)
-        sums[group] = sums.get(group, Sums()).plus(Sums(1, run.credit or 0, run.failed))
-    return sums
-
-
-def credits_page(known: Knowledge, days: Mapping[date, DaySums], by_dag: bool) -> CreditsPage:
-    """Return the credits of the last :data:`DAYS_SHOWN` days.
-
-    :param days: the sums of each day that was read.
-    """
-    last = known.now.astimezone(timezone.utc).date()
-    shown = [last - timedelta(days=back) for back in range(DAYS_SHOWN - 1, -1, -1)]
-
-    def name_of(workflow_id: str | None, dag_id: str | None) -> str:
-        if not by_dag:
-            return _workflow_name(known, workflow_id) or "no workflow given"
-        if dag_id is None:
-            return "not started by a DAG"
-        return foreign_text(dag_id) if known.access.reads_runs(dag_id) else "DAGs that you may not read"
-
-    sums: dict[str, CreditsRow] = {}
-    parts: dict[date, Counter[str]] = {}
-    for day in shown:
-        parts[day] = Counter()
-        for (workflow_id, dag_id), of_group in days.get(day, {}).items():
-            name = name_of(workflow_id, dag_id)
-            row = sums.get(name, CreditsRow(name, 0, 0, 0, 0, 0))
-            sums[name] = row._replace(
-                runs=row.runs + of_group.runs,
-                credits=row.credits + of_group.credits,
-                failed=row.failed + of_group.failed,
-                unread=row.unread + (of_group.runs if dag_id is None else 0),
-            )
-            parts[day][name] += of_group.credits
-    largest = sorted(sums.values(), key=lambda row: (-row.credits, row.name))
-    rows = [row._replace(color=min(place, COLORS - 1)) for place, row in enumerate(largest)]
-    names = [row.name for row in rows]
-    others = names[COLORS - 1 :] if len(names) > COLORS else []
-    groups = [name for name in names if name not in others]
-    bars = []
-    for day in shown:
-        amounts = [parts[day][name] for name in groups]
-        if others:
-            amounts.append(sum(parts[day][name] for name in others))
-        bars.append(Bar(day, tuple(amounts), day in days))
-    budget = known.account.budget
-    conn = {"conn": known.account.conn_id}
-    return CreditsPage(
-        by=(
-            Choice("by workflow", urlencode({**conn, "by": "workflow"}), not by_dag),
-            Choice("by DAG", urlencode({**conn, "by": "dag"}), by_dag),
-        ),
-        groups=(*groups, "all others") if others else tuple(groups),
-        bars=tuple(bars),
-        daily=budget.daily_credits if budget else None,
-        today=BudgetShare(parts[last].total(), budget.daily_credits if budget else None),
-        month=_this_month(days, last, budget.monthly_credits if budget else None),
-        rows=tuple(rows),
-        days_loaded=sum(day in days for day in shown),
-    )
-
-
-def _this_month(days: Mapping[date, DaySums], last: date, budget: int | None) -> BudgetShare | None:
-    """Return the credits of this month; None as long as one of its days was not read."""
-    month = [last.replace(day=number) for number in range(1, last.day + 1)]
-    if not all(day in days for day in month):
-        return None
-    return BudgetShare(sum(each.credits for day in month for each in days[day].values()), budget)
 
 
 def sources_page(
@@ -478,7 +335,6 @@ def sources_page(
             each.id,
             foreign_text(each.name) or each.id,
             foreign_text(each.description),
-            f"{'templates' if is_template else 'workflows'}/{quote(each.id, safe='')}?{urlencode(conn)}",
         )
         for each in sources
     ]
@@ -505,7 +361,9 @@ def source_page(known: Knowledge, source: Workflow | Template) -> SourcePage:
         inputs=source.input_parameters,
         conn_id=known.account.conn_id,
     )
-    credits = [task.credit for task in known.account.tasks if task.workflow_id == source.id and task.credit]
+    # Lists do not name the template of a run, so a template has none.
+    runs = [task for task in known.account.tasks if task.workflow_id == source.id]
+    credits = [task.credit for task in runs if task.status.ended and task.credit]
     return SourcePage(
         is_template=is_template,
         id=source.id,
@@ -517,7 +375,7 @@ def source_page(known: Knowledge, source: Workflow | Template) -> SourcePage:
         file_name=file.file_name,
         dag_file=file.source,
         dag_id=file.dag_id,
-        runs=len(credits),
+        runs=len(runs),
         mean=sum(credits) / len(credits) if credits else None,
         detail_url=source.detail_url if isinstance(source, Template) else None,
     )

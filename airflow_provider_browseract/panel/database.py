@@ -26,10 +26,11 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Text, and_, cast, func, null, select
+from sqlalchemy import Text, and_, cast, func, select
 
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
+from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
@@ -38,19 +39,21 @@ from airflow_provider_browseract.webhook.database import (
     READ_AT_ONCE,
     RUN_TRIGGER,
     SLOT_TRIGGER,
-    TEAM_NAME,
     StoredWaits,
     TriggerKey,
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 MAX_AGE = 2.0
 """Seconds for which :class:`RecordKeeper` returns the same records."""
 
-FIRST_LOOK = timedelta(hours=24)
+OLDEST = 30.0
+"""Seconds after which nobody gets old records, as after a time without viewers."""
+
+FIRST_READ = timedelta(hours=24)
 """How old XComs may be that a process reads first."""
 
 OVERLAP = timedelta(minutes=1)
@@ -84,13 +87,13 @@ KEY = tuple(getattr(TaskInstance, name) for name in TaskInstanceKey._fields)
 
 ABOUT_TO_CONTINUE = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED)
 
-OF_TRY = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
-
 MAY_WAIT = (
     *ABOUT_TO_CONTINUE,
     TaskInstanceState.RUNNING,
     TaskInstanceState.DEFERRED,
     TaskInstanceState.UP_FOR_RESCHEDULE,
+    # The next try reattaches to the run. If it could not do that, the run would have been stopped.
+    TaskInstanceState.UP_FOR_RETRY,
 )
 """States in which a task instance waits for the newest run of its current try."""
 
@@ -107,6 +110,7 @@ class Link(NamedTuple):
     :param waits: a task instance waits for the run now, in its current try: this one, or a sensor.
     :param wait: how it waits, if it is deferred.
     :param required_action: a Required Action waits for an answer.
+    :param hidden: what must not be shown of the run, in the words of the XCom.
     """
 
     browseract_task_id: str
@@ -120,6 +124,7 @@ class Link(NamedTuple):
     waits: bool = False
     wait: Wait | None = None
     required_action: bool = False
+    hidden: frozenset[str] = frozenset()
 
 
 class QueueEntry(NamedTuple):
@@ -128,8 +133,6 @@ class QueueEntry(NamedTuple):
     key: TaskInstanceKey
     conn_id: str
     wait: QueueWait
-    deferred_at: datetime
-    team: str | None
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,11 @@ class RecordKeeper:
     def read(self) -> Records:
         """Return records that are a few seconds old at most.
 
-        While a thread refreshes, others get the last ones; they wait only if there are none yet.
+        While a thread refreshes, others get the last ones, unless these are older than :data:`OLDEST`.
 
         :raises Exception: the refresh failed. The next call tries again.
         """
-        if self._is_fresh() or not self._refreshing.acquire(blocking=self._read_at < 0):
+        if self._is_fresh() or not self._refreshing.acquire(blocking=self._age() > OLDEST):
             return self._records
         try:
             if not self._is_fresh():
@@ -186,29 +189,32 @@ class RecordKeeper:
             self._refreshing.release()
 
     def _is_fresh(self) -> bool:
-        return time.monotonic() - self._read_at < MAX_AGE
+        return self._age() < MAX_AGE
+
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
 
     def _refresh(self) -> None:
         began = datetime.now(timezone.utc)
         with create_session(scoped=False) as session:
             runs, slots = _deferred(session, RUN_TRIGGER), _deferred(session, SLOT_TRIGGER)
             unread, unread_slots = self._waits.unread(session, runs.keys()), self._queue.unread(session, slots.keys())
-            rows = _pushed(session, self._since or began - FIRST_LOOK)
+            rows = _pushed(session, XCOM.timestamp >= (self._since or began - FIRST_READ))
             pushed = [*self._news(rows)]
             created = {row.id for each in unread if (row := runs.get((each.id, each.created_date)))}
-            rendered = _rendered(session, {row.id for row, _, _ in pushed} | created)
+            rendered = _rendered(session, {row.id for row, _ in pushed} | created)
             # After the triggers, so that nobody who stops or begins to be deferred is missed.
-            dag_ids = {key.dag_id for _, key in self._known} | {row.dag_id for row, _, _ in pushed}
+            dag_ids = {key.dag_id for _, key in self._known} | {row.dag_id for row, _ in pushed}
             active = _active(session, dag_ids | {row.dag_id for row in runs.values()})
         known = dict(self._known)
-        for row, browseract_task_id, conn_id in pushed:
-            _add_pushed(known, row, browseract_task_id, conn_id, rendered.get(row.id, NOT_RENDERED))
+        for row, named in pushed:
+            _add_pushed(known, row, named, rendered.get(row.id, NOT_RENDERED))
         waits: dict[tuple[str, TaskInstanceKey], dict[str, Any]] = {}
         for trigger, (conn_id, wait) in self._waits.read(runs.keys(), unread).items():
             row = runs[trigger]
             asked = wait.required_action is not None and row.asked is not None
             waits[wait.browseract_task_id, _key(row)] = {"waits": True, "wait": wait, "required_action": asked}
-            _add_deferred(known, row, wait.browseract_task_id, conn_id, rendered.get(row.id, NOT_RENDERED))
+            _add_deferred(known, row, wait, conn_id, rendered.get(row.id, NOT_RENDERED))
         if len(known) > MAX_LINKS:
             known = dict(sorted(known.items(), key=lambda each: each[1].pushed_at)[-MAX_LINKS:])
         # A trigger states what is waited for. If it cannot be read here, the XCom has to do.
@@ -218,24 +224,20 @@ class RecordKeeper:
         shown = known | {of: known[of]._replace(**changes) for of, changes in waits.items() if of in known}
         links, others = _arrange(shown.values())
         stored = self._queue.read(slots.keys(), unread_slots)
-        queue = [
-            QueueEntry(_key(row), *stored[trigger], row.created_date, row.team)
-            for trigger, row in slots.items()
-            if trigger in stored
-        ]
+        queue = [QueueEntry(_key(row), *stored[trigger]) for trigger, row in slots.items() if trigger in stored]
         queue.sort(key=lambda entry: (entry.wait.queued.place, entry.key))
         # From here on nothing fails. A clock that is ahead, or another one that is behind, must not hide XComs.
         self._known, self._since = known, min(began, rows[0].timestamp if rows else began) - OVERLAP
         self._records, self._read_at = Records(links, tuple(queue), tuple(others)), time.monotonic()
 
-    def _news(self, rows: list[Row[Any]]) -> Iterator[tuple[Row[Any], str, str | None]]:
-        """Yield the XComs that are not known yet, oldest first, with the runs and connections that they name."""
+    def _news(self, rows: list[Row[Any]]) -> Iterator[tuple[Row[Any], _Named]]:
+        """Yield the XComs that are not known yet, oldest first, with what they say."""
         for row in reversed(rows):
             named = _named(row.value)
             if named is not None:
-                link = self._known.get((named[0], _key(row)))
+                link = self._known.get((named.browseract_task_id, _key(row)))
                 if link is None or link.pushed_at < row.timestamp:
-                    yield (row, *named)
+                    yield row, named
 
 
 def connections() -> list[str]:
@@ -269,35 +271,37 @@ def links_of(key: TaskInstanceKey) -> list[Link]:
     """Return the runs of a task instance whatever their age, newest first, but not whether it waits for them."""
     if not key.fits:
         return []
-    query = _xcoms(VALUE, *OF_TRY).where(*(column == value for column, value in zip(KEY, key, strict=True)))
+    columns = KEY if BY_TRY else tuple(getattr(XCOM, name) for name in TaskInstanceKey._fields)
+    is_key = and_(*(column == value for column, value in zip(columns, key, strict=True)))
     with create_session(scoped=False) as session:
-        rows = _read_values(session, query)
+        rows = _pushed(session, XCOM.task_instance_id.in_(select(TaskInstance.id).where(is_key)) if BY_TRY else is_key)
         rendered = _rendered(session, {row.id for row in rows})
     known: _Known = {}
     for row in reversed(rows):
         if named := _named(row.value):
-            _add_pushed(known, row, *named, rendered.get(row.id, NOT_RENDERED))
+            _add_pushed(known, row, named, rendered.get(row.id, NOT_RENDERED))
     return sorted(known.values(), key=lambda link: link.pushed_at, reverse=True)
 
 
 def links_on(day: date) -> dict[str, str]:
     """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
     begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
-    query = _xcoms(VALUE).where(XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     with create_session(scoped=False) as session:
-        rows = _read_values(session, query)
-    return {named[0]: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
+        rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
+    return {named.browseract_task_id: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
 
 
 class _Rendered(NamedTuple):
     """What the rendered fields of a task instance contain."""
 
-    conn_id: str | None
-    workflow_id: str | None
-    started: bool
+    conn_id: str | None = None
+    workflow_id: str | None = None
+    started: bool = True
+    followed: str | None = None
+    """The run that a sensor waits for."""
 
 
-NOT_RENDERED = _Rendered(None, None, True)
+NOT_RENDERED = _Rendered()
 
 
 def _key(row: Row[Any]) -> TaskInstanceKey:
@@ -313,20 +317,17 @@ def _of(model: Any) -> ColumnElement[bool]:
     return and_(*(getattr(model, name) == column for name, column in zip(TaskInstanceKey._fields, KEY, strict=True)))
 
 
-def _xcoms(*columns: Any) -> Select[Any]:
-    """Return the query for the newest XComs of runs with their task instances, of all tries that have XComs."""
-    query = select(*KEY, XCOM.timestamp, *columns).select_from(XCOM).join(TaskInstance, _of(XCOM))
-    return query.where(XCOM.key == RUN_XCOM).order_by(XCOM.timestamp.desc()).limit(MAX_LINKS)
-
-
-def _read_values(session: Session, query: Select[Any]) -> list[Row[Any]]:
-    query = query.where(func.length(VALUE) <= MAX_JSON)
-    return list(session.execute(query.execution_options(include_all_attempts=True)))
-
-
-def _pushed(session: Session, since: datetime) -> list[Row[Any]]:
-    """Return the XComs that were pushed since then, newest first."""
-    return _read_values(session, _xcoms(VALUE, *OF_TRY).where(XCOM.timestamp >= since))
+def _pushed(session: Session, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
+    """Return the XComs of runs that fulfil conditions with their task instances, of all tries, newest first."""
+    names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
+    query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
+    query = query.where(XCOM.key == RUN_XCOM, func.length(VALUE) <= MAX_JSON, *conditions)
+    # The limit is in a query of its own: PostgreSQL would otherwise begin with all task instances.
+    newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
+    of = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
+    query = select(*KEY, newest.c.timestamp, newest.c.value, *of).select_from(newest).join(TaskInstance, _of(newest.c))
+    query = query.order_by(newest.c.timestamp.desc()).execution_options(include_all_attempts=True)
+    return list(session.execute(query))
 
 
 def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:
@@ -341,10 +342,9 @@ def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, i
 
 def _deferred(session: Session, classpath: str) -> dict[TriggerKey, Row[Any]]:
     """Return the task instances that wait for a kind of trigger, by their triggers."""
-    team = null() if TEAM_NAME is None else TEAM_NAME
     query = (
         select(*KEY, TaskInstance.id, TaskInstance.try_number, Trigger.created_date, HITLDetail.ti_id.label("asked"))
-        .add_columns(Trigger.id.label("trigger_id"), team.label("team"))
+        .add_columns(Trigger.id.label("trigger_id"))
         .select_from(Trigger)
         .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
         .outerjoin(HITLDetail, and_(HITLDetail.ti_id == TaskInstance.id, HITLDetail.responded_at.is_(None)))
@@ -369,7 +369,8 @@ def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
             if isinstance(values := _json(text), dict):
                 workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
                 started = workflow_id is not None or template_id is not None
-                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started)
+                followed = None if started else _id(values.get("browseract_task_id"))
+                found[ti_id] = _Rendered(_id(values.get("browseract_conn_id")), workflow_id, started, followed)
     return found
 
 
@@ -381,16 +382,25 @@ def _json(text: str) -> Any:
         return None
 
 
-def _named(text: str) -> tuple[str, str | None] | None:
-    """Return the run and the connection that an XCom names; None if it is not one of ours."""
+class _Named(NamedTuple):
+    """What an XCom says about a run."""
+
+    browseract_task_id: str
+    conn_id: str | None
+    hidden: frozenset[str]
+
+
+def _named(text: str) -> _Named | None:
+    """Return the run that an XCom names; None if it is not one of ours."""
     value = _json(text)
     if isinstance(value, str):
         # Before Airflow 3.2, workers' values are JSON text in JSON.
         value = _json(value)
     if not isinstance(value, dict) or not value.keys() >= FACTS:
         return None
-    browseract_task_id = _id(value["task_id"])
-    return None if browseract_task_id is None else (browseract_task_id, _id(value.get("connection")))
+    browseract_task_id, hidden = _id(value["task_id"]), value.get("hidden")
+    words = frozenset(each for each in (LIVE_VIEW, SECRET_INPUTS) if isinstance(hidden, list) and each in hidden)
+    return None if browseract_task_id is None else _Named(browseract_task_id, _id(value.get("connection")), words)
 
 
 def _id(value: Any) -> str | None:
@@ -399,34 +409,39 @@ def _id(value: Any) -> str | None:
     return text if isinstance(text, str) and 0 < len(text) <= AIRFLOW_ID_LENGTH and text.isprintable() else None
 
 
-def _add_pushed(
-    known: _Known, row: Row[Any], browseract_task_id: str, conn_id: str | None, rendered: _Rendered
-) -> None:
+def _add_pushed(known: _Known, row: Row[Any], named: _Named, rendered: _Rendered) -> None:
     """Add the link of an XCom."""
     # Before Airflow 3.4, the number of the try rises when it is scheduled, but its worker deletes the XCom of the try
     # before. A try that was resumed has a method, and a sensor may be rescheduled.
     of_this_try = BY_TRY or row.state not in ABOUT_TO_CONTINUE or row.next_method or not rendered.started
     key, try_number = _key(row), row.try_number if of_this_try else None
-    earlier = known.get((browseract_task_id, key))
+    earlier = known.get((named.browseract_task_id, key))
     if earlier is not None and rendered.conn_id is None:
         # Airflow keeps the rendered fields of the newest DAG runs only.
         link = earlier._replace(try_number=try_number, pushed_at=row.timestamp)
     else:
-        confirmed = rendered.conn_id is not None
-        conn_id = rendered.conn_id if confirmed else conn_id
-        of = browseract_task_id, key, try_number, conn_id, rendered.workflow_id
+        follows_another = rendered.followed not in (None, named.browseract_task_id)
+        confirmed = rendered.conn_id is not None and not follows_another
+        conn_id = rendered.conn_id or named.conn_id
+        of = named.browseract_task_id, key, try_number, conn_id, rendered.workflow_id
         link = Link(*of, confirmed, row.timestamp, rendered.started)
-    known[browseract_task_id, key] = link
+    known[named.browseract_task_id, key] = link._replace(hidden=named.hidden)
 
 
-def _add_deferred(known: _Known, row: Row[Any], browseract_task_id: str, conn_id: str, rendered: _Rendered) -> None:
+def _add_deferred(known: _Known, row: Row[Any], wait: Wait, conn_id: str, rendered: _Rendered) -> None:
     """Add the link of a task instance that waits for its run, or confirm it."""
     key = _key(row)
-    link = known.get((browseract_task_id, key))
+    link = known.get((wait.browseract_task_id, key))
     if link is None:
-        of = browseract_task_id, key, None, None, rendered.workflow_id
+        of = wait.browseract_task_id, key, None, None, rendered.workflow_id
         link = Link(*of, True, row.created_date, rendered.started)
-    known[browseract_task_id, key] = link._replace(try_number=row.try_number, conn_id=conn_id, confirmed=True)
+    hidden = {LIVE_VIEW: not wait.policy.show_live_view, SECRET_INPUTS: wait.policy.hide_goals}
+    known[wait.browseract_task_id, key] = link._replace(
+        try_number=row.try_number,
+        conn_id=conn_id,
+        confirmed=True,
+        hidden=link.hidden | {name for name, hide in hidden.items() if hide},
+    )
 
 
 def _newest(links: Iterable[Link], active: Mapping[TaskInstanceKey, int]) -> Iterable[Link]:
@@ -455,6 +470,7 @@ def _arrange(links: Iterable[Link]) -> tuple[dict[str, Link], list[Link]]:
             waits=any(link.waits for link in group),
             wait=next((link.wait for link in group if link.wait is not None), None),
             required_action=any(link.required_action for link in group),
+            hidden=frozenset[str]().union(*(link.hidden for link in group)),
         )
         others += group[1:]
     return best, others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -63,12 +64,15 @@ class Failure(NamedTuple):
             remedy = "" if isinstance(error, NO_REMEDY) else error.advice
             return cls(error.brief, remedy, isinstance(error, NotFoundError))
         if isinstance(error, AirflowNotFoundException):
-            text = no_connection(conn_id)
-        elif isinstance(error, InputError):
+            reason, _, remedy = no_connection(conn_id).partition("\n")
+            return cls(reason.rstrip("."), remedy, not_found=True)
+        if isinstance(error, InputError):
             text = str(error)
         else:
-            log.warning("The account of connection %r could not be read", conn_id, exc_info=error)
-            text = f"The account could not be read ({type(error).__name__}). The log of the API server has more"
+            # Without a traceback: Airflow's logs may show its variables, such as the API key.
+            log.warning("The account of connection %r could not be read (%s)", conn_id, type(error).__name__)
+            log.debug("%s", "".join(traceback.format_exception(error)))
+            text = f"unexpected error ({type(error).__name__})"
         reason, _, remedy = text.partition("\n")
         return cls(reason.rstrip(".")[:MAX_LINE], remedy[:MAX_LINE])
 
@@ -152,7 +156,7 @@ class Patience:
         self._end = asyncio.get_running_loop().time() + seconds
 
     async def wait_for(self, *kept: Kept[Any]) -> None:
-        """Wait until values that are old are read again. If the caller is cancelled, the reads go on."""
+        """Wait until values that are old are read again. If the caller is cancelled, the reads continue."""
         running = {task for each in kept if (task := each.refresh())}
         left = self._end - asyncio.get_running_loop().time()
         if running and left > 0:

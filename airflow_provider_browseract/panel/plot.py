@@ -12,26 +12,23 @@ from markupsafe import Markup
 
 from airflow_provider_browseract.panel.views import Bar, CreditsPage
 
-COLORS = 8
-"""How many colors the style sheet has for parts. The last one is grey, for all others."""
-
 ABOVE, HEIGHT, BELOW = 20, 200, 26
 """Pixels above the highest bar, of the bars, and below them for the names of the days."""
 
-NAMED = 5
-"""Every which day is named, counted from the last one."""
+NAMED = 7
+"""Every which day is named, counted from the last one. Narrow pages have no room for more."""
 
 _SVG = Markup('<svg class="{}" height="{}" {}>{}</svg>')
 _RECTANGLE = Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"><title>{}</title></rect>')
 _NUMBER = Markup('<text x="100%" y="{}" dx="-8" dy="4">{:,}</text>')
 _LINE = Markup('<line class="{0}" x1="0" x2="100%" y1="{1}" y2="{1}"/>')
 _DAY = Markup('<text class="{}" x="{}%" y="{}">{}</text>')
-_BUDGET = Markup('<text class="budget" x="100%" y="{}" dx="-4" dy="-6">Budget of a day: {:,}</text>')
+_BUDGET = Markup('<text class="budget" x="100%" y="{}" dx="-4" dy="-6">Daily budget: {:,}</text>')
 
 
 def stacked_bars(page: CreditsPage) -> Markup:
     """Return the plot of the credits. Each part of a bar has a title with its numbers."""
-    step, steps = scale(max([page.daily or 0, *(bar.total for bar in page.bars)]))
+    step, steps = scale(max([page.today.budget or 0, *(bar.total for bar in page.bars)]))
     ticks = [(number * step, _height(number, steps)) for number in range(steps + 1)]
     width = 100 / max(1, len(page.bars))
     drawn = [_LINE.format("grid", y) for _, y in ticks]
@@ -42,9 +39,9 @@ def stacked_bars(page: CreditsPage) -> Markup:
             last = bar is page.bars[-1]
             x = 100 if last else round((index + 0.5) * width, 2)
             drawn.append(_DAY.format("last" if last else "day", x, ABOVE + HEIGHT + 18, _name(bar.day)))
-    if page.daily is not None:
-        y = _height(page.daily, step * steps)
-        drawn += [_LINE.format("budget", y), _BUDGET.format(y, page.daily)]
+    if page.today.budget is not None:
+        y = _height(page.today.budget, step * steps)
+        drawn += [_LINE.format("budget", y), _BUDGET.format(y, page.today.budget)]
     total = ABOVE + HEIGHT + BELOW
     axis = _SVG.format("axis", total, Markup('aria-hidden="true"'), _joined([_NUMBER.format(y, n) for n, y in ticks]))
     label = Markup('role="img" aria-label="{}"').format(_summary(page))
@@ -70,7 +67,7 @@ def _bar(bar: Bar, groups: tuple[str, ...], start: float, width: float, top: int
             y, foot = _height(below + credits, top), _height(below, top)
             below += credits
             title = f"{_name(bar.day)}, {name}: {credits:,} of {bar.total:,} credits"
-            parts.append(_RECTANGLE.format(f"c{min(index, COLORS - 1)}", x, y, width, round(foot - y, 1), title))
+            parts.append(_RECTANGLE.format(f"c{index}", x, y, width, round(foot - y, 1), title))
     return parts
 
 

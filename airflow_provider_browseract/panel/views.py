@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from airflow_provider_browseract.api.models import TaskStatus
 
+COLORS = 8
+"""Colors of the plot. The last one is for all other workflows or DAGs."""
+
 MAX_TEXT = 200
 """Characters of a text from outside that a page shows."""
 
@@ -90,7 +93,8 @@ class Slots:
     """The slots of the plan.
 
     :param active: how many runs hold a slot.
-    :param limit: how many slots the plan seems to have, from the last refusal; None if no start was refused lately.
+    :param limit: how many runs were active at most when the start of a waiting task instance was refused, so many slots
+        the plan seems to have; None if nobody waits for a slot.
     """
 
     active: int
@@ -144,8 +148,9 @@ class RunRow:
     :param workflow: name of its workflow, or the id.
     :param instance: the task instance that started it; None if it is not known, or of a DAG that the viewer may not
         read.
+    :param instance_hidden: a task instance is known, but the viewer may not see which one.
     :param unread: the run is active and nobody waits for it.
-    :param took: seconds from its start to its end, or until now.
+    :param took: seconds from its start to its end; None while it is active.
     :param required_action: path of the page in Airflow on which a person answers; None if nobody is asked.
     :param stoppable: the viewer may stop it.
     """
@@ -154,7 +159,7 @@ class RunRow:
     status: TaskStatus
     workflow: str
     instance: InstanceView | None
-    hidden: bool
+    instance_hidden: bool
     unread: bool
     started: datetime | None
     took: float | None
@@ -206,7 +211,7 @@ class Overview:
     """The first page: slots, queue, paused runs, credits of today, and the runs of the last 24 hours.
 
     :param slots: None if the viewer may not read the connection, as ``today``.
-    :param longest_wait: seconds that the first of the queue has waited; None if nobody waits.
+    :param longest_wait: seconds that somebody has waited for a slot; None if nobody waits for one.
     """
 
     slots: Slots | None
@@ -233,15 +238,6 @@ class StepView:
     failed: bool = False
 
 
-class EarlierRun(NamedTuple):
-    """A run that the same task instance had before."""
-
-    id: str
-    status: TaskStatus
-    started: datetime | None
-    credits: int | None
-
-
 @dataclass(frozen=True)
 class RunPage:
     """A run.
@@ -252,9 +248,8 @@ class RunPage:
     :param failure: what BrowserAct says about its failure.
     :param steps: None if the viewer may not see them.
     :param steps_left_out: how many further steps it has.
-    :param wait: how the task instance waits for it, such as "for a callback since 07:02, polls every 120 s".
-    :param earlier: earlier runs of the same task instance.
-    :param attention: the step that failed, which is shown first; None if none did.
+    :param wait: how the task instance waits for it, as a sentence; empty if it does not wait.
+    :param others: other runs of the same task instance.
     """
 
     run: RunRow
@@ -267,7 +262,7 @@ class RunPage:
     steps: tuple[StepView, ...] | None
     steps_left_out: int
     wait: str
-    earlier: tuple[EarlierRun, ...] = ()
+    others: tuple[RunRow, ...] = ()
 
     @property
     def attention(self) -> StepView | None:
@@ -323,14 +318,14 @@ class CreditsRow(NamedTuple):
     """The runs of a workflow or DAG within the days that are shown.
 
     :param color: number of its color in the plot, from 0; the last color is for all others.
-    :param unread: how many ended without a task instance that waited for them.
+    :param without_dag: how many runs were not started by a DAG, as far as is known.
     """
 
     name: str
     runs: int
     credits: int
     failed: int
-    unread: int
+    without_dag: int
     color: int
 
     @property
@@ -344,20 +339,22 @@ class CreditsPage:
     """The credits of the last days (UTC).
 
     :param groups: names of the parts of each bar, from the bottom up.
-    :param daily: the budget of a day, which is a line in the plot; None without one.
     :param month: None as long as one of the days of this month was not read.
-    :param days_loaded: how many of the days were read.
     :param by: whether the groups are workflows or DAGs.
     """
 
     by: tuple[Choice, ...]
     groups: tuple[str, ...]
     bars: tuple[Bar, ...]
-    daily: int | None
     today: BudgetShare
     month: BudgetShare | None
     rows: tuple[CreditsRow, ...]
-    days_loaded: int
+    rows_left_out: int = 0
+
+    @property
+    def days_loaded(self) -> int:
+        """How many of the days were read."""
+        return sum(bar.loaded for bar in self.bars)
 
     @property
     def total(self) -> int:
@@ -372,7 +369,6 @@ class SourceRow:
     id: str
     name: str
     description: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -404,7 +400,8 @@ class SourcePage:
 
     :param file_name: what to call the file.
     :param dag_file: Python source, complete.
-    :param mean: credits of a run in the mean of the last 24 hours; None if it did not run.
+    :param runs: how many runs of the last 24 hours have credits; 0 for a template, because lists do not name it.
+    :param mean: credits of these runs in the mean; None without runs.
     :param detail_url: address of the template's page in BrowserAct.
     """
 

@@ -7,7 +7,10 @@ CALLBACK_PATH = "/callback"
 """Path of the callback route, below :data:`URL_PREFIX`."""
 
 PANEL_PATH = "/panel"
-"""Path of the pages in Airflow's UI, below :data:`URL_PREFIX`."""
+"""Path of the panel, below :data:`URL_PREFIX`."""
+
+PANEL = f"{URL_PREFIX}{PANEL_PATH}"
+"""Path of the panel, below the path of ``[api] base_url``."""
 
 OVER_PATH = "/run-is-over"
 """Path of the page that the link to a run's live view opens after the run is over, below :data:`URL_PREFIX`."""

@@ -206,7 +206,7 @@ class TaskSensor(BaseSensorOperator):
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since = None
-        show_run(context["ti"], seen, self.browseract_conn_id, self.log)
+        show_run(context["ti"], seen, self.browseract_conn_id, self.hook.hiding.hidden, self.log)
         if not seen.status.ended:
             self.log.info("%s", status_line(seen))
         return seen

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -19,7 +19,7 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import count
 from airflow_provider_browseract.runs.callback_url import CallbackOutcome, TaskInstanceKey, is_token
 from airflow_provider_browseract.runs.request import digest
-from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH
+from airflow_provider_browseract.runs.routes import CALLBACK_PATH, OVER_PATH, PANEL_PATH
 from airflow_provider_browseract.webhook.overload import BusyError, NewestFirst, RareLog
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def create_app() -> FastAPI:
     @app.get(OVER_PATH)
     async def over() -> HTMLResponse:
         return HTMLResponse(OVER_PAGE)
+
+    @app.get(PANEL_PATH)
+    async def panel(request: Request) -> RedirectResponse:
+        # Without the slash at its end, the address of the panel leads here.
+        return RedirectResponse(f"{request.scope['root_path']}{PANEL_PATH}/")
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:

@@ -146,7 +146,7 @@ class Conclusion:
     def _report(self) -> None:
         for line in end_lines(self.task):
             self.log.info("%s", line)
-        show_run(self.context["ti"], self.task, self.hook.browseract_conn_id, self.log)
+        show_run(self.context["ti"], self.task, self.hook.browseract_conn_id, self.hook.hiding.hidden, self.log)
 
     def _too_large(self, why: str) -> str:
         """Return the error of a finished run that is too large to be read, for this try and every other."""

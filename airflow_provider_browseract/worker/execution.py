@@ -71,7 +71,6 @@ class RunExecution:
         self.operator, self.context, self.run = operator, context, run
         self.ti: Any = context["ti"]
         self.hook, self.log, self.kind = operator.hook, operator.log, operator.kind
-        self.secret_inputs = False
         # The options are checked later, where an error also states what happens to the run of an earlier try.
         self.tries = Tries(context, durable=operator.durable is True)
         run.belong_to(self.kind.source, self.hook, self.log, self.tries)
@@ -108,11 +107,15 @@ class RunExecution:
         def result() -> Any:
             # The arguments may have changed since the deferral.
             self._keep_cap(read.wait.policy.max_credits)
-            self.secret_inputs = self.operator.hide_secrets()
+            self._hide_inputs(self.operator.hide_secrets())
             waiter = self._waiter()
             return self._conclude(waiter.until_end(waiter.resume(read, resumed_at)))
 
         return self._accounted_for(task_id, result)
+
+    def _hide_inputs(self, secret_inputs: bool) -> None:
+        """Remember whether the run has secret inputs, which is known once the arguments were read."""
+        self.hook.hiding = replace(self.hook.hiding, secret_inputs=secret_inputs)
 
     def _keep_cap(self, cap: int | None) -> None:
         """Keep the cap of the wait if the template now renders to no valid value, so that no result is lost."""
@@ -162,7 +165,8 @@ class RunExecution:
     def _check(self) -> Start:
         """Check everything that needs no other service, and return the wanted start."""
         options = self.options
-        request, self.secret_inputs = read_request(self.operator, self.context)
+        request, secret_inputs = read_request(self.operator, self.context)
+        self._hide_inputs(secret_inputs)
         called = with_callback(request, self.ti, self.hook, options, self.log)
         client = self.hook.settings.client
         return Start(
@@ -254,7 +258,7 @@ class RunExecution:
         return self._conclude(self._waiter().until_end(first))
 
     def _waiter(self) -> Waiter:
-        return Waiter(self.run, self.context, self.options, self.operator.defer, self.secret_inputs)
+        return Waiter(self.run, self.context, self.options, self.operator.defer)
 
     # 6. Conclude
 

@@ -33,7 +33,7 @@ def handle_pause(paused: Paused, context: Context, run: OwnedRun, callbacks: Seq
     """
     wait, task, log = replace(paused.wait, pauses=paused.wait.pauses + 1), paused.task, run.log
     policy = wait.policy
-    show_run(context["ti"], task, run.hook.browseract_conn_id, log)
+    show_run(context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, log)
     if policy.on_paused is OnPaused.ASK and in_dag_test():
         where = f" at {task.live_url}" if task.live_url else ""
         log.warning("dag.test() has no UI for Required Actions. Resume the run in BrowserAct%s.", where)

@@ -42,16 +42,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Waiter:
-    """Wait for a run as the arguments of the operator say.
-
-    :param secret_inputs: whether the run has secret inputs. The triggerer does not know them, so it cannot mask them.
-    """
+    """Wait for a run as the arguments of the operator say."""
 
     run: OwnedRun
     context: Context
     options: RunOptions
     defer: Callable[..., Any]
-    secret_inputs: bool = False
 
     def until_end(self, decision: Decision) -> Task:
         """Act on a decision, wait as often as needed, and return the run when it has ended.
@@ -81,7 +77,7 @@ class Waiter:
         :param resumed_at: when this process began, in seconds since the epoch.
         """
         # The secrets of inputs that a function has returned are not known any more.
-        unknown = event.wait.policy.hide_goals and not self.secret_inputs
+        unknown = event.wait.policy.hide_goals and not self.run.hook.hiding.secret_inputs
         self.run.hook.hiding = replace(self.run.hook.hiding, texts=unknown)
         stored = event.wait.policy
         # For a run that was stopped, use the cap that it exceeded. An older triggerer returns a wait without a cap.
@@ -118,7 +114,8 @@ class Waiter:
         if not in_dag_test():
             self.run.kill_if_not_running()
         self.run.raise_if_killed()
-        if self.secret_inputs:
+        if self.run.hook.hiding.secret_inputs:
+            # The triggerer does not know them, so it cannot mask them.
             wait = replace(wait, policy=replace(wait.policy, hide_goals=True))
         planned = wait.deferred(time.time())
         self._log_wait(planned)
@@ -221,7 +218,7 @@ class Waiter:
             if task.status in (TaskStatus.FINISHED, TaskStatus.FAILED):
                 return Conclude(task)
         run.task_id = None
-        show_run(self.context["ti"], task, run.hook.browseract_conn_id, run.log)
+        show_run(self.context["ti"], task, run.hook.browseract_conn_id, run.hook.hiding.hidden, run.log)
         if task.status.ended:
             count_run(task)
             for line in end_lines(task):

@@ -527,13 +527,13 @@ def read_links() -> None:
 
 def read_month() -> None:
     """Make the page about the credits of a month from days that were read from BrowserAct."""
-    from airflow_provider_browseract.panel import building
+    from airflow_provider_browseract.panel import credits
     from airflow_provider_browseract.panel.accounts import Account
-    from airflow_provider_browseract.panel.app import SumsOfDays
     from airflow_provider_browseract.panel.building import Knowledge
     from airflow_provider_browseract.panel.database import Records
     from airflow_provider_browseract.panel.days import Day, DayRun
     from airflow_provider_browseract.panel.rendering import render
+    from airflow_provider_browseract.panel.sums import SumsOfDays
     from airflow_provider_browseract.panel.views import Frame
 
     class Admin:
@@ -557,7 +557,7 @@ def read_month() -> None:
 
     def page(by_dag: bool) -> float:
         began = time.perf_counter()
-        content = building.credits_page(known, sums.of(CONN, days, now.date()), by_dag)
+        content = credits.credits_page(known, sums.of(CONN, days, now.date()), by_dag)
         render("credits.html", Frame("/", "credits", conn_id=CONN, as_of=now), content, fragment=True)
         return 1000 * (time.perf_counter() - began)
 

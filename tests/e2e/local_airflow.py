@@ -108,6 +108,8 @@ class LocalAirflow:
     :param copies: how many API servers and triggerers run; several API servers stand behind one address.
     :param path: path of ``[api] base_url``.
     :param modules: folders with Python modules that its configuration names.
+    :param users: the role of each user, whose password is the name. The first one is an admin, as which :meth:`api`
+        calls. Without users, everyone is an admin without a login.
     """
 
     home: Path
@@ -117,6 +119,7 @@ class LocalAirflow:
     copies: int = 1
     path: str = ""
     modules: tuple[Path, ...] = ()
+    users: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     _ports: dict[str, int] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -162,7 +165,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            **self._user_variables(),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             **self._database_variables(),
             "AIRFLOW__API__HOST": "127.0.0.1",
@@ -175,6 +178,19 @@ class LocalAirflow:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **self.environment,
         }
+
+    def _user_variables(self) -> dict[str, str]:
+        setting = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER"
+        if not self.users:
+            return {f"{setting}_ALL_ADMINS": "True"}
+        return {
+            f"{setting}_USERS": ",".join(f"{name}:{role}" for name, role in self.users.items()),
+            f"{setting}_PASSWORDS_FILE": str(self._passwords),
+        }
+
+    @property
+    def _passwords(self) -> Path:
+        return self.home / "passwords.json"
 
     def _python_path(self) -> list[Path | str]:
         return [self.home / "config", *self.modules, os.environ.get("PYTHONPATH", "")]
@@ -208,6 +224,7 @@ class LocalAirflow:
         config = self.home / "config"
         config.mkdir(parents=True)
         (config / "browseract_local_database.py").write_text(f"connect_args = {{'timeout': {SQLITE_TIMEOUT}}}\n")
+        self._passwords.write_text(json.dumps({name: name for name in self.users}))
         self.cli("db", "migrate")
         if self.database is not None:
             return
@@ -267,8 +284,18 @@ class LocalAirflow:
 
         wait_for("A healthy Airflow", healthy, timeout=timeout)
         if "Authorization" not in self._http.headers:
-            token = self._http.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
-            self._http.headers["Authorization"] = f"Bearer {token}"
+            self._http.headers["Authorization"] = f"Bearer {self._token()}"
+
+    def _token(self) -> str:
+        address = f"{self.url}/auth/token"
+        if not self.users:
+            response = self._http.get(address, timeout=30)
+        else:
+            name = next(iter(self.users))
+            response = self._http.post(address, json={"username": name, "password": name}, timeout=30)
+        response.raise_for_status()
+        token: str = response.json()["access_token"]
+        return token
 
     def check_alive(self) -> None:
         """Raise with the end of its output if a component has ended by itself."""
@@ -399,6 +426,10 @@ class LocalAirflow:
         if response.status_code == 404:
             response = self._http.post(path, json=body, timeout=60)
         response.raise_for_status()
+
+    def delete_connection(self, conn_id: str) -> None:
+        """Delete a connection from the database."""
+        self._http.delete(f"{self.url}/api/v2/connections/{conn_id}", timeout=60).raise_for_status()
 
     def unpause(self, dag_id: str) -> None:
         """Start a DAG run once the DAG has been parsed."""

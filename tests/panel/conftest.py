@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.panel import access, app, database
+from airflow_provider_browseract.panel import access, app, database, web
 from airflow_provider_browseract.panel.database import Link, QueueEntry, RecordKeeper, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from tests.webhook.conftest import deferred, queue
@@ -79,6 +79,8 @@ class World:
     emulator: Any
     links: dict[str, Link] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
+    others: list[Link] = field(default_factory=list)
+    url: str = ""
 
     def start(self, **settings: Any) -> str:
         """Start a run that never ends, unless settings of the workflow say otherwise, and return its id."""
@@ -95,14 +97,14 @@ class World:
 
     def records(self) -> Records:
         """Return what Airflow's database has."""
-        return Records(dict(self.links), tuple(self.queue))
+        return Records(dict(self.links), tuple(self.queue), tuple(self.others))
 
 
 @pytest.fixture
 def world(browseract_emulator, connect, monkeypatch) -> World:
     """An account with nothing in it, and an Airflow that knows nothing of it."""
     connect()
-    made = World(browseract_emulator.emulator)
+    made = World(browseract_emulator.emulator, url=browseract_emulator.connection["host"])
     made.emulator.concurrency = 50
     monkeypatch.setattr(RecordKeeper, "read", lambda _: made.records())
     monkeypatch.setattr(database, "connections", list)
@@ -124,10 +126,10 @@ async def client(world, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
         name = request.headers.get("user")
         return User(name) if name else await get_user(request, token, credentials)
 
-    monkeypatch.setattr(app, "get_user", user_of)
+    monkeypatch.setattr(web, "get_user", user_of)
     monkeypatch.setattr(access, "get_auth_manager", FakeAuthManager)
     airflow = FastAPI()
     airflow.mount(PANEL, app.create_app())
-    transport = httpx.ASGITransport(app=airflow, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=airflow)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://airflow.test{PANEL}") as browser:
         yield browser

@@ -85,7 +85,7 @@ def queued(number: int, dag_id: str = "prices", *, conn_id: str = CONN, minutes:
     since = (NOW - timedelta(minutes=minutes)).timestamp()
     place = Queued(since, since, wait.pop("refusals", 3), wait.pop("priority", 1))
     stored = QueueWait(place, since + 3600, **wait)
-    return QueueEntry(TaskInstanceKey(dag_id, "r", "search", number), conn_id, stored, NOW, None)
+    return QueueEntry(TaskInstanceKey(dag_id, "r", "search", number), conn_id, stored)
 
 
 def known(

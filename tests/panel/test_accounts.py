@@ -293,6 +293,32 @@ class TestErrors:
         with pytest.raises(BrowserActError, match="There is no connection"):
             await accounts.stop(CONN, "1")
 
+    async def test_failed_look_up_of_the_connection_keeps_what_was_read(self, emulator, accounts, clock, monkeypatch):
+        add_run(emulator, clock.now - 60)
+        assert (await accounts.account(CONN, LONG)).tasks
+        clock.now += 60
+        with monkeypatch.context() as broken:
+            broken.setattr(BrowserActHook, "get_connection", lambda *_: 1 / 0)
+            assert (await accounts.account(CONN, LONG)).tasks
+        assert (await accounts.account(CONN, LONG)).tasks
+
+    async def test_connection_that_became_one_of_another_service_is_forgotten(self, emulator, accounts, clock, connect):
+        add_run(emulator, clock.now - 60)
+        assert (await accounts.account(CONN, LONG)).tasks
+        connect(conn_type="postgres")
+        clock.now += 60
+        account = await accounts.account(CONN, LONG)
+        assert account.tasks == ()
+        assert account.error == "Connection 'browseract_default' is not of type BrowserAct"
+
+    async def test_more_connections_than_are_kept_do_no_harm_to_those_that_are_read(
+        self, accounts, monkeypatch, browseract_emulator
+    ):
+        monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(browseract_emulator.connection))
+        found = await asyncio.gather(*(accounts.account(conn_id, LONG) for conn_id in (CONN, "missing", "other")))
+        assert [account.conn_id for account in found] == [CONN, "missing", "other"]
+
     async def test_connection_without_a_key_is_an_error_that_says_so(self, accounts, connect):
         connect(password="")
         account = await accounts.account(CONN, LONG)
@@ -315,7 +341,7 @@ class TestErrors:
 
         monkeypatch.setattr(module, "list_changes", fail)
         account = await accounts.account(CONN, LONG)
-        assert account.error == ("The account could not be read (RuntimeError). The log of the API server has more")
+        assert account.error == "unexpected error (RuntimeError)"
 
 
 class TestSingleRuns:

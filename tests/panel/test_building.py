@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
-from airflow_provider_browseract.panel import building
+from airflow_provider_browseract.panel import building, credits
+from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
+from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
 from airflow_provider_browseract.runs.waiting import Wait
@@ -27,35 +29,35 @@ def rows(page) -> list[str]:
     return [row.id for row in page.runs.rows]
 
 
-class TestSight:
+class TestRights:
     """What one viewer may see of one run."""
 
     def test_reader_of_dag_sees_its_run_with_steps_and_may_not_act(self):
         run = task(1)
-        assert building.sight_of(known(run, viewer=OF_PRICES), run, link(run)) == (True, True, True, False)
+        assert known(run, viewer=OF_PRICES).rights_on(run, link(run)) == (True, True, True, False)
 
     def test_reader_of_xcoms_without_logs_sees_run_without_steps(self):
         run = task(1)
         viewer = Viewer({"prices"}, steps=False)
-        assert building.sight_of(known(run, viewer=viewer), run, link(run)) == (True, True, False, False)
+        assert known(run, viewer=viewer).rights_on(run, link(run)) == (True, True, False, False)
 
     def test_who_may_clear_the_task_may_act(self):
         run = task(1)
         viewer = Viewer({"prices"}, {"prices"})
-        assert building.sight_of(known(run, viewer=viewer), run, link(run)).act
+        assert known(run, viewer=viewer).rights_on(run, link(run)).act
 
     def test_reader_of_another_dag_sees_nothing(self):
         run = task(1)
-        assert building.sight_of(known(run, viewer=OF_SHOP), run, link(run)) == (False, False, False, False)
+        assert known(run, viewer=OF_SHOP).rights_on(run, link(run)) == (False, False, False, False)
 
     def test_reader_of_connection_sees_run_and_steps_without_the_task_instance(self):
         run = task(1)
-        assert building.sight_of(known(run, viewer=READER_OF_ACCOUNT), run, link(run)) == (True, False, True, False)
+        assert known(run, viewer=READER_OF_ACCOUNT).rights_on(run, link(run)) == (True, False, True, False)
 
     def test_run_without_task_instance_is_seen_only_with_the_connection(self):
         run = task(1)
-        assert not building.sight_of(known(run, viewer=OF_PRICES), run, None).run
-        assert building.sight_of(known(run), run, None) == (True, False, True, True)
+        assert not known(run, viewer=OF_PRICES).rights_on(run, None).run
+        assert known(run).rights_on(run, None) == (True, False, True, True)
 
     @cases(
         "edited",
@@ -70,30 +72,30 @@ class TestSight:
     def test_xcom_that_names_a_foreign_run_gives_no_rights_on_it(self, edited):
         run = task(1)
         edited_link = link(run, **edited)
-        assert not building.sight_of(known(run, viewer=Viewer({"prices"}, {"prices"})), run, edited_link).run
-        assert building.sight_of(known(run), run, edited_link).instance
+        assert not known(run, viewer=Viewer({"prices"}, {"prices"})).rights_on(run, edited_link).run
+        assert known(run).rights_on(run, edited_link).instance
 
 
 class TestUnread:
     """Which runs stand out because nobody waits for them."""
 
     def test_active_run_without_task_instance_is_unread(self):
-        assert building.is_unread(task(1), None, NOW)
+        assert known().is_unread(task(1), None)
 
     def test_active_run_whose_task_instance_waits_for_another_one_is_unread(self):
         run = task(1)
-        assert building.is_unread(run, link(run, waits=False), NOW)
+        assert known().is_unread(run, link(run, waits=False))
 
     def test_run_that_is_waited_for_is_not_unread(self):
         run = task(1)
-        assert not building.is_unread(run, link(run), NOW)
+        assert not known().is_unread(run, link(run))
 
     def test_ended_run_is_not_unread(self):
-        assert not building.is_unread(task(1, TaskStatus.FINISHED), None, NOW)
+        assert not known().is_unread(task(1, TaskStatus.FINISHED), None)
 
     def test_run_of_the_last_minute_is_not_unread_because_its_xcom_may_follow(self):
-        assert not building.is_unread(task(1, minutes=0.9), None, NOW)
-        assert building.is_unread(task(1, minutes=1.1), None, NOW)
+        assert not known().is_unread(task(1, minutes=0.9), None)
+        assert known().is_unread(task(1, minutes=1.1), None)
 
 
 class TestOverview:
@@ -126,7 +128,7 @@ class TestOverview:
             queued(2, conn_id="same key", key_digest="k"),
             queued(3, conn_id="another key", key_digest="x"),
         ]
-        places = building.queue_places(known(queue=queue))
+        places = building.overview(known(queue=queue), "all", "", 1).queue
         assert [place.instance.label for place in places if place.instance] == [
             "prices / search [1]",
             "prices / search [2]",
@@ -139,14 +141,13 @@ class TestOverview:
         assert page.longest_wait == 240.0
 
     def test_only_the_first_places_are_shown_and_all_are_counted(self, monkeypatch):
-        monkeypatch.setattr(building, "MAX_PLACES", 2)
+        monkeypatch.setattr(building, "PLACES_SHOWN", 2)
         page = building.overview(known(queue=[queued(number) for number in range(5)]), "all", "", 1)
         assert (len(page.queue), page.queue_length) == (2, 5)
 
     def test_clock_that_is_behind_shows_no_negative_duration(self):
         run = task(1, minutes=-5)
         page = building.overview(known(run, queue=[queued(1, minutes=-5)]), "all", "", 1)
-        assert page.runs.rows[0].took == 0.0
         assert page.queue[0].waits == 0.0
 
     def test_today_counts_runs_of_the_day_in_utc_against_the_budget(self):
@@ -167,7 +168,7 @@ class TestOverview:
         run = task(1, TaskStatus.PAUSED)
         data = known(run, links=[link(run, required_action=True)], viewer=READER_OF_ACCOUNT)
         [row] = building.overview(data, "all", "", 1).runs.rows
-        assert (row.instance, row.hidden, row.required_action) == (None, True, None)
+        assert (row.instance, row.instance_hidden, row.required_action) == (None, True, None)
 
 
 class TestTable:
@@ -203,14 +204,14 @@ class TestTable:
     def test_filters_have_counts_and_keep_the_search(self):
         page = building.overview(self.data(), "active", "search", 1)
         assert {each.label: each.count for each in page.runs.filters} == {
-            "all": 5,
-            "active": 3,
-            "paused": 1,
-            "unread": 1,
-            "failed": 1,
+            "Active": 3,
+            "Paused": 1,
+            "Not waited for": 1,
+            "Failed": 1,
+            "All": 5,
         }
-        assert [each.label for each in page.runs.filters if each.chosen] == ["active"]
-        assert page.runs.filters[0].query == f"conn={CONN}&search=search&show=all"
+        assert [each.label for each in page.runs.filters if each.chosen] == ["Active"]
+        assert page.runs.filters[-1].query == f"conn={CONN}&search=search&show=all"
 
     @cases(
         "search, found",
@@ -256,10 +257,10 @@ class TestTable:
 class TestRunPage:
     STEPS = (Step(1, "succeed", "Open the shop"), Step(2, "failed", "Log in", None, "https://pictures.example/2.png"))
 
-    def page(self, run, viewer=ADMIN, **fields):
+    def page(self, run, viewer=ADMIN, *, redacted=True, **fields):
         of = link(run, **fields)
         data = known(run, links=[of], viewer=viewer)
-        return building.run_page(data, run, of, building.sight_of(data, run, of))
+        return building.run_page(data, TaskRead(run, redacted=redacted), of, data.rights_on(run, of))
 
     def test_failed_step_of_a_failed_run_needs_attention(self):
         run = task(1, TaskStatus.FAILED, steps=self.STEPS, failure=Failure(7, "The <b>button</b>\u202e is gone"))
@@ -289,6 +290,19 @@ class TestRunPage:
         run = task(1, live_url="https://live.example")
         assert self.page(run, OF_PRICES).log_url is None
 
+    def test_live_view_that_the_operator_hides_is_shown_to_nobody(self):
+        run = task(1, live_url="https://live.example")
+        assert self.page(run, hidden=frozenset({"live_view"})).live_url is None
+
+    def test_texts_of_a_run_with_secret_inputs_are_shown_only_if_the_secrets_were_replaced(self):
+        run = task(1, TaskStatus.FAILED, steps=self.STEPS, failure=Failure(7, "wrong: hunter2"))
+        hidden = frozenset({"secret_inputs"})
+        assert self.page(run, hidden=hidden).steps[0].goal == "Open the shop"
+        page = self.page(run, hidden=hidden, redacted=False)
+        assert [step.goal for step in page.steps] == ["***", "***"]
+        assert "hunter2" not in page.failure
+        assert self.page(run, redacted=False).steps[0].goal == "Open the shop"
+
     def test_of_many_steps_the_first_and_the_last_are_shown(self):
         steps = tuple(Step(number, "succeed", "x") for number in range(300))
         page = self.page(task(1, steps=steps, steps_left_out=50))
@@ -302,12 +316,13 @@ class TestRunPage:
         assert self.page(task(1)).wait == "A worker polls it."
         assert self.page(task(1), waits=False).wait == ""
 
-    def test_earlier_runs_of_the_task_instance_have_their_credits(self):
+    def test_other_runs_of_the_task_instance_have_their_credits(self):
         runs = [task(1), task(2, TaskStatus.FAILED, credit=35), task(3, TaskStatus.FINISHED)]
         links = [link(run) for run in runs]
         data = known(*runs, links=links)
-        page = building.run_page(data, runs[0], links[0], building.sight_of(data, runs[0], links[0]), links[:2])
-        assert [(each.id, each.credits) for each in page.earlier] == [("83002", 35)]
+        rights = data.rights_on(runs[0], links[0])
+        page = building.run_page(data, TaskRead(runs[0]), links[0], rights, links[:2])
+        assert [(each.id, each.credits) for each in page.others] == [("83002", 35)]
 
     def test_only_who_may_act_can_stop_an_unread_run(self):
         assert self.page(task(1), waits=False).run.stoppable
@@ -336,8 +351,8 @@ class TestCredits:
     TODAY = NOW.date()
 
     def page(self, days: dict[date, list[DayRun]], dags=None, *, by_dag=False, **account: Any):
-        sums = {day: building.sums_of(runs, dags or {}) for day, runs in days.items()}
-        return building.credits_page(known(**account), sums, by_dag)
+        sums = {day: sums_of(runs, dags or {}) for day, runs in days.items()}
+        return credits.credits_page(known(**account), sums, by_dag)
 
     def run(
         self, number: int, credit: int | None = 5, workflow_id: str | None = "71", *, failed: bool = False
@@ -358,7 +373,7 @@ class TestCredits:
             yesterday: [self.run(4, 10)],
         }
         page = self.page(days, {"1": "prices"}, names={"71": "Search"})
-        assert [(row.name, row.runs, row.credits, row.mean, row.failed, row.unread) for row in page.rows] == [
+        assert [(row.name, row.runs, row.credits, row.mean, row.failed, row.without_dag) for row in page.rows] == [
             ("72", 1, 50, 50.0, 0, 1),
             ("Search", 3, 15, 5.0, 1, 2),
         ]
@@ -366,11 +381,11 @@ class TestCredits:
         assert [bar.parts for bar in page.bars[-2:]] == [(0, 10), (50, 5)]
 
     def test_by_dag_names_only_readable_dags(self):
-        sums = building.sums_of([self.run(1, 1), self.run(2, 2), self.run(3, 3)], {"1": "prices", "2": "secret"})
+        sums = sums_of([self.run(1, 1), self.run(2, 2), self.run(3, 3)], {"1": "prices", "2": "secret"})
         data = known(viewer=Viewer({"prices"}, account=True))
-        page = building.credits_page(data, {self.TODAY: sums}, True)
+        page = credits.credits_page(data, {self.TODAY: sums}, True)
         assert [(row.name, row.credits) for row in page.rows] == [
-            ("not started by a DAG", 3),
+            ("no DAG known", 3),
             ("DAGs that you may not read", 2),
             ("prices", 1),
         ]
@@ -383,13 +398,18 @@ class TestCredits:
         assert {row.color for row in page.rows[7:]} == {7}
         assert sum(row.credits for row in page.rows) == page.total
 
+    def test_table_has_the_largest_groups_and_says_how_many_others_there_are(self, monkeypatch):
+        monkeypatch.setattr(credits, "GROUPS_SHOWN", 2)
+        page = self.page({self.TODAY: [self.run(number, number, str(number)) for number in range(1, 6)]})
+        assert ([row.credits for row in page.rows], page.rows_left_out, page.total) == ([5, 4], 3, 15)
+
     def test_month_is_unknown_until_all_of_its_days_are_read(self):
         days: dict[date, list[DayRun]] = {
             self.TODAY - timedelta(days=back): [self.run(back)] for back in range(self.TODAY.day)
         }
         budget = Budget(CONN, daily_credits=10, monthly_credits=1000)
         page = self.page(days, budget=budget)
-        assert (page.month.used, page.month.budget, page.daily) == (5 * 27, 1000, 10)
+        assert (page.month.used, page.month.budget, page.today.budget) == (5 * 27, 1000, 10)
         del days[self.TODAY.replace(day=1)]
         assert self.page(days, budget=budget).month is None
 
@@ -397,7 +417,7 @@ class TestCredits:
 def test_sources_are_searched_by_name_id_and_description():
     sources = [Workflow("71", "Search", "Finds <b>prices</b>"), Workflow("72", None, None)]
     page = building.sources_page(known(), sources, False, "PRICES", False)
-    assert [(row.id, row.name, row.path) for row in page.rows] == [("71", "Search", f"workflows/71?conn={CONN}")]
+    assert [(row.id, row.name) for row in page.rows] == [("71", "Search")]
     assert [row.name for row in building.sources_page(known(), sources, False, "", False).rows] == ["Search", "72"]
 
 

@@ -31,7 +31,7 @@ from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER, SLOT_TRIGGER, TEAM_NAME
+from airflow_provider_browseract.webhook.database import AS_STORED, RUN_TRIGGER, SLOT_TRIGGER
 from tests.cases import cases
 from tests.webhook.conftest import DAG_ID, INDEX, TABLE
 
@@ -266,6 +266,24 @@ class TestLinks:
         airflow.push(key, value=value)
         assert not RecordKeeper().read().of_instance(key)
 
+    def test_edited_xcom_of_a_sensor_names_no_confirmed_run(self, airflow):
+        airflow.push(airflow.add(**SENSOR), "2")
+        assert not link_of("2").confirmed
+
+    @cases(
+        "hidden, read",
+        {
+            "nothing": ([], set()),
+            "both": (["live_view", "secret_inputs"], {"live_view", "secret_inputs"}),
+            "unknown words": (["live_view", "x", 7, ["y"]], {"live_view"}),
+            "no list": ("live_view", set()),
+            "an XCom of an older version": (None, set()),
+        },
+    )
+    def test_xcom_states_what_is_hidden_of_the_run(self, airflow, hidden, read):
+        airflow.push(airflow.add(), hidden=hidden)
+        assert link_of().hidden == read
+
     def test_rendered_connection_counts_and_not_that_of_the_edited_xcom(self, airflow):
         airflow.push(airflow.add(), connection="victim")
         link = link_of()
@@ -339,7 +357,7 @@ class TestWhoWaits:
             "running": ("running", True),
             "deferred, but its trigger is read too late": ("deferred", True),
             "rescheduled": ("up_for_reschedule", True),
-            "up for retry": ("up_for_retry", False),
+            "up for retry": ("up_for_retry", True),
             "cleared": (None, False),
             "failed": ("failed", False),
             "success": ("success", False),
@@ -452,7 +470,6 @@ class TestQueue:
         assert [entry.conn_id for entry in entries] == ["browseract_default", "another", "browseract_default"]
         assert [entry.wait.waits_for_budget(time.time()) for entry in entries] == [False, False, True]
         assert entries[1].wait.queued.refusals == 3
-        assert 50 < (now() - entries[0].deferred_at).total_seconds() < 120
 
     def test_task_instance_that_has_left_the_queue_is_gone(self, queue):
         key = queue.add(1.0)
@@ -475,12 +492,6 @@ class TestQueue:
             queue.add(since)
         assert len(RecordKeeper().read().queue) == 2
 
-    @pytest.mark.skipif(TEAM_NAME is None, reason="before Airflow 3.3 there are no teams")
-    def test_queue_has_the_teams(self, queue):
-        queue.add(1.0)
-        queue.add(2.0, team="team_a")
-        assert [entry.team for entry in RecordKeeper().read().queue] == [None, "team_a"]
-
 
 class TestRefresh:
     def test_later_read_reads_only_newer_xcoms_and_no_trigger_twice(self, airflow, queue):
@@ -498,7 +509,7 @@ class TestRefresh:
         assert {"0", "1", "2", "3"} <= records.links.keys()
         assert keeper._since is not None
         with create_session() as session:
-            rows = database._pushed(session, keeper._since)
+            rows = database._pushed(session, database.XCOM.timestamp >= keeper._since)
         assert [row.map_index for row in rows if row.dag_id == SHOP.dag_id] == [2]
         airflow.push(airflow.add(SHOP._replace(map_index=4)), "4")
         assert "4" in keeper.read().links
@@ -539,6 +550,25 @@ class TestRefresh:
             assert keeper.read() is before
             go_on.set()
             assert refreshed.result(60) is not before
+
+    def test_records_of_long_ago_are_given_to_nobody(self, airflow, monkeypatch):
+        keeper, refreshing, go_on, refresh = RecordKeeper(), threading.Event(), threading.Event(), RecordKeeper._refresh
+        old = keeper.read()
+        keeper._read_at -= database.OLDEST + 1
+
+        def slowly(self):
+            refreshing.set()
+            assert go_on.wait(60)
+            refresh(self)
+
+        monkeypatch.setattr(RecordKeeper, "_refresh", slowly)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(keeper.read)
+            assert refreshing.wait(60)
+            second = pool.submit(keeper.read)
+            go_on.set()
+            assert first.result(60) is not old
+            assert second.result(60) is not old
 
     def test_first_threads_wait_for_one_refresh(self, airflow, monkeypatch):
         monkeypatch.setattr(database, "MAX_AGE", 600.0)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from airflow_provider_browseract.panel.plot import ABOVE, COLORS, HEIGHT, scale, stacked_bars
+from airflow_provider_browseract.panel.plot import ABOVE, HEIGHT, scale, stacked_bars
 from airflow_provider_browseract.panel.views import Bar, BudgetShare, CreditsPage
 
 FIRST = date(2026, 10, 29)
@@ -16,7 +16,7 @@ def page(
     *days: tuple[int, ...], groups: tuple[str, ...] = ("Search", "Log in"), daily: int | None = None
 ) -> CreditsPage:
     bars = tuple(Bar(FIRST + timedelta(days=number), parts) for number, parts in enumerate(days))
-    return CreditsPage((), groups, bars, daily, BudgetShare(0), None, (), len(bars))
+    return CreditsPage((), groups, bars, BudgetShare(0, daily), None, ())
 
 
 def drawn(shown: CreditsPage) -> ElementTree.Element:
@@ -73,7 +73,7 @@ def test_budget_is_a_line_with_its_number_and_within_the_plot() -> None:
 
     line = next(each for each in plot.iter("line") if each.attrib["class"] == "budget")
     assert float(line.attrib["y1"]) == ABOVE
-    assert "Budget of a day: 2,000" in [text.text for text in plot.iter("text")]
+    assert "Daily budget: 2,000" in [text.text for text in plot.iter("text")]
 
 
 def test_plot_without_a_budget_has_no_line_for_it() -> None:
@@ -82,7 +82,7 @@ def test_plot_without_a_budget_has_no_line_for_it() -> None:
 
 def test_days_that_were_not_read_are_marked_as_such() -> None:
     shown = page((1, 2))
-    shown = CreditsPage((), shown.groups, (Bar(FIRST, (0, 0), loaded=False),), None, BudgetShare(0), None, (), 0)
+    shown = CreditsPage((), shown.groups, (Bar(FIRST, (0, 0), loaded=False),), BudgetShare(0), None, ())
 
     assert titles(drawn(shown)) == ["Oct 29: not read yet"]
 
@@ -96,10 +96,10 @@ def test_plot_is_summed_up_for_those_who_cannot_see_it() -> None:
     )
 
 
-def test_last_day_and_every_fifth_day_before_it_are_named() -> None:
+def test_last_day_and_one_day_of_each_week_before_it_are_named() -> None:
     texts = [text.text for text in drawn(page(*[(1, 1)] * 30)).iter("text") if re.match(r"\w+ \d+$", text.text or "")]
 
-    assert texts == ["Nov 2", "Nov 7", "Nov 12", "Nov 17", "Nov 22", "Nov 27"]
+    assert texts == ["Oct 30", "Nov 6", "Nov 13", "Nov 20", "Nov 27"]
 
 
 @pytest.mark.parametrize("days", [(), ((0, 0),)], ids=["no days", "no credits"])
@@ -111,9 +111,3 @@ def test_names_of_groups_are_escaped() -> None:
     name = '</title><script>alert("1")</script>'
 
     assert titles(drawn(page((7,), groups=(name,)))) == [f"Oct 29, {name}: 7 of 7 credits"]
-
-
-def test_further_groups_share_the_last_color() -> None:
-    plot = drawn(page((1,) * 12, groups=tuple("abcdefghijkl")))
-
-    assert [each.attrib["class"] for each in plot.iter("rect")][COLORS - 1 :] == [f"c{COLORS - 1}"] * 5

@@ -10,15 +10,14 @@ import pytest
 
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.panel import rendering
-from airflow_provider_browseract.panel.plot import COLORS
 from airflow_provider_browseract.panel.views import (
+    COLORS,
     Bar,
     BudgetShare,
     Choice,
     CreditsPage,
     CreditsRow,
     DagPage,
-    EarlierRun,
     Frame,
     InputView,
     InstancePage,
@@ -89,17 +88,18 @@ def run_page(text: str = "Search", link: str = "https://b.example/p.png?s=1", **
         ),
         steps_left_out=4,
         wait=text,
-        earlier=(EarlierRun(text, TaskStatus.FAILED, NOW, 35), EarlierRun("2", TaskStatus.CANCELED, None, None)),
+        others=(
+            run_row(text, status=TaskStatus.FAILED),
+            run_row("2", status=TaskStatus.CANCELED, started=None, credits=None),
+        ),
     )
     return replace(page, **changed)  # type: ignore[arg-type]
 
 
 def credits_page(text: str = "Search", loaded: int = 2) -> CreditsPage:
     bars = (Bar(date(2026, 11, 26), (1200, 30), loaded > 1), Bar(date(2026, 11, 27), (20, 0), loaded > 0))
-    rows = (CreditsRow(text, 1842, 1220, 3, 2, 0), CreditsRow("others", 1, 30, 0, 0, COLORS + 3))
-    return CreditsPage(
-        (Choice(text, "by=dag", True),), (text, "others"), bars, 2000, BudgetShare(2300, 2000), None, rows, loaded
-    )
+    rows = (CreditsRow(text, 1842, 1220, 3, 2, 0), CreditsRow("others", 1, 30, 0, 0, COLORS - 1))
+    return CreditsPage((Choice(text, "by=dag", True),), (text, "others"), bars, BudgetShare(2300, 2000), None, rows)
 
 
 def source_page(text: str = "Search", link: str = "https://b.example/t") -> SourcePage:
@@ -123,7 +123,7 @@ def pages(text: str, link: str) -> dict[str, tuple[str, object]]:
         "waiting": ("instance.html", InstancePage(instance(text), None, place(text))),
         "dag": ("dag.html", DagPage(text, text, table(row), 25)),
         "credits": ("credits.html", credits_page(text)),
-        "workflows": ("workflows.html", SourcesPage(FILTERS, False, (SourceRow(text, text, text, ""),), text, True)),
+        "workflows": ("workflows.html", SourcesPage(FILTERS, False, (SourceRow(text, text, text),), text, True)),
         "workflow": ("workflow.html", source_page(text, link)),
         "error": ("error.html", None),
     }
@@ -147,13 +147,13 @@ EMPTY: dict[str, tuple[str, object]] = {
             steps=(),
             steps_left_out=0,
             wait="",
-            earlier=(),
+            others=(),
         ),
     ),
-    "run without rights": ("run.html", run_page(run=run_row(instance=None, hidden=True), steps=None)),
+    "run without rights": ("run.html", run_page(run=run_row(instance=None, instance_hidden=True), steps=None)),
     "task instance": ("instance.html", InstancePage(instance(), None, None)),
     "dag": ("dag.html", DagPage("prices", None, RunTable((), 0, 0, None, None), 0)),
-    "credits": ("credits.html", CreditsPage((), (), (), None, BudgetShare(0), BudgetShare(0, 5), (), 0)),
+    "credits": ("credits.html", CreditsPage((), (), (), BudgetShare(0), BudgetShare(0, 5), ())),
     "workflows": ("workflows.html", SourcesPage((), False, (), "", False)),
     "templates": ("workflows.html", SourcesPage((), True, (), "", False)),
     "workflow": ("workflow.html", replace(source_page(), inputs=(), mean=None, detail_url=None, description="")),
@@ -295,8 +295,8 @@ def test_run_that_nobody_waits_for_stands_out_in_words_and_can_be_stopped() -> N
     assert 'data-stop="83912" data-url="/team-a/browseract/panel/runs/83912/stop?conn=c"' in html
 
 
-def test_only_the_first_20_of_the_queue_are_listed_and_the_rest_are_counted() -> None:
-    queue = tuple(place(number=number) for number in range(1, 38))
+def test_the_rest_of_the_queue_is_counted() -> None:
+    queue = tuple(place(number=number) for number in range(1, 21))
 
     html = shown("overview.html", overview(queue=queue, queue_length=205))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta, timezone
+import json
+import re
 
 import httpx
 import pytest
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, database
+from airflow_provider_browseract.panel import accounts, app, building, web
 from airflow_provider_browseract.panel.database import RecordKeeper
-from airflow_provider_browseract.panel.days import Day, DayRun
+from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
 
 from .conftest import CONN, PANEL, ROLES, World
@@ -28,6 +29,11 @@ async def read(client: httpx.AsyncClient, path: str, user: str = "admin", **head
     """Read the fragment of a page, which waits for data."""
     as_user = {} if user == ANONYMOUS else {"user": user}
     return await client.get(path, headers={**FRAGMENT, **as_user, **headers})
+
+
+def without_time(response: httpx.Response) -> str:
+    """Return a page without the time at which it was made."""
+    return re.sub(r'data-now="[^"]*"', "", response.text)
 
 
 @pytest.fixture
@@ -121,13 +127,13 @@ async def test_unknown_and_forbidden_connection_have_the_same_response(client, a
         await read(client, of(path, {**account, "conn": conn}), "viewer of one DAG") for conn in ("secret", "unknown")
     ]
     assert [each.status_code for each in responses] == [403, 403]
-    assert responses[0].text == responses[1].text
+    assert without_time(responses[0]) == without_time(responses[1])
 
 
 async def test_unknown_run_and_forbidden_run_have_the_same_response(client, account):
     unknown = await read(client, f"/runs/12345?conn={CONN}", "viewer of one DAG")
     forbidden = await read(client, f"/runs/{account['other']}?conn={CONN}", "viewer of one DAG")
-    assert (unknown.status_code, unknown.text) == (403, forbidden.text)
+    assert (unknown.status_code, without_time(unknown)) == (403, without_time(forbidden))
     assert (await read(client, f"/runs/12345?conn={CONN}")).status_code == 404
 
 
@@ -205,8 +211,123 @@ async def test_page_waits_for_data_only_once(client, world, monkeypatch):
     response = await client.get(f"/credits?conn={CONN}", headers={"user": "admin"})
     assert response.status_code == 200
     first, second = given
-    assert first <= app.PAGE_PATIENCE
-    assert second < app.PAGE_PATIENCE / 10
+    assert first <= web.PAGE_PATIENCE
+    assert second < web.PAGE_PATIENCE / 10
+
+
+class TestConnections:
+    """Which connections are read for whom."""
+
+    @pytest.fixture
+    def other_service(self, world, monkeypatch) -> str:
+        """A connection of another type, whose password a request to its host would have."""
+        connection = {"conn_type": "postgres", "host": world.url, "password": "password of a database"}
+        monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(connection))
+        return "pg"
+
+    async def test_password_of_another_service_is_sent_nowhere(self, client, world, other_service):
+        before = len(world.emulator.requests)
+        response = await read(client, f"/?conn={other_service}")
+        assert response.status_code == 200
+        assert "is not of type BrowserAct" in response.text
+        assert len(world.emulator.requests) == before
+
+    @cases("path", {"DAG": "/dag/prices", "task instance": "/ti/prices/{run}/search/-1"})
+    async def test_connection_that_only_an_xcom_names_is_read_only_for_who_may_read_it(
+        self, client, world, account, connect, path
+    ):
+        world.links.clear()
+        world.link(account["free"], "prices", conn_id=CONN, confirmed=False)
+        before = len(world.emulator.requests)
+        response = await read(client, of(path, account), "viewer of one DAG")
+        assert account["free"] not in response.text
+        assert len(world.emulator.requests) == before
+        assert account["free"] in (await read(client, of(path, account), "op")).text
+
+    async def test_browseract_is_not_asked_for_runs_that_the_viewer_may_not_see(self, client, world, account):
+        await read(client, f"/?conn={CONN}")
+        before = len(world.emulator.requests)
+        for task_id in ("1", "2", account["other"]):
+            assert (await read(client, f"/runs/{task_id}?conn={CONN}", "viewer of one DAG")).status_code == 403
+        assert len(world.emulator.requests) == before
+
+    async def test_reason_of_a_failed_read_is_shown_only_to_who_may_read_the_connection(
+        self, client, world, account, connect
+    ):
+        connect({"daily_credits": "planted-in-extra"})
+        seen = {user: (await read(client, f"/?conn={CONN}", user)).text for user in ("op", "viewer of one DAG")}
+        assert "planted-in-extra" in seen["op"]
+        assert "planted-in-extra" not in seen["viewer of one DAG"]
+        assert "BrowserAct could not be read." in seen["viewer of one DAG"]
+
+
+class TestHidden:
+    """What operators hide of their runs, on every page."""
+
+    @pytest.mark.parametrize(
+        "path", ["/runs/{own}?conn={conn}", "/ti/prices/{run}/search/-1", "/ti/shop/{run}/search/-1"]
+    )
+    async def test_live_view_that_one_task_instance_hides_is_on_no_page(self, client, world, account, path):
+        world.link(account["own"], "prices", hidden=frozenset({"live_view"}))
+        sensor = world.links[account["own"]]._replace(hidden=frozenset())
+        world.others = [sensor._replace(key=sensor.key._replace(dag_id="shop"), started=False)]
+        response = await read(client, of(path, {**account, "conn": CONN}))
+        assert account["own"] in response.text
+        assert "data-live" not in response.text
+
+    async def test_runs_of_other_workflows_are_no_other_runs_of_the_task_instance(self, client, world, account):
+        world.link(account["own"], "prices")
+        world.link(account["free"], "prices", workflow_id="another")
+        await read(client, f"/?conn={CONN}")
+        response = await read(client, f"/runs/{account['own']}?conn={CONN}", "viewer of one DAG")
+        assert account["free"] not in response.text
+        assert account["failed"] in response.text
+
+    async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, client, world, account):
+        world.link(account["free"], "prices", workflow_id=None)
+        path = f"/runs/{account['free']}?conn={CONN}"
+        assert "data-live" not in (await read(client, path, "user")).text
+        world.link(account["free"], "prices", workflow_id=None, wait=Wait(account["free"], 0.0))
+        assert "data-live" in (await read(client, path, "user")).text
+
+
+class TestNothingYet:
+    """Pages of which BrowserAct or Airflow has nothing yet."""
+
+    async def test_run_that_is_not_read_yet_is_a_page_that_loads(self, client, account, monkeypatch):
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
+        response = await client.get(f"/runs/{account['own']}?conn={CONN}", headers={"user": "admin"})
+        assert response.status_code == 200
+        assert "data-loading" in response.text
+        loaded = await read(client, f"/runs/{account['own']}?conn={CONN}")
+        assert "data-loading" not in loaded.text
+
+    async def test_task_instance_whose_run_is_not_read_yet_loads(self, client, account, monkeypatch):
+        monkeypatch.setattr(web, "PAGE_PATIENCE", 0.0)
+        path = of("/ti/prices/{run}/search/-1", account)
+        assert "data-loading" in (await client.get(path, headers={"user": "viewer of one DAG"})).text
+
+    @cases("path", {"task instance": "/ti/prices/r/t/-1", "DAG": "/dag/prices", "DAG run": "/dag/prices/r"})
+    async def test_page_without_a_run_says_so(self, client, world, path):
+        response = await read(client, path, "viewer of one DAG")
+        assert response.status_code == 200
+        assert "No run yet" in response.text
+
+    async def test_retry_in_the_queue_has_its_place_beside_the_run_of_the_earlier_try(self, client, world, account):
+        world.links.clear()
+        link = world.link(account["failed"], "prices", waits=False)
+        world.queue = [queued(1, "prices")._replace(key=link.key)]
+        response = await read(client, of("/ti/prices/{run}/search/-1", account))
+        assert "Place in the queue" in response.text
+        assert "planted failure" in response.text
+        assert 'data-refresh="10"' in response.text
+
+    async def test_task_instance_in_the_queue_has_its_place(self, client, world):
+        entry = queued(2, "prices")
+        world.queue = [queued(1, "shop"), entry]
+        response = await read(client, f"/ti/prices/{entry.key.run_id}/search/2", "viewer of one DAG")
+        assert "Place in the queue" in response.text
+        assert "shop" not in response.text
 
 
 class TestOpen:
@@ -260,6 +381,10 @@ class TestStop:
         assert await self.stop(client, world, account["own"]) == (409, "refused")
         assert self.status(world, account["own"]) == "running"
 
+    async def test_xcom_of_another_workflow_does_not_prevent_a_stop(self, client, world, account):
+        world.link(account["free"], "prices", workflow_id="another")
+        assert await self.stop(client, world, account["free"]) == (200, "stopped")
+
     async def test_user_of_the_dag_may_stop_its_unread_run_and_no_other(self, client, world, account):
         world.link(account["own"], "prices", waits=False)
         assert await self.stop(client, world, account["free"], "user") == (403, "refused")
@@ -311,7 +436,8 @@ class TestBadInput:
     async def test_connection_that_does_not_exist_is_named_to_who_may_read_it(self, client, world):
         response = await read(client, "/?conn=missing")
         assert response.status_code == 200
-        assert "There is no connection" in response.text
+        assert "There is no connection &#39;missing&#39;" in response.text
+        assert "Open Airflow's connections" in response.text
 
     async def test_refused_key_keeps_the_page_and_says_what_to_do(self, client, world, connect):
         connect(password="app-wrong")
@@ -335,8 +461,16 @@ class TestBadInput:
         monkeypatch.setattr(RecordKeeper, "read", fail)
         response = await read(client, "/")
         assert response.status_code == 503
-        assert "Airflow&#39;s database cannot be read now" in response.text
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "This page cannot be shown now" in response.text
+        assert 'data-refresh="10"' in response.text
         assert "password" not in response.text
+
+    async def test_pages_are_refused_at_once_if_too_many_wait_for_the_database(self, client, world, monkeypatch):
+        monkeypatch.setattr(app, "MOST_WAITING", 0)
+        response = await read(client, "/")
+        assert response.status_code == 503
+        assert "Too many pages are being read now" in response.text
 
     @cases("query", {"letters": "page=x", "negative": "page=-1", "huge": "page=" + "9" * 5000, "show": "show=%00"})
     async def test_nonsense_in_the_query_shows_the_first_page(self, client, account, query):
@@ -362,53 +496,3 @@ class TestBadInput:
     async def test_static_file_outside_the_folder_is_not_served(self, client):
         for name in ("..%2Fapp.py", "app.py", "panel.css%00"):
             assert (await client.get(f"/static/{name}")).status_code in (404, 401)
-
-
-class TestSumsOfDays:
-    """The sums of days that were read are made again only if they can have changed."""
-
-    TODAY = date(2026, 11, 27)
-
-    @pytest.fixture
-    def asked(self, monkeypatch) -> list[date]:
-        """The days whose links were read."""
-        days: list[date] = []
-
-        def links_on(day: date) -> dict[str, str]:
-            days.append(day)
-            return {"1": "prices"}
-
-        monkeypatch.setattr(database, "links_on", links_on)
-        return days
-
-    def read(self, *, second: int = 0, credit: int = 5) -> Day:
-        as_of = datetime(2026, 11, 27, 12, 0, second, tzinfo=timezone.utc)
-        return Day((DayRun("1", "71", credit, False, True),), as_of, False, True)
-
-    def test_days_that_are_known_are_not_made_again(self, asked):
-        sums, days = app.SumsOfDays(), {self.TODAY - timedelta(days=back): self.read() for back in range(31)}
-        first = sums.of(CONN, days, self.TODAY)
-        assert first[self.TODAY] == {("71", "prices"): (1, 5, 0)}
-        assert sums.of(CONN, days, self.TODAY) == first
-        assert asked == list(days)
-
-    def test_day_that_was_read_again_is_made_again(self, asked):
-        sums = app.SumsOfDays()
-        sums.of(CONN, {self.TODAY: self.read()}, self.TODAY)
-        again = sums.of(CONN, {self.TODAY: self.read(second=10, credit=7)}, self.TODAY)
-        assert again[self.TODAY] == {("71", "prices"): (1, 7, 0)}
-
-    def test_links_of_yesterday_are_read_again_after_a_while(self, asked, monkeypatch):
-        sums, yesterday, before = app.SumsOfDays(), *(self.TODAY - timedelta(days=back) for back in (1, 2))
-        days = {yesterday: self.read(), before: self.read()}
-        sums.of(CONN, days, self.TODAY)
-        monkeypatch.setattr(app, "OPEN_DAY_INTERVAL", 0.0)
-        sums.of(CONN, days, self.TODAY)
-        assert asked == [yesterday, before, yesterday]
-
-    def test_connections_have_sums_of_their_own(self, asked):
-        sums = app.SumsOfDays()
-        sums.of(CONN, {self.TODAY: self.read()}, self.TODAY)
-        assert sums.of("other", {self.TODAY: self.read(credit=8)}, self.TODAY) == {
-            self.TODAY: {("71", "prices"): (1, 8, 0)}
-        }

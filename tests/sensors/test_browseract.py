@@ -65,7 +65,7 @@ def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, defe
     assert wait(task_id, ti, deferrable=deferrable)["logged_in"] is False
     assert ti.xcoms["task"]["status"] == "finished"
     assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
-    assert task_id in ti.xcoms["_link_PanelLink"]
+    assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
 
 
 def test_sensor_for_ended_run_returns_output_without_deferring(emulator):

@@ -834,6 +834,11 @@ def _resume_or_none(waiting: TaskInstanceKey, token_sha256: str) -> CallbackOutc
         return None
 
 
+async def test_address_of_the_panel_without_its_slash_leads_to_the_panel(client):
+    answer = await client.get("/browseract/panel")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/browseract/panel/")
+
+
 async def test_live_view_page_for_ended_run_shows_that_the_run_is_over(client):
     answer = await client.get(f"/{LiveViewLink.OVER}")
     assert answer.status_code == 200

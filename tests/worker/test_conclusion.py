@@ -717,9 +717,12 @@ class TestRunReport:
 
     def test_run_without_urls_has_only_the_button_to_the_panel(self):
         ti = FakeTaskInstance()
-        showing.show_run(ti, Task("7", TaskStatus.RUNNING), "second account", logging.getLogger(__name__))
+        showing.show_run(
+            ti, Task("7", TaskStatus.RUNNING), "second account", ("live_view",), logging.getLogger(__name__)
+        )
         assert list(ti.xcoms) == [PANEL, "task"]
         assert ti.xcoms["task"]["connection"] == "second account"
+        assert ti.xcoms["task"]["hidden"] == ["live_view"]
 
     @pytest.mark.usefixtures("documented_responses")
     def test_end_of_a_run_is_logged_with_its_steps_and_credits(self, worker, emulator, capfd):

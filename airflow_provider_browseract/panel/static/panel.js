@@ -61,10 +61,10 @@
   }
 
   let forget;
-  function say(text) {
+  function say(text, stays = false) {
     put(byId("message"), text);
     clearTimeout(forget);
-    forget = setTimeout(() => put(byId("message"), ""), 8000);
+    if (!stays) forget = setTimeout(() => put(byId("message"), ""), 8000);
   }
 
   // Refresh: what is new is merged into the page, so that focus, scroll position, texts and pictures stay.
@@ -81,7 +81,7 @@
       const same = name === "src" && path(old.getAttribute(name)) === path(value);
       if (!same && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
-    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
     if (old.nodeName === "TIME") return;
     const keyed = new Map([...old.children].filter(key).map((child) => [key(child), child]));
     let at = old.firstChild;
@@ -98,7 +98,7 @@
     while (at) drop();
   }
 
-  let timer, request, last = 0, tries = 0, shown = true, over = false;
+  let timer, request, last = 0, tries = 0, shown = true, over = false, trouble = false;
   const visible = () => document.visibilityState === "visible" && shown;
   function period() {
     if (byId("content").querySelector("[data-loading]")) return Math.min(++tries, 10);
@@ -125,20 +125,24 @@
       const response = await fetch(location.href, { headers: { "X-BrowserAct-Panel": "fragment" }, signal: mine.signal });
       const text = await response.text();
       over = [401, 403, 404].includes(response.status);
-      if (response.status === 401) say("You are logged out of Airflow. Log in again and reload the page.");
-      else if (!response.ok && !over) throw new Error(response.status);
+      // The page of a 502 states why BrowserAct could not be read. After another 5xx, the last data stay.
+      if (response.status === 401) say("You are logged out of Airflow. Log in again and reload the page.", true);
+      else if (!response.ok && !over && response.status !== 502) throw new Error(response.status);
       else {
         const fresh = byId("content").cloneNode(false);
         fresh.append(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
         const before = byId("as-of").dataset.say;
         merge(byId("content"), fresh);
         adopt();
+        if (trouble) say("");
+        trouble = false;
         if (byId("as-of").dataset.say !== before) announce(byId("as-of").dataset.say);
       }
     } catch {
       // A newer request took over, or the page is hidden.
       if (mine !== request || !visible()) return;
-      say("Airflow does not respond. The page shows what it has, and tries again.");
+      trouble = true;
+      say("Airflow does not respond. You see the last data. The page tries again.", true);
     } finally {
       clearTimeout(limit);
       if (mine === request) { last = Date.now(); plan(); }
@@ -215,8 +219,8 @@
       const headers = { "Content-Type": "application/json", "X-BrowserAct-Panel": "1" };
       const response = await fetch(button.dataset.url, { method: "POST", headers, body: "{}" });
       const { outcome, error } = await response.json();
-      text = { stopped: "The run is stopped.", ended: "The run had already ended." }[outcome] || error;
-    } catch { text = "Airflow does not respond. The run may still be running."; }
+      text = { stopped: "The run was stopped.", ended: "The run had already ended." }[outcome] || error;
+    } catch { text = "Airflow does not respond. It is not known whether the run was stopped. Check its status."; }
     button.disabled = false;
     say(text);
     refresh();

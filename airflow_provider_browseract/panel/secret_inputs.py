@@ -1,0 +1,54 @@
+"""Secret inputs of a run, which its agent may quote in goals of steps and in the reason of a failure.
+
+The worker masks them in the log because it has sent them. The pages find them in what BrowserAct says about the run.
+"""
+
+from __future__ import annotations
+
+import re
+
+from airflow_provider_browseract.compat import is_secret
+from airflow_provider_browseract.runs.request import without_secrets
+
+MAX_INPUTS = 4_000
+"""Characters of all inputs together. Of longer ones, no secrets are looked for, and no texts are shown."""
+
+SEPARATOR = "; "
+
+MAX_PARTS = 5
+"""How often a value may contain the separator."""
+
+MAX_TEXTS = 200
+"""With more secret texts, replacing them takes too long, so no texts are shown."""
+
+FEWEST_CHARACTERS = 5
+"""Shorter secrets are not replaced, as Airflow's logs do not mask them by default: texts could not be read any more."""
+
+_NAME = re.compile(r"(?:^|; )([^=;]+)=")
+
+
+def secret_texts(inputs: str) -> list[str] | None:
+    """Return the texts under which secret inputs can appear, the longest first; None if they cannot be found.
+
+    :param inputs: the inputs as BrowserAct lists them: ``name=value; name=value``.
+    """
+    if len(inputs) > MAX_INPUTS:
+        return None
+    found: set[str] = set()
+    for name in _NAME.finditer(inputs):
+        # A value may contain the separator, so each of its possible ends counts.
+        parts = inputs[name.end() :].split(SEPARATOR)[:MAX_PARTS]
+        for number in range(1, len(parts) + 1):
+            value = SEPARATOR.join(parts[:number])
+            if is_secret(name[1]) or value.lstrip()[:1] in ("{", "["):
+                without_secrets({name[1]: value}, is_secret, found)
+    if len(found) > MAX_TEXTS:
+        return None
+    return sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
+
+
+def without(secrets: list[str], text: str) -> str:
+    """Return a text with ``***`` for each secret."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,184 @@
+"""What all pages have in common as responses: errors, headers, and what a request says about itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_provider_browseract.panel.rendering import render
+from airflow_provider_browseract.panel.views import Frame, Notice
+from airflow_provider_browseract.runs.routes import PANEL
+from airflow_provider_browseract.webhook.overload import RareLog
+
+REFRESH = 10
+"""Seconds between two reads of a visible page."""
+
+PAGE_PATIENCE = 0.2
+"""Seconds after its request until which a page waits for data from BrowserAct. It is shown with what there is, and its
+script reads it again."""
+
+FRAGMENT_PATIENCE = 8.0
+"""Seconds that such a second read waits."""
+
+MAX_QUERY = 200
+"""Characters of a value in the query string that are read."""
+
+SCRIPT_HEADER = "X-BrowserAct-Panel"
+"""Header of requests of the script. A form of another site cannot send it."""
+
+NOT_LOGGED_IN = Notice("error", "You are not logged in to Airflow.", "Log in, and open this page again.")
+FORBIDDEN = Notice(
+    "error",
+    "You may not see this, or it does not exist.",
+    "Ask an administrator of Airflow for the right to read the DAG or the connection.",
+)
+NO_SUCH_PAGE = Notice("error", "There is no such page.", "Use the links at the top.")
+UNEXPECTED = Notice(
+    "error", "This page cannot be shown now.", "Reload it later. The log of the API server has the reason."
+)
+
+
+class PageError(Exception):
+    """A page that cannot be shown, with the HTTP status and what the viewer reads instead."""
+
+    def __init__(self, http_status: int, notice: Notice) -> None:
+        super().__init__(notice.text)
+        self.http_status = http_status
+        self.notice = notice
+
+
+class Query(NamedTuple):
+    """The values of the query string that pages know."""
+
+    conn: str
+    show: str
+    search: str
+    page: int
+    by: str
+    kind: str
+
+    @classmethod
+    def of(cls, request: Request) -> Query:
+        """Read the query string of a request."""
+        given = request.query_params
+        texts = {name: given.get(name, "")[:MAX_QUERY] for name in ("conn", "show", "search", "by", "kind")}
+        page = given.get("page", "")
+        return cls(**texts, page=int(page) if page.isdecimal() and len(page) < 7 else 1)
+
+
+class SecureHeaders:
+    """Add the headers to every response that keep the page from running or loading anything foreign."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request."""
+        begun = time.perf_counter()
+        scope.setdefault("state", {})["browseract_begun"] = begun
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seconds = time.perf_counter() - begun
+                headers = {
+                    "Content-Security-Policy": _policy(scope["state"].get("browseract_host", "")),
+                    "X-Content-Type-Options": "nosniff",
+                    "Referrer-Policy": "no-referrer",
+                    "Cache-Control": "no-store",
+                    "Server-Timing": f"total;dur={1000 * seconds:.1f}",
+                }
+                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _policy(host: str) -> str:
+    # Pictures and live views come from BrowserAct's https addresses. An emulator, or a gateway, may have another one.
+    address = urlsplit(host)
+    also = f" http://{address.netloc}" if address.scheme == "http" and address.netloc.isascii() else ""
+    return (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' https:{also}; "
+        f"frame-src https:{also}; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+    )
+
+
+def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Callable[..., Awaitable[Response]]:
+    """Return a route that responds with an error page whatever fails.
+
+    The error goes no further, because servers log it with its traceback, and logs may show variables of that.
+    """
+
+    @wraps(respond)
+    async def route(request: Request, **values: str) -> Response:
+        try:
+            return await respond(request, **values)
+        except PageError as error:
+            return error_page(request, error.http_status, error.notice)
+        except HTTPException as error:
+            notice = {401: NOT_LOGGED_IN, 403: FORBIDDEN}.get(error.status_code, NO_SUCH_PAGE)
+            return error_page(request, error.status_code, notice)
+        except Exception as error:  # noqa: BLE001 - Airflow's database, an auth manager, or a template may fail in any way
+            rare_log.error("A page of the panel could not be shown", error, "Runs are not affected.")
+            return error_page(request, 503, UNEXPECTED)
+
+    return route
+
+
+def error_page(request: Request, http_status: int, notice: Notice) -> Response:
+    """Return an error as a page, or as JSON if the script has asked for a change."""
+    if request.method == "POST":
+        return JSONResponse({"error": f"{notice.text} {notice.remedy}".strip()}, http_status)
+    # Trouble passes, and then the page is there.
+    frame = Frame(root_of(request), notices=(notice,), refresh=REFRESH if http_status >= 500 else 0)
+    return HTMLResponse(render("error.html", frame, None, fragment=is_fragment(request)), http_status)
+
+
+def root_of(request: Request) -> str:
+    """Return the path of ``[api] base_url`` with a slash at its end."""
+    mounted: str = request.scope.get("root_path", "")
+    return mounted.removesuffix(PANEL) + "/"
+
+
+def is_fragment(request: Request) -> bool:
+    """Return whether only the content of the page is wanted."""
+    return request.headers.get(SCRIPT_HEADER) == "fragment"
+
+
+def patience_of(request: Request) -> float:
+    """Return how many seconds the response may wait for BrowserAct."""
+    if is_fragment(request):
+        return FRAGMENT_PATIENCE
+    taken: float = time.perf_counter() - request.state.browseract_begun
+    return PAGE_PATIENCE - taken
+
+
+def is_own_script(request: Request) -> bool:
+    """Return whether a request that changes something comes from a page of this Airflow."""
+    if request.headers.get(SCRIPT_HEADER) is None:
+        return False
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site == "same-origin"
+    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def user_of(request: Request) -> Any:
+    """Return who asks.
+
+    :raises HTTPException: nobody is logged in.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if token else None
+    # By position, because the second argument has another name from Airflow 3.2 on.
+    return await get_user(request, None, credentials)

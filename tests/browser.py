@@ -1,0 +1,66 @@
+"""The browser in which tests and screenshots show Airflow's UI: the system's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+LOOKS: dict[str, Any] = {"color_scheme": "light", "locale": "en-US", "timezone_id": "UTC"}
+"""What pages look like, whatever the machine's settings are."""
+
+
+def find_browser() -> str | None:
+    """Return the path of the system's Chromium; None if there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def why_no_browser() -> str | None:
+    """Return why no browser can run here, as a clause; None if one can."""
+    if find_browser() is None:
+        return f"there is none of {', '.join(BROWSERS)}; install one, as with: apt-get install chromium"
+    return None
+
+
+def skip_without_browser() -> None:
+    """Skip a test that needs a browser if none can run here."""
+    if reason := why_no_browser():
+        pytest.skip(f"The browser is left out: {reason}")
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Have a browser without pages for the length of a ``with`` block.
+
+    :raises RuntimeError: none can run here.
+    """
+    if reason := why_no_browser():
+        raise RuntimeError(reason)
+    with sync_playwright() as playwright:
+        # Playwright starts Chromium without its sandbox, which root cannot use. Ctrl-C is for this process alone.
+        browser = playwright.chromium.launch(
+            executable_path=find_browser(), handle_sigint=False, handle_sigterm=False, handle_sighup=False
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def log_in(page: Page, address: str, user: str) -> None:
+    """Log in to an Airflow that has users, as a person does.
+
+    :param address: address of its UI.
+    :param user: the name, which is the password too.
+    """
+    page.goto(f"{address}/")
+    page.get_by_label("Username").fill(user)
+    page.get_by_label("Password").fill(user)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{address}/")
