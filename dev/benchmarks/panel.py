@@ -124,7 +124,7 @@ def panel() -> None:
         f"  one viewer alone, every {INTERVAL:g} s: median {statistics.median(alone):.0f} ms, {max(alone):.0f} at most"
     )
     print(
-        f"  without data: {max(without):.0f} ms at most (limit 300), of which the page waits 200 ms for data; the "
+        f"  without data: {max(without):.0f} ms at most (limit 300), 200 of them for what may come; the "
         f"first one of the process {first:.0f} ms, {took:.0f} ms with all imports"
     )
     print(f"  size of a page: {max(len(page.content) for page in pages) / 1024:.0f} KiB (limit 293)")

@@ -189,6 +189,7 @@ async def test_page_is_complete_and_fragment_is_its_content(client, account):
 
 
 async def test_links_begin_with_the_path_of_base_url(client, account):
+    await read(client, f"/?conn={CONN}")
     text = (await client.get(f"/?conn={CONN}", headers={"user": "admin"})).text
     assert f'href="{PANEL}/static/panel.css"' in text
     assert 'href="/team-a/dags/prices/runs/manual__2026-11-27T00%3A00%3A00%2B00%3A00/tasks/search"' in text
