@@ -39,7 +39,7 @@ Method = Literal["GET", "PUT"]
 
 
 class Access:
-    """What one viewer may see. It lives as long as one request, so a right that is taken away applies at the next one.
+    """What one viewer may see. It lives as long as one request, and an auth manager may keep rights for longer.
 
     :param user: the user, as Airflow's ``get_user`` returns it.
     """

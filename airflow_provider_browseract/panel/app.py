@@ -65,7 +65,7 @@ THREADS = 2
 """Threads for database, rights and pages. They are not those of the API server, so slow pages delay nothing else. More
 threads do not make more pages, because making them takes the interpreter's lock, for which callbacks would wait."""
 
-MOST_WAITING = 40
+MOST_WAITING = 200
 """How many parts of pages may wait for a thread. If the database does not respond, more are refused at once."""
 
 LOADING_REFRESH = 2

@@ -62,7 +62,7 @@ def view(user: Any, records: Records, wanted: str) -> Viewing:
 
 
 def view_instance(user: Any, records: Records, key: TaskInstanceKey) -> tuple[Viewing, list[Link]]:
-    """Return what a user may see of a task instance, and its runs, the newest first.
+    """Return what a user may see of a task instance, and its runs: that which it waits for, then the newest.
 
     :raises PageError: the user may not see the runs of its DAG.
     """
@@ -70,6 +70,8 @@ def view_instance(user: Any, records: Records, key: TaskInstanceKey) -> tuple[Vi
     if not key.fits or not access.reads_runs(key.dag_id):
         raise PageError(403, FORBIDDEN)
     links = [link for link in records.of_instance(key) or database.links_of(key) if _may_follow(access, link)]
+    # An XCom may have been edited. What the task instance waits for is certain.
+    links.sort(key=lambda link: link.wait is None)
     queued = [entry.conn_id for entry in records.queue if entry.key == key]
     conn_id = next((link.conn_id for link in links), None) or next(iter(queued), None)
     return Viewing(access, records, conn_id), links

@@ -126,8 +126,8 @@ def safely(respond: Callable[..., Awaitable[Response]], rare_log: RareLog) -> Ca
         except PageError as error:
             return error_page(request, error.http_status, error.notice)
         except HTTPException as error:
-            notice = {401: NOT_LOGGED_IN, 403: FORBIDDEN}.get(error.status_code, NO_SUCH_PAGE)
-            return error_page(request, error.status_code, notice)
+            # Airflow does not accept the login: 401 without one or after its end, 403 if it is invalid.
+            return error_page(request, error.status_code, NOT_LOGGED_IN)
         except Exception as error:  # noqa: BLE001 - Airflow's database, an auth manager, or a template may fail in any way
             rare_log.error("A page of the panel could not be shown", error, "Runs are not affected.")
             return error_page(request, 503, UNEXPECTED)

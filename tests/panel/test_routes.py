@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 
 import httpx
 import pytest
+from fastapi import HTTPException
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
@@ -115,9 +117,24 @@ async def test_every_route_but_the_static_files_needs_a_login(client, account):
             assert not any(each in response.text for each in account.values())
 
 
-async def test_login_that_airflow_refuses_shows_no_data(client, account):
-    response = await client.get(f"/?conn={CONN}", headers={"Authorization": "Bearer nonsense"})
-    assert response.status_code in (401, 403, 503)
+async def test_task_instance_shows_the_run_that_it_waits_for_and_not_that_of_a_newer_xcom(client, world, account):
+    waited_for = world.link(account["own"], "prices", wait=Wait(account["own"], 0.0))
+    world.link(account["free"], "prices", waits=False, pushed_at=waited_for.pushed_at + timedelta(minutes=1))
+    response = await read(client, of("/ti/prices/{run}/search/-1", account), "viewer of one DAG")
+    assert f'BrowserAct task <bdi class="id">{account["own"]}</bdi>' in response.text
+
+
+@pytest.mark.parametrize("http_status", [401, 403])
+async def test_login_that_airflow_refuses_shows_no_data_and_asks_for_another_one(
+    client, account, monkeypatch, http_status
+):
+    def refuse(*_):
+        raise HTTPException(http_status)
+
+    monkeypatch.setattr(web, "get_user", refuse)
+    response = await client.get(f"/?conn={CONN}")
+    assert response.status_code == http_status
+    assert "You are not logged in to Airflow." in response.text
     assert account["own"] not in response.text
 
 
