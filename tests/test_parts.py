@@ -92,9 +92,12 @@ def test_progress_is_what_pytest_printed_last():
 
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from dev import parts
+# The tests may run under nohup, which lets processes ignore this signal.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 parts.OUTPUT = Path(sys.argv[1])
 part = parts.Part("long", ("sh", "-c", "echo $$ > $0.new; mv $0.new $0; sleep 600", sys.argv[2]))
 parts.parts_of_test = lambda: [[[part]]]
