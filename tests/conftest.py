@@ -38,7 +38,7 @@ IN_CI = bool(os.environ.get("BROWSERACT_CI"))
 """Set by ``.ci/run``: Hypothesis uses the same examples each time, and a test that is skipped because something is
 missing fails."""
 
-hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI)
+hypothesis.settings.register_profile("browseract", print_blob=True, derandomize=IN_CI, deadline=None)
 hypothesis.settings.load_profile("browseract")
 
 MAY_BE_SKIPPED = ("before Airflow 3.3", "before Airflow 3.4", "from Airflow 3.3 on", "mysql is left out")

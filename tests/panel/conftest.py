@@ -101,7 +101,7 @@ class World:
 
 
 @pytest.fixture
-def world(browseract_emulator, connect, monkeypatch) -> World:
+def world(browseract_emulator, documented_responses, connect, monkeypatch) -> World:
     """An account with nothing in it, and an Airflow that knows nothing of it."""
     connect()
     made = World(browseract_emulator.emulator, url=browseract_emulator.connection["host"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import InputParameter, Template, Workflow
@@ -82,7 +82,6 @@ def rendered(template: str, **params: str) -> str:
 
 @given(TEXTS, TEXTS, TEXTS, st.lists(TEXTS, max_size=3, unique=True), st.lists(TEXTS, max_size=3), st.booleans())
 @example('"""', ID, "browseract_default", list(HOSTILE), list(HOSTILE), False)
-@settings(deadline=None)
 def test_texts_from_outside_are_nothing_but_literals_and_comments(
     name, source_id, conn_id, needed, optional, is_template
 ):
@@ -97,7 +96,6 @@ def test_texts_from_outside_are_nothing_but_literals_and_comments(
 
 @given(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
 @example(list(HOSTILE))
-@settings(deadline=None)
 def test_each_input_gets_the_param_of_the_same_name_whatever_the_name(names):
     templates = inputs_of(made(*required(*names)))
     assert list(templates) == names

@@ -448,7 +448,7 @@ SECOND = st.one_of(
 BEGIN = datetime(2026, 11, 27, tzinfo=timezone.utc)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(SECOND, st.integers(0, 420), st.integers(0, 99)), max_size=12),
     st.lists(st.tuples(SECOND, st.integers(-30, 30)), min_size=1, max_size=6),

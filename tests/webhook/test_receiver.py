@@ -623,12 +623,17 @@ class TestCallbackBody:
         },
     )
     def test_one_mebibyte_of_values_is_read_in_a_fraction_of_the_time_to_build_it(self, body, active):
-        began = time.thread_time()
+        def shortest(function) -> float:
+            """Return the processor time of a call, as far as other processes do not disturb it."""
+            times = []
+            for _ in range(5):
+                began = time.thread_time()
+                function(body)
+                times.append(time.thread_time() - began)
+            return min(times)
+
         assert receiver.is_progress_update(body) is active
-        read = time.thread_time() - began
-        began = time.thread_time()
-        json.loads(body)
-        assert read < (time.thread_time() - began) / 3
+        assert shortest(receiver.is_progress_update) < shortest(json.loads) / 3
 
     async def test_event_loop_spends_little_on_the_body_of_a_token_holder(self, client, deferred):
         body = b'{"status":"running","x":[' + b"[]," * 349_000 + b"1]}"
