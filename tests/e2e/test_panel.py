@@ -523,6 +523,7 @@ def test_copied_dag_of_a_workflow_is_green_after_five_clicks(world, ada):
     ada.click(panel.get_by_role("link", name=ORDERS.name))
     shown = panel.locator("#dag-file code").inner_text()
     ada.click(panel.locator("[data-copy]"))
+    expect(panel.locator("#message")).to_have_text("Copied")
     assert ada.clicks == 5
     copied = ada.page.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == shown.strip()
