@@ -37,6 +37,7 @@ from airflow_provider_browseract.panel.days import Days, DaysRead, Pace, Runs
 from airflow_provider_browseract.panel.kept import Kept, Patience, Read
 from airflow_provider_browseract.panel.secret_inputs import secret_texts, without
 from airflow_provider_browseract.runs.budget import Budget
+from airflow_provider_browseract.runs.report import with_fewer_steps
 from airflow_provider_browseract.runs.watching import REPORT_WINDOW, Window, list_changes
 
 T = TypeVar("T")
@@ -267,7 +268,7 @@ class Accounts:
         return DaysRead(**state) if data is None else data.days.read()
 
     async def stop(self, conn_id: str, task_id: str) -> bool:
-        """Stop a run, also if the caller is cancelled meanwhile.
+        """Stop a run, also if the caller is cancelled before it is stopped.
 
         :returns: ``False`` if it had already ended, or does not exist.
         :raises BrowserActError: it could not be stopped.
@@ -337,17 +338,12 @@ async def _read_task(client: AccountClient, task_id: str) -> tuple[Task, bool]:
     """Read a run, and drop what no page may show: inputs often contain passwords."""
     task = await client.send(only(APIS[ApiVersion.V2].get_task(task_id)))
     secrets = None if task.input_parameters is None else secret_texts(task.input_parameters)
-    steps = task.steps
-    if len(steps) > MAX_STEPS:
-        steps = steps[: MAX_STEPS // 2] + steps[-MAX_STEPS // 2 :]
     shown = replace(
-        task,
+        with_fewer_steps(task, MAX_STEPS),
         input_parameters=None,
         output=None,
         download_files=(),
         files_expires_at=None,
-        steps=steps,
-        steps_left_out=task.step_count - len(steps),
     )
     if secrets:
         shown = Hiding(secrets=True, redact=partial(without, secrets)).apply(shown)

@@ -1,6 +1,6 @@
 """The pages of the panel. The first request imports this module, because it imports FastAPI and Airflow's models.
 
-Each page is made in three parts: who asks and what that person may see, with Airflow's records (in a thread), what is
+Each page is made in three parts: who looks and what that person may see, with Airflow's records (in a thread), what is
 known about the account (in the event loop, see ``accounts.py``), and the page itself (in a thread). Nothing is changed
 by a GET request.
 """
@@ -35,12 +35,11 @@ from airflow_provider_browseract.panel.kept import Read
 from airflow_provider_browseract.panel.rendering import render
 from airflow_provider_browseract.panel.sums import SumsOfDays
 from airflow_provider_browseract.panel.viewing import Viewing, view, view_dag, view_instance
-from airflow_provider_browseract.panel.views import Frame, Notice, RunPage, foreign_text
+from airflow_provider_browseract.panel.views import Frame, Notice, foreign_text
 from airflow_provider_browseract.panel.web import (
     FORBIDDEN,
     FRAGMENT_PATIENCE,
     NO_SUCH_PAGE,
-    NOT_LOGGED_IN,
     REFRESH,
     PageError,
     Query,
@@ -267,37 +266,36 @@ class Panel:
         """Show a run.
 
         :param key: show it as the page of this task instance.
-        :param links: the runs of the task instance, newest first.
+        :param links: the runs of the task instance; the first one is shown.
         """
         assert viewing.conn_id is not None
         read = await self._read(viewing, task_id, patience_of(request), links)
         account = await self._accounts.account(viewing.conn_id, 0)
         task = read.task
         title = f"BrowserAct task {foreign_text(task_id)}" if key is None else building.instance_view(key).label
-        # A task instance can get another run, also after its run has ended.
-        look: dict[str, Any] = {"tab": "runs" if key is None else "", "title": title, "about": read, "refresh": REFRESH}
-        if task is None:
-            return await self._show(request, "run.html", viewing, account, **look)
 
-        def page_of(known: Knowledge) -> RunPage:
+        def page(known: Knowledge) -> Any:
+            assert task is not None
             link = links[0] if links else known.records.links.get(task_id)
             rights = known.rights_on(task, link)
             if not rights.run:
                 raise PageError(403, FORBIDDEN)
             others = links or (known.records.of_instance(link.key) if link is not None and rights.instance else [])
-            return building.run_page(known, read, link, rights, others)
+            run = building.run_page(known, read, link, rights, others)
+            return run if key is None else building.instance_page(known, key, run)
 
-        if key is not None:
-            return await self._show(
-                request,
-                "instance.html",
-                viewing,
-                account,
-                lambda known: building.instance_page(known, key, page_of(known)),
-                **look,
-            )
-        look["refresh"] = 0 if task.status.ended else REFRESH
-        return await self._show(request, "run.html", viewing, account, page_of, **look)
+        return await self._show(
+            request,
+            "run.html" if key is None or task is None else "instance.html",
+            viewing,
+            account,
+            None if task is None else page,
+            tab="runs" if key is None else "",
+            title=title,
+            about=read,
+            # A task instance can get another run, also after its run has ended.
+            refresh=0 if key is None and task is not None and task.status.ended else REFRESH,
+        )
 
     async def _read(self, viewing: Viewing, task_id: str, patience: float, links: Sequence[Link] = ()) -> TaskRead:
         """Read a run. It has none yet if BrowserAct has not responded yet.
@@ -429,7 +427,7 @@ def create_app() -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
-        return error_page(request, error.status_code, NO_SUCH_PAGE if error.status_code != 401 else NOT_LOGGED_IN)
+        return error_page(request, error.status_code, NO_SUCH_PAGE)
 
     return app
 

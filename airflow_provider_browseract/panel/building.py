@@ -35,7 +35,7 @@ from airflow_provider_browseract.panel.views import (
     foreign_text,
 )
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
-from airflow_provider_browseract.runs.report import duration_of
+from airflow_provider_browseract.runs.report import duration_of, with_fewer_steps
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.panel.accounts import Account, TaskRead
@@ -84,7 +84,7 @@ class Knowledge:
         return rights_on(self.access, self.account.conn_id, task, link)
 
     def is_unread(self, task: Task, link: Link | None) -> bool:
-        """Return whether a run is active and nobody waits for it, so that it uses credits in vain."""
+        """Return whether a run is active and nobody waits for it, so that it uses credits without effect."""
         if task.status.ended or (link is not None and link.waits and is_trusted(link, self.account.conn_id, task)):
             return False
         return task.created_at is None or (self.now - task.created_at).total_seconds() > UNREAD_AFTER
@@ -111,19 +111,19 @@ def overview(known: Knowledge, show: str, search: str, page: int) -> Overview:
     daily = known.account.budget.daily_credits if known.account.budget else None
     today = known.now.astimezone(timezone.utc).date()
     return Overview(
-        slots=_slots(known) if known.reads_account else None,
+        slots=_slots(known, queue) if known.reads_account else None,
         queue=tuple(_place(known, number, entry) for number, entry in enumerate(queue[:PLACES_SHOWN], start=1)),
         queue_length=len(queue),
         longest_wait=max(0.0, now - min(since)) if since else None,
-        paused=sum(task.status in (TaskStatus.PAUSED, TaskStatus.PAUSING) for task, _, _ in seen),
+        paused=sum(_is_shown(known, each, "paused") for each in seen),
         today=BudgetShare(_credits_on(known.account.tasks, today), daily) if known.reads_account else None,
         runs=_table(known, seen, show, search, page, {"conn": known.account.conn_id}),
     )
 
 
-def _slots(known: Knowledge) -> Slots:
+def _slots(known: Knowledge, queue: Iterable[QueueEntry]) -> Slots:
     active = sum(not task.status.ended for task in known.account.tasks)
-    refused = [each.wait.active for each in _queue_of(known) if each.wait.active]
+    refused = [each.wait.active for each in queue if each.wait.active]
     return Slots(active, max(refused, default=None))
 
 
@@ -261,12 +261,11 @@ def run_page(
     :param others: the runs of its task instance.
     """
     # What another task instance hides, such as that of a sensor, is hidden too.
-    known_links = filter(None, (link, known.records.links.get(read.task.id if read.task else "")))
-    hidden = frozenset[str]().union(*(each.hidden for each in known_links))
     assert read.task is not None
-    task: Task = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden and not read.redacted).apply(read.task)
-    half = MAX_STEPS_SHOWN // 2
-    steps = task.steps if len(task.steps) <= MAX_STEPS_SHOWN else task.steps[:half] + task.steps[-half:]
+    known_links = filter(None, (link, known.records.links.get(read.task.id)))
+    hidden = frozenset[str]().union(*(each.hidden for each in known_links))
+    hiding = Hiding(LIVE_VIEW in hidden, texts=SECRET_INPUTS in hidden and not read.redacted)
+    task: Task = hiding.apply(with_fewer_steps(read.task, MAX_STEPS_SHOWN))
     failure = task.failure.message if task.failure else None
     return RunPage(
         run=run_row(known, task, link, rights),
@@ -276,8 +275,8 @@ def run_page(
         log_url=task.log_detail_url if rights.steps else None,
         live_url=task.live_url if rights.act and not task.status.ended else None,
         failure=foreign_text(failure) if rights.steps else "",
-        steps=tuple(map(_step_view, steps)) if rights.steps else None,
-        steps_left_out=task.step_count - len(steps),
+        steps=tuple(map(_step_view, task.steps)) if rights.steps else None,
+        steps_left_out=task.steps_left_out,
         wait=_wait_line(link),
         others=_other_runs(known, task, others),
     )

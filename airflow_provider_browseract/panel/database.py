@@ -31,16 +31,17 @@ from sqlalchemy import Text, and_, cast, func, select
 from airflow_provider_browseract.compat import conf
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS
+from airflow_provider_browseract.runs.budget import begin_of
 from airflow_provider_browseract.runs.callback_url import AIRFLOW_ID_LENGTH, TaskInstanceKey
 from airflow_provider_browseract.runs.queueing import QueueWait
 from airflow_provider_browseract.runs.stored import storable
 from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.webhook.database import (
-    READ_AT_ONCE,
     RUN_TRIGGER,
     SLOT_TRIGGER,
     StoredWaits,
     TriggerKey,
+    in_parts,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ RUN_XCOM = "task"
 """XCom with the facts about the run of a task instance."""
 
 FACTS = {"task_id", "workflow_id", "status"}
-"""Keys of these facts by which the XCom is told from that of another operator."""
+"""Keys of these facts by which the XCom is distinguished from that of another operator."""
 
 XCOM: Any = getattr(xcoms, "XComModelV2", xcoms.XComModel)
 """Table of XComs. From Airflow 3.4 on each try has its own ones, and those of before the upgrade are left out."""
@@ -285,7 +286,7 @@ def links_of(key: TaskInstanceKey) -> list[Link]:
 
 def links_on(day: date) -> dict[str, str]:
     """Return the DAGs of the runs whose XComs were pushed on a day (UTC) or on the next one, by the ids of the runs."""
-    begin = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+    begin = begin_of(day)
     with create_session(scoped=False) as session:
         rows = _pushed(session, XCOM.timestamp >= begin, XCOM.timestamp < begin + timedelta(days=2))
     return {named.browseract_task_id: row.dag_id for row in reversed(rows) if (named := _named(row.value))}
@@ -322,7 +323,7 @@ def _pushed(session: Session, *conditions: ColumnElement[bool]) -> list[Row[Any]
     names = ("task_instance_id",) if BY_TRY else TaskInstanceKey._fields
     query = select(*(getattr(XCOM, name) for name in names), XCOM.timestamp, VALUE)
     query = query.where(XCOM.key == RUN_XCOM, func.length(VALUE) <= MAX_JSON, *conditions)
-    # The limit is in a query of its own: PostgreSQL would otherwise begin with all task instances.
+    # The limit is in a separate query: PostgreSQL would otherwise begin with all task instances.
     newest = query.order_by(XCOM.timestamp.desc()).limit(MAX_LINKS).subquery()
     of = TaskInstance.id, TaskInstance.try_number, TaskInstance.state, TaskInstance.next_method
     query = select(*KEY, newest.c.timestamp, newest.c.value, *of).select_from(newest).join(TaskInstance, _of(newest.c))
@@ -332,10 +333,10 @@ def _pushed(session: Session, *conditions: ColumnElement[bool]) -> list[Row[Any]
 
 def _active(session: Session, dag_ids: Iterable[str]) -> dict[TaskInstanceKey, int]:
     """Return the task instances of some DAGs that may wait for a run, with the numbers of their tries."""
-    ids, found = sorted(dag_ids), {}
+    found = {}
     query = select(*KEY, TaskInstance.try_number).where(TaskInstance.state.in_(MAY_WAIT)).limit(MAX_LINKS)
-    for start in range(0, len(ids), READ_AT_ONCE):
-        for row in session.execute(query.where(TaskInstance.dag_id.in_(ids[start : start + READ_AT_ONCE]))):
+    for part in in_parts(dag_ids):
+        for row in session.execute(query.where(TaskInstance.dag_id.in_(part))):
             found[_key(row)] = row.try_number
     return found
 
@@ -360,12 +361,12 @@ def _rendered(session: Session, ti_ids: Iterable[Any]) -> dict[Any, _Rendered]:
 
     They are read as a whole: PostgreSQL takes no key out of JSON that contains a NUL anywhere.
     """
-    ids, found = sorted(ti_ids), {}
+    found = {}
     fields = cast(RenderedTaskInstanceFields.rendered_fields, Text)
     query = select(TaskInstance.id, fields).join(RenderedTaskInstanceFields, _of(RenderedTaskInstanceFields))
     query = query.where(func.length(fields) <= MAX_JSON).execution_options(include_all_attempts=True)
-    for start in range(0, len(ids), READ_AT_ONCE):
-        for ti_id, text in session.execute(query.where(TaskInstance.id.in_(ids[start : start + READ_AT_ONCE]))):
+    for part in in_parts(ti_ids):
+        for ti_id, text in session.execute(query.where(TaskInstance.id.in_(part))):
             if isinstance(values := _json(text), dict):
                 workflow_id, template_id = _id(values.get("workflow_id")), values.get("workflow_template_id")
                 started = workflow_id is not None or template_id is not None
@@ -391,7 +392,7 @@ class _Named(NamedTuple):
 
 
 def _named(text: str) -> _Named | None:
-    """Return the run that an XCom names; None if it is not one of ours."""
+    """Return the run that an XCom names; None if another operator has pushed it."""
     value = _json(text)
     if isinstance(value, str):
         # Before Airflow 3.2, workers' values are JSON text in JSON.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
@@ -17,8 +17,8 @@ from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.in_airflow.shielding import outlasting
 from airflow_provider_browseract.loops import AsyncSender
 from airflow_provider_browseract.panel.client import AccountClient
-from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Kept, Read, is_within, moment
-from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS
+from airflow_provider_browseract.panel.kept import NO_FAILURE, RETRY_PAUSE, Failure, Kept, Read, is_within
+from airflow_provider_browseract.runs.budget import ONE_DAY, WAIT_FOR_CREDITS, begin_of, moment
 from airflow_provider_browseract.runs.spend import ListedRun
 from airflow_provider_browseract.runs.watching import WATCH_OVERLAP
 
@@ -81,7 +81,7 @@ class Day:
                     workflow_id = workflows.setdefault(run.workflow_id, run.workflow_id)
                     failed = run.status is TaskStatus.FAILED
                     runs.append(DayRun(run.id, workflow_id, run.credit, failed, run.status.ended))
-        begins = _begin_of(day)
+        begins = begin_of(day)
         # A run may be listed late.
         is_over = begins + ONE_DAY + timedelta(seconds=WATCH_OVERLAP) < as_of
         is_known = all(run.ended and run.credit is not None for run in runs)
@@ -202,7 +202,7 @@ class Days:
             self._loading = None
 
     async def _load_day(self, day: date) -> None:
-        began, begins = moment(self._clock()), _begin_of(day)
+        began, begins = moment(self._clock()), begin_of(day)
         call = APIS[ApiVersion.V2].list_tasks(created_at_from=begins, created_at_to=begins + ONE_DAY, limit=PAGE_SIZE)
         try:
             listing = await self._client.send(list_items(call, MAX_REQUESTS), self._pace.applied_to)
@@ -213,7 +213,3 @@ class Days:
         except Exception as error:  # noqa: BLE001 - it is shown on the page, and tried again
             self._failed_at, self._failures[day] = self._clock(), Failure.of(error, self._client.connection.conn_id)
             self._client.connection.expire()
-
-
-def _begin_of(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""Values that are read when someone asks for them, and kept for a while. One read serves all who ask meanwhile."""
+"""Values that are read when someone asks for them, and kept for a while. One read serves all who ask until it ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api.arguments import InputError
@@ -21,6 +21,7 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.connection import no_connection
 from airflow_provider_browseract.in_airflow.shielding import outlasting
+from airflow_provider_browseract.runs.budget import moment
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +167,3 @@ class Patience:
 def is_within(seconds: float, since: float, now: float) -> bool:
     """Return whether some time has not passed yet. It has if the clock was set back, so that reads do not stop."""
     return 0 <= now - since < seconds
-
-
-def moment(seconds: float) -> datetime:
-    """Return a moment, given in seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, timezone.utc)

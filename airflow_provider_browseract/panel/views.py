@@ -400,8 +400,8 @@ class SourcePage:
 
     :param file_name: what to call the file.
     :param dag_file: Python source, complete.
-    :param runs: how many runs of the last 24 hours have credits; 0 for a template, because lists do not name it.
-    :param mean: credits of these runs in the mean; None without runs.
+    :param runs: how many runs the last 24 hours have; 0 for a template, because lists do not name it.
+    :param mean: credits of the ended ones in the mean; None if none has credits.
     :param detail_url: address of the template's page in BrowserAct.
     """
 

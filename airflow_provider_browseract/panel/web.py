@@ -174,7 +174,7 @@ def is_own_script(request: Request) -> bool:
 
 
 async def user_of(request: Request) -> Any:
-    """Return who asks.
+    """Return the user who looks.
 
     :raises HTTPException: nobody is logged in.
     """

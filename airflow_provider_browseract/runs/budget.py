@@ -86,7 +86,7 @@ class Budget:
 
     def periods(self, at: datetime) -> Iterator[Period]:
         """Yield the periods with a budget that contain a moment."""
-        today = _begin_of(at.date())
+        today = begin_of(at.date())
         if self.daily_credits is not None:
             yield Period("daily_credits", self.daily_credits, today, today + ONE_DAY)
         if self.monthly_credits is not None:
@@ -215,7 +215,7 @@ def check_budget(
     :raises AuthenticationError: the API key was refused.
     """
     try:
-        verdicts = yield from _judge(budget, source, cap, _moment(clock()))
+        verdicts = yield from _judge(budget, source, cap, moment(clock()))
     except AuthenticationError:
         raise
     except BrowserActError as error:
@@ -273,7 +273,7 @@ def check_again(
         return None
     budget, started_at = first.budget, clock()
     # By BrowserAct's clock, the run may have been created on the day before.
-    now = _moment(started_at - timings.CLOCK_SKEW)
+    now = moment(started_at - timings.CLOCK_SKEW)
     yield Sleep(timings.SECOND_CHECK_DELAY)
     try:
         while True:
@@ -311,10 +311,10 @@ def forecast_run(
     """Log what a run is expected to cost, and whether the budget would allow it."""
     try:
         if budget is None:
-            forecast = yield from forecast_for(RequestLimit(), source, (), cap, _moment(clock()))
+            forecast = yield from forecast_for(RequestLimit(), source, (), cap, moment(clock()))
             yield LogLine(f"The run is expected to use {forecast.credits:,} credits {forecast.basis(source)}.")
             return
-        verdicts = yield from _judge(budget, source, cap, _moment(clock()))
+        verdicts = yield from _judge(budget, source, cap, moment(clock()))
     except BrowserActError as error:
         yield LogLine(f"The credits cannot be counted: {error.brief}", logging.WARNING)
         return
@@ -350,7 +350,7 @@ class _Count:
             source,
             forecast,
             used=sum(run.credit or 0 for run in ended)
-            + sum(credit for day, credit in self.past.items() if period.begins <= _begin_of(day) < period.ends),
+            + sum(credit for day, credit in self.past.items() if period.begins <= begin_of(day) < period.ends),
             active=len(active),
             reserved=sum(max(run.credit or 0, forecasts.get(run.workflow_id, UNKNOWN).credits) for run in active),
             without_credits=sum(run.credit is None for run in ended),
@@ -372,9 +372,9 @@ def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime
     """
     begins = min(period.begins for period in budget.periods(now)).date()
     days = [begins + timedelta(days=number) for number in range((now.date() - begins).days + 1)]
-    past = [day for day in days if _begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
+    past = [day for day in days if begin_of(day + ONE_DAY) + LONGEST_RUN <= now]
     sums, runs = (yield from _count_past_days(past, requests, now)) if past else ({}, [])
-    runs += yield from list_runs(requests, _begin_of(days[len(past)]))
+    runs += yield from list_runs(requests, begin_of(days[len(past)]))
     own = None if source.is_template else source.id
     others = {run.workflow_id for run in runs if not run.status.ended} - {own}
     forecasts: dict[str | None, Forecast] = {}
@@ -403,12 +403,12 @@ def _count_past_days(
         if day in sums:
             continue
         try:
-            runs = yield from list_runs(requests, _begin_of(day), _begin_of(day + ONE_DAY))
+            runs = yield from list_runs(requests, begin_of(day), begin_of(day + ONE_DAY))
         except BrowserActError as error:
             # The next check continues with the days that were counted.
             failure = error
             break
-        is_old = _begin_of(day) + WAIT_FOR_CREDITS < now
+        is_old = begin_of(day) + WAIT_FOR_CREDITS < now
         if all(run.status.ended and (is_old or run.credit is not None) for run in runs):
             sums[day] = new[day] = sum(run.credit or 0 for run in runs)
         else:
@@ -425,9 +425,11 @@ def _active(number: int) -> str:
     return number_of(number, "active run")
 
 
-def _begin_of(day: date) -> datetime:
+def begin_of(day: date) -> datetime:
+    """Return the first moment of a day (UTC)."""
     return datetime.combine(day, time(), timezone.utc)
 
 
-def _moment(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
+    """Return a moment (UTC), given in seconds since the epoch."""
     return datetime.fromtimestamp(seconds, timezone.utc)

@@ -82,6 +82,14 @@ def _steps_to_show(task: Task, since: int = 0) -> Iterator[Step | Gap]:
     yield from last
 
 
+def with_fewer_steps(task: Task, most: int) -> Task:
+    """Return a run with at most so many steps: the first and the last ones, half each. The others are counted."""
+    steps, half = task.steps, most // 2
+    if len(steps) > most:
+        steps = steps[:half] + steps[-half:]
+    return replace(task, steps=steps, steps_left_out=task.step_count - len(steps))
+
+
 def step_lines(task: Task, since: int, *, hide_goals: bool = False) -> Iterator[str]:
     """Yield at most ``MAX_STEP_LINES + 1`` lines with the steps of a run after the first ``since``."""
     for step in _steps_to_show(task, since):

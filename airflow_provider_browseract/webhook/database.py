@@ -155,6 +155,13 @@ TriggerKey: TypeAlias = "tuple[int, datetime]"
 W = TypeVar("W")
 
 
+def in_parts(ids: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield ids in order, as many at a time as one statement reads."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), READ_AT_ONCE):
+        yield ordered[start : start + READ_AT_ONCE]
+
+
 class StoredWaits(Generic[W]):
     """What triggers have stored, without those that cannot be read.
 
@@ -171,11 +178,10 @@ class StoredWaits(Generic[W]):
     def unread(self, session: Session, triggers: Set[TriggerKey]) -> list[Trigger]:
         """Return those triggers that were not read yet, for :meth:`read`."""
         earlier = self._read
-        ids = sorted(trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
+        ids = (trigger_id for trigger_id, created in triggers if (trigger_id, created) not in earlier)
         found: list[Trigger] = []
-        for start in range(0, len(ids), READ_AT_ONCE):
-            query = select(Trigger).options(lazyload("*")).where(Trigger.id.in_(ids[start : start + READ_AT_ONCE]))
-            found.extend(session.scalars(query))
+        for part in in_parts(ids):
+            found.extend(session.scalars(select(Trigger).options(lazyload("*")).where(Trigger.id.in_(part))))
         return found
 
     def read(self, triggers: Set[TriggerKey], unread: Iterable[Trigger]) -> dict[TriggerKey, tuple[str, W]]:
