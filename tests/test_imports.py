@@ -100,7 +100,7 @@ def load_without_http() -> None:
     assert not HTTP & set(sys.modules), HTTP & set(sys.modules)
 
 
-def test_calls_and_runs_modules_import_no_http_library(in_a_new_process):
+def test_v2_and_runs_modules_import_no_http_library(in_a_new_process):
     in_a_new_process(load_without_http)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -30,6 +30,11 @@ def read_id(argument: str, value: Any) -> str:
     if not isinstance(value, str) or value.strip() in ("", "None"):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
     return value.strip()
+
+
+def read_optional_id(argument: str, value: Any) -> str | None:
+    """Check an id that may be ``None``."""
+    return None if value is None else read_id(argument, value)
 
 
 def read_choice(argument: str, value: Any, choices: type[E]) -> E:
@@ -60,6 +65,18 @@ def read_ids(argument: str, value: Any) -> list[str]:
     if not ids:
         raise InputError(f"{argument} is an empty list. Pass at least one id.")
     return ids
+
+
+def read_moment(argument: str, value: datetime | None) -> str | None:
+    """Check a moment that may be ``None``, and return it as the API takes it: in UTC and whole seconds.
+
+    :raises InputError: the moment has no time zone.
+    """
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InputError(f"{argument} is {value.isoformat()}, which has no time zone. Pass a datetime with one.")
+    return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_seconds(argument: str, value: Any) -> float:
@@ -94,3 +111,8 @@ def read_flag(argument: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{argument} is {value!r}. Use True or False.")
     return value
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the arguments that are not ``None``."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     ApiVersion,
@@ -39,11 +39,11 @@ class Api(NamedTuple):
 
 
 def _list_tasks(*, source_id: str | None = None, **filters: Any) -> Call[Page[Task]]:
-    return replace(calls.list_tasks(workflow_id=source_id, **filters), read=read_page(Task.read_summary))
+    return replace(v2.list_tasks(workflow_id=source_id, **filters), read=read_page(Task.read_summary))
 
 
 APIS = {
-    ApiVersion.V2: Api(calls.get_task, calls.get_task_status, _list_tasks, calls.stop_task, calls.resume_task),
+    ApiVersion.V2: Api(v2.get_task, v2.get_task_status, _list_tasks, v2.stop_task, v2.resume_task),
 }
 """How a run is followed, by the version of the API that has started it."""
 
@@ -73,12 +73,12 @@ class SourceCalls(NamedTuple):
 
 
 SOURCES = {
-    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, calls.run_task, calls.get_workflow, calls.list_workflows),
+    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, v2.run_task, v2.get_workflow, v2.list_workflows),
     SourceKind.TEMPLATE: SourceCalls(
         ApiVersion.V2,
-        calls.run_task_by_template,
-        calls.get_official_workflow_template,
-        calls.list_official_workflow_templates,
+        v2.run_task_by_template,
+        v2.get_official_workflow_template,
+        v2.list_official_workflow_templates,
     ),
 }
 """How each kind of source is found and run."""

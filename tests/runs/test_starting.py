@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConcurrencyLimitError,
@@ -555,7 +555,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
             "An earlier try was about to start a run and did not store the result. Looking for the run."
         ]
         listing = played.asked[0]
-        window = calls.list_tasks(
+        window = v2.list_tasks(
             workflow_id="70",
             created_at_from=datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc),
             created_at_to=datetime.fromtimestamp(1100.0 + timings.CLOCK_SKEW, timezone.utc),
