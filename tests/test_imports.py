@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("imports")
 
 PACKAGE = "airflow_provider_browseract"
 HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
-WITHOUT_AIRFLOW = ("api.calls", "runs.waiting", "runs.resuming", "runs.starting")
+WITHOUT_AIRFLOW = ("api.v2", "runs.waiting", "runs.resuming", "runs.starting")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def load_without_http() -> None:
     assert not HTTP & set(sys.modules), HTTP & set(sys.modules)
 
 
-def test_v2_and_runs_modules_import_no_http_library(in_a_new_process):
+def test_calls_and_runs_modules_import_no_http_library(in_a_new_process):
     in_a_new_process(load_without_http)
 
 
