@@ -14,6 +14,12 @@ LONGEST_TIME = 366 * 24 * 3600.0
 """The longest duration that an argument accepts, in seconds."""
 
 
+MAX_ID_LENGTH = 200
+"""Characters of an id. BrowserAct's ids have 17 to 32."""
+
+PATH_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
+
+
 class InputError(ValueError):
     """An argument cannot be used. The message names it, and the valid values or what to change."""
 
@@ -30,6 +36,37 @@ def read_id(argument: str, value: Any) -> str:
     if not isinstance(value, str) or value.strip() in ("", "None"):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
     return value.strip()
+
+
+def read_path_id(argument: str, value: Any) -> str:
+    """Check a required id that becomes a part of an address, and return it as a string.
+
+    :raises InputError: the value cannot be an id, or could lead to another address.
+    """
+    found = read_id(argument, value)
+    if not is_path_id(found):
+        raise InputError(
+            f"{argument} is {found[:MAX_ID_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
+            "shows: letters, digits, hyphens and underscores."
+        )
+    return found
+
+
+def read_bot_id(value: Any) -> str:
+    """Check the id of a bot.
+
+    :raises InputError: the value cannot be an id, or could lead to another endpoint.
+    """
+    found = read_path_id("bot_id", value)
+    # The API has other endpoints at these addresses.
+    if found in ("runs", "templates", "regions"):
+        raise InputError(f"bot_id is {found!r}, which is no id. Use the id that the BrowserAct dashboard shows.")
+    return found
+
+
+def is_path_id(value: str) -> bool:
+    """Return whether a text can be a part of an address without any change."""
+    return PATH_ID.fullmatch(value) is not None
 
 
 def read_optional_id(argument: str, value: Any) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.bots import read_run_summary
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     ApiVersion,
@@ -17,9 +18,7 @@ from airflow_provider_browseract.api.models import (
     Page,
     Task,
     TaskStatus,
-    Template,
     Word,
-    Workflow,
     read_page,
 )
 
@@ -28,7 +27,9 @@ class Api(NamedTuple):
     """The calls with which a run is followed, in one version of the API.
 
     :param list_tasks: takes ``source_id``, ``status``, ``created_at_from``, ``created_at_to`` and ``limit``, all
-        optional, and reads the tasks with :meth:`~airflow_provider_browseract.api.models.Task.read_summary`.
+        optional, and reads the tasks tolerantly
+        (:meth:`~airflow_provider_browseract.api.models.Task.read_summary`). If the API's largest page is smaller than
+        ``limit``, it is returned.
     """
 
     get_task: Callable[[str], Call[Task]]
@@ -38,12 +39,19 @@ class Api(NamedTuple):
     resume_task: Callable[[str], Call[None]]
 
 
-def _list_tasks(*, source_id: str | None = None, **filters: Any) -> Call[Page[Task]]:
-    return replace(v2.list_tasks(workflow_id=source_id, **filters), read=read_page(Task.read_summary))
+def _list_tasks(*, source_id: str | None = None, limit: int = v2.PAGE_LIMIT, **filters: Any) -> Call[Page[Task]]:
+    call = v2.list_tasks(workflow_id=source_id, limit=min(limit, v2.PAGE_LIMIT), **filters)
+    return replace(call, read=read_page(Task.read_summary))
+
+
+def _page_runs(*, source_id: str | None = None, limit: int = v3.PAGE_LIMIT, **filters: Any) -> Call[Page[Task]]:
+    call = v3.page_runs(bot_id=source_id, limit=min(limit, v3.PAGE_LIMIT), **filters)
+    return replace(call, read=read_page(read_run_summary))
 
 
 APIS = {
     ApiVersion.V2: Api(v2.get_task, v2.get_task_status, _list_tasks, v2.stop_task, v2.resume_task),
+    ApiVersion.V3: Api(v3.query_run, v3.query_run_status, _page_runs, v3.cancel_run, v3.resume_run),
 }
 """How a run is followed, by the version of the API that has started it."""
 
@@ -57,6 +65,12 @@ class SourceKind(Word):
     TEMPLATE = "template"
     """An official template of BrowserAct."""
 
+    BOT = "bot"
+    """A bot of the account."""
+
+    BOT_TEMPLATE = "bot_template"
+    """An official template of BrowserAct that runs as a bot."""
+
 
 class SourceCalls(NamedTuple):
     """The calls with which one kind of source is found and run.
@@ -68,8 +82,8 @@ class SourceCalls(NamedTuple):
 
     api_version: ApiVersion
     start: Callable[..., Call[CreatedTask]]
-    read: Callable[[str], Call[Workflow] | Call[Template]]
-    list: Callable[..., Call[Page[Workflow]] | Call[Page[Template]]]
+    read: Callable[[str], Call[Any]]
+    list: Callable[..., Call[Any]]
 
 
 SOURCES = {
@@ -80,5 +94,7 @@ SOURCES = {
         v2.get_official_workflow_template,
         v2.list_official_workflow_templates,
     ),
+    SourceKind.BOT: SourceCalls(ApiVersion.V3, v3.create_run, v3.query_bot, v3.page_bots),
+    SourceKind.BOT_TEMPLATE: SourceCalls(ApiVersion.V3, v3.create_template_run, v3.query_template, v3.page_templates),
 }
 """How each kind of source is found and run."""

@@ -22,7 +22,7 @@ CODES: dict[int, type[errors.BrowserActError]] = {
     401: errors.AuthenticationError,
     10013: errors.RegionNotFoundError,
     10020: errors.WorkflowNotPublishedError,
-    10021: errors.InvalidRequestError,
+    10021: errors.BotNotReadyError,
     10111: errors.WorkflowNotFoundError,
     10112: errors.TaskNotFoundError,
     10118: errors.ConcurrencyLimitError,
@@ -31,6 +31,7 @@ CODES: dict[int, type[errors.BrowserActError]] = {
     10142: errors.MissingInputError,
     10143: errors.MissingInputError,
     10176: errors.TemplateNotFoundError,
+    10879: errors.ResumeNotSupportedError,
     99001: errors.InvalidRequestError,
     99002: errors.PermissionDeniedError,
 }

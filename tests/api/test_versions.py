@@ -19,11 +19,19 @@ def test_every_version_and_every_kind_of_source_has_its_calls():
 def test_every_kind_of_source_can_be_listed(kind):
     call: Call[Any] = SOURCES[kind].list(limit=5)
     assert call.params == {"page": 1, "limit": 5}
-    assert [each.id for each in call.read({"items": [{"id": "7"}]}).items] == ["7"]
+    item = dict.fromkeys(("id", "bot_id", "template_id"), "7")
+    assert [each.id for each in call.read({"items": [item]}).items] == ["7"]
 
 
 def test_list_of_tasks_names_the_source_as_its_version_does_and_reads_summaries():
-    call = APIS[ApiVersion.V2].list_tasks(source_id="70", status=TaskStatus.RUNNING, limit=5)
-    assert call.params == {"workflow_id": "70", "status": "running", "page": 1, "limit": 5}
-    listed = {"items": [{"id": "7", "status": "new", "output": {"files": "unreadable"}}]}
-    assert call.read(listed).items == (Task("7", TaskStatus.UNKNOWN),)
+    for api_version, source, task_id in ((ApiVersion.V2, "workflow_id", "id"), (ApiVersion.V3, "bot_id", "task_id")):
+        call = APIS[api_version].list_tasks(source_id="70", status=TaskStatus.RUNNING, limit=5)
+        assert call.params == {source: "70", "status": "running", "page": 1, "limit": 5}
+        listed = {"items": [{task_id: "7", "status": "new", "output": {"files": "unreadable"}}]}
+        assert call.read(listed).items == (Task("7", TaskStatus.UNKNOWN, api_version=api_version),)
+
+
+@pytest.mark.parametrize(("api_version", "largest"), [(ApiVersion.V2, 500), (ApiVersion.V3, 100)])
+def test_list_of_tasks_asks_for_no_larger_page_than_the_version_has(api_version, largest):
+    assert [APIS[api_version].list_tasks(limit=limit).params["limit"] for limit in (50, 2000)] == [50, largest]
+    assert APIS[api_version].list_tasks().params["limit"] == largest
