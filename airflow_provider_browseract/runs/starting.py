@@ -29,7 +29,8 @@ from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_again, check_budget, refused_by
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
+from airflow_provider_browseract.runs.matching import Orphan
+from airflow_provider_browseract.runs.orphans import OnOrphan, find_orphan
 from airflow_provider_browseract.runs.report import not_stopped
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine
