@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import timezone
 from typing import Any, TypeAlias
 
-from airflow_provider_browseract.api.errors import (
-    BrowserActError,
-    RunStartUnknownError,
-    UnexpectedResponseError,
-)
+from airflow_provider_browseract.api.bots import Bot
+from airflow_provider_browseract.api.errors import BrowserActError, RunStartUnknownError, UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import InputParameter, Page, Task, Word, Workflow
+from airflow_provider_browseract.api.models import Page, Task, Word, Workflow
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.matching import Orphan, match_task
+from airflow_provider_browseract.runs.matching import Declared, Orphan, match_task
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MAX_LISTED = 5000
@@ -134,7 +131,7 @@ def _compare_listed(
     source = orphan.entry.source
     is_template = source.is_template
     call = APIS[source.api_version].list_tasks(
-        # The run of a template may be listed under any workflow.
+        # A list does not name the template of a run.
         source_id=None if is_template else source.id,
         created_at_from=orphan.since,
         created_at_to=orphan.until,
@@ -284,17 +281,17 @@ def _dated(tasks: Sequence[Task], limit: _Limit) -> Generator[Step, Any, list[Ta
     return found
 
 
-def _read_declared(orphan: Orphan) -> Generator[Step, Any, tuple[InputParameter, ...]]:
-    """Read which inputs the workflow declares; return none if that fails."""
+def _read_declared(orphan: Orphan) -> Generator[Step, Any, Declared]:
+    """Read what the workflow or bot declares about its inputs; return nothing if that fails."""
     source = orphan.entry.source
     try:
-        workflow: Workflow = yield SOURCES[source.kind].read(source.id)
+        read: Workflow | Bot = yield SOURCES[source.kind].read(source.id)
     except BrowserActError as error:
         yield LogLine(f"The inputs of {source} cannot be read: {error.brief}", logging.WARNING)
-        return ()
-    return workflow.input_parameters
+        return Declared()
+    return Declared.by(read)
 
 
-def _match(task: Task, orphan: Orphan, limit: _Limit, declared: Sequence[InputParameter] = ()) -> bool | None:
+def _match(task: Task, orphan: Orphan, limit: _Limit, declared: Declared | None = None) -> bool | None:
     limit.check()
-    return match_task(task, orphan, declared)
+    return match_task(task, orphan, declared or Declared())

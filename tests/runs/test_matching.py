@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_browseract.api.models import InputParameter
-from airflow_provider_browseract.runs.matching import inputs_match
+from airflow_provider_browseract.runs.matching import bot_input_matches, inputs_match
+from tests.cases import cases
 
 
 class TestInputsListedByTheApi:
@@ -212,3 +216,209 @@ def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inp
     words = (*inputs, *inputs.values(), *(name for name, _ in declared))
     plain = len(set(sent)) == len(sent) and not any(sign in word for word in words for sign in "=;")
     assert possible if found else not (possible and (plain or found is False))
+
+
+SENT: dict[str, Any] = {
+    "company": "Example Corp",
+    "pages": 2,
+    "deep": {"since": "2026-01-01", "tags": ["a", "b"], "exact": True},
+}
+
+LONG = "x" * 100
+
+
+def changed(**members: Any) -> dict[str, Any]:
+    return {**SENT, **members}
+
+
+def deep(**members: Any) -> dict[str, Any]:
+    return changed(deep={**SENT["deep"], **members})
+
+
+class TestInputOfABotListedByTheApi:
+    @cases(
+        ("listed", "match"),
+        {
+            "equal": (SENT, True),
+            "another order of names": (dict(reversed(SENT.items())), True),
+            "number as text": (changed(pages="2"), True),
+            "number as float": (changed(pages=2.0), True),
+            "object as JSON text": (changed(deep=json.dumps(SENT["deep"])), True),
+            "JSON text with another format": (changed(deep=json.dumps(SENT["deep"], indent=2, sort_keys=True)), True),
+            "boolean as text": (deep(exact="true"), True),
+            "boolean as text of Python": (deep(exact="True"), True),
+            "list as JSON text, with text for texts": (deep(tags='["a", "b"]'), True),
+            "other text": (changed(company="Example"), False),
+            "text that begins like the sent one": (changed(company="Example Corporation"), False),
+            "other number": (changed(pages=20), False),
+            "boolean for a number": (changed(pages=True), False),
+            "null for a value": (changed(company=None), False),
+            "list for a text": (changed(company=["Example Corp"]), False),
+            "text for an object": (changed(deep="since"), False),
+            "other value within": (deep(since="2026-01-02"), False),
+            "other order of a list": (deep(tags=["b", "a"]), False),
+            "shorter list": (deep(tags=["a"]), False),
+            "longer list": (deep(tags=["a", "b", "c"]), False),
+            "missing": ({name: SENT[name] for name in ("company", "pages")}, False),
+            "missing within": (changed(deep={"since": "2026-01-01", "tags": ["a", "b"]}), False),
+            "one more": (changed(region="DE"), None),
+            "one more, null": (changed(region=None), None),
+            "one more within": (deep(region="DE"), None),
+            "one more, and another value": (changed(region="DE", pages=3), False),
+            "only whitespace differs": (changed(company=" Example  Corp "), None),
+            "masked": (changed(company="******"), None),
+            "masked number": (changed(pages="***"), None),
+            "masked object": (changed(deep="***"), None),
+            "masked within": (deep(since="**********"), None),
+            "partly masked": (changed(company="Ex*******rp"), None),
+            "partly masked, another text": (changed(company="Ax*******rp"), False),
+            "partly masked, too long": (changed(company="Example C***le Corp"), False),
+            "masked, and another value": (changed(company="***", pages=3), False),
+            "truncated": (changed(company="Exam..."), None),
+            "truncated, one sign": (changed(company="Exam\u2026"), None),
+            "truncated, another text": (changed(company="Exan..."), False),
+            "truncated object": (changed(deep='{"since": "2026-01'), None),
+            "truncated list": (deep(tags='["a", "'), None),
+            "not shown": (None, None),
+            "nothing shown": ({}, None),
+        },
+    )
+    def test_listed_input_matches_differs_or_remains_undecided(self, listed, match):
+        assert bot_input_matches(listed, SENT, {}) is match
+
+    @cases(
+        ("listed", "sent", "match"),
+        {
+            "number, converted by us": (2, "2", True),
+            "number with a fraction, converted by us": (1.5, "1.50", True),
+            "boolean, converted by us": (True, "True", True),
+            "list, converted by us": (["a", 1], '["a", 1]', True),
+            "text, converted by BrowserAct": ("2", 2, True),
+            "null as text": ("null", None, True),
+            "another version": ("1.1", "1.10", None),
+            "another way to write a boolean": ("true", "True", None),
+            "text that is no JSON number": (7, "007", False),
+            "long number": ("12345678901234567890", 12345678901234567890, True),
+            "long number, rounded": (12345678901234567000, "12345678901234567890", None),
+            "long number, another one": (12345678901234500000, "12345678901234567890", False),
+            "number that a float cannot have": ("1e400", "1e500", False),
+            "number beyond all floats": (10**400, 10**401, False),
+            "number beyond all floats, as float": (1e308, 10**400, False),
+            "no number": ("NaN", "NaN", True),
+            "text of 64 characters that may be truncated": (LONG[:64], LONG, None),
+            "text of 63 characters": (LONG[:63], LONG, False),
+            "asterisks that were sent": ("a*b", "a*b", True),
+            "asterisks that were sent, another text": ("a*c", "a*b", False),
+            "empty text": ("", "", True),
+            "empty text for null": ("", None, False),
+            "0 for false": (0, False, False),
+            "another text that looks like JSON": ('{"a": 1}', '{"a": 2}', False),
+            "text that becomes a number within JSON text": ('{"a": "1"}', {"a": 1}, True),
+        },
+    )
+    def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(self, listed, sent, match):
+        assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
+
+    def test_null_may_be_left_out_of_the_list(self):
+        assert bot_input_matches({"a": 1}, {"a": 1, "b": None}, {}) is None
+        assert bot_input_matches({"a": 1, "b": None}, {"a": 1, "b": None}, {}) is True
+
+    def test_run_without_input_matches_only_an_empty_listing(self):
+        assert bot_input_matches({}, {}, {}) is True
+        assert bot_input_matches({"a": 1}, {}, {}) is None
+        assert bot_input_matches(None, {}, {}) is None
+
+    @cases(
+        ("added", "match"),
+        {
+            "the default": ({"pages": 10}, True),
+            "the default as text": ({"pages": "10"}, True),
+            "two defaults": ({"pages": 10, "tags": ["x"]}, True),
+            "another value": ({"pages": 9}, None),
+            "masked": ({"pages": "***"}, None),
+            "without a default": ({"pages": 10, "region": "DE"}, None),
+        },
+    )
+    def test_listing_may_have_defaults_of_the_schema_besides_the_names_that_were_sent(self, added, match):
+        defaults = {"pages": 10, "tags": ["x"], "company": "other"}
+        assert bot_input_matches({"company": "Example Corp", **added}, {"company": "Example Corp"}, defaults) is match
+
+    def test_default_does_not_replace_a_sent_value(self):
+        assert bot_input_matches({"a": 1, "pages": 10}, {"a": 1, "pages": 9}, {"pages": 10}) is False
+
+
+def nested(levels: int, text: bool = False) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return json.dumps(value) if text else value
+
+
+MANY = list(range(90_000))
+
+COSTLY_INPUTS: dict[str, tuple[bool | None, Any, Any]] = {
+    "100 levels": (True, nested(100), nested(100)),
+    "101 levels": (None, nested(101), nested(101)),
+    "many levels as text": (None, "[" * 1_000_000, [1]),
+    "many levels as text, on both sides": (None, "[" * 1_000_000, "[" * 999_999),
+    "90,000 numbers": (True, MANY, MANY),
+    "90,000 numbers as texts": (True, [*map(str, MANY)], MANY),
+    "90,000 numbers as text": (True, json.dumps(MANY), MANY),
+    "200,000 numbers": (None, MANY * 3, MANY * 3),
+    "many other names": (None, {"b": 1, **{str(number): number for number in MANY}}, {"b": 1}),
+    "masks": (None, "*" * 5_000_000, "x"),
+    "masks and texts": (False, "a*" * 2_500_000, "x"),
+    "dots": (False, "a" + "." * 5_000_000, "x"),
+    "two dots": (False, ".." + "a.." * 1_000_000, "x"),
+    "a long text": (False, "x" * 5_000_000, "y" * 5_000_000),
+    "many digits": (False, "1" * 100_000, 1),
+}
+
+
+@pytest.mark.parametrize(("match", "listed", "sent"), COSTLY_INPUTS.values(), ids=COSTLY_INPUTS)
+def test_inputs_of_bots_are_compared_in_bounded_time(match, listed, sent):
+    began = time.thread_time()
+    assert bot_input_matches({"a": listed}, {"a": sent}, {}) is match
+    assert time.thread_time() - began < 5.0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECT = st.dictionaries(st.text(max_size=4), JSON, min_size=1, max_size=3)
+
+
+def converted(value: Any, chance: Any) -> Any:
+    """Write some of the values in a value, but no texts, as JSON text."""
+    if isinstance(value, dict):
+        value = {name: converted(member, chance) for name, member in value.items()}
+    elif isinstance(value, list):
+        value = [converted(item, chance) for item in value]
+    return json.dumps(value) if not isinstance(value, str) and chance.random() < 0.3 else value
+
+
+@given(sent=OBJECT, chance=st.randoms(use_true_random=False), ours=st.booleans())
+@settings(deadline=None)
+def test_conversions_do_not_prevent_the_match_of_any_input(sent, chance, ours):
+    other = {name: converted(value, chance) for name, value in sent.items()}
+    listed, sent = (sent, other) if ours else (other, sent)
+    assert bot_input_matches(listed, sent, {}) is True
+
+
+@given(sent=OBJECT, listed=OBJECT)
+@settings(deadline=None, max_examples=500)
+def test_certain_match_of_any_two_inputs_has_the_same_json_values(sent, listed):
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(member) for name, member in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        # A boolean is not a number.
+        with suppress(ValueError):
+            return plain(json.loads(value)) if isinstance(value, str) else (type(value) is bool, value)
+        return value
+
+    if bot_input_matches(listed, sent, {}):
+        assert plain(listed) == plain(sent)

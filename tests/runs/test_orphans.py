@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ResponseLostError,
@@ -19,13 +22,20 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
 )
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import (
+    CreatedTask,
+    InputParameter,
+    Page,
+    Task,
+    TaskStatus,
+    Workflow,
+)
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.matching import Orphan
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims, find_orphan
 from airflow_provider_browseract.runs.starting import BeforeStart, begin
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import PENS_LISTED, SAME, at, request, start
+from tests.runs.starts import AT_1000, PENS_LISTED, SAME, at, bot_run, request, start
 from tests.steps import carry_out
 
 
@@ -45,7 +55,7 @@ def look_up(
     page: Page[Task] | Iterator[Page[Task]],
     on_orphan: OnOrphan = OnOrphan.FAIL,
     kind: str = "deferred",
-    source: Workflow | BrowserActError = DOWN,
+    source: Workflow | Bot | BrowserActError = DOWN,
     read: Task | BrowserActError = DOWN,
     log: list[str] | None = None,
 ) -> Any:
@@ -53,7 +63,7 @@ def look_up(
 
     If no run is found, another start creates task 9.
 
-    :param source: the details of the workflow.
+    :param source: the details of the workflow or bot.
     :param read: a listed task, if it is read alone.
     :param log: gets the log lines.
     """
@@ -76,7 +86,7 @@ def look_up(
             return None
         if step.starts_run:
             return next(starts)
-        responses = {"get-workflow": source, "get-task": read}
+        responses = {"get-workflow": source, "query-bot": source, "get-task": read, "query-run": read}
         return responses[step.name] if step.name in responses else next(pages)
 
     wanted = start(max_tries=0, kind=kind, patience=1.0, on_orphan=on_orphan)
@@ -152,7 +162,65 @@ def test_look_up_adopts_a_run_that_certainly_matches_and_ignores_no_possible_one
         assert look_up(page, kind=kind).task_id == task_id
 
 
-AT_1000 = datetime.fromtimestamp(1000.0, timezone.utc)
+@pytest.mark.parametrize(
+    ("kind", "fields", "task_id"),
+    [
+        ("bot", {}, "5"),
+        ("bot", {"bot_id": None}, "5"),
+        ("bot", {"bot_id": "71"}, "9"),
+        ("bot", {"created": None}, ORPHAN),
+        ("bot", {"created": 1000.0 - timings.CLOCK_RESOLUTION - 1}, ORPHAN),
+        ("bot", {"created": 1000.0 - timings.CLOCK_SKEW - 1}, "9"),
+        ("bot", {"status": TaskStatus.FAILED}, "9"),
+        ("bot", {"status": TaskStatus.FINISHED}, "5"),
+        ("bot", {"input": {"keyword": "ink"}}, "9"),
+        ("bot", {"input": {"keyword": "***"}}, ORPHAN),
+        ("bot", {"input": {"keyword": "pens", "max_items": 10}}, ORPHAN),
+        ("bot", {"input": {"max_items": 10}}, "9"),
+        ("bot", {"input": {}}, ORPHAN),
+        ("bot", {"input": None}, ORPHAN),
+        ("bot template", {"bot_id": None}, ORPHAN),
+        ("bot template", {"bot_id": None, "workflow_id": "71"}, ORPHAN),
+        ("bot template", {"bot_id": None, "input": None}, ORPHAN),
+        ("bot template", {"bot_id": None, "input": {"keyword": "ink"}}, "9"),
+        ("bot template", {}, "9"),
+    ],
+    ids=str,
+)
+def test_look_up_adopts_the_run_of_a_bot_only_if_it_certainly_matches(kind, fields, task_id):
+    created = fields.pop("created", 1000.0)
+    run = bot_run("5", None if created is None else at(created), **fields)
+    if task_id == ORPHAN:
+        with pytest.raises(OrphanError, match=f"An earlier start of {kind} 70 may .* one of these BrowserAct tasks: 5"):
+            look_up(page_of(run), kind=kind)
+    else:
+        assert look_up(page_of(run), kind=kind).task_id == task_id
+
+
+@pytest.mark.parametrize(("shown", "found"), [(10, True), (9, False)], ids=["the default", "another value"])
+def test_value_that_was_not_sent_must_be_the_default_in_the_schema_of_the_bot(shown, found):
+    schema = {"properties": {"keyword": {"type": "string"}, "max_items": {"type": "integer", "default": 10}}}
+    run = bot_run("5", input={"keyword": "pens", "max_items": shown})
+    with nullcontext() if found else pytest.raises(OrphanError):
+        assert look_up(page_of(run), kind="bot", source=Bot("70", input_schema=schema)).task_id == "5"
+
+
+@pytest.mark.parametrize(("on_orphan", "task_id"), [(OnOrphan.ADOPT, "5"), (OnOrphan.START, "9")])
+def test_possible_run_of_a_bot_template_is_adopted_only_if_so_wanted(on_orphan, task_id):
+    assert look_up(page_of(bot_run("5", bot_id=None)), on_orphan, kind="bot template").task_id == task_id
+
+
+def test_runs_of_a_bot_are_listed_in_pages_of_100_in_any_order():
+    runs = [bot_run(str(number), input={"keyword": "ink"}) for number in range(100, 349)]
+    runs.insert(random.randrange(250), bot_run("5"))
+
+    def answer(step: Call[Any]) -> object:
+        assert (step.name, step.params["limit"]) == ("page-runs", 100)
+        page = int(step.params["page"])
+        return Page(tuple(runs[100 * (page - 1) : 100 * page]), total_count=250)
+
+    found, asked = TestBounds.look(answer, kind="bot")
+    assert (found.id, len(asked)) == ("5", 3)
 
 
 def test_inputs_that_browseract_added_by_default_do_not_prevent_the_match():
@@ -418,8 +486,19 @@ class TestBounds:
         assert asked == ["list-tasks", "get-task"]
 
 
-@pytest.mark.parametrize(("kind", "workflow_id"), [("deferred", "70"), ("template", None)])
-def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(kind, workflow_id):
+OF_ALL_LISTS = ("created_at_from", "created_at_to", "page", "limit")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "params"),
+    [
+        ("deferred", "list-tasks", {"workflow_id": "70"}),
+        ("template", "list-tasks", {}),
+        ("bot", "page-runs", {"bot_id": "70"}),
+        ("bot template", "page-runs", {}),
+    ],
+)
+def test_look_up_lists_the_runs_of_the_workflow_or_bot_or_all_if_a_template_was_run(kind, name, params):
     steps = begin(start(kind=kind, patience=1.0), None, lambda: 1000.0)
     step = next(steps)
     while not isinstance(step, Call):
@@ -427,7 +506,10 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(
     steps.throw(ResponseLostError("x"))
     listing = next(steps)
     assert isinstance(listing, Call)
-    assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
+    assert (listing.name, dict(listing.params)) == (
+        name,
+        params | {each: listing.params[each] for each in OF_ALL_LISTS},
+    )
     begin_at = datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc)
     assert listing.params["created_at_from"] == v2.list_tasks(created_at_from=begin_at).params["created_at_from"]
 
