@@ -1,6 +1,6 @@
 """An emulated BrowserAct to develop and test DAGs with, offline and without credits.
 
-It implements API v2 as the vendor's OpenAPI document describes it. For what the document does not describe, see
+It implements API v2 and v3 as the vendor's OpenAPI documents describe them. For what they do not describe, see
 :mod:`~airflow_provider_browseract.emulator.browseract`.
 
 In a test::
@@ -18,19 +18,24 @@ To start it from the command line, run ``python -m airflow_provider_browseract.e
 from __future__ import annotations
 
 from airflow_provider_browseract.emulator.catalogue import (
+    AGENT_HUMAN,
+    CONTACTS,
     DOWNLOAD,
     ENDLESS,
     EXPORT,
     FAILING,
     HUMAN,
     LOG_IN,
+    NOT_READY,
     ORDERS,
     PLAIN_TEXT,
+    PRICES,
     SEARCH,
     TEMPLATE_EXPORT,
     TEMPLATE_SEARCH,
     TEMPLATE_TEXT,
     UNPUBLISHED,
+    EmulatedBot,
     EmulatedFile,
     EmulatedTemplate,
     EmulatedWorkflow,
@@ -44,14 +49,18 @@ from airflow_provider_browseract.emulator.faults import CallbackFault, RequestFa
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
 
 __all__ = [
+    "AGENT_HUMAN",
+    "CONTACTS",
     "DOWNLOAD",
     "ENDLESS",
     "EXPORT",
     "FAILING",
     "HUMAN",
     "LOG_IN",
+    "NOT_READY",
     "ORDERS",
     "PLAIN_TEXT",
+    "PRICES",
     "SEARCH",
     "TEMPLATE_EXPORT",
     "TEMPLATE_SEARCH",
@@ -59,6 +68,7 @@ __all__ = [
     "UNPUBLISHED",
     "CallbackFault",
     "DeliveryRecord",
+    "EmulatedBot",
     "EmulatedFile",
     "EmulatedTemplate",
     "EmulatedWorkflow",

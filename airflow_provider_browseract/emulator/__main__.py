@@ -28,7 +28,7 @@ OPTIONS: dict[str, tuple[str | float, str]] = {
     "duration": (DURATION, "seconds that each run takes, long enough for a callback to resume its task"),
     "queued": (1.0, "seconds for which each run is created before it is running"),
     "output_after": (1.0, "seconds after its end at which output and files of a run appear"),
-    "listed_after": (2.0, "seconds after its start at which a run appears in list-tasks"),
+    "listed_after": (2.0, "seconds after its start at which a run appears in lists"),
     "stop_after": (0.0, "seconds after which a stop takes effect"),
     "max_duration": (7 * 3600.0, "seconds after which a run ends as failed"),
     "speed": (1.0, "2 halves all durations"),
@@ -66,13 +66,15 @@ def introduction(running: RunningEmulator) -> Iterator[str]:
     yield f"  API port         {port}"
     yield f"  API key          {key}"
     for title, listed in (
-        ("Workflows, for RunWorkflowOperator:", emulator.workflows),
-        ("Templates, for RunTemplateOperator:", emulator.templates),
+        ("Workflows, for RunWorkflowOperator and RunBotOperator:", emulator.workflows),
+        ("Bots, for RunBotOperator:", emulator.bots),
+        ("Templates, for RunTemplateOperator and RunBotTemplateOperator:", emulator.templates),
     ):
         yield ""
         yield title
         for one in listed.values():
-            names = (entry.name if entry.required else f"{entry.name} (optional)" for entry in one.inputs)
+            required = one.schema.get("required", ())
+            names = (name if name in required else f"{name} (optional)" for name in one.schema.get("properties", ()))
             yield f"  {one.id}  {one.name}: {one.description}"
             yield f"  {'':{len(one.id)}}  Inputs: {', '.join(names) or 'none'}"
 
@@ -123,7 +125,7 @@ def make_emulator(options: argparse.Namespace) -> Emulator:
     given = vars(options)
     account = {each.name: given[each.name] for each in dataclasses.fields(Emulator) if each.name in given}
     emulator = Emulator(**account, errors_as_in_the_demos=True)
-    for workflow_id in (*emulator.workflows, *emulator.templates):
+    for workflow_id in emulator.catalogue:
         settings: Any = {name: given[name] for name in WorkflowSettings.__annotations__.keys() & given.keys()}
         emulator.set_workflow(workflow_id, **settings)
     return emulator

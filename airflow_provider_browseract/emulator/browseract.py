@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_browseract.emulator.catalogue import (
+    BOTS,
     TEMPLATES,
     WORKFLOWS,
+    EmulatedBot,
     EmulatedFile,
     EmulatedTemplate,
     EmulatedWorkflow,
@@ -35,7 +37,7 @@ from airflow_provider_browseract.emulator.errors import (
 )
 from airflow_provider_browseract.emulator.faults import CallbackFault, FaultPlan, RequestFault
 from airflow_provider_browseract.emulator.records import DeliveryRecord, RequestRecord, TaskRecord
-from airflow_provider_browseract.emulator.rendering import full_task
+from airflow_provider_browseract.emulator.rendering import full_task, run_detail
 from airflow_provider_browseract.emulator.run import Run, Transition
 
 if TYPE_CHECKING:
@@ -96,6 +98,15 @@ class BrowserAct:
     errors_as_in_the_demos: bool = False
     """Whether the error envelope is like those in the vendor's examples, with ``data`` null and ``time`` as
     ``YYYY-MM-DD HH:MM:SS``, instead of as in its OpenAPI document. Default: ``False``."""
+    shared_runs: bool = False
+    """Whether each version of the API knows and lists the tasks of the other one too. Default: ``False``."""
+    converts_input: bool = False
+    """Whether the ``input`` of a bot may have texts in place of numbers, booleans, lists and objects, and the reverse,
+    which are then converted. Otherwise they are refused. Default: ``False``."""
+    shows_defaults: bool = False
+    """Whether the ``input`` in responses contains the defaults of the schema too. Default: ``False``."""
+    hides_input: bool = False
+    """Whether the ``input`` in responses has asterisks in place of all values. Default: ``False``."""
     callback_timeout: float = 30.0
     """Seconds that a receiver of callbacks may take to respond."""
     callback_retry_delay: float = 1.0
@@ -107,10 +118,13 @@ class BrowserAct:
     """The current workflows by id."""
     templates: dict[str, EmulatedTemplate] = field(init=False)
     """The current official templates by id."""
+    bots: dict[str, EmulatedBot] = field(init=False)
+    """The current bots that only API v3 serves, by id."""
 
     def __post_init__(self) -> None:
         self.workflows = {workflow.id: workflow for workflow in WORKFLOWS}
         self.templates = {template.id: template for template in TEMPLATES}
+        self.bots = {bot.id: bot for bot in BOTS}
         #: Base URL of the links in responses.
         self.base_url = "http://browseract.invalid"
         #: Held while state is read or changed, and notified after a change.
@@ -154,29 +168,38 @@ class BrowserAct:
         with self.changed:
             return list(self._deliveries)
 
+    @property
+    def catalogue(self) -> dict[str, EmulatedWorkflow]:
+        """All workflows, templates and bots by id."""
+        return {**self.workflows, **self.templates, **self.bots}
+
     def find(self, workflow_id: str) -> EmulatedWorkflow:
-        """Return a workflow or template.
+        """Return a workflow, template or bot.
 
         :raises KeyError: if there is none with that id
         """
-        found = self.workflows.get(workflow_id) or self.templates.get(workflow_id)
-        if found is None:
-            raise KeyError(f"the emulator has no workflow or template {workflow_id!r}")
-        return found
+        try:
+            return self.catalogue[workflow_id]
+        except KeyError:
+            raise KeyError(f"the emulator has no workflow, template or bot {workflow_id!r}") from None
 
     def add_workflow(self, workflow: EmulatedWorkflow) -> None:
-        """Add a workflow, or a template, to the catalogue. It replaces the one with the same id."""
+        """Add a workflow, a template or a bot to the catalogue. It replaces the one with the same id."""
+        kinds: tuple[type[EmulatedWorkflow], ...] = (EmulatedTemplate, EmulatedBot)
         with self.changed:
-            if workflow.id in (self.workflows if isinstance(workflow, EmulatedTemplate) else self.templates):
-                raise ValueError(f"{workflow.id!r} is the id of both a workflow and a template")
+            known = self.catalogue.get(workflow.id, workflow)
+            if any(isinstance(known, kind) != isinstance(workflow, kind) for kind in kinds):
+                raise ValueError(f"{workflow.id!r} is the id of a workflow, template or bot of another kind")
             # A new dict, because another thread may iterate over the old one.
             if isinstance(workflow, EmulatedTemplate):
                 self.templates = {**self.templates, workflow.id: workflow}
+            elif isinstance(workflow, EmulatedBot):
+                self.bots = {**self.bots, workflow.id: workflow}
             else:
                 self.workflows = {**self.workflows, workflow.id: workflow}
 
     def set_workflow(self, workflow_id: str, **settings: Unpack[WorkflowSettings]) -> None:
-        """Change a workflow or template for every run that is created from now on.
+        """Change a workflow, template or bot for every run that is created from now on.
 
         :param settings: see :class:`EmulatedWorkflow`
         :raises KeyError: if there is no such workflow
@@ -185,7 +208,7 @@ class BrowserAct:
             self.add_workflow(self.find(workflow_id).having(**settings))
 
     def next_run(self, workflow_id: str, **settings: Unpack[WorkflowSettings]) -> None:
-        """Change the settings of only the next run of a workflow or template.
+        """Change the settings of only the next run of a workflow, template or bot.
 
         Several calls apply to several runs, in order. A refused request uses none of them.
 
@@ -279,8 +302,9 @@ class BrowserAct:
             return min((at for at, _ in self._coming()), default=None)
 
     def describe(self, run: Run, at: float) -> dict[str, Any]:
-        """Return a run as ``get-task`` and callbacks do."""
-        return full_task(run, at, self.base_url, as_in_the_demos=self.as_in_the_demos)
+        """Return a run as its callbacks do, and the endpoint of its version of the API."""
+        render = full_task if run.api_version == "v2" else run_detail
+        return render(run, at, self.base_url, as_in_the_demos=self.as_in_the_demos)
 
     def file(self, token: str) -> EmulatedFile | None:
         """Return the file behind a link, or None if the link is unknown or has expired."""

@@ -1,4 +1,4 @@
-"""The workflows, official templates and regions of the emulator."""
+"""The workflows, bots, official templates and regions of the emulator."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from airflow_provider_browseract.emulator.faults import CallbackFault
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["finished", "failed", "canceled"]
 OUTCOMES: tuple[Outcome, ...] = ("finished", "failed", "canceled")
+BotType = Literal["workflow", "agent"]
 
 PAGE_NOT_LOADED, BLOCKED = 10001, 1011
 """The only failure codes in BrowserAct's documents."""
@@ -52,8 +55,9 @@ class WorkflowInput:
 class EmulatedFile:
     """A file that a run produces or downloads.
 
-    Output files are addresses in ``output.files``, as with "Output as file". Downloads are objects in
-    ``download_files``, as with files that the browser has downloaded.
+    Output files are addresses in ``output.files``, as with "Output as file", and on API v3 objects in ``output_files``,
+    by the format that their names end with. Downloads are objects in ``download_files``, as with files that the browser
+    has downloaded.
 
     :param prepared_after: seconds after the end of the run from which the file is available (real time)
     :param broken: ``errorMessage`` of a download that never becomes available
@@ -73,13 +77,18 @@ class Output:
     """What a run produces: text, output files, downloads, or several of these.
 
     As on BrowserAct, a run has at most 100 files, and a file at most 50 MB.
+
+    :param value: the output of a bot, which can be any JSON value but null. API v2 returns it as a text
     """
 
     string: str = ""
     files: tuple[EmulatedFile, ...] = ()
     downloads: tuple[EmulatedFile, ...] = ()
+    value: Any = None
 
     def __post_init__(self) -> None:
+        if self.value is not None:
+            object.__setattr__(self, "string", self.value if isinstance(self.value, str) else json.dumps(self.value))
         stored = (*self.files, *self.downloads)
         if len(stored) > MAX_FILES:
             raise ValueError(f"a run has at most {MAX_FILES} files, got {len(stored)}")
@@ -92,13 +101,13 @@ class Output:
 class RunContext:
     """The data of a run that its behaviour can use.
 
-    :param inputs: the input parameters by name
+    :param inputs: the input parameters by name; texts, or any JSON values with API v3
     :param cookies: the state of the run's browser profile. Changes are saved in the profile if the run was started with
         ``save_browser_data``
     :param confirmed: whether every pause was ended by ``resume-task`` and not by its time limit
     """
 
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, Any]
     cookies: dict[str, str]
     confirmed: bool = True
 
@@ -114,6 +123,9 @@ class WorkflowSettings(TypedDict, total=False):
     description: str
     published: bool
     inputs: tuple[WorkflowInput, ...]
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    ready: bool
     steps: tuple[str, ...]
     step_every: float | None
     behaviour: Behaviour
@@ -122,7 +134,7 @@ class WorkflowSettings(TypedDict, total=False):
     outcome: Outcome
     failure: tuple[int, str]
     failed_step: int | None
-    output: str | None
+    output: Any
     files: tuple[EmulatedFile, ...] | None
     downloads: tuple[EmulatedFile, ...] | None
     credits_per_step: int
@@ -149,11 +161,14 @@ def no_output(_: RunContext) -> Output:
 
 @dataclass(frozen=True)
 class EmulatedWorkflow:
-    """A workflow of the emulated account, and the behaviour of its runs.
+    """A workflow of the emulated account, and the behaviour of its runs. API v3 serves it as a bot with the same id.
 
     All times are seconds at speed 1.
 
     :param inputs: the declared input parameters
+    :param input_schema: the JSON Schema of the bot's ``input``. None means one that is made of ``inputs``, all of them
+        texts
+    :param output_schema: the JSON Schema of the bot's ``output``, if it has one. The emulator does not check outputs
     :param steps: the goal of each step; a run spreads them evenly over its duration
     :param step_every: time from the beginning of one step to the next in a run that never ends by itself. It repeats
         its steps until somebody stops it or it exceeds the longest duration, whatever its duration and outcome. None
@@ -165,7 +180,7 @@ class EmulatedWorkflow:
     :param outcome: the status with which a run ends by itself
     :param failure: code and message in ``task_failure_info`` when the outcome is ``failed``
     :param failed_step: the step (from 1) at which a failing run ends; None means its last one
-    :param output: text that replaces the behaviour's
+    :param output: text, or JSON value of a bot, that replaces the behaviour's
     :param files: output files that replace the behaviour's
     :param downloads: downloads that replace the behaviour's
     :param credits_per_step: the credits that each step uses
@@ -173,7 +188,7 @@ class EmulatedWorkflow:
         it ends
     :param file_lifetime: how long file links stay valid (real time, whatever the speed)
     :param output_after: how long after the end of a run its output, files and downloads appear
-    :param listed_after: how long after its start a run appears in ``list-tasks``
+    :param listed_after: how long after its start a run appears in lists
     :param one_at_a_time: whether a run is refused while another one of this workflow is active, as with a
         Standard Browser. The code and the message of that refusal are not documented; see ``BROWSER_BUSY``
     :param pause_at: the fraction of the duration at which a run pauses for a human; None means never
@@ -192,6 +207,8 @@ class EmulatedWorkflow:
     name: str
     description: str = ""
     inputs: tuple[WorkflowInput, ...] = ()
+    input_schema: dict[str, Any] | None = field(default=None, hash=False)
+    output_schema: dict[str, Any] | None = field(default=None, hash=False)
     steps: tuple[str, ...] = ("Open the page", "Collect the data", "Return the output")
     step_every: float | None = None
     behaviour: Behaviour = no_output
@@ -203,7 +220,7 @@ class EmulatedWorkflow:
     outcome: Outcome = "finished"
     failure: tuple[int, str] = (PAGE_NOT_LOADED, "Navigation timeout")
     failed_step: int | None = None
-    output: str | None = None
+    output: Any = field(default=None, hash=False)
     files: tuple[EmulatedFile, ...] | None = None
     downloads: tuple[EmulatedFile, ...] | None = None
     credits_per_step: int = 5
@@ -245,17 +262,24 @@ class EmulatedWorkflow:
         if self.failed_step is not None and not 1 <= self.failed_step <= len(self.steps):
             raise ValueError(f"failed_step must be from 1 to {len(self.steps)}, got {self.failed_step!r}")
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of its input on API v3."""
+        if self.input_schema is not None:
+            return self.input_schema
+        return _object({one.name: TEXT for one in self.inputs}, [one.name for one in self.inputs if one.required])
+
     def having(self, **settings: Unpack[WorkflowSettings]) -> Self:
         """Return this workflow with some settings changed.
 
         :raises TypeError: if there is no setting with that name
         :raises ValueError: if a value is invalid
         """
-        unknown = settings.keys() - WorkflowSettings.__annotations__.keys()
-        if unknown:
-            known = ", ".join(sorted(WorkflowSettings.__annotations__))
-            raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {known})")
-        return dataclasses.replace(self, **settings)
+        known = WorkflowSettings.__annotations__.keys() & {each.name for each in dataclasses.fields(self)}
+        if unknown := settings.keys() - known:
+            raise TypeError(f"no such setting: {', '.join(sorted(unknown))} (there are: {', '.join(sorted(known))})")
+        changes: dict[str, Any] = {**settings}
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -269,6 +293,25 @@ class EmulatedTemplate(EmulatedWorkflow):
     recommendation: str = ""
     detail_url: str = ""
 
+
+@dataclass(frozen=True)
+class EmulatedBot(EmulatedWorkflow):
+    """A bot that only API v3 serves.
+
+    :param bot_type: ``agent`` or ``workflow``
+    :param ready: whether the language model of the bot is configured. Otherwise, a run is refused with 10021
+    """
+
+    bot_type: BotType = "agent"
+    ready: bool = True
+
+
+def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the schema of an object without other members."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+TEXT, LINK = {"type": "string"}, {"type": ["string", "null"]}
 
 REGIONS = {"US": "United States", "UK": "United Kingdom", "DE": "Germany", "JP": "Japan"}
 """The proxy regions: names by code."""
@@ -362,6 +405,58 @@ def _plain_text(run: RunContext) -> Output:
 
 def _ask_human(run: RunContext) -> Output:
     return _as_json({"confirmed": run.confirmed})
+
+
+def contact_of(company: str) -> dict[str, Any]:
+    """Return what "Find a contact" finds for a company."""
+    name = "".join(char for char in company.lower() if char.isascii() and char.isalnum()) or "company"
+    return {
+        "company_name": company,
+        "official_website_url": f"https://{name}.example",
+        "linkedin_url": f"https://social.example/company/{name}",
+        "facebook_url": None,
+        "pages": [f"https://{name}.example/{page}" for page in ("", "about", "contact")],
+    }
+
+
+def _find_contact(run: RunContext) -> Output:
+    contact = contact_of(run.inputs["company_name"])
+    contact["pages"] = contact["pages"][: run.inputs.get("max_pages", 3)]
+    facts = [(name, value or "") for name, value in contact.items() if name != "pages"]
+    table = io.StringIO()
+    csv.writer(table).writerows(zip(*facts, strict=True))
+    files = {
+        "json": (json.dumps(contact), "application/json"),
+        "md": ("".join(f"- {name}: {value}\n" for name, value in facts), "text/markdown"),
+        "csv": (table.getvalue(), "text/csv"),
+        "xml": (f"<contact>{''.join(f'<{n}>{escape(v)}</{n}>' for n, v in facts)}</contact>", "application/xml"),
+    }
+    return Output(
+        value=contact,
+        files=tuple(EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in files.items()),
+    )
+
+
+def _compare_prices(run: RunContext) -> Output:
+    offers = [
+        {
+            "product": product,
+            "shop": f"{'ABC'[number]}.shop.example",
+            "price": _number(product, "offer", str(number)) % 50_000 / 100,
+            "in_stock": _number(product, "stock", str(number)) % 2 == 0,
+        }
+        for product in run.inputs["products"]
+        for number in range(min(run.inputs.get("max_offers", 3), 3))
+    ]
+    limits = run.inputs.get("price", {})
+    return Output(
+        value=[
+            offer
+            for offer in offers
+            if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
+            and (offer["in_stock"] or not run.inputs.get("in_stock"))
+        ]
+    )
 
 
 LOG_IN = EmulatedWorkflow(
@@ -484,5 +579,85 @@ TEMPLATE_EXPORT = EmulatedTemplate(
     created_at="2025-11-03T08:02:00Z",
 )
 
+CONTACTS = EmulatedBot(
+    id="82000518364027715",
+    name="Find a contact",
+    description="Finds the website and the profiles of a company.",
+    input_schema=_object(
+        {
+            "company_name": {"type": "string", "minLength": 1, "maxLength": 200},
+            "max_pages": {"type": "integer", "minimum": 1, "maximum": 100, "default": 3},
+        },
+        ["company_name"],
+    ),
+    output_schema=_object(
+        {
+            "company_name": TEXT,
+            "official_website_url": LINK,
+            "linkedin_url": LINK,
+            "facebook_url": LINK,
+            "pages": {"type": "array", "items": TEXT},
+        },
+        ["company_name", "official_website_url"],
+    ),
+    steps=("Search for the company", "Open the page of the company", "Collect the profiles"),
+    behaviour=_find_contact,
+    created_at="2026-03-02T08:00:00Z",
+    published_at="2026-03-03T08:00:00Z",
+)
+PRICES = EmulatedBot(
+    id="82000518364027729",
+    name="Compare prices",
+    description="Collects the offers of several shops for products.",
+    input_schema=_object(
+        {
+            "products": {
+                "type": "array",
+                "items": {"type": "string", "minLength": 1, "maxLength": 80},
+                "minItems": 1,
+                "maxItems": 10,
+                "uniqueItems": True,
+            },
+            "country": {"type": "string", "enum": ["US", "UK", "DE", "JP"], "default": "US"},
+            "max_offers": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
+            "in_stock": {"type": "boolean", "default": False},
+            "price": _object({"min": {"type": "number", "minimum": 0}, "max": {"type": "number", "minimum": 0}}),
+            "coupon": {"type": ["string", "null"], "pattern": "^[A-Z0-9]{4,12}$"},
+        },
+        ["products", "country"],
+    ),
+    output_schema={
+        "type": "array",
+        "items": _object(
+            {"product": TEXT, "shop": TEXT, "price": {"type": "number"}, "in_stock": {"type": "boolean"}},
+            ["product", "shop", "price", "in_stock"],
+        ),
+    },
+    steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
+    behaviour=_compare_prices,
+    created_at="2026-03-02T08:01:00Z",
+    published_at="2026-03-03T08:01:00Z",
+)
+AGENT_HUMAN = EmulatedBot(
+    id="82000518364027743",
+    name="Ask a human in the live view",
+    description="Pauses half-way until a person has helped, or for 10 minutes. It cannot be resumed through the API.",
+    steps=HUMAN.steps,
+    behaviour=lambda run: Output(value={"confirmed": run.confirmed}),
+    pause_at=0.5,
+    pause_limit=600.0,
+    created_at="2026-03-02T08:02:00Z",
+    published_at="2026-03-03T08:02:00Z",
+)
+NOT_READY = EmulatedBot(
+    id="82000518364027757",
+    name="Without a language model",
+    description="Has no configured language model, so it cannot be run.",
+    ready=False,
+    created_at="2026-03-02T08:03:00Z",
+    published_at="2026-03-03T08:03:00Z",
+)
+
 WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, ENDLESS, UNPUBLISHED)
 TEMPLATES = (TEMPLATE_SEARCH, TEMPLATE_TEXT, TEMPLATE_EXPORT)
+BOTS = (CONTACTS, PRICES, AGENT_HUMAN, NOT_READY)

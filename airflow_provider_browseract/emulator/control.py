@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, EVERY_ENDPOINT, CallbackFault, RequestFault
+from airflow_provider_browseract.emulator.routes import ENDPOINTS
 from airflow_provider_browseract.emulator.run import Transition
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Emulator(BrowserAct):
     def fault(self, endpoint: str, fault: RequestFault, *, times: int | None = None, skip: int = 0) -> None:
         """Add a fault of requests.
 
-        :param endpoint: last part of the path such as ``run-task``; ``*`` for every endpoint of the API;
-            ``download-file`` for exported files
+        :param endpoint: BrowserAct's name of an endpoint, such as ``run-task`` or ``create-run``; ``*`` for every
+            endpoint of both versions of the API; ``download-file`` for files
         :param fault: the fault
         :param times: how many requests it applies to; None means all until :meth:`clear_faults`
         :param skip: how many requests pass without the fault before
@@ -88,7 +88,7 @@ class Emulator(BrowserAct):
         """Add a fault of callbacks.
 
         :param fault: the fault
-        :param workflow_id: only callbacks of this workflow's runs
+        :param workflow_id: only callbacks of the runs of this workflow, template or bot
         :param task_id: only callbacks of this run
         :param status: only callbacks that report this status
         :param times: how many callbacks it applies to; None means all until :meth:`clear_faults`

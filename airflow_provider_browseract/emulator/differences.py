@@ -9,7 +9,7 @@ STRICTER = (
     "Fields, query parameters and input names that the API does not have are refused with 99001.",
     'workflow_id has to be a string; some examples send a number. null and "" are refused where a value is expected.',
     "The Content-Type of a body has to be application/json.",
-    "Times have whole seconds, even when list-tasks compares them.",
+    "Times have whole seconds, even when a list compares them.",
     "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
     "The response to a path that does not exist has no error envelope of BrowserAct.",
     "The response to a wrong API key is HTTP 401. The vendor's document declares 200, 400 and 500 only.",
@@ -32,6 +32,5 @@ LENIENT = (
     "How BrowserAct refuses a busy Standard Browser and an account without credits is not documented. The "
     "codes and messages here are invented.",
     "BrowserAct documents no list of failure codes. Those for refused logins and inputs and long runs are invented.",
-    "Only API v2 is served.",
 )
 """Differences because of which a DAG that works here may fail on BrowserAct."""

@@ -1,4 +1,4 @@
-"""The errors of API v2."""
+"""The errors of the API."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ UNAUTHORIZED = 401
 TOO_MANY_REQUESTS = 429
 REGION_UNKNOWN = 10013
 NOT_PUBLISHED = 10020
+NOT_CONFIGURED = 10021
 WORKFLOW_UNKNOWN = 10111
 TASK_UNKNOWN = 10112
 TOO_MANY_RUNNING = 10118
 TASK_ENDED = 10121
 NOT_PAUSED = 10127
 INPUT_MISSING = 10142
+AGENT_INPUT_MISSING = 10143
 TEMPLATE_UNKNOWN = 10176
+RESUME_NOT_SUPPORTED = 10879
 BROWSER_BUSY = 90001
 NO_CREDITS = 90002
 PARAMETER_ERROR = 99001
@@ -26,6 +29,7 @@ MESSAGES = {
     UNAUTHORIZED: "Invalid authorization",
     TOO_MANY_REQUESTS: "Too many requests.",
     REGION_UNKNOWN: "Proxy region does not exist.",
+    NOT_CONFIGURED: "Agent bot LLM configuration is incomplete",
     NOT_PUBLISHED: "Workflow is not published.",
     WORKFLOW_UNKNOWN: "Workflow does not exist or is not visible.",
     TASK_UNKNOWN: "Task is not exist.",
@@ -33,13 +37,23 @@ MESSAGES = {
     TASK_ENDED: "Task has completed.",
     NOT_PAUSED: "Task resume only use for paused task",
     INPUT_MISSING: "Required input is missing.",
+    AGENT_INPUT_MISSING: "Required agent bot input is missing",
     TEMPLATE_UNKNOWN: "Workflow template does not exist.",
+    RESUME_NOT_SUPPORTED: "Agent bot runs do not support resume",
     # The next two codes and messages are invented, because they are not documented.
     BROWSER_BUSY: "A Standard Browser allows only one active task at a time.",
     NO_CREDITS: "Insufficient credits.",
     PARAMETER_ERROR: "Request parameter error",
     99002: "No operation permission",
 }
+BOT_MESSAGES = {
+    **MESSAGES,
+    NOT_PUBLISHED: "Bot is not published",
+    WORKFLOW_UNKNOWN: "Bot does not exist or is not visible",
+    INPUT_MISSING: "Required Bot input is missing",
+    TEMPLATE_UNKNOWN: "Bot template does not exist",
+}
+"""Messages of API v3."""
 
 
 class ApiError(Exception):

@@ -25,9 +25,10 @@ class Query:
 
     :param raw: the query string as it was sent
     :param known: the parameters of the endpoint; any other is an error
+    :param ids: the ids in the path, which are parameters too
     """
 
-    def __init__(self, raw: bytes, known: Iterable[str]) -> None:
+    def __init__(self, raw: bytes, known: Iterable[str], ids: Mapping[str, str] | None = None) -> None:
         try:
             pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
         except ValueError:
@@ -35,6 +36,7 @@ class Query:
         self._values: dict[str, str] = _without_duplicates(pairs)
         for name in self._values.keys() - set(known):
             raise parameter_error(f"there is no query parameter {name!r}")
+        self._values.update(ids or {})
 
     def text(self, name: str) -> str | None:
         """Return a parameter, or None if it was not sent."""

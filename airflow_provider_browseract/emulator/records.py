@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class TaskRecord:
     """Everything about a task at one moment.
 
-    :param workflow_id: its workflow, or its template
-    :param inputs: the input parameters exactly as they were sent
+    :param api_version: the version of the API that started it
+    :param workflow_id: its workflow, bot or template
+    :param inputs: the names and values exactly as they were sent. ``dict(inputs)`` is the ``input`` of a bot, unless
+        ``converts_input`` has changed it
     :param status: its true status, even if another word is reported
     :param history: each status, and when it began
-    :param ended_by: ``workflow`` if it ended by itself, ``stop-task`` if a request stopped it
-    :param biz_code: the business code of ``stop-task``
+    :param ended_by: ``workflow`` if it ended by itself, ``stop-task`` if ``stop-task`` or ``cancel-run`` stopped it
+    :param biz_code: the business code of that request
     """
 
     id: str
+    api_version: Literal["v2", "v3"]
     workflow_id: str
     workflow_name: str
     from_template: bool
     proxy_region: str | None
-    inputs: list[tuple[str, str]]
+    inputs: list[tuple[str, Any]]
     profile_id: str | None
     save_browser_data: bool
     callback_url: str | None
@@ -44,7 +47,7 @@ class TaskRecord:
 class RequestRecord:
     """A request that arrived.
 
-    :param endpoint: the last part of an API path, ``download-file``, or None for any other path
+    :param endpoint: the name of an endpoint as for faults, ``download-file``, or None for any other path
     :param status: the HTTP status of the response; None before the response, or if there is none
     :param fault: the kind of fault that applied to it
     :param with_key: whether it had an ``Authorization`` header (whose value is not recorded)

@@ -67,7 +67,8 @@ class StoredFile:
 class Run:
     """A task: its request and its progress.
 
-    :param workflow_id: the workflow id that the API returns. For a template, it belongs to a copy that no list contains
+    :param workflow_id: the workflow id that API v2 returns. For a template, it belongs to a copy that no list contains
+    :param shown_input: the ``input`` that API v3 returns, if it is not ``inputs``
     :param profile_given: whether it starts with the saved state of its profile
     :param since: when the current status began
     :param worked: seconds of work (at speed 1) done before that
@@ -79,13 +80,15 @@ class Run:
     id: str
     workflow: EmulatedWorkflow
     workflow_id: str
-    inputs: list[tuple[str, str]]
+    inputs: list[tuple[str, Any]]
     callback_url: str | None
     status_change_callback_url: str | None
     created: float
     speed: float
     credits_at_end: bool = False
     max_duration: float | None = None
+    api_version: Literal["v2", "v3"] = "v2"
+    shown_input: dict[str, Any] | None = None
     region: str | None = None
     profile_id: str | None = None
     profile_given: bool = False
@@ -115,6 +118,11 @@ class Run:
         """Whether it has ended."""
         return self.status in ENDED
 
+    @property
+    def from_template(self) -> bool:
+        """Whether it is a run of an official template."""
+        return isinstance(self.workflow, EmulatedTemplate)
+
     def reported(self, at: float) -> str:
         """Return the status that the API reports."""
         if self.workflow.status is not None:
@@ -130,7 +138,7 @@ class Run:
         return self.finished is not None and self.finished + self.workflow.output_after / self.speed <= at
 
     def is_listed(self, at: float) -> bool:
-        """Return whether ``list-tasks`` contains it."""
+        """Return whether lists contain it."""
         return self.created + self.workflow.listed_after / self.speed <= at
 
     def credit(self, at: float) -> int:
@@ -146,6 +154,14 @@ class Run:
         last = {"finished": "succeed", "failed": "failed", "canceled": "failed"}.get(self.status, "running")
         numbers = range(max(begun - MAX_STEPS, 0) + 1, begun + 1)
         return [(number, "succeed" if number < begun else last) for number in numbers]
+
+    def updated(self, at: float) -> float:
+        """Return when its status changed or its newest step began."""
+        begun = self._steps_begun(at)
+        if self.status != "running" or not begun:
+            return self.since
+        step_every = self.workflow.step_every or self.workflow.duration / self._planned_steps
+        return max(self.since, at - (self._work_done(at) - (begun - 1) * step_every) / self.speed)
 
     def goal(self, number: int) -> str:
         """Return the goal of a step."""
@@ -190,9 +206,10 @@ class Run:
         """Return everything about it, for a test."""
         return TaskRecord(
             id=self.id,
+            api_version=self.api_version,
             workflow_id=self.workflow.id,
             workflow_name=self.workflow.name,
-            from_template=isinstance(self.workflow, EmulatedTemplate),
+            from_template=self.from_template,
             proxy_region=self.region,
             inputs=list(self.inputs),
             profile_id=self.profile_id,
@@ -223,10 +240,14 @@ class Run:
             except Exception as error:
                 log.exception("The behaviour of the emulated workflow %r has an error", workflow.name)
                 outcome, self.failure = "failed", (UNEXPECTED, f"{type(error).__name__}: {error}")
+        text, value = output.string, output.value
+        if workflow.output is not None:
+            text, value = (workflow.output, None) if isinstance(workflow.output, str) else ("", workflow.output)
         self.output = Output(
-            output.string if workflow.output is None else workflow.output,
+            text,
             output.files if workflow.files is None else workflow.files,
             output.downloads if workflow.downloads is None else workflow.downloads,
+            value,
         )
         self.files = [StoredFile(file, at, workflow.file_lifetime) for file in self.output.files]
         self.downloads = [StoredFile(file, at, workflow.file_lifetime) for file in self.output.downloads]
@@ -275,6 +296,13 @@ class Run:
         limit = self.workflow.pause_limit
         return None if limit is None else self.since + limit / self.speed
 
+    @property
+    def _planned_steps(self) -> int:
+        workflow = self.workflow
+        if workflow.outcome == "failed" and workflow.failed_step is not None:
+            return workflow.failed_step
+        return len(workflow.steps)
+
     def _work_done(self, at: float) -> float:
         if self.status != "running":
             return self.worked
@@ -286,9 +314,7 @@ class Run:
             return 0
         if workflow.step_every is not None:
             return int(self._work_done(at) / workflow.step_every) + 1
-        planned = len(workflow.steps)
-        if workflow.outcome == "failed" and workflow.failed_step is not None:
-            planned = workflow.failed_step
+        planned = self._planned_steps
         share = self._work_done(at) / workflow.duration if workflow.duration else 1.0
         return min(int(share * planned) + 1, planned)
 

@@ -27,13 +27,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.delivery import CallbackSender
 from airflow_provider_browseract.emulator.differences import LENIENT, STRICTER
+from airflow_provider_browseract.emulator.endpoints import Endpoint
 from airflow_provider_browseract.emulator.errors import MESSAGES, UNAUTHORIZED, ApiError, error_envelope
 from airflow_provider_browseract.emulator.faults import DOWNLOAD_FILE, RequestFault
 from airflow_provider_browseract.emulator.pictures import draw
 from airflow_provider_browseract.emulator.records import RequestRecord
+from airflow_provider_browseract.emulator.routes import ENDPOINTS, endpoint_of
 from airflow_provider_browseract.emulator.run import Run
 from airflow_provider_browseract.emulator.times import iso, utc
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def _api_route(browseract: BrowserAct, endpoint: Endpoint) -> Callable[[Request]
         try:
             value = endpoint.call(
                 browseract,
+                ids=request.path_params,
                 query=request.scope["query_string"],
                 body=await request.body(),
                 content_type=request.headers.get("content-type", ""),
@@ -182,6 +184,7 @@ def _start_page(browseract: BrowserAct) -> str:
     """Return a page that describes the emulator, what it can run, and how it differs from BrowserAct."""
     listed = {
         "Workflows": [f"{one.id} {one.name}: {one.description}" for one in browseract.workflows.values()],
+        "Bots of API v3 only": [f"{one.id} {one.name}: {one.description}" for one in browseract.bots.values()],
         "Templates": [f"{one.id} {one.name}: {one.description}" for one in browseract.templates.values()],
         "Stricter than BrowserAct, or than its documents": STRICTER,
         "More lenient than BrowserAct": LENIENT,
@@ -192,7 +195,7 @@ def _start_page(browseract: BrowserAct) -> str:
     )
     return _html(
         "BrowserAct emulator",
-        "<p>This server replaces BrowserAct for development and tests. It serves API v2 and runs at most "
+        "<p>This server replaces BrowserAct for development and tests. It serves API v2 and v3, and runs at most "
         f"{browseract.concurrency} tasks at once.</p>{sections}",
     )
 
@@ -267,7 +270,7 @@ class _Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        endpoint = _endpoint(scope["path"])
+        endpoint = _endpoint(scope["method"], scope["path"])
         fault = None if endpoint is None else self._browseract.request_faults.take(endpoint)
         if fault is None and endpoint in ENDPOINTS:
             fault = self._browseract.over_rate_limit()
@@ -346,11 +349,12 @@ class _Gate:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-def _endpoint(path: str) -> str | None:
-    """Return the name that faults and records have for a path."""
+def _endpoint(method: str, path: str) -> str | None:
+    """Return the name that faults and records have for a request."""
     if path.startswith(FILES_PREFIX):
         return DOWNLOAD_FILE
-    return next((endpoint.name for endpoint in ENDPOINTS.values() if endpoint.path == path), None)
+    found = endpoint_of(method, path)
+    return None if found is None else found.name
 
 
 async def _whole_request(receive: Receive) -> None:

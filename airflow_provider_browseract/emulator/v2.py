@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
 from airflow_provider_browseract.emulator.catalogue import REGIONS, EmulatedTemplate, EmulatedWorkflow, Workflow
+from airflow_provider_browseract.emulator.endpoints import (
+    CALLBACKS,
+    Body,
+    Endpoint,
+    find_run,
+    find_runs,
+    page_of,
+    read_callbacks,
+    resume,
+    stop,
+)
 from airflow_provider_browseract.emulator.errors import (
     INPUT_MISSING,
     MESSAGES,
-    NOT_PAUSED,
     NOT_PUBLISHED,
     REGION_UNKNOWN,
-    TASK_ENDED,
-    TASK_UNKNOWN,
     TEMPLATE_UNKNOWN,
     WORKFLOW_UNKNOWN,
     ApiError,
     parameter_error,
 )
-from airflow_provider_browseract.emulator.parameters import Query, check_callback_url, read_inputs, read_object
-from airflow_provider_browseract.emulator.rendering import listed_task
-from airflow_provider_browseract.emulator.run import STATUSES, Run
-
-MAX_LIMIT = 500
-CALLBACKS = ("callback_url", "status_change_callback_url")
-
-Body = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An endpoint of the API.
-
-    :param name: the name for faults and records
-    :param respond: returns the value of the response's JSON body, or None for an empty body, given the parameters
-    :param parameters: the names of the query parameters; or the fields of the JSON body, and their types
-    """
-
-    name: str
-    method: str
-    path: str
-    respond: Callable[[BrowserAct, Any], Any]
-    parameters: tuple[str, ...] | Mapping[str, type]
-
-    def call(self, browseract: BrowserAct, *, query: bytes = b"", body: bytes = b"", content_type: str = "") -> Any:
-        """Process a request, and return what ``respond`` returns.
-
-        :raises ApiError: if the response is the error envelope
-        """
-        with browseract.changed:
-            browseract.catch_up()
-            if isinstance(self.parameters, tuple):
-                return self.respond(browseract, Query(query, self.parameters))
-            Query(query, ())
-            return self.respond(browseract, read_object(body, content_type, self.parameters))
+from airflow_provider_browseract.emulator.parameters import Query, read_inputs
+from airflow_provider_browseract.emulator.rendering import full_task, listed_task
+from airflow_provider_browseract.emulator.run import STATUSES
 
 
 def _run_task(browseract: BrowserAct, body: Body) -> Any:
@@ -107,60 +81,42 @@ def _run_task_by_template(browseract: BrowserAct, body: Body) -> Any:
 
 
 def _get_task_status(browseract: BrowserAct, query: Query) -> Any:
-    return {"status": _run(browseract, query).reported(browseract.clock())}
+    return {"status": find_run(browseract, query, "v2").reported(browseract.clock())}
 
 
 def _get_task(browseract: BrowserAct, query: Query) -> Any:
-    return browseract.describe(_run(browseract, query), browseract.clock())
+    run, now = find_run(browseract, query, "v2"), browseract.clock()
+    return full_task(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
 
 
 def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
-    status = query.text("status")
-    if status is not None and status not in STATUSES:
-        raise parameter_error(f"status must be one of {', '.join(STATUSES)}")
     workflow_id = query.text("workflow_id")
     if workflow_id == "":
         if not browseract.as_in_the_demos:
             raise parameter_error("workflow_id must not be empty")
         workflow_id = None
     name = (query.text("workflow_name") or "").lower()
-    earliest = query.moment("created_at_from")
-    latest = query.moment("created_at_to")
-    now = browseract.clock()
     found = [
         run
-        for run in reversed(browseract.runs.values())
-        if run.is_listed(now)
-        and status in (None, run.reported(now))
-        and workflow_id in (None, run.workflow_id)
-        and name in run.workflow.name.lower()
-        and (earliest is None or earliest <= int(run.created))
-        and (latest is None or int(run.created) <= latest)
+        for run in reversed(find_runs(browseract, query, "v2", STATUSES))
+        if workflow_id in (None, run.workflow_id) and name in run.workflow.name.lower()
     ]
-    return _page(
+    now = browseract.clock()
+    return page_of(
         query, found, lambda run: listed_task(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
     )
 
 
 def _stop_task(browseract: BrowserAct, query: Query) -> None:
-    biz_code = query.integer("biz_code", -(2**31))
-    run = _run(browseract, query)
-    if not run.ended:
-        browseract.stop_run(run, biz_code)
-    elif not browseract.stop_ended_is_ok:
-        raise ApiError(TASK_ENDED)
+    stop(browseract, query, "v2")
 
 
 def _resume_task(browseract: BrowserAct, query: Query) -> None:
-    run = _run(browseract, query)
-    if run.status == "paused":
-        browseract.resume_run(run)
-    elif not (run.status == "running" and browseract.resume_running_is_ok):
-        raise ApiError(NOT_PAUSED)
+    resume(browseract, find_run(browseract, query, "v2"))
 
 
 def _list_workflows(browseract: BrowserAct, query: Query) -> Any:
-    return _page(query, _newest_first(browseract.workflows), _workflow)
+    return page_of(query, _newest_first(browseract.workflows), _workflow)
 
 
 def _get_workflow(browseract: BrowserAct, query: Query) -> Any:
@@ -177,7 +133,7 @@ def _list_templates(browseract: BrowserAct, query: Query) -> Any:
         for one in _newest_first(browseract.templates)
         if keyword in one.name.lower() or keyword in one.description.lower()
     ]
-    return _page(query, found, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
+    return page_of(query, found, lambda one: {"templateId": one.id, "name": one.name, **_recommended(one)})
 
 
 def _get_template(browseract: BrowserAct, query: Query) -> Any:
@@ -225,11 +181,8 @@ ENDPOINTS = {
 
 def _common_fields(browseract: BrowserAct, body: Body) -> dict[str, Any]:
     """Return the fields of a run that workflows and templates have."""
-    for name in CALLBACKS:
-        if name in body:
-            check_callback_url(name, body[name], allow_private=browseract.allow_private_callbacks)
-    inputs = read_inputs(body.get("input_parameters", []))
-    return {"inputs": inputs, **{name: body.get(name) for name in CALLBACKS}}
+    callbacks = read_callbacks(browseract, body)
+    return {"inputs": read_inputs(body.get("input_parameters", [])), **callbacks}
 
 
 def _check_inputs(workflow: EmulatedWorkflow, inputs: list[tuple[str, str]]) -> None:
@@ -239,26 +192,6 @@ def _check_inputs(workflow: EmulatedWorkflow, inputs: list[tuple[str, str]]) -> 
     for one in workflow.inputs:
         if one.required and not given.get(one.name):
             raise ApiError(INPUT_MISSING, f"{MESSAGES[INPUT_MISSING]} ({one.name})")
-
-
-def _run(browseract: BrowserAct, query: Query) -> Run:
-    run = browseract.runs.get(query.required("task_id"))
-    if run is None:
-        raise ApiError(TASK_UNKNOWN)
-    return run
-
-
-def _page(query: Query, found: list[Any], render: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    page = query.integer("page", 1) or 1
-    # Without a limit, the service returns one item per page.
-    limit = query.integer("limit", 1, MAX_LIMIT) or 1
-    return {
-        "page": page,
-        "limit": limit,
-        "items": [render(one) for one in found[(page - 1) * limit : page * limit]],
-        "total_pages": -(-len(found) // limit),
-        "total_count": len(found),
-    }
 
 
 def _newest_first(workflows: Mapping[str, Workflow]) -> list[Workflow]:

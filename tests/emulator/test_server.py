@@ -95,7 +95,7 @@ class TestTheApi:
         assert client.task(task_id)["input_parameters"] == "keyword=紙 & Füße = 100%; 😀"
 
     def test_unknown_path_gets_404_without_the_error_envelope(self, client: Any) -> None:
-        for path in ("/v2/workflow/pause-task", "/v3/bots", "/v2/workflow/get-task/"):
+        for path in ("/v2/workflow/pause-task", "/v3/bots/", "/v4/bots", "/v2/workflow/get-task/"):
             response = client.http.get(path)
             assert (response.status_code, response.json()["status"], response.json()["path"]) == (404, 404, path)
             assert "code" not in response.json()
@@ -395,16 +395,18 @@ class TestTheCommand:
         first_poll = timings.CORE_RACE_GRACE + timings.CALLBACK_GRACE + timings.FIRST_POLL_JITTER
         assert first_poll < DURATION
 
-    def test_emulator_command_lists_workflows_and_templates_with_their_inputs(self, serve: Any) -> None:
+    def test_emulator_command_lists_workflows_bots_and_templates_with_their_inputs(self, serve: Any) -> None:
         text = "\n".join(introduction(serve().running))
-        workflows, _, templates = text.partition("Templates, for RunTemplateOperator:")
+        workflows, _, others = text.partition("Bots, for RunBotOperator:")
+        bots, _, templates = others.partition("Templates, for RunTemplateOperator and RunBotTemplateOperator:")
         assert f"  {SEARCH.id}  Search: Searches shop.example for a keyword.\n" in workflows
         assert "Inputs: keyword, max_items (optional)" in workflows
         assert "Inputs: none" in workflows
         assert LOG_IN.id in workflows
-        assert TEMPLATE_TEXT.id not in workflows
+        assert TEMPLATE_TEXT.id not in workflows + bots
         assert TEMPLATE_TEXT.id in templates
-        assert LOG_IN.id not in templates
+        assert LOG_IN.id not in others
+        assert "Inputs: company_name, max_pages (optional)" in bots
 
     def test_emulator_command_names_a_port_in_use_without_a_traceback(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
