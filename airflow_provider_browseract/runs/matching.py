@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_browseract.api.bots import Bot
-from airflow_provider_browseract.api.models import InputParameter, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.models import InputParameter
+from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.matching import bot_input_matches, inputs_match
 from tests.cases import cases
 

@@ -28,17 +28,9 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import (
-    ApiVersion,
-    CreatedTask,
-    InputParameter,
-    Page,
-    Step,
-    Task,
-    TaskStatus,
-    Workflow,
-)
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
