@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.exchange import Call
-    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
+    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus
     from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.workflows import Template, Workflow
     from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
     from airflow_provider_browseract.runs.spend import Spend
 
