@@ -49,6 +49,10 @@ class Hiding:
         hidden = {LIVE_VIEW: self.live_view, SECRET_INPUTS: self.secret_inputs or self.texts}
         return tuple(name for name, hide in hidden.items() if hide)
 
+    def of_run(self, task: Task) -> Hiding:
+        """Return the same for this run, whose input has secrets of its own if the bot has secret defaults."""
+        return replace(self, secret_inputs=self.secret_inputs or _secrets_of(task.input) != [])
+
     def apply(self, result: Any) -> Any:
         """Return the result of a call without what is to be hidden."""
         if not isinstance(result, Task):

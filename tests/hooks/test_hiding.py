@@ -70,6 +70,13 @@ def test_whole_texts_are_hidden_if_the_secrets_of_an_input_cannot_be_found(given
     assert hidden(f"Type {SECRET}", given) == {"***", HIDDEN_REASON}
 
 
+@pytest.mark.parametrize(
+    ("given", "hidden"), [({"password": SECRET}, ("secret_inputs",)), ({"password": ""}, ()), (None, ())]
+)
+def test_other_processes_hide_texts_of_a_run_whose_input_in_the_response_has_secrets(given, hidden):
+    assert Hiding().of_run(run("Type", given)).hidden == hidden
+
+
 def test_hook_of_a_user_hides_nothing():
     task = run(f"Type {SECRET}", {"password": SECRET})
     assert NOTHING.apply(task) is task
