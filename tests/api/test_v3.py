@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from datetime import datetime, timezone
 from typing import Any
 
@@ -47,6 +48,11 @@ OUTSIDE = {
 
 def read(**fields):
     return v3.query_run("7").read({**RUN, **fields})
+
+
+def test_every_public_function_is_an_operation():
+    functions = inspect.getmembers(v3, lambda each: inspect.isfunction(each) and each.__module__ == v3.__name__)
+    assert {name for name, _ in functions if name[0] != "_"} == {name.replace("-", "_") for name in EVERY_CALL}
 
 
 @pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
