@@ -86,7 +86,7 @@ class Waiter:
         with tolerate_errors():
             cost = self.run.hook.settings.credits_per_step
         policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=cost)
-        event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
+        event = replace(event, wait=replace(event.wait, policy=policy))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
