@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.bots import read_run_summary
+from airflow_provider_browseract.api.errors import TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     ApiVersion,
     CreatedTask,
     Page,
+    Region,
     Task,
     TaskStatus,
     Word,
     read_page,
 )
 
+T = TypeVar("T")
+
 
 class Api(NamedTuple):
-    """The calls with which a run is followed, in one version of the API.
+    """The calls with which a run is followed, in one version of the API, and that for the regions of its templates.
 
     :param list_tasks: takes ``source_id``, ``status``, ``created_at_from``, ``created_at_to`` and ``limit``, all
         optional, and reads the tasks tolerantly
@@ -37,6 +41,7 @@ class Api(NamedTuple):
     list_tasks: Callable[..., Call[Page[Task]]]
     stop_task: Callable[[str], Call[None]]
     resume_task: Callable[[str], Call[None]]
+    list_regions: Callable[[], Call[tuple[Region, ...]]]
 
 
 def _list_tasks(*, source_id: str | None = None, limit: int = v2.PAGE_LIMIT, **filters: Any) -> Call[Page[Task]]:
@@ -50,10 +55,25 @@ def _page_runs(*, source_id: str | None = None, limit: int = v3.PAGE_LIMIT, **fi
 
 
 APIS = {
-    ApiVersion.V2: Api(v2.get_task, v2.get_task_status, _list_tasks, v2.stop_task, v2.resume_task),
-    ApiVersion.V3: Api(v3.query_run, v3.query_run_status, _page_runs, v3.cancel_run, v3.resume_run),
+    ApiVersion.V2: Api(v2.get_task, v2.get_task_status, _list_tasks, v2.stop_task, v2.resume_task, v2.get_region_list),
+    ApiVersion.V3: Api(v3.query_run, v3.query_run_status, _page_runs, v3.cancel_run, v3.resume_run, v3.list_regions),
 }
 """How a run is followed, by the version of the API that has started it."""
+
+_OTHER_VERSION = {
+    ApiVersion.V2: "If it is the run of a bot, set api_version='v3'.",
+    ApiVersion.V3: "If it is the run of a workflow, set api_version='v2'.",
+}
+"""What to try if a version of the API does not know a task."""
+
+
+def naming_other_version(call: Call[T], api_version: ApiVersion) -> Call[T]:
+    """Return the call with a remedy that names the other version of the API for a task that is not found.
+
+    For calls whose version is an argument of the user.
+    """
+    remedy = f"{TaskNotFoundError.remedy} {_OTHER_VERSION[api_version]}"
+    return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 
 class SourceKind(Word):
