@@ -34,12 +34,13 @@ class Api(NamedTuple):
         optional, and reads the tasks tolerantly
         (:meth:`~airflow_provider_browseract.api.models.Task.read_summary`). If the API's largest page is smaller than
         ``limit``, it is returned.
+    :param stop_task: takes the id of the task, and ``biz_code``, which is optional.
     """
 
     get_task: Callable[[str], Call[Task]]
     get_task_status: Callable[[str], Call[TaskStatus]]
     list_tasks: Callable[..., Call[Page[Task]]]
-    stop_task: Callable[[str], Call[None]]
+    stop_task: Callable[..., Call[None]]
     resume_task: Callable[[str], Call[None]]
     list_regions: Callable[[], Call[tuple[Region, ...]]]
 
