@@ -61,7 +61,7 @@ APIS = {
 }
 """How a run is followed, by the version of the API that has started it."""
 
-_OTHER_VERSION = {
+OTHER_VERSION = {
     ApiVersion.V2: "If it is the run of a bot, set api_version='v3'.",
     ApiVersion.V3: "If it is the run of a workflow, set api_version='v2'.",
 }
@@ -73,7 +73,7 @@ def naming_other_version(call: Call[T], api_version: ApiVersion) -> Call[T]:
 
     For calls whose version is an argument of the user.
     """
-    remedy = f"{TaskNotFoundError.remedy} {_OTHER_VERSION[api_version]}"
+    remedy = f"{TaskNotFoundError.remedy} {OTHER_VERSION[api_version]}"
     return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 
