@@ -20,7 +20,6 @@ from pydantic import AliasChoices, AliasPath, Field, PlainValidator, TypeAdapter
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import (
-    Flag,
     Id,
     Json,
     Line,
@@ -148,12 +147,6 @@ def _inputs(value: Json) -> str | None:
 
 def _object(value: Json) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
-
-
-def _declared(value: Json) -> tuple[InputParameter, ...]:
-    """Return the inputs that a workflow declares, or none if one cannot be read, so that no name is refused."""
-    found, skipped = _list(_array(value), InputParameter.read)
-    return () if skipped else found
 
 
 Status = Annotated[TaskStatus, PlainValidator(_status)]
@@ -365,41 +358,6 @@ class Task(Model):
 
 
 @dataclass(frozen=True)
-class InputParameter(Model):
-    """An input that a workflow or template declares. If ``default_enabled`` is ``False``, the input is required."""
-
-    name: Id
-    default_enabled: Flag = None
-
-
-Inputs = Annotated[tuple[InputParameter, ...], PlainValidator(_declared)]
-
-
-@dataclass(frozen=True)
-class Workflow(Model):
-    """A workflow. Only ``get-workflow`` returns its inputs."""
-
-    id: Id
-    name: OptionalText = None
-    description: OptionalText = None
-    created_at: Annotated[Time, Field(validation_alias="create_at")] = None
-    published_at: Annotated[Time, Field(validation_alias="publish_at")] = None
-    input_parameters: Inputs = ()
-
-
-@dataclass(frozen=True)
-class Template(Model):
-    """An official workflow template. Its id is ``templateId`` in the list, and ``id`` in the single template."""
-
-    id: Annotated[Id, Field(validation_alias=AliasChoices("templateId", "id"))]
-    name: OptionalText = None
-    description: OptionalText = None
-    recommendation: Annotated[OptionalText, Field(validation_alias="recommendDesc")] = None
-    detail_url: Annotated[Link, Field(validation_alias="detailUrl")] = None
-    input_parameters: Inputs = ()
-
-
-@dataclass(frozen=True)
 class Region(Model):
     """A proxy region in which template tasks can run."""
 
@@ -432,7 +390,7 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         fields = data if isinstance(data, Mapping) else {}
         if not isinstance(fields.get("items"), list):
             raise UnexpectedResponseError("the response should be a page, but has no list of items")
-        items, skipped = _list(fields["items"], read_item)
+        items, skipped = read_items(fields["items"], read_item)
         total_count, total_pages = (read_count(fields.get(each)) for each in ("total_count", "total_pages"))
         return Page(items, total_count, skipped, total_pages=total_pages)
 
@@ -445,7 +403,7 @@ def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]
     def read(data: Json) -> tuple[T, ...]:
         if not isinstance(data, list):
             raise UnexpectedResponseError(f"the response should be a list, but is {kind_of(data)}")
-        return _list(data, read_item)[0]
+        return read_items(data, read_item)[0]
 
     return read
 
@@ -464,7 +422,7 @@ def read_nothing(data: Json) -> None:
         raise UnexpectedResponseError(f"the response should be empty, but is {kind_of(data)}")
 
 
-def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
+def read_items(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
     """Return the items of a list, and descriptions of those that cannot be read, which must not hide the others."""
     found: list[T] = []
     skipped: list[str] = []

@@ -30,13 +30,12 @@ from airflow_provider_browseract.api.models import (
     Region,
     Task,
     TaskStatus,
-    Template,
-    Workflow,
     read_list,
     read_nothing,
     read_page,
     read_status,
 )
+from airflow_provider_browseract.api.workflows import Template, Workflow
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import read_run, read_template_run
 
 if TYPE_CHECKING:
-    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus, Template, Workflow
+    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus
+    from airflow_provider_browseract.api.workflows import Template, Workflow
     from airflow_provider_browseract.runs.spend import Spend
 
 

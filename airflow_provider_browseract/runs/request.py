@@ -14,8 +14,9 @@ from typing import Any
 from airflow_provider_browseract.api.arguments import InputError, read_bot_id, read_id, read_optional_id, read_path_id
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import did_you_mean
 from airflow_provider_browseract.runs.schemas import read_input

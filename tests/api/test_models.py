@@ -16,12 +16,11 @@ from airflow_provider_browseract.api.models import (
     Region,
     Task,
     TaskStatus,
-    Template,
-    Workflow,
     read_list,
     read_page,
     read_status,
 )
+from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.runs.report import facts
 from tests.cases import cases
 

@@ -22,7 +22,8 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
 )
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
     Claim,

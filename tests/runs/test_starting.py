@@ -27,7 +27,8 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Step, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
