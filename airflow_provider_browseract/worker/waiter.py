@@ -186,7 +186,7 @@ class Waiter:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
                 f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
-                "Raise timeout if the workflow needs longer."
+                "Raise timeout if the run needs longer."
             )
         if over.error is None and over.end is End.NOT_STARTED:
             return RunTimedOutError(
