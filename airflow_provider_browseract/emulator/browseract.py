@@ -94,10 +94,12 @@ class BrowserAct:
     """Whether responses are like those in the vendor's examples. A task has no ``credit`` and no ``log_detail_url``. It
     always has ``live_url_info``, ``finished_at`` even before its end, and null if it has no output, files or failure.
     Its steps appear when they end. A start returns ``profileId``. ``list-tasks`` with an empty ``workflow_id`` returns
-    the tasks of all workflows. Errors are as with ``errors_as_in_the_demos``. Default: ``False``."""
+    the tasks of all workflows. With API v3, a start returns ``id`` in place of ``task_id``, and a resume and a cancel
+    nothing. A run always has ``live_url_info`` and never ``steps``, and its ``output`` is null if it has files. Errors
+    are as with ``errors_as_in_the_demos``. Default: ``False``."""
     errors_as_in_the_demos: bool = False
-    """Whether the error envelope is like those in the vendor's examples, with ``data`` null and ``time`` as
-    ``YYYY-MM-DD HH:MM:SS``, instead of as in its OpenAPI document. Default: ``False``."""
+    """Whether the error envelope is like those in the vendor's examples, with ``time`` as ``YYYY-MM-DD HH:MM:SS`` and
+    ``data`` null, or absent with API v3, instead of as in its OpenAPI documents. Default: ``False``."""
     shared_runs: bool = False
     """Whether each version of the API knows and lists the tasks of the other one too. Default: ``False``."""
     converts_input: bool = False

@@ -254,7 +254,8 @@ class EmulatedWorkflow:
             fraction = getattr(self, name)
             if fraction is not None and not 0 <= fraction <= 1:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
-        Output(files=self.files or (), downloads=self.downloads or ())  # checks their number and sizes
+        # Checks the number and the sizes of the files, and whether the output is JSON.
+        Output(files=self.files or (), downloads=self.downloads or (), value=self.output)
         if self.step_every == 0:
             raise ValueError("step_every must be more than 0")
         if not self.steps:

@@ -235,7 +235,7 @@ def _common_fields(browseract: BrowserAct, body: Body) -> dict[str, Any]:
 
 
 def _start(browseract: BrowserAct, bot: EmulatedWorkflow, given: dict[str, Any], **fields: Any) -> Any:
-    declared = _properties(bot.schema)
+    declared = _declared(bot.schema)
     if browseract.converts_input:
         given = {name: _converted(value, declared.get(name, {}).get("type")) for name, value in given.items()}
     _check_input(bot, given)
@@ -248,14 +248,11 @@ def _start(browseract: BrowserAct, bot: EmulatedWorkflow, given: dict[str, Any],
     return {"id" if browseract.as_in_the_demos else "task_id": run.id, "status": run.reported(browseract.clock())}
 
 
-def _properties(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _declared(schema: Any) -> dict[str, dict[str, Any]]:
     """Return the schemas of the names that a schema declares at the top level."""
-    properties = schema.get("properties")
-    return {
-        name: each
-        for name, each in (properties if isinstance(properties, dict) else {}).items()
-        if isinstance(each, dict)
-    }
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    named = properties.items() if isinstance(properties, dict) else ()
+    return {name: each for name, each in named if isinstance(each, dict)}
 
 
 def _converted(value: Any, wanted: Any) -> Any:
