@@ -2,6 +2,7 @@
 
 from airflow_provider_browseract.api.arguments import InputError as InputError
 from airflow_provider_browseract.api.errors import AuthenticationError as AuthenticationError
+from airflow_provider_browseract.api.errors import BotNotReadyError as BotNotReadyError
 from airflow_provider_browseract.api.errors import BrowserActError as BrowserActError
 from airflow_provider_browseract.api.errors import ConcurrencyLimitError as ConcurrencyLimitError
 from airflow_provider_browseract.api.errors import ConnectionFailedError as ConnectionFailedError
@@ -16,6 +17,7 @@ from airflow_provider_browseract.api.errors import RateLimitError as RateLimitEr
 from airflow_provider_browseract.api.errors import RegionNotFoundError as RegionNotFoundError
 from airflow_provider_browseract.api.errors import ResponseLostError as ResponseLostError
 from airflow_provider_browseract.api.errors import ResponseTooLargeError as ResponseTooLargeError
+from airflow_provider_browseract.api.errors import ResumeNotSupportedError as ResumeNotSupportedError
 from airflow_provider_browseract.api.errors import RunStartUnknownError as RunStartUnknownError
 from airflow_provider_browseract.api.errors import ServerError as ServerError
 from airflow_provider_browseract.api.errors import TaskEndedError as TaskEndedError

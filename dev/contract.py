@@ -32,7 +32,7 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
@@ -177,22 +177,22 @@ class Clients:
 def every_call(workflow_id: str, template_id: str, task_id: str) -> list[Call[Any]]:
     """Return a call of each endpoint, and some more with other arguments."""
     keyword = {"keyword": "pens, ink; \u00fc=1"}
-    lists = (calls.list_tasks, calls.list_workflows, calls.list_official_workflow_templates)
+    lists = (v2.list_tasks, v2.list_workflows, v2.list_official_workflow_templates)
     return [
-        calls.run_task(workflow_id, input_parameters=keyword, save_browser_data=True),
-        calls.run_task(workflow_id, input_parameters=keyword, callback_url="https://example.com/a?b=c"),
-        calls.run_task_by_template(template_id, input_parameters=keyword),
-        calls.run_task_by_template(template_id, input_parameters=keyword, region="DE"),
-        calls.get_task_status(task_id),
-        calls.get_task(task_id),
+        v2.run_task(workflow_id, input_parameters=keyword, save_browser_data=True),
+        v2.run_task(workflow_id, input_parameters=keyword, callback_url="https://example.com/a?b=c"),
+        v2.run_task_by_template(template_id, input_parameters=keyword),
+        v2.run_task_by_template(template_id, input_parameters=keyword, region="DE"),
+        v2.get_task_status(task_id),
+        v2.get_task(task_id),
         *(make(page=page, limit=limit) for make in lists for page, limit in ((1, 1), (2, 3), (9999, 500))),
-        *(calls.list_tasks(status=status, workflow_id=workflow_id, workflow_name="sea") for status in TaskStatus),
-        calls.list_official_workflow_templates(keyword="product"),
-        calls.get_workflow(workflow_id),
-        calls.get_official_workflow_template(template_id),
-        calls.get_region_list(),
-        calls.stop_task(task_id, biz_code=7),
-        calls.resume_task(task_id),
+        *(v2.list_tasks(status=status, workflow_id=workflow_id, workflow_name="sea") for status in TaskStatus),
+        v2.list_official_workflow_templates(keyword="product"),
+        v2.get_workflow(workflow_id),
+        v2.get_official_workflow_template(template_id),
+        v2.get_region_list(),
+        v2.stop_task(task_id, biz_code=7),
+        v2.resume_task(task_id),
     ]
 
 
@@ -213,14 +213,14 @@ def through_the_proxy(document: str) -> tuple[Clients, list[str]]:
         }
         started = []
         for workflow, given in inputs.items():
-            for created in clients.send(calls.run_task(workflow.id, input_parameters=given, save_browser_data=True)):
+            for created in clients.send(v2.run_task(workflow.id, input_parameters=given, save_browser_data=True)):
                 started.append(created.id)
-                clients.send(calls.get_task(created.id))
+                clients.send(v2.get_task(created.id))
         settled = ("finished", "failed", "paused")
         emulator.wait_until(lambda: all(task.status in settled for task in emulator.tasks), timeout=60)
         for task_id in started:
-            clients.send(calls.get_task(task_id))
-            clients.send(calls.get_task_status(task_id))
+            clients.send(v2.get_task(task_id))
+            clients.send(v2.get_task_status(task_id))
         for task_id in started:
             for call in every_call(SEARCH.id, TEMPLATE_SEARCH.id, task_id):
                 clients.send(call)

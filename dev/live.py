@@ -35,7 +35,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError, ConcurrencyLimitError, RateLimitError
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.settings import DEFAULT_BASE_URL
@@ -359,7 +359,7 @@ def ask_beside_the_run(live: Live, profile: object) -> None:
 def place_of(response: httpx.Response) -> str:
     """Return which line the provider needs, and where, to recognize a refusal as that of a full plan."""
     try:
-        calls.run_task("1").read_response(Response(response.status_code, response.headers, response.content))
+        v2.run_task("1").read_response(Response(response.status_code, response.headers, response.content))
     except BrowserActError as error:
         known, code = error, error.code
     else:

@@ -20,9 +20,9 @@ from typing import Any
 
 from playwright.sync_api import FloatRect, FrameLocator, Locator, Page
 
-from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from tests.browser import LOOKS, running_browser
 from tests.e2e.local_airflow import LocalAirflow, run_command, wait_for

@@ -61,7 +61,8 @@ python_maximum_signature_line_length = 100
 # What compat.py imports is defined in Airflow, and differs from version to version.
 suppress_warnings = ["autoapi.python_import_resolution"]
 
-SOURCES = [(ROOT / "airflow_provider_browseract" / "api" / name).read_text() for name in ("fields.py", "models.py")]
+RESPONSES = ("models", "workflows", "bots")
+SOURCES = [(ROOT / f"airflow_provider_browseract/api/{name}.py").read_text() for name in ("fields", *RESPONSES)]
 FIELD_TYPES = dict(
     re.findall(r"^(\w+) = Annotated\[(.+?), (?:Field|PlainValidator)\(", "\n".join(SOURCES), re.MULTILINE)
 )
@@ -77,7 +78,7 @@ def plain(annotation: str) -> str:
 
 def show_plain_types(app: Any) -> None:
     for name, shown in app.env.autoapi_all_objects.items():
-        if name.startswith("airflow_provider_browseract.api.models.") and getattr(shown, "annotation", None):
+        if re.match(rf"\w+\.api\.({'|'.join(RESPONSES)})\.", name) and getattr(shown, "annotation", None):
             shown.annotation = plain(shown.annotation)
 
 

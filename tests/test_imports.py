@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("imports")
 
 PACKAGE = "airflow_provider_browseract"
 HTTP = {"requests", "httpx", "fastapi", "uvicorn"}
-WITHOUT_AIRFLOW = ("api.calls", "runs.waiting", "runs.resuming", "runs.starting")
+WITHOUT_AIRFLOW = ("api.v2", "runs.waiting", "runs.resuming", "runs.starting")
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""BrowserAct's HTTP API, version 2: calls as values, typed responses, and two thin clients. Does not use Airflow."""
+"""BrowserAct's HTTP API: calls as values, typed responses, and two thin clients. Does not use Airflow."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -12,6 +12,12 @@ E = TypeVar("E", bound=Enum)
 
 LONGEST_TIME = 366 * 24 * 3600.0
 """The longest duration that an argument accepts, in seconds."""
+
+
+MAX_ID_LENGTH = 200
+"""Characters of an id. BrowserAct's ids have 17 to 32."""
+
+PATH_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
 
 
 class InputError(ValueError):
@@ -30,6 +36,42 @@ def read_id(argument: str, value: Any) -> str:
     if not isinstance(value, str) or value.strip() in ("", "None"):
         raise InputError(f"{argument} is {value!r}. Use the id that the BrowserAct dashboard or an earlier task shows.")
     return value.strip()
+
+
+def read_path_id(argument: str, value: Any) -> str:
+    """Check a required id that becomes a part of an address, and return it as a string.
+
+    :raises InputError: the value cannot be an id, or could lead to another address.
+    """
+    found = read_id(argument, value)
+    if not is_path_id(found):
+        raise InputError(
+            f"{argument} is {found[:MAX_ID_LENGTH]!r}. Use the id that the BrowserAct dashboard or an earlier task "
+            "shows: letters, digits, hyphens and underscores."
+        )
+    return found
+
+
+def read_bot_id(value: Any) -> str:
+    """Check the id of a bot.
+
+    :raises InputError: the value cannot be an id, or could lead to another endpoint.
+    """
+    found = read_path_id("bot_id", value)
+    # The API has other endpoints at these addresses.
+    if found in ("runs", "templates", "regions"):
+        raise InputError(f"bot_id is {found!r}, which is no id. Use the id that the BrowserAct dashboard shows.")
+    return found
+
+
+def is_path_id(value: str) -> bool:
+    """Return whether a text can be a part of an address without any change."""
+    return PATH_ID.fullmatch(value) is not None
+
+
+def read_optional_id(argument: str, value: Any) -> str | None:
+    """Check an id that may be ``None``."""
+    return None if value is None else read_id(argument, value)
 
 
 def read_choice(argument: str, value: Any, choices: type[E]) -> E:
@@ -60,6 +102,18 @@ def read_ids(argument: str, value: Any) -> list[str]:
     if not ids:
         raise InputError(f"{argument} is an empty list. Pass at least one id.")
     return ids
+
+
+def read_moment(argument: str, value: datetime | None) -> str | None:
+    """Check a moment that may be ``None``, and return it as the API takes it: in UTC and whole seconds.
+
+    :raises InputError: the moment has no time zone.
+    """
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InputError(f"{argument} is {value.isoformat()}, which has no time zone. Pass a datetime with one.")
+    return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_seconds(argument: str, value: Any) -> float:
@@ -94,3 +148,8 @@ def read_flag(argument: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{argument} is {value!r}. Use True or False.")
     return value
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the arguments that are not ``None``."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -218,6 +218,19 @@ class TaskNotPausedError(BrowserActError):
     not_processed = True
 
 
+class ResumeNotSupportedError(BrowserActError):
+    """BrowserAct resumes this task itself, so a call cannot resume it. That is so for runs of agent-built bots."""
+
+    remedy = "Help the bot in the live view of the run. BrowserAct then continues the run by itself."
+    not_processed = True
+
+
+class BotNotReadyError(InvalidRequestError):
+    """The language model of an agent-built bot is not configured."""
+
+    remedy = "Open the bot in the BrowserAct dashboard, choose its language model, and test the bot there."
+
+
 class ServerError(BrowserActError):
     """BrowserAct failed. It is not known whether it processed the call."""
 
@@ -312,7 +325,7 @@ BY_CODE: dict[int, type[BrowserActError]] = {
     401: AuthenticationError,
     10013: RegionNotFoundError,
     10020: WorkflowNotPublishedError,
-    10021: InvalidRequestError,
+    10021: BotNotReadyError,
     10111: WorkflowNotFoundError,
     10112: TaskNotFoundError,
     10118: ConcurrencyLimitError,
@@ -321,6 +334,7 @@ BY_CODE: dict[int, type[BrowserActError]] = {
     10142: MissingInputError,
     10143: MissingInputError,
     10176: TemplateNotFoundError,
+    10879: ResumeNotSupportedError,
     99001: InvalidRequestError,
     99002: PermissionDeniedError,
 }

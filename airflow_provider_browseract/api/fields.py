@@ -9,13 +9,12 @@ from typing import Annotated, Any, TypeAlias
 import pendulum
 from pydantic import PlainValidator
 
+from airflow_provider_browseract.api.arguments import MAX_ID_LENGTH
+
 Json: TypeAlias = Any
 
 MAX_LINE_LENGTH = 1000
 """Characters of a text from a response that people read, such as a goal or a message."""
-
-MAX_ID_LENGTH = 200
-"""Characters of an id. BrowserAct's ids have 17 to 32."""
 
 MAX_LINK_LENGTH = 2048
 """Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""

@@ -20,7 +20,6 @@ from pydantic import AliasChoices, AliasPath, Field, PlainValidator, TypeAdapter
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import (
-    Flag,
     Id,
     Json,
     Line,
@@ -67,6 +66,25 @@ class ApiVersion(Word):
     """The versions of the API. A task is known only to the version that has started it."""
 
     V2 = "v2"
+    """Workflows and official templates, with browser profiles."""
+
+    V3 = "v3"
+    """Bots, and the official templates that run as bots."""
+
+
+class BotType(Word):
+    """How a bot was built."""
+
+    WORKFLOW = "workflow"
+    """From the nodes of BrowserAct's editor."""
+
+    AGENT = "agent"
+    """From a description."""
+
+    @classmethod
+    def of(cls, word: Json) -> BotType | None:
+        """Read a word; None for one that the API does not document."""
+        return next((each for each in cls if each.value == word), None)
 
 
 class TaskStatus(Word):
@@ -127,10 +145,8 @@ def _inputs(value: Json) -> str | None:
     return "; ".join(f"{name}={text}" for name, text in pairs)
 
 
-def _declared(value: Json) -> tuple[InputParameter, ...]:
-    """Return the inputs that a workflow declares, or none if one cannot be read, so that no name is refused."""
-    found, skipped = _list(_array(value), InputParameter.read)
-    return () if skipped else found
+def _object(value: Json) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
 
 
 Status = Annotated[TaskStatus, PlainValidator(_status)]
@@ -229,12 +245,28 @@ class Failure(Model):
 
 
 @dataclass(frozen=True)
+class OutputFile:
+    """The output of a bot as a file of one format. ``url`` is pre-signed, so it is kept out of ``repr``."""
+
+    format: str
+    name: str | None
+    size: int | None
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Output(Model):
-    """A task's output in the response: one text, and the addresses of files, of which some may be left out."""
+    """A task's output in the response: one text, and the addresses of files, of which some may be left out.
+
+    Only runs of bots have ``formats``, the same output as files, and ``is_json``: whether the output is a JSON value,
+    whose JSON text ``string`` is, or a text. Of version 2, this is not known.
+    """
 
     string: Annotated[str | None, PlainValidator(_string)] = None
     files: Annotated[tuple[str, ...], PlainValidator(_files)] = ()
     files_left_out: Annotated[int, Field(validation_alias="files"), _beyond(lambda: MAX_FILES)] = 0
+    formats: Annotated[tuple[OutputFile, ...], PlainValidator(lambda _: ())] = ()
+    is_json: Annotated[bool | None, PlainValidator(lambda _: None)] = None
 
 
 @dataclass(frozen=True)
@@ -242,12 +274,14 @@ class DownloadFile(Model):
     """A file that a task downloaded. ``download_url`` is pre-signed and expires, so it is kept out of ``repr``."""
 
     guid: OptionalText = None
-    file_name: Annotated[OptionalText, Field(validation_alias="fileName")] = None
-    file_size: Annotated[Number, Field(validation_alias="fileSize")] = None
+    file_name: Annotated[OptionalText, Field(validation_alias=AliasChoices("fileName", "file_name"))] = None
+    file_size: Annotated[Number, Field(validation_alias=AliasChoices("fileSize", "file_size"))] = None
     status: Line = None
-    error_message: Annotated[Line, Field(validation_alias="errorMessage")] = None
-    expires_at: Annotated[Number, Field(validation_alias="expiresAt")] = None
-    download_url: Annotated[OptionalText, Field(validation_alias="downloadUrl")] = field(default=None, repr=False)
+    error_message: Annotated[Line, Field(validation_alias=AliasChoices("errorMessage", "error_message"))] = None
+    expires_at: Annotated[Number, Field(validation_alias=AliasChoices("expiresAt", "expires_at"))] = None
+    download_url: Annotated[OptionalText, Field(validation_alias=AliasChoices("downloadUrl", "download_url"))] = field(
+        default=None, repr=False
+    )
 
 
 @dataclass(frozen=True)
@@ -257,6 +291,9 @@ class Task(Model):
     ``list-tasks`` does not return ``steps``, ``download_files`` and ``log_detail_url``. ``input_parameters`` is one
     text, ``key=value; key=value``, and not the list that was sent. ``finished_at`` may be set on a task that is still
     running: only ``status`` shows whether it has ended.
+
+    Only runs of bots have ``bot_id``, ``bot_name``, ``bot_type`` and ``input``, the JSON object that was sent. The run
+    of a template has no ``bot_id``.
 
     ``api_version`` is the version of the API that has returned the task. ``unread`` states why only the status is
     known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
@@ -286,6 +323,15 @@ class Task(Model):
     downloads_left_out: Annotated[int, Field(validation_alias="download_files"), _beyond(lambda: MAX_FILES)] = 0
     unread: Annotated[str | None, PlainValidator(lambda _: None)] = None
     api_version: Annotated[ApiVersion, PlainValidator(lambda _: ApiVersion.V2)] = ApiVersion.V2
+    bot_id: OptionalId = None
+    bot_name: Line = None
+    bot_type: Annotated[BotType | None, PlainValidator(BotType.of)] = None
+    input: Annotated[dict[str, Any] | None, PlainValidator(_object)] = field(default=None, repr=False)
+
+    @property
+    def source_id(self) -> str | None:
+        """The workflow or bot, if the response names it."""
+        return self.workflow_id or self.bot_id
 
     @property
     def step_count(self) -> int:
@@ -309,41 +355,6 @@ class Task(Model):
             return cls.read(fields)
         except UnexpectedResponseError:
             return cls.read({**fields, "status": TaskStatus.UNKNOWN.value})
-
-
-@dataclass(frozen=True)
-class InputParameter(Model):
-    """An input that a workflow or template declares. If ``default_enabled`` is ``False``, the input is required."""
-
-    name: Id
-    default_enabled: Flag = None
-
-
-Inputs = Annotated[tuple[InputParameter, ...], PlainValidator(_declared)]
-
-
-@dataclass(frozen=True)
-class Workflow(Model):
-    """A workflow. Only ``get-workflow`` returns its inputs."""
-
-    id: Id
-    name: OptionalText = None
-    description: OptionalText = None
-    created_at: Annotated[Time, Field(validation_alias="create_at")] = None
-    published_at: Annotated[Time, Field(validation_alias="publish_at")] = None
-    input_parameters: Inputs = ()
-
-
-@dataclass(frozen=True)
-class Template(Model):
-    """An official workflow template. Its id is ``templateId`` in the list, and ``id`` in the single template."""
-
-    id: Annotated[Id, Field(validation_alias=AliasChoices("templateId", "id"))]
-    name: OptionalText = None
-    description: OptionalText = None
-    recommendation: Annotated[OptionalText, Field(validation_alias="recommendDesc")] = None
-    detail_url: Annotated[Link, Field(validation_alias="detailUrl")] = None
-    input_parameters: Inputs = ()
 
 
 @dataclass(frozen=True)
@@ -379,7 +390,7 @@ def read_page(read_item: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
         fields = data if isinstance(data, Mapping) else {}
         if not isinstance(fields.get("items"), list):
             raise UnexpectedResponseError("the response should be a page, but has no list of items")
-        items, skipped = _list(fields["items"], read_item)
+        items, skipped = read_items(fields["items"], read_item)
         total_count, total_pages = (read_count(fields.get(each)) for each in ("total_count", "total_pages"))
         return Page(items, total_count, skipped, total_pages=total_pages)
 
@@ -392,7 +403,7 @@ def read_list(read_item: Callable[[Json], T]) -> Callable[[Json], tuple[T, ...]]
     def read(data: Json) -> tuple[T, ...]:
         if not isinstance(data, list):
             raise UnexpectedResponseError(f"the response should be a list, but is {kind_of(data)}")
-        return _list(data, read_item)[0]
+        return read_items(data, read_item)[0]
 
     return read
 
@@ -411,7 +422,7 @@ def read_nothing(data: Json) -> None:
         raise UnexpectedResponseError(f"the response should be empty, but is {kind_of(data)}")
 
 
-def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
+def read_items(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
     """Return the items of a list, and descriptions of those that cannot be read, which must not hide the others."""
     found: list[T] = []
     skipped: list[str] = []
@@ -419,7 +430,8 @@ def _list(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], 
         try:
             found.append(read(item))
         except UnexpectedResponseError as error:
-            item_id = optional_id(item.get("id")) if isinstance(item, Mapping) else None
+            given = item if isinstance(item, Mapping) else {}
+            item_id = next(filter(None, (optional_id(given.get(name)) for name in ("id", "task_id", "bot_id"))), None)
             skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:MAX_REASON_LENGTH])
     if skipped:
         named = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.bots import read_run_summary
+from airflow_provider_browseract.api.errors import TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
     ApiVersion,
     CreatedTask,
     Page,
+    Region,
     Task,
     TaskStatus,
-    Template,
     Word,
-    Workflow,
     read_page,
 )
 
+T = TypeVar("T")
+
 
 class Api(NamedTuple):
-    """The calls with which a run is followed, in one version of the API.
+    """The calls with which a run is followed, in one version of the API, and that for the regions of its templates.
 
     :param list_tasks: takes ``source_id``, ``status``, ``created_at_from``, ``created_at_to`` and ``limit``, all
-        optional, and reads the tasks with :meth:`~airflow_provider_browseract.api.models.Task.read_summary`.
+        optional, and reads the tasks tolerantly
+        (:meth:`~airflow_provider_browseract.api.models.Task.read_summary`). If the API's largest page is smaller than
+        ``limit``, it is returned.
     """
 
     get_task: Callable[[str], Call[Task]]
@@ -36,16 +41,39 @@ class Api(NamedTuple):
     list_tasks: Callable[..., Call[Page[Task]]]
     stop_task: Callable[[str], Call[None]]
     resume_task: Callable[[str], Call[None]]
+    list_regions: Callable[[], Call[tuple[Region, ...]]]
 
 
-def _list_tasks(*, source_id: str | None = None, **filters: Any) -> Call[Page[Task]]:
-    return replace(calls.list_tasks(workflow_id=source_id, **filters), read=read_page(Task.read_summary))
+def _list_tasks(*, source_id: str | None = None, limit: int = v2.PAGE_LIMIT, **filters: Any) -> Call[Page[Task]]:
+    call = v2.list_tasks(workflow_id=source_id, limit=min(limit, v2.PAGE_LIMIT), **filters)
+    return replace(call, read=read_page(Task.read_summary))
+
+
+def _page_runs(*, source_id: str | None = None, limit: int = v3.PAGE_LIMIT, **filters: Any) -> Call[Page[Task]]:
+    call = v3.page_runs(bot_id=source_id, limit=min(limit, v3.PAGE_LIMIT), **filters)
+    return replace(call, read=read_page(read_run_summary))
 
 
 APIS = {
-    ApiVersion.V2: Api(calls.get_task, calls.get_task_status, _list_tasks, calls.stop_task, calls.resume_task),
+    ApiVersion.V2: Api(v2.get_task, v2.get_task_status, _list_tasks, v2.stop_task, v2.resume_task, v2.get_region_list),
+    ApiVersion.V3: Api(v3.query_run, v3.query_run_status, _page_runs, v3.cancel_run, v3.resume_run, v3.list_regions),
 }
 """How a run is followed, by the version of the API that has started it."""
+
+_OTHER_VERSION = {
+    ApiVersion.V2: "If it is the run of a bot, set api_version='v3'.",
+    ApiVersion.V3: "If it is the run of a workflow, set api_version='v2'.",
+}
+"""What to try if a version of the API does not know a task."""
+
+
+def naming_other_version(call: Call[T], api_version: ApiVersion) -> Call[T]:
+    """Return the call with a remedy that names the other version of the API for a task that is not found.
+
+    For calls whose version is an argument of the user.
+    """
+    remedy = f"{TaskNotFoundError.remedy} {_OTHER_VERSION[api_version]}"
+    return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 
 class SourceKind(Word):
@@ -56,6 +84,12 @@ class SourceKind(Word):
 
     TEMPLATE = "template"
     """An official template of BrowserAct."""
+
+    BOT = "bot"
+    """A bot of the account."""
+
+    BOT_TEMPLATE = "bot_template"
+    """An official template of BrowserAct that runs as a bot."""
 
 
 class SourceCalls(NamedTuple):
@@ -68,17 +102,19 @@ class SourceCalls(NamedTuple):
 
     api_version: ApiVersion
     start: Callable[..., Call[CreatedTask]]
-    read: Callable[[str], Call[Workflow] | Call[Template]]
-    list: Callable[..., Call[Page[Workflow]] | Call[Page[Template]]]
+    read: Callable[[str], Call[Any]]
+    list: Callable[..., Call[Any]]
 
 
 SOURCES = {
-    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, calls.run_task, calls.get_workflow, calls.list_workflows),
+    SourceKind.WORKFLOW: SourceCalls(ApiVersion.V2, v2.run_task, v2.get_workflow, v2.list_workflows),
     SourceKind.TEMPLATE: SourceCalls(
         ApiVersion.V2,
-        calls.run_task_by_template,
-        calls.get_official_workflow_template,
-        calls.list_official_workflow_templates,
+        v2.run_task_by_template,
+        v2.get_official_workflow_template,
+        v2.list_official_workflow_templates,
     ),
+    SourceKind.BOT: SourceCalls(ApiVersion.V3, v3.create_run, v3.query_bot, v3.page_bots),
+    SourceKind.BOT_TEMPLATE: SourceCalls(ApiVersion.V3, v3.create_template_run, v3.query_template, v3.page_templates),
 }
 """How each kind of source is found and run."""

@@ -22,7 +22,7 @@ class AsyncBrowserAct:
 
     :meth:`~airflow_provider_browseract.hooks.browseract.BrowserActHook.async_client` opens such a client. All calls
     share its connection pool, including those of asyncio tasks that run concurrently. The functions of
-    :mod:`airflow_provider_browseract.api.calls` return the calls.
+    :mod:`airflow_provider_browseract.api.v2` return the calls.
 
     The examples run against the package's emulator, whose ids they use. They need a REPL with ``await``, such as
     ``python -m asyncio`` or IPython. In them, ``browseract`` is an open client; the other names are those in the
@@ -43,8 +43,8 @@ class AsyncBrowserAct:
         :raises RunStartUnknownError: the call may have started a run, but the response was lost or cannot be used.
         :raises BrowserActError: the call failed.
 
-        >>> from airflow_provider_browseract.api import calls
-        >>> await browseract.send(calls.get_task_status(task_id))
+        >>> from airflow_provider_browseract.api import v2
+        >>> await browseract.send(v2.get_task_status(task_id))
         <TaskStatus.RUNNING: 'running'>
         """
         with lost_start_is_unknown(call, self._log):
@@ -57,8 +57,8 @@ class AsyncBrowserAct:
         :returns: the items of all pages, each once.
         :raises BrowserActError: a call failed, or the pages contradict each other.
 
-        >>> from airflow_provider_browseract.api import calls
-        >>> tasks = browseract.iter_items(calls.list_tasks(workflow_name="search", status="finished"))
+        >>> from airflow_provider_browseract.api import v2
+        >>> tasks = browseract.iter_items(v2.list_tasks(workflow_name="search", status="finished"))
         >>> [task.credit async for task in tasks]
         [20]
         """

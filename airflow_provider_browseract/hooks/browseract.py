@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from airflow_provider_browseract import __version__
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import (
     NOTHING_TO_STOP,
 )
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.exchange import Call
-    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus, Template, Workflow
+    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus
     from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.workflows import Template, Workflow
     from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
     from airflow_provider_browseract.runs.spend import Spend
 
@@ -39,7 +40,7 @@ class BrowserActHook(BaseHook):
     """Call BrowserAct with an Airflow connection of type ``browseract``.
 
     Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
-    a client that sends the calls of :mod:`airflow_provider_browseract.api.calls`.
+    a client that sends the calls of :mod:`airflow_provider_browseract.api.v2`.
 
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
     another key, the call is sent again, unless it starts a run. Every method raises a subclass of
@@ -86,7 +87,7 @@ class BrowserActHook(BaseHook):
 
     @cached_property
     def client(self) -> BrowserActClient:
-        """The client that sends any call of :mod:`airflow_provider_browseract.api.calls`."""
+        """The client that sends any call of :mod:`airflow_provider_browseract.api.v2`."""
         from airflow_provider_browseract.api.client import BrowserActClient
 
         return BrowserActClient(
@@ -121,9 +122,9 @@ class BrowserActHook(BaseHook):
             :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: 256 MiB.
 
         >>> import asyncio
-        >>> from airflow_provider_browseract.api import calls
+        >>> from airflow_provider_browseract.api import v2
         >>> async with hook.async_client() as browseract:
-        ...     polls = [browseract.send(calls.get_task_status(each)) for each in (task_id, finished_task_id)]
+        ...     polls = [browseract.send(v2.get_task_status(each)) for each in (task_id, finished_task_id)]
         ...     print(*await asyncio.gather(*polls))
         running finished
         """
@@ -230,7 +231,7 @@ class BrowserActHook(BaseHook):
         >>> print(task.status, task.credit, json.loads(task.output.string)[0]["title"])
         finished 20 laptops 824
         """
-        return self.client.send(calls.get_task(task_id))
+        return self.client.send(v2.get_task(task_id))
 
     def get_task_status(self, task_id: str) -> TaskStatus:
         """Read only the status of a task, the cheapest way to poll (``get-task-status``).
@@ -244,7 +245,7 @@ class BrowserActHook(BaseHook):
         >>> hook.get_task_status(finished_task_id).ended
         True
         """
-        return self.client.send(calls.get_task_status(task_id))
+        return self.client.send(v2.get_task_status(task_id))
 
     def iter_tasks(
         self,
@@ -270,7 +271,7 @@ class BrowserActHook(BaseHook):
         >>> sum(task.credit or 0 for task in tasks)
         20
         """
-        call = calls.list_tasks(
+        call = v2.list_tasks(
             workflow_id=workflow_id,
             workflow_name=workflow_name,
             status=status,
@@ -320,7 +321,7 @@ class BrowserActHook(BaseHook):
         >>> hook.stop_task(finished_task_id)
         False
         """
-        call = calls.stop_task(task_id, biz_code=biz_code)
+        call = v2.stop_task(task_id, biz_code=biz_code)
         with suppress(*NOTHING_TO_STOP):
             self.client.send(call)
             return True
@@ -337,7 +338,7 @@ class BrowserActHook(BaseHook):
         >>> print(hook.get_task_status(paused_task_id))
         running
         """
-        self.client.send(calls.resume_task(task_id))
+        self.client.send(v2.resume_task(task_id))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
@@ -347,7 +348,7 @@ class BrowserActHook(BaseHook):
         >>> [workflow.id for workflow in hook.iter_workflows() if workflow.name == "Search"]
         ['71002814653029437']
         """
-        return self.client.iter_items(calls.list_workflows())
+        return self.client.iter_items(v2.list_workflows())
 
     def get_workflow(self, workflow_id: str) -> Workflow:
         """Read a workflow and the inputs that it takes (``get-workflow``).
@@ -359,7 +360,7 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_workflow("71002814653029437").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(calls.get_workflow(workflow_id))
+        return self.client.send(v2.get_workflow(workflow_id))
 
     def iter_official_workflow_templates(self, keyword: str | None = None) -> Iterator[Template]:
         """Iterate over the official templates (``list-official-workflow-templates``); each page is read when needed.
@@ -370,7 +371,7 @@ class BrowserActHook(BaseHook):
         >>> [(template.id, template.name) for template in hook.iter_official_workflow_templates("summary")]
         [('52000417936205157', 'Page summary')]
         """
-        return self.client.iter_items(calls.list_official_workflow_templates(keyword=keyword))
+        return self.client.iter_items(v2.list_official_workflow_templates(keyword=keyword))
 
     def get_official_workflow_template(self, workflow_template_id: str) -> Template:
         """Read an official template and the inputs that it takes (``get-official-workflow-template``).
@@ -382,7 +383,7 @@ class BrowserActHook(BaseHook):
         >>> [entry.name for entry in hook.get_official_workflow_template("52000417936205143").input_parameters]
         ['keyword', 'max_items']
         """
-        return self.client.send(calls.get_official_workflow_template(workflow_template_id))
+        return self.client.send(v2.get_official_workflow_template(workflow_template_id))
 
     def get_region_list(self) -> tuple[Region, ...]:
         """Read the proxy regions for runs of templates (``get-region-list``).
@@ -392,7 +393,7 @@ class BrowserActHook(BaseHook):
         >>> [region.code for region in hook.get_region_list()]
         ['US', 'UK', 'DE', 'JP']
         """
-        return self.client.send(calls.get_region_list())
+        return self.client.send(v2.get_region_list())
 
     def test_connection(self) -> tuple[bool, str]:
         """Check API key, address and network by listing one workflow, which uses no credits; then check callbacks.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import (
     AuthenticationError,
@@ -32,7 +32,7 @@ def probe(client: BrowserActClient, hook: BrowserActHook) -> tuple[bool, str]:
     :param client: a client of the hook with a limit for the time that a call may take.
     """
     try:
-        page = client.send(calls.list_workflows(limit=1))
+        page = client.send(v2.list_workflows(limit=1))
     except AuthenticationError as error:
         return False, f"The API key is wrong: {error}"
     except NotTheApiError as error:

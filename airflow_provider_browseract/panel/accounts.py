@@ -24,9 +24,10 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, ConnectionFailedError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import optional_id
-from airflow_provider_browseract.api.models import ApiVersion, Task, Template, Workflow
+from airflow_provider_browseract.api.models import ApiVersion, Task
 from airflow_provider_browseract.api.pages import Listing, list_items
 from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.hooks.connection import CONNECTION_TYPE, ConnectionSettings

@@ -11,7 +11,8 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus, Template, Workflow
+from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.hooks.hiding import LIVE_VIEW, SECRET_INPUTS, Hiding
 from airflow_provider_browseract.panel.access import Access, Rights, is_trusted, rights_on
 from airflow_provider_browseract.panel.dag_file import dag_file

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from airflow_provider_browseract.api.models import InputParameter
+from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.compat import is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel.views import foreign_text

@@ -15,9 +15,10 @@ from airflow_provider_browseract.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import InputParameter, Page, Task, TaskStatus, Word, Workflow
+from airflow_provider_browseract.api.models import Page, Task, TaskStatus, Word
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.versions import APIS, SOURCES
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest

@@ -11,25 +11,27 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from airflow_provider_browseract.api.arguments import InputError, read_id
+from airflow_provider_browseract.api.arguments import InputError, read_bot_id, read_id, read_optional_id, read_path_id
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.fields import one_line
-from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, InputParameter
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask
 from airflow_provider_browseract.api.versions import SOURCES, SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.addresses import check_callback_url
 from airflow_provider_browseract.runs.hints import did_you_mean
+from airflow_provider_browseract.runs.schemas import read_input
 from airflow_provider_browseract.runs.stored import Text
 
 
 @dataclass(frozen=True)
 class Source:
-    """The workflow or template to run."""
+    """The workflow, bot or template to run."""
 
     kind: SourceKind
     id: Text
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
+        return f"{self.kind.value.replace('_', ' ')} {self.id}"
 
     @property
     def api_version(self) -> ApiVersion:
@@ -38,8 +40,8 @@ class Source:
 
     @property
     def is_template(self) -> bool:
-        """Whether it is an official template."""
-        return self.kind is SourceKind.TEMPLATE
+        """Whether it is an official template. Lists of tasks do not name the template of a run."""
+        return self.kind in (SourceKind.TEMPLATE, SourceKind.BOT_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class RunRequest:
 
     Inputs, addresses and token are kept out of ``repr``, because they can be confidential.
 
-    :param inputs: the inputs by name, as the texts that are sent.
+    :param inputs: the inputs by name as they are sent: texts to a workflow, JSON values to a bot.
     :param save_browser_data: save cookies and logins of the run in a browser profile (workflows only).
     :param profile_id: browser profile to start with (workflows only).
     :param region: code of the proxy region (templates only).
@@ -58,7 +60,7 @@ class RunRequest:
     """
 
     source: Source
-    inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     save_browser_data: bool = False
     profile_id: str | None = None
     region: str | None = None
@@ -68,7 +70,7 @@ class RunRequest:
 
     @cached_property
     def call(self) -> Call[CreatedTask]:
-        """The call that starts the run (``run-task`` or ``run-task-by-template``)."""
+        """The call that starts the run."""
         options = {
             "save_browser_data": self.save_browser_data,
             "profile_id": self.profile_id,
@@ -107,10 +109,8 @@ class RunRequest:
         :param is_secret: returns whether a value with this name must be hidden.
         :returns: the body without callback addresses, and without values with secret names at any depth.
         """
-        body = self.call.body or {}
-        hidden = {name: "***" for name in body if name.endswith("callback_url")}
-        inputs = without_secrets(body.get("input_parameters"), is_secret, set())
-        return {**body, **hidden, "input_parameters": inputs}
+        body: dict[str, Any] = without_secrets(self.call.body or {}, is_secret, set())
+        return {**body, **{name: "***" for name in body if name.endswith("callback_url")}}
 
 
 def digest(token: str) -> str:
@@ -124,10 +124,10 @@ def _fingerprint_key(api_key: str) -> bytes:
     return hashlib.pbkdf2_hmac("sha256", api_key.encode(), b"airflow-provider-browseract fingerprint", 200_000)
 
 
-def _with_sorted_keys(text: str) -> str:
-    """Return the text of an input with the keys of JSON objects sorted, and any other text unchanged."""
+def _with_sorted_keys(text: Any) -> Any:
+    """Return the text of an input with the keys of JSON objects sorted, and any other text or value unchanged."""
     try:
-        value = json.loads(text) if text[:1] in ("{", "[") else None
+        value = json.loads(text) if isinstance(text, str) and text[:1] in ("{", "[") else None
         return text if value is None else json.dumps(value, sort_keys=True)
     except (ValueError, RecursionError):
         return text
@@ -245,7 +245,50 @@ def read_template_run(
     return RunRequest(
         Source(SourceKind.TEMPLATE, read_id("workflow_template_id", workflow_template_id)),
         read_input_parameters(input_parameters),
-        region=None if region is None else read_id("region", region),
+        region=read_optional_id("region", region),
+        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
+    )
+
+
+def read_bot_run(
+    bot_id: Any,
+    input: Any,
+    *,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> RunRequest:
+    """Check the arguments of a run of a bot, and return them as a request.
+
+    For the callback addresses, see :func:`read_run`.
+
+    :param input: see :func:`~airflow_provider_browseract.runs.schemas.read_input`.
+    :raises InputError: an argument cannot be used.
+    """
+    return RunRequest(
+        Source(SourceKind.BOT, read_bot_id(bot_id)),
+        read_input(input),
+        **_checked_urls(api_base_url, callback_url, status_change_callback_url),
+    )
+
+
+def read_bot_template_run(
+    template_id: Any,
+    input: Any,
+    *,
+    region: Any,
+    callback_url: Any,
+    status_change_callback_url: Any,
+    api_base_url: str,
+) -> RunRequest:
+    """Check the arguments of a run of a template as a bot, and return them as a request.
+
+    :raises InputError: an argument cannot be used.
+    """
+    return RunRequest(
+        Source(SourceKind.BOT_TEMPLATE, read_path_id("template_id", template_id)),
+        read_input(input),
+        region=read_optional_id("region", region),
         **_checked_urls(api_base_url, callback_url, status_change_callback_url),
     )
 

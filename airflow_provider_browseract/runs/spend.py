@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.api.pages import Pages
 from airflow_provider_browseract.api.settings import CREDITS_PER_STEP
 from airflow_provider_browseract.api.versions import APIS
@@ -175,7 +175,7 @@ def list_runs(
     :raises BrowserActError: the list cannot be read, is too long, or has an item that cannot be counted.
     """
     found: list[ListedRun] = []
-    for api in APIS.values():
+    for api in (APIS[ApiVersion.V2],):
         # A minute more is listed, in case BrowserAct rounds times. The creation times then decide.
         call = api.list_tasks(created_at_from=since - timedelta(seconds=timings.CLOCK_SKEW), created_at_to=until)
         pages = Pages(call)

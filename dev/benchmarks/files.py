@@ -85,7 +85,7 @@ def _curl(urls: list[str], folder: Path) -> float:
 
 
 def _fetch(task: dict[str, str], folder: str) -> None:
-    from airflow_provider_browseract.api import calls
+    from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.runs.outputs import OutputFormat
@@ -93,7 +93,7 @@ def _fetch(task: dict[str, str], folder: str) -> None:
 
     settings = ClientSettings("app-emulator", task["base_url"])
     with BrowserActClient(settings) as client:
-        run = client.send(calls.get_task(task["id"]))
+        run = client.send(v2.get_task(task["id"]))
     store = ResultStore(f"file://{folder}/ours", settings, logging.getLogger())
     store.folder.check()
     began = time.perf_counter()
@@ -149,7 +149,7 @@ def _serve_gzip() -> None:
 def _serve() -> None:
     import signal
 
-    from airflow_provider_browseract.api import calls
+    from airflow_provider_browseract.api import v2
     from airflow_provider_browseract.api.client import BrowserActClient
     from airflow_provider_browseract.api.settings import ClientSettings
     from airflow_provider_browseract.emulator import EXPORT, EmulatedFile, Emulator
@@ -159,9 +159,9 @@ def _serve() -> None:
     exported = tuple(EmulatedFile(f"{number}.bin", content) for number in range(FILES))
     emulator.set_workflow(EXPORT.id, files=exported, duration=0.1)
     with emulator.serve() as running, BrowserActClient(ClientSettings("app-emulator", running.url)) as client:
-        created = client.send(calls.run_task(EXPORT.id, input_parameters={"keyword": "pens"}))
+        created = client.send(v2.run_task(EXPORT.id, input_parameters={"keyword": "pens"}))
         emulator.wait_until(lambda: emulator.tasks[0].finished_at)
-        output = client.send(calls.get_task(created.id)).output
+        output = client.send(v2.get_task(created.id)).output
         assert output
         print(json.dumps({"id": created.id, "base_url": running.url, "urls": output.files}), flush=True)
         signal.pause()

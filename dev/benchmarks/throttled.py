@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import RateLimitError
 from airflow_provider_browseract.api.retries import RetryPolicy
@@ -39,9 +39,9 @@ def _rate(ask: Callable[[ClientSettings], None]) -> float:
 
 def _ask(settings: ClientSettings) -> None:
     with BrowserActClient(settings) as client:
-        client.send(calls.get_region_list())
+        client.send(v2.get_region_list())
 
 
 async def _ask_async(settings: ClientSettings) -> None:
     async with AsyncBrowserActClient(settings) as client:
-        await client.send(calls.get_region_list())
+        await client.send(v2.get_region_list())

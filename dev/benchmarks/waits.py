@@ -8,9 +8,9 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 
-from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import ORDERS, Emulator
 from airflow_provider_browseract.runs import timings
 from dev.benchmarks import webhook

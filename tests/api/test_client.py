@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api import errors, v2
 from airflow_provider_browseract.api.bodies import CHUNK_SIZE
 from airflow_provider_browseract.api.client import LARGE_BODY, AsyncBrowserActClient
 from airflow_provider_browseract.api.exchange import Call
@@ -56,26 +56,26 @@ def count(emulator: Emulator, endpoint: str) -> int:
 
 
 def test_client_starts_reads_and_stops_a_run(client, emulator):
-    created = client.send(calls.run_task(ORDERS.id, save_browser_data=True))
+    created = client.send(v2.run_task(ORDERS.id, save_browser_data=True))
     assert created.profile_id
-    assert client.send(calls.get_task(created.id)).id == created.id
-    assert client.send(calls.stop_task(created.id)) is None
-    assert client.send(calls.get_task_status(created.id)) == "canceled"
+    assert client.send(v2.get_task(created.id)).id == created.id
+    assert client.send(v2.stop_task(created.id)) is None
+    assert client.send(v2.get_task_status(created.id)) == "canceled"
     with pytest.raises(errors.TaskEndedError):
-        client.send(calls.stop_task(created.id))
+        client.send(v2.stop_task(created.id))
     with pytest.raises(errors.TaskNotPausedError):
-        client.send(calls.resume_task(created.id))
+        client.send(v2.resume_task(created.id))
 
 
 def test_list_of_which_no_item_can_be_read_is_not_an_empty_list(client, emulator):
     emulator.set_workflow(ORDERS.id, status="transcended")
-    client.send(calls.run_task(ORDERS.id))
+    client.send(v2.run_task(ORDERS.id))
     with pytest.raises(errors.UnexpectedResponseError, match=r"none of the 1 items .* list-tasks .*'transcended'"):
-        client.items(calls.list_tasks())
+        client.items(v2.list_tasks())
 
 
 def test_page_has_the_time_at_which_the_server_responded(client):
-    page = client.send(calls.list_tasks())
+    page = client.send(v2.list_tasks())
     assert abs(page.served_at.timestamp() - time.time()) < 30
 
 
@@ -85,20 +85,20 @@ def test_address_that_is_not_the_api_is_named_with_the_path_that_is_too_much(kin
     if not path:
         running.emulator.fault("run-task", RequestFault.html())
     with pytest.raises(errors.NotTheApiError) as caught:
-        client.send(calls.run_task(ORDERS.id))
+        client.send(v2.run_task(ORDERS.id))
     assert f"(API address {running.url}{path})" in str(caught.value)
     assert str(caught.value).splitlines()[1].startswith(f"{remedy} the Airflow connection 'shop'")
 
 
 def test_client_reads_lists_to_their_last_page(client, emulator):
-    workflows = client.items(calls.list_workflows(limit=3))
+    workflows = client.items(v2.list_workflows(limit=3))
     assert {workflow.id for workflow in workflows} == set(emulator.workflows)
     assert len(workflows) == len(emulator.workflows)
-    templates = client.items(calls.list_official_workflow_templates(limit=1))
+    templates = client.items(v2.list_official_workflow_templates(limit=1))
     assert {template.id for template in templates} == set(emulator.templates)
-    client.send(calls.run_task(ORDERS.id))
-    client.send(calls.run_task(ORDERS.id))
-    assert len(client.items(calls.list_tasks(workflow_id=ORDERS.id, limit=1))) == len(
+    client.send(v2.run_task(ORDERS.id))
+    client.send(v2.run_task(ORDERS.id))
+    assert len(client.items(v2.list_tasks(workflow_id=ORDERS.id, limit=1))) == len(
         [task for task in emulator.tasks if task.workflow_id == ORDERS.id]
     )
 
@@ -106,7 +106,7 @@ def test_client_reads_lists_to_their_last_page(client, emulator):
 def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(impatient, emulator):
     for fault in (RequestFault.status(502), RequestFault.reset(), RequestFault.lost_response(), RequestFault.hung()):
         emulator.fault("get-region-list", fault, times=1)
-    assert impatient.send(calls.get_region_list())
+    assert impatient.send(v2.get_region_list())
     assert count(emulator, "get-region-list") == 5
 
 
@@ -118,7 +118,7 @@ def test_read_is_sent_again_after_gateway_error_reset_lost_response_and_hang(imp
 def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, fault):
     emulator.fault("run-task", fault, times=None)
     with pytest.raises((errors.ResponseLostError, errors.ServerError)) as caught:
-        impatient.send(calls.run_task(ORDERS.id))
+        impatient.send(v2.run_task(ORDERS.id))
     assert caught.value.not_processed is False
     assert count(emulator, "run-task") == 1
 
@@ -126,14 +126,14 @@ def test_start_with_an_unknown_outcome_is_never_sent_again(impatient, emulator, 
 def test_start_refused_with_http_429_is_left_to_the_queue(client, emulator):
     emulator.fault("run-task", RequestFault.status(429, retry_after=7), times=2)
     with pytest.raises(errors.RateLimitError) as refused:
-        client.send(calls.run_task(ORDERS.id))
+        client.send(v2.run_task(ORDERS.id))
     assert (count(emulator, "run-task"), refused.value.retry_after) == (1, 7)
 
 
 def test_client_waits_as_long_as_retry_after_requests(client, emulator):
     emulator.fault("get-region-list", RequestFault.status(429, retry_after=1), times=1)
     began = time.monotonic()
-    client.send(calls.get_region_list())
+    client.send(v2.get_region_list())
     assert time.monotonic() - began >= 1
 
 
@@ -142,7 +142,7 @@ def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
     settings = ClientSettings("app-emulator", running.url, read_timeout=0.2, retries=RetryPolicy(budget=1))
     began = time.monotonic()
     with pytest.raises(errors.ResponseLostError, match="No complete response to get-region-list"):
-        kind(settings).send(calls.get_region_list())
+        kind(settings).send(v2.get_region_list())
     assert time.monotonic() - began < 5
 
 
@@ -150,13 +150,13 @@ def test_call_to_a_hung_server_fails_in_bounded_time(kind, running, emulator):
 def test_failed_connection_raises_an_error_with_the_url_that_proves_the_start_was_not_processed(kind, url):
     settings = ClientSettings("app-key", url, retries=RetryPolicy(budget=0.1))
     with pytest.raises(errors.ConnectionFailedError, match=f"No connection to {re.escape(url)}") as caught:
-        kind(settings).send(calls.run_task("70"))
+        kind(settings).send(v2.run_task("70"))
     assert caught.value.not_processed
 
 
 def test_wrong_api_key_raises_at_once_and_is_not_shown_in_the_error(kind, running, emulator):
     with pytest.raises(errors.AuthenticationError, match="Invalid authorization") as caught:
-        kind(ClientSettings("app-wrong", running.url)).send(calls.get_region_list())
+        kind(ClientSettings("app-wrong", running.url)).send(v2.get_region_list())
     assert "app-wrong" not in str(caught.value)
     assert count(emulator, "get-region-list") == 1
 
@@ -173,15 +173,15 @@ class TestARefusedKey:
     ):
         reader: Any = kind(settings, lambda: setattr(reader, "settings", replace(settings, api_key="app-new")))
         with pytest.raises(errors.AuthenticationError, match="connection 'browseract_prod'"):
-            reader.send(calls.run_task(ORDERS.id))
-        reader.send(calls.run_task(ORDERS.id))
+            reader.send(v2.run_task(ORDERS.id))
+        reader.send(v2.run_task(ORDERS.id))
         assert [request.status for request in emulator.requests] == [401, 200]
 
     def test_other_errors_do_not_count_as_a_refused_api_key(self, kind, emulator, settings):
         emulator.fault("get-region-list", RequestFault.refused(99002, http_status=403))
         asked: list[int] = []
         with pytest.raises(errors.PermissionDeniedError):
-            kind(settings, lambda: asked.append(1)).send(calls.get_region_list())
+            kind(settings, lambda: asked.append(1)).send(v2.get_region_list())
         assert asked == []
 
 
@@ -190,7 +190,7 @@ def test_client_error_names_the_connection_of_the_settings(kind):
         "app-key", "http://127.0.0.1:9", retries=RetryPolicy(budget=0.1), connection="browseract_prod"
     )
     with pytest.raises(errors.ConnectionFailedError, match="host of the Airflow connection 'browseract_prod'"):
-        kind(settings).send(calls.get_region_list())
+        kind(settings).send(v2.get_region_list())
 
 
 class OneAnswer:
@@ -240,7 +240,7 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
     elsewhere = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
     server = one_answer(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n".encode())
     with pytest.raises(errors.NotTheApiError):
-        kind(ClientSettings("app-key", server.url)).send(calls.get_region_list())
+        kind(ClientSettings("app-key", server.url)).send(v2.get_region_list())
     assert elsewhere.received == []
 
 
@@ -249,7 +249,7 @@ def test_redirect_is_not_followed_so_the_api_key_is_not_sent_elsewhere(kind, one
 def test_redirect_to_an_unreadable_address_is_an_error_of_the_api(kind, one_answer, status, location):
     server = one_answer(b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, location))
     with pytest.raises(errors.NotTheApiError):
-        kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
+        kind(ClientSettings("app-key", server.url)).send(v2.run_task("70"))
 
 
 def test_start_is_not_sent_again_when_a_proxy_closes_without_a_response(kind, one_answer, monkeypatch):
@@ -257,21 +257,21 @@ def test_start_is_not_sent_again_when_a_proxy_closes_without_a_response(kind, on
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(errors.ResponseLostError):
-        kind(ClientSettings("app-key", "http://api.example", retries=QUICK)).send(calls.run_task("70"))
+        kind(ClientSettings("app-key", "http://api.example", retries=QUICK)).send(v2.run_task("70"))
     assert len(proxy.received) == 1
 
 
 def test_stop_is_sent_again_after_a_gateway_error(client, emulator):
-    created = client.send(calls.run_task(ORDERS.id))
+    created = client.send(v2.run_task(ORDERS.id))
     emulator.fault("stop-task", RequestFault.status(502), times=1)
-    client.send(calls.stop_task(created.id))
+    client.send(v2.stop_task(created.id))
     assert emulator.tasks[0].status == "canceled"
 
 
 def test_truncated_response_to_a_start_is_a_lost_response(kind, one_answer):
     server = one_answer(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id": "7"')
     with pytest.raises(errors.ResponseLostError):
-        kind(ClientSettings("app-key", server.url)).send(calls.run_task("70"))
+        kind(ClientSettings("app-key", server.url)).send(v2.run_task("70"))
 
 
 def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_answer, monkeypatch, tmp_path):
@@ -279,7 +279,7 @@ def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_an
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
     settings = ClientSettings("app-key", server.url, user_agent="airflow-provider-browseract/1 apache-airflow/2")
-    kind(settings).send(calls.get_region_list())
+    kind(settings).send(v2.get_region_list())
     request = server.received[0].decode().lower()
     assert "authorization: bearer app-key" in request
     assert "user-agent: airflow-provider-browseract/1 apache-airflow/2" in request
@@ -287,7 +287,7 @@ def test_request_has_user_agent_and_api_key_whatever_netrc_contains(kind, one_an
 
 def test_client_sends_consecutive_calls_over_one_connection(kind, one_answer):
     server = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", keep_alive=True)
-    kind(ClientSettings("app-key", server.url)).send(*[calls.get_region_list()] * 5)
+    kind(ClientSettings("app-key", server.url)).send(*[v2.get_region_list()] * 5)
     assert len(server.received) == 5
     assert server.connections == 1
 
@@ -304,7 +304,7 @@ class TestTheAsynchronousClient:
     def test_async_client_reads_a_large_response_in_another_thread(self, one_answer, size, on_the_loop):
         server = one_answer(answering(REGIONS.ljust(size)))
         threads = []
-        call: Call[Any] = calls.get_region_list()
+        call: Call[Any] = v2.get_region_list()
         call = replace(call, read=lambda data: threads.append(threading.get_ident()))
 
         async def go():
@@ -325,7 +325,7 @@ class TestTheAsynchronousClient:
             async with AsyncBrowserActClient(
                 ClientSettings("app-key", server.url), max_response=max_response
             ) as client:
-                return await client.send(calls.get_region_list())
+                return await client.send(v2.get_region_list())
 
         return asyncio.run(go())
 
@@ -374,7 +374,7 @@ class TestLimitOfAResponse:
         tracemalloc.start()
         try:
             with pytest.raises(errors.ResponseTooLargeError, match="get-region-list is larger than 268435456 bytes"):
-                client(server).send(calls.get_region_list())
+                client(server).send(v2.get_region_list())
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -382,7 +382,7 @@ class TestLimitOfAResponse:
         assert len(server.received) == 1
 
     def test_large_gzip_body_within_the_limit_is_read_completely(self, client, one_answer):
-        assert client(one_answer(packed(3 * CHUNK_SIZE + 1))).send(calls.get_region_list())[0].code == "US"
+        assert client(one_answer(packed(3 * CHUNK_SIZE + 1))).send(v2.get_region_list())[0].code == "US"
 
     @pytest.mark.parametrize("cut", [1, 9, 60], ids=["last byte", "trailer", "content"])
     def test_incomplete_gzip_body_is_a_lost_response(self, client, one_answer, cut):
@@ -390,19 +390,19 @@ class TestLimitOfAResponse:
         head, _, body = whole.partition(b"\r\n\r\n")
         head = head.replace(b": %d" % len(body), b": %d" % (len(body) - cut))
         with pytest.raises(errors.ResponseLostError):
-            client(one_answer(head + b"\r\n\r\n" + body[:-cut])).send(calls.get_region_list())
+            client(one_answer(head + b"\r\n\r\n" + body[:-cut])).send(v2.get_region_list())
 
     def test_body_that_is_not_gzip_is_a_lost_response(self, client, one_answer):
         response = answering(REGIONS).replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1)
         with pytest.raises(errors.ResponseLostError):
-            client(one_answer(response)).send(calls.get_region_list())
+            client(one_answer(response)).send(v2.get_region_list())
 
     def test_body_is_accepted_up_to_the_limit_and_refused_beyond_it(self, client, one_answer, monkeypatch):
         monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", len(REGIONS))
-        assert client(one_answer(answering(REGIONS))).send(calls.get_region_list())[0].code == "US"
+        assert client(one_answer(answering(REGIONS))).send(v2.get_region_list())[0].code == "US"
         server = one_answer(answering(REGIONS + b" "))
         with pytest.raises(errors.ResponseTooLargeError) as caught:
-            client(server).send(calls.get_region_list())
+            client(server).send(v2.get_region_list())
         # There is nothing that a worker could raise.
         assert "max_response" not in str(caught.value)
         assert "let the workflow return less" in str(caught.value)
@@ -412,7 +412,7 @@ class TestLimitOfAResponse:
         monkeypatch.setattr("airflow_provider_browseract.api.bodies.MAX_RESPONSE", 1500)
         reader = client(running)
         reader.settings = ClientSettings("app-emulator", running.url)
-        workflows = reader.items(calls.list_workflows())
+        workflows = reader.items(v2.list_workflows())
         assert {workflow.id for workflow in workflows} == set(emulator.workflows)
         queries = [request.query for request in emulator.requests if request.endpoint == "list-workflows"]
         limits = [int(re.findall(r"limit=(\d+)", query)[0]) for query in queries]

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_browseract.api.models import TaskStatus
 
-from .test_calls import EVERY_CALL
+from .test_v2 import EVERY_CALL
 
 DOCUMENT = os.environ.get("BROWSERACT_OPENAPI")
 
@@ -33,7 +33,7 @@ def operation(document, call):
     return document["paths"][call.path][call.method.lower()]
 
 
-def test_calls_cover_exactly_the_operations_of_the_vendors_document(document):
+def test_v2_cover_exactly_the_operations_of_the_vendors_document(document):
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert {(call.method, call.path) for call in EVERY_CALL.values()} == documented
 

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api import errors, v2
 from airflow_provider_browseract.api.exchange import Response
 from airflow_provider_browseract.api.models import CreatedTask
 from tests.cases import cases
@@ -22,7 +22,7 @@ CODES: dict[int, type[errors.BrowserActError]] = {
     401: errors.AuthenticationError,
     10013: errors.RegionNotFoundError,
     10020: errors.WorkflowNotPublishedError,
-    10021: errors.InvalidRequestError,
+    10021: errors.BotNotReadyError,
     10111: errors.WorkflowNotFoundError,
     10112: errors.TaskNotFoundError,
     10118: errors.ConcurrencyLimitError,
@@ -31,6 +31,7 @@ CODES: dict[int, type[errors.BrowserActError]] = {
     10142: errors.MissingInputError,
     10143: errors.MissingInputError,
     10176: errors.TemplateNotFoundError,
+    10879: errors.ResumeNotSupportedError,
     99001: errors.InvalidRequestError,
     99002: errors.PermissionDeniedError,
 }
@@ -39,14 +40,14 @@ CODES: dict[int, type[errors.BrowserActError]] = {
 
 class TestAnswers:
     def test_successful_response_is_read_into_a_model(self):
-        assert calls.run_task("70").read_response(answer(200, {"id": "7"})).id == "7"
+        assert v2.run_task("70").read_response(answer(200, {"id": "7"})).id == "7"
 
     def test_empty_response_to_a_stop_is_accepted(self):
-        assert calls.stop_task("7").read_response(Response(200, {}, b"")) is None
+        assert v2.stop_task("7").read_response(Response(200, {}, b"")) is None
 
     def test_empty_response_is_refused_when_a_body_is_expected(self):
         with pytest.raises(errors.UnexpectedResponseError, match="response to get-task cannot be used"):
-            calls.get_task("7").read_response(Response(200, {}, b""))
+            v2.get_task("7").read_response(Response(200, {}, b""))
 
     def test_known_error_codes_are_exactly_the_documented_ones(self):
         assert errors.BY_CODE.keys() == CODES.keys()
@@ -55,7 +56,7 @@ class TestAnswers:
     def test_error_code_decides_the_error_class_whatever_the_http_status(self, code, kind):
         for status, sent in ((400, code), (401, str(code)), (500, code)):
             with pytest.raises(kind) as caught:
-                calls.get_task("7").read_response(answer(status, {"code": sent, "msg": "words", "traceId": "abc"}))
+                v2.get_task("7").read_response(answer(status, {"code": sent, "msg": "words", "traceId": "abc"}))
             error = caught.value
             assert (error.code, error.msg, error.trace_id, error.http_status) == (code, "words", "abc", status)
             for part in (f"code {code}", f"HTTP {status}", "traceId abc", "words"):
@@ -80,14 +81,14 @@ class TestAnswers:
     )
     def test_undocumented_error_code_is_classified_by_the_http_status(self, status, kind):
         with pytest.raises(kind):
-            calls.get_task("7").read_response(answer(status, {"code": 4711, "msg": "new"}))
+            v2.get_task("7").read_response(answer(status, {"code": 4711, "msg": "new"}))
 
     @pytest.mark.parametrize("code", [4711, "4711"])
     @pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 422])
     def test_error_envelope_of_browseract_with_http_4xx_proves_that_nothing_was_started(self, status, code):
         envelope = {"code": code, "msg": "Not today.", "data": None, "ts": 1, "traceId": "t"}
         with pytest.raises(errors.BrowserActError, match=r"^BrowserAct refused the start: Not today") as caught:
-            calls.run_task("70").read_response(answer(status, envelope))
+            v2.run_task("70").read_response(answer(status, envelope))
         assert caught.value.started_nothing
         assert caught.value.temporary is False
 
@@ -112,7 +113,7 @@ class TestAnswers:
     def test_other_refusal_with_an_undocumented_code_does_not_prove_that_nothing_was_started(self, status, changed):
         envelope = {"code": 4711, "msg": "Not today.", "traceId": "t", **changed}
         with pytest.raises(errors.BrowserActError) as caught:
-            calls.run_task("70").read_response(answer(status, envelope))
+            v2.run_task("70").read_response(answer(status, envelope))
         assert caught.value.started_nothing is False
 
     @pytest.mark.parametrize("words", ["Insufficient credits.", "Your credit is used up", "Account balance too low"])
@@ -120,16 +121,16 @@ class TestAnswers:
     def test_refusal_about_credits_is_recognized_by_its_words_and_has_a_remedy_for_them(self, status, words):
         refused = answer(status, {"code": 90002, "msg": words, "traceId": "t"})
         with pytest.raises(errors.InsufficientCreditsError, match="If the account has no credits left, add some"):
-            calls.run_task("70").read_response(refused)
+            v2.run_task("70").read_response(refused)
         with pytest.raises(errors.BrowserActError) as caught:
-            calls.get_task("7").read_response(refused)
+            v2.get_task("7").read_response(refused)
         assert not isinstance(caught.value, errors.InsufficientCreditsError)
 
     @pytest.mark.parametrize("code", [4711, "4711", "QUOTA_EXCEEDED"])
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 422, 500])
     def test_undocumented_error_code_does_not_prove_that_a_start_was_not_processed(self, status, code):
         with pytest.raises(errors.BrowserActError) as caught:
-            calls.run_task("70").read_response(answer(status, {"code": code, "msg": "new"}))
+            v2.run_task("70").read_response(answer(status, {"code": code, "msg": "new"}))
         assert caught.value.not_processed is False
         assert not isinstance(caught.value, errors.NotTheApiError)
         assert caught.value.temporary is (status == 500)
@@ -137,10 +138,10 @@ class TestAnswers:
 
     def test_http_429_alone_proves_that_a_start_was_not_processed(self):
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.run_task("70").read_response(answer(429, {"code": 4711, "msg": "new"}))
+            v2.run_task("70").read_response(answer(429, {"code": 4711, "msg": "new"}))
         assert caught.value.not_processed is True
 
-    @pytest.mark.parametrize("call", [calls.run_task("70"), calls.get_workflow("70")], ids=["run-task", "get-workflow"])
+    @pytest.mark.parametrize("call", [v2.run_task("70"), v2.get_workflow("70")], ids=["run-task", "get-workflow"])
     def test_workflow_not_found_error_names_the_workflow_in_its_remedy(self, call):
         with pytest.raises(errors.WorkflowNotFoundError) as caught:
             call.read_response(answer(400, {"code": 10111, "msg": "not visible"}))
@@ -149,7 +150,7 @@ class TestAnswers:
 
     def test_error_message_of_the_api_becomes_one_line_of_bounded_length(self):
         with pytest.raises(errors.InvalidRequestError) as caught:
-            calls.get_task("7").read_response(
+            v2.get_task("7").read_response(
                 answer(400, {"code": 99001, "msg": "first\nsecond\x1b[31m\u2028" + "x" * 5000, "traceId": "a\nb"})
             )
         assert caught.value.msg is not None
@@ -160,16 +161,16 @@ class TestAnswers:
     @cases("body", {"no code": {"msg": "task service timeout"}, "code 0": {"code": 0, "msg": "x", "traceId": "t"}})
     def test_refusal_without_a_code_does_not_prove_that_a_start_was_not_processed(self, body):
         with pytest.raises(errors.UnknownRefusalError) as caught:
-            calls.run_task("70").read_response(answer(409, body))
+            v2.run_task("70").read_response(answer(409, body))
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
 
     def test_response_about_another_task_raises(self):
         with pytest.raises(errors.UnexpectedResponseError, match="it is about another task"):
-            calls.get_task("7").read_response(answer(200, {"id": "8", "status": "finished"}))
+            v2.get_task("7").read_response(answer(200, {"id": "8", "status": "finished"}))
 
     @pytest.mark.parametrize("words", [{"msg": "Task is not exist."}, {}], ids=["with msg", "without msg"])
-    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.run_task("70")], ids=["stop-task", "run-task"])
+    @pytest.mark.parametrize("call", [v2.stop_task("7"), v2.run_task("70")], ids=["stop-task", "run-task"])
     def test_error_code_with_http_200_still_raises(self, call, words):
         with pytest.raises(errors.TaskNotFoundError):
             call.read_response(answer(200, {"code": 10112, "id": "5", **words}))
@@ -177,21 +178,21 @@ class TestAnswers:
     @pytest.mark.parametrize("code", ["E1", 1.5, True, [], -1], ids=repr)
     def test_odd_code_with_http_200_is_an_unknown_refusal(self, code):
         with pytest.raises(errors.UnknownRefusalError):
-            calls.run_task("70").read_response(answer(200, {"code": code, "id": "5"}))
+            v2.run_task("70").read_response(answer(200, {"code": code, "id": "5"}))
 
     def test_code_of_thousands_of_digits_is_an_unknown_refusal(self):
         with pytest.raises(errors.UnknownRefusalError):
-            calls.run_task("70").read_response(answer(400, {"code": "9" * 5000, "msg": "x"}))
+            v2.run_task("70").read_response(answer(400, {"code": "9" * 5000, "msg": "x"}))
 
     @pytest.mark.parametrize("code", [0, "0"], ids=repr)
     def test_response_wrapped_in_an_envelope_of_success_is_read(self, code):
         wrapped = {"code": code, "msg": "success", "data": {"id": "5", "profile_id": "9"}}
-        assert calls.run_task("70").read_response(answer(200, wrapped)) == CreatedTask("5", "9")
+        assert v2.run_task("70").read_response(answer(200, wrapped)) == CreatedTask("5", "9")
 
     @pytest.mark.parametrize(
         "body", [None, {}, {"code": 0}, {"code": 0, "msg": "success"}, {"code": 0, "data": None}], ids=json.dumps
     )
-    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
+    @pytest.mark.parametrize("call", [v2.stop_task("7"), v2.resume_task("7")], ids=["stop-task", "resume-task"])
     def test_stop_and_resume_accept_an_empty_response_and_code_0(self, call, body):
         assert call.read_response(answer(200, body)) is None
 
@@ -204,7 +205,7 @@ class TestAnswers:
         ],
         ids=json.dumps,
     )
-    @pytest.mark.parametrize("call", [calls.stop_task("7"), calls.resume_task("7")], ids=["stop-task", "resume-task"])
+    @pytest.mark.parametrize("call", [v2.stop_task("7"), v2.resume_task("7")], ids=["stop-task", "resume-task"])
     def test_stop_and_resume_accept_no_other_response_as_a_success(self, call, body):
         with pytest.raises(errors.UnexpectedResponseError, match="should be empty"):
             call.read_response(answer(200, body))
@@ -223,16 +224,16 @@ class TestAnswers:
     def test_start_refused_without_a_free_slot_is_recognized_by_its_words(self, words, code):
         refused = answer(400, {"msg": words} if code is None else {"code": code, "msg": words})
         with pytest.raises(errors.ConcurrencyLimitError) as caught:
-            calls.run_task("70").read_response(refused)
+            v2.run_task("70").read_response(refused)
         assert caught.value.started_nothing
         with pytest.raises(errors.UnknownRefusalError):
-            calls.get_task("7").read_response(refused)
+            v2.get_task("7").read_response(refused)
 
     @pytest.mark.parametrize("status", [200, 408, 500, 504])
     def test_words_about_slots_in_another_error_do_not_prove_that_nothing_was_started(self, status):
         failed = answer(status, {"code": 50000, "msg": "java.util.concurrent.TimeoutException", "traceId": "t"})
         with pytest.raises(errors.BrowserActError) as caught:
-            calls.run_task("70").read_response(failed)
+            v2.run_task("70").read_response(failed)
         assert not isinstance(caught.value, errors.ConcurrencyLimitError)
         assert not caught.value.started_nothing
 
@@ -240,7 +241,7 @@ class TestAnswers:
     def test_web_page_with_http_401_or_403_does_not_blame_the_key(self, status):
         page = Response(status, {"content-type": "text/html"}, b"<html>Request blocked</html>")
         with pytest.raises(errors.NotTheApiError, match="a firewall") as caught:
-            calls.get_task("7").read_response(page)
+            v2.get_task("7").read_response(page)
         assert "API key" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -248,26 +249,26 @@ class TestAnswers:
     )
     def test_empty_response_with_http_401_or_403_blames_the_key(self, status, kind):
         with pytest.raises(kind):
-            calls.get_task("7").read_response(Response(status, {}, b""))
+            v2.get_task("7").read_response(Response(status, {}, b""))
 
     @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"<html>"), (404, b""), (302, b"")])
     def test_web_page_or_redirect_raises_that_the_host_is_not_the_api(self, status, body):
         with pytest.raises(errors.NotTheApiError, match="host of the Airflow connection") as caught:
-            calls.get_task("7").read_response(Response(status, {"content-type": "text/html"}, body))
+            v2.get_task("7").read_response(Response(status, {"content-type": "text/html"}, body))
         assert str(caught.value).count(f"HTTP {status}") == 1
 
     def test_json_of_another_api_raises_that_the_host_is_not_the_api(self):
         with pytest.raises(errors.NotTheApiError, match="is not from BrowserAct's API"):
-            calls.get_task("7").read_response(answer(404, {"message": "Not Found"}))
+            v2.get_task("7").read_response(answer(404, {"message": "Not Found"}))
 
     def test_truncated_json_is_an_unexpected_response_and_not_a_wrong_host(self):
         with pytest.raises(errors.UnexpectedResponseError, match="not complete JSON") as caught:
-            calls.run_task("70").read_response(Response(200, JSON, b'{"id": "123", "profile'))
+            v2.run_task("70").read_response(Response(200, JSON, b'{"id": "123", "profile'))
         assert not isinstance(caught.value, errors.NotTheApiError)
 
     def test_gateway_page_with_http_502_is_a_server_error(self):
         with pytest.raises(errors.ServerError):
-            calls.get_task("7").read_response(Response(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
+            v2.get_task("7").read_response(Response(502, {"content-type": "text/html"}, b"<html>Bad gateway"))
 
     @cases(
         ("value", "seconds"),
@@ -285,7 +286,7 @@ class TestAnswers:
     )
     def test_retry_after_in_seconds_is_read(self, value, seconds):
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.get_task("7").read_response(answer(429, {}, **{"retry-after": value}))
+            v2.get_task("7").read_response(answer(429, {}, **{"retry-after": value}))
         assert caught.value.retry_after == seconds
 
     @pytest.mark.parametrize("zone", [" GMT", " -0000", ""], ids=["GMT", "zone unknown", "no zone"])
@@ -293,7 +294,7 @@ class TestAnswers:
         written = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
         moment = written.removesuffix(" GMT") + zone
         with pytest.raises(errors.RateLimitError) as caught:
-            calls.get_task("7").read_response(answer(429, {}, **{"retry-after": moment}))
+            v2.get_task("7").read_response(answer(429, {}, **{"retry-after": moment}))
         assert caught.value.retry_after == pytest.approx(30, abs=2)
 
 
@@ -312,5 +313,5 @@ NOON = datetime(2026, 11, 27, 12, 0, tzinfo=timezone.utc)
     },
 )
 def test_page_has_the_time_of_its_response(headers, moment):
-    page = calls.list_tasks().read_response(answer(200, {"items": []}, **headers))
+    page = v2.list_tasks().read_response(answer(200, {"items": []}, **headers))
     assert page.served_at == moment

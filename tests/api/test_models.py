@@ -4,8 +4,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from airflow_provider_browseract.api.arguments import MAX_ID_LENGTH
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
-from airflow_provider_browseract.api.fields import MAX_ID_LENGTH, MAX_LINE_LENGTH, MAX_LINK_LENGTH
+from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH, MAX_LINK_LENGTH
 from airflow_provider_browseract.api.models import (
     MAX_FILES,
     MAX_STEPS,
@@ -15,12 +16,11 @@ from airflow_provider_browseract.api.models import (
     Region,
     Task,
     TaskStatus,
-    Template,
-    Workflow,
     read_list,
     read_page,
     read_status,
 )
+from airflow_provider_browseract.api.workflows import Template, Workflow
 from airflow_provider_browseract.runs.report import facts
 from tests.cases import cases
 

@@ -30,7 +30,7 @@ from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMP
 from airflow_provider_browseract.emulator.errors import error_envelope
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
-from .test_calls import EVERY_CALL
+from .test_v2 import EVERY_CALL
 
 SAYS_NOTHING = ("stop-task", "resume-task")
 """The endpoints whose success has no content."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api import errors, v2
 from airflow_provider_browseract.api import pages as module
 from airflow_provider_browseract.api.exchange import Call, Response
 from airflow_provider_browseract.api.models import Page, Region, read_page
@@ -129,7 +129,7 @@ class TestPages:
         assert [region.code for region in shop.read()] == ["0", "1", "2", "3"]
 
     def test_item_that_cannot_be_read_counts_and_is_named(self):
-        pages = Pages(calls.list_workflows())
+        pages = Pages(v2.list_workflows())
         assert pages.call is not None
         body = {"items": [{"id": "1"}, {"name": "shop"}, "?", {"id": "2"}], "total_count": 4}
         found = pages.take(pages.call.read_response(Response(200, {}, json.dumps(body).encode())))
@@ -151,7 +151,7 @@ class TestPages:
             pages.raise_if_unreadable()
 
     def test_page_after_the_last_is_an_error_of_the_caller(self):
-        pages = Pages(calls.list_workflows())
+        pages = Pages(v2.list_workflows())
         pages.take(Page(()))
         with pytest.raises(ValueError, match="the list has ended"):
             pages.take(Page(()))

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from tenacity import RetryCallState, Retrying
 
-from airflow_provider_browseract.api import calls, errors
+from airflow_provider_browseract.api import errors, v2
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.retries import RetryPolicy, may_send_again
 
-READ = calls.get_task("7")
-START = calls.run_task("70")
-STOP = calls.stop_task("7")
+READ = v2.get_task("7")
+START = v2.run_task("70")
+STOP = v2.stop_task("7")
 
 NEVER_ARRIVED = [errors.ConnectionFailedError, errors.RateLimitError, errors.ConcurrencyLimitError]
 NOBODY_KNOWS = [errors.ResponseLostError, errors.ServerError]
@@ -29,7 +29,7 @@ def test_call_that_starts_no_run_is_sent_again_after_a_temporary_error(call, kin
     assert may_send_again(call, kind("x"))
 
 
-@pytest.mark.parametrize("call", [START, calls.run_task_by_template("80")], ids=["workflow", "template"])
+@pytest.mark.parametrize("call", [START, v2.run_task_by_template("80")], ids=["workflow", "template"])
 def test_start_is_sent_again_only_if_it_was_certainly_not_processed(call):
     assert may_send_again(call, errors.ConnectionFailedError("x"))
     assert not any(may_send_again(call, kind("x")) for kind in NOBODY_KNOWS)

@@ -12,13 +12,13 @@ from contextlib import suppress
 
 import pytest
 
-from airflow_provider_browseract.api import calls, client, errors
+from airflow_provider_browseract.api import client, errors, v2
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import Emulator
 from tests.served import certificate_in, listening
 
-START = calls.run_task("70")
+START = v2.run_task("70")
 HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 """A TLS record with the fatal alert 40."""
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_browseract.api.calls import resume_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, Emulator
 from airflow_provider_browseract.emulator.catalogue import WorkflowSettings

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_browseract.api.calls import run_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.v2 import run_task
 from airflow_provider_browseract.emulator import (
     ENDLESS,
     EXPORT,

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from airflow_provider_browseract.api.calls import run_task, stop_task
+from airflow_provider_browseract.api.v2 import run_task, stop_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,

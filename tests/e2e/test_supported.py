@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_browseract.api.calls import resume_task
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
+from airflow_provider_browseract.api.v2 import resume_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, CLEAR_KEEPS_STATE
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.records import TaskRecord

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from airflow_provider_browseract.api import calls, client
+from airflow_provider_browseract.api import client, v2
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
@@ -67,7 +67,7 @@ def test_hook_for_missing_connection_can_be_created():
 def test_get_conn_returns_a_working_client(emulator):
     hook = BrowserActHook()
     assert hook.get_conn() is hook.client
-    assert {region.code for region in hook.get_conn().send(calls.get_region_list())} >= {"US"}
+    assert {region.code for region in hook.get_conn().send(v2.get_region_list())} >= {"US"}
 
 
 def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator):
@@ -193,9 +193,9 @@ def test_invalid_argument_raises_input_error_before_any_request(emulator, name, 
 
 STARTS = [
     lambda hook: hook.run_task(ORDERS.id),
-    lambda hook: sent(hook, calls.run_task(ORDERS.id)),
+    lambda hook: sent(hook, v2.run_task(ORDERS.id)),
     lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
-    lambda hook: sent(hook, calls.run_task_by_template(TEMPLATE_TEXT.id)),
+    lambda hook: sent(hook, v2.run_task_by_template(TEMPLATE_TEXT.id)),
 ]
 START_IDS = ["run_task", "run_task in event loop", "run_task_by_template", "run_task_by_template in event loop"]
 
@@ -241,21 +241,21 @@ class TestRotatedApiKey:
     def test_call_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook):
         for _ in range(2):
             hook.get_region_list()
-            sent(hook, calls.get_region_list())
+            sent(hook, v2.get_region_list())
         assert hook.settings.client.api_key == "app-new"
         assert [request.status for request in emulator.requests] == [401, 200, 200, 200, 200]
 
     @pytest.mark.parametrize("within", [None, 5])
     def test_stop_with_rotated_api_key_is_sent_again_with_the_new_key(self, emulator, hook, within):
         with hook.client_within(within) as client, pytest.raises(TaskNotFoundError):
-            client.send(calls.stop_task("7"))
+            client.send(v2.stop_task("7"))
         assert [request.status for request in emulator.requests] == [401, 400]
 
     async def test_open_async_client_and_its_hook_both_switch_to_rotated_api_key(self, emulator, hook):
         async with hook.async_client() as browseract:
-            await browseract.send(calls.get_region_list())
+            await browseract.send(v2.get_region_list())
             with pytest.raises(BrowserActError):
-                await browseract.send(calls.get_task("7"))
+                await browseract.send(v2.get_task("7"))
         assert [request.status for request in emulator.requests] == [401, 200, 400]
         assert hook.settings.client.api_key == "app-new"
 
@@ -267,11 +267,11 @@ class TestRotatedApiKey:
             monkeypatch.delenv("AIRFLOW_CONN_BROWSERACT_DEFAULT")
             for _ in range(2):
                 with pytest.raises(ConnectionFailedError, match="connection 'browseract_default' cannot be read"):
-                    await browseract.send(calls.get_region_list())
+                    await browseract.send(v2.get_region_list())
                 with pytest.raises(ConnectionFailedError, match="connection 'browseract_default' cannot be read"):
                     hook.get_region_list()
             monkeypatch.setenv("AIRFLOW_CONN_BROWSERACT_DEFAULT", stored)
-            await browseract.send(calls.get_region_list())
+            await browseract.send(v2.get_region_list())
 
     def test_rotated_api_key_that_is_also_refused_raises_authentication_error(self, emulator, hook, connect):
         connect(password="app-wrong")
@@ -286,7 +286,7 @@ async def test_async_start_cancelled_before_response_logs_that_a_run_may_exist(e
     emulator.fault("run-task", RequestFault.hung())
     hook, logged = BrowserActHook(), []
     monkeypatch.setattr(hook.log, "error", lambda message, *values: logged.append(message % values))
-    starting = asyncio.create_task(awaited(hook, calls.run_task(ORDERS.id)))
+    starting = asyncio.create_task(awaited(hook, v2.run_task(ORDERS.id)))
     await asyncio.to_thread(emulator.wait_until, lambda: emulator.requests)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -323,7 +323,7 @@ def test_iter_tasks_filters_by_status_enum_or_text(emulator, status):
 
 
 class TestAsyncCalls:
-    async def test_calls_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, monkeypatch):
+    async def test_v2_of_an_async_client_share_one_pool_until_it_is_closed(self, emulator, monkeypatch):
         opened = []
 
         class Recorded(httpx.AsyncClient):
@@ -333,9 +333,9 @@ class TestAsyncCalls:
 
         monkeypatch.setattr(httpx, "AsyncClient", Recorded)
         async with BrowserActHook().async_client() as browseract:
-            await asyncio.gather(*(browseract.send(calls.get_workflow(one)) for one in emulator.workflows))
-            async for one in browseract.iter_items(calls.list_workflows()):
-                await browseract.send(calls.get_workflow(one.id))
+            await asyncio.gather(*(browseract.send(v2.get_workflow(one)) for one in emulator.workflows))
+            async for one in browseract.iter_items(v2.list_workflows()):
+                await browseract.send(v2.get_workflow(one.id))
             assert [client.is_closed for client in opened] == [False]
         assert [client.is_closed for client in opened] == [True]
 
@@ -343,7 +343,7 @@ class TestAsyncCalls:
         hook = BrowserActHook()
         async with hook.async_client(max_response=10) as browseract:
             with pytest.raises(ResponseTooLargeError, match="larger than 10 bytes"):
-                await browseract.send(calls.get_region_list())
+                await browseract.send(v2.get_region_list())
 
     async def test_async_client_with_time_limit_has_shorter_timeouts(self, emulator, monkeypatch):
         given = []
@@ -386,17 +386,17 @@ class TestConnectionInTask:
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
     async def test_async_call_in_task_reads_connection_through_blocking_supervisor(self, emulator):
-        assert await awaited(BrowserActHook("stored"), calls.get_region_list())
+        assert await awaited(BrowserActHook("stored"), v2.get_region_list())
 
     @pytest.mark.usefixtures("supervisor", "in_a_task")
     async def test_async_call_in_task_with_missing_connection_raises_not_found(self):
         with pytest.raises(AirflowNotFoundException):
-            await awaited(BrowserActHook("nowhere"), calls.get_region_list())
+            await awaited(BrowserActHook("nowhere"), v2.get_region_list())
 
     @pytest.mark.usefixtures("supervisor")
     async def test_async_call_outside_task_does_not_use_blocking_supervisor(self):
         with pytest.raises(AirflowNotFoundException):
-            await awaited(BrowserActHook("stored"), calls.get_region_list())
+            await awaited(BrowserActHook("stored"), v2.get_region_list())
 
 
 def test_async_client_used_twice_reads_connection_once_without_blocking(emulator, monkeypatch):
@@ -417,7 +417,7 @@ def test_async_client_used_twice_reads_connection_once_without_blocking(emulator
     async def use():
         for _ in range(2):
             async with hook.async_client() as browseract:
-                assert await browseract.send(calls.get_region_list())
+                assert await browseract.send(v2.get_region_list())
 
     asyncio.run(use())
     assert looked_up == ["browseract_default"]
@@ -441,7 +441,7 @@ def test_user_agent_of_requests_contains_provider_and_airflow_versions(emulator,
         with pytest.raises(BrowserActError):
             hook.get_task("7")
         with pytest.raises(BrowserActError):
-            sent(hook, calls.get_task("7"))
+            sent(hook, v2.get_task("7"))
     assert agents == [f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"] * 2
 
 

@@ -9,7 +9,7 @@ import inspect
 
 import pytest
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.emulator import HUMAN, LOG_IN, SEARCH, TEMPLATE_SEARCH
 from airflow_provider_browseract.emulator.v2 import ENDPOINTS
@@ -62,7 +62,7 @@ def run(names, monkeypatch):
     def run(test: doctest.DocTest) -> str:
         logged: list[str] = []
         opening = names["hook"].async_client()
-        open_names = {**names, "calls": calls, "browseract": loop.run_until_complete(opening.__aenter__())}
+        open_names = {**names, "v2": v2, "browseract": loop.run_until_complete(opening.__aenter__())}
         copy = doctest.DocTest(test.examples, open_names, test.name, test.filename, test.lineno, test.docstring)
         runner = doctest.DocTestRunner(verbose=False)
         runner.run(copy, compileflags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, out=logged.append)
@@ -102,7 +102,7 @@ def test_method_has_docstring_example_that_calls_it_and_shows_a_result(where, va
 
 
 @pytest.mark.parametrize(
-    "call", ["hook.get_task_status(task_id)", "(await browseract.send(calls.get_task(task_id))).status"]
+    "call", ["hook.get_task_status(task_id)", "(await browseract.send(v2.get_task(task_id))).status"]
 )
 def test_docstring_example_with_wrong_output_is_detected(run, call):
     wrong = doctest.DocTestParser().get_doctest(f">>> print({call})\nfailed\n", {}, "it", None, 0)
@@ -112,15 +112,15 @@ def test_docstring_example_with_wrong_output_is_detected(run, call):
 def test_call_functions_match_the_api_endpoints():
     functions = [
         name
-        for name, function in inspect.getmembers(calls, inspect.isfunction)
-        if function.__module__ == calls.__name__ and not name.startswith("_")
+        for name, function in inspect.getmembers(v2, inspect.isfunction)
+        if function.__module__ == v2.__name__ and not name.startswith("_")
     ]
     assert sorted(functions) == sorted(endpoint.replace("-", "_") for endpoint in ENDPOINTS)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_hook_method_accepts_every_argument_of_the_endpoint_and_names_it(endpoint):
-    function = inspect.signature(getattr(calls, endpoint.replace("-", "_")))
+    function = inspect.signature(getattr(v2, endpoint.replace("-", "_")))
     method_of_hook = getattr(BrowserActHook, method(endpoint))
     assert set(function.parameters) - {"page", "limit"} <= set(inspect.signature(method_of_hook).parameters)
     assert f"(``{endpoint}``)" in (inspect.getdoc(method_of_hook) or "")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.client import BrowserActClient
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.emulator import HUMAN, ORDERS, SEARCH, RequestFault
@@ -152,7 +152,7 @@ def test_dag_test_limits_the_number_of_resume_attempts_for_a_paused_run(tried, b
         emulator.wait_until(lambda: calls_of(emulator, "get-task") > polled + 5, timeout=120)
         settings = ClientSettings(browseract_emulator.api_key, browseract_emulator.url)
         with BrowserActClient(settings) as client:
-            client.send(calls.stop_task(emulator.tasks[0].id))
+            client.send(v2.stop_task(emulator.tasks[0].id))
 
     stopping = threading.Thread(target=stop_after_further_polls)
     stopping.start()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import Failure, InputParameter, Step, TaskStatus, Template, Workflow
+from airflow_provider_browseract.api.models import Failure, Step, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun

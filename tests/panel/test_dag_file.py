@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.models import InputParameter, Template, Workflow
+from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
 from airflow_provider_browseract.emulator import EXPORT, LOG_IN, ORDERS, SEARCH
 from airflow_provider_browseract.emulator.catalogue import PLAIN_TEXT, TEMPLATES, WORKFLOWS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook

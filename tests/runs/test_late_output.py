@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
@@ -32,7 +32,7 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
             logged.append(step)
         else:
             assert isinstance(step, Call)
-            assert (step.path, step.params) == (calls.get_task("7").path, calls.get_task("7").params)
+            assert (step.path, step.params) == (v2.get_task("7").path, v2.get_task("7").params)
             return left.pop(0)
         return None
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ResponseLostError,
@@ -22,7 +22,8 @@ from airflow_provider_browseract.api.errors import (
     ServerError,
 )
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.orphans import (
     Claim,
@@ -641,7 +642,7 @@ def test_look_up_lists_the_runs_of_the_workflow_or_of_all_if_a_template_was_run(
     assert isinstance(listing, Call)
     assert (listing.name, listing.params.get("workflow_id")) == ("list-tasks", workflow_id)
     begin_at = datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc)
-    assert listing.params["created_at_from"] == calls.list_tasks(created_at_from=begin_at).params["created_at_from"]
+    assert listing.params["created_at_from"] == v2.list_tasks(created_at_from=begin_at).params["created_at_from"]
 
 
 def test_run_that_appears_late_in_the_list_is_found():

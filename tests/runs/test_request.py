@@ -9,8 +9,8 @@ from types import MappingProxyType
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.models import InputParameter
 from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.workflows import InputParameter
 from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,

@@ -109,7 +109,7 @@ def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, ca
     account = Account(listed(1, status="running"))
     assert forecast(account, source=source, cap=cap) == Forecast(credits, 0)
     # Lists do not name templates.
-    assert len(account.calls) == (kind is SourceKind.WORKFLOW)
+    assert len(account.calls) == (kind in (SourceKind.WORKFLOW, SourceKind.BOT))
 
 
 @cases(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConcurrencyLimitError,
@@ -27,7 +27,8 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import CreatedTask, InputParameter, Page, Step, Task, TaskStatus, Workflow
+from airflow_provider_browseract.api.models import CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
@@ -555,7 +556,7 @@ class TestAnUnansweredStartOfAnEarlierTry:
             "An earlier try was about to start a run and did not store the result. Looking for the run."
         ]
         listing = played.asked[0]
-        window = calls.list_tasks(
+        window = v2.list_tasks(
             workflow_id="70",
             created_at_from=datetime.fromtimestamp(1000.0 - timings.CLOCK_SKEW, timezone.utc),
             created_at_to=datetime.fromtimestamp(1100.0 + timings.CLOCK_SKEW, timezone.utc),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -100,12 +100,12 @@ async def waiting():
 
 async def start(number: int = 1) -> list[str]:
     async with BrowserActHook().async_client() as client:
-        return [(await client.send(calls.run_task(ORDERS.id))).id for _ in range(number)]
+        return [(await client.send(v2.run_task(ORDERS.id))).id for _ in range(number)]
 
 
 async def stop(task_id: str) -> None:
     async with BrowserActHook().async_client() as client:
-        await client.send(calls.stop_task(task_id))
+        await client.send(v2.stop_task(task_id))
 
 
 async def test_each_free_slot_wakes_the_next_task_only(emulator, waiting):

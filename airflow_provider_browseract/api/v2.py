@@ -11,10 +11,17 @@ inputs of a run are texts by name, and a list also takes the number of a page, f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, TypeVar
 
-from airflow_provider_browseract.api.arguments import InputError, read_choice, read_id
+from airflow_provider_browseract.api.arguments import (
+    InputError,
+    given,
+    read_choice,
+    read_id,
+    read_moment,
+    read_optional_id,
+)
 from airflow_provider_browseract.api.errors import BrowserActError, UnexpectedResponseError, WorkflowNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import (
@@ -23,13 +30,12 @@ from airflow_provider_browseract.api.models import (
     Region,
     Task,
     TaskStatus,
-    Template,
-    Workflow,
     read_list,
     read_nothing,
     read_page,
     read_status,
 )
+from airflow_provider_browseract.api.workflows import Template, Workflow
 
 T = TypeVar("T")
 
@@ -47,11 +53,11 @@ def run_task(
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
     """Start a run of a workflow (``POST /v2/workflow/run-task``)."""
-    body = _given(
+    body = given(
         workflow_id=read_id("workflow_id", workflow_id),
         input_parameters=_pairs(input_parameters),
         save_browser_data=save_browser_data,
-        profile_id=_optional_id("profile_id", profile_id),
+        profile_id=read_optional_id("profile_id", profile_id),
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
     )
@@ -67,9 +73,9 @@ def run_task_by_template(
     status_change_callback_url: str | None = None,
 ) -> Call[CreatedTask]:
     """Start a run of an official template (``POST /v2/workflow/run-task-by-template``). Templates have no profiles."""
-    body = _given(
+    body = given(
         workflow_template_id=read_id("workflow_template_id", workflow_template_id),
-        proxyRegion=_optional_id("region", region),
+        proxyRegion=read_optional_id("region", region),
         input_parameters=_pairs(input_parameters),
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
@@ -106,12 +112,12 @@ def list_tasks(
     limit: int = PAGE_LIMIT,
 ) -> Call[Page[Task]]:
     """List tasks by creation time (``GET /v2/workflow/list-tasks``)."""
-    params = _given(
-        workflow_id=_optional_id("workflow_id", workflow_id),
+    params = given(
+        workflow_id=read_optional_id("workflow_id", workflow_id),
         workflow_name=workflow_name,
         status=None if status is None else read_choice("status", status, TaskStatus).value,
-        created_at_from=_utc("created_at_from", created_at_from),
-        created_at_to=_utc("created_at_to", created_at_to),
+        created_at_from=read_moment("created_at_from", created_at_from),
+        created_at_to=read_moment("created_at_to", created_at_to),
         page=page,
         limit=limit,
     )
@@ -120,7 +126,7 @@ def list_tasks(
 
 def stop_task(task_id: str, *, biz_code: int | None = None) -> Call[None]:
     """Cancel a task at once (``PUT /v2/workflow/stop-task``)."""
-    params = _given(task_id=read_id("task_id", task_id), biz_code=biz_code)
+    params = given(task_id=read_id("task_id", task_id), biz_code=biz_code)
     return _call("stop-task", "PUT", read_nothing, params)
 
 
@@ -145,7 +151,7 @@ def list_official_workflow_templates(
     *, keyword: str | None = None, page: int = 1, limit: int = PAGE_LIMIT
 ) -> Call[Page[Template]]:
     """List official templates (``GET /v2/workflow/list-official-workflow-templates``)."""
-    params = _given(keyword=keyword, page=page, limit=limit)
+    params = given(keyword=keyword, page=page, limit=limit)
     return _call("list-official-workflow-templates", "GET", read_page(Template.read), params)
 
 
@@ -178,19 +184,3 @@ def _pairs(inputs: Mapping[str, str] | None) -> list[dict[str, str]]:
     if not isinstance(inputs, Mapping | None):
         raise InputError(f"the inputs should be a dict of names and texts, but are {type(inputs).__name__}")
     return [{"name": name, "value": text} for name, text in (inputs or {}).items()]
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _optional_id(argument: str, value: str | None) -> str | None:
-    return None if value is None else read_id(argument, value)
-
-
-def _utc(argument: str, moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise InputError(f"{argument} is {moment.isoformat()}, which has no time zone. Pass a datetime with one.")
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

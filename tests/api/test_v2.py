@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import calls
+from airflow_provider_browseract.api import v2
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import TaskStatus
 
 EVERY_CALL: dict[str, Call[Any]] = {
-    "run-task": calls.run_task(
+    "run-task": v2.run_task(
         "70",
         {"a": "1"},
         save_browser_data=True,
@@ -19,23 +19,23 @@ EVERY_CALL: dict[str, Call[Any]] = {
         callback_url="https://example.com/a",
         status_change_callback_url="https://example.com/b",
     ),
-    "run-task-by-template": calls.run_task_by_template("80", {"a": "1"}, region="US"),
-    "get-task-status": calls.get_task_status("7"),
-    "get-task": calls.get_task("7"),
-    "list-tasks": calls.list_tasks(
+    "run-task-by-template": v2.run_task_by_template("80", {"a": "1"}, region="US"),
+    "get-task-status": v2.get_task_status("7"),
+    "get-task": v2.get_task("7"),
+    "list-tasks": v2.list_tasks(
         workflow_id="70",
         workflow_name="shop",
         status=TaskStatus.FAILED,
         created_at_from=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
         created_at_to=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
     ),
-    "stop-task": calls.stop_task("7", biz_code=1),
-    "resume-task": calls.resume_task("7"),
-    "list-workflows": calls.list_workflows(),
-    "get-workflow": calls.get_workflow("70"),
-    "list-official-workflow-templates": calls.list_official_workflow_templates(keyword="maps"),
-    "get-official-workflow-template": calls.get_official_workflow_template("80"),
-    "get-region-list": calls.get_region_list(),
+    "stop-task": v2.stop_task("7", biz_code=1),
+    "resume-task": v2.resume_task("7"),
+    "list-workflows": v2.list_workflows(),
+    "get-workflow": v2.get_workflow("70"),
+    "list-official-workflow-templates": v2.list_official_workflow_templates(keyword="maps"),
+    "get-official-workflow-template": v2.get_official_workflow_template("80"),
+    "get-region-list": v2.get_region_list(),
 }
 
 
@@ -50,12 +50,12 @@ def test_only_run_task_and_run_task_by_template_start_a_run():
 
 
 def test_optional_fields_not_given_are_not_sent_with_a_start():
-    assert calls.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
+    assert v2.run_task("70").body == {"workflow_id": "70", "input_parameters": [], "save_browser_data": False}
 
 
 def test_inputs_of_a_start_that_are_no_dict_are_refused():
     with pytest.raises(InputError, match="should be a dict of names and texts, but are list"):
-        calls.run_task("70", [{"name": "a", "value": "1"}])  # type: ignore[arg-type]
+        v2.run_task("70", [{"name": "a", "value": "1"}])  # type: ignore[arg-type]
 
 
 def test_list_calls_always_send_an_explicit_limit():
@@ -67,8 +67,8 @@ def test_times_are_sent_in_utc_and_refused_without_a_time_zone():
     params = EVERY_CALL["list-tasks"].params
     assert (params["created_at_from"], params["created_at_to"]) == ("2026-01-02T03:04:05Z", "2026-01-02T01:04:05Z")
     with pytest.raises(ValueError, match="has no time zone"):
-        calls.list_tasks(created_at_from=datetime(2026, 1, 1))
+        v2.list_tasks(created_at_from=datetime(2026, 1, 1))
 
 
 def test_input_values_are_not_in_the_repr_of_a_call():
-    assert "hunter2" not in repr(calls.run_task("70", {"password": "hunter2"}))
+    assert "hunter2" not in repr(v2.run_task("70", {"password": "hunter2"}))

@@ -1,0 +1,143 @@
+"""What only version 3 of the API has: bots and their templates; and how its responses are read as tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice, starmap
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator
+
+from airflow_provider_browseract.api.arguments import is_path_id
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
+from airflow_provider_browseract.api.fields import Id, Json, Link, OptionalText, Time, kind_of, read_count
+from airflow_provider_browseract.api.models import (
+    MAX_FILES,
+    ApiVersion,
+    BotType,
+    CreatedTask,
+    Model,
+    Output,
+    OutputFile,
+    Task,
+    TaskStatus,
+    read_nothing,
+    read_status,
+)
+
+Schema = Annotated[Json, PlainValidator(lambda value: value)]
+"""A JSON Schema as it was sent. It may be anything."""
+
+
+@dataclass(frozen=True)
+class Bot(Model):
+    """A bot. Only ``query-bot`` returns when it was created, and its schemas.
+
+    ``input_schema`` is the JSON Schema of the input of a run, and null if the bot is not published. ``output_schema``
+    is the JSON Schema of the output, and null if there is none.
+    """
+
+    id: Annotated[Id, Field(validation_alias="bot_id")]
+    type: Annotated[BotType | None, Field(validation_alias="bot_type"), PlainValidator(BotType.of)] = None
+    name: OptionalText = None
+    description: OptionalText = None
+    created_at: Time = None
+    published_at: Time = None
+    input_schema: Schema = field(default=None, repr=False)
+    output_schema: Schema = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class BotTemplate(Model):
+    """An official template that runs as a bot. Only ``query-template`` returns its schema and its description."""
+
+    id: Annotated[Id, Field(validation_alias="template_id")]
+    name: OptionalText = None
+    description: OptionalText = None
+    recommendation: Annotated[OptionalText, Field(validation_alias="recommend_desc")] = None
+    detail_url: Link = None
+    input_schema: Schema = field(default=None, repr=False)
+
+
+def read_created(data: Json) -> CreatedTask:
+    """Read the response to a start. The vendor's own scripts also accept ``id`` in place of ``task_id``."""
+    given = _object(data)
+    created = CreatedTask.read({"id": given.get("task_id") or given.get("id")})
+    # The id becomes a part of later addresses.
+    if not is_path_id(created.id):
+        raise UnexpectedResponseError("the id of the task has characters that no address of the API can have")
+    return created
+
+
+def read_status_of(task_id: str) -> Callable[[Json], TaskStatus]:
+    """Return a function that reads the status of a task, and refuses that of another one."""
+
+    def read(data: Json) -> TaskStatus:
+        if _object(data).get("task_id") not in (None, task_id):
+            raise UnexpectedResponseError("it is about another task")
+        return read_status(data)
+
+    return read
+
+
+def read_action(data: Json) -> None:
+    """Read the response to a stop or a resume: the status, or nothing, which some clients of the API have seen."""
+    # A resumed task may still be paused, and a stopped one may still be running.
+    if isinstance(data, Mapping) and "status" in data:
+        read_status(data)
+    else:
+        read_nothing(data)
+
+
+def read_run(data: Json) -> Task:
+    """Read a run with its output.
+
+    The output is read as strictly as that of version 2, but only once the task has ended.
+    """
+    given = _object(data)
+    task = _task(given)
+    if not task.status.ended:
+        return task
+    return replace(task, output=_output(given.get("output"), given.get("output_files")))
+
+
+def read_run_summary(data: Json) -> Task:
+    """Read a run of a list tolerantly: without its output, steps and downloads, and with any status."""
+    return _task({**_object(data), "steps": None, "download_files": None}, summary=True)
+
+
+def _task(given: Mapping[str, Any], *, summary: bool = False) -> Task:
+    read = Task.read_summary if summary else Task.read
+    task = read({**given, "id": given.get("task_id"), "output": None, "profile_id": None, "workflow_id": None})
+    if not is_path_id(task.id):
+        raise UnexpectedResponseError("the id of the task has characters that no address of the API can have")
+    return replace(task, api_version=ApiVersion.V3)
+
+
+def _output(value: Json, files: Json) -> Output | None:
+    """Return the output of a task that has ended: a JSON value, and the same as files of several formats."""
+    if value is None and files is None:
+        return None
+    if not isinstance(files, Mapping | None):
+        raise UnexpectedResponseError("the files of an output should be an object with one entry for each format")
+    formats = tuple(starmap(_output_file, islice((files or {}).items(), MAX_FILES)))
+    left_out = len(files or {}) - len(formats)
+    if isinstance(value, str | None):
+        return Output(value, files_left_out=left_out, formats=formats, is_json=None if value is None else False)
+    return Output(json.dumps(value, ensure_ascii=False), files_left_out=left_out, formats=formats, is_json=True)
+
+
+def _output_file(name: str, data: Json) -> OutputFile:
+    given = data if isinstance(data, Mapping) else {}
+    url, file_name = given.get("download_url"), given.get("file_name")
+    if not isinstance(url, str) or not url:
+        raise UnexpectedResponseError("a file of the output has no download_url")
+    return OutputFile(name, file_name if isinstance(file_name, str) else None, read_count(given.get("file_size")), url)
+
+
+def _object(data: Json) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UnexpectedResponseError(f"the response should be an object, but is {kind_of(data)}")
+    return data

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_browseract.api import v3
+from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.api.errors import UnexpectedResponseError
+from airflow_provider_browseract.api.models import ApiVersion, BotType, OutputFile, TaskStatus
+from tests.cases import cases
+
+RUN = {"task_id": "7", "bot_id": "70", "bot_type": "agent", "status": "finished", "input": {"pages": 2}}
+OUTSIDE = {
+    "parent folder": "..",
+    "two segments": "a/b",
+    "query": "5?x=1#",
+    "escaped": "%2e%2e",
+    "empty": "",
+    "long": "7" * 201,
+}
+
+
+def read(**fields):
+    return v3.query_run("7").read({**RUN, **fields})
+
+
+@cases("given", OUTSIDE)
+def test_id_that_could_change_the_address_is_refused_by_every_call(given):
+    for call in (
+        lambda: v3.create_run(given),
+        lambda: v3.create_template_run(given),
+        lambda: v3.query_run_status(given),
+        lambda: v3.query_run(given),
+        lambda: v3.page_runs(bot_id=given),
+        lambda: v3.resume_run(given),
+        lambda: v3.cancel_run(given),
+        lambda: v3.query_bot(given),
+        lambda: v3.query_template(given),
+    ):
+        with pytest.raises(InputError, match="Use the id that the BrowserAct dashboard"):
+            call()
+
+
+@pytest.mark.parametrize("word", ["runs", "templates", "regions"])
+def test_bot_id_that_is_the_address_of_another_endpoint_is_refused(word):
+    with pytest.raises(InputError, match="which is no id"):
+        v3.query_bot(word)
+
+
+@cases("given", {name: value for name, value in OUTSIDE.items() if value and len(value) < 200})
+def test_task_id_in_a_response_that_could_change_later_addresses_is_refused(given):
+    with pytest.raises(UnexpectedResponseError, match="characters that no address"):
+        v3.create_run("70").read({"task_id": given, "status": "created"})
+
+
+def test_response_to_a_start_may_name_the_task_as_the_vendors_scripts_do():
+    assert v3.create_run("70").read({"id": "7"}).id == "7"
+
+
+def test_input_is_sent_as_it_is_and_an_empty_object_without_one():
+    assert v3.create_run("70", {"pages": 2, "when": None}).body == {"input": {"pages": 2, "when": None}}
+    assert v3.create_template_run("60", region="DE").body == {"input": {}, "proxy_region": "DE"}
+
+
+def test_input_is_in_no_repr():
+    assert "s3cret" not in repr(v3.create_run("70", {"note": "s3cret"})) + repr(read(input={"note": "s3cret"}))
+
+
+def test_status_unknown_is_never_sent():
+    with pytest.raises(InputError, match="which version 3 of the API does not have"):
+        v3.page_runs(status="unknown")
+
+
+def test_run_is_read_as_a_task_of_version_3():
+    task = read(bot_name="Contacts", live_url_info={"live_url": "https://live.example/7"})
+    assert (task.id, task.source_id, task.bot_name, task.bot_type) == ("7", "70", "Contacts", BotType.AGENT)
+    assert (task.api_version, task.input, task.workflow_id) == (ApiVersion.V3, {"pages": 2}, None)
+
+
+@cases(
+    ("output", "string", "is_json"),
+    {
+        "object": ({"a": [1, None]}, '{"a": [1, null]}', True),
+        "number": (12, "12", True),
+        "false": (False, "false", True),
+        "text": ("007", "007", False),
+    },
+)
+def test_output_is_the_text_or_the_json_text_of_the_value(output, string, is_json):
+    found = read(output=output).output
+    assert (found.string, found.is_json, found.formats) == (string, is_json, ())
+
+
+@pytest.mark.parametrize("fields", [{}, {"output": None}])
+def test_run_without_a_value_has_no_output(fields):
+    assert read(**fields).output is None
+
+
+def test_formats_of_the_output_are_files_whose_addresses_are_in_no_repr():
+    file = {"file_name": "result.csv", "file_size": 9, "download_url": "https://files.example/s3cret"}
+    found = read(output=None, output_files={"csv": file}).output
+    assert found.formats == (OutputFile("csv", "result.csv", 9, "https://files.example/s3cret"),)
+    assert (found.string, found.is_json) == (None, None)
+    assert "s3cret" not in repr(found)
+
+
+@cases("files", {"list": [], "no address": {"csv": {"file_name": "a"}}, "no object": {"csv": 1}})
+def test_unreadable_files_of_an_ended_run_are_an_error_because_a_paid_result_would_be_lost(files):
+    with pytest.raises(UnexpectedResponseError):
+        read(output_files=files)
+    assert read(output_files=files, status="running").output is None
+
+
+def test_run_of_another_task_is_refused():
+    for call in (v3.query_run("8"), v3.query_run_status("8")):
+        with pytest.raises(UnexpectedResponseError, match="about another task"):
+            call.read(RUN)
+
+
+@cases(
+    "response",
+    {"status": {"task_id": "7", "status": "canceled"}, "empty": None, "no fields": {}, "code 0": {"code": 0}},
+)
+def test_stop_and_resume_accept_a_status_or_nothing(response):
+    assert v3.cancel_run("7").read(response) is None
+    assert v3.resume_run("7").read(response) is None
+
+
+@cases("response", {"unknown status": {"status": "gone"}, "text": "ok", "other object": {"done": True}})
+def test_stop_and_resume_refuse_anything_else(response):
+    with pytest.raises(UnexpectedResponseError):
+        v3.cancel_run("7").read(response)
+
+
+def test_run_of_a_list_is_read_with_any_status_and_without_its_output():
+    page = v3.page_runs().read({"items": [{**RUN, "status": "running"}, {"status": "running"}], "total_count": 2})
+    assert [(task.id, task.status) for task in page.items] == [("7", TaskStatus.RUNNING)]
+    assert len(page.skipped) == 1
+
+
+def test_bot_and_template_have_the_schemas_that_were_sent():
+    bot = v3.query_bot("70").read(
+        {"bot_id": "70", "bot_type": "new", "name": "A", "input_schema": [], "output_schema": None}
+    )
+    assert (bot.id, bot.type, bot.input_schema, bot.output_schema) == ("70", None, [], None)
+    assert v3.query_template("60").read({"template_id": "60", "input_schema": {}}).input_schema == {}
