@@ -379,8 +379,8 @@ class TestSchemas:
         self, make_account: Any, schema: Any, settings: Any
     ) -> None:
         account = make_account(**settings)
-        account.setting(CONTACTS, input_schema=schema, output="done")
-        assert finished(account, CONTACTS, {"text": "x"})["output"] == "done"
+        account.setting(CONTACTS, input_schema=schema)
+        assert finished(account, CONTACTS, {"text": "x"})["status"] == "finished"
 
     def test_unpublished_bot_has_no_schemas_and_is_not_listed(self, account: Any) -> None:
         account.setting(CONTACTS, published=False)
@@ -397,7 +397,8 @@ class TestInputSettings:
         wanted = {"products": ["paper"], "country": "DE", "max_offers": 2, "in_stock": True, "price": {"max": 9}}
         task_id = account.run_bot(PRICES, given)
         assert account.detail(task_id)["input"] == dict(account.emulator.tasks[0].inputs) == wanted
-        assert account.detail(account.run_bot(SEARCH, {"keyword": 7}))["input"] == {"keyword": "7"}
+        assert account.detail(account.run_bot(SEARCH, {"keyword": "7"}))["input"] == {"keyword": "7"}
+        assert code_of(lambda: account.run_bot(SEARCH, {"keyword": 7})) == 99001
         assert code_of(lambda: account.run_bot(CONTACTS, {**COMPANY, "max_pages": "two"})) == 99001
 
     def test_defaults_of_the_schema_can_be_shown(self, make_account: Any) -> None:
