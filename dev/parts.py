@@ -271,9 +271,12 @@ def left_out() -> list[str]:
         "everything that needs PostgreSQL, such as the examples in a real Airflow": why_no_postgres(),
         "the panel in a browser": why_no_browser(),
         "the relays of docs/callbacks.md": None if shutil.which("nginx") else "nginx is not installed",
-        "the comparison of calls and emulator with the vendor's document": (
-            None if os.environ.get("BROWSERACT_OPENAPI") else "BROWSERACT_OPENAPI does not name it"
-        ),
+        **{
+            f"the comparison of calls and emulator with the vendor's document of API {version}": (
+                None if os.environ.get(variable) else f"{variable} does not name it"
+            )
+            for version, variable in (("v2", "BROWSERACT_OPENAPI"), ("v3", "BROWSERACT_OPENAPI_V3"))
+        },
     }
     return [f"{what}, because {reason}" for what, reason in missing.items() if reason]
 

@@ -142,8 +142,9 @@ def test_make_test_reports_what_it_skips(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delenv("BROWSERACT_OPENAPI", raising=False)
+    monkeypatch.setenv("BROWSERACT_OPENAPI_V3", "openapi_v3.json")
     postgres, browser, relays, document = parts.left_out()
     assert postgres.startswith("everything that needs PostgreSQL, such as the examples in a real Airflow, because")
     assert browser.startswith("the panel in a browser, because there is none of chromium")
     assert relays == "the relays of docs/callbacks.md, because nginx is not installed"
-    assert document.endswith("with the vendor's document, because BROWSERACT_OPENAPI does not name it")
+    assert document.endswith("with the vendor's document of API v2, because BROWSERACT_OPENAPI does not name it")

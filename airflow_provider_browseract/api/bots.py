@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator
 
 from airflow_provider_browseract.api.arguments import is_path_id
 from airflow_provider_browseract.api.errors import UnexpectedResponseError
-from airflow_provider_browseract.api.fields import Id, Json, Link, OptionalText, Time, kind_of, read_count
+from airflow_provider_browseract.api.fields import Id, Json, Link, OptionalText, Time, kind_of, optional_id, read_count
 from airflow_provider_browseract.api.models import (
     MAX_FILES,
     ApiVersion,
@@ -45,8 +45,8 @@ class Bot(Model):
     description: OptionalText = None
     created_at: Time = None
     published_at: Time = None
-    input_schema: Schema = field(default=None, repr=False)
-    output_schema: Schema = field(default=None, repr=False)
+    input_schema: Schema = field(default=None, repr=False, hash=False)
+    output_schema: Schema = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True)
@@ -58,62 +58,92 @@ class BotTemplate(Model):
     description: OptionalText = None
     recommendation: Annotated[OptionalText, Field(validation_alias="recommend_desc")] = None
     detail_url: Link = None
-    input_schema: Schema = field(default=None, repr=False)
+    input_schema: Schema = field(default=None, repr=False, hash=False)
 
 
 def read_created(data: Json) -> CreatedTask:
     """Read the response to a start. The vendor's own scripts also accept ``id`` in place of ``task_id``."""
     given = _object(data)
     created = CreatedTask.read({"id": given.get("task_id") or given.get("id")})
-    # The id becomes a part of later addresses.
-    if not is_path_id(created.id):
-        raise UnexpectedResponseError("the id of the task has characters that no address of the API can have")
+    _check_id(created.id)
     return created
 
 
 def read_status_of(task_id: str) -> Callable[[Json], TaskStatus]:
-    """Return a function that reads the status of a task, and refuses that of another one."""
+    """Return a function that reads the status of a task."""
 
     def read(data: Json) -> TaskStatus:
-        if _object(data).get("task_id") not in (None, task_id):
-            raise UnexpectedResponseError("it is about another task")
+        _check_task(_object(data).get("task_id"), task_id)
         return read_status(data)
 
     return read
 
 
-def read_action(data: Json) -> None:
-    """Read the response to a stop or a resume: the status, or nothing, which some clients of the API have seen."""
-    # A resumed task may still be paused, and a stopped one may still be running.
-    if isinstance(data, Mapping) and "status" in data:
-        read_status(data)
-    else:
-        read_nothing(data)
+def read_action_on(task_id: str) -> Callable[[Json], None]:
+    """Return a function that reads the response to a stop or a resume: the status, or nothing.
+
+    The document says that it is the status. A client of the API exists that takes an empty response for a success.
+    """
+    status = read_status_of(task_id)
+
+    def read(data: Json) -> None:
+        # A resumed task may still be paused, and a stopped one may still be running.
+        if isinstance(data, Mapping) and "status" in data:
+            status(data)
+        else:
+            read_nothing(data)
+
+    return read
+
+
+def read_run_of(task_id: str) -> Callable[[Json], Task]:
+    """Return a function that reads a run with its output."""
+
+    def read(data: Json) -> Task:
+        run = read_run(data)
+        _check_task(run.id, task_id)
+        return run
+
+    return read
 
 
 def read_run(data: Json) -> Task:
-    """Read a run with its output.
+    """Read a run.
 
     The output is read as strictly as that of version 2, but only once the task has ended.
     """
     given = _object(data)
-    task = _task(given)
-    if not task.status.ended:
-        return task
-    return replace(task, output=_output(given.get("output"), given.get("output_files")))
+    run = Task.read(_as_task(given))
+    output = _output(given.get("output"), given.get("output_files")) if run.status.ended else None
+    return _of_version_3(run, output)
 
 
 def read_run_summary(data: Json) -> Task:
-    """Read a run of a list tolerantly: without its output, steps and downloads, and with any status."""
-    return _task({**_object(data), "steps": None, "download_files": None}, summary=True)
+    """Read a run of a list as tolerantly as :meth:`Task.read_summary` reads a task of version 2."""
+    return _of_version_3(Task.read_summary(_as_task(_object(data))))
 
 
-def _task(given: Mapping[str, Any], *, summary: bool = False) -> Task:
-    read = Task.read_summary if summary else Task.read
-    task = read({**given, "id": given.get("task_id"), "output": None, "profile_id": None, "workflow_id": None})
-    if not is_path_id(task.id):
+_NOT_IN_VERSION_3 = dict.fromkeys(("output", "workflow_id", "input_parameters", "profile_id", "profileId"))
+"""Fields of a task that version 3 does not have, or that mean something else there."""
+
+
+def _as_task(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**given, **_NOT_IN_VERSION_3, "id": given.get("task_id")}
+
+
+def _of_version_3(task: Task, output: Output | None = None) -> Task:
+    _check_id(task.id)
+    return replace(task, output=output, api_version=ApiVersion.V3)
+
+
+def _check_id(task_id: str) -> None:
+    if not is_path_id(task_id):
         raise UnexpectedResponseError("the id of the task has characters that no address of the API can have")
-    return replace(task, api_version=ApiVersion.V3)
+
+
+def _check_task(found: Json, wanted: str) -> None:
+    if optional_id(found) != wanted:
+        raise UnexpectedResponseError("it is about another task" if found is not None else "it does not name the task")
 
 
 def _output(value: Json, files: Json) -> Output | None:

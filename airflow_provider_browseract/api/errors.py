@@ -11,7 +11,8 @@ THE_CONNECTION = "the Airflow connection"
 """How a remedy refers to the connection. The text of an error adds the connection's id if it is known."""
 
 AGAIN = (
-    "If the call only reads, try again. Before you repeat a start, check the newest tasks (BrowserActHook.iter_tasks)."
+    "If the call only reads, try again. Before you repeat a start, check the newest tasks (BrowserActHook.iter_tasks, "
+    "or iter_bot_tasks for runs of bots)."
 )
 """The remedy where it is not known whether BrowserAct processed a call."""
 
@@ -313,8 +314,9 @@ class RunStartUnknownError(BrowserActError):
     """A call that starts a run got no usable response. A run may be running and using credits with an unknown id."""
 
     remedy = (
-        "Check the newest tasks of the workflow in the BrowserAct dashboard (or BrowserActHook.iter_tasks), and stop "
-        "the one that no Airflow task waits for, before you clear the Airflow task."
+        "Check the newest tasks of the workflow or bot in the BrowserAct dashboard (or BrowserActHook.iter_tasks, or "
+        "iter_bot_tasks for runs of bots), and stop the one that no Airflow task waits for, before you clear the "
+        "Airflow task."
     )
 
 

@@ -85,6 +85,16 @@ class Call(Generic[T]):
 
         :raises BrowserActError: the call failed. The class depends on BrowserAct's code, or on the HTTP status.
         """
+        try:
+            return self._read_response(response)
+        except RecursionError:
+            # Reading, writing and comparing JSON are recursive in Python.
+            raise UnexpectedResponseError(
+                f"BrowserAct's response to {self.name} cannot be used: it is nested too deeply",
+                http_status=response.status,
+            ) from None
+
+    def _read_response(self, response: Response) -> T:
         if 200 <= response.status < 300:
             try:
                 data = _decode(response)

@@ -16,6 +16,9 @@ Json: TypeAlias = Any
 MAX_LINE_LENGTH = 1000
 """Characters of a text from a response that people read, such as a goal or a message."""
 
+MAX_LEVELS = 150
+"""Objects and arrays in each other, in values that are kept as they were sent. Our own inputs have at most 100."""
+
 MAX_LINK_LENGTH = 2048
 """Characters of an address that is shown to people. BrowserAct accepts as many in a callback's address."""
 
@@ -82,6 +85,16 @@ def _flag(value: Json) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _object(value: Json) -> dict[str, Any] | None:
+    level: list[Any] = [value] if isinstance(value, dict) else []
+    for _ in range(MAX_LEVELS + 1):
+        if not level:
+            return value if isinstance(value, dict) else None
+        inside = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
+        level = [part for part in inside if isinstance(part, dict | list)]
+    return None
+
+
 def _time(value: Json) -> datetime | None:
     # pendulum reads some words as times, such as "now".
     if not isinstance(value, str) or not value[:1].isdigit():
@@ -112,6 +125,9 @@ Number = Annotated[int | None, PlainValidator(_number)]
 
 Flag = Annotated[bool | None, PlainValidator(_flag)]
 """``True`` or ``False``."""
+
+JsonObject = Annotated[dict[str, Any] | None, PlainValidator(_object)]
+"""An object as it was sent, unless it is nested so deeply that it could not be compared or written."""
 
 Time = Annotated[datetime | None, PlainValidator(_time)]
 """A moment."""

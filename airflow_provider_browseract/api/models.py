@@ -22,6 +22,7 @@ from airflow_provider_browseract.api.errors import UnexpectedResponseError
 from airflow_provider_browseract.api.fields import (
     Id,
     Json,
+    JsonObject,
     Line,
     Link,
     Number,
@@ -143,10 +144,6 @@ def _inputs(value: Json) -> str | None:
     if len(pairs) < len(value) or not all(isinstance(text, str) for pair in pairs for text in pair):
         return None
     return "; ".join(f"{name}={text}" for name, text in pairs)
-
-
-def _object(value: Json) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) else None
 
 
 Status = Annotated[TaskStatus, PlainValidator(_status)]
@@ -296,8 +293,7 @@ class Task(Model):
     of a template has no ``bot_id``.
 
     ``api_version`` is the version of the API that has returned the task. ``unread`` states why only the status is
-    known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was
-    beyond ``MAX_STEPS`` and ``MAX_FILES``.
+    known, if so. ``steps_left_out`` and ``downloads_left_out`` count what was beyond ``MAX_STEPS`` and ``MAX_FILES``.
     """
 
     id: Id
@@ -326,7 +322,7 @@ class Task(Model):
     bot_id: OptionalId = None
     bot_name: Line = None
     bot_type: Annotated[BotType | None, PlainValidator(BotType.of)] = None
-    input: Annotated[dict[str, Any] | None, PlainValidator(_object)] = field(default=None, repr=False)
+    input: JsonObject = field(default=None, repr=False, hash=False)
 
     @property
     def source_id(self) -> str | None:
@@ -422,6 +418,9 @@ def read_nothing(data: Json) -> None:
         raise UnexpectedResponseError(f"the response should be empty, but is {kind_of(data)}")
 
 
+_ID_FIELDS = ("id", "task_id", "bot_id", "template_id", "templateId")
+
+
 def read_items(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
     """Return the items of a list, and descriptions of those that cannot be read, which must not hide the others."""
     found: list[T] = []
@@ -431,7 +430,7 @@ def read_items(items: list[Json], read: Callable[[Json], T]) -> tuple[tuple[T, .
             found.append(read(item))
         except UnexpectedResponseError as error:
             given = item if isinstance(item, Mapping) else {}
-            item_id = next(filter(None, (optional_id(given.get(name)) for name in ("id", "task_id", "bot_id"))), None)
+            item_id = next(filter(None, (optional_id(given.get(name)) for name in _ID_FIELDS)), None)
             skipped.append(f"{item_id or 'one without an id'}: {error.message}"[:MAX_REASON_LENGTH])
     if skipped:
         named = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")

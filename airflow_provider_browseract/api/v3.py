@@ -25,17 +25,18 @@ from airflow_provider_browseract.api.arguments import (
 from airflow_provider_browseract.api.bots import (
     Bot,
     BotTemplate,
-    read_action,
+    read_action_on,
     read_created,
     read_run,
+    read_run_of,
     read_status_of,
 )
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     MissingInputError,
+    PermissionDeniedError,
     RegionNotFoundError,
     TemplateNotFoundError,
-    UnexpectedResponseError,
     WorkflowNotFoundError,
     WorkflowNotPublishedError,
 )
@@ -60,8 +61,11 @@ TEMPLATE_PAGE_LIMIT = 500
 """The largest page of templates."""
 
 _REMEDIES: dict[type[BrowserActError], str] = {
+    PermissionDeniedError: PermissionDeniedError.remedy.replace("workflow", "bot"),
     WorkflowNotPublishedError: "Publish the bot in the BrowserAct dashboard.",
-    MissingInputError: "Add the missing name to input. BrowserActHook.get_bot returns the schema of a bot's input.",
+    MissingInputError: (
+        "Add the missing name to input. BrowserActHook.get_bot and get_bot_template return the schema of the input."
+    ),
     RegionNotFoundError: "Use a code from BrowserActHook.get_region_list(api_version='v3').",
     TemplateNotFoundError: (
         "Check template_id (BrowserActHook.iter_bot_templates). If it is the id of a template of version 2, use "
@@ -80,7 +84,7 @@ def create_run(
 ) -> Call[CreatedTask]:
     """Start a run of a bot (``POST /v3/bots/{bot_id}/runs``)."""
     bot_id = read_bot_id(bot_id)
-    body = given(input=_object(input), callback_url=callback_url, status_change_callback_url=status_change_callback_url)
+    body = given(input=_input(input), callback_url=callback_url, status_change_callback_url=status_change_callback_url)
     return _call("create-run", "POST", f"{bot_id}/runs", read_created, bot_id=bot_id, body=body, starts_run=True)
 
 
@@ -95,7 +99,7 @@ def create_template_run(
     """Start a run of an official template (``POST /v3/bots/templates/{template_id}/runs``)."""
     path = f"templates/{read_path_id('template_id', template_id)}/runs"
     body = given(
-        input=_object(input),
+        input=_input(input),
         proxy_region=read_optional_id("region", region),
         callback_url=callback_url,
         status_change_callback_url=status_change_callback_url,
@@ -112,14 +116,7 @@ def query_run_status(task_id: str) -> Call[TaskStatus]:
 def query_run(task_id: str) -> Call[Task]:
     """Read everything about a run (``GET /v3/bots/runs/{task_id}``)."""
     task_id = read_path_id("task_id", task_id)
-
-    def read(data: Any) -> Task:
-        task = read_run(data)
-        if task.id != task_id:
-            raise UnexpectedResponseError("it is about another task")
-        return task
-
-    return _call("query-run", "GET", f"runs/{task_id}", read)
+    return _call("query-run", "GET", f"runs/{task_id}", read_run_of(task_id))
 
 
 def page_runs(
@@ -150,13 +147,14 @@ def page_runs(
 
 def resume_run(task_id: str) -> Call[None]:
     """Resume a paused run of a workflow-built bot (``POST /v3/bots/runs/{task_id}/resume``)."""
-    return _call("resume-run", "POST", f"runs/{read_path_id('task_id', task_id)}/resume", read_action)
+    task_id = read_path_id("task_id", task_id)
+    return _call("resume-run", "POST", f"runs/{task_id}/resume", read_action_on(task_id))
 
 
 def cancel_run(task_id: str, *, biz_code: int | None = None) -> Call[None]:
     """Cancel a run (``POST /v3/bots/runs/{task_id}/cancel``)."""
-    path = f"runs/{read_path_id('task_id', task_id)}/cancel"
-    return _call("cancel-run", "POST", path, read_action, given(biz_code=biz_code))
+    task_id, params = read_path_id("task_id", task_id), given(biz_code=biz_code)
+    return _call("cancel-run", "POST", f"runs/{task_id}/cancel", read_action_on(task_id), params)
 
 
 def page_bots(
@@ -217,7 +215,7 @@ def _call(
     return Call(name, method, f"/v3/bots/{path}".rstrip("/"), read, params or {}, remedies=remedies, **more)
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _input(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping | None):
         raise InputError(f"the input should be a dict, but is {type(value).__name__}")
     return dict(value or {})

@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.outputs import (
     read_output,
     size_of,
 )
-from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
+from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, what_ran
 from airflow_provider_browseract.runs.stored import storable
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ class Conclusion:
             url = ti.xcom_pull(task_ids=ti.task_id, key=BrowserActTaskLink().xcom_key, map_indexes=ti.map_index)
         return (
             f"{describe(self.task)} finished, but its output was not read: {why}, and a worker reads no more. "
-            f"{_still_available('Its output is', url)} Let the workflow return less, for example by writing its output "
-            "to a file."
+            f"{_still_available('Its output is', url)} Let the {what_ran(self.task)} return less, for example by "
+            "writing its output to a file."
         )
 
     @property
@@ -180,7 +180,8 @@ class Conclusion:
         if read.kept_as_text is not None:
             self.log.warning("%s", as_text_line(read.kept_as_text))
         if read.doubt is not None:
-            self.log.warning("%s", doubtful_line(read.doubt, _describe_kept(*self._keep_unread(text))))
+            kept = _describe_kept(*self._keep_unread(text))
+            self.log.warning("%s", doubtful_line(read.doubt, kept, what_ran(self.task)))
         if pending := pending_line(self.task):
             self.log.warning("%s", pending)
         if self.task.files_left_out:
@@ -226,19 +227,19 @@ class Conclusion:
         if results.format_error:
             raise AirflowFailException(self._wrong_format(results.format_error, where))
         if doubt := doubt_about(self._text, self.output_format):
-            self.log.warning("%s", doubtful_line(doubt, where))
+            self.log.warning("%s", doubtful_line(doubt, where, what_ran(self.task)))
         return results.manifest()
 
     def _too_many_files(self, kept: str) -> str:
         return (
             f"{describe(self.task)} finished, but {self.task.files_left_out} of its files were not read, because it "
             f"has more than {MAX_FILES}. {kept} {_still_available('All files are', log_url(self.task))} Let the "
-            "workflow write fewer files."
+            f"{what_ran(self.task)} write fewer files."
         )
 
     def _wrong_format(self, why: object, kept: str) -> str:
         reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
-        return " ".join(filter(None, (reason, kept, "Fix output_format or the workflow.", self.advice)))
+        return " ".join(filter(None, (reason, kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Return the error of a finished run whose results could not be returned or written."""

@@ -1,60 +1,197 @@
-"""Each call of the provider, held against the vendor's document."""
+"""Each call of the provider, held against the vendor's documents of both versions of the API."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
-from airflow_provider_browseract.api.models import TaskStatus
+from airflow_provider_browseract.api import v3
+from airflow_provider_browseract.api.errors import BY_CODE, BrowserActError
+from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.models import ApiVersion, BotType, Page, TaskStatus
 
-from .test_v2 import EVERY_CALL
+from . import test_v2, test_v3
 
-DOCUMENT = os.environ.get("BROWSERACT_OPENAPI")
+DOCUMENTS = {ApiVersion.V2: "BROWSERACT_OPENAPI", ApiVersion.V3: "BROWSERACT_OPENAPI_V3"}
+"""The variables that name copies of the documents, which are not part of this project."""
 
-pytestmark = pytest.mark.skipif(not DOCUMENT, reason="BROWSERACT_OPENAPI does not name the vendor's document")
+CALLS = {ApiVersion.V2: test_v2.EVERY_CALL, ApiVersion.V3: test_v3.EVERY_CALL}
+EVERY_CALL = [(version, name) for version, calls in CALLS.items() for name in calls]
+CALLS_OF_V3 = CALLS[ApiVersion.V3]
+RENAMED = {
+    "task_id": "id",
+    "bot_id": "id",
+    "template_id": "id",
+    "bot_type": "type",
+    "recommend_desc": "recommendation",
+    "status": "value",
+}
+"""The names of the fields of responses in our models, where they differ."""
+
+UNREAD = {
+    "create-run": {"status"},
+    "create-template-run": {"status"},
+    "query-run-status": {"task_id", "updated_at"},
+    "resume-run": {"task_id", "status", "updated_at"},
+    "cancel-run": {"task_id", "status", "updated_at"},
+    "query-template": {"created_at", "published_at"},
+}
+"""The fields of responses that are only checked, or that nobody needs."""
+
+STARTS: dict[str, Callable[..., Call[Any]]] = {
+    "create-run": v3.create_run,
+    "create-template-run": v3.create_template_run,
+}
 
 
-@pytest.fixture(scope="module")
-def document():
-    assert DOCUMENT
-    return json.loads(Path(DOCUMENT).read_text())
+@cache
+def document(version: ApiVersion) -> dict[str, Any]:
+    path = os.environ.get(DOCUMENTS[version])
+    if not path:
+        pytest.skip(f"{DOCUMENTS[version]} does not name the vendor's document")
+    read: dict[str, Any] = json.loads(Path(path).read_text())
+    return read
 
 
-def validate(document, schema, value):
+def validate(version, schema, value):
     # The schemas refer to each other by their place in the document.
-    jsonschema.validate(value, {**schema, "components": document["components"]})
+    jsonschema.validate(value, {**schema, "components": document(version)["components"]})
 
 
-def operation(document, call):
-    return document["paths"][call.path][call.method.lower()]
+def operation(version: ApiVersion, call: Call[Any]) -> dict[str, Any]:
+    """Return what the document has about a call. Of its paths that match, the one with fewest ids counts."""
+    paths = document(version)["paths"]
+    matching = [path for path in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), call.path)]
+    found: dict[str, Any] = paths[min(matching, key=lambda path: path.count("{"))][call.method.lower()]
+    return found
 
 
-def test_v2_cover_exactly_the_operations_of_the_vendors_document(document):
-    documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert {(call.method, call.path) for call in EVERY_CALL.values()} == documented
+def json_of(part: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = part["content"]["application/json"]
+    return found
 
 
-@pytest.mark.parametrize("name", EVERY_CALL)
-def test_call_body_and_parameters_are_valid_by_the_vendors_document(document, name):
-    call = EVERY_CALL[name]
-    described = operation(document, call)
-    parameters = {parameter["name"]: parameter for parameter in described.get("parameters", [])}
+def example_call(name: str) -> Call[Any]:
+    """Return the call of an operation of version 3 with the ids of the document's examples."""
+    parameters = operation(ApiVersion.V3, CALLS_OF_V3[name]).get("parameters", [])
+    ids = [parameter["example"] for parameter in parameters if parameter["in"] == "path"]
+    call: Call[Any] = getattr(v3, name.replace("-", "_"))(*ids)
+    return call
+
+
+def example_response(name: str) -> Any:
+    return json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["responses"]["200"])["example"]
+
+
+@pytest.mark.parametrize("version", DOCUMENTS)
+def test_calls_cover_exactly_the_operations_of_the_vendors_document(version):
+    documented = [each["operationId"] for methods in document(version)["paths"].values() for each in methods.values()]
+    called = [operation(version, call)["operationId"] for call in CALLS[version].values()]
+    assert sorted(called) == sorted(documented)
+
+
+@pytest.mark.parametrize(("version", "name"), EVERY_CALL)
+def test_call_body_and_parameters_are_valid_by_the_vendors_document(version, name):
+    call = CALLS[version][name]
+    described = operation(version, call)
+    parameters = {each["name"]: each for each in described.get("parameters", []) if each["in"] == "query"}
     assert set(call.params) <= set(parameters)
     assert {name for name, parameter in parameters.items() if parameter.get("required")} <= set(call.params)
     for name, value in call.params.items():
-        validate(document, parameters[name]["schema"], value)
+        validate(version, parameters[name]["schema"], value)
     if call.body is None:
         assert "requestBody" not in described
         return
-    schema = described["requestBody"]["content"]["application/json"]["schema"]
-    validate(document, schema, call.body)
-    properties = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]["properties"]
+    schema = json_of(described["requestBody"])["schema"]
+    validate(version, schema, call.body)
+    properties = document(version)["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]["properties"]
     assert set(call.body) <= set(properties)
 
 
-def test_task_statuses_are_exactly_those_of_the_vendors_document(document):
-    assert {status.value for status in TaskStatus} == set(document["components"]["schemas"]["TaskStatus"]["enum"])
+@pytest.mark.parametrize(("version", "name"), EVERY_CALL)
+def test_list_calls_ask_for_the_largest_page(version, name):
+    call = CALLS[version][name]
+    parameters = {each["name"]: each["schema"] for each in operation(version, call).get("parameters", [])}
+    assert call.params.get("limit") == parameters.get("limit", {}).get("maximum")
+
+
+def test_statuses_and_types_are_exactly_those_of_the_vendors_documents():
+    words = {status.value for status in TaskStatus}
+    assert words == set(document(ApiVersion.V2)["components"]["schemas"]["TaskStatus"]["enum"])
+    bots = document(ApiVersion.V3)["components"]["schemas"]
+    assert words - {"unknown"} == set(bots["BotRunStatus"]["enum"])
+    assert {each.value for each in BotType} == set(bots["BotType"]["enum"])
+
+
+def test_every_error_code_of_the_vendors_document_has_its_exception():
+    codes = {int(code) for code in re.findall(r"`(\d{5})`", json.dumps(document(ApiVersion.V3)))}
+    assert len(codes) > 10
+    assert codes <= BY_CODE.keys()
+
+
+@pytest.mark.parametrize("name", CALLS_OF_V3)
+def test_call_has_the_name_of_its_operation(name):
+    operation_id = operation(ApiVersion.V3, CALLS_OF_V3[name])["operationId"]
+    assert re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", operation_id) == name
+
+
+@pytest.mark.parametrize("name", CALLS_OF_V3)
+def test_example_of_a_response_is_read(name):
+    example = example_response(name)
+    found = example_call(name).read_response(Response(200, {}, json.dumps(example).encode()))
+    if isinstance(found, Page):
+        assert (found.total_count, found.total_pages, found.skipped) == (1, 1, ())
+        found, example = found.items, example["items"]
+    if isinstance(found, tuple):
+        assert len(found) == len(example)
+        found, example = found[0], example[0]
+    plain = {field for field, value in example.items() if isinstance(value, str | int)} - UNREAD.get(name, set())
+    read = {field: getattr(found, field if hasattr(found, field) else RENAMED[field]) for field in plain}
+    moments = {field: f"{value:%Y-%m-%dT%H:%M:%SZ}" for field, value in read.items() if isinstance(value, datetime)}
+    assert {**read, **moments} == {field: example[field] for field in plain}
+
+
+def test_example_of_a_run_is_read_with_everything_that_it_has():
+    example = example_response("query-run")
+    task = example_call("query-run").read(example)
+    assert task.output is not None
+    assert json.loads(task.output.string) == example["output"]
+    assert task.output.is_json is True
+    assert {
+        each.format: {"file_name": each.name, "file_size": each.size, "download_url": each.url}
+        for each in task.output.formats
+    } == example["output_files"]
+    [file], [download] = task.download_files, example["download_files"]
+    names = ("guid", "file_name", "file_size", "status", "expires_at", "download_url")
+    assert [getattr(file, name) for name in names] == [download[name] for name in names]
+    assert task.live_url == example["live_url_info"]["live_url"]
+    assert task.input == example["input"]
+
+
+def test_example_of_a_bot_is_read_with_its_schema():
+    for name in ("query-bot", "query-template"):
+        assert example_call(name).read(example_response(name)).input_schema == example_response(name)["input_schema"]
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_example_of_a_start_is_what_the_call_sends(name):
+    for example in json_of(operation(ApiVersion.V3, CALLS_OF_V3[name])["requestBody"])["examples"].values():
+        given = {"region" if field == "proxy_region" else field: value for field, value in example["value"].items()}
+        assert STARTS[name]("70", **given).body == example["value"]
+
+
+def test_example_of_an_error_is_raised():
+    example = document(ApiVersion.V3)["components"]["schemas"]["ErrorResponse"]["example"]
+    with pytest.raises(BrowserActError) as caught:
+        v3.query_run("7").read_response(Response(400, {}, json.dumps(example).encode()))
+    assert (caught.value.code, caught.value.msg) == (example["code"], example["msg"])
+    assert caught.value.trace_id == example["traceId"]

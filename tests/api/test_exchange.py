@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -164,6 +165,19 @@ class TestAnswers:
             v2.run_task("70").read_response(answer(409, body))
         assert caught.value.started_nothing is False
         assert caught.value.msg == body["msg"]
+
+    @cases("field", {"status": '"status": %s', "output": '"status": "finished", "output": {"string": %s}'})
+    def test_response_that_is_nested_too_deeply_raises_the_same_error_whatever_fails_first(self, field):
+        # Near the limit of Python, JSON can be read, but no longer be written or described.
+        limit, failed = sys.getrecursionlimit(), 0
+        for levels in (*range(limit - 100, limit + 1), *range(2 * limit, 200 * limit, 7 * limit)):
+            nested = "[" * levels + "]" * levels
+            body = '{"id": "7", ' + field % nested + "}"
+            try:
+                v2.get_task("7").read_response(Response(200, {}, body.encode()))
+            except errors.UnexpectedResponseError:
+                failed += 1
+        assert failed
 
     def test_response_about_another_task_raises(self):
         with pytest.raises(errors.UnexpectedResponseError, match="it is about another task"):

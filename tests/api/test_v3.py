@@ -1,12 +1,39 @@
 from __future__ import annotations
 
+import inspect
+from datetime import datetime, timezone
+from typing import Any
+
 import pytest
 
 from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import UnexpectedResponseError
-from airflow_provider_browseract.api.models import ApiVersion, BotType, OutputFile, TaskStatus
+from airflow_provider_browseract.api.errors import PermissionDeniedError, UnexpectedResponseError
+from airflow_provider_browseract.api.exchange import Call, Response
+from airflow_provider_browseract.api.fields import MAX_LEVELS
+from airflow_provider_browseract.api.models import MAX_FILES, ApiVersion, BotType, OutputFile, TaskStatus
+from airflow_provider_browseract.emulator.v3 import ENDPOINTS
 from tests.cases import cases
+
+CALLBACKS = {"callback_url": "https://example.com/a", "status_change_callback_url": "https://example.com/b"}
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+EVERY_CALL: dict[str, Call[Any]] = {
+    "create-run": v3.create_run("70", {"pages": 2}, **CALLBACKS),
+    "create-template-run": v3.create_template_run("60", {"keyword": "pens"}, region="US", **CALLBACKS),
+    "query-run-status": v3.query_run_status("7"),
+    "query-run": v3.query_run("7"),
+    "page-runs": v3.page_runs(
+        bot_id="70", bot_name="shop", status=TaskStatus.FAILED, created_at_from=MOMENT, created_at_to=MOMENT
+    ),
+    "resume-run": v3.resume_run("7"),
+    "cancel-run": v3.cancel_run("7", biz_code=1),
+    "page-bots": v3.page_bots(bot_type="agent", keyword="shop"),
+    "query-bot": v3.query_bot("70"),
+    "page-templates": v3.page_templates(keyword="maps"),
+    "query-template": v3.query_template("60"),
+    "list-regions": v3.list_regions(),
+}
 
 RUN = {"task_id": "7", "bot_id": "70", "bot_type": "agent", "status": "finished", "input": {"pages": 2}}
 OUTSIDE = {
@@ -21,6 +48,26 @@ OUTSIDE = {
 
 def read(**fields):
     return v3.query_run("7").read({**RUN, **fields})
+
+
+def test_every_public_function_is_an_operation():
+    functions = inspect.getmembers(v3, lambda each: inspect.isfunction(each) and each.__module__ == v3.__name__)
+    assert {name for name, _ in functions if name[0] != "_"} == {name.replace("-", "_") for name in EVERY_CALL}
+
+
+@pytest.mark.parametrize(("name", "call"), EVERY_CALL.items(), ids=EVERY_CALL)
+def test_each_call_has_the_name_method_and_path_of_its_endpoint(name, call):
+    path = ENDPOINTS[name].path.format(bot_id="70", template_id="60", task_id="7")
+    assert (call.name, call.method, call.path) == (name, ENDPOINTS[name].method, path)
+
+
+def test_only_create_run_and_create_template_run_start_a_run():
+    assert {name for name, call in EVERY_CALL.items() if call.starts_run} == {"create-run", "create-template-run"}
+
+
+def test_refusal_for_lack_of_a_right_names_the_bot():
+    with pytest.raises(PermissionDeniedError, match="of the account that owns the bot into the API key"):
+        v3.create_run("70").read_response(Response(400, {}, b'{"code": 99002, "msg": "No"}'))
 
 
 @cases("given", OUTSIDE)
@@ -110,10 +157,25 @@ def test_unreadable_files_of_an_ended_run_are_an_error_because_a_paid_result_wou
     assert read(output_files=files, status="running").output is None
 
 
-def test_run_of_another_task_is_refused():
-    for call in (v3.query_run("8"), v3.query_run_status("8")):
-        with pytest.raises(UnexpectedResponseError, match="about another task"):
-            call.read(RUN)
+@pytest.mark.parametrize(
+    "call", [v3.query_run("8"), v3.query_run_status("8"), v3.cancel_run("8"), v3.resume_run("8")], ids=lambda c: c.name
+)
+def test_response_about_another_task_is_refused(call):
+    with pytest.raises(UnexpectedResponseError, match="about another task"):
+        call.read(RUN)
+
+
+@pytest.mark.parametrize(
+    "call", [v3.query_run_status("7"), v3.cancel_run("7"), v3.resume_run("7")], ids=lambda c: c.name
+)
+def test_status_without_a_task_is_refused_because_it_may_be_that_of_a_gateway(call):
+    with pytest.raises(UnexpectedResponseError, match="does not name the task"):
+        call.read({"status": "failed", "message": "upstream"})
+
+
+def test_task_id_may_be_sent_as_a_number():
+    number = {**RUN, "task_id": 7}
+    assert (v3.query_run("7").read(number).id, v3.query_run_status("7").read(number)) == ("7", "finished")
 
 
 @cases(
@@ -131,10 +193,42 @@ def test_stop_and_resume_refuse_anything_else(response):
         v3.cancel_run("7").read(response)
 
 
-def test_run_of_a_list_is_read_with_any_status_and_without_its_output():
+def test_run_without_an_id_does_not_hide_the_others_of_a_list():
     page = v3.page_runs().read({"items": [{**RUN, "status": "running"}, {"status": "running"}], "total_count": 2})
     assert [(task.id, task.status) for task in page.items] == [("7", TaskStatus.RUNNING)]
     assert len(page.skipped) == 1
+
+
+def test_input_that_is_nested_too_deeply_to_be_compared_is_left_out():
+    def nested(levels):
+        value: Any = 1
+        for _ in range(levels):
+            value = {"a": [value]}
+        return value
+
+    deepest = nested(MAX_LEVELS // 2)
+    assert read(input=deepest).input == deepest
+    assert read(input={"a": deepest}).input is None
+    assert read(input=[1]).input is None
+
+
+def test_fields_that_only_version_2_has_are_not_read():
+    task = read(workflow_id="70", profile_id="5", profileId="5", input_parameters="a=1")
+    assert (task.workflow_id, task.profile_id, task.input_parameters) == (None, None, None)
+
+
+def test_only_a_limited_number_of_formats_is_read():
+    files = {str(number): {"file_name": "a", "download_url": "https://files.example/a"} for number in range(1002)}
+    task = read(output_files=files)
+    assert task.output is not None
+    assert (len(task.output.formats), task.files_left_out) == (MAX_FILES, 2)
+
+
+def test_runs_and_bots_can_be_kept_in_sets():
+    schema = {"input_schema": {"type": "object"}, "output_schema": {}}
+    bots = [v3.query_bot("70").read({"bot_id": "70", "name": name, **schema}) for name in "aab"]
+    assert len({*bots}) == 2
+    assert len({read(), read(), read(input={})}) == 2
 
 
 def test_bot_and_template_have_the_schemas_that_were_sent():

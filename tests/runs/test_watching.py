@@ -347,7 +347,11 @@ def test_ended_task_event_is_plain_json_with_only_listed_facts():
     assert json.loads(json.dumps(told)) == told
     assert set(told) == {
         "task_id",
+        "api_version",
         "workflow_id",
+        "bot_id",
+        "bot_name",
+        "bot_type",
         "profile_id",
         "status",
         "created_at",

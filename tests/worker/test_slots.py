@@ -49,7 +49,7 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in logged
     assert "0 runs" not in logged
     assert "BrowserAct has refused the start 2 times." in logged
-    assert ("no free slot now; no run is active any more" in logged) is (fault.http_status != 429)
+    assert ("no free slot now; it lists no active run any more" in logged) is (fault.http_status != 429)
     assert ("If no line follows, check that a triggerer is running." in logged) is deferrable
 
 
@@ -185,7 +185,7 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, c
     emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
     logged = "".join(capfd.readouterr())
-    warning = "BrowserAct refuses the start although no run is active."
+    warning = "BrowserAct refuses the start although it lists no active run."
     assert logged.count(warning) == 1
     # The only run may end right before the first refusal.
     assert "refused the start once" in logged.partition(warning)[0]
