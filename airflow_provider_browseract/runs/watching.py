@@ -23,8 +23,8 @@ WATCH_OVERLAP = 600.0
 """Seconds of tolerance for tasks that are listed late, and for inaccurate clocks."""
 
 PAGE_SIZE = 128
-"""Tasks on a page of the list; 100 in version 3 of the API. In version 2, a page contains the outputs of its tasks, so it
-can be large. It is halved, again and again, if it is too large."""
+"""Tasks on a page of the list; 100 in version 3 of the API. A page of version 2 contains the outputs of its tasks, so
+it can be large. It is halved, again and again, if it is too large."""
 
 MAX_STATUS_READS = 100
 """How many tasks that are missing in the list are read one by one after each poll."""
