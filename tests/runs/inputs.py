@@ -141,7 +141,9 @@ def accepted_inputs(number: int = 100) -> list[tuple[str, dict[str, Any]]]:
     """Return inputs that their schemas accept as they are, with the names of the schemas."""
     chance = random.Random(2)
     names = list(SCHEMAS)
-    return [(name := names[each % len(names)], _value(SCHEMAS[name], SCHEMAS[name], chance)) for each in range(number)]
+    return [
+        (name := names[each % len(names)], value_of(SCHEMAS[name], SCHEMAS[name], chance)) for each in range(number)
+    ]
 
 
 def rendered_inputs(number: int = 50) -> list[Rendered]:
@@ -150,7 +152,7 @@ def rendered_inputs(number: int = 50) -> list[Rendered]:
     cases: list[Rendered] = []
     while len(cases) < number:
         schema = list(SCHEMAS)[len(cases) % len(SCHEMAS)]
-        value = _value(SCHEMAS[schema], SCHEMAS[schema], chance)
+        value = value_of(SCHEMAS[schema], SCHEMAS[schema], chance)
         # A template that renders to None is an error of its own.
         given = {name: member for name, member in value.items() if member is not None}
         if any(not isinstance(member, str) for member in given.values()):
@@ -178,11 +180,11 @@ def _refused(schema_name: str) -> Iterator[Refused]:
         where = place_of("input", path)
         return Refused(f"{schema_name}-{where}-{kind}", kind, schema_name, value, place or where, tuple(_marks(new)))
 
-    for path, part in _parts(schema, schema, complete):
-        for kind, new in _wrong(part, number):
+    for path, part in parts_of(schema, schema, complete):
+        for kind, new in wrong_values(part, number):
             number += 10
             yield case(kind, path, new)
-    for path, part in [((), schema), *_parts(schema, schema, complete)]:
+    for path, part in [((), schema), *parts_of(schema, schema, complete)]:
         if "properties" not in part:
             continue
         owner = place_of("input", path)
@@ -222,19 +224,19 @@ def _types(part: Any) -> set[str]:
     return {types} if isinstance(types, str) else set(types)
 
 
-def _parts(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def parts_of(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield the schema of each value within a complete one."""
     part = _resolved(part, root)
     if path:
         yield path, part
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, member in members:
-        yield from _parts(
+        yield from parts_of(
             part["properties"][step] if isinstance(value, dict) else part["items"], root, member, (*path, step)
         )
 
 
-def _wrong(part: Any, number: int) -> Iterator[tuple[str, Any]]:
+def wrong_values(part: Any, number: int) -> Iterator[tuple[str, Any]]:
     """Yield values that a schema refuses, and that cannot be converted."""
     types = _types(part)
     if "null" not in types and not part.get("nullable"):
@@ -268,7 +270,7 @@ def _wrong(part: Any, number: int) -> Iterator[tuple[str, Any]]:
         yield "too few", []
 
 
-def _value(part: Any, root: Any, chance: random.Random) -> Any:
+def value_of(part: Any, root: Any, chance: random.Random) -> Any:
     """Return a value that a schema accepts."""
     part = _resolved(part, root)
     types = _types(part)
@@ -281,13 +283,13 @@ def _value(part: Any, root: Any, chance: random.Random) -> Any:
     if "object" in types:
         needed = part["required"]
         return {
-            name: _value(member, root, chance)
+            name: value_of(member, root, chance)
             for name, member in part["properties"].items()
             if name in needed or chance.random() < 0.6
         }
     if "array" in types:
         length = chance.randint(part.get("minItems", 0), part["maxItems"])
-        return [_value(part["items"], root, chance) for _ in range(length)]
+        return [value_of(part["items"], root, chance) for _ in range(length)]
     if "boolean" in types:
         return chance.random() < 0.5
     if types & {"integer", "number"}:
