@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -111,15 +111,13 @@ class Rendered:
     """An input of templates.
 
     :param templates: the input, as it is written in a DAG.
-    :param params: the DAG's parameters, which the templates use.
-    :param expected: what must be sent.
+    :param params: the DAG's parameters, which the templates use. They are also what must be sent.
     """
 
     id: str
     schema: str
     templates: dict[str, str]
-    params: dict[str, Any] = field(repr=False)
-    expected: dict[str, Any]
+    params: dict[str, Any]
 
     def render(self) -> dict[str, str]:
         """Render the templates to texts, as Airflow does."""
@@ -128,7 +126,7 @@ class Rendered:
 
 
 def refused_inputs(number: int = 100) -> list[Refused]:
-    """Return inputs of all kinds that no schema accepts, with another value in each."""
+    """Return inputs of all kinds that their schemas do not accept."""
     by_kind: dict[str, list[Refused]] = {}
     for case in (case for name in SCHEMAS for case in _refused(name)):
         by_kind.setdefault(case.kind, []).append(case)
@@ -160,7 +158,7 @@ def rendered_inputs(number: int = 50) -> list[Rendered]:
                 name: f"{{{{ params.{name}{' | tojson' if isinstance(member, list | dict) else ''} }}}}"
                 for name, member in given.items()
             }
-            cases.append(Rendered(f"{schema}-{len(cases)}", schema, templates, given, given))
+            cases.append(Rendered(f"{schema}-{len(cases)}", schema, templates, given))
     return cases
 
 
@@ -182,8 +180,9 @@ def _refused(schema_name: str) -> Iterator[Refused]:
 
     for path, part in parts_of(schema, schema, complete):
         for kind, new in wrong_values(part, number):
-            number += 10
             yield case(kind, path, new)
+        # Each place has other values.
+        number += 10
     for path, part in [((), schema), *parts_of(schema, schema, complete)]:
         if "properties" not in part:
             continue
@@ -201,15 +200,11 @@ def _refused(schema_name: str) -> Iterator[Refused]:
     yield Refused(f"{schema_name}-JSON text", "JSON text", schema_name, json.dumps(complete), "input is a JSON text")
 
 
-class _Missing:
-    pass
-
-
-_MISSING = _Missing()
+_MISSING = object()
 
 
 def _marks(value: Any) -> Iterator[str]:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=lambda missing: "")
     yield from (word for word in text.replace('"', " ").split() if str(MARK)[:5] in word)
 
 
