@@ -258,7 +258,7 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
     spent = sum(task.credit for task in emulator.tasks)
     found = documented.run(block).xcom("spent")
-    assert (found["credits"], found["by_workflow"]) == (spent, {SEARCH.id: spent})
+    assert (found["credits"], found["by_source"]) == (spent, {SEARCH.id: spent})
     assert sum(found["by_day"].values()) == spent
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 

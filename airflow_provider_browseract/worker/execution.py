@@ -205,9 +205,8 @@ class RunExecution:
             return self.run.carry_out(step)
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
-        if queued.refusals == 0:
-            return check_before_start(self.operator, step.request, validate_inputs=self.options.validate_inputs)
-        return step.request
+        validate, again = self.options.validate_inputs, queued.refusals > 0
+        return check_before_start(self.operator, step.request, validate_inputs=validate, again=again)
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
@@ -277,6 +276,7 @@ class RunExecution:
             advice=READ_AGAIN,
             log=self.log,
             must_end=self.run.must_end,
+            check_output=partial(self.kind.check_output, hook=self.hook, log=self.log),
         )
         return self.run.conclusion.result()
 
