@@ -91,7 +91,7 @@ def emulator(browseract_emulator, short_timings, monkeypatch):
     monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.2)
     monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
     emulator = browseract_emulator.emulator
-    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
+    for workflow in (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
         emulator.set_workflow(workflow.id, duration=0.2)
     return emulator
 
@@ -202,6 +202,12 @@ def test_documented_function_returns_the_inputs_of_each_run(block, documented, e
     assert keywords == {"laptops", "phones"}
 
 
+@dags("decorated_bot", "docs/decorator.md")
+def test_documented_function_returns_the_input_of_each_run_of_a_bot(block, documented, emulator):
+    documented.run(block)
+    assert {inputs_of(task)["company_name"] for task in emulator.tasks} == {"Example Corp", "Sample Ltd"}
+
+
 @dags("prices_migrated", "docs/migrating.md")
 def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented, emulator):
     result = documented.run(block)
@@ -301,6 +307,14 @@ def test_documented_dags_stop_and_resume_runs(block, documented, emulator):
     assert DagResult(found[stop].test(run_conf={"ids": [stopped]})).xcom("stop") == {stopped: "stopped"}
     assert DagResult(found[resume].test(run_conf={"ids": [resumed]})).xcom("resume") == {resumed: "resumed"}
     assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+
+
+@dags("stop_bot_runs", "docs/stop-resume.md")
+def test_documented_dag_stops_runs_of_bots(block, documented, emulator):
+    emulator.set_workflow(CONTACTS.id, duration=60.0)
+    task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
+    assert documented.run(block, ids=[task_id]).xcom("stop") == {task_id: "stopped"}
+    assert emulator.tasks[0].status == "canceled"
 
 
 @dags("active_runs", "docs/hook.md")
