@@ -217,7 +217,7 @@ def as_text(outcome: object) -> str:
 
 def content(status: int, body: bytes) -> Any:
     """Return the JSON of a successful response, without the envelope that it may have."""
-    value = json.loads(body) if body.strip() and status != 204 else None
+    value: Any = json.loads(body) if body.strip() and status != 204 else None
     return value["data"] if is_envelope(value) and "data" in value else value
 
 
