@@ -19,14 +19,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_browseract.emulator import ENDLESS, LOG_IN, ORDERS, SEARCH, Emulator, RunningEmulator
+from airflow_provider_browseract.emulator import (
+    CONTACTS,
+    ENDLESS,
+    LOG_IN,
+    NOT_READY,
+    ORDERS,
+    SEARCH,
+    UNPUBLISHED,
+    Emulator,
+    RunningEmulator,
+)
 from airflow_provider_browseract.runs import timings
 
 CONNECTION = "AIRFLOW_CONN_BROWSERACT_DEFAULT"
 DAG_FILE = """\
 from airflow.sdk import DAG
 
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator, StopTaskOperator
 
 with DAG("{dag_id}", schedule=None) as dag:
 {tasks}
@@ -75,8 +85,46 @@ def task(workflow_id: str, *arguments: str, task_id: str = "run") -> str:
     return f"RunWorkflowOperator({given})"
 
 
+def bot(bot_id: str, *arguments: str) -> str:
+    """Return the code of a task that runs a bot."""
+    given = ", ".join(('task_id="run"', f'bot_id="{bot_id}"', *arguments))
+    return f"RunBotOperator({given})"
+
+
 INPUTS = 'input_parameters={"keyword": "laptops"}'
+COMPANY = 'input={"company_name": "Example Corp"}'
 MISTAKES = (
+    Mistake("Id of a bot as workflow_id", task(CONTACTS.id), "if it is the id of a bot, use RunBotOperator"),
+    Mistake("Wrong bot id", bot("71002814653029400"), "if it is the id of a workflow, use RunWorkflowOperator"),
+    Mistake("Profile for a bot", bot(CONTACTS.id, COMPANY, 'profile_id="7"'), "because API v3 has no profiles"),
+    Mistake(
+        "Workflow of a bot", f'RunBotOperator(task_id="run", workflow_id="{SEARCH.id}")', "id of the bot as bot_id"
+    ),
+    Mistake(
+        "Input of a bot as a list of pairs",
+        bot(CONTACTS.id, 'input=[{"name": "company_name", "value": "Example Corp"}]'),
+        "RunWorkflowOperator takes as input_parameters",
+    ),
+    Mistake(
+        "Words for a number",
+        bot(CONTACTS.id, 'input={"company_name": "Example Corp", "max_pages": "two"}'),
+        "input['max_pages'] must be an integer, but a text was given",
+    ),
+    Mistake("Unpublished bot", bot(UNPUBLISHED.id), "Publish the bot in the BrowserAct dashboard"),
+    Mistake("Bot without a language model", bot(NOT_READY.id), "choose its language model"),
+    Mistake(
+        "Stop of a bot's run in version 2",
+        "run = "
+        + bot(CONTACTS.id, COMPANY)
+        + '\nStopTaskOperator(task_id="stop", browseract_task_id=run.output["task_id"])',
+        "If it is the run of a bot, set api_version='v3'",
+        runs=1,
+    ),
+    Mistake(
+        "Unknown version of the API",
+        'StopTaskOperator(task_id="stop", browseract_task_id="1", api_version="3")',
+        "Use one of 'v2', 'v3'",
+    ),
     Mistake("Wrong workflow id", task("71002814653029400"), "Check workflow_id '71002814653029400'"),
     Mistake("No connection", task(SEARCH.id, INPUTS), CONNECTION, connection=None),
     Mistake("Wrong API key", task(SEARCH.id, INPUTS), "Put a valid API key", {"password": "app-wrong"}),
@@ -185,7 +233,7 @@ def make(mistake: Mistake, folder: Path) -> tuple[str, int]:
     file.write_text(DAG_FILE.format(dag_id=dag_id, tasks=textwrap.indent(mistake.tasks, "    ")))
     with Emulator().serve() as running:
         connect(mistake, running)
-        for workflow in (LOG_IN, ORDERS, SEARCH):
+        for workflow in (CONTACTS, LOG_IN, ORDERS, SEARCH):
             running.emulator.set_workflow(workflow.id, duration=mistake.duration)
         import_error = ""
         try:

@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import (
+    CONTACTS,
     EXPORT,
     HUMAN,
     LOG_IN,
@@ -257,7 +258,7 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
     spent = sum(task.credit for task in emulator.tasks)
     found = documented.run(block).xcom("spent")
-    assert (found["credits"], found["by_workflow"]) == (spent, {SEARCH.id: spent})
+    assert (found["credits"], found["by_source"]) == (spent, {SEARCH.id: spent})
     assert sum(found["by_day"].values()) == spent
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 
@@ -304,12 +305,16 @@ def test_documented_dags_stop_and_resume_runs(block, documented, emulator):
 
 @dags("active_runs", "docs/hook.md")
 def test_documented_dag_lists_the_active_runs(block, documented, emulator):
-    emulator.next_run(SEARCH.id, duration=600.0)
-    active = BrowserActHook().run_task(SEARCH.id, {"keyword": "laptops"})
-    result = documented.run(block)
-    [(task_id, described)] = result.xcom("active").items()
-    assert task_id == active.id
-    assert described.startswith(f"running, workflow {SEARCH.id}, started ")
+    for workflow in (SEARCH, CONTACTS):
+        emulator.next_run(workflow.id, duration=600.0)
+    hook = BrowserActHook()
+    search = hook.run_task(SEARCH.id, {"keyword": "laptops"})
+    find = hook.run_bot(CONTACTS.id, {"company_name": "Example Corp"})
+    described = documented.run(block).xcom("list_active")
+    assert {task_id: re.sub(r"started .*,", "started,", text) for task_id, text in described.items()} == {
+        search.id: f"running, started, of {SEARCH.id}",
+        find.id: f"running, started, of {CONTACTS.id}",
+    }
 
 
 @dags("person", "docs/people.md")
@@ -387,7 +392,12 @@ def test_documented_script_runs(block, browseract_emulator, tmp_path, capsys):
     file.write_text(block.code)
     runpy.run_path(str(file))
     printed = capsys.readouterr().out
-    expected = {'"pausing"': active.id, "async_client": f"{SEARCH.id} Search", "stop_task": "canceled"}
+    expected = {
+        '"pausing"': active.id,
+        "async_client": f"{SEARCH.id} Search",
+        "stop_task": "canceled",
+        "run_bot": "running",
+    }
     assert next(text for word, text in expected.items() if word in block.code) in printed
 
 

@@ -213,7 +213,7 @@ def emulator(browseract_emulator, monkeypatch):
     clock, begin_request = HeldClock(), emulator.begin_request
 
     def noticed(request):
-        if "/run-task" in request.path:
+        if "/run-task" in request.path or (request.method, request.path[-5:]) == ("POST", "/runs"):
             clock.hold()
         else:
             clock.release()
@@ -221,6 +221,6 @@ def emulator(browseract_emulator, monkeypatch):
 
     monkeypatch.setattr(emulator, "clock", clock)
     monkeypatch.setattr(emulator, "begin_request", noticed)
-    for workflow_id in emulator.workflows:
+    for workflow_id in (*emulator.workflows, *emulator.bots):
         emulator.set_workflow(workflow_id, duration=0.2)
     return emulator

@@ -27,7 +27,7 @@ from airflow_provider_browseract.api.models import (
     read_status,
 )
 
-Schema = Annotated[Json, PlainValidator(lambda value: value)]
+Schema = Annotated[Any, PlainValidator(lambda value: value)]
 """A JSON Schema as it was sent. It may be anything."""
 
 

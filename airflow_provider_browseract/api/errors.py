@@ -129,7 +129,8 @@ class WorkflowNotFoundError(NotFoundError):
 
     remedy = (
         "Check workflow_id (dashboard, or BrowserActHook.iter_workflows), and that the API key is of the account that "
-        "owns the workflow. If it is the id of an official template, use RunTemplateOperator."
+        "owns the workflow. If it is the id of an official template, use RunTemplateOperator; if it is the id of a "
+        "bot, use RunBotOperator."
     )
 
 

@@ -34,12 +34,13 @@ class Api(NamedTuple):
         optional, and reads the tasks tolerantly
         (:meth:`~airflow_provider_browseract.api.models.Task.read_summary`). If the API's largest page is smaller than
         ``limit``, it is returned.
+    :param stop_task: takes the id of the task, and ``biz_code``, which is optional.
     """
 
     get_task: Callable[[str], Call[Task]]
     get_task_status: Callable[[str], Call[TaskStatus]]
     list_tasks: Callable[..., Call[Page[Task]]]
-    stop_task: Callable[[str], Call[None]]
+    stop_task: Callable[..., Call[None]]
     resume_task: Callable[[str], Call[None]]
     list_regions: Callable[[], Call[tuple[Region, ...]]]
 
@@ -60,7 +61,7 @@ APIS = {
 }
 """How a run is followed, by the version of the API that has started it."""
 
-_OTHER_VERSION = {
+OTHER_VERSION = {
     ApiVersion.V2: "If it is the run of a bot, set api_version='v3'.",
     ApiVersion.V3: "If it is the run of a workflow, set api_version='v2'.",
 }
@@ -72,7 +73,7 @@ def naming_other_version(call: Call[T], api_version: ApiVersion) -> Call[T]:
 
     For calls whose version is an argument of the user.
     """
-    remedy = f"{TaskNotFoundError.remedy} {_OTHER_VERSION[api_version]}"
+    remedy = f"{TaskNotFoundError.remedy} {OTHER_VERSION[api_version]}"
     return replace(call, remedies={**call.remedies, TaskNotFoundError: remedy})
 
 

@@ -1,4 +1,4 @@
-"""The task decorator ``@task.browseract``: a function returns the inputs of a run."""
+"""The task decorator ``@task.browseract``: a function returns the inputs of a run of a workflow or bot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_d
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import call_with_context, set_during_execution
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,8 +57,7 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
 
     def prepare(self, context: Context) -> None:
         """Call the function."""
-        given = {**context, **self.op_kwargs}
-        made = call_with_context(self.python_callable, self.op_args, given)
+        made = _call(self, context)
         if made is None:
             raise InputError("The function returned None. Return the inputs, or {} if there are none.")
         if not isinstance(made, Mapping) and (isinstance(made, str | bytes) or not isinstance(made, Sequence)):
@@ -69,12 +68,65 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
         self.input_parameters = made
 
 
+class BotDecoratedOperator(DecoratedOperator, RunBotOperator):
+    """Call a function, and run a bot with the returned value as ``input``.
+
+    See :class:`BrowserActDecoratedOperator`. The arguments are those of
+    :class:`~airflow_provider_browseract.operators.browseract.RunBotOperator`, without ``input``.
+    """
+
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *RunBotOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **RunBotOperator.template_fields_renderers,
+    }
+    custom_operator_name: str = BrowserActDecoratedOperator.custom_operator_name
+    overwrite_rtif_after_execution: bool = True
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            input=set_during_execution(),
+            **{**kwargs, "multiple_outputs": False},
+        )
+
+    def prepare(self, context: Context) -> None:
+        """Call the function."""
+        made = _call(self, context)
+        if not isinstance(made, Mapping | None):
+            raise InputError(
+                f"The function returned a value of type {type(made).__name__}.\n"
+                "Return a dict with the input of the bot, or None if it needs none."
+            )
+        self.input = made
+
+
+def _call(operator: BrowserActDecoratedOperator | BotDecoratedOperator, context: Context) -> Any:
+    """Call the function of an operator with its own arguments and with values of the context."""
+    return call_with_context(operator.python_callable, operator.op_args, {**context, **operator.op_kwargs})
+
+
 def browseract_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Turn a function that returns ``input_parameters`` into a task that runs a workflow.
+    """Turn a function that returns the inputs of a run into a task that runs a workflow or a bot.
 
     :param python_callable: the function.
-    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`. ``workflow_id`` is required.
+    :param kwargs: the arguments of :class:`BrowserActDecoratedOperator`, with ``workflow_id``, or those of
+        :class:`BotDecoratedOperator`, with ``bot_id``.
+    :raises InputError: there is neither or both of ``workflow_id`` and ``bot_id``.
     """
+    if ("workflow_id" in kwargs) == ("bot_id" in kwargs):
+        raise InputError("@task.browseract needs either workflow_id or bot_id.")
     return task_decorator_factory(
-        python_callable=python_callable, decorated_operator_class=BrowserActDecoratedOperator, **kwargs
+        python_callable=python_callable,
+        decorated_operator_class=BotDecoratedOperator if "bot_id" in kwargs else BrowserActDecoratedOperator,
+        **kwargs,
     )

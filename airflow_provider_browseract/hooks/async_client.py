@@ -22,7 +22,7 @@ class AsyncBrowserAct:
 
     :meth:`~airflow_provider_browseract.hooks.browseract.BrowserActHook.async_client` opens such a client. All calls
     share its connection pool, including those of asyncio tasks that run concurrently. The functions of
-    :mod:`airflow_provider_browseract.api.v2` return the calls.
+    :mod:`airflow_provider_browseract.api.v2` and :mod:`airflow_provider_browseract.api.v3` return the calls.
 
     The examples run against the package's emulator, whose ids they use. They need a REPL with ``await``, such as
     ``python -m asyncio`` or IPython. In them, ``browseract`` is an open client; the other names are those in the
@@ -61,6 +61,9 @@ class AsyncBrowserAct:
         >>> tasks = browseract.iter_items(v2.list_tasks(workflow_name="search", status="finished"))
         >>> [task.credit async for task in tasks]
         [20]
+        >>> from airflow_provider_browseract.api import v3
+        >>> [bot.name async for bot in browseract.iter_items(v3.page_bots(keyword="contact"))]
+        ['Find a contact']
         """
         return self._client.iter_items(call)
 

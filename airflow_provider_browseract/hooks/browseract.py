@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseHook
-
-from airflow_provider_browseract import __version__
 from airflow_provider_browseract.api import v2
-from airflow_provider_browseract.api.errors import (
-    NOTHING_TO_STOP,
-)
-from airflow_provider_browseract.api.models import ApiVersion, Task
-from airflow_provider_browseract.api.versions import APIS
-from airflow_provider_browseract.compat import AirflowNotFoundException, in_dag_test, in_task
+from airflow_provider_browseract.api.arguments import read_choice
+from airflow_provider_browseract.api.errors import TaskEndedError, TaskNotFoundError
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.versions import APIS, naming_other_version
 from airflow_provider_browseract.hooks import connection as form
-from airflow_provider_browseract.hooks.hiding import NOTHING
-from airflow_provider_browseract.in_airflow.shielding import uninterrupted
+from airflow_provider_browseract.hooks.bots import BotHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.request import read_run, read_template_run
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
-    from airflow_provider_browseract.api.client import BrowserActClient
-    from airflow_provider_browseract.api.exchange import Call
-    from airflow_provider_browseract.api.models import CreatedTask, Region, TaskStatus
-    from airflow_provider_browseract.api.settings import ClientSettings
+    from airflow_provider_browseract.api.models import CreatedTask, Region, Task, TaskStatus
     from airflow_provider_browseract.api.workflows import Template, Workflow
-    from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
     from airflow_provider_browseract.runs.spend import Spend
 
 
-class BrowserActHook(BaseHook):
+class BrowserActHook(BotHook):
     """Call BrowserAct with an Airflow connection of type ``browseract``.
 
     Each endpoint of the API has a method, which blocks. For code that runs in an event loop, :meth:`async_client` opens
-    a client that sends the calls of :mod:`airflow_provider_browseract.api.v2`.
+    a client that sends the calls of :mod:`airflow_provider_browseract.api.v2` and
+    :mod:`airflow_provider_browseract.api.v3`.
+
+    A task is known only to the version of the API that has started it. Where a method takes a task id, its argument
+    ``api_version`` names that version: ``"v2"``, the default, or ``"v3"`` for the runs of bots and bot templates.
 
     The hook reads the connection at the first call, and again after BrowserAct has refused the API key. If it then has
     another key, the call is sent again, unless it starts a run. Every method raises a subclass of
@@ -49,23 +39,12 @@ class BrowserActHook(BaseHook):
 
     The examples run against the package's emulator, whose ids they use. In them, ``hook`` is ``BrowserActHook()``, and
     ``task_id``, ``finished_task_id`` and ``paused_task_id`` are the ids of three tasks, of which the first is running.
+    ``finished_bot_task_id`` is that of the run of a bot.
 
     :param browseract_conn_id: id of the Airflow connection.
     """
 
-    conn_name_attr = "browseract_conn_id"
-    default_conn_name = "browseract_default"
-    conn_type = form.CONNECTION_TYPE
-    hook_name = form.HOOK_NAME
-
-    def __init__(self, browseract_conn_id: str = default_conn_name) -> None:
-        super().__init__()
-        self.browseract_conn_id = browseract_conn_id
-        self._settings: form.ConnectionSettings | None = None
-        self._key_refused = False
-        self.hiding = NOTHING
-        """What :attr:`client` removes from the runs that it returns. Operators and sensors set it."""
-
+    # Airflow reads these two methods from this class only, not from its bases.
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Describe the form's extra fields to Airflow 3.1; newer cores read the provider info."""
@@ -75,72 +54,6 @@ class BrowserActHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the form's standard fields to Airflow 3.1; newer cores read the provider info."""
         return form.field_behaviour()
-
-    @property
-    def settings(self) -> form.ConnectionSettings:
-        """The settings of the connection."""
-        # Another thread may let the hook forget them.
-        settings = self._settings
-        if settings is None:
-            settings = self._settings = self._look_up()
-        return settings
-
-    @cached_property
-    def client(self) -> BrowserActClient:
-        """The client that sends any call of :mod:`airflow_provider_browseract.api.v2`."""
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        return BrowserActClient(
-            self._current, refused=self._forget, shown=lambda result: self.hiding.apply(result), warn=self.log.warning
-        )
-
-    def get_conn(self) -> BrowserActClient:
-        """Return :attr:`client`. All hooks of Airflow have a method with this name."""
-        return self.client
-
-    def client_within(self, seconds: float | None) -> AbstractContextManager[BrowserActClient]:
-        """Return a client for calls that must end in time.
-
-        :param seconds: seconds after which a call fails, retries included; ``None`` for :attr:`client`, whose limits
-            are those of the connection.
-        """
-        if seconds is None:
-            return nullcontext(self.client)
-        from airflow_provider_browseract.api.client import BrowserActClient
-
-        return BrowserActClient(lambda: self._current(seconds), refused=self._forget)
-
-    @asynccontextmanager
-    async def async_client(
-        self, *, within: float | None = None, max_response: int | None = None
-    ) -> AsyncIterator[AsyncBrowserAct]:
-        """Open a client for code that runs in an event loop. Reading the connection does not block the loop either.
-
-        :param within: seconds after which a call fails, retries included. Default: as the connection's timeouts and
-            ``retry_budget`` say.
-        :param max_response: bytes of a response after which a call stops reading and raises
-            :class:`~airflow_provider_browseract.api.errors.ResponseTooLargeError`. Default: 256 MiB.
-
-        >>> import asyncio
-        >>> from airflow_provider_browseract.api import v2
-        >>> async with hook.async_client() as browseract:
-        ...     polls = [browseract.send(v2.get_task_status(each)) for each in (task_id, finished_task_id)]
-        ...     print(*await asyncio.gather(*polls))
-        running finished
-        """
-        from airflow_provider_browseract.api.client import AsyncBrowserActClient
-        from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
-
-        async def settings() -> ClientSettings:
-            current = self._settings
-            if current is None:
-                with self._failing_the_call():
-                    current = self._settings = await self._alook_up()
-            return current.client.within(within)
-
-        await settings()
-        async with AsyncBrowserActClient(settings, refused=self._forget, max_response=max_response) as client:
-            yield AsyncBrowserAct(client, self.log)
 
     def run_task(
         self,
@@ -213,16 +126,11 @@ class BrowserActHook(BaseHook):
         )
         return self._start(request.call)
 
-    def _start(self, call: Call[CreatedTask]) -> CreatedTask:
-        from airflow_provider_browseract.hooks.async_client import lost_start_is_unknown
-
-        with lost_start_is_unknown(call, self.log):
-            return self.client.send(call)
-
-    def get_task(self, task_id: str) -> Task:
-        """Read everything about a task (``get-task``).
+    def get_task(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> Task:
+        """Read everything about a task (``get-task``, ``query-run``).
 
         :param task_id: the task to read.
+        :param api_version: the version of the API that has started it.
         :returns: the task with its steps so far and, once it has ended, its output or the reason of its failure.
         :raises TaskNotFoundError: there is no such task.
 
@@ -230,13 +138,17 @@ class BrowserActHook(BaseHook):
         >>> task = hook.get_task(finished_task_id)
         >>> print(task.status, task.credit, json.loads(task.output.string)[0]["title"])
         finished 20 laptops 824
+        >>> json.loads(hook.get_task(finished_bot_task_id, api_version="v3").output.string)["official_website_url"]
+        'https://examplecorp.example'
         """
-        return self.client.send(v2.get_task(task_id))
+        version = _read_version(api_version)
+        return self.client.send(naming_other_version(APIS[version].get_task(task_id), version))
 
-    def get_task_status(self, task_id: str) -> TaskStatus:
-        """Read only the status of a task, the cheapest way to poll (``get-task-status``).
+    def get_task_status(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> TaskStatus:
+        """Read only the status of a task, the cheapest way to poll (``get-task-status``, ``query-run-status``).
 
         :param task_id: the task to read.
+        :param api_version: the version of the API that has started it.
         :returns: the status. If its ``ended`` is ``True``, it does not change any more.
         :raises TaskNotFoundError: there is no such task.
 
@@ -245,7 +157,8 @@ class BrowserActHook(BaseHook):
         >>> hook.get_task_status(finished_task_id).ended
         True
         """
-        return self.client.send(v2.get_task_status(task_id))
+        version = _read_version(api_version)
+        return self.client.send(naming_other_version(APIS[version].get_task_status(task_id), version))
 
     def iter_tasks(
         self,
@@ -256,7 +169,7 @@ class BrowserActHook(BaseHook):
         created_at_from: datetime | None = None,
         created_at_to: datetime | None = None,
     ) -> Iterator[Task]:
-        """Iterate over the tasks that match (``list-tasks``); each page is read when it is needed.
+        """Iterate over the tasks of version 2 that match (``list-tasks``); each page is read when it is needed.
 
         :param workflow_id: only tasks of this workflow.
         :param workflow_name: only tasks of workflows whose name contains this. Case does not matter.
@@ -281,27 +194,36 @@ class BrowserActHook(BaseHook):
         return self.client.iter_items(call)
 
     def get_spend(
-        self, created_at_from: datetime, created_at_to: datetime | None = None, *, workflow_id: str | None = None
+        self,
+        created_at_from: datetime,
+        created_at_to: datetime | None = None,
+        *,
+        workflow_id: str | None = None,
+        bot_id: str | None = None,
     ) -> Spend:
-        """Add up the credits of all runs of the account, whoever started them (``list-tasks``).
+        """Add up the credits of all runs of the account, whoever started them (``list-tasks``, ``page-runs``).
 
         :param created_at_from: only runs created at this time or later. It needs a time zone.
         :param created_at_to: only runs created before this time. It needs a time zone.
         :param workflow_id: only runs of this workflow.
-        :returns: the sums by day and workflow. The credits of active runs can be incomplete.
+        :param bot_id: only runs of this bot; together with ``workflow_id``, the runs of both.
+        :returns: the sums by day and workflow or bot. The credits of active runs can be incomplete.
 
         >>> import pendulum
         >>> spend = hook.get_spend(pendulum.today("UTC"), workflow_id="71002814653029437")
-        >>> [(row.workflow_id, row.credits >= 20) for row in spend.rows]
+        >>> [(row.source_id, row.credits >= 20) for row in spend.rows]
         [('71002814653029437', True)]
         """
         from airflow_provider_browseract.runs.spend import ListedRun, Spend
 
-        # This call does not read the outputs.
-        call = APIS[ApiVersion.V2].list_tasks(
-            source_id=workflow_id, created_at_from=created_at_from, created_at_to=created_at_to
-        )
-        runs = map(ListedRun.of, self.client.iter_items(call))
+        of = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
+        # These calls do not read the outputs.
+        calls = [
+            APIS[version].list_tasks(source_id=given, created_at_from=created_at_from, created_at_to=created_at_to)
+            for version, given in of.items()
+            if given is not None or (workflow_id is None and bot_id is None)
+        ]
+        runs = (ListedRun.of(task) for call in calls for task in self.client.iter_items(call))
         # The API compares whole seconds.
         return Spend.of(
             run
@@ -309,36 +231,47 @@ class BrowserActHook(BaseHook):
             if created_at_from <= run.created_at and (created_at_to is None or run.created_at < created_at_to)
         )
 
-    def stop_task(self, task_id: str, *, biz_code: int | None = None) -> bool:
-        """Stop a task (``stop-task``).
+    def stop_task(self, task_id: str, *, biz_code: int | None = None, api_version: str = ApiVersion.V2.value) -> bool:
+        """Stop a task (``stop-task``, ``cancel-run``).
 
         :param task_id: the task to stop.
         :param biz_code: a number for your own statistics.
-        :returns: ``False`` if the task had already ended or does not exist any more.
+        :param api_version: the version of the API that has started it.
+        :returns: ``False`` if the task had already ended or does not exist. If it does not exist, a warning is logged.
 
         >>> hook.stop_task(task_id)
         True
         >>> hook.stop_task(finished_task_id)
         False
         """
-        call = v2.stop_task(task_id, biz_code=biz_code)
-        with suppress(*NOTHING_TO_STOP):
+        version = _read_version(api_version)
+        call = naming_other_version(APIS[version].stop_task(task_id, biz_code=biz_code), version)
+        try:
             self.client.send(call)
-            return True
-        return False
+        except TaskEndedError:
+            return False
+        except TaskNotFoundError as error:
+            # With the wrong version, a task that is running looks like one that is gone.
+            self.log.warning("BrowserAct task %s was not stopped: %s. %s", task_id, error.brief, error.advice)
+            return False
+        return True
 
-    def resume_task(self, task_id: str) -> None:
-        """Resume a paused task (``resume-task``).
+    def resume_task(self, task_id: str, *, api_version: str = ApiVersion.V2.value) -> None:
+        """Resume a paused task (``resume-task``, ``resume-run``).
 
         :param task_id: the task that waits for a person.
+        :param api_version: the version of the API that has started it. With ``"v3"``, the task may still be paused for
+            a moment when this returns.
         :raises TaskNotPausedError: the task is not paused.
+        :raises ResumeNotSupportedError: the task is the run of an agent-built bot, which BrowserAct resumes itself.
         :raises TaskNotFoundError: there is no such task.
 
         >>> hook.resume_task(paused_task_id)
         >>> print(hook.get_task_status(paused_task_id))
         running
         """
-        self.client.send(v2.resume_task(task_id))
+        version = _read_version(api_version)
+        self.client.send(naming_other_version(APIS[version].resume_task(task_id), version))
 
     def iter_workflows(self) -> Iterator[Workflow]:
         """Iterate over the account's workflows (``list-workflows``); each page is read when it is needed.
@@ -385,15 +318,17 @@ class BrowserActHook(BaseHook):
         """
         return self.client.send(v2.get_official_workflow_template(workflow_template_id))
 
-    def get_region_list(self) -> tuple[Region, ...]:
-        """Read the proxy regions for runs of templates (``get-region-list``).
+    def get_region_list(self, *, api_version: str = ApiVersion.V2.value) -> tuple[Region, ...]:
+        """Read the proxy regions for runs of templates (``get-region-list``, ``list-regions``).
 
-        :returns: the regions, whose codes :meth:`run_task_by_template` takes.
+        :param api_version: ``"v2"`` for the regions of :meth:`run_task_by_template`, ``"v3"`` for those of
+            :meth:`run_bot_template`.
+        :returns: the regions, whose codes these methods take.
 
         >>> [region.code for region in hook.get_region_list()]
         ['US', 'UK', 'DE', 'JP']
         """
-        return self.client.send(v2.get_region_list())
+        return self.client.send(APIS[_read_version(api_version)].list_regions())
 
     def test_connection(self) -> tuple[bool, str]:
         """Check API key, address and network by listing one workflow, which uses no credits; then check callbacks.
@@ -408,42 +343,6 @@ class BrowserActHook(BaseHook):
         conn_id = repr(self.browseract_conn_id)
         return good, message.replace(f" of connection {conn_id}", "").replace(f"onnection {conn_id}", "onnection")
 
-    def _current(self, within: float | None = None) -> ClientSettings:
-        with self._failing_the_call():
-            return self.settings.client.within(within)
 
-    def _forget(self) -> None:
-        """Read the connection again when it is needed next, because someone may have replaced the API key."""
-        self._settings, self._key_refused = None, True
-
-    @contextmanager
-    def _failing_the_call(self) -> Iterator[None]:
-        """Let the call fail if the connection cannot be read again, so that a wait for a run continues."""
-        try:
-            yield
-        except Exception as error:
-            if not self._key_refused:
-                raise
-            raise form.unreadable(self.browseract_conn_id, error) from error
-
-    def _look_up(self) -> form.ConnectionSettings:
-        """Read the connection."""
-        return _read(self.get_connection(self.browseract_conn_id))
-
-    async def _alook_up(self) -> form.ConnectionSettings:
-        """Read the connection without blocking the event loop."""
-        try:
-            return _read(await uninterrupted(self.aget_connection(self.browseract_conn_id)))
-        except AirflowNotFoundException:
-            # In a task of Airflow 3.1 and under dag.test(), only the blocking method finds the connections that Airflow
-            # stores.
-            if not (in_task() or in_dag_test()):
-                raise
-            return self._look_up()
-
-
-def _read(connection: Connection) -> form.ConnectionSettings:
-    from airflow import __version__ as airflow_version
-
-    user_agent = f"airflow-provider-browseract/{__version__} apache-airflow/{airflow_version}"
-    return form.read_settings(connection, user_agent=user_agent)
+def _read_version(value: str) -> ApiVersion:
+    return read_choice("api_version", value, ApiVersion)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_browseract.api.fields import MAX_LINE_LENGTH
 from airflow_provider_browseract.api.models import Task
-from airflow_provider_browseract.compat import redact
+from airflow_provider_browseract.compat import is_secret, redact
+from airflow_provider_browseract.runs.request import without_secrets
 
 HIDDEN = "***"
 
@@ -17,13 +18,20 @@ LIVE_VIEW, SECRET_INPUTS = "live_view", "secret_inputs"
 
 HIDDEN_REASON = "BrowserAct's reason may quote secret inputs, so it is only in BrowserAct's log of the run"
 
+FEWEST_CHARACTERS = 5
+"""Shorter secrets of an input are not replaced, as Airflow's logs do not mask them by default."""
+
+MAX_SECRETS = 200
+"""With more secrets in an input, replacing them takes too long, so whole texts are hidden."""
+
 
 @dataclass(frozen=True)
 class Hiding:
     """Remove from each run that is read what may not reach logs, XComs, links, Required Actions and stored facts.
 
     :param live_view: remove the address of the live view.
-    :param secrets: replace the secrets that this process masks in logs, because the agent may quote inputs.
+    :param secrets: replace the secrets that this process masks in logs, and those in the input that the API returns,
+        which also has defaults, because the agent may quote inputs.
     :param texts: remove everything in which the agent may quote inputs, because this process does not know them.
     :param secret_inputs: the run has secret inputs.
     :param redact: replaces the secrets in a text.
@@ -41,6 +49,10 @@ class Hiding:
         hidden = {LIVE_VIEW: self.live_view, SECRET_INPUTS: self.secret_inputs or self.texts}
         return tuple(name for name, hide in hidden.items() if hide)
 
+    def of_run(self, task: Task) -> Hiding:
+        """Return the same for this run, whose input has secrets of its own if the bot has secret defaults."""
+        return replace(self, secret_inputs=self.secret_inputs or _secrets_of(task.input) != [])
+
     def apply(self, result: Any) -> Any:
         """Return the result of a call without what is to be hidden."""
         if not isinstance(result, Task):
@@ -48,24 +60,41 @@ class Hiding:
         if self.live_view:
             result = replace(result, live_url=None)
         if self.secrets or self.texts:
+            returned = _secrets_of(result.input)
+
+            def shown(text: str | None) -> str | None:
+                return self._text(text, returned)
+
             steps = tuple(
-                replace(
-                    step, goal=self._text(step.goal), evaluation_previous_goal=self._text(step.evaluation_previous_goal)
-                )
+                replace(step, goal=shown(step.goal), evaluation_previous_goal=shown(step.evaluation_previous_goal))
                 for step in result.steps
             )
-            reason = result.failure and self._text(result.failure.message)
+            reason = result.failure and shown(result.failure.message)
             failure = result.failure and replace(result.failure, message=HIDDEN_REASON if reason == HIDDEN else reason)
             result = replace(result, steps=steps, failure=failure)
         return result
 
-    def _text(self, text: str | None) -> str | None:
-        if not text or self.texts:
+    def _text(self, text: str | None, secrets: list[str] | None) -> str | None:
+        if not text or self.texts or secrets is None:
             return text and HIDDEN
         if len(text) >= MAX_LINE_LENGTH:
             # The end was cut off, perhaps in the middle of a secret.
             text = text.rpartition(" ")[0]
-        return self.redact(text) or HIDDEN
+        text = self.redact(text)
+        for secret in secrets:
+            text = text.replace(secret, HIDDEN)
+        return text or HIDDEN
+
+
+def _secrets_of(given: Mapping[str, Any] | None) -> list[str] | None:
+    """Return the texts under which secrets of an input can appear, the longest first; None if there are too many."""
+    found: set[str] = set()
+    try:
+        without_secrets(given, is_secret, found)
+    except RecursionError:
+        return None
+    secrets = sorted((text for text in found if len(text) >= FEWEST_CHARACTERS), key=len, reverse=True)
+    return secrets if len(secrets) <= MAX_SECRETS else None
 
 
 NOTHING = Hiding()

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
-from airflow_provider_browseract.api.models import Task
+from airflow_provider_browseract.api.models import BotType, Task
 from airflow_provider_browseract.compat import required_actions
-from airflow_provider_browseract.runs.report import goal_of, log_url
+from airflow_provider_browseract.runs.report import goal_of, log_url, what_ran
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json
 from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
@@ -38,7 +38,7 @@ def ask(ti: Any, task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
     :returns: the id with which :func:`read_answer` finds the answer.
     """
     index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
-    of_which = f" (run of BrowserAct workflow {task.workflow_id})" if task.workflow_id else ""
+    of_which = f" (run of BrowserAct {what_ran(task)} {task.source_id})" if task.source_id else ""
     required_actions().upsert_hitl_detail(
         ti_id=ti.id,
         options=[answer.option for answer in Answer],
@@ -127,13 +127,19 @@ def _what_to_do(task: Task, wait: Wait, *, cancel_on_timeout: bool) -> str:
         number = f" {step.number}" if step.number is not None else ""
         last = f" Last step{number}: {_as_code(goal_of(step))}"
     links = {"Live view of the browser": task.live_url, "Log": log_url(task)}
+    resume = "continues the run"
+    if task.bot_type is BotType.AGENT:
+        resume = (
+            "only closes this request: BrowserAct itself continues the run of an agent-built bot once the step is "
+            "complete"
+        )
     shown = [f"[{name}]({quote(url, safe=LINK_CHARACTERS)})" for name, url in links.items() if url]
     return "\n\n".join(
         [
             f"BrowserAct task {_as_code(task.id)} has paused.{last}",
             *([" | ".join(shown)] if shown else []),
-            "Complete the step in the browser, then answer here. **Resume** continues the run. **Stop** cancels the "
-            "run and fails the Airflow task without retries.",
+            f"Complete the step in the browser, then answer here. **Resume** {resume}. **Stop** cancels the run and "
+            "fails the Airflow task without retries.",
             _time_limit(wait, cancel_on_timeout=cancel_on_timeout),
             "If the run pauses again, this text stays the same."
             + (" Open the current browser with **Live view** under **Details**." if task.live_url else ""),

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import (
     AIRFLOW_V_3_3_PLUS,
     TaskDeferralError,
@@ -250,3 +251,28 @@ class InputParametersOperator(RunOperator):
         if found:
             self.input_parameters = with_names_as_keys(self.input_parameters)
         return found
+
+
+class InputOperator(RunOperator):
+    """Start a run with ``input``, the input of version 3 of the API: JSON values by name."""
+
+    template_fields: Sequence[str] = ("input", *RunOperator.template_fields)
+    template_fields_renderers = {"input": "json"}
+    not_arguments: ClassVar[Mapping[str, str]]
+    """Arguments of other operators that this one does not have, with why and what to do instead."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse the arguments of other operators, also if a required one is missing, which Airflow checks first."""
+        for name in cls.not_arguments.keys() & kwargs.keys():
+            raise InputError(f"{cls.__name__} has no {name}{cls.not_arguments[name]}.")
+        return super().__new__(cls)
+
+    def __init__(self, *, input: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input = input
+
+    def hide_secrets(self) -> bool:
+        """Mask the secret values of the input."""
+        from airflow_provider_browseract.worker.checks import mask_secrets
+
+        return mask_secrets(self, self.input)

@@ -1,31 +1,46 @@
-"""Operators that run BrowserAct workflows and official templates, and stop and resume BrowserAct tasks."""
+"""Operators that run BrowserAct workflows, bots and official templates, and stop and resume BrowserAct tasks."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_browseract.api.arguments import InputError, read_flag, read_ids
+from airflow_provider_browseract.api.arguments import InputError, read_choice, read_flag, read_ids
 from airflow_provider_browseract.api.errors import BrowserActError, TaskEndedError, TaskNotPausedError
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus
-from airflow_provider_browseract.api.versions import APIS
+from airflow_provider_browseract.api.versions import APIS, Api, naming_other_version
 from airflow_provider_browseract.compat import AirflowFailException, is_unmapped
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.base import InputParametersOperator
+from airflow_provider_browseract.operators.base import InputOperator, InputParametersOperator
 from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson
 from airflow_provider_browseract.runs.outcome import RunError
-from airflow_provider_browseract.worker.kinds import TemplateRun, WorkflowRun
+from airflow_provider_browseract.worker.kinds import BotRun, BotTemplateRun, TemplateRun, WorkflowRun
 from airflow_provider_browseract.worker.reading import no_retry_on_bad_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["AskPerson", "ResumeTaskOperator", "RunTemplateOperator", "RunWorkflowOperator", "StopTaskOperator"]
+    from airflow_provider_browseract.api.exchange import Call
+
+T = TypeVar("T")
+
+__all__ = [
+    "AskPerson",
+    "ResumeTaskOperator",
+    "RunBotOperator",
+    "RunBotTemplateOperator",
+    "RunTemplateOperator",
+    "RunWorkflowOperator",
+    "StopTaskOperator",
+]
+
+_NO_PROFILES = ", because API v3 has no profiles"
+_NO_INPUT_PARAMETERS = ". Pass a dict of JSON values as input"
 
 
 class RunWorkflowOperator(InputParametersOperator):
@@ -176,11 +191,95 @@ class RunTemplateOperator(InputParametersOperator):
         return TemplateRun(self.workflow_template_id, self.input_parameters, self.region)
 
 
+class RunBotOperator(InputOperator):
+    """Run a BrowserAct bot, wait for its end, and return its output (``create-run`` of API v3).
+
+    A bot is workflow-built (nodes in the visual editor) or agent-built (made from a description). API v3 has no browser
+    profiles: the browser settings of the bot decide which cookies and logins it keeps.
+
+    :param bot_id: id of the bot to run, as the BrowserAct dashboard or ``BrowserActHook.iter_bots`` shows it.
+        Templated.
+    :param input: the input of the run, a dict of JSON values. Before the start, it is compared with the bot's schema.
+        A value of another type than the schema wants is converted if nothing is lost, such as the text ``"2"``, which a
+        template was rendered to, to the number 2; the log names what was converted. Values can be templates at any
+        depth. Default: ``{}``. Templated.
+    :param validate_output: compare the output with the bot's output schema after the end of the run. If it does not
+        match, the task fails without a retry, and the output is stored as with a wrong ``output_format``. This takes
+        one more request. If the bot has no output schema, or the schema cannot be read, the task logs a warning and
+        succeeds. Default: ``False``, because the run is paid, and a new version of a bot can have another output.
+    :param kwargs: the arguments of :class:`RunWorkflowOperator`, from ``callback_url`` on. With
+        ``validate_inputs=False``, ``input`` is neither compared nor converted, and no request is made for that.
+    :returns: the output: a JSON value as it is, a text as ``output_format`` defines. For the rest, and for errors, see
+        :class:`RunWorkflowOperator`.
+    """
+
+    template_fields: Sequence[str] = ("bot_id", *InputOperator.template_fields)
+    not_arguments: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("profile_id", "save_browser_data"),
+            f"{_NO_PROFILES}. Set the bot's browser to Standard Browser in the BrowserAct dashboard to keep a login, "
+            "or run the workflow with RunWorkflowOperator",
+        ),
+        "workflow_id": ". Pass the id of the bot as bot_id, or run the workflow with RunWorkflowOperator",
+        "workflow_template_id": ". Run the template with RunBotTemplateOperator, and pass its id as template_id",
+        "input_parameters": _NO_INPUT_PARAMETERS,
+    }
+
+    def __init__(self, *, bot_id: str, validate_output: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bot_id = bot_id
+        self.validate_output = validate_output
+        if not is_unmapped(self):
+            self.kind.check_constants()
+
+    @property
+    def kind(self) -> BotRun:
+        """The bot with its input."""
+        return BotRun(self.bot_id, self.input, self.validate_output, self.wait_for_completion)
+
+
+class RunBotTemplateOperator(InputOperator):
+    """Run an official BrowserAct template as a bot, wait for its end, and return its output (``create-template-run``).
+
+    :class:`RunTemplateOperator` runs the templates of API v2.
+
+    :param template_id: id of the template to run, as ``BrowserActHook.iter_bot_templates`` lists it. Templated.
+    :param region: code of the proxy region, as ``BrowserActHook.get_region_list(api_version="v3")`` lists it. Default:
+        the default of the API. Templated.
+    :param kwargs: ``input`` as in :class:`RunBotOperator`, and the arguments of :class:`RunWorkflowOperator`, from
+        ``callback_url`` on.
+    """
+
+    template_fields: Sequence[str] = ("template_id", "region", *InputOperator.template_fields)
+    not_arguments: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("profile_id", "save_browser_data"),
+            f"{_NO_PROFILES}. To keep a login, run a bot with RunBotOperator or a workflow with RunWorkflowOperator",
+        ),
+        "workflow_template_id": ". Pass the id of the template as template_id, or use RunTemplateOperator",
+        "input_parameters": _NO_INPUT_PARAMETERS,
+        "validate_output": ", because API v3 has no output schemas of templates",
+    }
+
+    def __init__(self, *, template_id: str, region: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.template_id = template_id
+        self.region = region
+
+    @property
+    def kind(self) -> BotTemplateRun:
+        """The template with its input and region."""
+        return BotTemplateRun(self.template_id, self.input, self.region)
+
+
 class TaskOperator(BaseOperator):
     """Act on one or several BrowserAct tasks. If one of them fails, the others are still processed.
 
-    :param browseract_task_id: id of the BrowserAct task, or a list of ids.
-    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``.
+    :param browseract_task_id: id of the BrowserAct task, or a list of ids. Templated.
+    :param api_version: version of the API that has started the tasks: ``"v3"`` for runs of bots and bot templates,
+        ``"v2"`` for all others. Default: ``"v2"``.
+    :param browseract_conn_id: id of the Airflow connection. Default: ``browseract_default``. Templated.
+    :raises InputError: ``api_version`` has another value. It is raised when the DAG is parsed.
     :returns: the outcome for each task, by its id.
     :raises AirflowFailException: an argument is wrong, or the action can never succeed for one of the tasks.
     :raises RunError: the action failed for some of the tasks, and may succeed later. Airflow's retries apply; repeating
@@ -189,24 +288,34 @@ class TaskOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("browseract_task_id", "browseract_conn_id")
     ui_color = "#e6f0ff"
-    _api = APIS[ApiVersion.V2]
 
     def __init__(
         self,
         *,
         browseract_task_id: str | Sequence[str],
+        api_version: str = ApiVersion.V2.value,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         with naming_similar_arguments(type(self), kwargs):
             super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
+        self.api_version = api_version
         self.browseract_conn_id = browseract_conn_id
+        if not is_unmapped(self):
+            read_choice("api_version", api_version, ApiVersion)
 
     @cached_property
     def hook(self) -> BrowserActHook:
         """The hook for the operator's connection."""
         return BrowserActHook(self.browseract_conn_id)
+
+    @property
+    def _calls(self) -> Api:
+        return APIS[ApiVersion(self.api_version)]
+
+    def _send(self, call: Call[T]) -> T:
+        return self.hook.client.send(naming_other_version(call, ApiVersion(self.api_version)))
 
     @abstractmethod
     def act(self, browseract_task_id: str) -> str:
@@ -222,6 +331,8 @@ class TaskOperator(BaseOperator):
         done: dict[str, str] = {}
         failed: dict[str, Exception] = {}
         with no_retry_on_bad_arguments(self.browseract_conn_id):
+            # Those of a mapped task were not checked before.
+            read_choice("api_version", self.api_version, ApiVersion)
             for task_id in read_ids("browseract_task_id", self.browseract_task_id):
                 try:
                     done[task_id] = self.act(task_id)
@@ -235,7 +346,7 @@ class TaskOperator(BaseOperator):
 
 
 class StopTaskOperator(TaskOperator):
-    """Stop BrowserAct tasks, wherever they were started (``stop-task``).
+    """Stop BrowserAct tasks, wherever they were started (``stop-task``, or ``cancel-run`` of API v3).
 
     The outcome of a task is ``stopped``, or ``ended`` if it had already ended. For arguments and errors, see
     :class:`TaskOperator`.
@@ -244,25 +355,26 @@ class StopTaskOperator(TaskOperator):
     def act(self, browseract_task_id: str) -> str:
         """Stop the task, unless it has already ended."""
         try:
-            self.hook.client.send(self._api.stop_task(browseract_task_id))
+            self._send(self._calls.stop_task(browseract_task_id))
         except TaskEndedError:
             return "ended"
         return "stopped"
 
 
 class ResumeTaskOperator(TaskOperator):
-    """Resume paused BrowserAct tasks (``resume-task``).
+    """Resume paused BrowserAct tasks (``resume-task``, or ``resume-run`` of API v3).
 
     The outcome of a task is ``resumed``, or its status if it is not paused any more. Resuming a task that has ended
-    is an error. For arguments and errors, see :class:`TaskOperator`.
+    is an error, and so is resuming the run of an agent-built bot, which BrowserAct resumes itself. For arguments and
+    errors, see :class:`TaskOperator`.
     """
 
     def act(self, browseract_task_id: str) -> str:
         """Resume the task, if it is paused."""
         try:
-            self.hook.client.send(self._api.resume_task(browseract_task_id))
+            self._send(self._calls.resume_task(browseract_task_id))
         except TaskNotPausedError:
-            status = self.hook.client.send(self._api.get_task_status(browseract_task_id))
+            status = self._send(self._calls.get_task_status(browseract_task_id))
             if status.ended:
                 raise InputError(
                     f"it has ended as {status} and cannot be resumed. Remove its id from browseract_task_id."

@@ -58,9 +58,9 @@ class RunFile:
 
 
 def files_of(task: Task) -> tuple[RunFile, ...]:
-    """Return the files of a run: first the browser's downloads, then the workflow's output files.
+    """Return the files of a run: the downloads, the workflow's output files, and the formats of a bot's output.
 
-    :param task: the task as ``get-task`` returns it. A file in both lists counts once.
+    :param task: the task as the API returns it. A file among the downloads and the output files counts once.
     """
     listed: list[RunFile] = []
     sources: set[str] = set()
@@ -76,6 +76,9 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
         if not source or source not in sources:
             sources.add(source)
             listed.append(RunFile(safe_name(_name_in(url)), url, key=source))
+    for each in task.output.formats if task.output else ():
+        name = safe_name(each.name or _name_in(each.url) or each.format)
+        listed.append(RunFile(name, each.url, each.size, key=each.format))
     often = Counter([*RESERVED_NAMES, *(found.name.lower() for found in listed)])
     taken = dict.fromkeys(RESERVED_NAMES, 2)
     files = []
@@ -89,15 +92,16 @@ def files_of(task: Task) -> tuple[RunFile, ...]:
 
 def has_files(task: Task) -> bool:
     """Return whether a run has files, whether they are ready or not."""
-    return bool(task.download_files or (task.output and task.output.files))
+    return bool(task.download_files or (task.output and (task.output.files or task.output.formats)))
 
 
 def addresses_of(task: Task) -> list[str]:
-    """Return the addresses of a run's files: first the workflow's output files, then the downloads that are ready."""
+    """Return the addresses of a run's files: output files, downloads that are ready, and formats of a bot's output."""
     output_files = task.output.files if task.output else ()
+    formats = [each.url for each in task.output.formats] if task.output else []
     known = set(map(source_of, output_files))
     downloads = [url for file in task.download_files if (url := file.download_url) and source_of(url) not in known]
-    return list(map(storable, (*output_files, *downloads)))
+    return list(map(storable, (*output_files, *downloads, *formats)))
 
 
 def pending_line(task: Task) -> str | None:

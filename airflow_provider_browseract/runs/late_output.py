@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.files import has_files
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
@@ -23,7 +23,7 @@ Steps: TypeAlias = "Generator[Sleep | LogLine | Call[Any], Any, Task]"
 
 
 def read_late_output(task: Task, now: float) -> Steps:
-    """Read a finished run again while it has steps and neither output nor files (``get-task``).
+    """Read a finished run again while it has neither output nor files; of version 2, only if it has steps.
 
     :param now: the current time, in seconds since the epoch. A run that ended more than ``timings.LATE_OUTPUT_LIMIT``
         seconds ago is not read again.
@@ -56,6 +56,10 @@ def read_late_output(task: Task, now: float) -> Steps:
 
 
 def _lacks_output(task: Task) -> bool:
-    """Return whether a run has finished and has steps, but neither output nor files."""
+    """Return whether a run has finished and should have output, but has neither output nor files."""
+    if task.status is not TaskStatus.FINISHED or task.unread is not None:
+        return False
+    # Agent-built bots may have no steps.
+    has_worked = bool(task.steps) or task.api_version is ApiVersion.V3
     has_text = task.output is not None and bool(task.output.string)
-    return task.status is TaskStatus.FINISHED and bool(task.steps) and not (has_text or has_files(task))
+    return has_worked and not (has_text or has_files(task))

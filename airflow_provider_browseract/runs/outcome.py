@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
-from airflow_provider_browseract.runs.report import MAX_STEP_LINES, describe, name_step
+from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
+from airflow_provider_browseract.runs.report import MAX_STEP_LINES, describe, name_step, what_ran
 
 REMEDIES = {
     1011: (
         "captcha",
-        "A captcha stopped the run: let the workflow pause for a person at this point, start with a profile that is "
-        "already logged in, or slow down the workflow.",
+        "A captcha stopped the run: let the {what} pause for a person at this point, {start_with} that is already "
+        "logged in, or slow down the {what}.",
     ),
     10001: (
         "navigation timeout",
-        "The page did not load in time: check its address, and let the workflow wait longer for the page.",
+        "The page did not load in time: check its address, and let the {what} wait longer for the page.",
     ),
 }
 """For the failure codes in BrowserAct's documents: words that its message must have, and the remedy. The documents do
 not list all codes, and one code may have several reasons."""
+
+WORDS = {
+    ApiVersion.V2: {"inputs": "inputs", "start_with": "start with a profile"},
+    ApiVersion.V3: {"inputs": "input", "start_with": "give it a Standard Browser"},
+}
+"""The words of a remedy that depend on the version of the API."""
 
 
 class RunError(Exception):
@@ -88,11 +94,12 @@ def _what_happened(task: Task) -> str:
     words, remedy = REMEDIES.get(failure.code or 0, ("", "")) if failure else ("", "")
     if words not in reason.lower():
         remedy = ""
+    advice = f"{remedy} Fix the {{what}} or its {{inputs}}, and clear the Airflow task that started it.".lstrip()
     lines = [
         f"{describe(task)} failed: {reason.rstrip('.')}{code}.",
         *_failing_step(task.steps[-MAX_STEP_LINES:]),
         *([f"Log: {task.log_detail_url}"] if task.log_detail_url else []),
-        f"{remedy} Fix the workflow or its inputs, and clear the Airflow task that started it.".lstrip(),
+        advice.format(what=what_ran(task), **WORDS[task.api_version]),
     ]
     return "\n".join(lines)
 

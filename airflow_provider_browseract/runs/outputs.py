@@ -1,4 +1,4 @@
-"""Read the output of a run: one text, beside its files."""
+"""Read the output of a run: one text or JSON value, beside its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from airflow_provider_browseract.api.models import Task, Word
+from airflow_provider_browseract.api.models import Output, Task, Word
 from airflow_provider_browseract.runs.files import addresses_of, has_files
 from airflow_provider_browseract.runs.stored import storable
 
@@ -51,7 +51,7 @@ class OutputFormat(Word):
     """Format of an output's text."""
 
     AUTO = "auto"
-    """JSON if the text can be read as JSON, and text otherwise."""
+    """JSON if the text can be read as JSON, and text otherwise. A bot's text is JSON only with an object or array."""
 
     JSON = "json"
     """A JSON value."""
@@ -92,35 +92,38 @@ def read_output(task: Task, output_format: OutputFormat, why_unstorable: WhyUnst
     """Return the value that an Airflow task returns for a run's output.
 
     :returns: the value that :func:`read_text` returns. If the run has files, ready or not, a dict with that value under
-        ``output`` and the addresses of the ready files under ``files``.
+        ``output`` and the addresses of the ready files under ``files``. Files with the same output in other formats
+        count only if there is no value.
     :raises FormatError: the text does not have that format.
     """
-    text = task.output.string if task.output else None
+    output = task.output
+    if output and output.string and output.formats:
+        task = replace(task, output=replace(output, formats=()))
     if not has_files(task):
-        return read_text(text, output_format, why_unstorable)
+        return read_text(output, output_format, why_unstorable)
     # The text is empty if the workflow writes its output to a file.
-    read = read_text(text, output_format, why_unstorable) if text else ReturnValue(None)
+    read = read_text(output, output_format, why_unstorable) if output and output.string else ReturnValue(None)
     return replace(read, value={"output": read.value, "files": addresses_of(task)})
 
 
-def read_text(text: str | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
+def read_text(output: Output | None, output_format: OutputFormat, why_unstorable: WhyUnstorable) -> ReturnValue:
     """Read the text of an output.
 
     A value that Airflow cannot store, or that needs too much memory, would fail the task after the run has used its
     credits. The text is returned instead.
 
-    :param text: the text. A byte order mark in front is ignored.
+    :param output: the output. A byte order mark in front of its text is ignored.
     :returns: for JSON, the parsed value; for CSV, a list with a dict of strings for each row; for text, the text
         itself; ``None`` for an empty text that was not declared as JSON or CSV.
     :raises FormatError: the text does not have that format.
     """
-    text = (text or "").removeprefix(BOM)
+    text, output_format = _to_read(output, output_format)
     auto = output_format is OutputFormat.AUTO
     as_text = storable(text) or None
     if output_format is OutputFormat.TEXT or (auto and not text):
         return ReturnValue(as_text)
     if len(text) > LARGEST_PARSED:
-        is_text = format_of(text, output_format) is OutputFormat.TEXT
+        is_text = format_of(output, output_format) is OutputFormat.TEXT
         return ReturnValue(as_text, None if is_text else TOO_LARGE_TO_PARSE)
     try:
         value = _read_csv(text) if output_format is OutputFormat.CSV else _read_json(text)
@@ -134,7 +137,8 @@ def read_text(text: str | None, output_format: OutputFormat, why_unstorable: Why
     if why is None:
         return ReturnValue(value, doubt=doubt_about(text, output_format))
     # No warning for a text that was not declared as JSON and only looks like a long number or a JSON string.
-    return ReturnValue(as_text, None if auto and not isinstance(value, dict | list) else f"{UNSTORABLE}: {why}")
+    is_json = not auto or isinstance(value, dict | list) or bool(output and output.is_json)
+    return ReturnValue(as_text, f"{UNSTORABLE}: {why}" if is_json else None)
 
 
 def as_text_line(why: str) -> str:
@@ -148,12 +152,12 @@ def as_text_line(why: str) -> str:
     )
 
 
-def doubtful_line(doubt: str, kept: str) -> str:
+def doubtful_line(doubt: str, kept: str, what_ran: str) -> str:
     """Return a log line about a text that was read as CSV, and is probably something else.
 
     :param kept: where the text is stored, as a sentence.
     """
-    return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the workflow."
+    return f"The output is declared as csv, but {doubt}. {kept} Check output_format and the {what_ran}."
 
 
 def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
@@ -168,12 +172,12 @@ def doubt_about(text: str | None, output_format: OutputFormat) -> str | None:
         return None if any(map(any, lines)) else "it has a header line without any values"
 
 
-def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
-    """Return the format of a text.
+def format_of(output: Output | None, output_format: OutputFormat) -> OutputFormat:
+    """Return the format of an output's text.
 
     :raises FormatError: the text does not have that format.
     """
-    text = (text or "").removeprefix(BOM)
+    text, output_format = _to_read(output, output_format)
     if output_format is OutputFormat.CSV:
         for _ in _csv_lines(storable(text)):
             pass
@@ -188,6 +192,19 @@ def format_of(text: str | None, output_format: OutputFormat) -> OutputFormat:
             return OutputFormat.TEXT
         return OutputFormat.TEXT if text.lstrip().startswith('"') else OutputFormat.JSON
     return output_format
+
+
+def _to_read(output: Output | None, output_format: OutputFormat) -> tuple[str, OutputFormat]:
+    """Return the text of an output, and the format in which to read it.
+
+    Of a bot, it is known whether the output is a JSON value or a text. So the text "12" stays a text.
+    """
+    text = ((output and output.string) or "").removeprefix(BOM)
+    if output and output.is_json and output_format is OutputFormat.CSV:
+        raise FormatError("the output is JSON")
+    if output and output.is_json is False and output_format is OutputFormat.AUTO:
+        return text, OutputFormat.AUTO if text.lstrip().startswith(("{", "[")) else OutputFormat.TEXT
+    return text, output_format
 
 
 def size_of(text: str) -> int:

@@ -11,9 +11,8 @@ the slot of a run whose callback has arrived.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_browseract.api.exchange import Call
@@ -87,7 +86,7 @@ class QueueWait:
     :param handed_over: callbacks are set up, so the API server hands over the slot of a run that has ended.
     :param key_digest: digest of the API key. All connections with the same key share one queue. None if an older
         version has stored the wait, which then shares only the queue of its connection.
-    :param api_version: version of the API that runs the source. The active runs of this version are counted.
+    :param api_version: version of the API that runs the source.
     :param not_before: when the wait for the budget of the account ends and the task instance joins the queue, in
         seconds since the epoch; None if it does not wait for the budget.
     """
@@ -101,6 +100,15 @@ class QueueWait:
     key_digest: Text | None = None
     api_version: ApiVersion = ApiVersion.V2
     not_before: Moment | None = None
+
+    @property
+    def versions(self) -> frozenset[ApiVersion]:
+        """The versions of the API whose active runs are counted while the task instance waits."""
+        return versions_to_count(self.api_version)
+
+    def active_in(self, versions: frozenset[ApiVersion]) -> int | None:
+        """Return how many runs of these versions were active right after the refusal; None if that is not known."""
+        return self.active if self.versions == versions else None
 
     def waits_for_budget(self, now: float) -> bool:
         """Return whether the task instance still waits for the budget of the account."""
@@ -137,14 +145,16 @@ def hand_over_order(
         # BrowserAct has received too many requests. The triggerer finds out how many starts may follow.
         return []
     # Several recent refusals while the plan was not full are about one workflow, so the others go first.
-    full = max((each.wait.active or 0 for each in queue.values()), default=0)
+    versions = frozenset[ApiVersion]().union(*(each.wait.versions for each in queue.values()))
+    active = {key: each.wait.active_in(versions) for key, each in queue.items()}
+    full = max((number or 0 for number in active.values()), default=0)
     refused = Counter(
         each.wait.source
-        for each in queue.values()
+        for key, each in queue.items()
         if each.wait.queued.refusals > 1
         and each.age < timings.LONGEST_SLOT_PAUSE
-        and each.wait.active is not None
-        and each.wait.active < full
+        and (number := active[key]) is not None
+        and number < full
     )
 
     def order(key: K) -> tuple[bool, bool, tuple[int, float]]:
@@ -158,25 +168,44 @@ def hand_over_order(
 class Active:
     """The active runs of an account.
 
-    :param ids: the ids of the newest ones.
+    :param ids: the ids of at most :data:`MAX_LISTED` for each status and version of the API.
     """
 
     number: int
     ids: frozenset[str]
 
 
-def count_active(versions: Iterable[ApiVersion]) -> Generator[Call[Page[Task]], Any, Active | None]:
-    """Count the active runs of the account in versions of the API; None if BrowserAct does not return their number."""
-    number, listed, ids = 0, 0, set()
-    for api_version, status in product(versions, _HOLD_A_SLOT):
-        page: Page[Task] = yield APIS[api_version].list_tasks(status=status, limit=MAX_LISTED)
-        if page.total_count is None:
-            return None
-        number += page.total_count
-        listed += len(page.items)
-        ids |= {task.id for task in page.items}
-    # A run whose status changes in between is listed twice.
-    return Active(len(ids) if listed == number else number, frozenset(ids))
+def versions_to_count(api_version: ApiVersion) -> frozenset[ApiVersion]:
+    """Return the versions of the API whose active runs are counted when a run of one version is refused.
+
+    Runs of all versions share the slots of a plan. But whoever runs no bots should not need requests for them.
+    """
+    return frozenset({ApiVersion.V2, api_version})
+
+
+def count_active(versions: Collection[ApiVersion]) -> Generator[Call[Page[Task]], Any, Active | None]:
+    """Count the active runs of the account in versions of the API; None if BrowserAct does not return their number.
+
+    The lists of two versions may show the same runs, or each only its own. So runs are counted by their ids.
+    """
+    numbers, ids, all_listed, same_runs = [], frozenset[str](), True, False
+    for api_version in sorted(versions):
+        number, listed, found = 0, 0, set()
+        for status in _HOLD_A_SLOT:
+            page: Page[Task] = yield APIS[api_version].list_tasks(status=status, limit=MAX_LISTED)
+            if page.total_count is None:
+                return None
+            number += page.total_count
+            listed += len(page.items)
+            found |= {task.id for task in page.items}
+        # A run whose status changes in between is listed twice.
+        numbers.append(len(found) if listed == number else number)
+        all_listed &= listed == number
+        same_runs |= not ids.isdisjoint(found)
+        ids |= found
+    if all_listed:
+        return Active(len(ids), ids)
+    return Active(max(numbers) if same_runs else sum(numbers), ids)
 
 
 def pause_after(refusals: int, chance: Callable[[], float]) -> float:

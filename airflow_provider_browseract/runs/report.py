@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.errors import BrowserActError, ResponseLostError
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Step, Task, TaskStatus
 
 GOAL_LENGTH = 200
 """Characters of a step's goal that a log line shows."""
@@ -31,7 +31,12 @@ def polling_line(interval: float) -> str:
 
 def describe(task: Task) -> str:
     """Return the name of a task for messages."""
-    return f"BrowserAct task {task.id}" + (f" of workflow {task.workflow_id}" if task.workflow_id else "")
+    return f"BrowserAct task {task.id}" + (f" of {what_ran(task)} {task.source_id}" if task.source_id else "")
+
+
+def what_ran(task: Task) -> str:
+    """Return what the user changes to change the run: the workflow or the bot."""
+    return "bot" if task.api_version is ApiVersion.V3 else "workflow"
 
 
 def not_stopped(error: Exception, url: str | None) -> str:
@@ -126,14 +131,20 @@ def facts(task: Task, conn_id: str | None = None) -> dict[str, Any]:
     """Return the facts about a run as plain JSON values, without its inputs and its output.
 
     :param conn_id: id of the Airflow connection of the run, to be added as ``connection``.
-    :returns: ``task_id``, ``workflow_id``, ``profile_id``, ``status``, ``created_at`` and ``finished_at`` in ISO 8601,
-        ``seconds``, ``credits``, ``links`` (``task``, ``live``), and ``counts`` of ``steps``, ``output_files`` and
-        ``download_files``.
+    :returns: ``task_id``, ``api_version``, ``workflow_id``, ``bot_id``, ``bot_name``, ``bot_type``, ``profile_id``,
+        ``status``, ``created_at`` and ``finished_at`` in ISO 8601, ``seconds``, ``credits``, ``links`` (``task``,
+        ``live``), and ``counts`` of ``steps``, ``output_files`` and ``download_files``. An id or name that the
+        version of the API does not have is None.
     """
+    output = task.output
     return {
         **({} if conn_id is None else {"connection": conn_id}),
         "task_id": task.id,
+        "api_version": str(task.api_version),
         "workflow_id": task.workflow_id,
+        "bot_id": task.bot_id,
+        "bot_name": task.bot_name,
+        "bot_type": task.bot_type.value if task.bot_type else None,
         "profile_id": task.profile_id,
         "status": task.status.value,
         "created_at": task.created_at.isoformat() if task.created_at else None,
@@ -143,7 +154,7 @@ def facts(task: Task, conn_id: str | None = None) -> dict[str, Any]:
         "links": {"task": task.log_detail_url, "live": None if task.status.ended else task.live_url},
         "counts": {
             "steps": task.step_count,
-            "output_files": len(task.output.files) + task.output.files_left_out if task.output else 0,
+            "output_files": len(output.files) + len(output.formats) + output.files_left_out if output else 0,
             "download_files": len(task.download_files) + task.downloads_left_out,
         },
     }

@@ -1,10 +1,472 @@
-"""Stub."""
+"""Check the input of a bot against its JSON Schema before a run uses credits, and the output afterwards.
+
+Messages name places, rules and parts of the schema, but no value that was given, because it can be secret. A schema
+comes from outside, so what it can cost is limited: its size, and the time of a check. Patterns are matched in linear
+time, and not against texts of more than 10,000 characters. BrowserAct checks what is left out here, which are also the
+rules ``format``, ``unevaluatedItems`` and ``unevaluatedProperties``.
+
+Functions import jsonschema, because this module is imported when DAGs are parsed.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, TypeVar
+
+import attrs
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.runs.hints import did_you_mean
+from airflow_provider_browseract.runs.json_values import (
+    Path,
+    comparable,
+    convert,
+    copy_json,
+    cut,
+    place_of,
+)
+
+T = TypeVar("T")
+
+MAX_NAMED = 10
+"""Errors, names or places in a message. The others are counted."""
+
+MAX_COMPARED_NAMES = 500
+"""Names that a wrong name is compared with."""
+
+MAX_COMPARED_LENGTH = 50
+"""Characters of these names."""
+
+MAX_SCHEMA_VALUES = 20_000
+"""Values in a schema, at all levels together. One with 200 names has about 1,000."""
+
+MAX_SECONDS = 5.0
+"""Processor time of a check. An array of 20,000 texts takes 0.1 seconds."""
+
+MAX_MATCHED_LENGTH = 10_000
+"""Characters of a text that is matched against a pattern. A longer one counts as a match."""
+
+NATIVE = "set render_template_as_native_obj=True on the DAG."
+
+
+class SchemaUnusableError(ValueError):
+    """A value cannot be checked with a schema. The message states why, as a clause, without the value."""
+
+
+@dataclass(frozen=True)
+class Conformed:
+    """An input that conforms to the schema of a bot.
+
+    :param input: the input to send.
+    :param converted: the places of converted values, such as ``input['max_pages']``: the first ones, and the number of
+        the others.
+    :param unexplained: sentences about names at the top that the schema allows, but does not declare.
+    """
+
+    input: dict[str, Any] = field(repr=False)
+    converted: tuple[str, ...] = ()
+    unexplained: tuple[str, ...] = ()
 
 
 def read_input(value: Any) -> dict[str, Any]:
-    """Check the input of a bot."""
-    return dict(value or {})
+    """Check the ``input`` of a bot without its schema, and return it as JSON values.
+
+    :param value: a mapping of names to JSON values, or ``None`` for no input. The results of mapped tasks and other
+        sequences become lists, and mappings become dicts.
+    :raises InputError: it is something else, or contains something that is not JSON. The message names the place.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        copied: dict[str, Any] = copy_json(value, "input")
+        return copied
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        raise InputError(f"input is a JSON text. Pass the dict itself. For a template that renders to one, {NATIVE}")
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        raise InputError(
+            'input is a list. Pass a dict of names and values. A list of {"name": ..., "value": ...} is what '
+            "RunWorkflowOperator takes as input_parameters. If you gave a dict to expand, give it a list of dicts, one "
+            'for each run: expand(input=[{"keyword": "laptops"}, {"keyword": "phones"}]).'
+        )
+    raise InputError(
+        f"input is of type {type(value).__name__}. Pass a dict of names and values. For a template that renders to "
+        f"one, {NATIVE}"
+    )
+
+
+def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
+    """Check an input against the schema of a bot, and convert values of a wrong type where nothing is lost.
+
+    A value that conforms is never changed. Defaults are not filled in.
+
+    :param what: the bot, for messages.
+    :raises InputError: the input does not conform. The message has all errors.
+    :raises SchemaUnusableError: the schema cannot be used.
+    """
+    copied = read_input(input)
+    converted: dict[Path, None] = {}
+    with _any_error_as_unusable():
+        check = _Check(schema)
+        # A text that becomes a dict can contain further texts to convert.
+        while found := check.find(copied, "input"):
+            wanted = {path: types for path, types in found.types.items() if path not in converted}
+            changed = [path for path, types in wanted.items() if len(types) == 1 and _convert_at(copied, path, *types)]
+            if not changed:
+                break
+            converted.update(dict.fromkeys(changed))
+        unexplained = () if found else tuple(_unexplained(copied, check, what))
+    if found:
+        hint = f" For a value that a template renders, {NATIVE}" if found.text_of_other_type else ""
+        raise InputError(f"The input does not match the schema of {what}: {found}.{hint}")
+    return Conformed(copied, _first([*converted], lambda path: place_of("input", path)), unexplained)
+
+
+def mismatch(value: Any, schema: Any) -> str | None:
+    """Return why an output does not match a schema, as one sentence without its values, or ``None`` if it does.
+
+    :raises SchemaUnusableError: the schema cannot be used.
+    """
+    with _any_error_as_unusable():
+        found = _Check(schema).find(copy_json(value, "output"), "output")
+    return f"{found}." if found else None
+
+
+def declared_defaults(schema: Any) -> dict[str, Any]:
+    """Return the defaults of the names at the top of a schema. A name with different defaults is left out.
+
+    :returns: the defaults by name; none if the schema cannot be used.
+    """
+    try:
+        with _any_error_as_unusable():
+            check = _Check(schema)
+            given = {
+                name: [each["default"] for member in members for each in check.applying(member) if "default" in each]
+                for name, members in _declared(check).items()
+            }
+            return {name: defaults[0] for name, defaults in given.items() if len(set(map(comparable, defaults))) == 1}
+    except SchemaUnusableError:
+        return {}
+
+
+@contextmanager
+def _any_error_as_unusable() -> Iterator[None]:
+    """Raise any error as ``SchemaUnusableError``: jsonschema raises errors of all kinds for malformed schemas."""
+    try:
+        yield
+    except SchemaUnusableError:
+        raise
+    except InputError as error:
+        raise SchemaUnusableError(str(error).rstrip(".")) from None
+    except RecursionError:
+        raise SchemaUnusableError("it refers to itself without an end") from None
+    except Exception as error:  # noqa: BLE001 - see above
+        from referencing.exceptions import Unresolvable
+
+        if isinstance(error, Unresolvable):
+            raise SchemaUnusableError("it refers to a schema that is not part of it") from None
+        raise SchemaUnusableError(f"it is malformed ({type(error).__name__})") from None
+
+
+class _Check:
+    """A schema with its rules, and the time that checks with it may still take."""
+
+    def __init__(self, schema: Any) -> None:
+        from jsonschema import Draft3Validator, Draft202012Validator
+        from jsonschema.exceptions import ValidationError as Error
+        from jsonschema.validators import extend, validator_for
+        from referencing import Registry
+        from referencing.jsonschema import DRAFT202012
+
+        if not isinstance(schema, Mapping | bool):
+            raise SchemaUnusableError("it is not an object")
+        self.schema = copy_json(schema, "the schema", MAX_SCHEMA_VALUES)
+        self._error: Callable[..., Any] = Error
+        self._deadline = time.thread_time() + MAX_SECONDS
+        self._patterns: dict[str, TypeAdapter[str]] = {}
+        dialect = validator_for(self.schema, default=Draft202012Validator)
+        if dialect is Draft3Validator:
+            raise SchemaUnusableError("it is written for draft 3 of JSON Schema")
+        own: dict[str, Callable[..., Any]] = {
+            "required": self._required,
+            "additionalProperties": self._additional_properties,
+            "patternProperties": self._pattern_properties,
+            "propertyNames": self._property_names,
+            "pattern": self._pattern,
+            "uniqueItems": self._unique_items,
+            "anyOf": self._any_of,
+            "oneOf": partial(self._any_of, most=1),
+            # For these, jsonschema matches patterns with an engine that can take years.
+            "unevaluatedItems": _no_errors,
+            "unevaluatedProperties": _no_errors,
+        }
+        rules = {name: self._bounded(name, own.get(name, rule)) for name, rule in dialect.VALIDATORS.items()}
+        checker = extend(dialect, rules)
+        # Otherwise jsonschema's own rules would check a part of the schema that names a dialect.
+        checker.evolve = attrs.evolve
+        # With an empty registry, nothing is fetched.
+        self._validator = checker(self.schema, registry=Registry())
+        self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.schema))
+
+    def find(self, value: Any, root: str) -> _Found:
+        """Return what is wrong with a value, whose name in messages is ``root``."""
+        found = _Found(root)
+        for error in self._validator.iter_errors(value):
+            found.add(error)
+        return found
+
+    def applying(self, schema: Any) -> Iterator[dict[str, Any]]:
+        """Yield a schema within this one, and the schemas that can apply to the same value because of it."""
+        waiting, seen = [schema], set()
+        while waiting:
+            one = waiting.pop(0)
+            if isinstance(one, dict) and id(one) not in seen:
+                seen.add(id(one))
+                yield one
+                waiting += [self._resolver.lookup(one["$ref"]).contents] if "$ref" in one else []
+                waiting += [each for rule in ("allOf", "anyOf", "oneOf") for each in one.get(rule, ())]
+                waiting += [one[rule] for rule in ("then", "else") if rule in one]
+
+    def _bounded(self, name: str, rule: Callable[..., Iterable[Any] | None]) -> Callable[..., Iterable[Any]]:
+        """Return a rule that also ends a check that takes too long, finds malformed rules, and knows ``nullable``."""
+        is_well_formed = _SHAPES.get(name)
+
+        def check(validator: Any, part: Any, value: Any, schema: dict[str, Any]) -> Iterable[Any]:
+            if time.thread_time() > self._deadline:
+                raise SchemaUnusableError(f"a check with it takes more than {MAX_SECONDS:g} seconds")
+            if is_well_formed is not None and not is_well_formed(part):
+                raise SchemaUnusableError(f"its rule {name!r} is malformed")
+            if value is None and schema.get("nullable") is True:
+                return ()
+            return rule(validator, part, value, schema) or ()
+
+        return check
+
+    def _matches(self, pattern: str, text: str) -> bool:
+        if len(text) > MAX_MATCHED_LENGTH:
+            return True
+        if pattern not in self._patterns:
+            # This engine takes linear time. It has no lookarounds and no backreferences.
+            linear = ConfigDict(regex_engine="rust-regex")
+            try:
+                self._patterns[pattern] = TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)], config=linear)
+            except Exception:  # noqa: BLE001 - the class belongs to pydantic's core
+                raise SchemaUnusableError(f"its pattern {cut(repr(pattern))} cannot be matched") from None
+        try:
+            self._patterns[pattern].validate_python(text)
+        except ValidationError:
+            return False
+        return True
+
+    def _required(self, validator: Any, names: list[str], value: Any, schema: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            yield from (self._error("", path=[name]) for name in names if name not in value)
+
+    def _additional_properties(self, validator: Any, allowed: Any, value: Any, schema: Any) -> Iterator[Any]:
+        declared, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        for name, member in value.items() if isinstance(value, dict) else ():
+            if name in declared or any(self._matches(pattern, name) for pattern in patterns):
+                continue
+            if allowed is False:
+                yield self._error("", path=[name])
+            else:
+                yield from validator.descend(member, allowed, path=name)
+
+    def _pattern_properties(self, validator: Any, patterns: Any, value: Any, schema: Any) -> Iterator[Any]:
+        for name, member in value.items() if isinstance(value, dict) else ():
+            for pattern, wanted in patterns.items():
+                if self._matches(pattern, name):
+                    yield from validator.descend(member, wanted, path=name)
+
+    def _property_names(self, validator: Any, wanted: Any, value: Any, schema: Any) -> Iterator[Any]:
+        if isinstance(value, dict) and not all(_is_valid(validator, wanted, name) for name in value):
+            yield self._error("")
+
+    def _pattern(self, validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
+        if isinstance(value, str) and not self._matches(pattern, value):
+            yield self._error("")
+
+    def _unique_items(self, validator: Any, unique: bool, value: Any, schema: Any) -> Iterator[Any]:
+        # jsonschema compares each item with each other one if they cannot be sorted.
+        if unique and isinstance(value, list) and len(set(map(comparable, value))) < len(value):
+            yield self._error("")
+
+    def _any_of(
+        self, validator: Any, choices: list[Any], value: Any, schema: Any, most: float = math.inf
+    ) -> Iterator[Any]:
+        others = [each for each in choices if not (isinstance(each, dict) and each.get("type") == "null")]
+        if len(others) == 1 < len(choices):
+            # One type or null, as generated schemas write it: the errors of the type say more than one of the choice.
+            if value is not None:
+                yield from validator.descend(value, others[0])
+        elif not 1 <= sum(_is_valid(validator, each, value) for each in choices) <= most:
+            yield self._error("")
+
+
+def _no_errors(*arguments: Any) -> Iterable[Any]:
+    return ()
+
+
+def _is_valid(validator: Any, schema: Any, value: Any) -> bool:
+    return next(iter(validator.descend(value, schema)), None) is None
+
+
+def _are_texts(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(each, str) for each in part)
+
+
+def _is_choice(part: Any) -> bool:
+    return isinstance(part, list) and bool(part)
+
+
+def _is_no_boolean(part: Any) -> bool:
+    return not isinstance(part, bool)
+
+
+_SHAPES: Mapping[str, Callable[[Any], bool]] = {
+    "type": lambda part: isinstance(part, str) or (_is_choice(part) and _are_texts(part)),
+    "required": _are_texts,
+    "dependentRequired": lambda part: all(map(_are_texts, part.values())),
+    "uniqueItems": lambda part: isinstance(part, bool),
+    **dict.fromkeys(("enum", "anyOf", "oneOf"), _is_choice),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _is_no_boolean),
+}
+"""Rules that could refuse a value, although they are malformed. The others raise an error then.
+
+To check a schema against the schema of schemas would take 40 ms for 200 names.
+"""
+
+_TYPES = {
+    "string": "a text",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "a boolean",
+    "array": "a list",
+    "object": "a dict",
+    "null": "None",
+}
+
+_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+
+_WORDS = {
+    "enum": "must be one of {}",
+    "const": "must be {}",
+    "minimum": "must be at least {}",
+    "maximum": "must be at most {}",
+    "exclusiveMinimum": "must be more than {}",
+    "exclusiveMaximum": "must be less than {}",
+    "multipleOf": "must be a multiple of {}",
+    "minLength": "must have at least {} characters",
+    "maxLength": "must have at most {} characters",
+    "minItems": "must have at least {} items",
+    "maxItems": "must have at most {} items",
+    "minProperties": "must have at least {} names",
+    "maxProperties": "must have at most {} names",
+    "pattern": "must match the pattern {}",
+    "uniqueItems": "must not have an item twice",
+}
+
+
+class _Found:
+    """What is wrong with a value, whose name in messages is ``root``. Its text is a clause."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.reasons: list[str] = []
+        self.errors = 0
+        self.types: dict[Path, set[str]] = {}
+        """The types that are wanted at places, where a rule names one type, or one type and null."""
+        self.text_of_other_type = False
+        """Whether there is a text in place of another type."""
+
+    def __bool__(self) -> bool:
+        return bool(self.reasons)
+
+    def __str__(self) -> str:
+        more = self.errors - MAX_NAMED
+        return "; ".join([*self.reasons, *([f"and {more:,} more"] if more > 0 else [])])
+
+    def add(self, error: Any) -> None:
+        if error.validator == "type":
+            names = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+            if len(wanted := set(names) - {"null"}) == 1:
+                self.types.setdefault(tuple(error.absolute_path), set()).update(wanted)
+            self.text_of_other_type |= isinstance(error.instance, str)
+        self.errors += 1
+        if self.errors <= MAX_NAMED and (reason := _reason(error, self.root)) not in self.reasons:
+            self.reasons.append(reason)
+
+
+def _reason(error: Any, root: str) -> str:
+    """Describe an error by place, rule and schema, because the error's own message contains the value."""
+    rule, part, path = error.validator, error.validator_value, tuple(error.absolute_path)
+    if rule in ("required", "additionalProperties"):
+        *path_to, name = path
+        owner, shown = place_of(root, path_to), cut(repr(name))
+        if rule == "required":
+            return f"{owner} lacks the required name {shown}"
+        return f"{owner} has the unknown name {shown}{_similar(name, error.schema.get('properties', ()))}"
+    place = place_of(root, path)
+    if rule is None:
+        # jsonschema does not tell which part.
+        return f"{place} has a part that is not allowed"
+    if rule == "type":
+        wanted = " or ".join(_TYPES[each] for each in ([part] if isinstance(part, str) else part))
+        given = "null" if error.instance is None else _KINDS[type(error.instance)]
+        return f"{place} must be {wanted}, but {_TYPES[given]} was given"
+    if rule not in _WORDS:
+        return f"{place} does not match the schema (rule {rule!r})"
+    words = _WORDS[rule].removesuffix("s") if part == 1 else _WORDS[rule]
+    return f"{place} {words.format(cut(', '.join(map(repr, part)) if rule == 'enum' else repr(part)))}"
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    short = [each for each in islice(known, MAX_COMPARED_NAMES) if len(each) <= MAX_COMPARED_LENGTH]
+    return did_you_mean(name[:MAX_COMPARED_LENGTH], short)
+
+
+def _first(items: list[T], write: Callable[[T], str]) -> tuple[str, ...]:
+    """Write the first items, and the number of the others as the last one."""
+    more = len(items) - MAX_NAMED
+    written = tuple(write(item) for item in items[:MAX_NAMED])
+    return (*written, f"{more:,} more") if more > 0 else written
+
+
+def _convert_at(value: Any, path: Path, wanted: str) -> bool:
+    """Convert a part of a value in its place if nothing is lost, and return whether that was so."""
+    if not path:
+        return False
+    for step in path[:-1]:
+        value = value[step]
+    converted = convert(value[path[-1]], wanted)
+    if converted is not None:
+        value[path[-1]] = converted
+    return converted is not None
+
+
+def _declared(check: _Check) -> dict[str, list[Any]]:
+    """Return the schemas of the names at the top."""
+    declared: dict[str, list[Any]] = {}
+    for one in check.applying(check.schema):
+        for name, member in one.get("properties", {}).items():
+            declared.setdefault(name, []).append(member)
+    return declared
+
+
+def _unexplained(input: dict[str, Any], check: _Check, what: str) -> Iterator[str]:
+    applying = list(check.applying(check.schema))
+    explained = any(
+        "patternProperties" in one or one.get("additionalProperties", True) not in (True, {}) for one in applying
+    )
+    if explained or not any("properties" in one for one in applying):
+        return
+    known = {*_declared(check), *(name for one in applying for name in one.get("required", ()))}
+    if unknown := [name for name in input if name not in known]:
+        names = _first(unknown, lambda name: f"{cut(repr(name))}{_similar(name, known)}")
+        yield f"The schema of {what} does not declare these names in input: {', '.join(names)}."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import MAX_UNEXPECTED_REFUSALS, Active, QueueWait, pause_after
 
@@ -139,6 +140,8 @@ class SlotQueue:
         """
         self.capacity: int | None = None
         """How many slots the plan has, as far as refusals and counts show; None if that is not known."""
+        self.versions = frozenset[ApiVersion]()
+        """The versions of the API whose active runs are counted: those of all that wait or have waited since then."""
         self.active: Active | None = None
         self._hold = timings.START_DELAY
         self._start_takes = 0.0
@@ -168,6 +171,7 @@ class SlotQueue:
         self._expire(now)
         if not self.waiting and not self._starting:
             self._forget(now, wait.active)
+        self._count_also(wait.versions)
         self._starting.pop(key, None)
         woken = self._woken.pop(key, None)
         # A refusal says nothing about an earlier try that was woken.
@@ -192,11 +196,17 @@ class SlotQueue:
                 self._limited_until = max(self._limited_until or 0.0, now + wait.pause)
         elif again is not None and not probe and self._is_unexpected(wait, again):
             self._learn_from_unexpected_refusal(wait, now)
-        elif wait.active is not None and not probe:
-            self.capacity = max(self.capacity or 0, wait.active)
+        elif (active := wait.active_in(self.versions)) is not None and not probe:
+            self.capacity = max(self.capacity or 0, active)
             self._full_at_refusal = True
         self.waiting[key] = _Waiting(wait, dag_id, now + max(timings.CORE_RACE_GRACE, wait.pause or 0.0))
         self._order = None
+
+    def _count_also(self, versions: frozenset[ApiVersion]) -> None:
+        """Let the runs of these versions be counted too, and forget the numbers without them."""
+        if not versions <= self.versions:
+            self.versions |= versions
+            self.capacity, self.active, self._full_at_refusal = None, None, False
 
     def leave(self, key: str, now: float) -> None:
         """Remove a task instance that something else has resumed: probably a hand-over, so it is about to start."""
@@ -370,21 +380,26 @@ class SlotQueue:
 
         With the token of a callback, a stranger can have a slot handed over that is not free.
         """
-        if wait.active is None or self.capacity is None:
+        active = wait.active_in(self.versions)
+        if active is None or self.capacity is None:
             return not woken.handed
-        return wait.active < self.capacity
+        return active < self.capacity
 
     def _learn_from_unexpected_refusal(self, wait: QueueWait, now: float) -> None:
         """Learn from a start that was refused although a slot seemed to be free."""
         self._refused[wait.source] += 1
         if sum(self._refused.values()) < MAX_UNEXPECTED_REFUSALS:
             return
+        active = wait.active_in(self.versions)
+        if active is None and self.active is not None:
+            # Otherwise refused workflows would never teach a queue in which bots wait that the plan has become smaller.
+            active = self.active.number
         others_wait = any(each.wait.source != wait.source for each in self.waiting.values())
         if len(self._refused) == 1 and others_wait:
             pause = pause_after(self._refused[wait.source] - 1, lambda: 0.0)
             self._blocked[wait.source] = now + pause
-        elif wait.active is not None:
-            self.capacity = wait.active
+        elif active is not None:
+            self.capacity = active
             self._refused.clear()
             self._probes.delay(now)
 

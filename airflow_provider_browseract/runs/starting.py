@@ -29,7 +29,8 @@ from airflow_provider_browseract.runs import orphans, timings
 from airflow_provider_browseract.runs.budget import Budget, BudgetStep, Verdict, check_again, check_budget, refused_by
 from airflow_provider_browseract.runs.cap import check_cap, credits_of
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
-from airflow_provider_browseract.runs.orphans import OnOrphan, Orphan, find_orphan
+from airflow_provider_browseract.runs.matching import Orphan
+from airflow_provider_browseract.runs.orphans import OnOrphan, find_orphan
 from airflow_provider_browseract.runs.report import not_stopped
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.steps import LogLine
@@ -223,7 +224,9 @@ def _reattach(start: Start, entry: Entry, clock: Callable[[], float]) -> Generat
     if task is None:
         return EarlierRuns((*entry.earlier, task_id), spent)
     if not same:
-        yield from _give_way(task, "an earlier try had another workflow, other inputs or another profile")
+        of_another = entry.source != start.request.source
+        why = f"it is a run of {entry.source}" if of_another else "an earlier try had other inputs or another profile"
+        yield from _give_way(task, why)
     elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELED):
         yield LogLine(f"BrowserAct task {task_id} of an earlier try has ended as {task.status}. Starting a new run.")
     elif not task.status.ended and entry.deferred and entry.max_tries not in (None, start.max_tries):
@@ -255,10 +258,10 @@ def _read_earlier(entry: Entry, task_id: str, on_orphan: OnOrphan) -> Generator[
         yield LogLine(f"BrowserAct task {task_id} of an earlier try no longer exists: {error.brief}", logging.WARNING)
         return None
     source = entry.source
-    if not source.is_template and task.workflow_id not in (None, source.id):
+    if not source.is_template and task.source_id not in (None, source.id):
+        found = replace(source, id=task.source_id)
         raise LedgerError(
-            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of workflow "
-            f"{task.workflow_id}"
+            f"it names BrowserAct task {task_id} as a run of {source}, but for BrowserAct it is a run of {found}"
         )
     return task
 

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_browseract.api.arguments import read_choice, read_flag, read_id
-from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, PermissionDeniedError
+from airflow_provider_browseract.api.errors import (
+    AuthenticationError,
+    BrowserActError,
+    PermissionDeniedError,
+    TaskNotFoundError,
+)
 from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.versions import OTHER_VERSION
 from airflow_provider_browseract.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -62,6 +68,8 @@ class TaskSensor(BaseSensorOperator):
     The sensor never starts or stops a run, whatever happens to the Airflow task.
 
     :param browseract_task_id: id of the BrowserAct task. Templated.
+    :param api_version: the version of the API that has started the task: ``"v2"``, or ``"v3"`` for the run of a bot or
+        of its template. No other version knows the task. Default: ``"v2"``.
     :param output_format: format of the output's text: ``"json"``, ``"csv"`` (returned as a list of dicts), ``"text"``,
         or ``"auto"``, which reads the text as JSON if possible and returns it as text otherwise. Default: ``"auto"``.
         With ``"json"`` or ``"csv"``, the task fails if the text does not have that format. A text of more than 10
@@ -95,6 +103,7 @@ class TaskSensor(BaseSensorOperator):
         self,
         *,
         browseract_task_id: str,
+        api_version: str = ApiVersion.V2.value,
         output_format: str = OutputFormat.AUTO.value,
         output_path: str | ObjectStoragePath | None = None,
         browseract_conn_id: str = BrowserActHook.default_conn_name,
@@ -105,6 +114,7 @@ class TaskSensor(BaseSensorOperator):
         with naming_similar_arguments(type(self), kwargs):
             super().__init__(**kwargs)
         self.browseract_task_id = browseract_task_id
+        self.api_version = api_version
         self.output_format = output_format
         self.output_path = output_path
         self.browseract_conn_id = browseract_conn_id
@@ -130,7 +140,8 @@ class TaskSensor(BaseSensorOperator):
         with self._failing_as_declared():
             self._check()
             if self.deferrable:
-                wait = Wait(self.browseract_task_id, time.time() + self.timeout)
+                deadline = time.time() + self.timeout
+                wait = Wait(self.browseract_task_id, deadline, api_version=ApiVersion(self.api_version))
                 if (task := self._poll(context)) is not None:
                     if task.status.ended:
                         return self._conclude(context, task)
@@ -148,7 +159,8 @@ class TaskSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Read the run from the API, whatever the event says; then return its output, wait again or fail."""
         read = from_json(WaitEvent, event)
-        decision, _ = decide_after_deferral(self.hook, read, self.log)
+        wait = replace(read.wait, api_version=ApiVersion(self.api_version))
+        decision, _ = decide_after_deferral(self.hook, replace(read, wait=wait), self.log)
         match decision:
             case Conclude(task):
                 return self._conclude(context, task)
@@ -181,6 +193,7 @@ class TaskSensor(BaseSensorOperator):
             raise
 
     def _check_constants(self) -> None:
+        read_choice("api_version", self.api_version, ApiVersion)
         read_choice("output_format", self.output_format, OutputFormat)
         read_flag("deferrable", self.deferrable)
         read_flag("show_live_view", self.show_live_view)
@@ -199,10 +212,10 @@ class TaskSensor(BaseSensorOperator):
 
     def _poll(self, context: Context) -> Task | None:
         """Read and show the run, and return it; None if this poll failed and another one may succeed."""
-        seen = get_task_or_error(self.hook, self.browseract_task_id, ApiVersion.V2)
+        seen = get_task_or_error(self.hook, self.browseract_task_id, ApiVersion(self.api_version))
         if isinstance(seen, BrowserActError):
             if self._is_final(seen, context):
-                raise AirflowFailException(str(seen)) from None
+                raise self._failure(seen) from None
             self.log.warning("Poll of BrowserAct task %s failed: %s", self.browseract_task_id, seen.brief)
             return None
         self._refused_since = None
@@ -245,11 +258,16 @@ class TaskSensor(BaseSensorOperator):
                 "running.\nRaise timeout if it needs longer."
             )
         if over.error is not None and is_hopeless(over.error):
-            return AirflowFailException(str(over.error))
+            return self._failure(over.error)
         return RunLostError(
             f"Stopped waiting for BrowserAct task {task_id}, because {over.why}.\nThe run may keep running.\n"
             f"{over.remedy}"
         )
+
+    def _failure(self, error: BrowserActError) -> AirflowFailException:
+        if isinstance(error, TaskNotFoundError):
+            error.remedy = f"{error.remedy} {OTHER_VERSION[ApiVersion(self.api_version)]}"
+        return AirflowFailException(str(error))
 
     def _conclude(self, context: Context, task: Task) -> Any:
         conclusion = Conclusion(

@@ -8,7 +8,6 @@ import time
 from contextlib import aclosing, suppress
 
 from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
 from airflow_provider_browseract.loops import run_steps_async
 from airflow_provider_browseract.runs import timings
@@ -38,8 +37,6 @@ class Dispatcher:
         self.pushing = asyncio.Semaphore(PARALLEL_XCOMS)
         self._conn_ids: dict[str, str] = {}
         """The connection of each task instance that waits. Each of them can count the active runs."""
-        self._versions: set[ApiVersion] = set()
-        """The versions of the API whose active runs are counted: all for which a task instance waits or has waited."""
         self._failed = 0
         """How many counts have failed, which also decides whose turn is next."""
         self._woken: dict[str, asyncio.Event] = {}
@@ -64,7 +61,6 @@ class Dispatcher:
         """
         self.queue.join(key, wait, time.monotonic(), dag_id)
         self._woken[key], self._conn_ids[key] = asyncio.Event(), conn_id
-        self._versions.add(wait.api_version)
         if self._counting is None:
             self._counting = asyncio.create_task(self._count())
 
@@ -132,13 +128,15 @@ class Dispatcher:
 
     async def _counted(self, client: PatientClient, conn_id: str) -> bool:
         """Count the active runs for the queue, and return whether that was possible."""
-        active = None
+        active, versions = None, self.queue.versions
         try:
-            active = await run_steps_async(count_active(self._versions), client, log)
+            active = await run_steps_async(count_active(versions), client, log)
         except BrowserActError as error:
             # The waits continue. Starts from time to time show whether there are slots.
             log.warning("The active runs of connection %r could not be counted: %s", conn_id, error.brief)
-        self.queue.count(active, time.monotonic())
+        # Otherwise a task instance has joined in the meantime, and the count lacks some of the runs.
+        if versions == self.queue.versions:
+            self.queue.count(active, time.monotonic())
         return active is not None
 
 

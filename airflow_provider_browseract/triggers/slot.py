@@ -82,7 +82,7 @@ class SlotTrigger(BaseTrigger):
         )
         # Before Airflow 3.3, a request to Airflow from another thread would break the triggerer.
         if ti is not None and AIRFLOW_V_3_3_PLUS and self.wait.queued.refusals == 1:
-            number = self.wait.active if active is None else active.number
+            number = self.wait.active_in(dispatcher.queue.versions) if active is None else active.number
             # Not in the XCom of the wait: a slow triggerer could overwrite what a callback has pushed there.
             shown = {"place": place, "length": len(order), "active_runs": number}
             async with dispatcher.pushing:

@@ -14,6 +14,7 @@ from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConnectionFailedError,
     NotFoundError,
+    WorkflowNotPublishedError,
 )
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -100,22 +101,28 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
     return request, mask_secrets(operator, request.inputs)
 
 
-def check_before_start(operator: Operator, request: RunRequest, *, validate_inputs: bool) -> RunRequest:
-    """Check what takes requests to other services: the store and the inputs. Return the request to send."""
+def check_before_start(
+    operator: Operator, request: RunRequest, *, validate_inputs: bool, again: bool = False
+) -> RunRequest:
+    """Check what takes requests to other services: the store and the inputs. Return the request to send.
+
+    :param again: this was checked before the wait for a slot.
+    """
     hook, log = operator.hook, operator.log
-    if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
-        log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
-    if (store := open_store(operator.output_path, hook, log)) is not None:
-        store.folder.check("No run was started.")
+    if not again:
+        if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
+            log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
+        if (store := open_store(operator.output_path, hook, log)) is not None:
+            store.folder.check("No run was started.")
     if not validate_inputs:
         return request
     try:
-        return operator.kind.check_inputs(request, hook, log)
-    # The start would have no connection either, and would be tried for as long again.
-    except (NotFoundError, AuthenticationError, ConnectionFailedError):
+        return operator.kind.check_inputs(request, hook, log, again=again)
+    # The start would fail too. Without a connection, it would be tried for as long again.
+    except (NotFoundError, WorkflowNotPublishedError, AuthenticationError, ConnectionFailedError):
         raise
     except BrowserActError as error:
-        log.warning("The names of the inputs were not checked: %s", error.brief)
+        log.warning("The inputs were not checked: %s", error.brief)
         return request
 
 

@@ -34,7 +34,7 @@ from airflow_provider_browseract.runs.outputs import (
     read_output,
     size_of,
 )
-from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url
+from airflow_provider_browseract.runs.report import describe, end_lines, facts, log_url, what_ran
 from airflow_provider_browseract.runs.stored import storable
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Conclusion:
     :param another_try_reads_it: whether a later try reads the result of this run instead of paying for another run.
     :param advice: how to read the run again after the error is fixed.
     :param must_end: returns whether the process is being ended and must not wait for results any longer.
+    :param check_output: returns why the output is not what the API declares, as a sentence; None if it may be.
     """
 
     task: Task
@@ -82,6 +83,7 @@ class Conclusion:
     advice: str
     log: Log
     must_end: Callable[[], bool] = lambda: False
+    check_output: Callable[[Task], str | None] = lambda task: None
     results: Results | None = field(default=None, init=False)
 
     def result(self) -> Any:
@@ -157,8 +159,8 @@ class Conclusion:
             url = ti.xcom_pull(task_ids=ti.task_id, key=BrowserActTaskLink().xcom_key, map_indexes=ti.map_index)
         return (
             f"{describe(self.task)} finished, but its output was not read: {why}, and a worker reads no more. "
-            f"{_still_available('Its output is', url)} Let the workflow return less, for example by writing its output "
-            "to a file."
+            f"{_still_available('Its output is', url)} Let the {what_ran(self.task)} return less, for example by "
+            "writing its output to a file."
         )
 
     @property
@@ -177,10 +179,13 @@ class Conclusion:
             read = read_output(self.task, self.output_format, why_unstorable)
         except FormatError as error:
             raise AirflowFailException(self._wrong_format(error, _describe_kept(*self._keep_unread(text)))) from None
+        if why := self.check_output(self.task):
+            raise AirflowFailException(self._not_as_declared(why, _describe_kept(*self._keep_unread(text))))
         if read.kept_as_text is not None:
             self.log.warning("%s", as_text_line(read.kept_as_text))
         if read.doubt is not None:
-            self.log.warning("%s", doubtful_line(read.doubt, _describe_kept(*self._keep_unread(text))))
+            kept = _describe_kept(*self._keep_unread(text))
+            self.log.warning("%s", doubtful_line(read.doubt, kept, what_ran(self.task)))
         if pending := pending_line(self.task):
             self.log.warning("%s", pending)
         if self.task.files_left_out:
@@ -225,20 +230,26 @@ class Conclusion:
         where = f"The text is stored in {results.output.path}." if results.output else ""
         if results.format_error:
             raise AirflowFailException(self._wrong_format(results.format_error, where))
+        if why := self.check_output(self.task):
+            raise AirflowFailException(self._not_as_declared(why, where))
         if doubt := doubt_about(self._text, self.output_format):
-            self.log.warning("%s", doubtful_line(doubt, where))
+            self.log.warning("%s", doubtful_line(doubt, where, what_ran(self.task)))
         return results.manifest()
 
     def _too_many_files(self, kept: str) -> str:
         return (
             f"{describe(self.task)} finished, but {self.task.files_left_out} of its files were not read, because it "
             f"has more than {MAX_FILES}. {kept} {_still_available('All files are', log_url(self.task))} Let the "
-            "workflow write fewer files."
+            f"{what_ran(self.task)} write fewer files."
         )
 
     def _wrong_format(self, why: object, kept: str) -> str:
         reason = f"{describe(self.task)} finished, but its output is not {self.output_format}: {why}."
-        return " ".join(filter(None, (reason, kept, "Fix output_format or the workflow.", self.advice)))
+        return " ".join(filter(None, (reason, kept, f"Fix output_format or the {what_ran(self.task)}.", self.advice)))
+
+    def _not_as_declared(self, why: str, kept: str) -> str:
+        reason = f"{describe(self.task)} finished, but its output does not match the output schema of the bot: {why}"
+        return " ".join(filter(None, (reason, kept, "Fix the bot, or set validate_output=False.", self.advice)))
 
     def _not_kept(self, why: str, *, lost: bool = False) -> Exception:
         """Return the error of a finished run whose results could not be returned or written."""

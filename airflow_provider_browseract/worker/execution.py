@@ -102,7 +102,8 @@ class RunExecution:
                 f"the trigger's event cannot be read: {error}",
                 remedy="Check that all components of Airflow have the same version of this provider.",
             )
-        task_id = self.run.task_id = read.wait.browseract_task_id
+        task_id = read.wait.browseract_task_id
+        self.run.follow(task_id, read.wait.api_version)
 
         def result() -> Any:
             # The arguments may have changed since the deferral.
@@ -155,8 +156,8 @@ class RunExecution:
             with this_round:
                 if self.operator._dry is True:
                     self._dry_run()
-                entry = self.tries.read()
-                self.run.task_id = entry.task_id if entry else None
+                if (entry := self.tries.read()) is not None:
+                    self.run.follow(entry.task_id, entry.source.api_version)
                 return self._reattach_or_start(self._check(), queued)
         raise AssertionError("the last round has returned or raised")
 
@@ -190,7 +191,7 @@ class RunExecution:
         started = run_steps(begin(start, self.tries.earlier, time.time), self.hook.client, self.log, do)
         if not isinstance(started, StartedRun):
             return started
-        self.run.task_id = started.task_id
+        self.run.follow(started.task_id, started.entry.source.api_version)
         if started.task is None:
             self.log.info("Started BrowserAct task %s of %s.", started.task_id, self.kind.source)
         else:
@@ -204,9 +205,8 @@ class RunExecution:
             return self.run.carry_out(step)
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
-        if queued.refusals == 0:
-            return check_before_start(self.operator, step.request, validate_inputs=self.options.validate_inputs)
-        return step.request
+        validate, again = self.options.validate_inputs, queued.refusals > 0
+        return check_before_start(self.operator, step.request, validate_inputs=validate, again=again)
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
@@ -276,6 +276,7 @@ class RunExecution:
             advice=READ_AGAIN,
             log=self.log,
             must_end=self.run.must_end,
+            check_output=partial(self.kind.check_output, hook=self.hook, log=self.log),
         )
         return self.run.conclusion.result()
 

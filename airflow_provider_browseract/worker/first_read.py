@@ -53,6 +53,7 @@ def read_first(run: OwnedRun, ti: Any, kind: RunKind, started: StartedRun, optio
         log.warning("BrowserAct task %s was started, but cannot be read yet: %s", started.task_id, error.brief)
         return WaitAgain(wait)
     run.url = log_url(task)
+    run.hook.hiding = run.hook.hiding.of_run(task)
     show_run(ti, task, run.hook.browseract_conn_id, run.hook.hiding.hidden, log)
     if (profile_id := kind.profile_of(started, task)) != kind.profile_of(started, None):
         _push_profile(ti, profile_id, log)

@@ -1,14 +1,26 @@
-"""What can be run, and how that differs: a workflow of the account, or an official template."""
+"""What can be run, and how that differs: a workflow or a bot of the account, or an official template."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_browseract.api.arguments import InputError, read_flag, read_id
-from airflow_provider_browseract.api.errors import BrowserActError
-from airflow_provider_browseract.api.versions import SOURCES, SourceKind
-from airflow_provider_browseract.runs.request import RunRequest, Source, check_names, read_run, read_template_run
+from airflow_provider_browseract.api.bots import Bot
+from airflow_provider_browseract.api.errors import BrowserActError, WorkflowNotPublishedError
+from airflow_provider_browseract.api.versions import APIS, SOURCES, SourceKind
+from airflow_provider_browseract.runs.outputs import LARGEST_PARSED, TOO_LARGE_TO_PARSE
+from airflow_provider_browseract.runs.request import (
+    RunRequest,
+    Source,
+    check_names,
+    read_bot_run,
+    read_bot_template_run,
+    read_run,
+    read_template_run,
+)
+from airflow_provider_browseract.runs.schemas import SchemaUnusableError, conform, mismatch
 
 if TYPE_CHECKING:
     from airflow_provider_browseract.api.exchange import Call
@@ -23,7 +35,7 @@ class RunKind(Protocol):
 
     @property
     def source(self) -> Source:
-        """The workflow or template."""
+        """The workflow, bot or template."""
 
     def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
         """Check the arguments, and return the request.
@@ -32,11 +44,15 @@ class RunKind(Protocol):
         :raises InputError: an argument cannot be used.
         """
 
-    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
         """Check what only the API knows, and return the request to send.
 
+        :param again: this was checked before the wait for a slot, so only what changes the request is repeated.
         :raises InputError: an input or another argument is not what the API declares.
         """
+
+    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> str | None:
+        """Return why the output of a finished run is not what the API declares, as a sentence; None if it may be."""
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str | None:
         """Return the browser profile that later runs can use; None for a kind of run without profiles.
@@ -83,9 +99,12 @@ class WorkflowRun:
             **common,
         )
 
-    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
         """Compare the names of the inputs with those of the workflow (``get-workflow``)."""
-        return _check_names(request, hook, log)
+        return request if again else _check_names(request, hook, log)
+
+    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
+        """The API declares no outputs of workflows."""
 
     def profile_of(self, started: StartedRun, task: Task | None) -> str:
         """Return the saved profile or, without one, the profile that the run started with; an empty string for neither.
@@ -121,15 +140,107 @@ class TemplateRun:
             **common,
         )
 
-    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
         """Compare the names of the inputs with those of the template, and check the region (``get-region-list``)."""
+        if again:
+            return request
         checked = _check_names(request, hook, log)
-        if request.region is not None:
-            _check_region(request.region, hook, log)
+        _check_region(request, hook, log)
         return checked
+
+    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
+        """The API declares no outputs of templates."""
 
     def profile_of(self, started: StartedRun, task: Task | None) -> None:
         """Runs of templates have no profiles."""
+
+
+@dataclass(frozen=True)
+class BotRun:
+    """A run of a bot."""
+
+    bot_id: Any
+    input: Any = field(repr=False)
+    validate_output: bool
+    wait_for_completion: bool
+
+    @property
+    def source(self) -> Source:
+        """The bot."""
+        return Source(SourceKind.BOT, str(self.bot_id))
+
+    def check_constants(self) -> None:
+        """Check what is no template."""
+        if read_flag("validate_output", self.validate_output) and not self.wait_for_completion:
+            raise InputError(
+                "validate_output needs wait_for_completion=True: the output of a run is available only at its end."
+            )
+
+    def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
+        """Check bot and input."""
+        self.check_constants()
+        return read_bot_run(self.bot_id, self.input, api_base_url=hook.settings.client.base_url, **common)
+
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+        """Compare the input with the schema of the bot (``query-bot``), and convert what is only of the wrong type."""
+        return _conformed(request, hook, log, again=again)
+
+    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> str | None:
+        """Compare the output with the output schema of the bot (``query-bot``), if the user wants that."""
+        if not self.validate_output:
+            return None
+        source = Source(SourceKind.BOT, task.bot_id or self.source.id)
+        text, is_json = (task.output.string, task.output.is_json) if task.output else (None, None)
+        try:
+            reading: Call[Bot] = SOURCES[source.kind].read(source.id)
+            schema = hook.client.send(reading).output_schema
+            if schema is None:
+                why = f"BrowserAct has no output schema for {source}"
+            elif text is not None and len(text) > LARGEST_PARSED:
+                why = TOO_LARGE_TO_PARSE
+            else:
+                return mismatch(json.loads(text) if text is not None and is_json else text, schema)
+        except BrowserActError as error:
+            why = error.brief
+        except (InputError, SchemaUnusableError) as error:
+            why = f"the output schema of {source} cannot be used: {error}"
+        log.warning("The output was not checked: %s.", why.rstrip("."))
+        return None
+
+    def profile_of(self, started: StartedRun, task: Task | None) -> None:
+        """Runs of bots have no profiles."""
+
+
+@dataclass(frozen=True)
+class BotTemplateRun:
+    """A run of an official template as a bot."""
+
+    template_id: Any
+    input: Any = field(repr=False)
+    region: Any
+
+    @property
+    def source(self) -> Source:
+        """The template."""
+        return Source(SourceKind.BOT_TEMPLATE, str(self.template_id))
+
+    def request(self, hook: BrowserActHook, **common: Any) -> RunRequest:
+        """Check template, region and input."""
+        base_url = hook.settings.client.base_url
+        return read_bot_template_run(self.template_id, self.input, region=self.region, api_base_url=base_url, **common)
+
+    def check_inputs(self, request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+        """Do as for a bot (``query-template``), and check the region (``list-regions``)."""
+        checked = _conformed(request, hook, log, again=again)
+        if not again:
+            _check_region(request, hook, log)
+        return checked
+
+    def check_output(self, task: Task, hook: BrowserActHook, log: Log) -> None:
+        """The API declares no outputs of templates."""
+
+    def profile_of(self, started: StartedRun, task: Task | None) -> None:
+        """Runs of bots have no profiles."""
 
 
 def _check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequest:
@@ -139,16 +250,44 @@ def _check_names(request: RunRequest, hook: BrowserActHook, log: Log) -> RunRequ
     if declared:
         check_names(request.inputs, declared, str(source))
     elif request.inputs:
-        log.warning("The names of the inputs were not checked: BrowserAct lists none for %s.", source)
+        log.warning("The inputs were not checked: BrowserAct lists none for %s.", source)
     return request
 
 
-def _check_region(region: str, hook: BrowserActHook, log: Log) -> None:
+def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bool) -> RunRequest:
+    """Compare the input of a bot with its schema, and return the request to send."""
+    source = request.source
+    reading: Call[Any] = SOURCES[source.kind].read(source.id)
+    read = hook.client.send(reading)
+    if isinstance(read, Bot) and read.published_at is None and read.input_schema is None:
+        remedy = reading.remedies.get(WorkflowNotPublishedError)
+        raise WorkflowNotPublishedError(f"The {source} is not published", remedy=remedy)
+    if read.input_schema is None:
+        log.warning("The inputs were not checked: BrowserAct has no schema for %s.", source)
+        return request
     try:
-        regions = {region.code: region.name for region in hook.get_region_list()}
+        found = conform(request.inputs, read.input_schema, str(source))
+    except SchemaUnusableError as error:
+        log.warning("The inputs were not checked: the schema of %s cannot be used: %s.", source, error)
+        return request
+    if not again:
+        if found.converted:
+            log.info("Converted to the types that %s declares: %s.", source, ", ".join(found.converted))
+        for sentence in found.unexplained:
+            log.warning("%s", sentence)
+    return replace(request, inputs=found.input)
+
+
+def _check_region(request: RunRequest, hook: BrowserActHook, log: Log) -> None:
+    region = request.region
+    if region is None:
+        return
+    try:
+        listed = hook.client.send(APIS[request.source.api_version].list_regions())
     except BrowserActError as error:
         log.warning("The region was not checked: %s", error.brief)
         return
+    regions = {each.code: each.name for each in listed}
     if regions and region not in regions:
         known = ", ".join(f"{code} ({name})" if name else code for code, name in regions.items())
         raise InputError(f"region is {region!r}, which BrowserAct does not have. Use one of: {known}.")

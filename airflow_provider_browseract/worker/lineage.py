@@ -31,7 +31,7 @@ class BrowserActTaskFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 
 
 def lineage_of(source: Source, base_url: str, conclusion: Conclusion | None) -> OperatorLineage[Any, Any]:
-    """Return the workflow or template as input, the folder of the results as output, and the facts about the run.
+    """Return the workflow, bot or template as input, the folder of the results as output, and the facts about the run.
 
     :param conclusion: the conclusion of the run, if it has ended.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_browseract.api.errors import NOTHING_TO_STOP, BrowserActError
-from airflow_provider_browseract.api.models import Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Task, TaskStatus
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -82,13 +82,15 @@ class OwnedRun:
         self.log: Log
         """The task's log."""
         self.source: Source
-        """The workflow or template to run."""
+        """What is to be run."""
         self.tries: Tries | None = None
         """The tries of the task instance; None before this one has begun."""
         self.cancel_on_kill = self.cancel_on_timeout = True
         """Whether the run is stopped when the task instance is killed, or when its time is over."""
         self.task_id: str | None = None
         """The BrowserAct task; None if this process is not responsible for any known run."""
+        self.api_version: ApiVersion
+        """The version of the API that knows this task. An earlier try may have run something of another version."""
         self.url: str | None = None
         """Address of the run's page, once it is known."""
         self.start_under_way = False
@@ -106,6 +108,13 @@ class OwnedRun:
     def belong_to(self, source: Source, hook: BrowserActHook, log: Log, tries: Tries) -> None:
         """Set what the code of the operator knows when it begins."""
         self.source, self.hook, self.log, self.tries = source, hook, log, tries
+        self.api_version = source.api_version
+
+    def follow(self, browseract_task_id: str | None, api_version: ApiVersion) -> None:
+        """Be responsible for a run from now on."""
+        # A kill at any moment needs the version of the run.
+        self.api_version = api_version
+        self.task_id = browseract_task_id
 
     @property
     def killed(self) -> bool:
@@ -151,7 +160,7 @@ class OwnedRun:
         try:
             # Anything that interrupts this, such as execution_timeout, calls on_kill, which then stops the run.
             with self.hook.client_within(within) as client:
-                client.send(APIS[self.source.api_version].stop_task(browseract_task_id))
+                client.send(APIS[self.api_version].stop_task(browseract_task_id))
             fate = STOPPED
         except NOTHING_TO_STOP:
             fate = HAD_ENDED
@@ -317,7 +326,7 @@ class OwnedRun:
 
     def read(self, browseract_task_id: str) -> Task:
         """Read the run, or only its status if it is too large to be read."""
-        task = get_run(self.hook, browseract_task_id, self.source.api_version)
+        task = get_run(self.hook, browseract_task_id, self.api_version)
         self.url = log_url(task)
         return task
 
@@ -350,7 +359,10 @@ class OwnedRun:
         if step.starts:
             self.raise_if_killed()
         self.start_under_way = step.starts
-        self.task_id = None if step.over or entry is None else entry.task_id
+        if step.over or entry is None:
+            self.task_id = None
+        else:
+            self.follow(entry.task_id, entry.source.api_version)
         try:
             self.tries.write(entry)
         except Exception:

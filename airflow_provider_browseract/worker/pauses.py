@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_browseract.api.errors import BrowserActError, TaskNotPausedError
+from airflow_provider_browseract.api.errors import BrowserActError, ResumeNotSupportedError, TaskNotPausedError
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AirflowFailException, in_dag_test
 from airflow_provider_browseract.in_airflow.required_action import ask
@@ -79,6 +79,13 @@ def _resume(wait: Wait, run: OwnedRun) -> Wait:
         run.hook.client.send(APIS[wait.api_version].resume_task(task_id))
     except TaskNotPausedError:
         log.info("BrowserAct task %s is no longer paused.", task_id)
+    except ResumeNotSupportedError:
+        log.info(
+            "BrowserAct task %s cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots "
+            "after a person has helped in the live view.",
+            task_id,
+        )
+        return replace(wait, pause_known=True)
     except BrowserActError as error:
         log.warning("BrowserAct task %s could not be resumed: %s", task_id, error.brief)
         return wait

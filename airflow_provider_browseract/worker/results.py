@@ -150,7 +150,7 @@ class ResultStore:
             return
         found = OutputFormat.TEXT
         try:
-            found = format_of(text, output_format)
+            found = format_of(task.output, output_format)
         except FormatError as error:
             results.format_error = str(error)
         if not text:

@@ -15,7 +15,14 @@ from airflow_provider_browseract.in_airflow.showing import show_wait_before_star
 from airflow_provider_browseract.loops import run_steps, sleep
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import NoSlotError
-from airflow_provider_browseract.runs.queueing import Active, Queued, QueueWait, count_active, pause_after
+from airflow_provider_browseract.runs.queueing import (
+    Active,
+    Queued,
+    QueueWait,
+    count_active,
+    pause_after,
+    versions_to_count,
+)
 from airflow_provider_browseract.runs.report import IF_NO_LINE_FOLLOWS
 from airflow_provider_browseract.runs.starting import StartRefused
 from airflow_provider_browseract.worker.owned_run import OwnedRun
@@ -94,7 +101,8 @@ class SlotWait:
         # After HTTP 429, counting would send further requests.
         if self._about_slots:
             with suppress(BrowserActError):
-                return run_steps(count_active([self.run.source.api_version]), self.run.hook.client, self.run.log)
+                versions = versions_to_count(self.run.source.api_version)
+                return run_steps(count_active(versions), self.run.hook.client, self.run.log)
         return None
 
     def _active_runs(self, active: Active | None) -> str:
@@ -105,7 +113,7 @@ class SlotWait:
             return "an unknown number of runs are active"
         if active.number == 0:
             once = self.queued.refusals == 1
-            return "the run that had the slot has just ended" if once else "no run is active any more"
+            return "the run that had the slot has just ended" if once else "it lists no active run any more"
         return "1 run is active" if active.number == 1 else f"{active.number} runs are active"
 
     def _report(self, active: Active | None, left: float) -> None:
@@ -123,8 +131,9 @@ class SlotWait:
         # At the first refusal, the only run may just have ended.
         if number == 0 and refusals == 2:
             log.warning(
-                "BrowserAct refuses the start although no run is active. The task tries again with increasing pauses. "
-                "If this continues, check the plan in the BrowserAct dashboard."
+                "BrowserAct refuses the start although it lists no active run. The task tries again with increasing "
+                "pauses. If this continues, check in the BrowserAct dashboard which runs are active, such as those of "
+                "bots, and how many the plan allows."
             )
         shown = {"waits_for": "slot", "refusals": refusals, "active_runs": number}
         show_wait_before_start(self.ti, shown, log)

@@ -13,6 +13,7 @@ from airflow_provider_browseract.api.errors import (
     InsufficientCreditsError,
     RunStartUnknownError,
     UnknownRefusalError,
+    WorkflowNotPublishedError,
 )
 from airflow_provider_browseract.compat import AirflowFailException, AirflowNotFoundException, AirflowTaskTimeout
 from airflow_provider_browseract.hooks.connection import no_connection
@@ -121,7 +122,8 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
     if isinstance(error, BrowserActError):
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.
-        return message, not error.temporary and error.code is not None and tries.earlier is None
+        certain = error.code is not None or isinstance(error, WorkflowNotPublishedError)
+        return message, not error.temporary and certain and tries.earlier is None
     if run.start_under_way and not tries.remembered:
         return f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}", True
     return message, False

@@ -86,7 +86,7 @@ class Waiter:
         with tolerate_errors():
             cost = self.run.hook.settings.credits_per_step
         policy = replace(self.options.policy, hide_goals=unknown, max_credits=cap, credits_per_step=cost)
-        event = replace(event, wait=replace(event.wait, policy=policy, api_version=self.run.source.api_version))
+        event = replace(event, wait=replace(event.wait, policy=policy))
         decision, seen = decide_after_deferral(self.run.hook, event, self.run.log)
         if not isinstance(seen, BrowserActError):
             self.run.url = log_url(seen)
@@ -186,7 +186,7 @@ class Waiter:
             return RunTimedOutError(
                 f"BrowserAct task {task_id} did not end within {self.options.timeout:g} seconds.\n"
                 f"{run.describe(run.stop_if('cancel_on_timeout', task_id))}\n"
-                "Raise timeout if the workflow needs longer."
+                "Raise timeout if the run needs longer."
             )
         if over.error is None and over.end is End.NOT_STARTED:
             return RunTimedOutError(

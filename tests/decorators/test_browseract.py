@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.compat import AirflowFailException
-from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
-from airflow_provider_browseract.emulator import SEARCH
+from airflow_provider_browseract.decorators.browseract import BotDecoratedOperator, BrowserActDecoratedOperator
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH
 from airflow_provider_browseract.runs.outcome import RunLostError
 from tests.cases import cases
 from tests.workers import Worker, emulator, store, worker
@@ -44,6 +45,70 @@ def test_task_browseract_decorator_creates_the_decorated_operator():
     assert isinstance(operator, BrowserActDecoratedOperator)
     assert (operator.workflow_id, operator.deferrable, operator.operator_name) == (SEARCH.id, True, "@task.browseract")
     assert operator.multiple_outputs is False
+
+
+def test_decorator_with_a_bot_id_creates_the_operator_of_bots():
+    with DAG("decorated") as dag:
+
+        @task.browseract(bot_id=CONTACTS.id, validate_output=True)
+        def find(company):
+            return {"company_name": company}
+
+        find.expand(company=["a", "b"])
+        find("c")
+    operator: Any = dag.get_task("find__1")
+    assert isinstance(operator, BotDecoratedOperator)
+    assert (operator.bot_id, operator.validate_output, operator.operator_name) == (
+        CONTACTS.id,
+        True,
+        "@task.browseract",
+    )
+
+
+@pytest.mark.parametrize("given", [{}, {"workflow_id": SEARCH.id, "bot_id": CONTACTS.id}], ids=["neither", "both"])
+def test_decorator_needs_either_a_workflow_id_or_a_bot_id(given):
+    with pytest.raises(InputError, match=r"^@task\.browseract needs either workflow_id or bot_id\.$"):
+
+        @task.browseract(**given)
+        def find():
+            return {}
+
+
+def test_decorator_of_a_bot_refuses_arguments_that_bots_do_not_have():
+    with DAG("decorated"):
+
+        @task.browseract(bot_id=CONTACTS.id, profile_id="7")
+        def find():
+            return {}
+
+        with pytest.raises(InputError, match="has no profile_id, because API v3 has no profiles"):
+            find()
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+def test_return_value_of_the_function_becomes_the_input_of_the_bot(worker, emulator, deferrable):
+    def find(company, ti=None):
+        return {"company_name": f"{company} of {ti.task_id}", "max_pages": "2"}
+
+    given: dict[str, Any] = {"python_callable": find, "op_args": ["Example"], "deferrable": deferrable}
+    run = worker(operator_class=BotDecoratedOperator, bot_id=CONTACTS.id, **given)
+    assert run.run()["company_name"] == "Example of run"
+    assert dict(emulator.tasks[0].inputs) == {"company_name": "Example of run", "max_pages": 2}
+
+
+def test_bot_of_a_function_that_returns_none_gets_an_empty_input(worker, emulator):
+    emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, duration=60.0)
+    given: dict[str, Any] = {"python_callable": lambda: None, "wait_for_completion": False}
+    worker(operator_class=BotDecoratedOperator, bot_id=CONTACTS.id, **given).run()
+    assert dict(emulator.tasks[0].inputs) == {}
+
+
+@pytest.mark.parametrize("returned", ["pens", 7, [{"name": "company_name", "value": "a"}]], ids=repr)
+def test_function_for_a_bot_must_return_a_dict(worker, emulator, returned):
+    run = worker(operator_class=BotDecoratedOperator, bot_id=CONTACTS.id, python_callable=lambda: returned)
+    with pytest.raises(AirflowFailException, match="Return a dict with the input of the bot, or None if it needs none"):
+        run.run()
+    assert emulator.requests == []
 
 
 def test_return_value_of_the_function_becomes_the_inputs(decorated, emulator):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from airflow_provider_browseract.api import client, v2
+from airflow_provider_browseract.api import client, v2, v3
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.client import AsyncBrowserActClient
 from airflow_provider_browseract.api.errors import (
@@ -22,6 +22,7 @@ from airflow_provider_browseract.api.errors import (
     ConnectionFailedError,
     InsufficientCreditsError,
     ResponseTooLargeError,
+    ResumeNotSupportedError,
     RunStartUnknownError,
     TaskNotFoundError,
     TaskNotPausedError,
@@ -29,6 +30,8 @@ from airflow_provider_browseract.api.errors import (
 from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.compat import AirflowNotFoundException
 from airflow_provider_browseract.emulator import (
+    AGENT_HUMAN,
+    CONTACTS,
     HUMAN,
     LOG_IN,
     ORDERS,
@@ -87,6 +90,46 @@ def test_hook_methods_work_for_tasks_workflows_templates_and_regions(emulator):
     assert from_template.id in {task.id for task in emulator.tasks}
 
 
+def test_hook_methods_work_for_bots_and_their_templates(emulator):
+    hook = BrowserActHook()
+    created = hook.run_bot(CONTACTS.id, {"company_name": "Example Corp", "max_pages": 2})
+    assert hook.get_task_status(created.id, api_version="v3") in ("created", "running")
+    task = hook.get_task(created.id, api_version="v3")
+    assert (task.bot_id, task.input) == (CONTACTS.id, {"company_name": "Example Corp", "max_pages": 2})
+    from_template = hook.run_bot_template(TEMPLATE_SEARCH.id, {"keyword": "pens"}, region="DE")
+    assert [task.id for task in hook.iter_bot_tasks(bot_id=CONTACTS.id)] == [created.id]
+    assert [task.id for task in hook.iter_bot_tasks(bot_name="contact")] == [created.id]
+    assert {task.id for task in hook.iter_bot_tasks()} == {created.id, from_template.id}
+    assert hook.stop_task(created.id, api_version="v3", biz_code=7) is True
+    assert hook.stop_task(created.id, api_version="v3") is False
+    assert [task.biz_code for task in emulator.tasks] == [7, None]
+    assert hook.get_bot(CONTACTS.id).input_schema["required"] == ["company_name"]
+    assert {bot.id for bot in hook.iter_bots()} > {SEARCH.id, CONTACTS.id}
+    assert "US" in {region.code for region in hook.get_region_list(api_version="v3")}
+    assert {request.endpoint for request in emulator.requests} == {
+        "create-run",
+        "create-template-run",
+        "query-run-status",
+        "query-run",
+        "page-runs",
+        "cancel-run",
+        "query-bot",
+        "page-bots",
+        "list-regions",
+    }
+
+
+def test_run_of_a_bot_resumes_only_if_the_bot_is_workflow_built(emulator):
+    for bot in (HUMAN, AGENT_HUMAN):
+        emulator.set_workflow(bot.id, pause_at=0, duration=600)
+    hook = BrowserActHook()
+    built, agent = hook.run_bot(HUMAN.id), hook.run_bot(AGENT_HUMAN.id)
+    hook.resume_task(built.id, api_version="v3")
+    with pytest.raises(ResumeNotSupportedError, match="continues the run by itself"):
+        hook.resume_task(agent.id, api_version="v3")
+    assert [task.status for task in emulator.tasks] == ["running", "paused"]
+
+
 @pytest.fixture
 def spent(emulator, monkeypatch):
     """Runs of two workflows at noon on three days, with 20 credits each; on the last day, one is active."""
@@ -107,7 +150,7 @@ def in_january(day, hour=0):
 
 
 @pytest.mark.usefixtures("documented_responses")
-def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, emulator):
+def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request_for_each_version(spent, emulator):
     spend = spent.get_spend(in_january(1))
     assert spend.rows == (
         SpendRow(date(2026, 1, 28), ORDERS.id, 1, 20, 0, 0),
@@ -115,8 +158,25 @@ def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, e
         SpendRow(date(2026, 1, 29), SEARCH.id, 1, 20, 0, 0),
         SpendRow(date(2026, 1, 30), SEARCH.id, 2, 25, 0, 1),
     )
-    assert (spend.credits, spend.by_workflow()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
-    assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks"]
+    assert (spend.credits, spend.by_source()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
+    assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks", "page-runs"]
+
+
+@pytest.mark.usefixtures("documented_responses")
+@pytest.mark.parametrize("shared", [False, True], ids=["separate lists", "shared lists"])
+def test_get_spend_adds_up_credits_of_workflows_and_bots(emulator, shared):
+    hook, emulator.shared_runs = BrowserActHook(), shared
+    for each in (ORDERS, CONTACTS):
+        emulator.set_workflow(each.id, duration=0.2)
+    hook.run_task(ORDERS.id)
+    hook.client.send(v3.create_run(CONTACTS.id, {"company_name": "Example Corp"}))
+    emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
+    since = datetime.now(timezone.utc) - timedelta(days=1)
+    spent = {CONTACTS.id: emulator.tasks[1].credit, ORDERS.id: emulator.tasks[0].credit}
+    assert hook.get_spend(since).by_source() == spent
+    assert hook.get_spend(since, bot_id=CONTACTS.id).by_source() == {CONTACTS.id: spent[CONTACTS.id]}
+    assert hook.get_spend(since, workflow_id=ORDERS.id).by_source() == {ORDERS.id: spent[ORDERS.id]}
+    assert hook.get_spend(since, workflow_id=ORDERS.id, bot_id=CONTACTS.id).by_source() == spent
 
 
 @cases(
@@ -183,6 +243,19 @@ def test_resume_task_resumes_paused_task_and_raises_when_not_paused(emulator):
         "resume_task with empty id": ("resume_task", [""], {}),
         "get_workflow with empty id": ("get_workflow", [""], {}),
         "get_official_workflow_template with empty id": ("get_official_workflow_template", [""], {}),
+        "get_task of unknown version": ("get_task", ["1"], {"api_version": "3"}),
+        "get_task_status without version": ("get_task_status", ["1"], {"api_version": None}),
+        "stop_task of unknown version": ("stop_task", ["1"], {"api_version": "v1"}),
+        "resume_task of unknown version": ("resume_task", ["1"], {"api_version": "v1"}),
+        "get_region_list of unknown version": ("get_region_list", [], {"api_version": "v1"}),
+        "stop_task of version 3 with a path as id": ("stop_task", ["a/b"], {"api_version": "v3"}),
+        "run_bot with an endpoint as id": ("run_bot", ["templates"], {}),
+        "run_bot with ftp callback_url": ("run_bot", [CONTACTS.id], {"callback_url": "ftp://x"}),
+        "run_bot_template with empty region": ("run_bot_template", [TEMPLATE_SEARCH.id], {"region": ""}),
+        "iter_bot_tasks with status unknown": ("iter_bot_tasks", [], {"status": "unknown"}),
+        "iter_bots with unknown type": ("iter_bots", [], {"bot_type": "human"}),
+        "get_bot with empty id": ("get_bot", [""], {}),
+        "get_bot_template with empty id": ("get_bot_template", [""], {}),
     },
 )
 def test_invalid_argument_raises_input_error_before_any_request(emulator, name, arguments, options):
@@ -196,8 +269,19 @@ STARTS = [
     lambda hook: sent(hook, v2.run_task(ORDERS.id)),
     lambda hook: hook.run_task_by_template(TEMPLATE_TEXT.id),
     lambda hook: sent(hook, v2.run_task_by_template(TEMPLATE_TEXT.id)),
+    lambda hook: hook.run_bot(ORDERS.id),
+    lambda hook: sent(hook, v3.create_run(ORDERS.id)),
+    lambda hook: hook.run_bot_template(TEMPLATE_TEXT.id),
 ]
-START_IDS = ["run_task", "run_task in event loop", "run_task_by_template", "run_task_by_template in event loop"]
+START_IDS = [
+    "run_task",
+    "run_task in event loop",
+    "run_task_by_template",
+    "run_task_by_template in event loop",
+    "run_bot",
+    "create_run in event loop",
+    "run_bot_template",
+]
 
 
 @pytest.mark.parametrize("start", STARTS, ids=START_IDS)
@@ -307,11 +391,46 @@ def test_stop_task_sends_biz_code(emulator):
     assert [task.biz_code for task in emulator.tasks] == [7]
 
 
-def test_stop_task_for_ended_or_unknown_task_returns_false(emulator):
+def test_stop_task_for_ended_task_returns_false_without_a_warning(emulator, capfd):
     emulator.next_run(ORDERS.id, duration=0)
     hook = BrowserActHook()
-    for task_id in (hook.run_task(ORDERS.id).id, "12345678901234567"):
-        assert hook.stop_task(task_id) is False
+    assert hook.stop_task(hook.run_task(ORDERS.id).id) is False
+    assert "was not stopped" not in "".join(capfd.readouterr())
+
+
+OTHER_VERSIONS = cases(
+    ("start", "api_version", "remedy"),
+    {
+        "bot as v2": (lambda hook: hook.run_bot(ORDERS.id), "v2", "If it is the run of a bot, set api_version='v3'."),
+        "workflow as v3": (
+            lambda hook: hook.run_task(ORDERS.id),
+            "v3",
+            "If it is the run of a workflow, set api_version='v2'.",
+        ),
+    },
+)
+
+
+@OTHER_VERSIONS
+@pytest.mark.parametrize("name", ["get_task", "get_task_status", "resume_task"])
+def test_task_of_another_version_is_not_found_and_the_remedy_names_that_version(
+    emulator, start, api_version, remedy, name
+):
+    hook = BrowserActHook()
+    with pytest.raises(TaskNotFoundError, match=remedy):
+        getattr(hook, name)(start(hook).id, api_version=api_version)
+
+
+@OTHER_VERSIONS
+def test_stop_task_of_another_version_returns_false_and_warns_that_it_was_not_stopped(
+    emulator, start, api_version, remedy, capfd
+):
+    hook = BrowserActHook()
+    task_id = start(hook).id
+    assert hook.stop_task(task_id, api_version=api_version) is False
+    line = rf"BrowserAct task {task_id} was not stopped: .*code 10112.* {remedy}"
+    assert re.search(line, "".join(capfd.readouterr()))
+    assert emulator.tasks[0].status == "running"
 
 
 @pytest.mark.parametrize("status", [TaskStatus.FINISHED, "finished"], ids=["enum", "text"])

@@ -9,40 +9,65 @@ import inspect
 
 import pytest
 
-from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.client import BrowserActClient
-from airflow_provider_browseract.emulator import HUMAN, LOG_IN, SEARCH, TEMPLATE_SEARCH
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS
+from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, SEARCH, TEMPLATE_SEARCH
+from airflow_provider_browseract.emulator.v2 import ENDPOINTS as ENDPOINTS_OF_V2
+from airflow_provider_browseract.emulator.v3 import ENDPOINTS as ENDPOINTS_OF_V3
 from airflow_provider_browseract.hooks.async_client import AsyncBrowserAct
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 
 EXAMPLES = {
     test.name: test
     for where in (BrowserActHook, AsyncBrowserAct)
-    for _, member in inspect.getmembers(where, inspect.isfunction)
-    if member.__qualname__.startswith(where.__name__)
-    for test in doctest.DocTestFinder(recurse=False, exclude_empty=True).find(member, member.__qualname__, globs={})
+    for name, member in inspect.getmembers(where, inspect.isfunction)
+    if member.__module__.startswith("airflow_provider_browseract.")
+    for test in doctest.DocTestFinder(recurse=False, exclude_empty=True).find(
+        member, f"{where.__name__}.{name}", globs={}
+    )
     if test.examples
 }
 NOT_BLOCKING = ("AsyncBrowserAct.", "BrowserActHook.async_client")
 
 
+METHODS_OF_V3 = {
+    "create-run": "run_bot",
+    "create-template-run": "run_bot_template",
+    "query-run-status": "get_task_status",
+    "query-run": "get_task",
+    "page-runs": "iter_bot_tasks",
+    "resume-run": "resume_task",
+    "cancel-run": "stop_task",
+    "page-bots": "iter_bots",
+    "query-bot": "get_bot",
+    "page-templates": "iter_bot_templates",
+    "query-template": "get_bot_template",
+    "list-regions": "get_region_list",
+}
+ENDPOINTS = [*((v2, endpoint) for endpoint in ENDPOINTS_OF_V2), *((v3, endpoint) for endpoint in ENDPOINTS_OF_V3)]
+
+
 def method(endpoint: str) -> str:
     """Name the method for an endpoint, which iterates over the items if the API lists pages of them."""
-    name = endpoint.replace("-", "_")
+    name = METHODS_OF_V3.get(endpoint, endpoint.replace("-", "_"))
     return "iter_" + name.removeprefix("list_") if name.startswith("list_") else name
+
+
+HOOK_METHODS = sorted({method(endpoint) for _, endpoint in ENDPOINTS})
 
 
 @pytest.fixture
 def names(browseract_emulator, documented_responses):
     """The names that the examples use, as the docstrings of the two classes describe them."""
     emulator, hook = browseract_emulator.emulator, BrowserActHook()
-    for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id):
+    for workflow_id in (SEARCH.id, LOG_IN.id, TEMPLATE_SEARCH.id, CONTACTS.id):
         emulator.set_workflow(workflow_id, duration=600)
     emulator.set_workflow(HUMAN.id, duration=600, pause_at=0)
-    emulator.next_run(SEARCH.id, duration=0)
+    for workflow_id in (SEARCH.id, CONTACTS.id):
+        emulator.next_run(workflow_id, duration=0)
     return {
         "hook": BrowserActHook(),
+        "finished_bot_task_id": hook.run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id,
         "finished_task_id": hook.run_task(SEARCH.id, {"keyword": "laptops"}).id,
         "paused_task_id": hook.run_task(HUMAN.id).id,
         "task_id": hook.run_task(SEARCH.id, {"keyword": "laptops"}).id,
@@ -87,7 +112,7 @@ def test_docstring_example_prints_what_it_shows(run, name, monkeypatch):
 
 
 METHODS = [
-    *((BrowserActHook, "hook", method(endpoint)) for endpoint in ENDPOINTS),
+    *((BrowserActHook, "hook", name) for name in HOOK_METHODS),
     (BrowserActHook, "hook", "async_client"),
     (AsyncBrowserAct, "browseract", "send"),
     (AsyncBrowserAct, "browseract", "iter_items"),
@@ -109,24 +134,25 @@ def test_docstring_example_with_wrong_output_is_detected(run, call):
     assert "Expected:\n    failed\nGot:\n    running\n" in run(wrong)
 
 
-def test_call_functions_match_the_api_endpoints():
+@pytest.mark.parametrize(("module", "endpoints"), [(v2, ENDPOINTS_OF_V2), (v3, ENDPOINTS_OF_V3)], ids=["v2", "v3"])
+def test_call_functions_match_the_api_endpoints(module, endpoints):
     functions = [
         name
-        for name, function in inspect.getmembers(v2, inspect.isfunction)
-        if function.__module__ == v2.__name__ and not name.startswith("_")
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
     ]
-    assert sorted(functions) == sorted(endpoint.replace("-", "_") for endpoint in ENDPOINTS)
+    assert sorted(functions) == sorted(endpoint.replace("-", "_") for endpoint in endpoints)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_hook_method_accepts_every_argument_of_the_endpoint_and_names_it(endpoint):
-    function = inspect.signature(getattr(v2, endpoint.replace("-", "_")))
+@pytest.mark.parametrize(("module", "endpoint"), ENDPOINTS, ids=[endpoint for _, endpoint in ENDPOINTS])
+def test_hook_method_accepts_every_argument_of_the_endpoint_and_names_it(module, endpoint):
+    function = inspect.signature(getattr(module, endpoint.replace("-", "_")))
     method_of_hook = getattr(BrowserActHook, method(endpoint))
     assert set(function.parameters) - {"page", "limit"} <= set(inspect.signature(method_of_hook).parameters)
-    assert f"(``{endpoint}``)" in (inspect.getdoc(method_of_hook) or "")
+    assert f"``{endpoint}``" in (inspect.getdoc(method_of_hook) or "")
 
 
-@pytest.mark.parametrize("name", map(method, ENDPOINTS))
+@pytest.mark.parametrize("name", HOOK_METHODS)
 def test_hook_method_docstring_describes_all_arguments(name):
     function = getattr(BrowserActHook, name)
     for argument in list(inspect.signature(function).parameters)[1:]:

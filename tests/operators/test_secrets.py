@@ -18,8 +18,8 @@ from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.compat import AirflowFailException
 from airflow_provider_browseract.decorators.browseract import BrowserActDecoratedOperator
-from airflow_provider_browseract.emulator import HUMAN, LOG_IN, ORDERS, SEARCH
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.emulator import CONTACTS, HUMAN, LOG_IN, ORDERS, SEARCH
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunFailedError
 from airflow_provider_browseract.runs.request import RunRequest, Source, read_input_parameters
 from airflow_provider_browseract.sensors.browseract import TaskSensor
@@ -161,6 +161,19 @@ class TestRenderedFields:
         sent = read_input_parameters(operator.input_parameters)
         assert sent["password"] == (SECRET if "secret" in value else "4711")
 
+    @pytest.mark.parametrize("value", ["{{ secret }}", "{{ pin }}"], ids=["long", "shorter than Airflow masks"])
+    def test_secret_in_the_input_of_a_bot_is_hidden(self, value):
+        given = {"username": "bob", "logins": [{"password": value}]}
+        operator = RunBotOperator(task_id="run", bot_id=CONTACTS.id, input=given)
+        context: Any = {"secret": SECRET, "pin": "4711"}
+        operator.render_template_fields(context)
+        shown = shown_fields(operator)
+        assert "bob" in shown
+        assert SECRET not in shown
+        assert "4711" not in shown
+        assert operator.input == {**given, "logins": [{"password": SECRET if "secret" in value else "4711"}]}
+        assert SECRET not in repr(operator.kind)
+
     @MASKS_BY_VALUE
     @cases(
         "inputs",
@@ -281,6 +294,15 @@ class TestGoals:
             assert "Type" in text
             assert "horse" not in text
             assert "x" * 20 not in text
+
+    def test_secret_that_the_agent_of_a_bot_quotes_is_hidden(self, rendering, emulator, store, capfd):
+        emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, steps=(GOAL, "Wait"))
+        inputs = {"company_name": "bob", "password": SECRET}
+        run = rendering(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=inputs, store=store)
+        run.run()
+        logged = "".join(capfd.readouterr())
+        assert "step 1: Type '***' into the field" in logged
+        assert SECRET not in logged + stored_by(run, store)
 
     def test_secret_in_a_lazy_sequence_is_hidden(self, rendering, capfd):
         class Lazy(Sequence):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
     Active,
@@ -21,6 +22,7 @@ from airflow_provider_browseract.runs.queueing import (
     QueueWait,
     hand_over_order,
     pause_after,
+    versions_to_count,
 )
 from airflow_provider_browseract.runs.slot_queue import SlotQueue
 
@@ -40,7 +42,8 @@ class TI:
     :param dag_id: its DAG.
     :param conn_id: its connection.
     :param key: digest of the API key.
-    :param source: its workflow.
+    :param source: its workflow or bot.
+    :param api_version: the version of the API that runs it.
     """
 
     name: str
@@ -49,6 +52,7 @@ class TI:
     conn_id: str
     key: str | None
     source: str
+    api_version: ApiVersion = ApiVersion.V2
     state: str = "new"
     wait: QueueWait | None = None
     queued: Queued | None = None
@@ -69,6 +73,7 @@ class World:
     :param counts: whether the active runs can be counted.
     :param ends_seen: whether the triggerers see the ends of runs.
     :param starts_per_minute: how many starts BrowserAct accepts within a minute; it refuses others with HTTP 429.
+    :param shared_runs: whether each version of the API lists the runs of all versions, and not only its own.
     :param one_at_a_time: workflows of which BrowserAct accepts one run at a time.
     """
 
@@ -80,6 +85,7 @@ class World:
     counts: bool = True
     ends_seen: bool = True
     starts_per_minute: int | None = None
+    shared_runs: bool = False
     one_at_a_time: frozenset[str] = frozenset()
     seed: int = 1
     now: float = 0.0
@@ -113,12 +119,21 @@ class World:
         conn_id: str = "conn",
         key: str | None = "key",
         source: str = "workflow",
+        api_version: ApiVersion = ApiVersion.V2,
         within: float = 5.0,
     ) -> list[TI]:
         """Let task instances start for the first time, within some seconds."""
         lengths = duration if isinstance(duration, tuple) else (duration, duration)
         made = [
-            TI(f"{dag_id} {len(self.tis) + each}", self.chance.uniform(*lengths), dag_id, conn_id, key, source)
+            TI(
+                f"{dag_id} {len(self.tis) + each}",
+                self.chance.uniform(*lengths),
+                dag_id,
+                conn_id,
+                key,
+                source,
+                api_version,
+            )
             for each in range(number)
         ]
         for ti in made:
@@ -209,10 +224,11 @@ class World:
             ti.queued,
             1e9,
             ti.source,
-            active=len(self.active) if self.counts and not limited else None,
+            active=len(self._listed(versions_to_count(ti.api_version))) if self.counts and not limited else None,
             pause=pause_after(ti.queued.refusals, self.chance.random) if limited else None,
             handed_over=self.callbacks,
             key_digest=ti.key,
+            api_version=ti.api_version,
         )
         ti.state, ti.deferred_at = "deferred", self.now
         triggerer = self.chance.randrange(self.triggerers)
@@ -276,7 +292,8 @@ class World:
             return
         self._looks[id(queue)] = float("inf"), number
         if queue.wants_count(self.now):
-            shown = [ti for ti in self.active if self.now - self._started_at(ti) >= self.shown_after]
+            listed = self._listed(queue.versions)
+            shown = [ti for ti in listed if self.now - self._started_at(ti) >= self.shown_after]
             queue.count(Active(len(shown), frozenset(ti.name for ti in shown)) if self.counts else None, self.now)
         for name in queue.wake(self.now):
             # An event for a task instance that was handed a slot in the meantime changes nothing.
@@ -285,6 +302,9 @@ class World:
                     self._resume(ti)
         if queue.waiting:
             self._count_in(queue, max(timings.SLOT_COUNT_PAUSE, queue.next_count(self.now)))
+
+    def _listed(self, versions: frozenset[ApiVersion]) -> list[TI]:
+        return [ti for ti in self.active if self.shared_runs or ti.api_version in versions]
 
     def _started_at(self, ti: TI) -> float:
         return next(at for at, each in reversed(self.started) if each is ti)

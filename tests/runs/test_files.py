@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_browseract.api.models import DownloadFile, Output, Task, TaskStatus
+from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
 from airflow_provider_browseract.runs.files import (
     NAME_BYTES,
     RESERVED_NAMES,
@@ -223,6 +223,36 @@ class TestFilesOfARun:
     def test_file_without_a_name_is_named_after_its_url(self):
         [file] = files_of(task(download(None, download_url="https://f/x%2Fy.csv?s")))
         assert file.name == "y.csv"
+
+    def test_formats_of_an_output_follow_the_downloads_with_name_and_size(self):
+        run = task(download("a.pdf", guid="g1"))
+        formats = (
+            OutputFile("csv", "../r.csv", 9, "https://f/r.csv?s"),
+            OutputFile("md", None, None, "https://f/x/r.md?s"),
+            OutputFile("../xml", None, None, "http://["),
+        )
+        found = files_of(replace(run, output=Output(formats=formats)))
+        assert [(file.name, file.size) for file in found] == [("a.pdf", 3), ("r.csv", 9), ("r.md", None), ("xml", None)]
+        assert "https" not in repr(found)
+
+    def test_formats_of_equal_or_reserved_name_are_named_after_the_format_in_any_order(self):
+        names = {"csv": "result", "md": "RESULT", "json": "output.json", "../xml": "result", "txt": "task.json"}
+        formats = [OutputFile(kind, name, None, f"https://f/{kind}?token=1") for kind, name in names.items()]
+        for listed in (formats, formats[::-1]):
+            found = files_of(replace(task(), output=Output(formats=tuple(listed))))
+            assert {file.key: file.name for file in found} == {
+                "csv": "result (csv)",
+                "md": "RESULT (md)",
+                "json": "output (json).json",
+                "../xml": "result (xml)",
+                "txt": "task (txt).json",
+            }
+
+    def test_formats_whose_urls_differ_only_in_their_signature_are_all_kept(self):
+        formats = tuple(OutputFile(kind, f"r.{kind}", None, f"https://f/get?token={kind}") for kind in ("csv", "md"))
+        run = replace(task(download("r", download_url="https://f/get?token=pdf")), output=Output(formats=formats))
+        assert [file.name for file in files_of(run)] == ["r", "r.csv", "r.md"]
+        assert len(addresses_of(run)) == 3
 
     def test_file_with_an_invalid_url_gets_a_default_name(self):
         assert files_of(task(files=("http://[",)))[0].name == "file"

@@ -6,16 +6,17 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api import v2, v3
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.late_output import read_late_output
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
 from tests.steps import carry_out
 
 EMPTY = Task("7", TaskStatus.FINISHED, steps=(Step(1, "succeed", "Open the page", None, None),))
+OF_BOT = replace(EMPTY, api_version=ApiVersion.V3, steps=())
 WITH_TEXT = replace(EMPTY, output=Output(string="text", files=()))
 
 
@@ -32,7 +33,8 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
             logged.append(step)
         else:
             assert isinstance(step, Call)
-            assert (step.path, step.params) == (v2.get_task("7").path, v2.get_task("7").params)
+            expected = v3.query_run("7") if task.api_version is ApiVersion.V3 else v2.get_task("7")
+            assert (step.path, step.params) == (expected.path, expected.params)
             return left.pop(0)
         return None
 
@@ -50,8 +52,23 @@ def play(task: Task, *answers: Task | BrowserActError, now: float = 1000.0) -> t
         replace(EMPTY, steps=()),
         replace(EMPTY, status=TaskStatus.FAILED),
         replace(EMPTY, status=TaskStatus.CANCELED),
+        replace(OF_BOT, output=Output(formats=(OutputFile("csv", "a.csv", 3, "https://files.example/1"),))),
+        replace(OF_BOT, output=Output("0", is_json=True)),
+        replace(OF_BOT, status=TaskStatus.FAILED),
+        replace(OF_BOT, unread="it is too large"),
     ],
-    ids=["text", "output file", "download", "no steps", "failed", "canceled"],
+    ids=[
+        "text",
+        "output file",
+        "download",
+        "no steps",
+        "failed",
+        "canceled",
+        "formats",
+        "value",
+        "failed bot",
+        "too large to be read",
+    ],
 )
 def test_run_with_output_or_without_a_reason_for_any_is_not_read_again(task):
     assert play(task) == (task, [], [])
@@ -68,6 +85,13 @@ def test_finished_run_without_output_is_read_again_until_it_has_some(output):
         "run is read again for up to 20 seconds.",
         "The output of BrowserAct task 7 became available within 7 seconds.",
     ]
+
+
+def test_run_of_a_bot_is_read_again_although_it_has_no_steps():
+    late = replace(OF_BOT, output=Output("[1]", is_json=True))
+    task, slept, _ = play(OF_BOT, OF_BOT, late)
+    assert task is late
+    assert slept == list(timings.LATE_OUTPUT_PAUSES[:2])
 
 
 def test_run_that_stays_without_output_is_believed_after_about_20_seconds():

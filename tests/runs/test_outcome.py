@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_browseract.api.models import Failure, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Failure, Output, Step, Task, TaskStatus
 from airflow_provider_browseract.runs.outcome import (
     RunCanceledError,
     RunFailedError,
@@ -69,6 +69,27 @@ def test_remedy_is_given_only_if_the_message_of_the_failure_fits_it(failure, rem
         check_finished(task(TaskStatus.FAILED, failure=failure))
     last = str(caught.value).splitlines()[-1]
     assert last.startswith(remedy or "Fix the workflow or its inputs")
+
+
+@pytest.mark.parametrize(
+    ("failure", "last"),
+    [
+        (Failure(9, "gone"), "Fix the bot or its input, and clear the Airflow task that started it."),
+        (
+            Failure(1011, "A captcha"),
+            "A captcha stopped the run: let the bot pause for a person at this point, give it a Standard Browser that "
+            "is already logged in, or slow down the bot. Fix the bot or its input, and clear the Airflow task that "
+            "started it.",
+        ),
+    ],
+)
+def test_failed_run_of_a_bot_names_the_bot_and_never_workflows_or_profiles(failure, last):
+    of_bot = Task("7", TaskStatus.FAILED, failure=failure, api_version=ApiVersion.V3, bot_id="82")
+    with pytest.raises(RunFailedError) as caught:
+        check_finished(of_bot)
+    first, *_, given = str(caught.value).splitlines()
+    assert first.startswith("BrowserAct task 7 of bot 82 failed: ")
+    assert given == last
 
 
 def test_failed_step_far_before_the_end_of_a_run_is_not_searched_for():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from airflow_provider_browseract.api.models import Output, Task, TaskStatus
+from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Task, TaskStatus
 from airflow_provider_browseract.runs import outputs
 from airflow_provider_browseract.runs.outputs import (
     MAX_DEPTH,
@@ -168,7 +168,7 @@ class TestUnstorableValue:
         assert "output_path" in line
 
     def test_json_output_nested_too_deep_to_parse_keeps_the_json_format(self):
-        assert format_of(nested(100_000), JSON) is JSON
+        assert format_of(Output(nested(100_000)), JSON) is JSON
 
 
 class TestJsonFormat:
@@ -338,7 +338,7 @@ class TestLargeText:
         ids=["JSON", "JSON string", "words", "CSV"],
     )
     def test_format_of_a_large_text_is_found_without_parsing_it(self, text, declared, found):
-        assert format_of(text, declared) is found
+        assert format_of(Output(text), declared) is found
 
 
 @pytest.mark.parametrize(
@@ -355,13 +355,13 @@ class TestLargeText:
     ids=["JSON list with BOM", "JSON string", "words", "CSV undeclared", "CSV", "JSON declared", "JSON as text"],
 )
 def test_format_of_a_text_is_the_declared_one_or_found_by_its_content(text, declared, found):
-    assert format_of(text, declared) is found
+    assert format_of(Output(text), declared) is found
 
 
 @pytest.mark.parametrize(("text", "declared"), [("{", JSON), ("a,b\n1,2,3\n", CSV)], ids=["JSON", "CSV"])
 def test_text_that_is_not_of_the_declared_format_raises(text, declared):
     with pytest.raises(FormatError):
-        format_of(text, declared)
+        format_of(Output(text), declared)
 
 
 def test_output_declared_as_text_is_unchanged_and_none_when_empty():
@@ -382,6 +382,105 @@ def test_unstorable_characters_in_file_urls_are_replaced():
 
 def test_missing_output_is_returned_as_none():
     assert read_output(Task("7", TaskStatus.FINISHED), AUTO, stores_everything) == ReturnValue(None)
+
+
+class TestOutputOfABot:
+    """Of a bot, it is known whether the output is a JSON value, whose JSON text is read, or a text."""
+
+    @staticmethod
+    def read(
+        text: str | None,
+        output_format: OutputFormat = AUTO,
+        why_unstorable: WhyUnstorable = stores_everything,
+        *,
+        is_json: bool | None,
+        formats: tuple[OutputFile, ...] = (),
+        downloads: tuple[DownloadFile, ...] = (),
+    ) -> ReturnValue:
+        output = Output(text, formats=formats, is_json=is_json)
+        return read_output(
+            Task("7", TaskStatus.FINISHED, output=output, download_files=downloads), output_format, why_unstorable
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "is_json", "value", "found"),
+        [
+            ('{"a": null}', True, {"a": None}, JSON),
+            ("[]", True, [], JSON),
+            ("12", True, 12, JSON),
+            ("1.5", True, 1.5, JSON),
+            ("false", True, False, JSON),
+            ("Infinity", True, "Infinity", TEXT),
+            ("12", False, "12", TEXT),
+            ("007", False, "007", TEXT),
+            ("true", False, "true", TEXT),
+            ("null", False, "null", TEXT),
+            ('"quoted"', False, '"quoted"', TEXT),
+            ("a,b\n1,2\n", False, "a,b\n1,2\n", TEXT),
+            ("\ufeffwords", False, "words", TEXT),
+            (' {"a": 1}', False, {"a": 1}, JSON),
+            ("\ufeff[1]", False, [1], JSON),
+            ("[broken", False, "[broken", TEXT),
+            ("", False, None, TEXT),
+            (None, None, None, TEXT),
+        ],
+    )
+    def test_value_keeps_its_type_and_text_is_json_only_as_object_or_array(self, text, is_json, value, found):
+        returned = self.read(text, is_json=is_json)
+        assert (returned.value, type(returned.value), returned.kept_as_text) == (value, type(value), None)
+        assert format_of(Output(text, is_json=is_json), AUTO) is found
+
+    @pytest.mark.parametrize(
+        ("text", "is_json", "declared", "value"),
+        [
+            ("12", False, JSON, 12),
+            ('{"a": 1}', True, TEXT, '{"a": 1}'),
+            ("a,b\n1,2\n", False, CSV, [{"a": "1", "b": "2"}]),
+        ],
+    )
+    def test_declared_format_is_read_as_of_a_workflow(self, text, is_json, declared, value):
+        assert self.read(text, declared, is_json=is_json) == ReturnValue(value)
+        assert format_of(Output(text, is_json=is_json), declared) is declared
+
+    @pytest.mark.parametrize(("text", "is_json"), [("12", True), ('{"a": 1}', True), ('{"a": 1}', False)])
+    def test_json_value_is_not_csv(self, text, is_json):
+        with pytest.raises(FormatError, match="the output is JSON"):
+            self.read(text, CSV, is_json=is_json)
+        with pytest.raises(FormatError, match="the output is JSON"):
+            format_of(Output(text, is_json=is_json), CSV)
+
+    @pytest.mark.parametrize("text", [str(2**63), '{"__id__": 1}', nested(MAX_DEPTH + 1)])
+    def test_value_that_airflow_cannot_store_is_returned_as_text_with_the_reason(self, text):
+        returned = self.read(text, why_unstorable=lambda value: "no", is_json=True)
+        assert returned.value == text
+        assert str(returned.kept_as_text).startswith(outputs.UNSTORABLE)
+
+    @pytest.mark.parametrize(
+        ("text", "is_json", "kept_as_text"),
+        [("[" + "1, " * 10 + "1]", True, outputs.TOO_LARGE_TO_PARSE), ("1" * 30, False, None)],
+    )
+    def test_large_output_is_returned_as_text_and_reported_only_if_it_is_json(
+        self, monkeypatch, text, is_json, kept_as_text
+    ):
+        monkeypatch.setattr(outputs, "LARGEST_PARSED", 20)
+        assert self.read(text, is_json=is_json) == ReturnValue(text, kept_as_text)
+
+    FORMATS = (OutputFile("csv", "r.csv", 3, "https://f/r.csv?s"), OutputFile("md", None, None, "https://f/r.md?s"))
+    DOWNLOAD = DownloadFile("g", "a.pdf", 3, "completed", None, None, "https://f/a.pdf?s")
+
+    def test_value_is_returned_alone_although_there_are_files_with_the_same_in_other_formats(self):
+        assert self.read("[1]", is_json=True, formats=self.FORMATS).value == [1]
+
+    def test_downloads_are_returned_beside_the_value_and_without_its_other_formats(self):
+        returned = self.read("[1]", is_json=True, formats=self.FORMATS, downloads=(self.DOWNLOAD,))
+        assert returned.value == {"output": [1], "files": ["https://f/a.pdf?s"]}
+
+    @pytest.mark.parametrize("text", [None, ""])
+    @pytest.mark.parametrize("declared", OutputFormat)
+    def test_addresses_of_the_formats_are_returned_if_there_is_no_value(self, text, declared):
+        returned = self.read(text, declared, is_json=None, formats=self.FORMATS, downloads=(self.DOWNLOAD,))
+        addresses = ["https://f/a.pdf?s", "https://f/r.csv?s", "https://f/r.md?s"]
+        assert returned.value == {"output": None, "files": addresses}
 
 
 def test_value_written_as_json_output_is_read_back_unchanged():

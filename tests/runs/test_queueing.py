@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.queueing import (
+    MAX_LISTED,
     PAUSE_SPREAD,
     Active,
     Candidate,
@@ -17,35 +17,82 @@ from airflow_provider_browseract.runs.queueing import (
     hand_over_order,
     pause_after,
 )
+from tests.cases import cases
 
 from .queue_model import wait_of
+
+BOTH = {ApiVersion.V3, ApiVersion.V2}
+
+
+def page(ids, limit):
+    return SimpleNamespace(total_count=len(ids), items=[SimpleNamespace(id=each) for each in ids[:limit]])
+
+
+def account(ids_by_status):
+    """Return an account whose active runs have these ids."""
+    return lambda call: page(ids_by_status.get(call.params["status"], ""), call.params["limit"])
 
 
 class TestCount:
     @staticmethod
-    def play(pages):
-        steps = count_active([ApiVersion.V2])
-        call = next(steps)
+    def play(account, versions=frozenset({ApiVersion.V2})) -> tuple[Active | None, list[str]]:
+        """Return the count, and the names of its calls in order."""
+        steps, found, sent = count_active(versions), None, []
         try:
-            for page in pages:
-                assert isinstance(call, Call)
-                call = steps.send(page)
+            while True:
+                call = steps.send(found)
+                sent.append(call.name)
+                found = account(call)
         except StopIteration as stop:
-            return stop.value
-        raise AssertionError("more pages are wanted")
+            return stop.value, sent
 
     def test_created_running_and_paused_runs_are_counted(self):
-        pages = [
-            SimpleNamespace(
-                total_count=number, items=[SimpleNamespace(id=f"{status}-{each}") for each in range(number)]
-            )
-            for status, number in enumerate((1, 2, 0, 1))
-        ]
-        found = self.play(pages)
-        assert found == Active(4, frozenset({"0-0", "1-0", "1-1", "3-0"}))
+        found, sent = self.play(account({"created": "a", "running": "bc", "paused": "d"}))
+        assert found == Active(4, frozenset("abcd"))
+        assert sent == ["list-tasks"] * 4
+
+    def test_run_whose_status_changes_during_the_count_is_counted_once(self):
+        assert self.play(account({"created": "ab", "running": "bc"}))[0] == Active(3, frozenset("abc"))
 
     def test_missing_total_means_that_the_number_is_unknown(self):
-        assert self.play([SimpleNamespace(total_count=None, items=[])]) is None
+        assert self.play(lambda call: SimpleNamespace(total_count=None, items=[]))[0] is None
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["each version lists all runs", "each lists only its own"])
+    @cases(
+        ("workflows", "bots"),
+        {
+            "no run": (0, 0),
+            "only workflows": (7, 0),
+            "only bots": (0, 7),
+            "both": (5, 5),
+            "more workflows than are listed": (150, 20),
+            "more bots than are listed": (20, 150),
+        },
+    )
+    @pytest.mark.parametrize("oldest_first", [True, False])
+    def test_each_run_of_a_workflow_or_bot_is_counted_once(self, workflows, bots, shared, oldest_first):
+        own = {
+            "list-tasks": [f"workflow {number}" for number in range(workflows)],
+            "page-runs": [f"bot {number}" for number in range(bots)],
+        }
+        everything = own["list-tasks"] + own["page-runs"]
+
+        def answer(call):
+            listed = (everything if shared else own[call.name]) if call.params["status"] == "running" else []
+            # Nothing is documented about the order.
+            in_order = listed[::-1] if oldest_first and call.name == "page-runs" else listed
+            return page(in_order, call.params["limit"])
+
+        found, sent = self.play(answer, BOTH)
+        assert found is not None
+        assert found.number == workflows + bots
+        assert sent == ["list-tasks"] * 4 + ["page-runs"] * 4
+
+    def test_missing_total_of_one_version_means_that_the_number_is_unknown(self):
+        found, _ = self.play(
+            lambda call: page("", MAX_LISTED) if call.name == "list-tasks" else SimpleNamespace(total_count=None), BOTH
+        )
+        assert found is None
 
 
 class TestThePauseAfterARefusal:
@@ -100,6 +147,26 @@ class TestOrderOfHandOvers:
             c=("conn", "d", 300.0, {"since": 2.0, "source": "other"}),
         )
         assert found[0] == ("c" if first == "other" else "a")
+
+    @pytest.mark.parametrize("bot_waits", [True, False])
+    def test_refusals_that_counted_no_bots_push_nothing_back_while_a_bot_waits(self, bot_waits):
+        refused = {"source": "alone", "refusals": 3, "active": 4}
+        found = self.order(
+            a=("conn", "d", 10.0, {"since": 0.0, **refused}),
+            b=("conn", "d", 10.0, {"since": 1.0, **refused}),
+            c=("conn", "d", 10.0, {"since": 2.0, "source": "other", "api_version": ApiVersion(f"v{2 + bot_waits}")}),
+        )
+        assert found[0] == ("a" if bot_waits else "c")
+
+    def test_refusals_of_one_bot_although_slots_are_free_push_it_back(self):
+        refused = {"source": "alone", "refusals": 3, "active": 4, "api_version": ApiVersion.V3}
+        found = self.order(
+            a=("conn", "d", 10.0, {"since": 0.0, **refused}),
+            b=("conn", "d", 10.0, {"since": 1.0, **refused}),
+            c=("conn", "d", 10.0, {"since": 2.0, "source": "other", "api_version": ApiVersion.V3}),
+            d=("conn", "d", 10.0, {"since": 3.0, "source": "workflow"}),
+        )
+        assert found == ["c", "d", "a", "b"]
 
     def test_nothing_is_handed_over_while_browseract_receives_too_many_requests(self):
         limited = ("conn", "d", 20.0, {"since": 1.0, "pause": 15.0})

@@ -5,10 +5,20 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import (
+    ApiVersion,
+    BotType,
+    DownloadFile,
+    Output,
+    OutputFile,
+    Step,
+    Task,
+    TaskStatus,
+)
 from airflow_provider_browseract.runs.report import (
     GOAL_LENGTH,
     MAX_STEP_LINES,
+    describe,
     duration_of,
     end_lines,
     facts,
@@ -87,7 +97,11 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
     )
     assert json.loads(json.dumps(facts(full))) == {
         "task_id": "7",
+        "api_version": "v2",
         "workflow_id": "70",
+        "bot_id": None,
+        "bot_name": None,
+        "bot_type": None,
         "profile_id": "9",
         "status": "finished",
         "created_at": "2026-11-25T08:00:00+00:00",
@@ -97,6 +111,41 @@ def test_run_facts_are_plain_json_without_inputs_and_outputs():
         "links": {"task": "https://log", "live": None},
         "counts": {"steps": 1, "output_files": 2, "download_files": 1},
     }
+
+
+def test_facts_of_a_bot_run_name_the_bot_and_count_its_formats_and_have_no_input():
+    of_bot = Task(
+        "7",
+        TaskStatus.FINISHED,
+        api_version=ApiVersion.V3,
+        bot_id="82",
+        bot_name="Contacts",
+        bot_type=BotType.AGENT,
+        input={"password": "hunter2"},
+        live_url="https://live",
+        output=Output(
+            "[1]", formats=(OutputFile("csv", "a.csv", 3, "https://signed"),), files_left_out=2, is_json=True
+        ),
+    )
+    found = json.loads(json.dumps(facts(of_bot)))
+    named = ("api_version", "workflow_id", "bot_id", "bot_name", "bot_type", "profile_id")
+    assert [found[name] for name in named] == ["v3", None, "82", "Contacts", "agent", None]
+    assert found["counts"]["output_files"] == 3
+    assert found["links"]["live"] is None
+    assert not any(secret in json.dumps(found) for secret in ("hunter2", "signed"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"workflow_id": "70"}, "BrowserAct task 7 of workflow 70"),
+        ({"bot_id": "82", "api_version": ApiVersion.V3}, "BrowserAct task 7 of bot 82"),
+        ({"api_version": ApiVersion.V3}, "BrowserAct task 7"),
+    ],
+    ids=["workflow", "bot", "bot template"],
+)
+def test_messages_name_the_run_with_its_workflow_or_bot(fields, name):
+    assert describe(Task("7", TaskStatus.RUNNING, **fields)) == name
 
 
 def test_run_facts_have_the_live_view_and_no_end_while_the_run_keeps_running():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Active, QueueWait
+from airflow_provider_browseract.runs.queueing import Active, QueueWait, versions_to_count
 from airflow_provider_browseract.runs.slot_queue import PROBE_GROWTH, STARTS_PER_PROBE, SlotQueue
+from tests.cases import cases
 
 from .queue_model import World, wait_of
 
+WORKFLOWS = versions_to_count(ApiVersion.V2)
+ALL_RUNS = versions_to_count(ApiVersion.V3)
 READY = timings.CORE_RACE_GRACE
 """Seconds after which a task instance that has just deferred may be woken."""
 
@@ -349,6 +353,53 @@ class TestCapacity:
         assert queue.capacity == 3
 
 
+class TestBothVersions:
+    """Workflows run in version 2 of the API and bots in version 3, and they share the slots of the plan."""
+
+    def test_only_runs_of_workflows_are_counted_while_no_bot_waits(self):
+        queue = queue_of({"workflow": wait_of(active=4)})
+        assert (queue.versions, queue.capacity) == (WORKFLOWS, 4)
+
+    def test_bot_that_joins_lets_all_runs_be_counted_and_the_plan_be_learned_again(self):
+        queue = queue_of({"workflow": wait_of(active=4)})
+        queue.count(runs(3), READY)
+        queue.join("bot", wait_of(active=10, api_version=ApiVersion.V3), READY)
+        assert (queue.versions, queue.capacity, queue.active) == (ALL_RUNS, 10, None)
+        # The three runs were counted without the others.
+        assert queue.wake(READY) == []
+        queue.count(runs(9), READY + 1)
+        assert queue.wake(READY + 1) == ["workflow"]
+
+    def test_all_runs_are_counted_until_nothing_waits_any_more(self):
+        queue = queue_of({"bot": wait_of(api_version=ApiVersion.V3), "workflow": wait_of()})
+        queue.remove("bot")
+        assert queue.versions == ALL_RUNS
+        queue.remove("workflow")
+        queue.join("workflow", wait_of(active=4), 1.0)
+        assert (queue.versions, queue.capacity) == (WORKFLOWS, 4)
+
+    def test_number_without_the_runs_of_bots_changes_nothing_in_a_queue_with_bots(self):
+        queue = queue_of({"bot": wait_of(active=6, api_version=ApiVersion.V3), "workflow": wait_of(active=10)})
+        assert queue.capacity == 6
+
+    def test_bot_refused_with_429_forgets_what_refusals_of_workflows_have_shown(self):
+        queue = queue_of({"workflow": wait_of(active=4)})
+        queue.join("bot", wait_of(1.0, active=None, pause=60.0, api_version=ApiVersion.V3), 0.0)
+        queue.count(runs(9), 60.0)
+        # Nobody knows whether the plan has more than nine slots.
+        assert queue.wake(60.0) == ["workflow"]
+
+    def test_refused_workflows_show_with_the_last_count_that_the_plan_has_become_smaller(self):
+        queue = queue_of({str(number): wait_of(float(number)) for number in range(3)})
+        queue.join("bot", wait_of(9.0, active=10, api_version=ApiVersion.V3), 0.0)
+        queue.count(runs(7), READY)
+        assert queue.wake(READY) == ["0", "1", "2"]
+        for number in range(2):
+            assert queue.capacity == 10
+            queue.join(str(number), wait_of(float(number), refusals=2, active=1), READY + 1)
+        assert queue.capacity == 7
+
+
 class TestManyRuns:
     """Measured on the model of many task instances; its times are simulated."""
 
@@ -399,6 +450,42 @@ class TestManyRuns:
         # With one slot for the others less, four slots would allow 120.
         assert len(world.places(others)) >= 85
         assert len(world.places(alone)) >= 10
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize(
+        "shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"]
+    )
+    @cases(
+        ("callbacks", "pause", "limit"),
+        {
+            "callbacks": (True, 0.0, 1.2),
+            "polling": (False, 0.0, 1.25),
+            "bots join later": (True, 50.0, 1.2),
+            "bots join later, polling": (False, 50.0, 1.25),
+        },
+    )
+    def test_40_bots_and_40_workflows_share_the_slots_of_a_plan(self, seed, shared_runs, callbacks, pause, limit):
+        world = World(10, callbacks=callbacks, shared_runs=shared_runs, seed=seed)
+        world.submit(40, duration=20.0)
+        world.play(pause)
+        world.submit(40, duration=20.0, dag_id="bots", source="bot", api_version=ApiVersion.V3)
+        world.play()
+        assert len(world.started) == 80
+        assert world.makespan <= limit * 80 / 10 * 20.0
+        assert world.refusals_after_the_first() <= 4
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("callbacks", [True, False])
+    def test_workflows_follow_a_plan_that_shrinks_after_bots_have_waited(self, seed, callbacks):
+        def refused(bots: ApiVersion) -> int:
+            world = World(10, callbacks=callbacks, seed=seed)
+            world.submit(30, duration=20.0, dag_id="bots", source="bot", api_version=bots, within=2.0)
+            world.submit(400, duration=20.0, within=20.0)
+            world.play(100)
+            world.plan = 5
+            return world.play(400).refusals_after_the_first()
+
+        assert refused(ApiVersion.V3) <= refused(ApiVersion.V2) + 5
 
 
 SEEDS = pytest.mark.parametrize("seed", range(5))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api.bots import Bot
 from airflow_provider_browseract.api.errors import (
     BrowserActError,
     ConcurrencyLimitError,
@@ -27,13 +28,14 @@ from airflow_provider_browseract.api.errors import (
     UnknownRefusalError,
 )
 from airflow_provider_browseract.api.exchange import Call, Response
-from airflow_provider_browseract.api.models import CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, CreatedTask, Page, Step, Task, TaskStatus
+from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.cap import CapUsedUpError
 from airflow_provider_browseract.runs.ledger import Entry, LedgerError
 from airflow_provider_browseract.runs.orphans import Claim, OnOrphan, OrphanError, ReadClaims
-from airflow_provider_browseract.runs.request import RunRequest, digest
+from airflow_provider_browseract.runs.request import RunRequest, Source, digest
 from airflow_provider_browseract.runs.starting import (
     BeforeStart,
     Start,
@@ -44,7 +46,7 @@ from airflow_provider_browseract.runs.starting import (
     begin,
 )
 from airflow_provider_browseract.runs.steps import LogLine, Sleep
-from tests.runs.starts import KEY_DIGEST, PATIENCE, PENS_LISTED, SAME, SOURCE, request, start
+from tests.runs.starts import KEY_DIGEST, KINDS, PATIENCE, PENS_LISTED, SAME, SOURCE, bot_run, request, start
 from tests.steps import carry_out
 
 
@@ -65,39 +67,44 @@ class Service:
     def start(self, call: Call[CreatedTask]) -> CreatedTask:
         """Make a run."""
         assert call.body is not None
-        told = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
+        made = str(100 + len(self.runs))
+        created = datetime.fromtimestamp(int(self.now), timezone.utc)
+        if "input" in call.body:
+            bot_id = "70" if call.name == "create-run" else None
+            told = {"bot_id": bot_id, "input": call.body["input"], "api_version": ApiVersion.V3}
+        else:
+            inputs = "; ".join(f"{pair['name']}={pair['value']}" for pair in call.body["input_parameters"])
+            told = {"workflow_id": "70", "input_parameters": inputs}
+        run = Task(made, TaskStatus.RUNNING, created_at=created, **told)
         if self.runs:
             last = list(self.runs.values())[-1]
             came_to_nothing = last.status in (TaskStatus.FAILED, TaskStatus.CANCELED)
-            not_wanted = last.status.ended and last.input_parameters != told
+            not_wanted = last.status.ended and any(getattr(last, name) != getattr(run, name) for name in told)
             # A run that ends while it is being stopped for a person's sake.
             not_wanted |= last.status.ended and self.cleared
             assert came_to_nothing or not_wanted, f"a start that nothing explains, after {last}"
-        made = str(100 + len(self.runs))
         self.cleared = False
-        created = datetime.fromtimestamp(int(self.now), timezone.utc)
-        self.runs[made] = Task(made, TaskStatus.RUNNING, "70", created, input_parameters=told)
+        self.runs[made] = run
         return CreatedTask(made)
 
     def answer(self, call: Call[Any]) -> Any:
         """Carry out any other call."""
-        if call.path.endswith("list-tasks"):
+        version = ApiVersion.V3 if call.path.startswith("/v3/") else ApiVersion.V2
+        known = {task.id: task for task in (*self.others, *self.runs.values()) if task.api_version is version}
+        if call.name in ("list-tasks", "page-runs"):
             since, until = (
                 datetime.fromisoformat(str(call.params[name]).replace("Z", "+00:00"))
                 for name in ("created_at_from", "created_at_to")
             )
             listed = datetime.fromtimestamp(self.now - self.lag, timezone.utc)
-            found = [
-                task
-                for task in (*self.others, *self.runs.values())
-                if since <= (task.created_at or since) <= min(until, listed)
-            ]
+            found = [task for task in known.values() if since <= (task.created_at or since) <= min(until, listed)]
             return Page(tuple(found), total_count=len(found))
-        if call.path.endswith("get-workflow"):
+        if call.name == "get-workflow":
             return Workflow("70", input_parameters=(InputParameter("keyword", False),))
-        known = {task.id: task for task in (*self.others, *self.runs.values())}
-        task = known[str(call.params["task_id"])]
-        if call.path.endswith("stop-task"):
+        if call.name == "query-bot":
+            return Bot("70")
+        task = known[str(call.params.get("task_id") or call.path.split("/")[4])]
+        if call.name in ("stop-task", "cancel-run"):
             if task.status.ended:
                 raise TaskEndedError("x", code=10121)
             self.runs[task.id] = replace(task, status=TaskStatus.CANCELED)
@@ -116,7 +123,7 @@ class TriesOfATask(RuleBasedStateMachine):
     @initialize(
         lag=st.sampled_from([0.0, timings.LISTING_DELAY - 1.0]),
         others=st.booleans(),
-        kind=st.sampled_from(["deferred", "in the worker", "template", "with a profile"]),
+        kind=st.sampled_from(["deferred", "in the worker", "with a profile", *KINDS]),
     )
     def begin_with_nothing(self, lag: float, others: bool, kind: str) -> None:
         self.service = Service(lag=lag)
@@ -127,6 +134,9 @@ class TriesOfATask(RuleBasedStateMachine):
                 Task("1", TaskStatus.RUNNING, "70", input_parameters=PENS_LISTED),
                 Task("2", TaskStatus.RUNNING, "70", self._at(-30.0), input_parameters="keyword=ink; more=yes"),
                 Task("3", TaskStatus.RUNNING, "71", self._at(5.0), input_parameters=PENS_LISTED),
+                bot_run("4", None),
+                bot_run("5", self._at(-30.0), input={"keyword": "ink", "more": True}),
+                bot_run("6", self._at(5.0), bot_id="71"),
             ]
         self.stored: str | None = None
         self.steps: Any = None
@@ -170,7 +180,7 @@ class TriesOfATask(RuleBasedStateMachine):
             entry = Entry.read(json.loads(self.stored or "null"))
             assert entry.task_id == self.followed
             assert self.followed in self.service.runs
-            assert entry.source.is_template == (self.kind == "template")
+            assert entry.source.kind is KINDS.get(self.kind, SourceKind.WORKFLOW)
             assert (entry.max_tries, entry.deferred) == (self.max_tries, self.kind != "in the worker")
 
     @precondition(lambda self: self.steps is None)
@@ -272,6 +282,11 @@ class TriesOfATask(RuleBasedStateMachine):
         # Not where the run of the old inputs is not known: then a person has to decide.
         self.keyword = "ink" if self.keyword == "pens" else "pens"
 
+    @precondition(lambda self: self.steps is None and (self.stored is None or json.loads(self.stored)["task_id"]))
+    @rule(kind=st.sampled_from(["deferred", "bot"]))
+    def the_operator_changes(self, kind: str) -> None:
+        self.kind = kind
+
     @precondition(lambda self: self.steps is None)
     @rule()
     def a_person_clears_the_task(self) -> None:
@@ -350,7 +365,8 @@ def play(
 
 
 RUN = Task("7", TaskStatus.RUNNING, "70", datetime.fromtimestamp(1000.0, timezone.utc), input_parameters=PENS_LISTED)
-NOT_WANTED = "an earlier try had another workflow, other inputs or another profile"
+BOT = Source(SourceKind.BOT, "70")
+NOT_WANTED = "an earlier try had other inputs or another profile"
 MADE = CreatedTask("9", "profile of 9")
 NEW = Entry(SOURCE, SAME.fingerprint, 2000.0, 5600.0, None, None, None, ("5", "6", "7"), 3, KEY_DIGEST)
 """What is written down before another run is started at second 2000."""
@@ -419,7 +435,8 @@ class TestTheRunOfAnEarlierTry:
     def test_run_of_another_workflow_gives_way_although_the_api_key_has_changed(self):
         wants = start(kind="template")
         played = play(replace(SAME, key_digest="f" * 16), RUN, None, MADE, wants=wants)
-        assert played.logged == [f"BrowserAct task 7 was stopped, because {NOT_WANTED}. Starting a new run."]
+        why = "it is a run of workflow 70"
+        assert played.logged == [f"BrowserAct task 7 was stopped, because {why}. Starting a new run."]
 
     def test_ended_run_with_other_inputs_is_not_stopped(self):
         played = play(replace(SAME, fingerprint="f" * 64), replace(RUN, status=TaskStatus.FINISHED), MADE)
@@ -454,6 +471,45 @@ class TestTheRunOfAnEarlierTry:
         assert str(played.over) == (
             "it names BrowserAct task 7 as a run of workflow 70, but for BrowserAct it is a run of workflow 71"
         )
+
+    def test_run_of_another_bot_fails_the_try(self):
+        played = play(replace(SAME, source=BOT), bot_run("7", bot_id="71"), wants=start(kind="bot"))
+        assert isinstance(played.over, LedgerError)
+        what = "it names BrowserAct task 7 as a run of bot 70"
+        assert str(played.over) == f"{what}, but for BrowserAct it is a run of bot 71"
+
+    @pytest.mark.parametrize("bot_id", ["70", None])
+    def test_active_run_of_a_bot_is_reattached(self, bot_id):
+        wants, run = start(kind="bot"), bot_run("7", bot_id=bot_id)
+        entry = replace(SAME, source=BOT, fingerprint=wants.fingerprint)
+        assert play(entry, run, wants=wants).over == StartedRun(entry, run)
+
+    @pytest.mark.parametrize(
+        ("earlier", "now", "names"),
+        [
+            (start(), start(kind="bot"), ["get-task", "stop-task", "create-run"]),
+            (start(kind="bot"), start(), ["query-run", "cancel-run", "run-task"]),
+        ],
+        ids=["workflow", "bot"],
+    )
+    def test_run_of_an_earlier_operator_is_read_and_stopped_in_its_version_of_the_api(self, earlier, now, names):
+        source = earlier.request.source
+        entry = replace(SAME, source=source, fingerprint=earlier.fingerprint)
+        run = bot_run("7") if source == BOT else RUN
+        played = play(entry, run, None, MADE, wants=now)
+        assert isinstance(played.over, StartedRun)
+        assert (played.over.entry.source, played.names) == (now.request.source, names)
+        assert played.logged == [f"BrowserAct task 7 was stopped, because it is a run of {source}. Starting a new run."]
+
+    @pytest.mark.parametrize("kind", ["deferred", "bot"])
+    def test_lost_start_of_an_earlier_operator_is_looked_up_in_its_version_of_the_api(self, kind):
+        earlier, now = start(kind=kind), start(kind="bot" if kind == "deferred" else "deferred")
+        entry = replace(SAME, source=earlier.request.source, fingerprint=earlier.fingerprint, task_id=None)
+        run = bot_run("7") if kind == "bot" else RUN
+        played = play(entry, page_of(run), run, wants=now)
+        # A person has to decide whether this is the run.
+        assert isinstance(played.over, OrphanError)
+        assert played.names == (["page-runs", "query-run"] if kind == "bot" else ["list-tasks", "get-task"])
 
     def test_run_of_a_template_may_belong_to_any_workflow(self):
         wants = start(kind="template")

@@ -20,7 +20,7 @@ from airflow_provider_browseract.compat import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from airflow_provider_browseract.emulator import EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, EXPORT, FAILING, ORDERS, PLAIN_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import ResultError, RunLostError
@@ -66,6 +66,54 @@ def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, defe
     assert ti.xcoms["task"]["status"] == "finished"
     assert task_id in ti.xcoms["_link_BrowserActTaskLink"]
     assert ti.xcoms["_link_PanelLink"].startswith("browseract/panel/open/ti/")
+
+
+@BOTH_WAYS
+def test_sensor_for_the_run_of_a_bot_asks_only_version_3(emulator, deferrable):
+    emulator.set_workflow(CONTACTS.id, duration=0.3)
+    task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
+    contact = wait(task_id, api_version="v3", deferrable=deferrable)
+    assert contact["official_website_url"] == "https://examplecorp.example"
+    assert {request.endpoint for request in emulator.requests} == {"create-run", "query-run"}
+
+
+OTHER_VERSIONS = cases(
+    ("start", "api_version", "remedy"),
+    {
+        "bot as v2": (lambda hook: hook.run_bot(ORDERS.id), "v2", "If it is the run of a bot, set api_version='v3'."),
+        "workflow as v3": (
+            lambda hook: hook.run_task(ORDERS.id),
+            "v3",
+            "If it is the run of a workflow, set api_version='v2'.",
+        ),
+    },
+)
+
+
+@OTHER_VERSIONS
+@BOTH_WAYS
+def test_sensor_for_task_of_another_version_fails_without_retry_and_names_that_version(
+    emulator, start, api_version, remedy, deferrable
+):
+    task_id = start(BrowserActHook()).id
+    with pytest.raises(AirflowFailException, match=f"Check the id.* {remedy}"):
+        wait(task_id, api_version=api_version, deferrable=deferrable)
+
+
+@OTHER_VERSIONS
+def test_resumed_sensor_for_task_of_another_version_names_that_version(emulator, start, api_version, remedy):
+    waited = Wait(start(BrowserActHook()).id, time.time() + 3600)
+    with pytest.raises(AirflowFailException, match=remedy):
+        resume(waited, End.GIVEN_UP, "HTTP 503", api_version=api_version)
+
+
+def test_resumed_sensor_asks_the_version_of_its_argument_and_not_that_of_the_event(emulator):
+    waited = Wait(BrowserActHook().run_bot(ORDERS.id).id, time.time() + 3600)
+    assert waited.api_version == "v2"
+    with pytest.raises(TaskDeferred) as again:
+        resume(waited, End.GIVEN_UP, "HTTP 503", api_version="v3")
+    assert again.value.trigger.wait.api_version == "v3"
+    assert calls_of(emulator, "get-task") == 0
 
 
 def test_sensor_for_ended_run_returns_output_without_deferring(emulator):
@@ -300,6 +348,7 @@ def test_sensor_fails_before_run_ends_when_output_path_is_not_writable(emulator,
         "empty task id": ("", {}, "browseract_task_id is ''"),
         "output_path 'None'": ("1", {"output_path": "None"}, "output_path is 'None'"),
         "relative output_path": ("1", {"output_path": "here"}, "Use an absolute path"),
+        "task id of version 3 with a path": ("1/status", {"api_version": "v3"}, "task_id is '1/status'"),
         "unknown connection": ("1", {"browseract_conn_id": "nowhere"}, "There is no connection 'nowhere'"),
     },
 )
@@ -312,6 +361,7 @@ def test_sensor_with_invalid_argument_fails_without_retry(emulator, task_id, arg
     ("arguments", "message"),
     {
         "output_format": ({"output_format": "xml"}, "output_format is 'xml'"),
+        "api_version": ({"api_version": "3"}, "api_version is '3'"),
         "deferrable": ({"deferrable": "yes"}, "deferrable is 'yes'"),
     },
 )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from typing import Any
 
+import pytest
+
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.runs.waiting import End, Wait
 from airflow_provider_browseract.triggers import polling
 from airflow_provider_browseract.triggers.run import TaskTrigger
-from tests.triggers.waits import start, trigger, wait
+from tests.triggers.waits import start, start_bot, trigger, wait
 
 log: Any = logging.getLogger(__name__)
 
@@ -65,6 +69,19 @@ def test_task_trigger_reports_run_with_large_output_as_ended_without_keeping_it(
     assert event.end is End.ENDED
     assert seen is not None
     assert (seen.output, seen.unread) == (None, "The response to get-task is larger than 10000 bytes (max_response)")
+
+
+@pytest.mark.parametrize(
+    ("largest", "endpoints"),
+    [(polling.LARGEST_RESPONSE, {"query-run"}), (100, {"query-run", "query-run-status"})],
+    ids=["whole", "too large for the triggerer"],
+)
+def test_run_of_a_bot_is_polled_with_version_3_of_the_api(emulator, monkeypatch, largest, endpoints):
+    monkeypatch.setattr(polling, "LARGEST_RESPONSE", largest)
+    started = trigger(start_bot(), api_version=ApiVersion.V3)
+    _, arguments = started.serialize()
+    assert wait(TaskTrigger(**json.loads(json.dumps(arguments)))).end is End.ENDED
+    assert {request.endpoint for request in emulator.requests[1:]} == endpoints
 
 
 def test_task_trigger_gives_up_with_reason_after_an_unexpected_error(emulator, monkeypatch, capfd):

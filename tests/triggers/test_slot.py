@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api import v2
+from airflow_provider_browseract.api import v2, v3
+from airflow_provider_browseract.api.models import ApiVersion
+from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.queueing import Queued, QueueWait
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait, count_active
+from airflow_provider_browseract.triggers import dispatcher
 from airflow_provider_browseract.triggers import slot as slots
 from airflow_provider_browseract.triggers.dispatcher import Dispatcher, run_has_ended
 from airflow_provider_browseract.triggers.slot import SlotTrigger
@@ -98,14 +101,16 @@ async def waiting():
     await made.end()
 
 
-async def start(number: int = 1) -> list[str]:
+async def start(number: int = 1, *, api_version: ApiVersion = ApiVersion.V2) -> list[str]:
+    """Start runs, in version 3 of the API as those of a bot."""
+    run = v3.create_run if api_version is ApiVersion.V3 else v2.run_task
     async with BrowserActHook().async_client() as client:
-        return [(await client.send(v2.run_task(ORDERS.id))).id for _ in range(number)]
+        return [(await client.send(run(ORDERS.id))).id for _ in range(number)]
 
 
-async def stop(task_id: str) -> None:
+async def stop(task_id: str, api_version: ApiVersion = ApiVersion.V2) -> None:
     async with BrowserActHook().async_client() as client:
-        await client.send(v2.stop_task(task_id))
+        await client.send(APIS[api_version].stop_task(task_id))
 
 
 async def test_each_free_slot_wakes_the_next_task_only(emulator, waiting):
@@ -134,6 +139,47 @@ async def test_waits_of_a_connection_share_one_count(emulator, waiting, monkeypa
     # As many requests as one waiting task would send, with some time to spare.
     await asyncio.sleep(1.5)
     assert 4 <= calls_of(emulator, "list-tasks") - before <= 4 * 6
+
+
+@pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
+async def test_runs_of_both_versions_are_counted_once_a_bot_waits(emulator, waiting, shared_runs):
+    emulator.shared_runs = shared_runs
+    [workflow], [bot] = await start(), await start(api_version=ApiVersion.V3)
+    waiting.add("workflow", 1.0, active=1 + shared_runs)
+    await counts(emulator, 2)
+    assert calls_of(emulator, "page-runs") == 0
+    waiting.add("bot", 2.0, active=2, api_version=ApiVersion.V3)
+    for place, (task_id, api_version) in enumerate([(bot, ApiVersion.V3), (workflow, ApiVersion.V2)]):
+        await counts(emulator, 2)
+        assert calls_of(emulator, "page-runs") >= 4
+        assert len(waiting.woken) == place
+        await stop(task_id, api_version)
+        assert len(await waiting.until_woken(place + 1)) == place + 1
+        # The woken one has the slot until its run is counted.
+        await start(api_version=api_version)
+    assert waiting.woken == ["workflow", "bot"]
+
+
+async def test_count_during_which_the_first_bot_joins_is_not_used(emulator, waiting, monkeypatch):
+    joined: list[bool] = []
+
+    def count_while_a_bot_joins(versions):
+        active = yield from count_active(versions)
+        if not joined:
+            joined.append(True)
+            wait = QueueWait(Queued(2.0, 2.0, 1), time.time() + 600, active=3, api_version=ApiVersion.V3)
+            Dispatcher.of(CONN_ID, None).join("bot", wait, CONN_ID, "d")
+        return active
+
+    monkeypatch.setattr(dispatcher, "count_active", count_while_a_bot_joins)
+    await start()
+    await start(2, api_version=ApiVersion.V3)
+    waiting.add("workflow", 1.0)
+    await until(lambda: joined)
+    await counts(emulator, 3)
+    # With only the run of the workflow, two slots would seem to be free.
+    assert waiting.woken == []
+    assert Dispatcher.of(CONN_ID, None).queue.active is not None
 
 
 async def test_task_joins_the_queue_only_when_its_wait_for_the_budget_is_over(emulator, waiting, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from contextvars import ContextVar
@@ -13,10 +14,12 @@ import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.emulator import ORDERS, RequestFault
 from airflow_provider_browseract.in_airflow import xcoms
 from airflow_provider_browseract.runs import timings
-from tests.triggers.waits import ASKS, start, start_short, trigger
+from airflow_provider_browseract.triggers.stopping import stop_after_ctrl_c
+from tests.triggers.waits import ASKS, start, start_bot, start_short, trigger
 from tests.workers import calls_of
 
 pytestmark = pytest.mark.skipif(
@@ -65,6 +68,14 @@ def waiting(emulator, airflow):
     return made
 
 
+async def test_ctrl_c_stops_the_run_of_a_bot_with_version_3_of_the_api(emulator, caplog):
+    emulator.set_workflow(ORDERS.id, duration=60.0)
+    wait = trigger(start_bot(), api_version=ApiVersion.V3).wait
+    await stop_after_ctrl_c(wait, "browseract_default", True, logging.getLogger(__name__))
+    assert emulator.tasks[0].status == "canceled"
+    assert f"BrowserAct task {wait.browseract_task_id} was stopped." in caplog.text
+
+
 class TestKill:
     @pytest.mark.parametrize("state", ["failed", "success"])
     def test_kill_of_task_instance_marked_failed_or_success_stops_the_run(self, emulator, waiting, airflow, state):
@@ -101,6 +112,13 @@ class TestKill:
 
         asyncio.run(kill())
         assert emulator.tasks[0].status == status
+
+    def test_kill_stops_the_run_of_a_bot_with_version_3_of_the_api(self, emulator, waiting, airflow):
+        task_id = airflow.xcoms["task_id"] = start_bot()
+        waiting.wait = replace(waiting.wait, browseract_task_id=task_id, api_version=ApiVersion.V3)
+        asyncio.run(waiting.on_kill())
+        assert [task.status for task in emulator.tasks] == ["running", "canceled"]
+        assert [request.endpoint for request in emulator.requests[2:]] == ["query-run-status", "cancel-run"]
 
     def test_kill_with_cancel_on_kill_false_does_not_stop_the_run(self, emulator, waiting, capfd):
         waiting.cancel_on_kill = False

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract import triggers
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.runs.ledger import Entry
-from airflow_provider_browseract.runs.queueing import Queued
+from airflow_provider_browseract.runs.queueing import Queued, QueueWait
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
+from airflow_provider_browseract.runs.waiting import Wait
 from airflow_provider_browseract.runs.watching import Cursor
 
 DIGEST = "ab" * 32
@@ -112,6 +114,12 @@ def test_stored_trigger_of_the_version_before_keeps_its_arguments(name):
     assert kept(TRIGGERS[name], again)
 
 
+def test_stored_trigger_without_a_version_of_the_api_is_of_version_2():
+    for name, arguments in TRIGGERS.items():
+        _, again = read_and_stored_again(name, arguments)
+        assert again.get("wait", again)["api_version"] == "v2"
+
+
 def test_stored_triggers_cover_every_trigger_of_the_provider():
     folder = Path(triggers.__file__ or "").parent
     modules = {f"triggers.{path.stem}" for path in folder.glob("*.py") if "Trigger(Base" in path.read_text()}
@@ -123,6 +131,20 @@ def test_unknown_field_of_a_newer_version_is_ignored(name):
     arguments = TRIGGERS[name]
     newer = {**arguments, "wait": {**arguments["wait"], "new_in_0_2": 1}}
     assert read_and_stored_again(name, newer) == read_and_stored_again(name, arguments)
+
+
+def test_stored_wait_without_a_version_of_the_api_is_one_of_version_2():
+    assert from_json(Wait, WAIT).api_version is ApiVersion.V2
+    assert from_json(QueueWait, TRIGGERS["triggers.slot.SlotTrigger"]["wait"]).api_version is ApiVersion.V2
+
+
+@pytest.mark.parametrize("name", ["triggers.run.TaskTrigger", "triggers.slot.SlotTrigger"])
+def test_stored_trigger_for_the_run_of_a_bot_keeps_its_version_of_the_api(name):
+    bot = {**TRIGGERS[name], "wait": {**TRIGGERS[name]["wait"], "api_version": "v3"}}
+    assert kept(bot, read_and_stored_again(name, bot)[1])
+    unknown = {**bot, "wait": {**bot["wait"], "api_version": "v4"}}
+    with pytest.raises(TypeError, match=r"cannot be read: api_version: .*'v2' or 'v3'"):
+        read_and_stored_again(name, unknown)
 
 
 def test_stored_event_of_the_version_before_can_be_read():

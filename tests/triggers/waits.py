@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
+from airflow_provider_browseract.api import v3
 from airflow_provider_browseract.emulator import HUMAN, ORDERS
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs.resuming import WaitEvent
@@ -37,6 +38,11 @@ def wait(trigger: TaskTrigger) -> WaitEvent:
 
 def start() -> str:
     return BrowserActHook().run_task(ORDERS.id).id
+
+
+def start_bot() -> str:
+    """Start the same with version 3 of the API, in which each workflow of the emulator is a bot."""
+    return BrowserActHook().client.send(v3.create_run(ORDERS.id)).id
 
 
 def start_paused(emulator) -> str:

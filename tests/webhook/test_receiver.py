@@ -25,6 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import lazyload
 
 from airflow_provider_browseract import compat, plugin
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 from airflow_provider_browseract.plugin import LazyApp
 from airflow_provider_browseract.runs import timings
@@ -153,15 +154,18 @@ class TestCallbackForWaitingTask:
         assert (await client.post(deferred.path, content=b"{}", headers=headers)).status_code == 200
 
     @pytest.mark.parametrize("status", ["created", "running", "pausing", "paused"])
-    @pytest.mark.parametrize("wrapped", [False, True], ids=["as the task", "in the envelope"])
+    @cases(
+        "body_of",
+        {
+            "as the task": lambda status: {"id": "7", "status": status},
+            "in the envelope": lambda status: {"code": 0, "data": {"id": "7", "status": status}},
+            "as the run of a bot": lambda status: {"task_id": "7", "input": {"status": "finished"}, "status": status},
+        },
+    )
     async def test_callback_with_status_of_unfinished_run_leaves_task_instance_deferred(
-        self, client, deferred, counted, status, wrapped
+        self, client, deferred, counted, status, body_of
     ):
-        body = {"id": "7", "status": status}
-        assert await call(client, deferred.path, {"code": 0, "data": body} if wrapped else body) == (
-            200,
-            "run active",
-        )
+        assert await call(client, deferred.path, body_of(status)) == (200, "run active")
         assert deferred.state == "deferred"
         assert counted == ["browseract.callback.run_active"]
 
@@ -265,6 +269,23 @@ class TestHandOver:
         assert await call(client, deferred.path) == (200, "resumed")
         assert queue.resumed() == [first.map_index]
         assert sorted(counted) == ["browseract.callback.resumed", "browseract.slots.handed_over"]
+
+    @pytest.mark.parametrize("waiting", list(ApiVersion))
+    async def test_callback_of_a_bot_resumes_its_task_and_hands_its_slot_over(self, client, deferred, queue, waiting):
+        deferred.defer(api_version=ApiVersion.V3)
+        queue.add(100.0, api_version=waiting)
+        body = {
+            "task_id": "7",
+            "bot_id": "82000518364027715",
+            "bot_type": "agent",
+            "input": {"status": "running", "data": {"status": "running"}},
+            "output": {"status": "running"},
+            "output_files": {"json": {"file_name": "result.json", "download_url": "https://files.example/1"}},
+            "status": "finished",
+        }
+        assert await call(client, deferred.path, body) == (200, "resumed")
+        assert from_json(WaitEvent, deferred.resumed_with).wait.api_version is ApiVersion.V3
+        assert queue.resumed() == [0]
 
     async def test_repeated_callback_hands_over_no_second_slot(self, client, deferred, queue):
         queue.add(100.0)

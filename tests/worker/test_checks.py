@@ -9,8 +9,12 @@ import pytest
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import ConnectionFailedError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
-from airflow_provider_browseract.emulator import LOG_IN, ORDERS, SEARCH, RequestFault
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunBotTemplateOperator,
+    RunWorkflowOperator,
+)
 from airflow_provider_browseract.runs.outcome import RunCanceledError
 from tests.workers import PENS, is_killed_at_each_call
 
@@ -71,7 +75,7 @@ class TestInputNames:
     def test_unreadable_input_names_log_a_warning_and_the_run_still_finishes(self, worker, emulator, capfd):
         emulator.fault("get-workflow", RequestFault.status(500), times=None)
         assert len(worker(workflow_id=SEARCH.id, input_parameters=PENS).run()) == 2
-        assert "The names of the inputs were not checked: BrowserAct failed" in "".join(capfd.readouterr())
+        assert "The inputs were not checked: BrowserAct failed" in "".join(capfd.readouterr())
 
     def test_workflow_that_lists_no_inputs_logs_a_warning_and_the_start_is_sent(self, worker, emulator, capfd):
         emulator.set_workflow(SEARCH.id, inputs=())
@@ -84,6 +88,104 @@ class TestInputNames:
             worker(workflow_id="123").run()
         assert endpoints(emulator) == ["get-workflow"]
         assert "not known whether" not in "".join(capfd.readouterr())
+
+
+RENDERED = {"company_name": "Example Corp", "max_pages": "2"}
+"""An input with a text that a template was rendered to."""
+
+
+class TestInputOfBots:
+    BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "wait_for_completion": False}
+
+    def test_all_errors_are_named_without_values_before_any_start(self, worker, emulator, capfd):
+        given = {"company": "s3cret", "max_pages": "s3cret"}
+        with pytest.raises(AirflowFailException) as failed:
+            worker(**self.BOT, input=given).run()
+        message = str(failed.value)
+        for part in (
+            f"bot {CONTACTS.id}",
+            "lacks the required name 'company_name'",
+            "has the unknown name 'company'",
+            "input['max_pages'] must be an integer, but a text was given",
+            "render_template_as_native_obj=True",
+        ):
+            assert part in message
+        assert endpoints(emulator) == ["query-bot"]
+        assert "s3cret" not in message + "".join(capfd.readouterr())
+
+    def test_rendered_values_are_converted_and_one_log_line_names_their_places_without_values(
+        self, worker, emulator, capfd
+    ):
+        types = {"company_name": "string", "max_pages": "integer", "names": "array"}
+        schema = {"type": "object", "properties": {name: {"type": each} for name, each in types.items()}}
+        emulator.set_workflow(CONTACTS.id, input_schema=schema)
+        worker(**self.BOT, input={**RENDERED, "names": '["s3cret"]'}).run()
+        assert dict(emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2, "names": ["s3cret"]}
+        logged = "".join(capfd.readouterr())
+        line = f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'], input['names']."
+        assert logged.count(line) == logged.count("Converted") == 1
+        assert "s3cret" not in logged
+
+    def test_input_that_conforms_is_sent_as_it_is(self, worker, emulator, capfd):
+        worker(**self.BOT, input={"company_name": "12"}).run()
+        assert dict(emulator.tasks[0].inputs) == {"company_name": "12"}
+        assert "Converted" not in "".join(capfd.readouterr())
+
+    def test_name_that_the_schema_allows_but_does_not_declare_logs_a_warning(self, worker, emulator, capfd):
+        emulator.set_workflow(CONTACTS.id, input_schema={**CONTACTS.schema, "additionalProperties": True})
+        worker(**self.BOT, input={"company_name": "a", "max_page": 2}).run()
+        assert "'max_page' (did you mean 'max_pages'?)" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize(
+        ("schema", "warning"),
+        [
+            ({"$ref": "#/nowhere"}, f"the schema of bot {CONTACTS.id} cannot be used: "),
+            ("object", f"the schema of bot {CONTACTS.id} cannot be used: "),
+        ],
+        ids=["reference to nothing", "no schema"],
+    )
+    def test_unusable_schema_logs_one_warning_and_the_start_is_sent(self, worker, emulator, capfd, schema, warning):
+        emulator.set_workflow(CONTACTS.id, input_schema=schema)
+        emulator.fault("create-run", RequestFault.refused(99001), times=1)
+        with pytest.raises(AirflowFailException, match="refused the start"):
+            worker(**self.BOT, input=RENDERED).run()
+        assert "".join(capfd.readouterr()).count(f"The inputs were not checked: {warning}") == 1
+
+    def test_bot_that_cannot_be_read_logs_a_warning_and_the_run_starts_with_the_given_input(
+        self, worker, emulator, capfd
+    ):
+        emulator.converts_input = True
+        emulator.fault("query-bot", RequestFault.status(500), times=None)
+        worker(**self.BOT, input=RENDERED).run()
+        assert len(emulator.tasks) == 1
+        assert "The inputs were not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
+
+    def test_input_is_neither_read_nor_converted_with_validate_inputs_false(self, worker, emulator):
+        emulator.converts_input = True
+        worker(**self.BOT, input=RENDERED, validate_inputs=False).run()
+        assert "query-bot" not in endpoints(emulator)
+
+    @pytest.mark.parametrize("deferrable", [False, True], ids=["in the worker", "deferred"])
+    def test_input_is_converted_again_after_a_wait_for_a_slot_without_another_log_line(
+        self, worker, emulator, capfd, deferrable
+    ):
+        emulator.fault("create-run", RequestFault.refused(10118), times=2)
+        worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=RENDERED, deferrable=deferrable).run()
+        assert dict(emulator.tasks[0].inputs)["max_pages"] == 2
+        assert endpoints(emulator).count("query-bot") == endpoints(emulator).count("create-run") == 3
+        assert "".join(capfd.readouterr()).count("Converted to the types") == 1
+
+    def test_reattach_succeeds_without_a_check_of_the_input(self, worker, emulator, store):
+        emulator.set_workflow(CONTACTS.id, duration=60.0)
+        task_id = worker(**self.BOT, input=RENDERED, store=store).run()
+        emulator.fault("query-bot", RequestFault.refused(10111), times=None)
+        assert worker(**self.BOT, input=RENDERED, store=store).run() == task_id
+
+    def test_template_checks_input_and_region_with_one_request_each(self, worker, emulator):
+        given = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": 7}, "region": "DE"}
+        worker(operator_class=RunBotTemplateOperator, wait_for_completion=False, **given).run()
+        assert endpoints(emulator)[:3] == ["query-template", "list-regions", "create-template-run"]
+        assert dict(emulator.tasks[0].inputs) == {"keyword": "7"}
 
 
 def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_budget(worker, connect, capfd):
@@ -99,11 +201,20 @@ def test_address_where_nothing_listens_is_logged_at_once_and_costs_one_retry_bud
 
 
 class TestKillDuringInputCheck:
-    def test_kill_during_the_check_of_input_names_prevents_the_start(self, worker, emulator, monkeypatch):
-        operator = worker(workflow_id=SEARCH.id, input_parameters=PENS).operator()
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"workflow_id": SEARCH.id, "input_parameters": PENS},
+            {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": RENDERED},
+        ],
+        ids=["workflow", "bot"],
+    )
+    def test_kill_during_the_check_of_inputs_prevents_the_start(self, worker, emulator, monkeypatch, arguments):
+        run = worker(**arguments)
+        operator = run.operator()
         is_killed_at_each_call(operator, monkeypatch)
         with pytest.raises(RunCanceledError, match="Killed before a run was started"):
-            operator.execute(worker(workflow_id=SEARCH.id).context)
+            operator.execute(run.context)
         assert emulator.tasks == []
 
 
@@ -123,6 +234,19 @@ class TestDryRun:
         for shown in (f'"workflow_id": "{LOG_IN.id}"', '{"name": "username", "value": "ada"}', '"callback_url": "***"'):
             assert shown in logged
         assert not any(secret in logged for secret in ("hunter2", "t0ken", "app-emulator"))
+
+    def test_dry_run_of_a_bot_logs_the_converted_input_without_secrets(self, worker, emulator, capfd):
+        schema = {"type": "object", "properties": {"pages": {"type": "integer"}, "wait": {"type": "boolean"}}}
+        emulator.set_workflow(CONTACTS.id, input_schema=schema)
+        given = {"pages": "3", "wait": "true", "login": {"password": "hunter2"}, "note": None}
+        run = worker(operator_class=RunBotOperator, bot_id=CONTACTS.id, input=given, dry_run=True)
+        with pytest.raises(AirflowSkipException, match=f"no run of bot {CONTACTS.id} was started"):
+            run.run()
+        logged = "".join(capfd.readouterr())
+        body = '{"input": {"pages": 3, "wait": true, "login": {"password": "***"}, "note": null}}'
+        assert f"/v3/bots/{CONTACTS.id}/runs with {body}" in logged
+        assert "hunter2" not in logged
+        assert emulator.tasks == []
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -855,6 +855,18 @@ class TestOpenLineage:
         [output] = lineage_of(source, "https://api.browseract.com", done).outputs
         assert (output.namespace, output.name) == dataset
 
+    @pytest.mark.parametrize(
+        ("kind", "name"), zip(SourceKind, ["workflow/82", "template/82", "bot/82", "bot_template/82"], strict=True)
+    )
+    def test_openlineage_input_is_named_after_what_was_run(self, kind, name):
+        pytest.importorskip(
+            "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"
+        )
+        from airflow_provider_browseract.worker.lineage import lineage_of
+
+        [dataset] = lineage_of(Source(kind, "82"), "https://api.browseract.com", None).inputs
+        assert (dataset.namespace, dataset.name) == ("browseract://api.browseract.com", name)
+
     def test_openlineage_has_the_workflow_as_input_and_the_facts_as_a_facet(self, worker, emulator, folder):
         pytest.importorskip(
             "airflow.providers.openlineage", reason="before Airflow 3.3 OpenLineage is not installed for the tests"

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, BaseNotifier
 from airflow.serialization import serialized_objects
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.models import Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, BotType, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import HUMAN, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
@@ -27,7 +27,7 @@ from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.waiting import MAX_RESUMES, End, Wait
 from airflow_provider_browseract.worker import pauses, waiter
-from tests.workers import BOTH_WAYS, calls_of
+from tests.workers import BOTH_WAYS, FakeTaskInstance, calls_of
 
 CONFIRMED = {"confirmed": True}
 
@@ -130,6 +130,24 @@ class TestRequiredAction:
         first, links, *_ = body.split("\n\n")
         assert first == f"BrowserAct task {shown} has paused. Last step 1: {shown}"
         assert "[Live view of the browser](https://live.example/a%29%28b?c=d)" in links
+
+    @pytest.mark.parametrize(
+        ("bot_type", "resume"),
+        [
+            (BotType.WORKFLOW, "**Resume** continues the run."),
+            (
+                BotType.AGENT,
+                "**Resume** only closes this request: BrowserAct itself continues the run of an agent-built bot once "
+                "the step is complete.",
+            ),
+        ],
+    )
+    def test_required_action_of_a_bot_names_it_and_states_what_resume_does(self, worker, people, bot_type, resume):
+        task = Task("7", TaskStatus.PAUSED, api_version=ApiVersion.V3, bot_id="82", bot_type=bot_type)
+        required_action.ask(FakeTaskInstance(), task, Wait("7", time.time() + 600), cancel_on_timeout=True)
+        assert people.question["subject"] == "run: a person is needed (run of BrowserAct bot 82)"
+        assert people.question["options"] == ["Resume", "Stop"]
+        assert f"{resume} **Stop** cancels the run and fails" in people.question["body"]
 
     def test_required_action_of_a_mapped_task_begins_with_task_and_index(self, worker, people):
         run = worker(workflow_id=HUMAN.id, on_paused="ask", deferrable=True)

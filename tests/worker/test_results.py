@@ -25,7 +25,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from airflow_provider_browseract.api.errors import ServerError
-from airflow_provider_browseract.api.models import DownloadFile, Output, Step, Task, TaskStatus
+from airflow_provider_browseract.api.models import DownloadFile, Output, OutputFile, Step, Task, TaskStatus
 from airflow_provider_browseract.api.settings import ClientSettings
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import StorageError
@@ -576,6 +576,23 @@ class TestExpiredLink:
         kept = store.make().save(run, AUTO, away)
         assert kept.missing == {"a": "its host responded with HTTP 403"}
         assert written(store.folder).keys() == {"good", "task.json"}
+
+    def test_expired_link_of_a_format_is_refreshed_and_the_other_formats_are_not_fetched_again(self, store, host):
+        def listed(*links: tuple[str, str]) -> Task:
+            formats = tuple(OutputFile(kind, "result", len(CONTENT), store.url(link)) for kind, link in links)
+            return Task("7", TaskStatus.FINISHED, output=Output("[1]", formats=formats, is_json=True))
+
+        run = listed(("csv", "expired/a"), ("md", "plain/b"))
+        # The formats are the keys of an object, so their order can change.
+        kept = store.save(run, again=[listed(("md", "plain/new"), ("csv", "plain/a"))])
+        assert sorted(file.name for file in kept.files) == ["result (csv)", "result (md)"]
+        assert sorted(path for path, _ in host.requests) == ["expired/a", "plain/a", "plain/b"]
+        assert (store.folder / "output.json").read_text() == "[1]"
+
+    def test_format_of_another_size_than_announced_is_missing(self, store):
+        formats = (OutputFile("csv", "result.csv", len(CONTENT) + 1, store.url("plain/a")),)
+        kept = store.save(Task("7", TaskStatus.FINISHED, output=Output(formats=formats)))
+        assert list(kept.missing) == ["result.csv"]
 
     def test_file_link_still_expired_after_refresh_leaves_file_missing(self, store, host):
         kept = store.save(task(download("a", store.url("expired/a"))))

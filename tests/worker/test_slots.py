@@ -8,10 +8,11 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import InsufficientCreditsError
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
-from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
@@ -49,7 +50,7 @@ def test_start_without_a_free_slot_is_sent_again_within_the_same_try(worker, emu
     assert f"BrowserAct has {why}. BrowserAct has refused the start once. Waiting for at most 7 h 0 min." in logged
     assert "0 runs" not in logged
     assert "BrowserAct has refused the start 2 times." in logged
-    assert ("no free slot now; no run is active any more" in logged) is (fault.http_status != 429)
+    assert ("no free slot now; it lists no active run any more" in logged) is (fault.http_status != 429)
     assert ("If no line follows, check that a triggerer is running." in logged) is deferrable
 
 
@@ -67,6 +68,30 @@ def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferra
     assert len(run.run()) == 2
     assert {task.status for task in emulator.tasks} == {"finished"}
     assert f"BrowserAct has no free slot now; {active}. " in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
+def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_of_version_2(
+    worker, emulator, shared_runs
+):
+    emulator.concurrency, emulator.shared_runs = 2, shared_runs
+    for source in (SEARCH, CONTACTS):
+        emulator.set_workflow(source.id, duration=60.0)
+
+    def refused(**arguments):
+        before = len(emulator.requests)
+        run = worker(**arguments, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        wait = deferral.value.trigger.wait
+        return wait.api_version, wait.active, [each.endpoint for each in emulator.requests[before + 2 :]]
+
+    workflow = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
+    bot = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}}
+    for arguments in (workflow, bot):
+        worker(**arguments, wait_for_completion=False).run()
+    assert refused(**bot) == (ApiVersion.V3, 2, ["list-tasks"] * 4 + ["page-runs"] * 4)
+    assert refused(**workflow) == (ApiVersion.V2, 1 + shared_runs, ["list-tasks"] * 4)
 
 
 @BOTH_WAYS
@@ -185,7 +210,7 @@ def test_refusal_although_nothing_is_active_is_reported_once(worker, emulator, c
     emulator.fault("run-task", RequestFault.refused(10118), times=3)
     assert len(search(worker, deferrable=True).run()) == 2
     logged = "".join(capfd.readouterr())
-    warning = "BrowserAct refuses the start although no run is active."
+    warning = "BrowserAct refuses the start although it lists no active run."
     assert logged.count(warning) == 1
     # The only run may end right before the first refusal.
     assert "refused the start once" in logged.partition(warning)[0]

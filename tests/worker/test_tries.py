@@ -380,16 +380,19 @@ class TestAfterSuccess:
 
 class TestChangedArguments:
     @pytest.mark.parametrize(
-        "change",
-        [{"input_parameters": {"keyword": "ink"}}, {"workflow_id": ORDERS.id, "input_parameters": None}],
+        ("change", "why"),
+        [
+            ({"input_parameters": {"keyword": "ink"}}, "an earlier try had other inputs or another profile"),
+            ({"workflow_id": ORDERS.id, "input_parameters": None}, f"it is a run of workflow {SEARCH.id}"),
+        ],
         ids=["other inputs", "another workflow"],
     )
-    def test_changed_inputs_or_workflow_stop_the_old_run_and_start_a_new_one(self, tries, emulator, change, capfd):
+    def test_changed_inputs_or_workflow_stop_the_old_run_and_start_a_new_one(self, tries, emulator, change, why, capfd):
         emulator.next_run(SEARCH.id, duration=60.0)
         tries(wait_for_completion=False).run()
         tries(**change).run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        assert f"{emulator.tasks[0].id} was stopped, because an earlier try had another" in "".join(capfd.readouterr())
+        assert f"{emulator.tasks[0].id} was stopped, because {why}. Starting a new run." in "".join(capfd.readouterr())
 
     def test_changed_inputs_send_no_stop_to_a_run_that_has_ended(self, tries, emulator):
         tries().run()

@@ -76,12 +76,6 @@ def test_lost_start_is_looked_up(worker, emulator, followed):
     assert len(emulator.tasks) == 1
 
 
-def test_active_runs_are_counted_for_a_slot(worker, emulator, followed):
-    emulator.fault("run-task", RequestFault.refused(10118), times=1)
-    worker(workflow_id=ORDERS.id).run()
-    assert followed[:4] == ["list_tasks"] * 4
-
-
 def test_run_of_an_earlier_try_with_other_arguments_is_stopped(worker, emulator, followed, store):
     emulator.set_workflow(ORDERS.id, duration=600)
     arguments = {"workflow_id": ORDERS.id, "store": store, "wait_for_completion": False}

@@ -1,0 +1,287 @@
+"""Bots and the templates that run as bots: another start, a checked input, and everything else as with workflows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.api.arguments import InputError
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import (
+    CONTACTS,
+    NOT_READY,
+    PRICES,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    UNPUBLISHED,
+    Output,
+    RequestFault,
+)
+from airflow_provider_browseract.operators.browseract import (
+    RunBotOperator,
+    RunBotTemplateOperator,
+    RunWorkflowOperator,
+)
+from tests.cases import cases
+from tests.workers import BOTH_WAYS, PENS, calls_of
+
+COMPANY = {"company_name": "Example Corp", "max_pages": 2}
+BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
+SECRET = "hunter2ofthistest"
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(connect, emulator):
+    connect({"retry_budget": 0.2, "read_timeout": 10, "webhook_base_url": "http://127.0.0.1:1"})
+    for template_id in emulator.templates:
+        emulator.set_workflow(template_id, duration=0.2)
+
+
+@BOTH_WAYS
+def test_bot_runs_with_typed_input_and_returns_its_output_as_a_value(worker, emulator, deferrable):
+    run = worker(**BOT, deferrable=deferrable)
+    result = run.run()
+    assert (result["company_name"], len(result["pages"])) == ("Example Corp", 2)
+    [task] = emulator.tasks
+    assert (task.api_version, dict(task.inputs)) == ("v3", COMPANY)
+    assert run.ti.xcoms["task_id"] == task.id
+    assert "profile_id" not in run.ti.xcoms
+    assert "Example Corp" not in json.dumps(run.ti.xcoms["task"])
+    if deferrable:
+        assert task.callback_url is not None
+
+
+def test_bot_without_an_input_gets_an_empty_object(worker, emulator):
+    emulator.set_workflow(
+        CONTACTS.id, input_schema={"type": "object"}, behaviour=lambda run: Output(value=[*run.inputs])
+    )
+    assert worker(operator_class=RunBotOperator, bot_id=CONTACTS.id).run() == []
+    assert dict(emulator.tasks[0].inputs) == {}
+
+
+def test_bot_and_workflow_need_the_same_number_of_requests(worker, emulator):
+    emulator.set_workflow(SEARCH.id, duration=0.0)
+    emulator.set_workflow(CONTACTS.id, duration=0.0)
+    worker(workflow_id=SEARCH.id, input_parameters=PENS, deferrable=True).run()
+    of_workflow = [request.endpoint for request in emulator.requests]
+    worker(**BOT, deferrable=True).run()
+    of_bot = [request.endpoint for request in emulator.requests][len(of_workflow) :]
+    assert of_workflow == ["get-workflow", "run-task", "get-task"]
+    assert of_bot == ["query-bot", "create-run", "query-run"]
+
+
+@BOTH_WAYS
+def test_template_runs_as_a_bot_with_its_region(worker, emulator, deferrable):
+    run = worker(
+        operator_class=RunBotTemplateOperator,
+        template_id=TEMPLATE_SEARCH.id,
+        region="DE",
+        input={"keyword": "pens", "max_items": "2"},
+        deferrable=deferrable,
+    )
+    assert len(run.run()) == 2
+    [task] = emulator.tasks
+    assert (task.api_version, task.from_template, task.proxy_region) == ("v3", True, "DE")
+    assert "profile_id" not in run.ti.xcoms
+
+
+class TestParsing:
+    @cases(
+        ("operator", "argument", "message"),
+        {
+            "profile_id": (
+                RunBotOperator,
+                "profile_id",
+                "RunBotOperator has no profile_id, because API v3 has no profiles. Set the bot's browser to Standard "
+                "Browser in the BrowserAct dashboard to keep a login, or run the workflow with RunWorkflowOperator.",
+            ),
+            "save_browser_data": (RunBotOperator, "save_browser_data", "Set the bot's browser to Standard Browser"),
+            "workflow_id": (RunBotOperator, "workflow_id", "Pass the id of the bot as bot_id"),
+            "input_parameters": (RunBotOperator, "input_parameters", "Pass a dict of JSON values as input"),
+            "workflow_template_id": (RunBotOperator, "workflow_template_id", "with RunBotTemplateOperator"),
+            "profile_id of a template": (RunBotTemplateOperator, "profile_id", "run a bot with RunBotOperator"),
+            "workflow_template_id of a template": (
+                RunBotTemplateOperator,
+                "workflow_template_id",
+                "Pass the id of the template as template_id",
+            ),
+            "validate_output of a template": (RunBotTemplateOperator, "validate_output", "no output schemas"),
+        },
+    )
+    @pytest.mark.parametrize("with_id", [True, False], ids=["with the id", "without the id"])
+    def test_argument_that_bots_do_not_have_is_refused_with_what_to_do(self, operator, argument, message, with_id):
+        required = {"bot_id": "7"} if operator is RunBotOperator else {"template_id": "7"}
+        with pytest.raises(InputError, match=rf"^{operator.__name__} has no {argument}\b") as refused:
+            operator(task_id="run", **(required if with_id else {}), **{argument: "x"})
+        assert message in str(refused.value)
+
+    @cases(
+        ("arguments", "message"),
+        {
+            "no flag": ({"validate_output": "yes"}, r"validate_output is 'yes'\. Use True or False\."),
+            "without a wait": (
+                {"validate_output": True, "wait_for_completion": False},
+                "validate_output needs wait_for_completion=True",
+            ),
+        },
+    )
+    def test_wrong_validate_output_is_refused_also_for_a_mapped_task(self, worker, emulator, arguments, message):
+        with pytest.raises(InputError, match=message):
+            RunBotOperator(task_id="run", bot_id=CONTACTS.id, **arguments)
+        mapped = RunBotOperator(task_id="run", bot_id=CONTACTS.id, **arguments, _airflow_from_mapped=True)
+        with pytest.raises(AirflowFailException, match=message):
+            mapped.execute(worker(**BOT).context)
+        assert emulator.requests == []
+
+    def test_misspelled_argument_is_named_with_the_right_one(self):
+        with pytest.raises(TypeError, match="did you mean 'validate_output'"):
+            RunBotOperator(task_id="run", bot_id="7", validate_outputs=True)
+
+
+@cases(
+    ("arguments", "message"),
+    {
+        "id with a path": ({"bot_id": "../runs"}, "bot_id is '../runs'"),
+        "another endpoint as id": ({"bot_id": "templates"}, "bot_id is 'templates', which is no id"),
+        "unknown id": ({"bot_id": "123"}, "Check bot_id '123'"),
+        "unpublished": (
+            {"bot_id": UNPUBLISHED.id},
+            rf"^The bot {UNPUBLISHED.id} is not published\.\nPublish the bot in the BrowserAct dashboard\.$",
+        ),
+        "list of pairs": ({"input": [{"name": "company_name", "value": "a"}]}, "RunWorkflowOperator"),
+        "rendered to None": ({"input": {"company_name": "{{ nothing }}"}}, r"input\['company_name'\] was given"),
+    },
+)
+def test_invalid_bot_or_input_fails_without_a_retry_before_any_start(worker, emulator, arguments, message):
+    run = worker(**{**BOT, **arguments})
+    operator = run.operator()
+    operator.render_template_fields({**run.context, "nothing": None})
+    with pytest.raises(AirflowFailException, match=message):
+        operator.execute(run.context)
+    assert emulator.tasks == []
+
+
+def test_bot_without_a_language_model_fails_without_a_retry_and_names_the_remedy(worker, emulator):
+    with pytest.raises(AirflowFailException, match="choose its language model"):
+        worker(operator_class=RunBotOperator, bot_id=NOT_READY.id).run()
+
+
+@cases(
+    ("arguments", "message"),
+    {
+        "unknown id": ({"template_id": "123"}, "Check template_id"),
+        "unknown region": ({"region": "XX"}, r"region is 'XX', which BrowserAct does not have\. Use one of: US"),
+        "wrong name": ({"input": {"Keyword": "pens"}}, r"'Keyword' \(did you mean 'keyword'\?\)"),
+    },
+)
+def test_invalid_template_argument_fails_before_any_start(worker, emulator, arguments, message):
+    given = {"template_id": TEMPLATE_SEARCH.id, "input": {"keyword": "pens"}, **arguments}
+    with pytest.raises(AirflowFailException, match=message):
+        worker(operator_class=RunBotTemplateOperator, **given).run()
+    assert emulator.tasks == []
+
+
+def test_workflow_operator_with_the_id_of_a_bot_names_run_bot_operator(worker, emulator):
+    with pytest.raises(AirflowFailException, match="RunBotOperator"):
+        worker(operator_class=RunWorkflowOperator, workflow_id=CONTACTS.id).run()
+
+
+class TestDurableTries:
+    @pytest.mark.parametrize("given", [COMPANY, {**COMPANY, "max_pages": "2"}], ids=["typed", "converted"])
+    def test_later_try_reattaches_to_the_run_of_the_same_input(self, worker, emulator, store, given):
+        emulator.set_workflow(CONTACTS.id, duration=60.0)
+        for _ in range(2):
+            run = worker(**{**BOT, "input": given}, store=store, wait_for_completion=False)
+            assert run.run() == emulator.tasks[0].id
+        assert len(emulator.tasks) == calls_of(emulator, "query-bot") == 1
+
+    def test_later_try_with_another_input_stops_the_run_of_the_earlier_one(self, worker, emulator, store):
+        emulator.set_workflow(CONTACTS.id, duration=60.0)
+        for pages in (2, 3):
+            worker(**{**BOT, "input": {**COMPANY, "max_pages": pages}}, store=store, wait_for_completion=False).run()
+        assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+
+    def test_kill_stops_the_run_of_a_bot(self, worker, emulator):
+        emulator.set_workflow(CONTACTS.id, duration=60.0)
+        run = worker(**BOT)
+        operator = run.operator()
+        send = operator.hook.client.send
+
+        def killed_at_the_first_read(call):
+            if call.name == "query-run":
+                operator.on_kill()
+            return send(call)
+
+        operator.hook.client.send = killed_at_the_first_read
+        with pytest.raises(Exception, match="Killed"):
+            operator.execute(run.context)
+        assert [task.status for task in emulator.tasks] == ["canceled"]
+
+
+class TestValidateOutput:
+    @BOTH_WAYS
+    def test_output_that_matches_the_schema_is_returned_after_one_more_request(self, worker, emulator, deferrable):
+        assert worker(**BOT, deferrable=deferrable, validate_output=True).run()["pages"]
+        assert [request.endpoint for request in emulator.requests].count("query-bot") == 2
+
+    def test_output_is_not_compared_by_default(self, worker, emulator):
+        emulator.set_workflow(CONTACTS.id, output={"company_name": 7})
+        assert worker(**BOT).run() == {"company_name": 7}
+
+    @BOTH_WAYS
+    def test_output_that_does_not_match_fails_without_a_retry_and_is_kept_in_an_xcom(
+        self, worker, emulator, store, deferrable
+    ):
+        output = {"company_name": 7, "official_website_url": SECRET}
+        emulator.set_workflow(CONTACTS.id, output=output)
+        run = worker(**BOT, store=store, deferrable=deferrable, validate_output=True)
+        with pytest.raises(AirflowFailException) as failed:
+            run.run()
+        message = str(failed.value)
+        assert "its output does not match the output schema of the bot: " in message
+        assert "['company_name'] must be a text" in message
+        assert "The text is stored in the XCom output_text. Fix the bot, or set validate_output=False." in message
+        assert SECRET not in message
+        assert json.loads(run.ti.xcoms["output_text"]) == output
+        assert len(emulator.tasks) == 1
+
+    def test_output_that_does_not_match_is_in_the_store(self, worker, emulator, tmp_path):
+        emulator.set_workflow(CONTACTS.id, output={"company_name": 7})
+        with pytest.raises(AirflowFailException, match="The text is stored in") as failed:
+            worker(**BOT, output_path=str(tmp_path), validate_output=True).run()
+        [kept] = tmp_path.glob("*/output.json")
+        assert str(kept) in str(failed.value)
+        assert json.loads(Path(kept).read_text()) == {"company_name": 7}
+
+    def test_bot_without_an_output_does_not_match(self, worker, emulator):
+        emulator.set_workflow(CONTACTS.id, behaviour=lambda run: Output())
+        with pytest.raises(AirflowFailException, match="does not match the output schema"):
+            worker(**BOT, validate_output=True).run()
+
+    @cases(
+        ("settings", "warning"),
+        {
+            "no schema": ({"output_schema": None}, f"BrowserAct has no output schema for bot {CONTACTS.id}."),
+            "unusable schema": (
+                {"output_schema": {"$ref": "#/nowhere"}},
+                f"the output schema of bot {CONTACTS.id} cannot be used: ",
+            ),
+        },
+    )
+    def test_schema_that_cannot_be_used_logs_a_warning(self, worker, emulator, capfd, settings, warning):
+        emulator.set_workflow(CONTACTS.id, **settings)
+        assert worker(**BOT, validate_output=True).run()
+        assert f"The output was not checked: {warning}" in "".join(capfd.readouterr())
+
+    def test_bot_that_cannot_be_read_after_the_run_logs_a_warning(self, worker, emulator, capfd):
+        emulator.fault("query-bot", RequestFault.status(500), times=None, skip=1)
+        assert worker(**BOT, validate_output=True).run()
+        assert "The output was not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
+
+    def test_output_that_is_a_list_is_compared(self, worker, emulator):
+        given: dict[str, Any] = {"products": ["pens"], "country": "DE"}
+        run = worker(operator_class=RunBotOperator, bot_id=PRICES.id, input=given, validate_output=True)
+        assert run.run()[0]["product"] == "pens"

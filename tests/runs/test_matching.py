@@ -1,0 +1,424 @@
+"""Which listed task is the run of a start: how its inputs are compared."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_browseract.api.workflows import InputParameter
+from airflow_provider_browseract.runs.matching import bot_input_matches, inputs_match
+from tests.cases import cases
+
+
+class TestInputsListedByTheApi:
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("a=1; b=two words", True),
+            ("b=two words; a=1", True),
+            ("a=1;b=two words;", True),
+            ("a = 1; b=  two\nwords ", True),
+            ("a=2; b=two words", False),
+            ("a=11; b=two words", False),
+            ("b=other", False),
+            ("a=1", None),
+            ("a=1; b=two words; c=3", None),
+            ("", None),
+            ('[{"name": "a", "value": "1"}]', None),
+            ("data=5", None),
+            ("a=***; b=two words", None),
+            ("a=1; b=tw...", None),
+        ],
+        ids=[
+            "same order",
+            "other order",
+            "other separators",
+            "other whitespace",
+            "other value",
+            "longer value",
+            "other value with one missing",
+            "one missing",
+            "one more",
+            "empty",
+            "JSON pairs",
+            "unknown name only",
+            "masked value",
+            "value cut short",
+        ],
+    )
+    def test_inputs_listed_by_the_api_match_differ_or_remain_undecided(self, text, match):
+        assert inputs_match(text, {"a": "1", "b": "two words"}) is match
+
+    def test_truncated_input_is_undecided_or_differs_by_its_prefix(self):
+        assert inputs_match(f"a={'x' * 64}; b=2", {"a": "x" * 99, "b": "2"}) is None
+        assert inputs_match(f"a={'x' * 64}; b=2; a=z", {"a": "x" * 99, "b": "2"}) is None
+        assert inputs_match("a=1; b=tw\u2026", {"a": "1", "b": "two words"}) is None
+        assert inputs_match(f"a={'x' * 64}", {"a": "x" * 99}) is None
+        assert inputs_match(f"a={'x' * 64}", {"a": "y" * 99}) is False
+        assert inputs_match(f"a={'x' * 64}; u=1", {"a": "x" * 99}) is None
+        assert inputs_match(f"a={'x;' * 40}x", {"a": "x;" * 60}) is None
+
+    def test_inputs_with_separators_in_their_values_still_match(self):
+        assert inputs_match("a=1; b=x=y; c=; d=2", {"a": "1; b=x=y", "c": "; d=2"}) is True
+
+    @pytest.mark.parametrize(
+        ("text", "inputs", "match"),
+        [
+            ("a=1; b=x; b=2", {"a": "1; b=x", "b": "2"}, None),
+            ("a=1; b=3", {"a": "1; b=x", "b": "2"}, None),
+            ("a=1; b=x; c=2", {"a": "1; b=x", "c": "2"}, True),
+            ("x=y=1", {"x=y": "1"}, None),
+            ("x;y=1", {"x;y": "1"}, None),
+            ("a b=1", {"a b": "1", "ab": "2"}, None),
+            ("a=1;", {"a": "1;"}, True),
+            ("a=1;;", {"a": "1;"}, True),
+            ("a=1;;", {"a": "1"}, None),
+        ],
+        ids=[
+            "value like an input",
+            "value like an input, other inputs",
+            "value like no known input",
+            "= in a name",
+            "; in a name",
+            "names that differ only in spaces",
+            "separator at the end of the value",
+            "separator after that",
+            "two separators at the end",
+        ],
+    )
+    def test_inputs_match_only_if_their_text_is_unambiguous(self, text, inputs, match):
+        assert inputs_match(text, inputs) is match
+
+    def test_declared_name_with_a_separator_makes_the_text_ambiguous(self):
+        assert inputs_match("a=1", {"a": "1"}, [InputParameter("x;y")]) is None
+
+    def test_run_without_inputs_matches_only_an_empty_listing(self):
+        assert inputs_match("", {}) is True
+        assert inputs_match("a=1", {}) is None
+
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("a=1; b=2; c=3", True),
+            ("c=3; a=1; d=; b=2", True),
+            ("c=x; y; d=4; a=1; b=2;", True),
+            ("a=1; c=3", None),
+            ("a=1; b=2; e=5", None),
+            ("c=5+a=1; b=2", None),
+            ("a=1; b=2; c=3; c=4", None),
+            ("a=1; c=3; r=4; b=2", None),
+            ("a=1; c=3; u=4; b=2", True),
+            ("a=1; b=2; c=3; u=4", True),
+            ("a=2; b=2; c=3", False),
+        ],
+        ids=[
+            "one",
+            "both, between",
+            "with a separator",
+            "one missing",
+            "unknown",
+            "in a value",
+            "twice",
+            "without a default",
+            "not declared, before one that was sent",
+            "not declared, at the end",
+            "other value",
+        ],
+    )
+    def test_listing_may_have_inputs_with_defaults_besides_those_that_were_sent(self, text, match):
+        declared = [InputParameter(name, name != "r") for name in ("a", "c", "d", "r")]
+        assert inputs_match(text, {"a": "1", "b": "2"}, declared) is match
+
+
+NAMES_OF_SIGNS = ["=".join("x" * (number + 1)) for number in range(40)]
+DECLARED_40 = [InputParameter(f"n{number}", True) for number in range(40)]
+LISTED_40 = "; ".join(f"{one.name}=1" for one in DECLARED_40)
+INPUTS_1000 = {f"n{number}": str(number) for number in range(1000)}
+LISTED_1000 = "; ".join(f"{name}={value}" for name, value in INPUTS_1000.items())
+
+COSTLY: dict[str, tuple[bool | None, str, dict[str, str], list[InputParameter]]] = {
+    "40 inputs that are declared twice": (True, f"a=1; {LISTED_40}", {"a": "1"}, DECLARED_40 * 2),
+    "40 inputs that are declared twice, not the run": (None, f"{LISTED_40}; a=2", {"b": "1"}, DECLARED_40 * 2),
+    "40 inputs that are listed twice": (None, f"{LISTED_40}; {LISTED_40}; a=1", {"a": "1"}, DECLARED_40),
+    "1,000 inputs": (True, LISTED_1000, INPUTS_1000, []),
+    "1,000 inputs, another order": (True, "; ".join(reversed(LISTED_1000.split("; "))), INPUTS_1000, []),
+    "1,000 inputs, one missing": (None, LISTED_1000.partition("; ")[2], INPUTS_1000, []),
+    "1,000 inputs, one another": (False, LISTED_1000 + "0", INPUTS_1000, []),
+    "1,000 declared": (True, f"a=1; {LISTED_1000}", {"a": "1"}, [InputParameter(name, True) for name in INPUTS_1000]),
+    "names that contain =": (
+        None,
+        "; ".join([f"{NAMES_OF_SIGNS[-1]}=1"] * 40),
+        {"a": "1"},
+        [InputParameter(name, True) for name in NAMES_OF_SIGNS],
+    ),
+    "a text of separators": (None, ";=" * 500_000, {"a": "1"}, DECLARED_40),
+    "20,000 names": (None, "n1=;" * 20_000, {"a": "1"}, DECLARED_40),
+    "a text of names": (None, "n1=;" * 250_000, {"a": "1"}, DECLARED_40),
+    "a long text": (None, "a=" + "1" * 5_000_000, {"a": "1"}, []),
+    "a long name": (None, ";" * 10_000 + "b" * 900_000, {"a": "1"}, [InputParameter("b" * 300_000, True)]),
+}
+
+
+@pytest.mark.parametrize(("match", "text", "inputs", "declared"), COSTLY.values(), ids=COSTLY)
+def test_inputs_are_compared_in_bounded_time(match, text, inputs, declared):
+    began = time.thread_time()
+    assert inputs_match(text, inputs, declared) is match
+    # 50 ms at most; the rest is for a busy machine, and for the garbage of all tests before.
+    assert time.thread_time() - began < 5.0
+
+
+def split(text: str, pieces: list[str], added: list[str], names: list[str]) -> bool:
+    """Return whether a text consists of all the pieces, by trying everything."""
+    if not pieces and not text:
+        return True
+    for index, piece in enumerate(pieces):
+        rest = text[len(piece) :]
+        others = pieces[:index] + pieces[index + 1 :]
+        if text.startswith(piece) and rest[:1] in ("", ";") and split(rest[1:], others, added, names):
+            return True
+    for name in added:
+        if text.startswith(name):
+            ends = [at for other in names if (at := text.find(f";{other}")) >= 0]
+            end = min(ends, default=len(text))
+            if split(text[end + 1 :], pieces, [other for other in added if other != name], names):
+                return True
+    return False
+
+
+WORDS = st.text(alphabet="ab=; ", max_size=4)
+
+
+@given(
+    inputs=st.dictionaries(WORDS.filter(str.strip), WORDS, max_size=4),
+    declared=st.lists(st.tuples(WORDS.filter(str.strip), st.booleans()), max_size=3),
+    rest=st.lists(WORDS, max_size=3),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=500, deadline=None)
+def test_inputs_match_only_if_some_split_of_the_listed_text_consists_of_them(inputs, declared, rest, order):
+    parts = [f"{name}={value}" for name, value in inputs.items()] + [f"{name}=b" for name, _ in declared] + rest
+    order.shuffle(parts)
+    text = "; ".join(parts[: len(inputs) + len(declared)])
+    without = ["".join(f"{name}={value}".split()) for name, value in inputs.items()]
+    known = ["".join(name.split()) + "=" for name in (*inputs, *(name for name, _ in declared))]
+    sent, listed = known[: len(inputs)], "".join(text.split())
+    defaults = dict.fromkeys("".join(name.split()) + "=" for name, enabled in declared if enabled)
+    added = [name for name in defaults if name not in sent]
+    found = inputs_match(text, inputs, [InputParameter(*one) for one in declared])
+    possible = any(split(each, without, added, known) for each in (listed, listed.removesuffix(";")))
+    # Other inputs can have the same text only if a value looks like an input, or two names are the same without spaces.
+    words = (*inputs, *inputs.values(), *(name for name, _ in declared))
+    plain = len(set(sent)) == len(sent) and not any(sign in word for word in words for sign in "=;")
+    assert possible if found else not (possible and (plain or found is False))
+
+
+SENT: dict[str, Any] = {
+    "company": "Example Corp",
+    "pages": 2,
+    "deep": {"since": "2026-01-01", "tags": ["a", "b"], "exact": True},
+}
+
+LONG = "x" * 100
+
+
+def changed(**members: Any) -> dict[str, Any]:
+    return {**SENT, **members}
+
+
+def deep(**members: Any) -> dict[str, Any]:
+    return changed(deep={**SENT["deep"], **members})
+
+
+class TestInputOfABotListedByTheApi:
+    @cases(
+        ("listed", "match"),
+        {
+            "equal": (SENT, True),
+            "another order of names": (dict(reversed(SENT.items())), True),
+            "number as text": (changed(pages="2"), True),
+            "number as float": (changed(pages=2.0), True),
+            "object as JSON text": (changed(deep=json.dumps(SENT["deep"])), True),
+            "JSON text with another format": (changed(deep=json.dumps(SENT["deep"], indent=2, sort_keys=True)), True),
+            "boolean as text": (deep(exact="true"), True),
+            "boolean as text of Python": (deep(exact="True"), True),
+            "list as JSON text, with text for texts": (deep(tags='["a", "b"]'), True),
+            "other text": (changed(company="Example"), False),
+            "text that begins like the sent one": (changed(company="Example Corporation"), False),
+            "other number": (changed(pages=20), False),
+            "boolean for a number": (changed(pages=True), False),
+            "null for a value": (changed(company=None), False),
+            "list for a text": (changed(company=["Example Corp"]), False),
+            "text for an object": (changed(deep="since"), False),
+            "other value within": (deep(since="2026-01-02"), False),
+            "other order of a list": (deep(tags=["b", "a"]), False),
+            "shorter list": (deep(tags=["a"]), False),
+            "longer list": (deep(tags=["a", "b", "c"]), False),
+            "missing": ({name: SENT[name] for name in ("company", "pages")}, False),
+            "missing within": (changed(deep={"since": "2026-01-01", "tags": ["a", "b"]}), False),
+            "one more": (changed(region="DE"), None),
+            "one more, null": (changed(region=None), None),
+            "one more within": (deep(region="DE"), None),
+            "one more, and another value": (changed(region="DE", pages=3), False),
+            "only whitespace differs": (changed(company=" Example  Corp "), None),
+            "masked": (changed(company="******"), None),
+            "masked number": (changed(pages="***"), None),
+            "masked object": (changed(deep="***"), None),
+            "masked within": (deep(since="**********"), None),
+            "partly masked": (changed(company="Ex*******rp"), None),
+            "partly masked, another text": (changed(company="Ax*******rp"), False),
+            "partly masked, too long": (changed(company="Example C***le Corp"), False),
+            "masked, and another value": (changed(company="***", pages=3), False),
+            "truncated": (changed(company="Exam..."), None),
+            "truncated, one sign": (changed(company="Exam\u2026"), None),
+            "truncated, another text": (changed(company="Exan..."), False),
+            "truncated object": (changed(deep='{"since": "2026-01'), None),
+            "truncated list": (deep(tags='["a", "'), None),
+            "not shown": (None, None),
+            "nothing shown": ({}, None),
+        },
+    )
+    def test_listed_input_matches_differs_or_remains_undecided(self, listed, match):
+        assert bot_input_matches(listed, SENT, {}) is match
+
+    @cases(
+        ("listed", "sent", "match"),
+        {
+            "number, converted by us": (2, "2", True),
+            "number with a fraction, converted by us": (1.5, "1.50", True),
+            "boolean, converted by us": (True, "True", True),
+            "list, converted by us": (["a", 1], '["a", 1]', True),
+            "text, converted by BrowserAct": ("2", 2, True),
+            "null as text": ("null", None, True),
+            "another version": ("1.1", "1.10", None),
+            "another way to write a boolean": ("true", "True", None),
+            "text that is no JSON number": (7, "007", False),
+            "long number": ("12345678901234567890", 12345678901234567890, True),
+            "long number, rounded": (12345678901234567000, "12345678901234567890", None),
+            "long number, another one": (12345678901234500000, "12345678901234567890", False),
+            "number that a float cannot have": ("1e400", "1e500", False),
+            "number beyond all floats": (10**400, 10**401, False),
+            "number beyond all floats, as float": (1e308, 10**400, False),
+            "no number": ("NaN", "NaN", True),
+            "text of 64 characters that may be truncated": (LONG[:64], LONG, None),
+            "text of 63 characters": (LONG[:63], LONG, False),
+            "asterisks that were sent": ("a*b", "a*b", True),
+            "asterisks that were sent, another text": ("a*c", "a*b", False),
+            "empty text": ("", "", True),
+            "empty text for null": ("", None, False),
+            "0 for false": (0, False, False),
+            "another text that looks like JSON": ('{"a": 1}', '{"a": 2}', False),
+            "text that becomes a number within JSON text": ('{"a": "1"}', {"a": 1}, True),
+        },
+    )
+    def test_value_and_its_json_text_are_the_same_if_nothing_is_lost(self, listed, sent, match):
+        assert bot_input_matches({"a": listed, "b": 1}, {"a": sent, "b": 1}, {}) is match
+
+    def test_null_may_be_left_out_of_the_list(self):
+        assert bot_input_matches({"a": 1}, {"a": 1, "b": None}, {}) is None
+        assert bot_input_matches({"a": 1, "b": None}, {"a": 1, "b": None}, {}) is True
+
+    def test_run_without_input_matches_only_an_empty_listing(self):
+        assert bot_input_matches({}, {}, {}) is True
+        assert bot_input_matches({"a": 1}, {}, {}) is None
+        assert bot_input_matches(None, {}, {}) is None
+
+    @cases(
+        ("added", "match"),
+        {
+            "the default": ({"pages": 10}, True),
+            "the default as text": ({"pages": "10"}, True),
+            "two defaults": ({"pages": 10, "tags": ["x"]}, True),
+            "another value": ({"pages": 9}, None),
+            "masked": ({"pages": "***"}, None),
+            "without a default": ({"pages": 10, "region": "DE"}, None),
+        },
+    )
+    def test_listing_may_have_defaults_of_the_schema_besides_the_names_that_were_sent(self, added, match):
+        defaults = {"pages": 10, "tags": ["x"], "company": "other"}
+        assert bot_input_matches({"company": "Example Corp", **added}, {"company": "Example Corp"}, defaults) is match
+
+    def test_default_does_not_replace_a_sent_value(self):
+        assert bot_input_matches({"a": 1, "pages": 10}, {"a": 1, "pages": 9}, {"pages": 10}) is False
+
+
+def nested(levels: int, text: bool = False) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return json.dumps(value) if text else value
+
+
+MANY = list(range(90_000))
+
+COSTLY_INPUTS: dict[str, tuple[bool | None, Any, Any]] = {
+    "100 levels": (True, nested(100), nested(100)),
+    "101 levels": (None, nested(101), nested(101)),
+    "many levels as text": (None, "[" * 1_000_000, [1]),
+    "many levels as text, on both sides": (None, "[" * 1_000_000, "[" * 999_999),
+    "90,000 numbers": (True, MANY, MANY),
+    "90,000 numbers as texts": (True, [*map(str, MANY)], MANY),
+    "90,000 numbers as text": (True, json.dumps(MANY), MANY),
+    "200,000 numbers": (None, MANY * 3, MANY * 3),
+    "many other names": (None, {"b": 1, **{str(number): number for number in MANY}}, {"b": 1}),
+    "masks": (None, "*" * 5_000_000, "x"),
+    "masks and texts": (False, "a*" * 2_500_000, "x"),
+    "dots": (False, "a" + "." * 5_000_000, "x"),
+    "two dots": (False, ".." + "a.." * 1_000_000, "x"),
+    "a long text": (False, "x" * 5_000_000, "y" * 5_000_000),
+    "many digits": (False, "1" * 100_000, 1),
+}
+
+
+@pytest.mark.parametrize(("match", "listed", "sent"), COSTLY_INPUTS.values(), ids=COSTLY_INPUTS)
+def test_inputs_of_bots_are_compared_in_bounded_time(match, listed, sent):
+    began = time.thread_time()
+    assert bot_input_matches({"a": listed}, {"a": sent}, {}) is match
+    assert time.thread_time() - began < 5.0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECT = st.dictionaries(st.text(max_size=4), JSON, min_size=1, max_size=3)
+
+
+def converted(value: Any, chance: Any) -> Any:
+    """Write some of the values in a value, but no texts, as JSON text."""
+    if isinstance(value, dict):
+        value = {name: converted(member, chance) for name, member in value.items()}
+    elif isinstance(value, list):
+        value = [converted(item, chance) for item in value]
+    return json.dumps(value) if not isinstance(value, str) and chance.random() < 0.3 else value
+
+
+@given(sent=OBJECT, chance=st.randoms(use_true_random=False), ours=st.booleans())
+@settings(deadline=None)
+def test_conversions_do_not_prevent_the_match_of_any_input(sent, chance, ours):
+    other = {name: converted(value, chance) for name, value in sent.items()}
+    listed, sent = (sent, other) if ours else (other, sent)
+    assert bot_input_matches(listed, sent, {}) is True
+
+
+@given(sent=OBJECT, listed=OBJECT)
+@settings(deadline=None, max_examples=500)
+def test_certain_match_of_any_two_inputs_has_the_same_json_values(sent, listed):
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(member) for name, member in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        # A boolean is not a number.
+        with suppress(ValueError):
+            return plain(json.loads(value)) if isinstance(value, str) else (type(value) is bool, value)
+        return value
+
+    if bot_input_matches(listed, sent, {}):
+        assert plain(listed) == plain(sent)
