@@ -17,6 +17,7 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.json_values import MAX_LEVELS
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.schemas import declared_defaults
@@ -32,9 +33,6 @@ MAX_SEPARATORS = 20_000
 
 MAX_VALUES = 100_000
 """Values, at all levels together, in the input of a bot's run that are compared."""
-
-MAX_LEVELS = 100
-"""Levels of objects and lists in each other that are compared."""
 
 
 @dataclass(frozen=True)

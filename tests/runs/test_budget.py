@@ -122,8 +122,10 @@ def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run
         listed(7, credit=5, status="running", workflow_id="71"),
         listed(8, credit=5, status="running", workflow_id=None),
     ]
-    [verdict] = Account(*yesterday, *active).check(DAILY)
+    account = Account(*yesterday, *active)
+    [verdict] = account.check(DAILY)
     assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
+    assert [call.params.get("workflow_id") for call in account.calls] == [None, None, "71", SOURCE.id]
 
 
 def test_forecasts_that_cannot_be_read_make_the_credits_unknown():
