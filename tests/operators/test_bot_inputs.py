@@ -106,7 +106,7 @@ def test_50_rendered_inputs_are_sent_with_the_right_types(tried, emulator):
         for case in rendered
     ]
     assert tried("".join(tasks)).state == "success"
-    assert sent(emulator) == wanted([(case.schema, case.expected) for case in rendered])
+    assert sent(emulator) == wanted([(case.schema, case.params) for case in rendered])
 
 
 @pytest.mark.usefixtures("documented_responses")
