@@ -55,7 +55,7 @@ def pytest_addoption(parser):
         "--signals", type=int, default=20, help="signals at random moments of a run (default: %(default)s)"
     )
     parser.addoption(
-        "--responses", type=int, default=100, help="mutated responses of each endpoint (default: %(default)s)"
+        "--responses", type=int, default=50, help="mutated responses of each endpoint (default: %(default)s)"
     )
 
 

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -34,6 +36,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
@@ -50,6 +53,7 @@ RUN_BY: dict[str, str] = {
     "test": "a separate pytest",
     "conftest": "a separate pytest",
     "json": "compared with what the DAG of its page returns",
+    "text": "compared with the error that its page describes",
     "airflow": "the function of Airflow's command line, with a temporary database",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
@@ -127,7 +131,7 @@ def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks
     return Blocks(tmp_path, parse)
 
 
-def inputs_of(task: TaskRecord) -> dict[str, str]:
+def inputs_of(task: TaskRecord) -> dict[str, Any]:
     return dict(task.inputs)
 
 
@@ -235,6 +239,29 @@ def test_documented_template_runs_in_its_region(block, documented, emulator):
     assert (task.workflow_id, task.proxy_region) == (TEMPLATE_SEARCH.id, "DE")
 
 
+@dags("contacts", "docs/bots.md")
+def test_documented_bot_gets_an_integer_and_its_output_is_a_value(block, documented, emulator):
+    result = documented.run(block)
+    [task] = emulator.tasks
+    assert inputs_of(task) == {"company_name": "Example Corp", "max_pages": 2}
+    assert result.xcom("website") == json.loads(task.output or "")["official_website_url"]
+
+
+@every("text")
+def test_documented_error_of_an_input_is_the_one_of_the_emulators_bot(block):
+    given = {"companyname": "Example Corp", "max_pages": "200"}
+    with pytest.raises(InputError) as caught:
+        conform(given, CONTACTS.input_schema, f"bot {CONTACTS.id}")
+    assert str(caught.value) == " ".join(block.code.split())
+
+
+@dags("listings", "docs/bots.md")
+def test_documented_bot_template_runs_once_for_each_input(block, documented, emulator):
+    documented.run(block)
+    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+    assert {(task.api_version, task.proxy_region) for task in emulator.tasks} == {("v3", "DE")}
+
+
 @dags("export", "docs/results.md")
 def test_documented_export_returns_the_documented_manifest(block, s3, documented, emulator):
     result = documented.run(block)
@@ -264,7 +291,7 @@ def test_documented_dag_adds_up_credits_by_workflow_and_day(block, documented, e
     emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
     spent = sum(task.credit for task in emulator.tasks)
     found = documented.run(block).xcom("spent")
-    assert (found["credits"], found["by_workflow"]) == (spent, {SEARCH.id: spent})
+    assert (found["credits"], found["by_source"]) == (spent, {SEARCH.id: spent})
     assert sum(found["by_day"].values()) == spent
     assert str(emulator.tasks[0].created_at.date()) in found["by_day"]
 

@@ -73,6 +73,11 @@ class Pages(Generic[U]):
             self._proceed(number + 1)
         return list(new.values())
 
+    def skip_to(self, number: int, limit: int) -> None:
+        """Set :attr:`call` to a later page, given the number of items on a page."""
+        self._position = (number - 1) * limit
+        self._set(limit, number)
+
     def raise_if_unreadable(self) -> None:
         """Raise an error if no item of the list could be read, because the list would look empty.
 

@@ -94,15 +94,17 @@ class BrowserAct:
     """Whether responses are like those in the vendor's examples. A task has no ``credit`` and no ``log_detail_url``. It
     always has ``live_url_info``, ``finished_at`` even before its end, and null if it has no output, files or failure.
     Its steps appear when they end. A start returns ``profileId``. ``list-tasks`` with an empty ``workflow_id`` returns
-    the tasks of all workflows. Errors are as with ``errors_as_in_the_demos``. Default: ``False``."""
+    the tasks of all workflows. With API v3, a start returns ``id`` in place of ``task_id``, and a resume and a cancel
+    nothing. A run always has ``live_url_info`` and never ``steps``, and its ``output`` is null if it has files. Errors
+    are as with ``errors_as_in_the_demos``. Default: ``False``."""
     errors_as_in_the_demos: bool = False
-    """Whether the error envelope is like those in the vendor's examples, with ``data`` null and ``time`` as
-    ``YYYY-MM-DD HH:MM:SS``, instead of as in its OpenAPI document. Default: ``False``."""
+    """Whether the error envelope is like those in the vendor's examples, with ``time`` as ``YYYY-MM-DD HH:MM:SS`` and
+    ``data`` null, or absent with API v3, instead of as in its OpenAPI documents. Default: ``False``."""
     shared_runs: bool = False
     """Whether each version of the API knows and lists the tasks of the other one too. Default: ``False``."""
     converts_input: bool = False
-    """Whether the ``input`` of a bot may have texts in place of numbers, booleans, lists and objects, and the reverse,
-    which are then converted. Otherwise they are refused. Default: ``False``."""
+    """Whether the ``input`` of a bot may have texts in place of numbers, booleans, lists and objects, which are then
+    converted. Otherwise they are refused. Default: ``False``."""
     shows_defaults: bool = False
     """Whether the ``input`` in responses contains the defaults of the schema too. Default: ``False``."""
     hides_input: bool = False
@@ -301,10 +303,10 @@ class BrowserAct:
         with self.changed:
             return min((at for at, _ in self._coming()), default=None)
 
-    def describe(self, run: Run, at: float) -> dict[str, Any]:
-        """Return a run as its callbacks do, and the endpoint of its version of the API."""
-        render = full_task if run.api_version == "v2" else run_detail
-        return render(run, at, self.base_url, as_in_the_demos=self.as_in_the_demos)
+    def describe(self, render: Callable[..., dict[str, Any]], run: Run, at: float | None = None) -> dict[str, Any]:
+        """Return a run as a function of :mod:`~airflow_provider_browseract.emulator.rendering` describes it."""
+        now = self.clock() if at is None else at
+        return render(run, now, self.base_url, as_in_the_demos=self.as_in_the_demos)
 
     def file(self, token: str) -> EmulatedFile | None:
         """Return the file behind a link, or None if the link is unknown or has expired."""
@@ -366,7 +368,7 @@ class BrowserAct:
                 workflow=run.workflow,
                 status=run.reported(at),
                 ended=run.ended,
-                payload=self.describe(run, at),
+                payload=self.describe(full_task if run.api_version == "v2" else run_detail, run, at),
                 urls=tuple((name, url) for name, url in urls if url is not None),
             )
         )

@@ -254,7 +254,8 @@ class EmulatedWorkflow:
             fraction = getattr(self, name)
             if fraction is not None and not 0 <= fraction <= 1:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction!r}")
-        Output(files=self.files or (), downloads=self.downloads or ())  # checks their number and sizes
+        # Checks the number and the sizes of the files, and whether the output is JSON.
+        Output(files=self.files or (), downloads=self.downloads or (), value=self.output)
         if self.step_every == 0:
             raise ValueError("step_every must be more than 0")
         if not self.steps:
@@ -311,7 +312,7 @@ def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[st
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-TEXT, LINK = {"type": "string"}, {"type": ["string", "null"]}
+TEXT = {"type": "string"}
 
 REGIONS = {"US": "United States", "UK": "United Kingdom", "DE": "Germany", "JP": "Japan"}
 """The proxy regions: names by code."""
@@ -407,54 +408,51 @@ def _ask_human(run: RunContext) -> Output:
     return _as_json({"confirmed": run.confirmed})
 
 
-def contact_of(company: str) -> dict[str, Any]:
+def contact_of(company: str, max_pages: int = 3) -> dict[str, Any]:
     """Return what "Find a contact" finds for a company."""
     name = "".join(char for char in company.lower() if char.isascii() and char.isalnum()) or "company"
     return {
         "company_name": company,
         "official_website_url": f"https://{name}.example",
-        "linkedin_url": f"https://social.example/company/{name}",
         "facebook_url": None,
-        "pages": [f"https://{name}.example/{page}" for page in ("", "about", "contact")],
+        "pages": [f"https://{name}.example/{page}" for page in ("", "about", "contact")][:max_pages],
     }
 
 
 def _find_contact(run: RunContext) -> Output:
-    contact = contact_of(run.inputs["company_name"])
-    contact["pages"] = contact["pages"][: run.inputs.get("max_pages", 3)]
-    facts = [(name, value or "") for name, value in contact.items() if name != "pages"]
+    # Another schema can allow other inputs.
+    contact = contact_of(run.inputs.get("company_name", ""), int(run.inputs.get("max_pages", 3)))
+    company, website = contact["company_name"], contact["official_website_url"]
     table = io.StringIO()
-    csv.writer(table).writerows(zip(*facts, strict=True))
-    files = {
+    csv.writer(table).writerows([["company_name", "official_website_url"], [company, website]])
+    texts = {
         "json": (json.dumps(contact), "application/json"),
-        "md": ("".join(f"- {name}: {value}\n" for name, value in facts), "text/markdown"),
+        "md": (f"# {company}\n\n{website}\n", "text/markdown"),
         "csv": (table.getvalue(), "text/csv"),
-        "xml": (f"<contact>{''.join(f'<{n}>{escape(v)}</{n}>' for n, v in facts)}</contact>", "application/xml"),
+        "xml": (f"<contact><company>{escape(company)}</company></contact>", "application/xml"),
     }
-    return Output(
-        value=contact,
-        files=tuple(EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in files.items()),
-    )
+    files = (EmulatedFile(f"result.{end}", text.encode(), kind) for end, (text, kind) in texts.items())
+    return Output(value=contact, files=tuple(files))
 
 
 def _compare_prices(run: RunContext) -> Output:
+    limits, only_in_stock = run.inputs.get("price", {}), run.inputs.get("in_stock")
     offers = [
         {
             "product": product,
-            "shop": f"{'ABC'[number]}.shop.example",
-            "price": _number(product, "offer", str(number)) % 50_000 / 100,
-            "in_stock": _number(product, "stock", str(number)) % 2 == 0,
+            "shop": f"{shop}.shop.example",
+            "price": _number(product, shop) % 50_000 / 100,
+            "in_stock": _number(shop, product) % 2 == 0,
         }
-        for product in run.inputs["products"]
-        for number in range(min(run.inputs.get("max_offers", 3), 3))
+        for product in run.inputs.get("products", ())
+        for shop in "ABC"[: int(run.inputs.get("max_offers", 3))]
     ]
-    limits = run.inputs.get("price", {})
     return Output(
         value=[
             offer
             for offer in offers
             if limits.get("min", 0) <= offer["price"] <= limits.get("max", math.inf)
-            and (offer["in_stock"] or not run.inputs.get("in_stock"))
+            and (offer["in_stock"] or not only_in_stock)
         ]
     )
 
@@ -585,7 +583,7 @@ CONTACTS = EmulatedBot(
     description="Finds the website and the profiles of a company.",
     input_schema=_object(
         {
-            "company_name": {"type": "string", "minLength": 1, "maxLength": 200},
+            "company_name": {**TEXT, "minLength": 1, "maxLength": 200},
             "max_pages": {"type": "integer", "minimum": 1, "maximum": 100, "default": 3},
         },
         ["company_name"],
@@ -593,17 +591,15 @@ CONTACTS = EmulatedBot(
     output_schema=_object(
         {
             "company_name": TEXT,
-            "official_website_url": LINK,
-            "linkedin_url": LINK,
-            "facebook_url": LINK,
+            "official_website_url": TEXT,
+            "facebook_url": {"type": ["string", "null"]},
             "pages": {"type": "array", "items": TEXT},
         },
         ["company_name", "official_website_url"],
     ),
     steps=("Search for the company", "Open the page of the company", "Collect the profiles"),
     behaviour=_find_contact,
-    created_at="2026-03-02T08:00:00Z",
-    published_at="2026-03-03T08:00:00Z",
+    created_at="2026-01-05T08:10:00Z",
 )
 PRICES = EmulatedBot(
     id="82000518364027729",
@@ -613,12 +609,12 @@ PRICES = EmulatedBot(
         {
             "products": {
                 "type": "array",
-                "items": {"type": "string", "minLength": 1, "maxLength": 80},
+                "items": {**TEXT, "minLength": 1, "maxLength": 80},
                 "minItems": 1,
                 "maxItems": 10,
                 "uniqueItems": True,
             },
-            "country": {"type": "string", "enum": ["US", "UK", "DE", "JP"], "default": "US"},
+            "country": {**TEXT, "enum": ["US", "UK", "DE", "JP"]},
             "max_offers": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
             "in_stock": {"type": "boolean", "default": False},
             "price": _object({"min": {"type": "number", "minimum": 0}, "max": {"type": "number", "minimum": 0}}),
@@ -635,8 +631,7 @@ PRICES = EmulatedBot(
     },
     steps=("Open the search page", "Search for the products", "Collect the prices", "Return the output"),
     behaviour=_compare_prices,
-    created_at="2026-03-02T08:01:00Z",
-    published_at="2026-03-03T08:01:00Z",
+    created_at="2026-01-05T08:11:00Z",
 )
 AGENT_HUMAN = EmulatedBot(
     id="82000518364027743",
@@ -646,16 +641,14 @@ AGENT_HUMAN = EmulatedBot(
     behaviour=lambda run: Output(value={"confirmed": run.confirmed}),
     pause_at=0.5,
     pause_limit=600.0,
-    created_at="2026-03-02T08:02:00Z",
-    published_at="2026-03-03T08:02:00Z",
+    created_at="2026-01-05T08:12:00Z",
 )
 NOT_READY = EmulatedBot(
     id="82000518364027757",
     name="Without a language model",
     description="Has no configured language model, so it cannot be run.",
     ready=False,
-    created_at="2026-03-02T08:03:00Z",
-    published_at="2026-03-03T08:03:00Z",
+    created_at="2026-01-05T08:13:00Z",
 )
 
 WORKFLOWS = (LOG_IN, ORDERS, SEARCH, EXPORT, DOWNLOAD, PLAIN_TEXT, HUMAN, FAILING, ENDLESS, UNPUBLISHED)

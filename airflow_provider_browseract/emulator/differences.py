@@ -11,6 +11,11 @@ STRICTER = (
     "The Content-Type of a body has to be application/json.",
     "Times have whole seconds, even when a list compares them.",
     "The run of a template belongs to a workflow that no list names, so no filter by the template's id finds it.",
+    "Each version of the API knows only the tasks that it has started, unless the emulator has shared_runs.",
+    "A bot's input has to conform to its schema. A missing name is refused with 10142, or 10143 for agent-built bots, "
+    "anything else with 99001.",
+    "Bots keep no logins from run to run, as they may on BrowserAct with a Standard Browser.",
+    "API v3 lists the oldest first and leaves out fields that do not apply. The response to resume-run says paused.",
     "The response to a path that does not exist has no error envelope of BrowserAct.",
     "The response to a wrong API key is HTTP 401. The vendor's document declares 200, 400 and 500 only.",
 )
@@ -26,6 +31,7 @@ LENIENT = (
     "Each step costs 5 credits (credits_per_step) when it begins, or at the end with credits_at_end. BrowserAct also "
     "charges for proxies; the emulator does so only with extra_credits.",
     "get-task returns at most the newest 10,000 steps.",
+    "A bot's input is not checked if the schema cannot be used, and its output is never checked.",
     "Requests have no limit unless the emulator has rate_limit. Whether BrowserAct has one is not documented.",
     "Bodies have no limit.",
     "Whether a paused run counts for the plan's concurrency is not documented. Here it counts.",

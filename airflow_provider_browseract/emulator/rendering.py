@@ -21,7 +21,9 @@ def listed_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) ->
         "id": run.id,
         "status": run.reported(at),
         "workflow_id": run.workflow_id,
-        "input_parameters": "; ".join(f"{name}={value}" for name, value in run.inputs),
+        "input_parameters": "; ".join(
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in run.inputs
+        ),
         "created_at": iso(run.created),
     }
     if as_in_the_demos:
@@ -119,7 +121,7 @@ def _value(run: Run) -> Any:
         return run.output.value if run.output.value is not None else run.output.string or None
     try:
         value = json.loads(run.output.string)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict | list) else run.output.string or None
 

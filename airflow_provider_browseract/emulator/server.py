@@ -79,8 +79,8 @@ def create_app(browseract: BrowserAct, stopping: asyncio.Event) -> ASGIApp:
         return _json(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def internal_error(_: Request, error: Exception) -> Response:
-        return _envelope(browseract, 500, f"{type(error).__name__}: {error}", 500)
+    async def internal_error(request: Request, error: Exception) -> Response:
+        return _envelope(browseract, request.url.path, 500, f"{type(error).__name__}: {error}", 500)
 
     return _Gate(app, browseract, stopping)
 
@@ -120,16 +120,18 @@ def _json(value: Any, status: int = 200, headers: Any = None) -> Response:
     return Response(json.dumps(value).encode(), status, headers, "application/json")
 
 
-def _envelope(browseract: BrowserAct, code: int, message: str, status: int, headers: Any = None) -> Response:
+def _envelope(browseract: BrowserAct, path: str, code: int, message: str, status: int, headers: Any = None) -> Response:
     as_in_the_demos = browseract.as_in_the_demos or browseract.errors_as_in_the_demos
     body = error_envelope(code, message, browseract.clock(), as_in_the_demos=as_in_the_demos)
+    if as_in_the_demos and path.startswith("/v3/"):
+        del body["data"]
     return _json(body, status, headers)
 
 
 def _api_route(browseract: BrowserAct, endpoint: Endpoint) -> Callable[[Request], Any]:
     async def respond(request: Request) -> Response:
         if not browseract.accepts_key(request.headers.get("authorization", "")):
-            return _envelope(browseract, UNAUTHORIZED, MESSAGES[UNAUTHORIZED], 401)
+            return _envelope(browseract, request.url.path, UNAUTHORIZED, MESSAGES[UNAUTHORIZED], 401)
         try:
             value = endpoint.call(
                 browseract,
@@ -139,7 +141,7 @@ def _api_route(browseract: BrowserAct, endpoint: Endpoint) -> Callable[[Request]
                 content_type=request.headers.get("content-type", ""),
             )
         except ApiError as error:
-            return _envelope(browseract, error.code, error.message, 400)
+            return _envelope(browseract, request.url.path, error.code, error.message, 400)
         return Response() if value is None else _json(value)
 
     return respond
@@ -323,9 +325,9 @@ class _Gate:
         elif fault.kind == "lost_response" and fault.http_status is None:
             await cut_connection(receive)
         else:
-            await self._response(fault)(scope, receive, send)
+            await self._response(fault, scope["path"])(scope, receive, send)
 
-    def _response(self, fault: RequestFault) -> Response:
+    def _response(self, fault: RequestFault, path: str) -> Response:
         status = fault.http_status or 400
         if fault.kind in ("html", "lost_response"):
             return Response(HTML_PAGE, status, media_type="text/html")
@@ -336,7 +338,7 @@ class _Gate:
         headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
         code = fault.code or status
         message = fault.message or MESSAGES.get(code, "Internal error" if status >= 500 else "Refused")
-        return _envelope(self._browseract, code, message, status, headers)
+        return _envelope(self._browseract, path, code, message, status, headers)
 
     async def _gone_or_stopping(self, receive: Receive, seconds: float | None) -> None:
         """Wait until the client disconnects, the emulator stops, or some seconds have passed."""

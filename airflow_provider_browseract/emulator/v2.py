@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
@@ -85,8 +86,7 @@ def _get_task_status(browseract: BrowserAct, query: Query) -> Any:
 
 
 def _get_task(browseract: BrowserAct, query: Query) -> Any:
-    run, now = find_run(browseract, query, "v2"), browseract.clock()
-    return full_task(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
+    return browseract.describe(full_task, find_run(browseract, query, "v2"))
 
 
 def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
@@ -101,10 +101,7 @@ def _list_tasks(browseract: BrowserAct, query: Query) -> Any:
         for run in reversed(find_runs(browseract, query, "v2", STATUSES))
         if workflow_id in (None, run.workflow_id) and name in run.workflow.name.lower()
     ]
-    now = browseract.clock()
-    return page_of(
-        query, found, lambda run: listed_task(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
-    )
+    return page_of(query, found, partial(browseract.describe, listed_task))
 
 
 def _stop_task(browseract: BrowserAct, query: Query) -> None:

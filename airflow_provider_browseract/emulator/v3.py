@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from airflow_provider_browseract.emulator.browseract import BrowserAct
@@ -42,22 +43,20 @@ HIDDEN = "******"
 
 
 def _create_run(browseract: BrowserAct, body: Body) -> Any:
-    fields = _common_fields(browseract, body)
     bot = browseract.as_planned(_bot(browseract, body["bot_id"]))
     if not bot.published:
         raise _error(NOT_PUBLISHED)
     if isinstance(bot, EmulatedBot) and not bot.ready:
         raise _error(NOT_CONFIGURED)
-    return _start(browseract, bot, body["input"], workflow_id=bot.id, **fields)
+    return _start(browseract, bot, body, workflow_id=bot.id)
 
 
 def _create_template_run(browseract: BrowserAct, body: Body) -> Any:
-    fields = _common_fields(browseract, body)
     template = browseract.as_planned(_template(browseract, body["template_id"]))
     region = body.get("proxy_region", "US")
     if region not in REGIONS:
         raise _error(REGION_UNKNOWN)
-    return _start(browseract, template, body["input"], workflow_id=browseract.new_id(), region=region, **fields)
+    return _start(browseract, template, body, workflow_id=browseract.new_id(), region=region)
 
 
 def _query_run_status(browseract: BrowserAct, query: Query) -> Any:
@@ -65,8 +64,7 @@ def _query_run_status(browseract: BrowserAct, query: Query) -> Any:
 
 
 def _query_run(browseract: BrowserAct, query: Query) -> Any:
-    run, now = find_run(browseract, query, "v3"), browseract.clock()
-    return run_detail(run, now, browseract.base_url, as_in_the_demos=browseract.as_in_the_demos)
+    return browseract.describe(run_detail, find_run(browseract, query, "v3"))
 
 
 def _page_runs(browseract: BrowserAct, query: Query) -> Any:
@@ -81,14 +79,7 @@ def _page_runs(browseract: BrowserAct, query: Query) -> Any:
         if bot_id in (None, None if run.from_template else run.workflow.id)
         and name in ("" if run.from_template else run.workflow.name.lower())
     ]
-    now, demos = browseract.clock(), browseract.as_in_the_demos
-    return page_of(
-        query,
-        found,
-        lambda run: run_summary(run, now, browseract.base_url, as_in_the_demos=demos),
-        default=20,
-        most=100,
-    )
+    return page_of(query, found, partial(browseract.describe, run_summary), default=20, most=100)
 
 
 def _resume_run(browseract: BrowserAct, query: Query) -> Any:
@@ -166,6 +157,7 @@ def _list_regions(_: BrowserAct, __: Query) -> Any:
 
 
 _START: dict[str, type] = {"input": dict, **dict.fromkeys(CALLBACKS, str)}
+_START_TEMPLATE: dict[str, type] = {**_START, "proxy_region": str}
 _FILTERS = ("bot_id", "bot_name", "status", "created_at_from", "created_at_to")
 _PAGE = ("page", "limit")
 
@@ -174,13 +166,7 @@ ENDPOINTS = {
     name: Endpoint(name, method, f"/v3/bots{path}", respond, parameters)
     for name, method, path, respond, parameters in (
         ("create-run", "POST", "/{bot_id}/runs", _create_run, _START),
-        (
-            "create-template-run",
-            "POST",
-            "/templates/{template_id}/runs",
-            _create_template_run,
-            {**_START, "proxy_region": str},
-        ),
+        ("create-template-run", "POST", "/templates/{template_id}/runs", _create_template_run, _START_TEMPLATE),
         ("query-run-status", "GET", "/runs/{task_id}/status", _query_run_status, ()),
         ("query-run", "GET", "/runs/{task_id}", _query_run, ()),
         ("page-runs", "GET", "/runs", _page_runs, (*_FILTERS, *_PAGE)),
@@ -227,15 +213,11 @@ def _listed_template(template: EmulatedTemplate) -> dict[str, str]:
     }
 
 
-def _common_fields(browseract: BrowserAct, body: Body) -> dict[str, Any]:
-    """Check the fields that the starts of bots and templates have, and return those of the run."""
+def _start(browseract: BrowserAct, bot: EmulatedWorkflow, body: Body, **fields: Any) -> Any:
+    callbacks = read_callbacks(browseract, body)
     if "input" not in body:
         raise parameter_error("input is required")
-    return read_callbacks(browseract, body)
-
-
-def _start(browseract: BrowserAct, bot: EmulatedWorkflow, given: dict[str, Any], **fields: Any) -> Any:
-    declared = _properties(bot.schema)
+    given, declared = body["input"], _declared(bot.schema)
     if browseract.converts_input:
         given = {name: _converted(value, declared.get(name, {}).get("type")) for name, value in given.items()}
     _check_input(bot, given)
@@ -244,27 +226,25 @@ def _start(browseract: BrowserAct, bot: EmulatedWorkflow, given: dict[str, Any],
         shown = {name: each["default"] for name, each in declared.items() if "default" in each} | given
     if browseract.hides_input:
         shown = dict.fromkeys(shown, HIDDEN)
-    run = browseract.start_run(bot, api_version="v3", inputs=list(given.items()), shown_input=shown, **fields)
+    fields |= {"api_version": "v3", "inputs": list(given.items()), "shown_input": shown, **callbacks}
+    run = browseract.start_run(bot, **fields)
     return {"id" if browseract.as_in_the_demos else "task_id": run.id, "status": run.reported(browseract.clock())}
 
 
-def _properties(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _declared(schema: Any) -> dict[str, dict[str, Any]]:
     """Return the schemas of the names that a schema declares at the top level."""
-    properties = schema.get("properties")
-    return {
-        name: each
-        for name, each in (properties if isinstance(properties, dict) else {}).items()
-        if isinstance(each, dict)
-    }
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    named = properties.items() if isinstance(properties, dict) else ()
+    return {name: each for name, each in named if isinstance(each, dict)}
 
 
 def _converted(value: Any, wanted: Any) -> Any:
-    """Return a text that is written as JSON as the value it stands for, unless a text is wanted, and the reverse."""
-    if wanted == "string":
-        return value if isinstance(value, str) else json.dumps(value)
+    """Return the value for which a text stands, if another type is wanted."""
+    if not (isinstance(value, str) and isinstance(wanted, str)) or wanted == "string":
+        return value
     try:
-        return json.loads(value) if isinstance(value, str) and isinstance(wanted, str) else value
-    except ValueError:
+        return json.loads(value)
+    except (ValueError, RecursionError):
         return value
 
 

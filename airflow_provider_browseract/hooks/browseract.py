@@ -194,27 +194,36 @@ class BrowserActHook(BotHook):
         return self.client.iter_items(call)
 
     def get_spend(
-        self, created_at_from: datetime, created_at_to: datetime | None = None, *, workflow_id: str | None = None
+        self,
+        created_at_from: datetime,
+        created_at_to: datetime | None = None,
+        *,
+        workflow_id: str | None = None,
+        bot_id: str | None = None,
     ) -> Spend:
-        """Add up the credits of all runs of the account, whoever started them (``list-tasks``).
+        """Add up the credits of all runs of the account, whoever started them (``list-tasks``, ``page-runs``).
 
         :param created_at_from: only runs created at this time or later. It needs a time zone.
         :param created_at_to: only runs created before this time. It needs a time zone.
         :param workflow_id: only runs of this workflow.
-        :returns: the sums by day and workflow. The credits of active runs can be incomplete.
+        :param bot_id: only runs of this bot; together with ``workflow_id``, the runs of both.
+        :returns: the sums by day and workflow or bot. The credits of active runs can be incomplete.
 
         >>> import pendulum
         >>> spend = hook.get_spend(pendulum.today("UTC"), workflow_id="71002814653029437")
-        >>> [(row.workflow_id, row.credits >= 20) for row in spend.rows]
+        >>> [(row.source_id, row.credits >= 20) for row in spend.rows]
         [('71002814653029437', True)]
         """
         from airflow_provider_browseract.runs.spend import ListedRun, Spend
 
-        # This call does not read the outputs.
-        call = APIS[ApiVersion.V2].list_tasks(
-            source_id=workflow_id, created_at_from=created_at_from, created_at_to=created_at_to
-        )
-        runs = map(ListedRun.of, self.client.iter_items(call))
+        of = {ApiVersion.V2: workflow_id, ApiVersion.V3: bot_id}
+        # These calls do not read the outputs.
+        calls = [
+            APIS[version].list_tasks(source_id=given, created_at_from=created_at_from, created_at_to=created_at_to)
+            for version, given in of.items()
+            if given is not None or (workflow_id is None and bot_id is None)
+        ]
+        runs = (ListedRun.of(task) for call in calls for task in self.client.iter_items(call))
         # The API compares whole seconds.
         return Spend.of(
             run

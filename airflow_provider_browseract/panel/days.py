@@ -78,7 +78,7 @@ class Day:
                 run = ListedRun.of(task)
                 if run.created_at.date() == day:
                     # The same text for all runs of a workflow.
-                    workflow_id = workflows.setdefault(run.workflow_id, run.workflow_id)
+                    workflow_id = workflows.setdefault(run.source_id, run.source_id)
                     failed = run.status is TaskStatus.FAILED
                     runs.append(DayRun(run.id, workflow_id, run.credit, failed, run.status.ended))
         begins = begin_of(day)

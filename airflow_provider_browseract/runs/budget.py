@@ -1,6 +1,6 @@
 """The budget of an account: the credits that its runs may use on a day and in a month.
 
-BrowserAct has no budgets. The provider adds up the credits in BrowserAct's list of tasks, which all workers can read.
+BrowserAct has no budgets. The provider adds up the credits in BrowserAct's lists of tasks, which all workers can read.
 Only the sums of past days are stored, to save requests. Days and months are in UTC. The generators do no I/O: they
 yield the next step and are sent the result. ``clock`` returns the current time in seconds since the epoch.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.exchange import Call
-from airflow_provider_browseract.api.models import TaskStatus, Word
+from airflow_provider_browseract.api.models import ApiVersion, TaskStatus, Word
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
@@ -34,6 +34,9 @@ from airflow_provider_browseract.runs.steps import LogLine, Sleep
 
 MOST_SLOTS = 20
 """Concurrent runs of BrowserAct's largest plan. At most this many starts at the same moment miss each other's runs."""
+
+_LISTED_AS = {ApiVersion.V2: SourceKind.WORKFLOW, ApiVersion.V3: SourceKind.BOT}
+"""What the ids in a list of tasks are, by the version of the API."""
 
 ONE_DAY = timedelta(days=1)
 
@@ -329,7 +332,7 @@ class _Count:
 
     :param past: the sums of past days whose runs cannot change any more.
     :param runs: the runs of the other days.
-    :param forecasts: the forecasts for the workflows of active runs.
+    :param forecasts: the forecasts for the workflows and bots of active runs, by their ids.
     """
 
     past: Mapping[date, int]
@@ -352,7 +355,7 @@ class _Count:
             used=sum(run.credit or 0 for run in ended)
             + sum(credit for day, credit in self.past.items() if period.begins <= begin_of(day) < period.ends),
             active=len(active),
-            reserved=sum(max(run.credit or 0, forecasts.get(run.workflow_id, UNKNOWN).credits) for run in active),
+            reserved=sum(max(run.credit or 0, forecasts.get(run.source_id, UNKNOWN).credits) for run in active),
             without_credits=sum(run.credit is None for run in ended),
         )
 
@@ -376,13 +379,13 @@ def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime
     sums, runs = (yield from _count_past_days(past, requests, now)) if past else ({}, [])
     runs += yield from list_runs(requests, begin_of(days[len(past)]))
     own = None if source.is_template else source.id
-    others = {run.workflow_id for run in runs if not run.status.ended} - {own}
+    others = {run.source_id: _LISTED_AS[run.api_version] for run in runs if not run.status.ended}
     forecasts: dict[str | None, Forecast] = {}
-    for workflow_id in sorted(filter(None, others))[:MOST_SLOTS]:
+    for source_id in sorted(filter(None, others.keys() - {own}))[:MOST_SLOTS]:
         # The workflow may not exist: the run of a template can have the id of a copy.
         with suppress(NotFoundError):
-            of = Source(SourceKind.WORKFLOW, workflow_id)
-            forecasts[workflow_id] = yield from forecast_for(requests, of, runs, None, now)
+            of = Source(others[source_id], source_id)
+            forecasts[source_id] = yield from forecast_for(requests, of, runs, None, now)
     return _Count(sums, runs, forecasts)
 
 

@@ -62,7 +62,7 @@ def over_cap_text(
     return (
         f"{_with(earlier)}BrowserAct task {task.id} used {used:,} credits, more than max_credits={cap} allows{what} "
         f"{then}\nLook for a loop in the last steps {where_to_stop(task.log_detail_url)}, or raise max_credits if the "
-        "workflow needs more."
+        "run needs more."
     )
 
 
@@ -75,7 +75,7 @@ def check_cap(spent: int, cap: int | None) -> None:
     if cap is not None and spent >= cap:
         raise CapUsedUpError(
             f"The runs of earlier tries have used {spent:,} credits, and max_credits={cap} allows no further run. No "
-            "run was started.\nRaise max_credits if the workflow needs more. To begin a new count, clear the task."
+            "run was started.\nRaise max_credits if the task needs more. To begin a new count, clear the task."
         )
 
 

@@ -1,7 +1,8 @@
-"""What runs cost: the credits in the list of tasks, and the forecast for the next run of a workflow.
+"""What runs cost: the credits in the lists of tasks, and the forecast for the next run of a workflow or bot.
 
-The list has the runs of the whole account, whoever started them. Days are in UTC, and ``created_at`` decides to which
-day a run belongs.
+Each version of the API lists the runs of the whole account, whoever started them. It is not documented whether a list
+also has the runs of the other version, so runs are counted by their ids. Days are in UTC, and ``created_at`` decides to
+which day a run belongs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -24,14 +25,14 @@ from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.outputs import number_of
 from airflow_provider_browseract.runs.request import Source
 
-MAX_REQUESTS = 40
+MAX_REQUESTS = 80
 """How many list requests one check of a budget sends at most. If it needs more, the credits count as unknown."""
 
 MEAN_OF = 20
-"""The forecast is the mean of at most this many runs of the workflow."""
+"""The forecast is the mean of at most this many runs of the workflow or bot."""
 
 FEWEST_FOR_MEAN = 3
-"""With fewer listed runs of the workflow, the forecast reads older ones."""
+"""With fewer listed runs of the workflow or bot, the forecast reads older ones."""
 
 OLDER_RUNS_AGE = timedelta(days=7)
 """How old these runs can be."""
@@ -41,16 +42,19 @@ OLDER_RUNS_LIMIT = 100
 
 
 class ListedRun(NamedTuple):
-    """A run in the list of tasks.
+    """A run in a list of tasks.
 
+    :param source_id: the workflow or bot; None if BrowserAct does not report it.
     :param credit: the credits that BrowserAct reports; None if there are none yet.
+    :param api_version: the version of the API that lists the run.
     """
 
     id: str
-    workflow_id: str | None
+    source_id: str | None
     created_at: datetime
     status: TaskStatus
     credit: int | None
+    api_version: ApiVersion
 
     @classmethod
     def of(cls, task: Task) -> ListedRun:
@@ -61,7 +65,8 @@ class ListedRun(NamedTuple):
         if task.created_at is None:
             raise UnexpectedResponseError(f"BrowserAct task {task.id} is listed without its creation time")
         credit = task.credit if task.credit is not None and task.credit >= 0 else None
-        return cls(task.id, task.workflow_id, task.created_at.astimezone(timezone.utc), task.status, credit)
+        created_at = task.created_at.astimezone(timezone.utc)
+        return cls(task.id, task.source_id, created_at, task.status, credit, task.api_version)
 
     @property
     def order(self) -> tuple[datetime, str]:
@@ -70,15 +75,15 @@ class ListedRun(NamedTuple):
 
 
 class SpendRow(NamedTuple):
-    """What the runs of one workflow that were created on one day (UTC) cost.
+    """What the runs of one workflow or bot that were created on one day (UTC) cost.
 
-    :param workflow_id: the workflow; None if BrowserAct does not report it.
+    :param source_id: the workflow or bot; None if BrowserAct does not report it, as for the template of a bot.
     :param failed: how many of the runs failed.
     :param active: how many of the runs have not ended yet. Their credits can be incomplete.
     """
 
     day: date
-    workflow_id: str | None
+    source_id: str | None
     runs: int
     credits: int
     failed: int
@@ -89,19 +94,19 @@ class SpendRow(NamedTuple):
 class Spend:
     """What runs of an account cost.
 
-    :param rows: one for each workflow and day, sorted by day.
+    :param rows: one for each workflow or bot and day, sorted by day.
     """
 
     rows: tuple[SpendRow, ...]
 
     @classmethod
     def of(cls, runs: Iterable[ListedRun]) -> Spend:
-        """Add up the credits of runs."""
+        """Add up the credits of runs. A run that is listed twice counts once."""
         sums: dict[tuple[date, str], SpendRow] = {}
-        for run in runs:
+        for run in unite(runs):
             day = run.created_at.date()
-            row = sums.get((day, run.workflow_id or ""), SpendRow(day, run.workflow_id, 0, 0, 0, 0))
-            sums[day, run.workflow_id or ""] = row._replace(
+            row = sums.get((day, run.source_id or ""), SpendRow(day, run.source_id, 0, 0, 0, 0))
+            sums[day, run.source_id or ""] = row._replace(
                 runs=row.runs + 1,
                 credits=row.credits + (run.credit or 0),
                 failed=row.failed + (run.status is TaskStatus.FAILED),
@@ -114,9 +119,9 @@ class Spend:
         """The credits of all runs."""
         return sum(row.credits for row in self.rows)
 
-    def by_workflow(self) -> dict[str | None, int]:
-        """Return the credits of each workflow, the largest sum first."""
-        return dict(self._by(lambda row: row.workflow_id).most_common())
+    def by_source(self) -> dict[str | None, int]:
+        """Return the credits of each workflow or bot by its id, the largest sum first."""
+        return dict(self._by(lambda row: row.source_id).most_common())
 
     def by_day(self) -> dict[date, int]:
         """Return the credits of each day (UTC) that has runs."""
@@ -132,7 +137,7 @@ class Spend:
 class Forecast(NamedTuple):
     """The credits that a run is expected to use.
 
-    :param runs: how many runs of its workflow the credits are the mean of; 0 if there are none.
+    :param runs: how many runs of its workflow or bot the credits are the mean of; 0 if there are none.
     """
 
     credits: int
@@ -167,32 +172,46 @@ class RequestLimit:
         self.remaining -= 1
 
 
+def unite(runs: Iterable[ListedRun]) -> list[ListedRun]:
+    """Return each run once, with its credits if any list has them."""
+    found: dict[str, ListedRun] = {}
+    for run in runs:
+        first = found.setdefault(run.id, run)
+        if first.credit is None:
+            found[run.id] = first._replace(credit=run.credit)
+    return [*found.values()]
+
+
 def list_runs(
     requests: RequestLimit, since: datetime, until: datetime | None = None
 ) -> Generator[Call[Any], Any, list[ListedRun]]:
     """List the runs that were created at or after ``since`` and before ``until``.
 
-    :raises BrowserActError: the list cannot be read, is too long, or has an item that cannot be counted.
+    :raises BrowserActError: a list cannot be read, is too long, or has an item that cannot be counted.
     """
     found: list[ListedRun] = []
-    for api in (APIS[ApiVersion.V2],):
+    for api in APIS.values():
+        known = {run.id for run in found}
         # A minute more is listed, in case BrowserAct rounds times. The creation times then decide.
         call = api.list_tasks(created_at_from=since - timedelta(seconds=timings.CLOCK_SKEW), created_at_to=until)
-        pages = Pages(call)
+        pages: Pages[Task] = Pages(call)
         while pages.call is not None:
             requests.use_one()
             with pages.dividing():
                 page: Page[Task] = yield pages.call
                 found += map(ListedRun.of, pages.take(page))
+                if page.total_count == len(known) and known.issuperset(task.id for task in page.items):
+                    # Both versions list all runs, and the pages of version 3 are small.
+                    break
         if pages.skipped:
             raise UnexpectedResponseError(f"an item in the list of tasks cannot be read ({pages.skipped[0]})")
-    return [run for run in found if since <= run.created_at and (until is None or run.created_at < until)]
+    return [run for run in unite(found) if since <= run.created_at and (until is None or run.created_at < until)]
 
 
 def forecast_for(
     requests: RequestLimit, source: Source, runs: Sequence[ListedRun], cap: int | None, now: datetime
 ) -> Generator[Call[Any], Any, Forecast]:
-    """Return what a run is expected to use: the mean of the newest ended runs of its workflow.
+    """Return what a run is expected to use: the mean of the newest ended runs of its workflow or bot.
 
     :raises BrowserActError: older runs cannot be read.
     """
@@ -213,21 +232,21 @@ def forecast_for(
             listed = []
             for task in tasks:
                 with suppress(UnexpectedResponseError):
-                    listed.append(ListedRun.of(replace(task, workflow_id=source.id)))
+                    listed.append(ListedRun.of(task)._replace(source_id=source.id))
             found = mean_of(source.id, listed) or found
         if found is not None:
             return found
     return UNKNOWN if cap is None else Forecast(cap, 0)
 
 
-def mean_of(workflow_id: str | None, runs: Iterable[ListedRun]) -> Forecast | None:
-    """Return the mean of the newest ended runs of a workflow; None if there are none.
+def mean_of(source_id: str | None, runs: Iterable[ListedRun]) -> Forecast | None:
+    """Return the mean of the newest ended runs of a workflow or bot; None if there are none.
 
     Runs without credits do not count, and neither do canceled ones, because most of them were stopped early.
     """
     ended = (TaskStatus.FINISHED, TaskStatus.FAILED)
-    known = [run for run in runs if run.workflow_id == workflow_id and run.status in ended and run.credit]
+    known = [run for run in runs if run.source_id == source_id and run.status in ended and run.credit]
     newest = sorted(known, key=lambda run: run.order, reverse=True)[:MEAN_OF]
-    if workflow_id is None or not newest:
+    if source_id is None or not newest:
         return None
     return Forecast(math.ceil(sum(run.credit or 0 for run in newest) / len(newest)), len(newest))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_browseract.api.errors import BrowserActError
+from airflow_provider_browseract.api.errors import BrowserActError, TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
-from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, list_items
+from airflow_provider_browseract.api.pages import MAX_PAGES, Listing, Pages
 from airflow_provider_browseract.api.versions import APIS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.report import facts
@@ -21,11 +20,11 @@ REPORT_WINDOW = 24 * 3600.0
 """Seconds by which the end of a task may be reported late, after a time without a running triggerer."""
 
 WATCH_OVERLAP = 600.0
-"""Seconds of tolerance for tasks that are listed out of order, and for inaccurate clocks."""
+"""Seconds of tolerance for tasks that are listed late, and for inaccurate clocks."""
 
 PAGE_SIZE = 128
-"""Tasks on a page of the list. A page contains the outputs of its tasks, so it can be large. It is halved, again and
-again, if it is too large."""
+"""Tasks on a page of the list; 100 in version 3 of the API. A page of version 2 contains the outputs of its tasks, so
+it can be large. It is halved, again and again, if it is too large."""
 
 MAX_STATUS_READS = 100
 """How many tasks that are missing in the list are read one by one after each poll."""
@@ -85,9 +84,14 @@ class Window:
         return self._api.list_tasks(created_at_from=begin, limit=page_size)
 
     def missing(self, tasks: Iterable[Task]) -> list[Task]:
-        """Return tasks that were active in the last poll and are not listed, at most :data:`MAX_STATUS_READS`."""
+        """Return tasks that should be listed, because they were active in the last poll, and are not.
+
+        :returns: at most :data:`MAX_STATUS_READS` tasks.
+        """
         listed = {task.id for task in tasks}
-        return [task for task in self._active.values() if task.id not in listed][:MAX_STATUS_READS]
+        begin = int(self._from)
+        expected = [task for task in self._active.values() if task.created_at is None or _created(task) >= begin]
+        return [task for task in expected if task.id not in listed][:MAX_STATUS_READS]
 
     def add(self, tasks: Iterable[Task], now: float) -> tuple[EndedTask, ...]:
         """Add the listed tasks.
@@ -100,7 +104,7 @@ class Window:
         begins = [now - WATCH_OVERLAP]
         for listed in tasks:
             # Inputs are not reported, and may be large.
-            task = replace(listed, input_parameters=None)
+            task = replace(listed, input_parameters=None, input=None)
             created = task.created_at.timestamp() if task.created_at else now
             if not task.status.ended:
                 active[task.id] = task
@@ -125,18 +129,44 @@ def list_changes(
 ) -> Generator[Call[Any], Any, Listing[Task]]:
     """Yield the calls that list the tasks that may have changed, for :meth:`Window.add`.
 
-    The status of an active task that is missing because its item cannot be read, or because the list is too long, is
-    read by itself.
+    The status of an active task that is missing is read by itself: its item cannot be read, the list is too long, or
+    the task moved to another page while the list was read.
     """
-    listing = yield from list_items(window.call(page_size), max_requests)
-    if listing.skipped or listing.truncated:
-        for task in window.missing(listing.items):
-            # A task that cannot be read now is still one to watch.
-            with suppress(BrowserActError):
-                status: TaskStatus = yield APIS[task.api_version].get_task_status(task.id)
-                task = replace(task, status=status, finished_at=None)
+    listing = yield from _list_newest(window.call(page_size), max_requests)
+    for task in window.missing(listing.items):
+        try:
+            status: TaskStatus = yield APIS[task.api_version].get_task_status(task.id)
+        except TaskNotFoundError:
+            continue
+        except BrowserActError:
+            # It is still one to watch.
             listing.items.append(task)
+        else:
+            listing.items.append(replace(task, status=status, finished_at=None))
     return listing
+
+
+def _list_newest(call: Call[Page[Task]], max_requests: int) -> Generator[Call[Any], Any, Listing[Task]]:
+    """Yield the calls that read a list of tasks, whose order is not documented; of a long list, the newest tasks."""
+    pages = Pages(call)
+    items: list[Task] = []
+    truncated = False
+    for remaining in reversed(range(max_requests)):
+        if pages.call is None:
+            break
+        number, limit = (int(pages.call.params[name]) for name in ("page", "limit"))
+        with pages.dividing():
+            page: Page[Task] = yield pages.call
+            items += pages.take(page)
+            total = page.total_pages or 0
+            if 0 < remaining < total - number and _is_oldest_first(page.items):
+                pages.skip_to(total - remaining + 1, limit)
+                truncated = True
+    return Listing(items, pages.skipped, truncated or pages.call is not None)
+
+
+def _is_oldest_first(tasks: Sequence[Task]) -> bool:
+    return len(tasks) > 1 and 0 < _created(tasks[0]) < _created(tasks[-1])
 
 
 @dataclass
@@ -182,9 +212,9 @@ class Cursor:
         self.reported = {task_id: moment for task_id, moment in self.reported.items() if moment >= self.floor}
 
 
-def matching(ended: Iterable[EndedTask], workflow_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
-    """Return the tasks of a workflow, or of all workflows, that ended with one of the statuses."""
-    return [each for each in ended if each.task.status in statuses and workflow_id in (None, each.task.workflow_id)]
+def matching(ended: Iterable[EndedTask], source_id: str | None, statuses: Collection[TaskStatus]) -> list[EndedTask]:
+    """Return the tasks of a workflow or bot, or of all of them, that ended with one of the statuses."""
+    return [each for each in ended if each.task.status in statuses and source_id in (None, each.task.source_id)]
 
 
 def _created(task: Task) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from airflow_provider_browseract.emulator import SEARCH, Emulator, TaskRecord
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, Emulator, TaskRecord
 from tests.databases import postgres
 from tests.e2e.local_airflow import LocalAirflow, free_port
 from tests.slots import slot_changes
@@ -36,6 +36,7 @@ class Scenario:
     :param limit: the makespan in units of the ideal one, at most.
     :param callbacks: whether BrowserAct can call back.
     :param sqlite: whether Airflow uses SQLite instead of PostgreSQL.
+    :param shared_runs: whether each version of the API lists the runs of both.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scenario:
     limit: float
     callbacks: bool = True
     sqlite: bool = False
+    shared_runs: bool = False
 
 
 SCENARIOS = (
@@ -52,6 +54,9 @@ SCENARIOS = (
     Scenario("callbacks, SQLite", "slots", 10, 20.0, 1.2, sqlite=True),
     Scenario("polling", "slots", 10, 20.0, 1.35, callbacks=False),
     Scenario("callbacks, a pool", "slots_in_a_pool", 10, 20.0, 1.35),
+    Scenario("workflows and bots", "slots_of_both_versions", 10, 20.0, 1.2),
+    Scenario("workflows and bots, shared lists", "slots_of_both_versions", 10, 20.0, 1.2, shared_runs=True),
+    Scenario("workflows and bots, polling", "slots_of_both_versions", 10, 20.0, 1.35, callbacks=False),
     Scenario("one slot, callbacks", "one_slot", 1, 10.0, 1.35),
     Scenario("one slot, polling", "one_slot", 1, 10.0, 1.35, callbacks=False),
 )
@@ -65,8 +70,9 @@ def slots(*names: str) -> None:
 
 
 def _measure(scenario: Scenario) -> None:
-    emulator = Emulator(concurrency=scenario.plan)
-    emulator.set_workflow(SEARCH.id, duration=scenario.duration)
+    emulator = Emulator(concurrency=scenario.plan, shared_runs=scenario.shared_runs)
+    for source in (SEARCH, CONTACTS):
+        emulator.set_workflow(source.id, duration=scenario.duration)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         database = None if scenario.sqlite else stack.enter_context(postgres()).url
@@ -90,7 +96,8 @@ def _measure(scenario: Scenario) -> None:
         state = airflow.wait_for_run(scenario.dag_id, run_id, timeout=900)
         ended = airflow.api("GET", f"dags/{scenario.dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 200})
         logs = [
-            airflow.log(scenario.dag_id, run_id, "run", map_index=ti["map_index"]) for ti in ended["task_instances"]
+            airflow.log(scenario.dag_id, run_id, ti["task_id"], map_index=ti["map_index"])
+            for ti in ended["task_instances"]
         ]
     print(f"{scenario.name}: {state}")
     for line in _figures(emulator, scenario, logs):
@@ -117,7 +124,7 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
     late = sum(began > over for log in logs for began in _refused_processes(log))
     later = sum(start.isoformat() > over[:26] for start in starts)
     hand_over, resume = statistics.median(hand_overs), statistics.median(resumes)
-    counts = sum(each.endpoint == "list-tasks" for each in emulator.requests)
+    counts = [sum(each.endpoint == name for each in emulator.requests) for name in ("list-tasks", "page-runs")]
     return [
         f"makespan {took:.0f} s, {took / ideal:.2f} of the ideal {ideal:g} s (limit {scenario.limit})",
         f"hand-over: median {hand_over:.1f} s, longest {max(hand_overs):.1f} s; a resumed task sends its first request "
@@ -125,7 +132,7 @@ def _figures(emulator: Emulator, scenario: Scenario, logs: list[list[str]]) -> l
         f"refused starts: {sum(map(len, refusals))} of {sum(map(bool, refusals))} task instances; after the first wave "
         f"{late} of {late + later} starts, {100 * late / max(1, late + later):.0f} % (limit 5 %)",
         f"overtaken by at most {_overtaken(refusals, started)} that were refused later (limit {scenario.plan})",
-        f"list-tasks: {counts} requests",
+        f"requests: {counts[0]} list-tasks, {counts[1]} page-runs",
         f"slots in use: {_timeline(runs, starts[0], took)}",
     ]
 
@@ -164,7 +171,7 @@ def _first_read(emulator: Emulator, run: TaskRecord) -> float | None:
     reads = (
         each.at
         for each in emulator.requests
-        if each.endpoint == "get-task" and run.id in each.query and each.at > run.finished_at
+        if each.endpoint in ("get-task", "query-run") and run.id in each.path + each.query and each.at > run.finished_at
     )
     return min(((at - run.finished_at).total_seconds() for at in reads), default=None)
 

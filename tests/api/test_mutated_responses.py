@@ -1,7 +1,8 @@
 """Both clients with responses that are changed at random, over real sockets.
 
-Whatever a response contains, both clients have the same outcome: a result or an error of this package. A
-failure never counts as a success. ``--responses N`` sets how many responses each endpoint sends.
+Whatever a response contains, both clients have the same outcome: a result or an error of this package. A failure never
+counts as a success, and a result has the status and the ids of the response. ``--responses N`` sets how many responses
+each endpoint of both versions of the API sends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import codecs
 import copy
 import gzip
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,31 +26,42 @@ from hypothesis import strategies as st
 from airflow_provider_browseract.api.client import AsyncBrowserActClient, BrowserActClient
 from airflow_provider_browseract.api.errors import BrowserActError
 from airflow_provider_browseract.api.exchange import Call
+from airflow_provider_browseract.api.models import CreatedTask, Page, Task, TaskStatus
 from airflow_provider_browseract.api.retries import RetryPolicy
 from airflow_provider_browseract.api.settings import ClientSettings
-from airflow_provider_browseract.emulator import DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator
+from airflow_provider_browseract.emulator import CONTACTS, DOWNLOAD, EXPORT, FAILING, TEMPLATE_SEARCH, Emulator, v2, v3
 from airflow_provider_browseract.emulator.errors import error_envelope
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS
 
-from .test_v2 import EVERY_CALL
+from . import test_v2, test_v3
+
+ENDPOINTS = {**v2.ENDPOINTS, **v3.ENDPOINTS}
+EVERY_CALL = {**test_v2.EVERY_CALL, **test_v3.EVERY_CALL}
 
 SAYS_NOTHING = ("stop-task", "resume-task")
 """The endpoints whose success has no content."""
+
+RUN_STATUSES = [status.value for status in TaskStatus]
 
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),
     st.sampled_from([0, -1, 1, 1.5, 1e308, 10**30, 10118, 10112, 401]),
     st.sampled_from(["", " ", "x", "0", "3", "finished", "queued", "24:00", "2026-13-01T00:00:00Z", "null", "\ud800"]),
-    st.sampled_from(["9" * 5000, "\u0000", "2026-01-01", "https://[", "<html>"]),
+    st.sampled_from(["9" * 5000, "\u0000", "2026-01-01", "https://[", "<html>", "..", "a/b", "failed", "created"]),
     # Copies, since the next mutation may change them.
     st.sampled_from([[], {}, [None], [[]], {"id": "5"}, {"code": 0}, {"code": 10112}, {"data": {}}]).map(copy.deepcopy),
+    st.sampled_from(["\u0001160", "\u000120000"]),
 )
-"""What can stand in the place of any part of an answer."""
+"""What can stand in the place of any part of an answer. After U+0001 it is the depth of lists in each other."""
 
 
 def deep(levels: int) -> str:
     return "[" * levels + "]" * levels
+
+
+def write(value: Any) -> bytes:
+    """Write JSON with lists that are too deep for Python."""
+    return re.sub(r'"\\u0001(\d+)"(?!:)', lambda depth: deep(int(depth[1])), json.dumps(value)).encode()
 
 
 ODD_BODIES = st.sampled_from(
@@ -121,7 +134,9 @@ def mutated(draw: st.DrawFn, good: Any) -> bytes:
     """Draw the body of a response: the valid one with a part removed or replaced, or wrapped, cut or malformed."""
     value = copy.deepcopy(good)
     for _ in range(draw(st.integers(0, 2))):
-        path = draw(st.sampled_from(list(places(value))))
+        every = list(places(value))
+        # The essential parts are at the top, and most of the others are not.
+        path = draw(st.sampled_from(draw(st.sampled_from([every, [path for path in every if len(path) < 2]]))))
         if not path:
             value = draw(st.one_of(st.just({"code": 0, "msg": "success", "data": value}), ANYTHING))
             continue
@@ -132,7 +147,7 @@ def mutated(draw: st.DrawFn, good: Any) -> bytes:
             del parent[path[-1]]
         else:
             parent[path[-1]] = draw(ANYTHING)
-    body = json.dumps(value).encode()
+    body = write(value)
     how = draw(st.sampled_from(["plain"] * 6 + ["BOM", "cut", "twice"]))
     if how == "BOM":
         return codecs.BOM_UTF8 + body
@@ -200,6 +215,12 @@ def as_text(outcome: object) -> str:
     return repr(outcome)
 
 
+def content(status: int, body: bytes) -> Any:
+    """Return the JSON of a successful response, without the envelope that it may have."""
+    value: Any = json.loads(body) if body.strip() and status != 204 else None
+    return value["data"] if is_envelope(value) and "data" in value else value
+
+
 def is_failure(endpoint: str, status: int, body: bytes) -> bool:
     """Return whether a response certainly reports no success, without using any code of the client."""
     if not 200 <= status < 300:
@@ -213,9 +234,35 @@ def is_failure(endpoint: str, status: int, body: bytes) -> bool:
         return body.strip() != b""
     if isinstance(value, dict) and isinstance(value.get("code"), int) and value["code"] not in (0, False):
         return True
+    of_task, nothing = content(status, body), value in (None, {}) or is_envelope(value)
+    if endpoint in ("get-task", "query-run", "query-run-status"):
+        return not is_about(of_task, "7") or of_task.get("status") not in RUN_STATUSES
+    if endpoint in ("resume-run", "cancel-run"):
+        return not nothing and (not is_about(of_task, "7") or of_task.get("status") not in RUN_STATUSES)
     if endpoint in SAYS_NOTHING:
-        return not (value is None or value == {} or (isinstance(value, dict) and value.get("code") in (0, "0")))
-    return not isinstance(value, dict if endpoint != "get-region-list" else dict | list)
+        return not nothing
+    return not isinstance(value, dict if endpoint not in ("get-region-list", "list-regions") else dict | list)
+
+
+def is_envelope(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("code") in (0, "0")
+
+
+def is_about(value: Any, task_id: str) -> bool:
+    return isinstance(value, dict) and str(value.get("task_id", value.get("id"))) == task_id
+
+
+def is_in(result: Any, value: Any) -> bool:
+    """Return whether a response has the status and the ids of a result, without using any code of the client."""
+    if isinstance(result, Page):
+        return all(any(is_in(item, each) for each in value["items"]) for item in result.items)
+    if isinstance(result, TaskStatus):
+        return bool(value["status"] == result.value)
+    if isinstance(result, Task):
+        return is_about(value, result.id) and value["status"] == result.status.value
+    if isinstance(result, CreatedTask):
+        return result.id in (str(value.get("task_id")), str(value.get("id")))
+    return True
 
 
 def good_responses() -> dict[str, Any]:
@@ -224,22 +271,29 @@ def good_responses() -> dict[str, Any]:
     emulator = Emulator(concurrency=9, as_in_the_demos=False, clock=lambda: now)
 
     def call(endpoint: str, **given: Any) -> Any:
-        if ENDPOINTS[endpoint].method == "POST":
-            body = json.dumps(given).encode()
-            return ENDPOINTS[endpoint].call(emulator, body=body, content_type="application/json")
-        return ENDPOINTS[endpoint].call(emulator, query=urlencode(given).encode())
+        ids = {name: given.pop(name) for name in re.findall(r"{(\w+)}", ENDPOINTS[endpoint].path)}
+        if isinstance(ENDPOINTS[endpoint].parameters, tuple):
+            return ENDPOINTS[endpoint].call(emulator, ids=ids, query=urlencode(given).encode())
+        body = json.dumps(given).encode()
+        return ENDPOINTS[endpoint].call(emulator, ids=ids, body=body, content_type="application/json")
 
     inputs = [{"name": "keyword", "value": "pens"}]
     created = call("run-task", workflow_id=DOWNLOAD.id, input_parameters=inputs, save_browser_data=True)
     call("run-task", workflow_id=EXPORT.id, input_parameters=inputs)
     call("run-task", workflow_id=FAILING.id)
     template = call("run-task-by-template", workflow_template_id=TEMPLATE_SEARCH.id, input_parameters=inputs)
+    run = call("create-run", bot_id=CONTACTS.id, input={"company_name": "Example"})
+    downloads = call("create-run", bot_id=DOWNLOAD.id, input={"keyword": "pens"})
+    call("create-run", bot_id=FAILING.id, input={})
+    template_run = call("create-template-run", template_id=TEMPLATE_SEARCH.id, input={"keyword": "pens"})
     now += 10
+    # The client compares the id in a response with the requested one.
+    status = {**call("query-run-status", task_id=run["task_id"]), "task_id": "7"}
+    files = call("query-run", task_id=downloads["task_id"])["download_files"]
     return {
         "run-task": created,
         "run-task-by-template": template,
         "get-task-status": call("get-task-status", task_id=created["id"]),
-        # The client compares the id in a response with the requested one.
         "get-task": {**call("get-task", task_id=created["id"]), "id": "7"},
         "list-tasks": call("list-tasks", limit=9),
         "stop-task": None,
@@ -251,6 +305,18 @@ def good_responses() -> dict[str, Any]:
             "get-official-workflow-template", workflow_template_id=TEMPLATE_SEARCH.id
         ),
         "get-region-list": call("get-region-list"),
+        "create-run": run,
+        "create-template-run": template_run,
+        "query-run-status": status,
+        "query-run": {**call("query-run", task_id=run["task_id"]), "task_id": "7", "download_files": files},
+        "page-runs": call("page-runs"),
+        "resume-run": {**status, "status": "paused"},
+        "cancel-run": {**status, "status": "canceled"},
+        "page-bots": call("page-bots", limit=3),
+        "query-bot": call("query-bot", bot_id=CONTACTS.id),
+        "page-templates": call("page-templates"),
+        "query-template": call("query-template", template_id=TEMPLATE_SEARCH.id),
+        "list-regions": call("list-regions"),
     }
 
 
@@ -300,8 +366,12 @@ def test_clients_agree_on_mutated_responses_and_report_no_failure_as_a_success(
         first, second = clients.outcomes(EVERY_CALL[endpoint])
         assert as_text(first) == as_text(second)
         # A body that is not compressed as the headers say cannot be judged here.
-        if headers.get("Content-Encoding", "") == ("gzip" if compressed else "") and is_failure(endpoint, status, body):
+        if headers.get("Content-Encoding", "") != ("gzip" if compressed else ""):
+            return
+        if is_failure(endpoint, status, body):
             assert isinstance(first, BrowserActError), f"{first!r} for a failure"
+        elif not isinstance(first, BrowserActError):
+            assert is_in(first, content(status, body)), f"{first!r} is not in the response"
 
     answered_with()
 

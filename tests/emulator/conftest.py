@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_browseract.emulator import HUMAN, EmulatedWorkflow, Emulator, RunningEmulator
 from airflow_provider_browseract.emulator.errors import ApiError
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS
+from airflow_provider_browseract.emulator.routes import ENDPOINTS
 
 NOON = 1_780_000_000.25
 
@@ -30,11 +30,14 @@ class Account:
     def raw(self, endpoint: str, **request: Any) -> Any:
         return ENDPOINTS[endpoint].call(self.emulator, **request)
 
-    def post(self, endpoint: str, body: Any) -> Any:
-        return self.raw(endpoint, body=json.dumps(body).encode(), content_type="application/json")
+    def post(self, endpoint: str, body: Any, **ids: str) -> Any:
+        return self.raw(endpoint, ids=ids, body=json.dumps(body).encode(), content_type="application/json")
 
-    def get(self, endpoint: str, **query: Any) -> Any:
-        return self.raw(endpoint, query=urlencode(query).encode())
+    def get(self, endpoint: str, **given: Any) -> Any:
+        """Call an endpoint without a body. What its path does not contain is in the query."""
+        ids = {name: value for name, value in given.items() if f"{{{name}}}" in ENDPOINTS[endpoint].path}
+        query = {name: value for name, value in given.items() if name not in ids}
+        return self.raw(endpoint, ids=ids, query=urlencode(query).encode())
 
     def run(self, workflow: EmulatedWorkflow, inputs: dict[str, str] | None = None, **fields: Any) -> str:
         return str(self.start(workflow, inputs, **fields)["id"])
@@ -51,6 +54,12 @@ class Account:
 
     def output(self, task_id: str) -> Any:
         return json.loads(self.task(task_id)["output"]["string"])
+
+    def run_bot(self, bot: EmulatedWorkflow, given: Any = None, **fields: Any) -> str:
+        return str(self.post("create-run", {"input": given or {}, **fields}, bot_id=bot.id)["task_id"])
+
+    def detail(self, task_id: str) -> Any:
+        return self.get("query-run", task_id=task_id)
 
     def setting(self, workflow: EmulatedWorkflow, **settings: Any) -> None:
         self.emulator.set_workflow(workflow.id, **settings)
@@ -93,6 +102,9 @@ class Client:
 
     def call(self, method: str, endpoint: str, **options: Any) -> httpx.Response:
         return self.http.request(method, f"/v2/workflow/{endpoint}", **options)
+
+    def start_bot(self, bot: EmulatedWorkflow, given: Any = None, **fields: Any) -> httpx.Response:
+        return self.http.post(f"/v3/bots/{bot.id}/runs", json={"input": given or {}, **fields})
 
     def regions(self, **options: Any) -> httpx.Response:
         return self.call("GET", "get-region-list", **options)
@@ -178,3 +190,10 @@ def receiver() -> Iterator[Receiver]:
     receiver.server.shutdown()
     thread.join()
     receiver.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningEmulator]:
+    """An emulator that random requests cannot fill."""
+    with Emulator(concurrency=1000, speed=1000).serve() as running:
+        yield running

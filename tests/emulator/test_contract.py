@@ -5,15 +5,7 @@ The document is not part of this project; ``BROWSERACT_OPENAPI`` names a copy of
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-import hypothesis
-import pytest
 
 from airflow_provider_browseract.emulator import (
     DOWNLOAD,
@@ -24,57 +16,15 @@ from airflow_provider_browseract.emulator import (
     PLAIN_TEXT,
     SEARCH,
     TEMPLATE_SEARCH,
-    Emulator,
     RunningEmulator,
 )
+from tests.emulator.documents import MANY, load, succeed, validate
 
-DOCUMENT = os.environ.get("BROWSERACT_OPENAPI")
-if not DOCUMENT:
-    pytest.skip("BROWSERACT_OPENAPI does not name the vendor's openapi_v2.json", allow_module_level=True)
-schemathesis = pytest.importorskip("schemathesis")
-
-from schemathesis.specs.openapi.checks import (  # noqa: E402
-    negative_data_rejection,
-    positive_data_acceptance,
-)
-
-SCHEMATHESIS = tuple(int(part) for part in version("schemathesis").split(".")[:2])
-
-document = json.loads(Path(DOCUMENT).read_text())
-schema = schemathesis.openapi.from_dict(document)
-# The document has no response to random requests without a key or with a wrong one: it does not declare 401.
-open_schema = schemathesis.openapi.from_dict({**document, "security": []})
-
-#: Requests that the document allows are still refused if they name something that does not exist, and
-#: if they have additional fields, which the document does not exclude.
-LEFT_OUT = [positive_data_acceptance]
-if SCHEMATHESIS < (4, 30):
-    # It takes parameters for invalid that it then does not send at all.
-    LEFT_OUT.append(negative_data_rejection)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningEmulator]:
-    with Emulator(concurrency=1000, speed=1000).serve() as running:
-        yield running
-
-
-def validate(running: RunningEmulator, case: Any) -> Any:
-    return case.call_and_validate(
-        base_url=running.url,
-        headers={"Authorization": f"Bearer {running.api_key}"},
-        excluded_checks=LEFT_OUT,
-    )
+schema, open_schema = load("BROWSERACT_OPENAPI", "openapi_v2.json")
 
 
 @open_schema.parametrize()  # type: ignore[untyped-decorator]
-@hypothesis.settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
+@MANY
 def test_responses_to_random_requests_conform_to_the_vendors_document(case: Any, running: RunningEmulator) -> None:
     validate(running, case)
 
@@ -83,10 +33,7 @@ class TestSuccess:
     """Responses that random requests hardly ever get: those about things that exist."""
 
     def succeed(self, running: RunningEmulator, method: str, endpoint: str, **parts: Any) -> Any:
-        case = schema[f"/v2/workflow/{endpoint}"][method].Case(**parts)
-        response = validate(running, case)
-        assert response.status_code == 200, response.text
-        return response
+        return succeed(running, schema[f"/v2/workflow/{endpoint}"][method].Case(**parts))
 
     def start(self, running: RunningEmulator, workflow: Any, inputs: Any = (), **fields: Any) -> str:
         items = [{"name": name, "value": value} for name, value in dict(inputs).items()]

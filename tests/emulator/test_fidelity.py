@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_browseract.emulator import (
+    CONTACTS,
     DOWNLOAD,
     ENDLESS,
     HUMAN,
@@ -373,5 +374,5 @@ def test_documentation_lists_every_setting_and_every_difference():
 
 def test_start_page_lists_the_catalogue_and_every_difference(client: Any) -> None:
     page = client.http.get("/").text.replace("&quot;", '"').replace("&#x27;", "'")
-    for text in (SEARCH.id, TEMPLATE_SEARCH.id, *STRICTER, *LENIENT):
+    for text in (SEARCH.id, TEMPLATE_SEARCH.id, CONTACTS.id, *STRICTER, *LENIENT):
         assert text in page

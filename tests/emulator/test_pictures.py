@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.emulator import ENDLESS, FAILING, HUMAN, LOG_IN, ORDERS, SEARCH, EmulatedWorkflow
-from airflow_provider_browseract.emulator.catalogue import TEMPLATES, WORKFLOWS, WRONG_PASSWORD
+from airflow_provider_browseract.emulator.catalogue import BOTS, TEMPLATES, WORKFLOWS, WRONG_PASSWORD
 from airflow_provider_browseract.emulator.pictures import draw
 
 STATUSES = ("running", "succeed", "failed")
@@ -53,7 +53,7 @@ def pictures(client: Any, task_id: str) -> list[httpx.Response]:
 
 
 class TestDrawing:
-    @pytest.mark.parametrize("workflow", WORKFLOWS + TEMPLATES, ids=lambda workflow: workflow.name)
+    @pytest.mark.parametrize("workflow", WORKFLOWS + TEMPLATES + BOTS, ids=lambda workflow: workflow.name)
     @pytest.mark.parametrize("status", STATUSES)
     def test_each_step_of_each_workflow_has_a_picture_with_its_number_and_goal(
         self, workflow: EmulatedWorkflow, status: str

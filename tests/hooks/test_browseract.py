@@ -150,7 +150,7 @@ def in_january(day, hour=0):
 
 
 @pytest.mark.usefixtures("documented_responses")
-def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, emulator):
+def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request_for_each_version(spent, emulator):
     spend = spent.get_spend(in_january(1))
     assert spend.rows == (
         SpendRow(date(2026, 1, 28), ORDERS.id, 1, 20, 0, 0),
@@ -158,8 +158,25 @@ def test_get_spend_adds_up_credits_by_day_and_workflow_with_one_request(spent, e
         SpendRow(date(2026, 1, 29), SEARCH.id, 1, 20, 0, 0),
         SpendRow(date(2026, 1, 30), SEARCH.id, 2, 25, 0, 1),
     )
-    assert (spend.credits, spend.by_workflow()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
-    assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks"]
+    assert (spend.credits, spend.by_source()) == (85, {SEARCH.id: 65, ORDERS.id: 20})
+    assert [request.endpoint for request in emulator.requests[5:]] == ["list-tasks", "page-runs"]
+
+
+@pytest.mark.usefixtures("documented_responses")
+@pytest.mark.parametrize("shared", [False, True], ids=["separate lists", "shared lists"])
+def test_get_spend_adds_up_credits_of_workflows_and_bots(emulator, shared):
+    hook, emulator.shared_runs = BrowserActHook(), shared
+    for each in (ORDERS, CONTACTS):
+        emulator.set_workflow(each.id, duration=0.2)
+    hook.run_task(ORDERS.id)
+    hook.client.send(v3.create_run(CONTACTS.id, {"company_name": "Example Corp"}))
+    emulator.wait_until(lambda: [task.status for task in emulator.tasks] == ["finished"] * 2)
+    since = datetime.now(timezone.utc) - timedelta(days=1)
+    spent = {CONTACTS.id: emulator.tasks[1].credit, ORDERS.id: emulator.tasks[0].credit}
+    assert hook.get_spend(since).by_source() == spent
+    assert hook.get_spend(since, bot_id=CONTACTS.id).by_source() == {CONTACTS.id: spent[CONTACTS.id]}
+    assert hook.get_spend(since, workflow_id=ORDERS.id).by_source() == {ORDERS.id: spent[ORDERS.id]}
+    assert hook.get_spend(since, workflow_id=ORDERS.id, bot_id=CONTACTS.id).by_source() == spent
 
 
 @cases(

@@ -1,4 +1,4 @@
-"""The list of tasks of an account, without a server, and the other steps that a check of a budget yields."""
+"""The lists of tasks of an account, without a server, and the other steps that a check of a budget yields."""
 
 from __future__ import annotations
 
@@ -34,14 +34,29 @@ def listed(
     }
 
 
+def listed_bot(
+    number: int,
+    created_at: datetime = NOON - timedelta(hours=1),
+    credit: int | None = 45,
+    status: str = "finished",
+    bot_id: str | None = "82",
+) -> dict[str, Any]:
+    """Return a run of a bot as the list of version 3 has it."""
+    run = listed(number, created_at, credit, status)
+    del run["workflow_id"]
+    return {"task_id": run.pop("id"), **run, **({} if bot_id is None else {"bot_id": bot_id})}
+
+
 class Account:
     """The runs of an account, and everything that a check yields.
 
     :param page_size: items that a page has at most, whatever is asked for.
+    :param shared: whether each version of the API lists the runs of the other one too.
     """
 
-    def __init__(self, *runs: dict[str, Any], now: datetime = NOON, page_size: int = 500) -> None:
+    def __init__(self, *runs: dict[str, Any], now: datetime = NOON, page_size: int = 500, shared: bool = False) -> None:
         self.runs = list(runs)
+        self.shared = shared
         self.now = now
         self.page_size = page_size
         self.change: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, number: page
@@ -67,7 +82,7 @@ class Account:
         match step:
             case Call():
                 self.calls.append(step)
-                return self.error or step.read(self._page(step.params))
+                return self.error or step.read(self._page(step.name == "page-runs", step.params))
             case ReadDaySums():
                 return self.stored
             case WriteDaySums():
@@ -83,15 +98,27 @@ class Account:
                 raise AssertionError(step)
         return None
 
-    def _page(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        found = [run for run in self.runs if _fits(run, params)]
+    def _page(self, bots: bool, params: Mapping[str, Any]) -> dict[str, Any]:
+        listed = (
+            run if ("task_id" in run) is bots else _by_the_other_version(run)
+            for run in self.runs
+            if self.shared or ("task_id" in run) is bots
+        )
+        found = [run for run in listed if _fits(run, params)]
         size, number = min(self.page_size, params["limit"]), params["page"]
         page = {"items": found[size * (number - 1) : size * number], "total_count": len(found)}
         return self.change(page, number)
 
 
+def _by_the_other_version(run: dict[str, Any]) -> dict[str, Any]:
+    names = {"task_id": "id", "bot_id": "workflow_id"}
+    if "id" in run:
+        names = {own: other for other, own in names.items()}
+    return {names.get(name, name): value for name, value in run.items()}
+
+
 def _fits(run: dict[str, Any], params: Mapping[str, Any]) -> bool:
-    if params.get("workflow_id") not in (None, run["workflow_id"]):
+    if any(params.get(name) not in (None, run.get(name)) for name in ("workflow_id", "bot_id")):
         return False
     if run.get("created_at") is None:
         return True

@@ -30,7 +30,7 @@ from airflow_provider_browseract.runs.budget import (
 from airflow_provider_browseract.runs.outcome import BudgetUnknownError
 from airflow_provider_browseract.runs.request import Source
 from tests.cases import cases
-from tests.runs.account import NOON, Account, listed
+from tests.runs.account import NOON, Account, listed, listed_bot
 from tests.runs.starts import SOURCE
 from tests.runs.test_spend import contradicting
 from tests.steps import carry_out
@@ -71,7 +71,45 @@ def test_used_reserved_and_expected_are_those_of_all_workflows_of_the_day():
     [verdict] = account.check(DAILY)
     assert numbers(verdict) == (20 * 45 + 305, 4, 45 + 60 + 150 + 5, 45)
     # Of the last two workflows, too few runs have ended today.
-    assert [call.params.get("workflow_id") for call in account.calls] == [None, "71", "72"]
+    assert [call.params.get("workflow_id") for call in account.calls] == [None, None, "71", "72"]
+
+
+def test_runs_of_bots_are_those_of_the_same_account():
+    account = Account(
+        *runs_of(3, 45),
+        *(listed_bot(10 + number, credit=60) for number in range(3)),
+        listed(20, credit=5, status="running"),
+        listed_bot(21, credit=5, status="running"),
+        listed_bot(22, credit=None, status="paused", bot_id="83"),
+        listed_bot(23, credit=15, status="running", bot_id=None),
+        listed_bot(24, NOON - timedelta(days=2), 70, bot_id="83"),
+    )
+    used, reserved = 3 * 45 + 3 * 60, 45 + 60 + 70 + 15
+    [verdict] = account.check(DAILY)
+    assert numbers(verdict) == (used, 4, reserved, 45)
+    # Of one bot, no run has ended today.
+    assert [(call.name, call.params.get("bot_id")) for call in account.calls] == [
+        ("list-tasks", None),
+        ("page-runs", None),
+        ("page-runs", "83"),
+    ]
+    [verdict] = account.check(DAILY, Source(SourceKind.BOT, "82"))
+    assert numbers(verdict) == (used, 4, reserved, 60)
+    assert "mean of 3 runs of bot 82" in verdict.line
+    # A template is not named in lists.
+    [verdict] = account.check(DAILY, Source(SourceKind.BOT_TEMPLATE, "82"), cap=300)
+    assert numbers(verdict) == (used, 4, reserved, 300)
+
+
+def test_budget_counts_a_run_once_that_both_versions_list():
+    runs = (
+        *runs_of(3, 45),
+        *(listed_bot(10 + number, credit=60) for number in range(3)),
+        listed_bot(20, credit=5, status="running"),
+    )
+    account = Account(*runs, shared=True)
+    [verdict] = account.check(DAILY, Source(SourceKind.BOT, "82"))
+    assert numbers(verdict) == (3 * 45 + 3 * 60, 1, 60, 60)
 
 
 def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run_has_ended_today():
@@ -180,8 +218,8 @@ def test_of_day_and_month_that_both_refuse_the_one_that_ends_later_is_reported()
     assert refused_by([day, month]) is month
     assert [shown.xcom["period"] for shown in account.shown] == ["2026-11"]
     assert len(account.lines) == 2
-    # One list of today, as for the day alone.
-    assert len(account.calls) == 1
+    # One list of today in each version, as for the day alone.
+    assert len(account.calls) == 2
 
 
 @cases(
@@ -277,10 +315,10 @@ UNCOUNTABLE = cases(
     ("account", "fault", "why"),
     {
         "list unreadable": (Account, ServerError("BrowserAct is down"), "BrowserAct is down"),
-        "41 pages": (
-            lambda: Account(*runs_of(401, 5), page_size=10),
+        "81 pages": (
+            lambda: Account(*runs_of(801, 5), page_size=10),
             None,
-            "counting them takes more than 40 requests",
+            "counting them takes more than 80 requests",
         ),
         "contradicting pages": (lambda: Account(*runs_of(501, 5)), contradicting, "contradict each other"),
         "item without id": (lambda: Account({**listed(1), "id": ""}), None, "one without an id"),
@@ -352,11 +390,11 @@ def test_past_days_are_counted_once_and_stored():
     account = of_november()
     [verdict] = account.check(MONTHLY)
     # Another request is for the forecast.
-    assert (verdict.used, len(account.calls)) == (270, 27 + 1)
+    assert (verdict.used, len(account.calls)) == (270, 2 * 27 + 1)
     assert account.stored == dict.fromkeys(NOVEMBER, 10)
     account.calls.clear()
     [verdict] = account.check(MONTHLY)
-    assert (verdict.used, len(account.calls)) == (270, 1 + 1)
+    assert (verdict.used, len(account.calls)) == (270, 2 + 1)
 
 
 def test_only_days_without_a_stored_sum_are_counted():
@@ -365,7 +403,7 @@ def test_only_days_without_a_stored_sum_are_counted():
     [verdict] = account.check(MONTHLY)
     assert verdict.used == 24 * 1000 + 3 * 10
     asked = [call.params["created_at_to"] for call in account.calls if "created_at_to" in call.params]
-    assert asked == ["2026-11-06T00:00:00Z", "2026-11-07T00:00:00Z"]
+    assert asked == ["2026-11-06T00:00:00Z"] * 2 + ["2026-11-07T00:00:00Z"] * 2
     assert sorted(account.stored) == NOVEMBER
     assert account.stored[date(2026, 11, 5)] == 10
 
@@ -403,21 +441,21 @@ def test_sum_of_a_later_day_that_someone_has_stored_is_removed():
     assert sorted(account.stored) == [date(2026, 10, 31), *NOVEMBER]
 
 
-def test_check_sends_at_most_40_requests_and_the_next_one_continues_with_the_next_day():
-    account = of_november(runs_a_day=2, page_size=1)
-    with pytest.raises(BudgetUnknownError, match="more than 40 requests"):
+def test_check_sends_at_most_80_requests_and_the_next_one_continues_with_the_next_day():
+    account = of_november(runs_a_day=3, page_size=1)
+    with pytest.raises(BudgetUnknownError, match="more than 80 requests"):
         account.check(MONTHLY)
-    assert len(account.calls) == 40
+    assert len(account.calls) == 80
     assert sorted(account.stored) == NOVEMBER[:20]
     [verdict] = account.check(MONTHLY)
-    assert verdict.used == 540
+    assert verdict.used == 810
 
 
 def test_days_that_were_counted_before_an_error_are_stored():
     account = of_november()
 
     def answer(page, number):
-        if len(account.calls) == 4:
+        if len(account.calls) == 2 * 4:
             account.error = ServerError("down")
         return page
 
@@ -518,7 +556,7 @@ def test_new_run_is_refused_only_by_runs_before_it(others, refused):
     assert (verdict is not None) is refused
     assert [shown.counter for shown in account.shown] == ["refused"] * refused
     assert account.slept == timings.SECOND_CHECK_DELAY
-    assert len(account.calls) == 1
+    assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
@@ -548,7 +586,9 @@ def test_no_second_check_without_verdicts():
 def test_second_check_lists_again_until_the_new_run_appears():
     account = starting(new(499))
     account.change = lambda page, number: (
-        {"items": [*page["items"], new(500)], "total_count": page["total_count"] + 1} if account.slept > 6 else page
+        {"items": [*page["items"], new(500)], "total_count": page["total_count"] + 1}
+        if page["items"] and account.slept > 6
+        else page
     )
     assert check_twice(account) is not None
     assert account.slept == timings.SECOND_CHECK_DELAY + timings.ORPHAN_LIST_PAUSE

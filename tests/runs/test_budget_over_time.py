@@ -20,7 +20,7 @@ from airflow_provider_browseract.api.models import TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.emulator.browseract import BrowserAct
-from airflow_provider_browseract.emulator.v2 import ENDPOINTS
+from airflow_provider_browseract.emulator.routes import ENDPOINTS
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import Budget, ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.orphans import ReadClaims
@@ -44,9 +44,9 @@ COST = 20
 class Account:
     """An account with a budget, and the time."""
 
-    def __init__(self, daily_credits: int, monthly_credits: int | None = None) -> None:
+    def __init__(self, daily_credits: int, monthly_credits: int | None = None, *, shared_runs: bool = False) -> None:
         self.now = MORNING
-        self.browseract = BrowserAct(clock=lambda: self.now, concurrency=1000)
+        self.browseract = BrowserAct(clock=lambda: self.now, concurrency=1000, shared_runs=shared_runs)
         self.sums: dict[Any, int] = {}
         self.calls: collections.Counter[str] = collections.Counter()
         self.budget = Budget("browseract_default", daily_credits, monthly_credits)
@@ -58,9 +58,9 @@ class Account:
     def statuses(self) -> collections.Counter[str]:
         return collections.Counter(task.status for task in self.browseract.tasks)
 
-    def steps(self, keyword: str = "pens") -> Generator[Any, Any, Any]:
+    def steps(self, kind: SourceKind = SourceKind.WORKFLOW, keyword: str = "pens") -> Generator[Any, Any, Any]:
         """Return the steps of a start."""
-        request = RunRequest(Source(SourceKind.WORKFLOW, SEARCH.id), {"keyword": keyword})
+        request = RunRequest(Source(kind, SEARCH.id), {"keyword": keyword})
         start = Start(request, 3600.0, 1.0, api_key="app-key", key_digest="0" * 16, budget=self.budget)
         started = yield from begin(start, None, lambda: self.now)
         if not isinstance(started, StartedRun):
@@ -82,8 +82,15 @@ class Account:
             self.calls[step.name] += 1
             body = b"" if step.body is None else json.dumps(step.body).encode()
             query = urlencode(step.params).encode()
-            value = ENDPOINTS[step.name].call(
-                self.browseract, query=query, body=body, content_type="application/json" if body else ""
+            endpoint = ENDPOINTS[step.name]
+            path = endpoint.pattern.fullmatch(step.path)
+            assert path is not None
+            value = endpoint.call(
+                self.browseract,
+                ids=path.groupdict(),
+                query=query,
+                body=body,
+                content_type="application/json" if body else "",
             )
             return step.read(value)
         return None
@@ -116,7 +123,7 @@ def test_start_that_is_sent_again_after_a_lost_response_checks_the_budget_again(
             return ResponseLostError("lost")
         return account.answer(step)
 
-    outcome = carry_out(account.steps("paper"), answer)
+    outcome = carry_out(account.steps(keyword="paper"), answer)
     assert isinstance(outcome, BudgetUsedUp)
     assert account.calls["run-task"] == 3
 
@@ -152,12 +159,17 @@ def test_of_20_starts_at_the_same_moment_those_that_fit_are_kept(room):
     assert account.statuses() == {"finished": 9, "running": room, "canceled": 20 - room}
 
 
-@given(order=st.lists(st.integers(0, 19), max_size=200), room=st.integers(0, 3), lag=st.sampled_from((0.0, 5.0)))
+@given(
+    order=st.lists(st.integers(0, 19), max_size=200),
+    room=st.integers(0, 3),
+    lag=st.sampled_from((0.0, 5.0)),
+    shared=st.booleans(),
+)
 @settings(max_examples=100, deadline=None)
-def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(order, room, lag):
+def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(order, room, lag, shared):
     """This holds even if a run appears in the list some seconds after its start."""
     limit = room * COST + 3 * COST
-    account = Account(daily_credits=limit)
+    account = Account(daily_credits=limit, shared_runs=shared)
     account.browseract.set_workflow(SEARCH.id, duration=3600.0)
     for _ in range(3):
         account.browseract.next_run(SEARCH.id, duration=0.0)
@@ -171,11 +183,12 @@ def test_starts_in_any_interleaving_use_the_budget_and_at_most_one_run_more(orde
 
 
 def play_at_once(account: Account, number: int, order: Any) -> int:
-    """Carry out starts step by step, in any order, and return how many runs are kept.
+    """Carry out starts step by step, in any order, and return how many runs are kept. Every other one runs a bot.
 
     While one of them sleeps, the others continue. Time passes when all of them sleep.
     """
-    starts = [account.steps() for _ in range(number)]
+    kinds = itertools.cycle([SourceKind.WORKFLOW, SourceKind.BOT])
+    starts = [account.steps(kind) for kind in itertools.islice(kinds, number)]
     replies: list[Any] = [None] * number
     awake_at = [account.now] * number
     outcomes: dict[int, Any] = {}

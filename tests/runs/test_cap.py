@@ -21,7 +21,7 @@ LOOPING = Task(
     steps=tuple(Step(number, "succeed", "Open the next page.", None, None) for number in range(1, 42)),
     log_detail_url=URL,
 )
-LOOK = f"Look for a loop in the last steps at {URL}, or raise max_credits if the workflow needs more."
+LOOK = f"Look for a loop in the last steps at {URL}, or raise max_credits if the run needs more."
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def test_cap_that_is_used_up_allows_no_run(spent):
         check_cap(spent, 1000)
     assert str(refused.value) == (
         f"The runs of earlier tries have used {spent:,} credits, and max_credits=1000 allows no further run. No run "
-        "was started.\nRaise max_credits if the workflow needs more. To begin a new count, clear the task."
+        "was started.\nRaise max_credits if the task needs more. To begin a new count, clear the task."
     )

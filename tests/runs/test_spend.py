@@ -22,9 +22,10 @@ from airflow_provider_browseract.runs.spend import (
     forecast_for,
     list_runs,
     mean_of,
+    unite,
 )
 from tests.cases import cases
-from tests.runs.account import NOON, Account, listed
+from tests.runs.account import NOON, Account, listed, listed_bot
 from tests.runs.starts import SOURCE
 from tests.steps import carry_out
 
@@ -97,6 +98,16 @@ def test_forecast_from_fewer_runs_lists_one_page_of_the_last_seven_days_of_the_w
     }
 
 
+def test_forecast_of_a_bot_lists_the_runs_of_the_bot():
+    bot = Source(SourceKind.BOT, "82")
+    account = Account(
+        *(listed_bot(number, NOON - timedelta(days=2), 30) for number in range(4)), listed_bot(9, bot_id="83")
+    )
+    assert carry_out(forecast_for(RequestLimit(), bot, (), 200, NOON), account) == Forecast(30, 4)
+    [call] = account.calls
+    assert (call.name, call.params["bot_id"], call.params["limit"]) == ("page-runs", "82", 100)
+
+
 def test_forecast_from_fewer_runs_is_their_mean_if_the_last_seven_days_are_not_listed():
     found = as_listed(listed(1), listed(2, credit=55))
     assert carry_out(forecast_for(RequestLimit(), SOURCE, found, 200, NOON), Account()) == Forecast(50, 2)
@@ -118,6 +129,7 @@ def test_forecast_without_an_ended_run_is_the_cap_or_the_cost_of_a_step(kind, ca
         "mean": (Forecast(45, 20), SOURCE, "(mean of 20 runs of workflow 70)"),
         "one run": (Forecast(45, 1), SOURCE, "(mean of 1 run of workflow 70)"),
         "no run": (Forecast(5, 0), SOURCE, "(unknown, because no ended run of workflow 70 was found)"),
+        "bot": (Forecast(45, 20), Source(SourceKind.BOT, "82"), "(mean of 20 runs of bot 82)"),
         "template": (
             Forecast(5, 0),
             Source(SourceKind.TEMPLATE, "70"),
@@ -137,11 +149,10 @@ def test_runs_are_listed_from_one_moment_up_to_another_and_a_minute_more_is_aske
     edges = [MIDNIGHT - timedelta(seconds=1), MIDNIGHT, NOON - timedelta(seconds=1), NOON]
     account = Account(*(listed(number, moment) for number, moment in enumerate(edges)))
     assert [run.id for run in list_all(account, MIDNIGHT, NOON)] == ["001", "002"]
-    [call] = account.calls
-    assert (call.params["created_at_from"], call.params["created_at_to"]) == (
-        "2026-11-26T23:59:00Z",
-        "2026-11-27T12:00:00Z",
-    )
+    assert [call.name for call in account.calls] == ["list-tasks", "page-runs"]
+    assert {(call.params["created_at_from"], call.params["created_at_to"]) for call in account.calls} == {
+        ("2026-11-26T23:59:00Z", "2026-11-27T12:00:00Z")
+    }
     assert timings.CLOCK_SKEW == 60
 
 
@@ -172,10 +183,10 @@ def contradicting(page, number):
 @cases(
     ("account", "change", "why"),
     {
-        "41 pages": (
-            Account(*(listed(number) for number in range(401)), page_size=10),
+        "81 pages": (
+            Account(*(listed(number) for number in range(801)), page_size=10),
             None,
-            "counting them takes more than 40 requests",
+            "counting them takes more than 80 requests",
         ),
         "item without id": (Account({**listed(1), "id": None}), None, "cannot be read (one without an id"),
         "item without creation time": (
@@ -198,14 +209,47 @@ def test_list_that_cannot_be_counted_raises(account, change, why):
     assert why in caught.value.brief
 
 
-def test_list_of_40_pages_is_counted():
-    account = Account(*(listed(number) for number in range(400)), page_size=10)
-    assert len(list_all(account)) == 400
+def test_list_of_79_pages_is_counted_beside_an_empty_one():
+    account = Account(*(listed(number) for number in range(790)), page_size=10)
+    assert len(list_all(account)) == 790
+    assert len(account.calls) == MAX_REQUESTS == 80
 
 
-def test_spend_has_a_row_for_each_workflow_and_day():
+def test_runs_of_bots_are_listed_in_pages_of_100_beside_those_of_workflows():
+    bots = (listed_bot(number) for number in range(250))
+    account = Account(*bots, *(listed(number) for number in range(300, 501)))
+    assert sorted(run.id for run in list_all(account)) == [f"{number:03}" for number in (*range(250), *range(300, 501))]
+    assert [call.name for call in account.calls] == ["list-tasks"] + ["page-runs"] * 3
+
+
+def test_run_that_both_versions_list_counts_once():
+    bots = [listed_bot(number) for number in range(150)]
+    account = Account(*bots, listed(200), shared=True)
+    found = list_all(account)
+    assert len(found) == len({run.id for run in found}) == 151
+
+
+def test_version_3_is_asked_once_if_it_lists_the_same_runs_as_version_2():
+    account = Account(*(listed(number) for number in range(900)), shared=True)
+    assert len(list_all(account)) == 900
+    assert [call.name for call in account.calls] == ["list-tasks", "list-tasks", "page-runs"]
+
+
+def test_list_of_version_3_is_read_to_its_end_if_it_is_as_long_as_that_of_version_2():
+    account = Account(*(listed(number) for number in range(150)), *(listed_bot(number) for number in range(200, 350)))
+    assert len(list_all(account)) == 300
+
+
+def test_credits_that_only_one_list_has_count():
+    first, second = as_listed(listed(1, credit=None, status="running"), listed(1, credit=45))
+    assert [run.credit for run in unite([first, second])] == [45]
+    assert [run.credit for run in unite([second, first])] == [45]
+
+
+def test_spend_has_a_row_for_each_workflow_and_day_and_counts_each_run_once():
     spend = Spend.of(
         as_listed(
+            listed(1, NOON, 45),
             listed(1, NOON, 45),
             listed(2, NOON, None, "failed"),
             listed(3, NOON, 15, "running"),
@@ -222,7 +266,7 @@ def test_spend_has_a_row_for_each_workflow_and_day():
         SpendRow(date(2026, 11, 27), "71", 1, 80, 0, 0),
     )
     assert spend.credits == 248
-    assert list(spend.by_workflow().items()) == [("70", 160), ("71", 80), (None, 8)]
+    assert list(spend.by_source().items()) == [("70", 160), ("71", 80), (None, 8)]
     assert list(spend.by_day().items()) == [(date(2026, 11, 26), 100), (date(2026, 11, 27), 148)]
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.errors import ServerError
+from airflow_provider_browseract.api.errors import ServerError, TaskNotFoundError
 from airflow_provider_browseract.api.exchange import Response
-from airflow_provider_browseract.api.models import Page, Task, TaskStatus
+from airflow_provider_browseract.api.models import ApiVersion, Page, Task, TaskStatus
 from airflow_provider_browseract.runs.stored import to_json
 from airflow_provider_browseract.runs.watching import (
     END_STATUSES,
@@ -21,6 +24,7 @@ from airflow_provider_browseract.runs.watching import (
     list_changes,
     matching,
 )
+from tests.cases import cases
 from tests.steps import carry_out
 
 NOW = 1_000_000_000.0
@@ -95,6 +99,11 @@ class TestAWindow:
         window.add([task("1"), running, task("3", created=-90)], NOW)
         assert [(each.id, each.input_parameters) for each in window.tasks] == [("2", None), ("1", None), ("3", None)]
 
+    def test_window_keeps_no_input_of_the_run_of_a_bot(self):
+        window = Window(NOW, ApiVersion.V3)
+        window.add([replace(task("1"), input={"password": "hunter2"})], NOW)
+        assert [each.input for each in window.tasks] == [None]
+
     def test_window_believes_the_end_of_a_task_that_an_older_list_shows_as_active(self):
         window = Window(NOW)
         window.add([task("1")], NOW)
@@ -140,6 +149,117 @@ def test_changes_of_a_truncated_list_include_the_status_of_active_tasks_beyond_i
         ("1", TaskStatus.FAILED),
         ("2", TaskStatus.RUNNING),
     ]
+
+
+class Account:
+    """Responds to the calls of a window in version 3 of the API, from tasks in any order."""
+
+    def __init__(self, order: Callable[[list[Task]], list[Task]]) -> None:
+        self.order = order
+        self.tasks: list[Task] = []
+        self.calls: list[dict[str, Any]] = []
+        self.before_each_page: Callable[[], None] = lambda: None
+
+    def __call__(self, call):
+        found = {each.id: each for each in self.tasks}
+        if call.name == "query-run-status":
+            [task_id] = [each for each in found if f"/{each}/" in call.path]
+            return found[task_id].status
+        self.before_each_page()
+        assert call.name == "page-runs"
+        self.calls.append(dict(call.params))
+        begin = datetime.fromisoformat(call.params["created_at_from"].replace("Z", "+00:00"))
+        listed = self.order([each for each in self.tasks if each.created_at and each.created_at >= begin])
+        limit, page = call.params["limit"], call.params["page"]
+        shown = tuple(listed[limit * (page - 1) : limit * page])
+        return Page(shown, total_count=len(listed), total_pages=-(-len(listed) // limit))
+
+
+def task_of_a_bot(number: int, created: float, status: TaskStatus = TaskStatus.FINISHED, *, finished=0.0) -> Task:
+    return replace(task(f"run-{number}", status, created=created, finished=finished), api_version=ApiVersion.V3)
+
+
+ORDERS: dict[str, Callable[[list[Task]], list[Task]]] = {
+    "oldest first": lambda tasks: tasks,
+    "newest first": lambda tasks: tasks[::-1],
+}
+in_either_order = cases("order", ORDERS)
+
+
+@in_either_order
+def test_changes_have_all_tasks_of_several_pages_and_no_filter_by_status(order):
+    account = Account(order)
+    account.tasks = [task_of_a_bot(number, number - 1000.0) for number in range(250)]
+    listing = carry_out(list_changes(Window(NOW, ApiVersion.V3)), account)
+    assert sorted(each.id for each in listing.items) == sorted(each.id for each in account.tasks)
+    assert [(call["page"], call["limit"]) for call in account.calls] == [(1, 100), (2, 100), (3, 100)]
+    assert not any("status" in call for call in account.calls)
+
+
+@in_either_order
+def test_changes_have_all_tasks_although_others_are_started_while_the_list_is_read(order):
+    account = Account(order)
+    account.tasks = [task_of_a_bot(number, number - 1000.0) for number in range(250)]
+    before = {each.id for each in account.tasks}
+    account.before_each_page = lambda: account.tasks.append(task_of_a_bot(len(account.tasks), 0.0, TaskStatus.RUNNING))
+    listing = carry_out(list_changes(Window(NOW, ApiVersion.V3)), account)
+    assert before <= {each.id for each in listing.items}
+    assert len({each.id for each in listing.items}) == len(listing.items)
+
+
+@in_either_order
+def test_changes_of_a_list_that_is_too_long_have_the_newest_tasks(order):
+    account = Account(order)
+    account.tasks = [task_of_a_bot(number, number - 1000.0) for number in range(95)]
+    listing = carry_out(list_changes(Window(NOW, ApiVersion.V3), page_size=10, max_requests=4), account)
+    assert listing.truncated
+    assert len(account.calls) == 4
+    newest = {f"run-{number}" for number in range(95 - 25, 95)}
+    assert newest <= {each.id for each in listing.items}
+
+
+@cases(
+    ("answer", "expected"),
+    {
+        "ended": (TaskStatus.FAILED, [TaskStatus.FAILED]),
+        "not readable": (ServerError("it is down"), [TaskStatus.RUNNING]),
+        "deleted": (TaskNotFoundError("no such task", code=10112), []),
+    },
+)
+def test_active_task_that_a_complete_list_does_not_have_is_read_by_itself(answer, expected):
+    window = Window(NOW, ApiVersion.V3)
+    window.add([task_of_a_bot(1, -30.0, TaskStatus.RUNNING)], NOW)
+    answers = {"page-runs": Page((), total_count=0, total_pages=0), "query-run-status": answer}
+    listing = carry_out(list_changes(window), lambda call: answers[call.name])
+    assert [each.status for each in listing.items] == expected
+
+
+def test_task_that_has_been_active_for_more_than_a_day_is_no_longer_read():
+    window = Window(NOW, ApiVersion.V3)
+    window.add([task_of_a_bot(1, -REPORT_WINDOW - 1.0, TaskStatus.RUNNING)], NOW)
+    account = Account(lambda tasks: tasks)
+    carry_out(list_changes(window), account)
+    assert len(account.calls) == 1
+
+
+@cases("order", {**ORDERS, "by chance": lambda tasks: random.Random(len(tasks)).sample(tasks, len(tasks))})
+def test_each_end_of_many_runs_is_reported_once(order):
+    chance = random.Random(31)
+    begun = sorted(chance.uniform(1.0, 2000.0) for _ in range(300))
+    ends = [each + chance.expovariate(1 / 300.0) for each in begun]
+    account, window, cursor = Account(order), Window(NOW, ApiVersion.V3), Cursor.beginning([], NOW)
+    reported: list[str] = []
+    for now in range(0, int(max(ends)) + 120, 60):
+        account.tasks = [
+            task_of_a_bot(number, begin, TaskStatus.FINISHED if end <= now else TaskStatus.RUNNING, finished=end)
+            for number, (begin, end) in enumerate(zip(begun, ends, strict=True))
+            if begin <= now
+        ]
+        news = cursor.news(window.add(carry_out(list_changes(window), account).items, NOW + now))
+        reported += ids(news)
+        cursor.mark_reported(news, NOW + now)
+    assert any(call["page"] == 2 for call in account.calls)
+    assert sorted(reported) == sorted(each.id for each in account.tasks)
 
 
 def ended(task_id: str, at: float = 0.0, **what) -> EndedTask:
@@ -213,6 +333,13 @@ def test_ended_tasks_are_filtered_by_workflow_and_end_status():
     assert ids(matching(tasks, None, END_STATUSES)) == ["1", "2", "3"]
     assert ids(matching(tasks, "w", END_STATUSES)) == ["1", "2"]
     assert ids(matching(tasks, "w", [TaskStatus.FAILED])) == ["2"]
+
+
+def test_ended_tasks_are_filtered_by_bot_and_runs_of_templates_belong_to_none():
+    of_a_bot = EndedTask(Task("1", TaskStatus.FINISHED, bot_id="b"), NOW)
+    of_a_template = EndedTask(Task("2", TaskStatus.FINISHED), NOW)
+    assert ids(matching([of_a_bot, of_a_template], None, END_STATUSES)) == ["1", "2"]
+    assert ids(matching([of_a_bot, of_a_template], "b", END_STATUSES)) == ["1"]
 
 
 def test_ended_task_event_is_plain_json_with_only_listed_facts():

@@ -114,6 +114,12 @@ def test_stored_trigger_of_the_version_before_keeps_its_arguments(name):
     assert kept(TRIGGERS[name], again)
 
 
+def test_stored_trigger_without_a_version_of_the_api_is_of_version_2():
+    for name, arguments in TRIGGERS.items():
+        _, again = read_and_stored_again(name, arguments)
+        assert again.get("wait", again)["api_version"] == "v2"
+
+
 def test_stored_triggers_cover_every_trigger_of_the_provider():
     folder = Path(triggers.__file__ or "").parent
     modules = {f"triggers.{path.stem}" for path in folder.glob("*.py") if "Trigger(Base" in path.read_text()}

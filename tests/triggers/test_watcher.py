@@ -15,7 +15,7 @@ from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import Page, Task, TaskStatus
-from airflow_provider_browseract.emulator import FAILING, ORDERS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, FAILING, ORDERS, SEARCH, TEMPLATE_TEXT, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.watching import Window
@@ -28,7 +28,7 @@ from tests.workers import calls_of
 @pytest.fixture
 def emulator(browseract_emulator, connect, short_timings):
     connect({"retry_budget": 0.1, "read_timeout": 10})
-    for workflow in (ORDERS, SEARCH, FAILING):
+    for workflow in (ORDERS, SEARCH, FAILING, CONTACTS, TEMPLATE_TEXT):
         browseract_emulator.emulator.set_workflow(workflow.id, duration=0.0)
     return browseract_emulator.emulator
 
@@ -134,6 +134,45 @@ async def test_watcher_reports_only_matching_workflow_and_status(emulator):
         await until(lambda: orders.payloads and failed.payloads)
         await orders.polls(3)
         assert (orders.ids, failed.ids) == ([tasks[1]], [tasks[2]])
+
+
+def end_bots(emulator) -> list[str]:
+    """Have runs of two bots and of a template that are over when this returns."""
+    hook = BrowserActHook()
+    created = [
+        hook.run_bot(CONTACTS.id, {"company_name": "Example Corp"}),
+        hook.run_bot(FAILING.id),
+        hook.run_bot_template(TEMPLATE_TEXT.id, {}),
+    ]
+    emulator.wait_until(lambda: all(task.finished_at for task in emulator.tasks))
+    return [each.id for each in created]
+
+
+async def test_watcher_of_version_3_reports_only_runs_of_bots_and_templates(emulator):
+    async with (
+        Watch(emulator, api_version="v3").watching() as every,
+        Watch(emulator, api_version="v3", bot_id=CONTACTS.id).watching() as contacts,
+        Watch(emulator).watching() as workflows,
+    ):
+        task_id = await asyncio.to_thread(end, emulator)
+        bots = await asyncio.to_thread(end_bots, emulator)
+        await until(lambda: len(every.tasks) == 3 and contacts.payloads and workflows.payloads)
+        await every.polls(2)
+        await workflows.polls(2)
+        assert sorted(every.ids) == sorted(bots)
+        assert (contacts.ids, workflows.ids) == ([bots[0]], [task_id])
+    assert not any("status=" in request.query for request in emulator.requests)
+
+
+async def test_restarted_watcher_of_version_3_reports_runs_that_ended_meanwhile_and_not_those_of_version_2(emulator):
+    state = State()
+    async with Watch(emulator, state).watching(), Watch(emulator, state, api_version="v3").watching():
+        await until(lambda: len(state.values) == 2)
+    await asyncio.to_thread(end, emulator)
+    bots = await asyncio.to_thread(end_bots, emulator)
+    async with Watch(emulator, state, api_version="v3").watching() as watch:
+        await until(lambda: len(watch.tasks) == 3)
+        assert sorted(watch.ids) == sorted(bots)
 
 
 async def test_watcher_without_shared_stream_reports_ended_task(emulator):
@@ -346,15 +385,17 @@ async def test_active_task_is_read_by_itself_if_no_item_of_the_list_can_be_read(
     ]
 
 
-def test_watchers_share_polls_only_with_same_connection_and_interval():
+def test_watchers_share_polls_only_with_same_connection_version_and_interval():
     key = TaskFinishedTrigger().shared_stream_key()
+    assert TaskFinishedTrigger(api_version="v3").shared_stream_key() != key
     assert TaskFinishedTrigger(workflow_id="7", status="failed").shared_stream_key() == key
     assert TaskFinishedTrigger(browseract_conn_id="other").shared_stream_key() != key
     assert TaskFinishedTrigger(poll_interval=15).shared_stream_key() != key
 
 
-def test_watcher_trigger_recreated_from_its_arguments_serializes_identically():
-    original = TaskFinishedTrigger(workflow_id="7", status=["failed", "finished"], poll_interval=30)
+@pytest.mark.parametrize("source", [{"workflow_id": "7"}, {"bot_id": "7", "api_version": "v3"}], ids=["v2", "v3"])
+def test_watcher_trigger_recreated_from_its_arguments_serializes_identically(source):
+    original = TaskFinishedTrigger(**source, status=["failed", "finished"], poll_interval=30)
     path, arguments = original.serialize()
     assert path == "airflow_provider_browseract.triggers.watcher.TaskFinishedTrigger"
     assert TaskFinishedTrigger(**json.loads(json.dumps(arguments))).serialize() == original.serialize()
@@ -371,11 +412,25 @@ def test_asset_watcher_accepts_task_finished_trigger():
         ({"status": "running"}, r"status is 'running'. Use one or several of: finished, canceled, failed"),
         ({"status": []}, r"status is \[\]"),
         ({"workflow_id": ""}, "workflow_id"),
+        ({"api_version": "3"}, "api_version is '3'. Use one of 'v2', 'v3'"),
+        ({"bot_id": "7"}, "bot_id is '7', but api_version is 'v2'. Set api_version='v3', or use workflow_id"),
+        ({"workflow_id": "7", "api_version": "v3"}, "workflow_id is '7', but api_version is 'v3'. Use bot_id"),
+        ({"bot_id": "a/b", "api_version": "v3"}, "bot_id is 'a/b'"),
         ({"poll_interval": 0}, "poll_interval is 0. Use a positive number"),
         # Airflow can miss an event that follows another within moments.
         ({"poll_interval": 9}, "poll_interval is 9. Use at least 10 seconds"),
     ],
-    ids=["status running", "no status", "empty workflow id", "poll_interval 0", "poll_interval 9"],
+    ids=[
+        "status running",
+        "no status",
+        "empty workflow id",
+        "unknown api_version",
+        "bot_id with v2",
+        "workflow_id with v3",
+        "path as bot_id",
+        "poll_interval 0",
+        "poll_interval 9",
+    ],
 )
 def test_watcher_with_invalid_argument_raises_input_error(arguments, message):
     with pytest.raises(InputError, match=message):

@@ -8,10 +8,11 @@ import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import InsufficientCreditsError
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferralError, TaskDeferred
-from airflow_provider_browseract.emulator import SEARCH, RequestFault
+from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
-from airflow_provider_browseract.operators.browseract import RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY
 from airflow_provider_browseract.runs.outcome import NoSlotError, RunCanceledError, RunLostError
@@ -67,6 +68,30 @@ def test_full_plan_delays_the_run_until_a_slot_is_free(worker, emulator, deferra
     assert len(run.run()) == 2
     assert {task.status for task in emulator.tasks} == {"finished"}
     assert f"BrowserAct has no free slot now; {active}. " in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("shared_runs", [True, False], ids=["each version lists all runs", "each lists only its own"])
+def test_refused_bot_counts_runs_of_both_versions_and_a_refused_workflow_those_of_version_2(
+    worker, emulator, shared_runs
+):
+    emulator.concurrency, emulator.shared_runs = 2, shared_runs
+    for source in (SEARCH, CONTACTS):
+        emulator.set_workflow(source.id, duration=60.0)
+
+    def refused(**arguments):
+        before = len(emulator.requests)
+        run = worker(**arguments, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            run.operator().execute(run.context)
+        wait = deferral.value.trigger.wait
+        return wait.api_version, wait.active, [each.endpoint for each in emulator.requests[before + 2 :]]
+
+    workflow = {"workflow_id": SEARCH.id, "input_parameters": {"keyword": "pens"}}
+    bot = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": {"company_name": "Example Corp"}}
+    for arguments in (workflow, bot):
+        worker(**arguments, wait_for_completion=False).run()
+    assert refused(**bot) == (ApiVersion.V3, 2, ["list-tasks"] * 4 + ["page-runs"] * 4)
+    assert refused(**workflow) == (ApiVersion.V2, 1 + shared_runs, ["list-tasks"] * 4)
 
 
 @BOTH_WAYS
