@@ -104,6 +104,8 @@ def rules_of(schema: Any) -> Iterator[str]:
         return
     for rule, value in schema.items():
         yield f"{rule}={value}" if rule in ("type", "$schema", "format", "nullable", "additionalProperties") else rule
+        if rule in ("default", "enum", "const", "examples"):
+            continue
         named = rule in ("properties", "$defs", "definitions", "patternProperties")
         inside = value.values() if named and isinstance(value, dict) else value if isinstance(value, list) else [value]
         for part in inside:

@@ -50,7 +50,19 @@ SHOWN_CREDITS = 3
 WIDTH = 100
 """Columns of the table."""
 
-OPEN = {"status", "code", "msg", "traceId", "error", "default_enabled", "page", "limit", "total_pages", "total_count"}
+OPEN = {
+    "status",
+    "bot_type",
+    "code",
+    "msg",
+    "traceId",
+    "error",
+    "default_enabled",
+    "page",
+    "limit",
+    "total_pages",
+    "total_count",
+}
 """Fields whose values are shown as they are, apart from what is secret in them."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
