@@ -13,6 +13,7 @@ _LOGO = "https://raw.githubusercontent.com/browseract-ai/airflow-provider-browse
 _GUIDES = (
     "tutorial",
     "operator",
+    "bots",
     "connection",
     "proxies",
     "callbacks",

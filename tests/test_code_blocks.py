@@ -16,10 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.emulator import (
     CONTACTS,
     EXPORT,
@@ -34,6 +36,7 @@ from airflow_provider_browseract.emulator import (
 )
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.runs import timings
+from airflow_provider_browseract.runs.schemas import conform
 from tests.conftest import DagResult
 from tests.e2e.local_airflow import free_port, wait_for
 from tests.pages import BLOCKS, YOUR_WORKFLOW, Block, block_of, blocks_of
@@ -50,6 +53,7 @@ RUN_BY: dict[str, str] = {
     "test": "a separate pytest",
     "conftest": "a separate pytest",
     "json": "compared with what the DAG of its page returns",
+    "text": "compared with the error that its page describes",
     "airflow": "the function of Airflow's command line, with a temporary database",
     "environment": "a shell, whose variables are then read",
     "python": "a separate process, with another port",
@@ -91,7 +95,7 @@ def emulator(browseract_emulator, short_timings, monkeypatch):
     monkeypatch.setattr(timings, "DEFAULT_POLL_INTERVAL", 0.2)
     monkeypatch.setattr(timings, "FIRST_POLL_JITTER", 0.0)
     emulator = browseract_emulator.emulator
-    for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
+    for workflow in (CONTACTS, EXPORT, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH):
         emulator.set_workflow(workflow.id, duration=0.2)
     return emulator
 
@@ -127,7 +131,7 @@ def documented(emulator, tmp_path, parse, add_dag_bundle, monkeypatch) -> Blocks
     return Blocks(tmp_path, parse)
 
 
-def inputs_of(task: TaskRecord) -> dict[str, str]:
+def inputs_of(task: TaskRecord) -> dict[str, Any]:
     return dict(task.inputs)
 
 
@@ -202,6 +206,12 @@ def test_documented_function_returns_the_inputs_of_each_run(block, documented, e
     assert keywords == {"laptops", "phones"}
 
 
+@dags("decorated_bot", "docs/decorator.md")
+def test_documented_function_returns_the_input_of_each_run_of_a_bot(block, documented, emulator):
+    documented.run(block)
+    assert {inputs_of(task)["company_name"] for task in emulator.tasks} == {"Example Corp", "Sample Ltd"}
+
+
 @dags("prices_migrated", "docs/migrating.md")
 def test_documented_migrated_dag_returns_the_output_of_its_run(block, documented, emulator):
     result = documented.run(block)
@@ -227,6 +237,29 @@ def test_documented_template_runs_in_its_region(block, documented, emulator):
     documented.run(block)
     [task] = emulator.tasks
     assert (task.workflow_id, task.proxy_region) == (TEMPLATE_SEARCH.id, "DE")
+
+
+@dags("contacts", "docs/bots.md")
+def test_documented_bot_gets_an_integer_and_its_output_is_a_value(block, documented, emulator):
+    result = documented.run(block)
+    [task] = emulator.tasks
+    assert inputs_of(task) == {"company_name": "Example Corp", "max_pages": 2}
+    assert result.xcom("website") == json.loads(task.output or "")["official_website_url"]
+
+
+@every("text")
+def test_documented_error_of_an_input_is_the_one_of_the_emulators_bot(block):
+    given = {"companyname": "Example Corp", "max_pages": "200"}
+    with pytest.raises(InputError) as caught:
+        conform(given, CONTACTS.input_schema, f"bot {CONTACTS.id}")
+    assert str(caught.value) == " ".join(block.code.split())
+
+
+@dags("listings", "docs/bots.md")
+def test_documented_bot_template_runs_once_for_each_input(block, documented, emulator):
+    documented.run(block)
+    assert {inputs_of(task)["keyword"] for task in emulator.tasks} == {"laptops", "phones"}
+    assert {(task.api_version, task.proxy_region) for task in emulator.tasks} == {("v3", "DE")}
 
 
 @dags("export", "docs/results.md")
@@ -301,6 +334,14 @@ def test_documented_dags_stop_and_resume_runs(block, documented, emulator):
     assert DagResult(found[stop].test(run_conf={"ids": [stopped]})).xcom("stop") == {stopped: "stopped"}
     assert DagResult(found[resume].test(run_conf={"ids": [resumed]})).xcom("resume") == {resumed: "resumed"}
     assert [task.status for task in emulator.tasks] == ["canceled", "running"]
+
+
+@dags("stop_bot_runs", "docs/stop-resume.md")
+def test_documented_dag_stops_runs_of_bots(block, documented, emulator):
+    emulator.set_workflow(CONTACTS.id, duration=60.0)
+    task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
+    assert documented.run(block, ids=[task_id]).xcom("stop") == {task_id: "stopped"}
+    assert emulator.tasks[0].status == "canceled"
 
 
 @dags("active_runs", "docs/hook.md")

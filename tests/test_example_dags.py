@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_browseract.emulator import EXPORT, HUMAN, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, EmulatedFile
+from airflow_provider_browseract.emulator import (
+    CONTACTS,
+    EXPORT,
+    HUMAN,
+    LOG_IN,
+    ORDERS,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    EmulatedFile,
+)
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from tests.conftest import EXAMPLES
 from tests.e2e.local_airflow import wait_for
@@ -65,6 +74,21 @@ def test_keywords_example_starts_one_run_per_keyword(run, browseract_emulator):
 def test_template_example_returns_three_rows(run, browseract_emulator):
     browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
     assert len(run("example_browseract_template").xcom("search")) == 3
+
+
+def test_bot_example_sends_an_integer_for_a_rendered_text_and_passes_a_value_of_the_output_on(run, browseract_emulator):
+    browseract_emulator.emulator.set_workflow(CONTACTS.id, duration=0.2)
+    result = run("example_browseract_bot")
+    assert result.state == "success"
+    assert dict(browseract_emulator.emulator.tasks[0].inputs) == {"company_name": "Example Corp", "max_pages": 2}
+    assert result.xcom("website") == result.xcom("find")["official_website_url"]
+
+
+def test_bot_template_example_starts_one_run_per_keyword(run, browseract_emulator):
+    browseract_emulator.emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+    result = run("example_browseract_bot_template")
+    assert result.state == "success"
+    assert [len(result.xcom("search", map_index=index)) for index in range(2)] == [3, 3]
 
 
 def test_decorated_example_gets_inputs_of_each_run_from_function(run, browseract_emulator):

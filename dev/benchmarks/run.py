@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from dev.benchmarks import budget, files, panel, slots, throttled, waits, webhook
+from dev.benchmarks import budget, files, panel, schemas, slots, throttled, waits, webhook
 
 TRIGGERS = 500
 ANSWER_AFTER = 2.0
@@ -213,6 +213,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "inflated": files.inflated,
     "throttled": throttled.throttled,
     "budget": budget.budget,
+    "schemas": schemas.schemas,
     "panel": panel.panel,
     "viewers": panel.viewers,
     "links": panel.links,

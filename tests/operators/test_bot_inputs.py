@@ -106,7 +106,7 @@ def test_50_rendered_inputs_are_sent_with_the_right_types(tried, emulator):
         for case in rendered
     ]
     assert tried("".join(tasks)).state == "success"
-    assert sent(emulator) == wanted([(case.schema, case.expected) for case in rendered])
+    assert sent(emulator) == wanted([(case.schema, case.params) for case in rendered])
 
 
 def test_each_mapped_input_gets_a_run_and_a_result_of_its_own(tried, emulator):

@@ -243,7 +243,8 @@ class TestValidateOutput:
         message = str(failed.value)
         assert "its output does not match the output schema of the bot: " in message
         assert "['company_name'] must be a text" in message
-        assert "The text is stored in the XCom output_text. Fix the bot, or set validate_output=False." in message
+        assert "The text is stored in the XCom output_text. The addresses of its files are stored in" in message
+        assert "Fix the bot, or set validate_output=False." in message
         assert SECRET not in message
         assert json.loads(run.ti.xcoms["output_text"]) == output
         assert len(emulator.tasks) == 1

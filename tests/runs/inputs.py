@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -111,15 +111,13 @@ class Rendered:
     """An input of templates.
 
     :param templates: the input, as it is written in a DAG.
-    :param params: the DAG's parameters, which the templates use.
-    :param expected: what must be sent.
+    :param params: the DAG's parameters, which the templates use. They are also what must be sent.
     """
 
     id: str
     schema: str
     templates: dict[str, str]
-    params: dict[str, Any] = field(repr=False)
-    expected: dict[str, Any]
+    params: dict[str, Any]
 
     def render(self) -> dict[str, str]:
         """Render the templates to texts, as Airflow does."""
@@ -128,7 +126,7 @@ class Rendered:
 
 
 def refused_inputs(number: int = 100) -> list[Refused]:
-    """Return inputs of all kinds that no schema accepts, with another value in each."""
+    """Return inputs of all kinds that their schemas do not accept."""
     by_kind: dict[str, list[Refused]] = {}
     for case in (case for name in SCHEMAS for case in _refused(name)):
         by_kind.setdefault(case.kind, []).append(case)
@@ -141,7 +139,9 @@ def accepted_inputs(number: int = 100) -> list[tuple[str, dict[str, Any]]]:
     """Return inputs that their schemas accept as they are, with the names of the schemas."""
     chance = random.Random(2)
     names = list(SCHEMAS)
-    return [(name := names[each % len(names)], _value(SCHEMAS[name], SCHEMAS[name], chance)) for each in range(number)]
+    return [
+        (name := names[each % len(names)], value_of(SCHEMAS[name], SCHEMAS[name], chance)) for each in range(number)
+    ]
 
 
 def rendered_inputs(number: int = 50) -> list[Rendered]:
@@ -150,7 +150,7 @@ def rendered_inputs(number: int = 50) -> list[Rendered]:
     cases: list[Rendered] = []
     while len(cases) < number:
         schema = list(SCHEMAS)[len(cases) % len(SCHEMAS)]
-        value = _value(SCHEMAS[schema], SCHEMAS[schema], chance)
+        value = value_of(SCHEMAS[schema], SCHEMAS[schema], chance)
         # A template that renders to None is an error of its own.
         given = {name: member for name, member in value.items() if member is not None}
         if any(not isinstance(member, str) for member in given.values()):
@@ -158,7 +158,7 @@ def rendered_inputs(number: int = 50) -> list[Rendered]:
                 name: f"{{{{ params.{name}{' | tojson' if isinstance(member, list | dict) else ''} }}}}"
                 for name, member in given.items()
             }
-            cases.append(Rendered(f"{schema}-{len(cases)}", schema, templates, given, given))
+            cases.append(Rendered(f"{schema}-{len(cases)}", schema, templates, given))
     return cases
 
 
@@ -178,11 +178,12 @@ def _refused(schema_name: str) -> Iterator[Refused]:
         where = place_of("input", path)
         return Refused(f"{schema_name}-{where}-{kind}", kind, schema_name, value, place or where, tuple(_marks(new)))
 
-    for path, part in _parts(schema, schema, complete):
-        for kind, new in _wrong(part, number):
-            number += 10
+    for path, part in parts_of(schema, schema, complete):
+        for kind, new in wrong_values(part, number):
             yield case(kind, path, new)
-    for path, part in [((), schema), *_parts(schema, schema, complete)]:
+        # Each place has other values.
+        number += 10
+    for path, part in [((), schema), *parts_of(schema, schema, complete)]:
         if "properties" not in part:
             continue
         owner = place_of("input", path)
@@ -199,15 +200,11 @@ def _refused(schema_name: str) -> Iterator[Refused]:
     yield Refused(f"{schema_name}-JSON text", "JSON text", schema_name, json.dumps(complete), "input is a JSON text")
 
 
-class _Missing:
-    pass
-
-
-_MISSING = _Missing()
+_MISSING = object()
 
 
 def _marks(value: Any) -> Iterator[str]:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=lambda missing: "")
     yield from (word for word in text.replace('"', " ").split() if str(MARK)[:5] in word)
 
 
@@ -222,19 +219,19 @@ def _types(part: Any) -> set[str]:
     return {types} if isinstance(types, str) else set(types)
 
 
-def _parts(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def parts_of(part: Any, root: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield the schema of each value within a complete one."""
     part = _resolved(part, root)
     if path:
         yield path, part
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, member in members:
-        yield from _parts(
+        yield from parts_of(
             part["properties"][step] if isinstance(value, dict) else part["items"], root, member, (*path, step)
         )
 
 
-def _wrong(part: Any, number: int) -> Iterator[tuple[str, Any]]:
+def wrong_values(part: Any, number: int) -> Iterator[tuple[str, Any]]:
     """Yield values that a schema refuses, and that cannot be converted."""
     types = _types(part)
     if "null" not in types and not part.get("nullable"):
@@ -268,7 +265,7 @@ def _wrong(part: Any, number: int) -> Iterator[tuple[str, Any]]:
         yield "too few", []
 
 
-def _value(part: Any, root: Any, chance: random.Random) -> Any:
+def value_of(part: Any, root: Any, chance: random.Random) -> Any:
     """Return a value that a schema accepts."""
     part = _resolved(part, root)
     types = _types(part)
@@ -281,13 +278,13 @@ def _value(part: Any, root: Any, chance: random.Random) -> Any:
     if "object" in types:
         needed = part["required"]
         return {
-            name: _value(member, root, chance)
+            name: value_of(member, root, chance)
             for name, member in part["properties"].items()
             if name in needed or chance.random() < 0.6
         }
     if "array" in types:
         length = chance.randint(part.get("minItems", 0), part["maxItems"])
-        return [_value(part["items"], root, chance) for _ in range(length)]
+        return [value_of(part["items"], root, chance) for _ in range(length)]
     if "boolean" in types:
         return chance.random() < 0.5
     if types & {"integer", "number"}:

@@ -58,9 +58,9 @@ class Account:
     def statuses(self) -> collections.Counter[str]:
         return collections.Counter(task.status for task in self.browseract.tasks)
 
-    def steps(self, kind: SourceKind = SourceKind.WORKFLOW) -> Generator[Any, Any, Any]:
+    def steps(self, kind: SourceKind = SourceKind.WORKFLOW, keyword: str = "pens") -> Generator[Any, Any, Any]:
         """Return the steps of a start."""
-        request = RunRequest(Source(kind, SEARCH.id), {"keyword": "pens"})
+        request = RunRequest(Source(kind, SEARCH.id), {"keyword": keyword})
         start = Start(request, 3600.0, 1.0, api_key="app-key", key_digest="0" * 16, budget=self.budget)
         started = yield from begin(start, None, lambda: self.now)
         if not isinstance(started, StartedRun):
@@ -123,7 +123,7 @@ def test_start_that_is_sent_again_after_a_lost_response_checks_the_budget_again(
             return ResponseLostError("lost")
         return account.answer(step)
 
-    outcome = carry_out(account.steps(), answer)
+    outcome = carry_out(account.steps(keyword="paper"), answer)
     assert isinstance(outcome, BudgetUsedUp)
     assert account.calls["run-task"] == 3
 

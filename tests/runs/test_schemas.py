@@ -6,16 +6,23 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jsonschema import Draft201909Validator, Draft202012Validator
 
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.runs import schemas
+from airflow_provider_browseract.runs.json_values import Path, place_of
 from airflow_provider_browseract.runs.schemas import (
+    MAX_NAMED,
     Conformed,
     SchemaUnusableError,
     conform,
@@ -24,7 +31,16 @@ from airflow_provider_browseract.runs.schemas import (
     read_input,
 )
 from tests.cases import cases
-from tests.runs.inputs import SCHEMAS, accepted_inputs, refused_inputs, rendered_inputs
+from tests.runs.inputs import (
+    MARK,
+    SCHEMAS,
+    accepted_inputs,
+    parts_of,
+    refused_inputs,
+    rendered_inputs,
+    value_of,
+    wrong_values,
+)
 
 WHAT = "bot 82000518364027715"
 
@@ -590,12 +606,178 @@ class TestInputsOfAllKinds:
     @pytest.mark.parametrize("case", rendered_inputs(), ids=lambda case: case.id)
     def test_rendered_input_is_sent_with_the_types_of_the_schema(self, case):
         result = conform(read_input(case.render()), SCHEMAS[case.schema], WHAT)
-        assert json.dumps(result.input) == json.dumps(case.expected)
+        assert json.dumps(result.input) == json.dumps(case.params)
         assert result.converted
 
     def test_there_are_100_invalid_inputs_of_all_kinds_100_valid_and_50_rendered_ones(self):
         assert (len(refused_inputs()), len(accepted_inputs()), len(rendered_inputs())) == (100, 100, 50)
         assert {case.kind for case in refused_inputs()} == {case.kind for case in refused_inputs(1000)}
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=";"), max_size=6)
+LEAVES: list[dict[str, Any]] = [
+    {"type": "string", "maxLength": 80},
+    {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+    {"type": "string", "nullable": True},
+    {"type": "integer", "minimum": 0, "maximum": 1000},
+    {"type": ["integer", "null"]},
+    {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    {"type": "number", "minimum": 0, "exclusiveMaximum": 100},
+    {"type": "boolean"},
+    {"enum": ["EUR", "USD"]},
+    {"$ref": "#/$defs/Shared"},
+]
+
+
+def objects(members: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    def with_required(properties: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+        needed = st.lists(st.sampled_from([*properties]), unique=True) if properties else st.just([])
+        return needed.map(
+            lambda required: {
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": False,
+            }
+        )
+
+    return st.dictionaries(NAMES, members, max_size=4).flatmap(with_required)
+
+
+def arrays(items: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return items.map(lambda part: {"type": "array", "items": part, "maxItems": 3})
+
+
+DECLARED = objects(
+    st.recursive(st.sampled_from(LEAVES), lambda inner: objects(inner) | arrays(inner), max_leaves=6)
+).map(lambda schema: {**schema, "$defs": {"Shared": {"type": "integer"}}})
+"""Schemas as bots declare their input."""
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.sampled_from(["a", "b", "secret"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+TYPES = st.sampled_from(["string", "integer", "number", "boolean", "array", "object", "null"])
+
+
+def well_formed(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    size = st.integers(0, 3)
+    schemas = st.lists(inner, min_size=1, max_size=3)
+    rules: dict[str, st.SearchStrategy[Any]] = {
+        "type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True),
+        "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+        "patternProperties": st.dictionaries(st.sampled_from(["^a", "b|c", "."]), inner, max_size=2),
+        "additionalProperties": inner,
+        "propertyNames": inner,
+        "required": st.lists(st.sampled_from("abc"), unique=True),
+        "dependentRequired": st.dictionaries(st.sampled_from("abc"), st.lists(st.sampled_from("abc"), unique=True)),
+        "dependentSchemas": st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+        "items": inner,
+        "prefixItems": schemas,
+        "contains": inner,
+        "enum": st.lists(JSON, min_size=1, max_size=3),
+        "const": JSON,
+        "pattern": st.sampled_from(["^a", "b|c", "."]),
+        "uniqueItems": st.booleans(),
+        "multipleOf": st.sampled_from([1, 2, 0.5]),
+        **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), st.integers(-2, 2)),
+        **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), size),
+        **dict.fromkeys(("allOf", "anyOf"), schemas),
+        # One type or null is not strict about None.
+        "oneOf": schemas.filter(lambda several: not any(isinstance(one, dict) and "type" in one for one in several)),
+        **dict.fromkeys(("not", "if", "then", "else"), inner),
+    }
+    rule = st.sampled_from([*rules]).flatmap(lambda name: st.tuples(st.just(name), rules[name]))
+    return st.lists(rule, max_size=4).map(dict)
+
+
+WELL_FORMED: st.SearchStrategy[Any] = st.recursive(st.booleans() | st.just({}), well_formed, max_leaves=8)
+"""Schemas with all rules that are checked."""
+
+WORDS = ["#", "#/$defs/a", "#/properties/a", "a", "https://example.com/a", "(a+)+$", "(?=a)", "string", "integer"]
+WORDS += ["http://json-schema.org/draft-07/schema#", "http://json-schema.org/draft-03/schema#", "secret"]
+
+MALFORMED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "b", "nullable", "default", "$defs", "$id", "$schema", "$anchor", "$dynamicAnchor"])
+            | st.sampled_from([*Draft201909Validator.VALIDATORS, *Draft202012Validator.VALIDATORS]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+"""What is a schema by chance only."""
+
+
+class TestAnySchema:
+    @given(DECLARED, st.randoms(use_true_random=False))
+    def test_valid_input_passes_unchanged(self, schema, chance):
+        value = value_of(schema, schema, chance)
+        assert json.dumps(conform(value, schema, WHAT).input) == json.dumps(value)
+
+    @given(st.data(), DECLARED, st.randoms(use_true_random=False))
+    def test_one_wrong_value_is_refused_at_its_place_without_any_value(self, data, schema, chance):
+        value = value_of(schema, schema, chance)
+        parts = list(parts_of(schema, schema, value))
+        assume(parts)
+        path, part = data.draw(st.sampled_from(parts))
+        _, wrong = data.draw(st.sampled_from([*wrong_values(part, MARK)]))
+        put(value, path, wrong)
+        with pytest.raises(InputError) as raised:
+            conform(value, schema, WHAT)
+        _, _, reasons = str(raised.value).partition(f"The input does not match the schema of {WHAT}: ")
+        assert all(reason.startswith(place_of("input", path)) for reason in reasons.split("; "))
+        for given_text in (str(MARK)[:5], "Example Corp", "1.50", "two"):
+            assert given_text not in "".join(traceback.format_exception(raised.value))
+
+    @given(DECLARED, st.randoms(use_true_random=False))
+    def test_values_that_were_rendered_to_texts_get_their_types_back(self, schema, chance):
+        value = value_of(schema, schema, chance)
+        rendered, places = deepcopy(value), []
+        # A list or dict comes after its parts.
+        for path, part in reversed([*parts_of(schema, schema, value)]):
+            original = at(rendered, path)
+            if original is not None and not isinstance(original, str) and chance.random() < 0.5:
+                put(rendered, path, json.dumps(original))
+                places.append(place_of("input", path))
+            elif part.get("type") == "string" and original in ("20", "true"):
+                put(rendered, path, json.loads(original))
+                places.append(place_of("input", path))
+        result = conform(rendered, schema, WHAT)
+        assert json.dumps(result.input) == json.dumps(value)
+        assert set(result.converted[:MAX_NAMED]) <= set(places)
+        assert bool(result.converted) == bool(places)
+
+    @given(WELL_FORMED, JSON)
+    def test_verdict_is_that_of_jsonschema(self, schema, value):
+        Draft202012Validator.check_schema(schema)
+        found = mismatch(value, schema)
+        assert (found is None) == Draft202012Validator(schema).is_valid(value)
+
+    @given(MALFORMED, st.dictionaries(st.sampled_from("abc"), JSON, max_size=3))
+    def test_malformed_schema_raises_no_other_error_and_opens_no_connection(self, schema, value):
+        with patch("socket.socket", side_effect=AssertionError), patch.object(schemas, "MAX_SECONDS", 0.5):
+            with suppress(InputError, SchemaUnusableError):
+                conform(value, schema, WHAT)
+            with suppress(SchemaUnusableError):
+                mismatch(value, schema)
+            declared_defaults(schema)
+
+
+def at(value: Any, path: Path) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def put(value: Any, path: Path, new: Any) -> None:
+    at(value, path[:-1])[path[-1]] = new
 
 
 def test_importing_the_module_does_not_import_jsonschema():

@@ -69,7 +69,7 @@ def test_sensor_returns_run_output_and_pushes_task_facts_and_link(emulator, defe
 
 
 @BOTH_WAYS
-def test_sensor_for_the_run_of_a_bot_asks_only_version_3(emulator, deferrable):
+def test_sensor_for_the_run_of_a_bot_asks_only_version_3(emulator, documented_responses, deferrable):
     emulator.set_workflow(CONTACTS.id, duration=0.3)
     task_id = BrowserActHook().run_bot(CONTACTS.id, {"company_name": "Example Corp"}).id
     contact = wait(task_id, api_version="v3", deferrable=deferrable)

@@ -856,7 +856,8 @@ class TestOpenLineage:
         assert (output.namespace, output.name) == dataset
 
     @pytest.mark.parametrize(
-        ("kind", "name"), zip(SourceKind, ["workflow/82", "template/82", "bot/82", "bot_template/82"], strict=True)
+        ("kind", "name"),
+        [*zip(SourceKind, ["workflow/82", "template/82", "bot/82", "bot_template/82"], strict=True)],
     )
     def test_openlineage_input_is_named_after_what_was_run(self, kind, name):
         pytest.importorskip(

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
-from airflow_provider_browseract.api import v3
-from airflow_provider_browseract.api.models import ApiVersion
-from airflow_provider_browseract.api.versions import SourceKind
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.compat import DELETED, AirflowFailException, AirflowTaskTimeout, TaskDeferred, conf
-from airflow_provider_browseract.emulator import CONTACTS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator import ENDLESS, ORDERS, SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
+from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.ledger import STATE_KEY, Entry
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunError, RunLostError, RunTimedOutError
@@ -32,7 +31,7 @@ from airflow_provider_browseract.runs.waiting import Answer, End, Wait, WokenBy
 from airflow_provider_browseract.worker import execution, first_read
 from airflow_provider_browseract.worker.owned_run import OwnedRun
 from airflow_provider_browseract.worker.tries import STATE_RETENTION, ReasonOfKill
-from tests.workers import PENS, calls_of, is_killed_at_each_call, set_retry_policy
+from tests.workers import PENS, Worker, calls_of, is_killed_at_each_call, set_retry_policy
 
 REATTACHES = "The run keeps running, and the next try reattaches to it. Its page is http"
 
@@ -74,8 +73,8 @@ def tries(worker, store, airflow, connect, emulator):
     emulator.set_workflow(SEARCH.id, duration=60.0)
 
     def make(*, max_tries: int = 1, try_number: int = 1, **arguments):
-        defaults = {"workflow_id": SEARCH.id, "input_parameters": PENS, "store": store}
-        made = worker(**{**defaults, **arguments})
+        defaults = {} if "bot_id" in arguments else {"workflow_id": SEARCH.id, "input_parameters": PENS}
+        made = worker(**{"store": store, **defaults, **arguments})
         made.ti.max_tries, made.ti.try_number = max_tries, try_number
         return made
 
@@ -332,56 +331,58 @@ class TestUnexpectedSigterm:
 
 
 class TestOperatorOfAnotherVersionOfTheApi:
-    """An earlier try has started a run of a bot. Since then, someone has changed the operator to a workflow."""
+    """An earlier try has started a run. Since then, someone has changed the operator to one of another version."""
+
+    @pytest.fixture(params=[SourceKind.WORKFLOW, SourceKind.BOT])
+    def earlier(self, request, emulator, store) -> Entry:
+        """What the earlier try has stored of its run."""
+        source = Source(request.param, ENDLESS.id)
+        run = BrowserActHook().client.send(SOURCES[source.kind].start(source.id, {}))
+        now = time.time()
+        entry = Entry(source, "f" * 64, now, now + 600.0, task_id=run.id, max_tries=1)
+        store.set(STATE_KEY, entry.value(), retention=STATE_RETENTION)
+        return entry
 
     @pytest.fixture
-    def bot_run(self, emulator, store) -> str:
-        """The run of the earlier try."""
-        emulator.set_workflow(CONTACTS.id, duration=60.0)
-        client = BrowserActHook().client
-        run = client.send(v3.create_run(CONTACTS.id, {"company_name": "Example Corp"})).id
-        now = time.time()
-        entry = Entry(Source(SourceKind.BOT, CONTACTS.id), "f" * 64, now, now + 600.0, task_id=run, max_tries=1)
-        store.set(STATE_KEY, entry.value(), retention=STATE_RETENTION)
-        return run
+    def changed(self, tries, earlier) -> Worker:
+        """A try with the new operator."""
+        if earlier.source.kind is SourceKind.BOT:
+            return tries(workflow_id=ORDERS.id, input_parameters=None, try_number=2)
+        return tries(operator_class=RunBotOperator, bot_id=ORDERS.id, try_number=2)
 
-    def test_run_is_stopped_before_a_new_start(self, tries, emulator, bot_run, capfd):
-        emulator.set_workflow(SEARCH.id, duration=0.2)
-        tries(try_number=2).run()
+    def test_run_is_stopped_before_a_new_start(self, changed, emulator, earlier, capfd):
+        changed.run()
         assert [task.status for task in emulator.tasks] == ["canceled", "finished"]
-        why = f"was stopped, because it is a run of bot {CONTACTS.id}."
-        assert f"BrowserAct task {bot_run} {why}" in "".join(capfd.readouterr())
+        why = f"was stopped, because it is a run of {earlier.source}."
+        assert f"BrowserAct task {earlier.task_id} {why}" in "".join(capfd.readouterr())
 
-    def test_kill_before_the_first_read_stops_the_run(self, tries, airflow, emulator, bot_run, monkeypatch):
-        attempt = tries(try_number=2)
-        operator = attempt.operator()
+    def test_kill_before_the_first_read_stops_the_run(self, changed, airflow, emulator, earlier, monkeypatch):
+        operator = changed.operator()
         send = operator.hook.client.send
 
         def killed_before(call):
-            if call.name == "query-run":
+            if call.name in ("get-task", "query-run"):
                 airflow.state = "failed"
                 operator.on_kill()
                 operator._owned_run.await_decision()
             return send(call)
 
         monkeypatch.setattr(operator.hook.client, "send", killed_before)
-        with pytest.raises(RunCanceledError, match=f"{bot_run}: the Airflow task was set to a final state"):
-            operator.execute(attempt.context)
-        assert [task.status for task in emulator.tasks] == ["canceled"]
-        assert calls_of(emulator, "stop-task") == 0
-
-    def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, tries, emulator, bot_run):
-        emulator.fault("query-run", RequestFault.status(503), times=None)
-        with pytest.raises(RunLostError, match=f"BrowserAct task {bot_run} of an earlier try: The run was stopped"):
-            tries(try_number=2).run()
+        with pytest.raises(RunCanceledError, match=f"{earlier.task_id}: the Airflow task was set to a final state"):
+            operator.execute(changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
-    def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, tries, emulator, bot_run):
-        now = time.time()
-        event = to_json(WaitEvent(Wait(bot_run, now, api_version=ApiVersion.V3), End.DEADLINE))
-        attempt = tries(max_tries=0)
+    def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
+        for endpoint in ("get-task", "query-run"):
+            emulator.fault(endpoint, RequestFault.status(503), times=None)
+        with pytest.raises(RunLostError, match=f"task {earlier.task_id} of an earlier try: The run was stopped"):
+            changed.run()
+        assert [task.status for task in emulator.tasks] == ["canceled"]
+
+    def test_event_of_a_deferred_run_is_acted_on_in_the_version_of_the_run(self, changed, emulator, earlier):
+        wait = Wait(earlier.task_id, time.time(), api_version=earlier.source.api_version)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
-            attempt.operator().execute_complete(attempt.context, event)
+            changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait, End.DEADLINE)))
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
 

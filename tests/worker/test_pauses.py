@@ -18,10 +18,10 @@ from airflow.serialization import serialized_objects
 from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.models import ApiVersion, BotType, Step, Task, TaskStatus
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
-from airflow_provider_browseract.emulator import HUMAN, RequestFault
+from airflow_provider_browseract.emulator import AGENT_HUMAN, HUMAN, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import required_action
-from airflow_provider_browseract.operators.browseract import AskPerson, RunWorkflowOperator
+from airflow_provider_browseract.operators.browseract import AskPerson, RunBotOperator, RunWorkflowOperator
 from airflow_provider_browseract.runs.outcome import RunLostError, RunPausedError, RunTimedOutError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import to_json
@@ -467,3 +467,66 @@ def test_poll_interval_with_callbacks_is_shorter_when_on_paused_is_ask(worker, c
     with pytest.raises(TaskDeferred) as deferral:
         run.operator().execute(run.context)
     assert deferral.value.trigger.wait.interval == seconds
+
+
+class TestBots:
+    """Only runs of workflow-built bots can be resumed. BrowserAct itself continues those of agent-built ones."""
+
+    REFUSED = "cannot be resumed from Airflow: BrowserAct itself continues runs of agent-built bots"
+
+    @pytest.fixture
+    def paused(self, worker, emulator):
+        """Return a function that makes a worker of a bot that pauses; that of an agent continues by itself."""
+        emulator.set_workflow(AGENT_HUMAN.id, duration=0.4, pause_limit=1.0)
+
+        def make(bot=AGENT_HUMAN, **arguments):
+            return worker(operator_class=RunBotOperator, bot_id=bot.id, **arguments)
+
+        return make
+
+    @BOTH_WAYS
+    def test_run_of_a_workflow_built_bot_is_resumed(self, paused, emulator, deferrable):
+        assert paused(HUMAN, on_paused="resume", deferrable=deferrable).run() == CONFIRMED
+        assert calls_of(emulator, "resume-run") == 1
+
+    @BOTH_WAYS
+    def test_refused_resume_of_an_agent_built_bot_is_tried_once_and_the_task_waits_for_the_run(
+        self, paused, emulator, deferrable, capfd
+    ):
+        assert paused(on_paused="resume", deferrable=deferrable).run() == {"confirmed": False}
+        assert calls_of(emulator, "resume-run") == 1
+        assert "".join(capfd.readouterr()).count(self.REFUSED) == 1
+
+    @BOTH_WAYS
+    def test_answer_resume_only_closes_the_required_action_of_an_agent_built_bot(
+        self, paused, emulator, people, deferrable, capfd
+    ):
+        run = paused(on_paused="ask", deferrable=deferrable)
+        deferred = until_asked(run)
+        assert f"(run of BrowserAct bot {AGENT_HUMAN.id})" in people.question["subject"]
+        assert "**Resume** only closes this request" in people.question["body"]
+        people.answer("Resume")
+        assert run.resume(deferred) == {"confirmed": False}
+        assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
+        assert self.REFUSED in "".join(capfd.readouterr())
+
+    def test_default_answer_resume_waits_for_an_agent_built_bot(self, paused, emulator, people):
+        run = paused(on_paused=AskPerson(0.1, default="resume"), deferrable=True)
+        assert run.resume(until_asked(run)) == {"confirmed": False}
+        assert (calls_of(emulator, "resume-run"), people.asked) == (1, 1)
+
+    def test_answer_stop_stops_the_run_of_an_agent_built_bot(self, paused, emulator, people):
+        emulator.set_workflow(AGENT_HUMAN.id, pause_limit=600.0)
+        run = paused(on_paused="ask", deferrable=True)
+        deferred = until_asked(run)
+        people.answer("Stop")
+        with pytest.raises(AirflowFailException, match="ada chose Stop"):
+            run.resume(deferred)
+        assert emulator.tasks[0].status == "canceled"
+        assert calls_of(emulator, "cancel-run") == 1
+
+    def test_required_action_is_closed_when_browseract_continues_the_run(self, paused, emulator, people):
+        run = paused(on_paused="ask", deferrable=True)
+        assert run.resume(until_asked(run)) == {"confirmed": False}
+        assert calls_of(emulator, "resume-run") == 0
+        assert people.question["chosen"]

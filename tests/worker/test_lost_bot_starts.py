@@ -1,0 +1,156 @@
+"""A lost start of a bot, or of a template as a bot, with each behaviour that BrowserAct may have."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from airflow_provider_browseract.api import v3
+from airflow_provider_browseract.compat import AirflowFailException
+from airflow_provider_browseract.emulator import CONTACTS, PRICES, TEMPLATE_SEARCH, RequestFault
+from airflow_provider_browseract.hooks.browseract import BrowserActHook
+from airflow_provider_browseract.operators.browseract import RunBotOperator, RunBotTemplateOperator
+from tests.cases import cases
+from tests.workers import calls_of
+
+BOT: dict[str, Any] = {
+    "operator_class": RunBotOperator,
+    "bot_id": PRICES.id,
+    "input": {
+        "products": ["laptops", "phones"],
+        "country": "DE",
+        "max_offers": 2,
+        "in_stock": True,
+        "price": {"min": 0.5, "max": 1000},
+        "coupon": None,
+    },
+}
+TEXTS = {
+    **BOT["input"],
+    "products": '["laptops", "phones"]',
+    "max_offers": "2",
+    "in_stock": "True",
+    "price": '{"min": 0.5}',
+}
+"""What templates of Airflow render to."""
+
+CONTACT: dict[str, Any] = {
+    "operator_class": RunBotOperator,
+    "bot_id": CONTACTS.id,
+    "input": {"company_name": "Example Corp"},
+}
+TEMPLATE: dict[str, Any] = {
+    "operator_class": RunBotTemplateOperator,
+    "template_id": TEMPLATE_SEARCH.id,
+    "input": {"keyword": "pens"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(connect, emulator):
+    connect({"retry_budget": 0.2, "connect_timeout": 0.5, "read_timeout": 3})
+    emulator.set_workflow(TEMPLATE_SEARCH.id, duration=0.2)
+
+
+def behave(emulator, settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        setattr(emulator, name, value)
+
+
+@cases(
+    ("arguments", "settings"),
+    {
+        "as documented": (BOT, {}),
+        "defaults are shown": (CONTACT, {"shows_defaults": True}),
+        "defaults are shown of values that were sent": (BOT, {"shows_defaults": True}),
+        "texts that the operator converts": ({**BOT, "input": TEXTS}, {}),
+        "texts that BrowserAct converts": (
+            {**BOT, "input": {**TEXTS, "in_stock": "true"}, "validate_inputs": False},
+            {"converts_input": True, "shows_defaults": True},
+        ),
+        "number that the operator converts": ({**CONTACT, "input": {"company_name": 12}}, {}),
+        "lists are shared with version 2": (BOT, {"shared_runs": True}),
+        "odd responses": (BOT, {"as_in_the_demos": True}),
+    },
+)
+@pytest.mark.parametrize("listed_after", [0.0, 0.2], ids=["", "late list"])
+def test_run_of_a_bot_is_adopted(worker, emulator, arguments, settings, listed_after):
+    behave(emulator, settings)
+    emulator.set_workflow(arguments["bot_id"], listed_after=listed_after)
+    emulator.fault("create-run", RequestFault.lost_response(), times=1)
+    attempt = worker(**arguments)
+    attempt.run()
+    [task] = emulator.tasks
+    assert attempt.ti.xcoms["task_id"] == task.id
+    assert calls_of(emulator, "create-run") == 1
+
+
+@cases(
+    ("arguments", "settings"),
+    {
+        "bot whose input is hidden": (BOT, {"hides_input": True}),
+        "template": (TEMPLATE, {}),
+        "template whose defaults are shown": (TEMPLATE, {"shows_defaults": True}),
+        "template whose input is hidden": (TEMPLATE, {"hides_input": True}),
+        "template, odd responses": (TEMPLATE, {"as_in_the_demos": True}),
+    },
+)
+def test_run_that_is_not_certain_is_named_and_not_paid_twice(worker, emulator, arguments, settings):
+    behave(emulator, settings)
+    for endpoint in ("create-run", "create-template-run"):
+        emulator.fault(endpoint, RequestFault.lost_response(), times=1)
+    with pytest.raises(AirflowFailException, match="may have created one of these BrowserAct tasks") as failed:
+        worker(**arguments).run()
+    [task] = emulator.tasks
+    assert task.id in str(failed.value)
+
+
+@pytest.mark.parametrize(("on_orphan", "runs"), [("adopt", 1), ("start", 2)])
+def test_possible_run_of_a_template_is_adopted_or_left_if_so_wanted(worker, emulator, on_orphan, runs):
+    emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
+    attempt = worker(**TEMPLATE, on_orphan=on_orphan)
+    attempt.run()
+    assert attempt.ti.xcoms["task_id"] == emulator.tasks[-1].id
+    assert len(emulator.tasks) == runs
+
+
+@pytest.mark.parametrize("arguments", [CONTACT, TEMPLATE], ids=["bot", "template"])
+def test_runs_of_others_at_the_same_time_do_not_count(worker, emulator, arguments):
+    client = BrowserActHook().client
+    client.send(v3.create_run(CONTACTS.id, {"company_name": "Other Corp"}))
+    client.send(v3.create_run(PRICES.id, {"products": ["pens"], "country": "DE"}))
+    client.send(v3.create_template_run(TEMPLATE_SEARCH.id, {"keyword": "ink"}))
+    for endpoint in ("create-run", "create-template-run"):
+        # The request is lost, so no run is created.
+        emulator.fault(endpoint, RequestFault.reset(), times=1)
+    attempt = worker(**arguments)
+    attempt.run()
+    assert [task.id for task in emulator.tasks][3:] == [attempt.ti.xcoms["task_id"]]
+
+
+@pytest.mark.parametrize(
+    "arguments", [CONTACT, {**BOT, "input": TEXTS}], ids=["typed input", "texts that the operator converts"]
+)
+def test_worker_lost_during_the_start_leads_to_the_same_run_on_retry(worker, emulator, store, monkeypatch, arguments):
+    class CrashError(BaseException):
+        """Simulates a SIGKILL."""
+
+    attempt = worker(**arguments, store=store)
+    operator = attempt.operator()
+    send = operator.hook.client.send
+
+    def die(call):
+        sent = send(call)
+        if call.starts_run:
+            raise CrashError
+        return sent
+
+    monkeypatch.setattr(operator.hook.client, "send", die)
+    with pytest.raises(CrashError):
+        operator.execute(attempt.context)
+    second = worker(**arguments, store=store)
+    second.run()
+    assert [task.id for task in emulator.tasks] == [second.ti.xcoms["task_id"]]
+    assert not re.search("laptops|Example", store.values["browseract_run"])
