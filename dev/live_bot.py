@@ -27,6 +27,7 @@ TEMPLATES = replace(V3, source_id=None)
 """A list does not show which template a run is of."""
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
+NUMBERS = {"type=integer", "type=number"}
 NO_TASK = "10000000000000001"
 
 
@@ -115,8 +116,8 @@ def rules_of(schema: Any) -> Iterator[str]:
 def ask_with_wrong_inputs(live: Live, schema: dict[str, Any]) -> None:
     """Ask how inputs are answered that do not conform to the schema; whatever starts is stopped at once."""
     inputs, declared = live.settings.inputs, schema.get("properties")
-    types = {name: each.get("type") for name, each in declared.items()} if isinstance(declared, dict) else {}
-    number = next((name for name, kind in types.items() if kind in ("integer", "number")), None)
+    names = declared.items() if isinstance(declared, dict) else ()
+    number = next((name for name, each in names if NUMBERS & {*rules_of(each)}), None)
     question = "How is {} answered, where a value is required?"
     if schema.get("required"):
         start_and_stop(live, question, {})
