@@ -372,6 +372,23 @@ class TestOperatorOfAnotherVersionOfTheApi:
             operator.execute(changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
+    def test_kill_right_after_the_new_start_stops_the_new_run(self, changed, airflow, emulator, earlier, store):
+        operator = changed.operator()
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        keep = store.set
+
+        def killed_after(key, value, **keywords):
+            keep(key, value, **keywords)
+            if value.get("task_id") not in (None, earlier.task_id):
+                airflow.state = "failed"
+                operator.on_kill()
+                operator._owned_run.await_decision()
+
+        store.set = killed_after
+        with pytest.raises(RunCanceledError, match="the Airflow task was set to a final state"):
+            operator.execute(changed.context)
+        assert [task.status for task in emulator.tasks] == ["canceled", "canceled"]
+
     def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
         for endpoint in ("get-task", "query-run"):
             emulator.fault(endpoint, RequestFault.status(503), times=None)
