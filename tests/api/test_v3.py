@@ -227,7 +227,9 @@ def test_only_a_limited_number_of_formats_is_read():
 def test_runs_and_bots_can_be_kept_in_sets():
     schema = {"input_schema": {"type": "object"}, "output_schema": {}}
     bots = [v3.query_bot("70").read({"bot_id": "70", "name": name, **schema}) for name in "aab"]
-    assert len({*bots}) == 2
+    templates = [v3.query_template("60").read({"template_id": "60", **schema}) for _ in range(2)]
+    assert (len({*bots}), len({*templates})) == (2, 1)
+    assert "object" not in repr((bots, templates))
     assert len({read(), read(), read(input={})}) == 2
 
 
