@@ -12,7 +12,7 @@
 #   make faults [SEED=1] [RUNS=300] a round in which everything dies, and its result; PLAN=5 fills the queue for slots,
 #                                   and BUDGET=2000 refuses starts
 #   make cluster [SEED=1] [RUNS=200] examples, callbacks and a round of faults with Celery on four simulated hosts
-#   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID), which cost credits
+#   make live                       calls of the real service (BROWSERACT_API_KEY, WORKFLOW_ID, BOT_ID), which cost credits
 #   make docs                       the documentation site, in docs/_build/html
 #   make links                      whether the addresses in the documentation exist, which takes a network
 #   make pictures [PICTURES="log"]  the screenshots of the documentation, which takes Chromium

@@ -10,9 +10,19 @@ import httpx
 import pytest
 
 from airflow_provider_browseract.api import errors
-from airflow_provider_browseract.emulator import EXPORT, HUMAN, SEARCH, Emulator, RequestFault
-from dev import live as module
-from dev.live import PLAN_HAS_SLOTS, WHILE_ACTIVE, Followed, Live, Settings, ask, lines, redacted
+from airflow_provider_browseract.emulator import (
+    AGENT_HUMAN,
+    CONTACTS,
+    EXPORT,
+    HUMAN,
+    SEARCH,
+    TEMPLATE_SEARCH,
+    Emulator,
+    RequestFault,
+)
+from dev import live, live_session
+from dev.live import SOURCES, Source
+from dev.live_session import PLAN_HAS_SLOTS, WHILE_ACTIVE, Followed, Live, Settings, lines, redacted
 from tests.cases import cases
 
 KNOWN = "Does the provider know a full plan by it?"
@@ -21,18 +31,21 @@ KEY = "app-very-secret-key"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(module, "POLL_INTERVAL", 0.05)
-    monkeypatch.setattr(module, "LATE", 1.0)
-    monkeypatch.setattr(module, "LISTED", 0.2)
+    monkeypatch.setattr(live_session, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(live_session, "LATE", 1.0)
+    monkeypatch.setattr(live_session, "LISTED", 0.2)
 
 
-def answers(emulator: Emulator, **settings: Any) -> tuple[dict[str, str], str]:
+WORKFLOW = SOURCES["WORKFLOW_ID"]
+
+
+def answers(emulator: Emulator, source: Source = WORKFLOW, **settings: Any) -> tuple[dict[str, str], str]:
     """Run the checks with an emulator, and return the results by their labels, and all that is printed."""
     with emulator.serve() as running:
-        given = {"workflow_id": SEARCH.id, "inputs": {"keyword": "very secret pens"}, **settings}
-        live = Live(Settings(running.url, KEY, **given))
-        ask(live)
-    return dict(live.answers), "\n".join(lines(live))
+        given = {"source_id": SEARCH.id, "inputs": {"keyword": "very secret pens"}, **settings}
+        asked = Live(Settings(running.url, KEY, **given), source.version)
+        live.ask(asked, source.ask)
+    return dict(asked.answers), "\n".join(lines(asked))
 
 
 @pytest.mark.parametrize("as_in_the_demos", [False, True], ids=["as documented", "as in the demos"])
@@ -66,7 +79,7 @@ def test_all_checks_have_a_result_and_nothing_is_left_running(as_in_the_demos):
     assert found["Which headers are about limits?"] == "none were seen"
     assert [task.status for task in emulator.tasks] == ["finished"]
     assert all(secret not in printed for secret in (KEY, "very secret", emulator.tasks[0].id))
-    assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= module.WIDTH
+    assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= live_session.WIDTH
 
 
 def test_second_run_that_a_larger_plan_allows_is_stopped_at_once():
@@ -100,6 +113,125 @@ def test_refusal_of_a_full_plan_is_reported_with_the_line_that_the_provider_need
     found, _ = answers(emulator)
     assert found[WHILE_ACTIVE] == f"HTTP 400, code {refusal[0]}: {refusal[1]}"
     assert found[KNOWN].startswith(expected)
+
+
+BOT, AGENT_BOT, TEMPLATE = (SOURCES[name] for name in ("BOT_ID", "AGENT_BOT_ID", "BOT_TEMPLATE_ID"))
+NO_NUMBER = "How is the text '20' answered, where a number is required?"
+NO_VALUE = "How is {} answered, where a value is required?"
+UNKNOWN_NAME = "How is a name answered that the schema does not have?"
+
+
+def test_all_checks_of_an_agent_built_bot_have_a_result_and_nothing_is_left_running():
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(CONTACTS.id, duration=1.0)
+    given = {"company_name": "Very secret company", "max_pages": 2}
+    found, printed = answers(emulator, AGENT_BOT, source_id=CONTACTS.id, inputs=given)
+    assert found["How is a wrong API key answered?"] == "HTTP 401, code 401: Invalid authorization"
+    assert found["How is an unknown run answered?"] == "HTTP 400, code 10112: Task is not exist."
+    assert "code 99001" in found["How is limit=101 answered?"]
+    assert found["How many items has a page without limit?"] == "limit 20"
+    assert found["Which bots are listed?"] == "4 agent, 9 workflow"
+    assert found["In which order are runs listed?"] == "not known: there are less than two"
+    assert found["How does v3 answer for a task of v2's list?"] == "not asked: the list of v2 is empty"
+    assert found["Of which type is it?"] == "agent"
+    assert "additionalProperties=False, default, maxLength" in found["Which rules does its input_schema have?"]
+    assert "type=['string', 'null']" in found["Which rules does its output_schema have?"]
+    assert "code 10143" in found[NO_VALUE]
+    assert "code 99001" in found[NO_NUMBER]
+    assert "code 99001" in found[UNKNOWN_NAME]
+    assert found["What does a start answer?"] == "HTTP 200, JSON (dict), ['status', 'task_id']"
+    assert found[WHILE_ACTIVE] == "HTTP 400, code 10118: Running tasks number exceeds."
+    assert found[KNOWN].startswith("Yes: BY_CODE")
+    assert found["Is the input in the list of runs as it was sent?"] == "yes"
+    assert found["Is the input in the run as it was sent?"] == "yes"
+    assert found["What does the status of a run have?"] == "HTTP 200, ['status', 'task_id', 'updated_at']"
+    assert "code 10112" in found["How does v2 answer for a run of v3?"]
+    assert found["Does the list of v2 have it?"] == "no"
+    assert "finished" in found["Which statuses were seen?"]
+    assert found["Is the output there with the status?"].startswith("after 0.")
+    assert found["Of which type is its output?"] == "dict"
+    assert found["In which formats is its output?"] == "json, md, csv, xml"
+    assert found["How is a stop of an ended run answered?"] == "HTTP 400, code 10121: Task has completed."
+    assert "code 10879" in found["How is a resume of an ended run answered?"]
+    assert found["What does a callback have?"] == "not asked: set CALLBACK_URL"
+    assert found["How is a stop answered?"] == "HTTP 200, JSON (dict), status canceled"
+    assert found["How soon has a stopped run ended?"].startswith("after 0.")
+    assert [task.status for task in emulator.tasks] == ["finished", "canceled"]
+    assert all(secret not in printed for secret in (KEY, "ery secret", *(task.id for task in emulator.tasks)))
+    assert max(map(len, printed.partition("\n\n")[0].splitlines())) <= live_session.WIDTH
+
+
+def test_answers_of_a_bot_on_another_service_are_reported_and_its_runs_are_stopped():
+    emulator = Emulator(
+        api_key=KEY,
+        concurrency=9,
+        as_in_the_demos=True,
+        shared_runs=True,
+        converts_input=True,
+        shows_defaults=True,
+        hides_input=True,
+    )
+    emulator.set_workflow(CONTACTS.id, duration=1.0)
+    found, _ = answers(emulator, BOT, source_id=CONTACTS.id, inputs={"company_name": "A company"})
+    shown = "more names: max_pages; other values: company_name; asterisks: company_name"
+    assert found["Is the input in the run as it was sent?"] == shown
+    assert found[NO_NUMBER].endswith("then stopped: HTTP 200, an empty body")
+    assert found["What does a start answer?"] == "HTTP 200, JSON (dict), ['id', 'status']"
+    assert found[WHILE_ACTIVE].endswith("then stopped: HTTP 200, an empty body")
+    assert found[KNOWN] == PLAN_HAS_SLOTS
+    assert found["How does v2 answer for a run of v3?"] == "HTTP 200, JSON (dict)"
+    assert found["Does the list of v2 have it?"] == "yes"
+    assert sorted(task.status for task in emulator.tasks) == ["canceled"] * 3 + ["finished"]
+
+
+def test_bot_without_required_values_is_not_asked_about_them():
+    emulator = Emulator(api_key=KEY)
+    found, _ = answers(emulator, BOT, source_id=AGENT_HUMAN.id, inputs={}, timeout=1.0)
+    assert found[NO_VALUE] == "not asked: the bot requires none"
+    assert found[NO_NUMBER] == "not asked: the bot has no number"
+    assert found["What happened to the run?"] == "It did not end within 1 s and is stopped."
+    assert emulator.tasks[0].status == "canceled"
+
+
+def test_v2_is_asked_about_a_run_of_v3_and_the_reverse():
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(SEARCH.id, duration=0.2)
+    with emulator.serve() as running:
+        for name in ("WORKFLOW_ID", "BOT_ID"):
+            asked = Live(Settings(running.url, KEY, SEARCH.id, {"keyword": "pens"}), SOURCES[name].version)
+            live.ask(asked, SOURCES[name].ask)
+    found = dict(asked.answers)
+    assert found["How does v3 answer for a task of v2's list?"] == "HTTP 400, code 10112: Task is not exist."
+
+
+def test_run_of_a_template_is_stopped_at_once():
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(TEMPLATE_SEARCH.id, duration=60.0)
+    found, _ = answers(emulator, TEMPLATE, source_id=TEMPLATE_SEARCH.id)
+    assert "bot_id" not in found["What does a run of a template have?"]
+    assert "bot_id" not in found["What does the list have of it?"]
+    assert "s after the start" in found["How soon does the list of runs have it?"]
+    assert emulator.tasks[0].status == "canceled"
+
+
+def test_run_of_a_bot_whose_start_was_lost_is_stopped():
+    emulator = Emulator(api_key=KEY)
+    emulator.set_workflow(CONTACTS.id, duration=60.0)
+    # The first starts are refused.
+    emulator.fault("create-run", RequestFault.lost_response(), skip=3, times=1)
+    with contextlib.suppress(httpx.HTTPError):
+        answers(emulator, BOT, source_id=CONTACTS.id, inputs={"company_name": "A company"})
+    assert [task.status for task in emulator.tasks] == ["canceled"]
+
+
+def test_lost_start_of_a_template_is_reported_because_no_list_shows_the_template():
+    emulator = Emulator(api_key=KEY)
+    emulator.fault("create-template-run", RequestFault.lost_response(), times=1)
+    with emulator.serve() as running:
+        asked = Live(Settings(running.url, KEY, TEMPLATE_SEARCH.id, {"keyword": "pens"}), TEMPLATE.version)
+        with contextlib.suppress(httpx.HTTPError):
+            live.ask(asked, TEMPLATE.ask)
+    assert asked.lost == ["a start was not answered, and a run may be running"]
 
 
 def test_line_that_the_provider_needs_makes_it_recognize_the_refusal(monkeypatch):
@@ -145,8 +277,8 @@ def test_credits_that_change_after_the_end_are_reported(monkeypatch):
     read = Live.task
     ended: list[str] = []
 
-    def task_without_late_credits(live, task_id):
-        task = read(live, task_id)
+    def task_without_late_credits(asked, task_id):
+        task = read(asked, task_id)
         ended.extend([task_id] if task.get("status") == "finished" else [])
         return {**task, "credit": 0} if len(ended) < 4 else task
 
@@ -169,7 +301,7 @@ def test_callback_is_received_and_its_headers_are_named():
 
 
 def test_addresses_of_files_are_shown_by_host_and_names_in_the_query():
-    found, _ = answers(Emulator(api_key=KEY), workflow_id=EXPORT.id)
+    found, _ = answers(Emulator(api_key=KEY), source_id=EXPORT.id)
     assert found["What do file addresses look like?"] == "['http://127.0.0.1/... (query: expires)']"
 
 
@@ -178,14 +310,14 @@ def test_run_that_does_not_end_in_time_is_stopped(workflow):
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(workflow.id, duration=60.0, pause_limit=None)
     inputs = {"keyword": "x"} if workflow is SEARCH else {}
-    found, _ = answers(emulator, workflow_id=workflow.id, inputs=inputs, timeout=1.0)
+    found, _ = answers(emulator, source_id=workflow.id, inputs=inputs, timeout=1.0)
     assert found["What happened to the run?"] == "It did not end within 1 s and is stopped."
     assert found["How was a run that is still active stopped?"] == "HTTP 200, an empty body"
     assert emulator.tasks[0].status == "canceled"
 
 
 def test_refused_start_ends_the_checks():
-    found, _ = answers(Emulator(api_key=KEY), workflow_id="1")
+    found, _ = answers(Emulator(api_key=KEY), source_id="1")
     assert "code 10111" in found["What does a start answer?"]
     assert "How is a stop of an ended run answered?" not in found
 
@@ -193,7 +325,7 @@ def test_refused_start_ends_the_checks():
 def test_run_is_stopped_when_a_check_fails(monkeypatch):
     emulator = Emulator(api_key=KEY)
     emulator.set_workflow(SEARCH.id, duration=60.0)
-    monkeypatch.setattr(module, "follow", lambda *_: 1 / 0)
+    monkeypatch.setattr(live_session, "follow", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         answers(emulator)
     assert emulator.tasks[0].status == "canceled"
@@ -228,9 +360,10 @@ def test_payloads_are_redacted():
 
 
 def test_message_that_quotes_a_secret_is_printed_without_it():
-    live = Live(Settings("http://127.0.0.1:1", KEY, SEARCH.id, {"keyword": "hunter2"}, "https://me.example/t0ken"))
-    live.tell("What?", f"{KEY} hunter2 https://me.example/t0ken", {"msg": "hunter2 is wrong"})
-    printed = "\n".join(lines(live))
+    given = Settings("http://127.0.0.1:1", KEY, SEARCH.id, {"keyword": "hunter2"}, "https://me.example/t0ken")
+    asked = Live(given, WORKFLOW.version)
+    asked.tell("What?", f"{KEY} hunter2 https://me.example/t0ken", {"msg": "hunter2 is wrong"})
+    printed = "\n".join(lines(asked))
     assert all(secret not in printed for secret in (KEY, "hunter2", "t0ken"))
     assert "*** is wrong" in printed
 
@@ -253,7 +386,7 @@ def test_run_that_cannot_be_stopped_is_named_and_the_command_fails(monkeypatch, 
         given = {"BROWSERACT_API_KEY": KEY, "WORKFLOW_ID": SEARCH.id, "INPUT_PARAMETERS": '{"keyword": "pens"}'}
         for name, value in {**given, "BROWSERACT_URL": running.url, "LIVE_TIMEOUT": "1"}.items():
             monkeypatch.setenv(name, value)
-        assert module.main() == 1
+        assert live.main() == 1
     assert f"BrowserAct task {emulator.tasks[0].id} may be running and using credits" in capsys.readouterr().err
 
 
@@ -262,15 +395,15 @@ def test_start_without_a_response_or_a_list_is_reported(monkeypatch):
     emulator.fault("run-task", RequestFault.lost_response(status=502), times=1)
     emulator.fault("list-tasks", RequestFault.reset(), skip=1)
     with emulator.serve() as running:
-        live = Live(Settings(running.url, KEY, SEARCH.id, {"keyword": "pens"}))
-        ask(live)
-    assert live.lost == ["a start was not answered, and a run of the workflow may be running"]
+        asked = Live(Settings(running.url, KEY, SEARCH.id, {"keyword": "pens"}), WORKFLOW.version)
+        live.ask(asked, WORKFLOW.ask)
+    assert asked.lost == ["a start was not answered, and a run may be running"]
 
 
 def test_command_without_a_key_reports_what_to_set(monkeypatch, capsys):
     monkeypatch.delenv("BROWSERACT_API_KEY", raising=False)
-    assert module.main() == 2
-    assert "Set BROWSERACT_API_KEY and WORKFLOW_ID" in capsys.readouterr().err
+    assert live.main() == 2
+    assert "Set BROWSERACT_API_KEY and some of WORKFLOW_ID, BOT_ID" in capsys.readouterr().err
 
 
 def test_command_prints_the_table(monkeypatch, capsys):
@@ -280,11 +413,14 @@ def test_command_prints_the_table(monkeypatch, capsys):
             "BROWSERACT_API_KEY": KEY,
             "WORKFLOW_ID": SEARCH.id,
             "INPUT_PARAMETERS": '{"keyword": "pens", "max_items": 2}',
+            "BOT_TEMPLATE_ID": TEMPLATE_SEARCH.id,
+            "BOT_TEMPLATE_INPUT": '{"keyword": "paper"}',
             "BROWSERACT_URL": running.url,
         }.items():
             monkeypatch.setenv(name, value)
-        assert module.main() == 0
+        assert live.main() == 0
     printed = capsys.readouterr().out
-    assert "How is a wrong API key answered?" in printed
+    assert printed.index("The workflow\n\nHow is a wrong API key answered?") < printed.index("The bot template\n\n")
     assert KEY not in printed
     assert emulator.tasks[0].inputs == [("keyword", "pens"), ("max_items", "2")]
+    assert emulator.tasks[-1].inputs == [("keyword", "paper")]

@@ -198,12 +198,12 @@ def count_active(versions: Collection[ApiVersion]) -> Generator[Call[Page[Task]]
             number += page.total_count
             listed += len(page.items)
             found |= {task.id for task in page.items}
-        # A run whose status changes in between is listed twice.
-        numbers.append(len(found) if listed == number else number)
+        numbers.append(number)
         all_listed &= listed == number
         same_runs |= not ids.isdisjoint(found)
         ids |= found
     if all_listed:
+        # A run whose status changes in between is listed twice.
         return Active(len(ids), ids)
     return Active(max(numbers) if same_runs else sum(numbers), ids)
 

@@ -64,7 +64,7 @@ def budget() -> None:
             check=True,
         ).stdout
     one, check, memory, used = map(float, out.split()[-4:])
-    requests = sum(request.endpoint == "list-tasks" for request in emulator.requests) - 2
+    requests = sum(request.endpoint in ("list-tasks", "page-runs") for request in emulator.requests) - 2
     print(
         f"check of a budget with {RUNS} runs today and {OUTPUT} characters of output each: {requests} requests, "
         f"{check / one:.1f} times one page of 500 ({check:.2f} s to {one:.2f} s), {memory / 2**20:.0f} MiB (limit 60), "

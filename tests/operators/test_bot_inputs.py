@@ -109,6 +109,7 @@ def test_50_rendered_inputs_are_sent_with_the_right_types(tried, emulator):
     assert sent(emulator) == wanted([(case.schema, case.params) for case in rendered])
 
 
+@pytest.mark.usefixtures("documented_responses")
 def test_each_mapped_input_gets_a_run_and_a_result_of_its_own(tried, emulator):
     emulator.set_workflow(CONTACTS.id, duration=0.2)
     companies = [{"company_name": name} for name in ("Ada", "Grace", "Hedy")]

@@ -28,6 +28,9 @@ from airflow_provider_browseract.operators.browseract import (
 from tests.cases import cases
 from tests.workers import BOTH_WAYS, PENS, calls_of
 
+# In the vendor's example, the output is null beside its files.
+pytestmark = pytest.mark.usefixtures("documented_responses")
+
 COMPANY = {"company_name": "Example Corp", "max_pages": 2}
 BOT = {"operator_class": RunBotOperator, "bot_id": CONTACTS.id, "input": COMPANY}
 SECRET = "hunter2ofthistest"

@@ -295,6 +295,7 @@ class TestGoals:
             assert "horse" not in text
             assert "x" * 20 not in text
 
+    @pytest.mark.usefixtures("documented_responses")
     def test_secret_that_the_agent_of_a_bot_quotes_is_hidden(self, rendering, emulator, store, capfd):
         emulator.set_workflow(CONTACTS.id, input_schema={"type": "object"}, steps=(GOAL, "Wait"))
         inputs = {"company_name": "bob", "password": SECRET}

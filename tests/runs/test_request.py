@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,11 @@ from airflow_provider_browseract.runs.request import (
     RunRequest,
     Source,
     check_names,
+    read_bot_run,
+    read_bot_template_run,
     read_input_parameters,
+    read_run,
+    read_template_run,
     secret_parts,
     with_names_as_keys,
     without_secrets,
@@ -176,6 +181,28 @@ def test_fingerprint_differs_for_another_workflow_input_or_profile_setting(other
 )
 def test_fingerprint_differs_for_other_values(first, second):
     assert of(a=first).fingerprint(KEY) != of(a=second).fingerprint(KEY)
+
+
+URLS: dict[str, Any] = {"callback_url": None, "status_change_callback_url": None, "api_base_url": "https://x.example"}
+DEEP = {"b": [1, {"z": 1, "a": None}], "a": "1"}
+STORED = {
+    "3faac2ad8d5ab1f776c8f12af03a3cb8c03e696cf29b570d0391ce2bde48cbde": read_run(
+        "70", {**DEEP, "a": "1; x=\u00e9"}, save_browser_data=True, profile_id="9", **URLS
+    ),
+    "d4ad60bd806401472a3d7dde2281214228bc4dc9193536e35826c29eb0315ac3": read_template_run(
+        "70", {"a": "1"}, region="DE", **URLS
+    ),
+    "a5c34a978a14eb7d42c68b193b2e6e3ad69233eb8a1ca032544d3b144996da24": read_bot_run("70", DEEP, **URLS),
+    "0ee877d71e4d8a9a0df1a9fe09f97d6a8d23c37ae946d0f6847eb76aa9e50d04": read_bot_template_run(
+        "70", {"a": "1"}, region="DE", **URLS
+    ),
+}
+"""Requests by the fingerprints that earlier tries may have stored."""
+
+
+@pytest.mark.parametrize(("stored", "request_"), STORED.items(), ids=[str(each.source) for each in STORED.values()])
+def test_fingerprint_is_the_one_that_earlier_tries_have_stored(stored, request_):
+    assert request_.fingerprint(KEY) == stored
 
 
 def test_fingerprint_depends_on_the_api_key():

@@ -361,7 +361,7 @@ class TestBothVersions:
         assert (queue.versions, queue.capacity) == (WORKFLOWS, 4)
 
     def test_bot_that_joins_lets_all_runs_be_counted_and_the_plan_be_learned_again(self):
-        queue = queue_of({"workflow": wait_of(active=4)})
+        queue = queue_of({"workflow": wait_of(active=12)})
         queue.count(runs(3), READY)
         queue.join("bot", wait_of(active=10, api_version=ApiVersion.V3), READY)
         assert (queue.versions, queue.capacity, queue.active) == (ALL_RUNS, 10, None)
@@ -381,6 +381,17 @@ class TestBothVersions:
     def test_number_without_the_runs_of_bots_changes_nothing_in_a_queue_with_bots(self):
         queue = queue_of({"bot": wait_of(active=6, api_version=ApiVersion.V3), "workflow": wait_of(active=10)})
         assert queue.capacity == 6
+
+    def test_workflow_refused_after_a_hand_over_counts_as_refused_by_a_full_plan_whatever_it_has_counted(self):
+        first, at = wait_of(0.0, source="first", handed_over=True), READY
+        queue = queue_of({"bot": wait_of(9.0, api_version=ApiVersion.V3), "first": first})
+        for refusals in (2, 3, 4):
+            queue.leave("first", at)
+            queue.join("first", wait_of(0.0, source="first", refusals=refusals, active=1, handed_over=True), at + 2)
+            at += 2 + READY
+        queue.count(runs(9), at)
+        queue.count(runs(9), at + 5)
+        assert queue.wake(at + 5) == ["first"]
 
     def test_bot_refused_with_429_forgets_what_refusals_of_workflows_have_shown(self):
         queue = queue_of({"workflow": wait_of(active=4)})

@@ -18,6 +18,7 @@ from airflow_provider_browseract.compat import AirflowFailException, AirflowSkip
 from airflow_provider_browseract.emulator import SEARCH, RequestFault
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import day_sums
+from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs import timings
 from airflow_provider_browseract.runs.budget import ReadDaySums, WriteDaySums
 from airflow_provider_browseract.runs.ledger import STATE_KEY
@@ -118,6 +119,20 @@ def test_start_over_the_daily_budget_is_refused_even_if_others_have_used_the_cre
     }
     assert metrics == ["browseract.budget.refused"]
     assert calls_of(emulator, "run-task") == len(emulator.tasks) == 3
+
+
+@BOTH_WAYS
+def test_bots_and_workflows_use_the_same_budget(worker, emulator, limit, deferrable):
+    limit(daily_credits=4 * EACH)
+    bot = {"operator_class": RunBotOperator, "bot_id": SEARCH.id, "input": PENS, "deferrable": deferrable}
+    for arguments in (bot, {}, bot):
+        assert len((worker(**arguments) if arguments else search(worker, deferrable=deferrable)).run()) == 2
+    started_outside(emulator, 1)
+    with pytest.raises(AirflowFailException, match="80 of 80 credits are used"):
+        worker(**bot).run()
+    with pytest.raises(AirflowFailException, match="80 of 80 credits are used"):
+        search(worker, deferrable=deferrable).run()
+    assert [task.api_version for task in emulator.tasks] == ["v3", "v2", "v3", "v2"]
 
 
 def test_active_runs_of_another_connection_with_the_same_key_count(

@@ -9,8 +9,10 @@ import pytest
 
 from airflow_provider_browseract.compat import AirflowFailException, TaskDeferred
 from airflow_provider_browseract.emulator import ENDLESS, SEARCH, RequestFault
+from airflow_provider_browseract.emulator.routes import endpoint_of
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow import showing
+from airflow_provider_browseract.operators.browseract import RunBotOperator
 from airflow_provider_browseract.runs.outcome import RunCanceledError, RunFailedError, RunLostError
 from airflow_provider_browseract.runs.resuming import WaitEvent
 from airflow_provider_browseract.runs.stored import from_json, to_json
@@ -42,11 +44,11 @@ class PollClock:
         return self.now
 
     def notice(self, endpoint: str) -> None:
-        if endpoint == "stop-task":
+        if endpoint in ("stop-task", "cancel-run"):
             self.now += self.stop_takes
-        if endpoint == "run-task":
+        if endpoint in ("run-task", "create-run"):
             self._polled = False
-        if endpoint == "get-task":
+        if endpoint in ("get-task", "query-run"):
             # The first one follows the start at once.
             self.now += 10.0 if self._polled else 0.0
             self._polled = True
@@ -58,7 +60,8 @@ def clock(emulator, connect, monkeypatch) -> PollClock:
     clock, begin_request = PollClock(emulator.clock()), emulator.begin_request
 
     def noticed(request):
-        clock.notice(request.path.rpartition("/")[2])
+        endpoint = endpoint_of(request.method, request.path)
+        clock.notice(endpoint.name if endpoint else "")
         return begin_request(request)
 
     monkeypatch.setattr(emulator, "clock", clock)
@@ -70,7 +73,8 @@ def clock(emulator, connect, monkeypatch) -> PollClock:
 @pytest.fixture
 def capped(worker):
     def make(**arguments):
-        return worker(**{"workflow_id": ENDLESS.id, "max_credits": CAP, **arguments})
+        what = {} if "bot_id" in arguments else {"workflow_id": ENDLESS.id}
+        return worker(**{**what, "max_credits": CAP, **arguments})
 
     return make
 
@@ -103,6 +107,17 @@ class TestEndlessRun:
         assert CAP < task.credit <= BOUND
         assert (calls_of(emulator, "run-task"), calls_of(emulator, "stop-task")) == (1, 1)
         assert (run.ti.xcoms["task"]["task_id"], run.ti.xcoms["task"]["status"]) == (task.id, "canceled")
+
+    @pytest.mark.parametrize("credits_at_end", [False, True], ids=["credits at each step", "credits at the end"])
+    @BOTH_WAYS
+    def test_endless_run_of_a_bot_is_stopped_soon_after_the_cap(self, capped, emulator, credits_at_end, deferrable):
+        emulator.credits_at_end = credits_at_end
+        run = capped(operator_class=RunBotOperator, bot_id=ENDLESS.id, deferrable=deferrable)
+        with pytest.raises(AirflowFailException, match=r"used 1\d\d credits, .*, and was stopped at step \d+: "):
+            run.run()
+        [task] = emulator.tasks
+        assert (task.api_version, task.status, calls_of(emulator, "cancel-run")) == ("v3", "canceled", 1)
+        assert CAP < task.credit <= BOUND
 
     def test_deferred_run_is_stopped_by_the_triggerer_without_a_worker(self, capped, emulator):
         run = capped(deferrable=True)
