@@ -206,14 +206,14 @@ class RunExecution:
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
         validate, again = self.options.validate_inputs, queued.refusals > 0
-        return check_before_start(self.operator, step.request, validate_inputs=validate, again=again)
+        return check_before_start(self.operator, self.run, step.request, validate_inputs=validate, again=again)
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
         options = self.options
         request, _ = read_request(self.operator, self.context)
         with_callback(request, self.ti, self.hook, options, self.log)
-        request = check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
+        request = check_before_start(self.operator, self.run, request, validate_inputs=options.validate_inputs)
         forecast = forecast_run(self.hook.settings.budget, request.source, options.cap, time.time)
         run_steps(forecast, self.hook.client, self.log, lambda step: carry_out(step, self.run, self.ti))
         end_dry_run(self.operator, request)

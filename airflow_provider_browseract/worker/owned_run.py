@@ -95,6 +95,8 @@ class OwnedRun:
         """Address of the run's page, once it is known."""
         self.start_under_way = False
         """The start was recorded; its response has not arrived yet."""
+        self.unconverted = False
+        """The bot could not be read, so its input was not converted, and a refusal of the input may be temporary."""
         self._killed_at: float | None = None
         self.kill_error: RunError | None = None
         self.handed_over = False
