@@ -48,7 +48,12 @@ from airflow_provider_browseract.worker.checks import (
 )
 from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
 from airflow_provider_browseract.worker.first_read import push_ids, read_first
-from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
+from airflow_provider_browseract.worker.owned_run import (
+    EndedBeforeKillError,
+    OwnedRun,
+    started_task_id,
+    started_version,
+)
 from airflow_provider_browseract.worker.slots import SlotWait, queue_left
 from airflow_provider_browseract.worker.start_errors import rounds
 from airflow_provider_browseract.worker.tries import Tries
@@ -287,7 +292,9 @@ class RunExecution:
         :param remedy: what the user can do, as a sentence.
         :param overdue: the time of the run is over.
         """
-        task_id = self.run.task_id = started_task_id(self.ti)
+        task_id = started_task_id(self.ti)
+        # During the deferral, the operator may have been replaced by one of the other version.
+        self.run.follow(task_id, started_version(self.ti) or self.kind.source.api_version)
         if task_id is not None:
             try:
                 task = self.run.read(task_id)

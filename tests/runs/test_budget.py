@@ -176,6 +176,12 @@ def test_unknown_workflow_of_an_active_run_counts_with_the_cost_of_a_step():
     assert numbers(verdict) == (135, 1, 5, 45)
 
 
+def test_active_run_of_a_bot_whose_listed_id_is_odd_counts_with_the_cost_of_a_step():
+    account = Account(*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs"))
+    [verdict] = account.check(DAILY)
+    assert numbers(verdict) == (135, 1, 5, 45)
+
+
 def test_run_of_the_next_day_by_the_clock_of_browseract_counts_only_then():
     tomorrow = MIDNIGHT + timedelta(days=1)
     account = Account(listed(1, tomorrow), now=tomorrow - timedelta(seconds=30))

@@ -402,6 +402,12 @@ class TestOperatorOfAnotherVersionOfTheApi:
             changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait, End.DEADLINE)))
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
+    def test_run_whose_deferral_was_ended_by_airflow_is_stopped(self, changed, emulator, earlier):
+        changed.ti.xcoms |= {"task_id": earlier.task_id, "task": {"api_version": earlier.source.api_version.value}}
+        with pytest.raises(RunLostError, match=r"Airflow ended the deferral: Trigger timeout\.\nThe run was stopped\."):
+            changed.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, changed.context)
+        assert [task.status for task in emulator.tasks] == ["canceled"]
+
 
 class TestRetryPolicy:
     """``retry_policy`` of Airflow 3.3 decides after the error whether there is a next try."""
