@@ -34,16 +34,12 @@ def listed_task(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) ->
         task["credit"] = run.credit(at)
     if run.profile_id is not None:
         task["profile_id"] = run.profile_id
-    if as_in_the_demos or run.status in ("running", "pausing", "paused"):
-        task["live_url_info"] = _live_view(run, base_url)
+    task |= _progress(run, base_url, as_in_the_demos=as_in_the_demos)
+    if "live_url_info" in task:
         task["live_url"] = task["live_url_info"]["live_url"]
-    if run.finished is not None:
-        task["finished_at"] = iso(run.finished)
     if run.has_output(at):
         files = [stored.link(base_url, at) for stored in run.files if stored.ready(at)]
         task["output"] = {"string": run.output.string, "files": (files or None) if as_in_the_demos else files}
-    if run.status == "failed" and run.failure is not None:
-        task["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
     return task
 
 
@@ -77,13 +73,7 @@ def run_summary(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) ->
     }
     if not run.from_template:
         described |= {"bot_id": run.workflow.id, "bot_name": run.workflow.name}
-    if as_in_the_demos or run.status in ("running", "pausing", "paused"):
-        described["live_url_info"] = _live_view(run, base_url)
-    if run.finished is not None:
-        described["finished_at"] = iso(run.finished)
-    if run.status == "failed" and run.failure is not None:
-        described["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
-    return described
+    return described | _progress(run, base_url, as_in_the_demos=as_in_the_demos)
 
 
 def run_detail(run: Run, at: float, base_url: str, *, as_in_the_demos: bool) -> dict[str, Any]:
@@ -130,8 +120,16 @@ def _snake_case(name: str) -> str:
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
-def _live_view(run: Run, base_url: str) -> dict[str, Any]:
-    return {"width": 1280, "height": 1024, "live_url": f"{base_url}/live/{run.id}"}
+def _progress(run: Run, base_url: str, *, as_in_the_demos: bool) -> dict[str, Any]:
+    """Return the fields of both versions that exist only while a run is active, or only after its end."""
+    fields: dict[str, Any] = {}
+    if as_in_the_demos or run.status in ("running", "pausing", "paused"):
+        fields["live_url_info"] = {"width": 1280, "height": 1024, "live_url": f"{base_url}/live/{run.id}"}
+    if run.finished is not None:
+        fields["finished_at"] = iso(run.finished)
+    if run.status == "failed" and run.failure is not None:
+        fields["task_failure_info"] = {"code": run.failure[0], "message": run.failure[1]}
+    return fields
 
 
 def _steps(run: Run, at: float, base_url: str) -> list[dict[str, Any]]:

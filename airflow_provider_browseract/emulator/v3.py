@@ -106,32 +106,17 @@ def _page_bots(browseract: BrowserAct, query: Query) -> Any:
         for bot in _oldest_first(_bots(browseract))
         if bot.published and wanted in (None, bot_type_of(bot)) and keyword in bot.name.lower()
     ]
-    return page_of(
-        query,
-        found,
-        lambda bot: {
-            "bot_id": bot.id,
-            "bot_type": bot_type_of(bot),
-            "name": bot.name,
-            "description": bot.description,
-            "published_at": bot.published_at,
-        },
-        default=20,
-        most=100,
-    )
+    return page_of(query, found, _listed_bot, default=20, most=100)
 
 
 def _query_bot(browseract: BrowserAct, query: Query) -> Any:
     bot = _bot(browseract, query.required("bot_id"))
+    input_schema, output_schema = (bot.schema, bot.output_schema) if bot.published else (None, None)
     return {
-        "bot_id": bot.id,
-        "bot_type": bot_type_of(bot),
-        "name": bot.name,
-        "description": bot.description,
+        **_listed_bot(bot),
         "created_at": bot.created_at,
-        "published_at": bot.published_at if bot.published else None,
-        "input_schema": bot.schema if bot.published else None,
-        "output_schema": bot.output_schema if bot.published else None,
+        "input_schema": input_schema,
+        "output_schema": output_schema,
     }
 
 
@@ -202,6 +187,16 @@ def _template(browseract: BrowserAct, template_id: str) -> EmulatedTemplate:
     if template is None:
         raise _error(TEMPLATE_UNKNOWN)
     return template
+
+
+def _listed_bot(bot: EmulatedWorkflow) -> dict[str, Any]:
+    return {
+        "bot_id": bot.id,
+        "bot_type": bot_type_of(bot),
+        "name": bot.name,
+        "description": bot.description,
+        "published_at": bot.published_at if bot.published else None,
+    }
 
 
 def _listed_template(template: EmulatedTemplate) -> dict[str, str]:
