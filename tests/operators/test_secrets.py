@@ -182,7 +182,7 @@ class TestRenderedFields:
         context: Any = {"pin": "4711", "ti": FakeTaskInstance()}
         operator.render_template_fields(context)
         assert "4711" not in shown_fields(operator)
-        with pytest.raises(AirflowFailException, match="^input is a "):
+        with pytest.raises(AirflowFailException, match=r"^input is a "):
             operator.execute(context)
 
     @MASKS_BY_VALUE
