@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,37 @@ def load_operator() -> None:
 def test_import_of_the_operators_loads_no_http_library_client_schema_checker_or_trigger(in_a_new_process):
     # Each parse of a DAG file imports it.
     in_a_new_process(load_operator)
+
+
+def parse_all_operators() -> None:
+    from airflow.sdk import DAG
+
+    # Airflow may have loaded it. An import now fails.
+    sys.modules["jsonschema"] = None  # type: ignore[assignment]
+    from airflow_provider_browseract.decorators.browseract import browseract_task
+    from airflow_provider_browseract.operators import browseract
+    from airflow_provider_browseract.sensors.browseract import TaskSensor
+
+    needed: dict[Any, dict[str, Any]] = {
+        browseract.RunWorkflowOperator: {"workflow_id": "7"},
+        browseract.RunTemplateOperator: {"workflow_template_id": "7"},
+        browseract.RunBotOperator: {"bot_id": "7", "input": {"pages": "{{ params.pages }}"}, "validate_output": True},
+        browseract.RunBotTemplateOperator: {"template_id": "7", "input": {"keyword": "pens"}},
+        browseract.StopTaskOperator: {"browseract_task_id": "7", "api_version": "v3"},
+        browseract.ResumeTaskOperator: {"browseract_task_id": "7", "api_version": "v3"},
+        TaskSensor: {"browseract_task_id": "7", "api_version": "v3"},
+    }
+    assert {each.__name__ for each in needed} >= {name for name in browseract.__all__ if name.endswith("Operator")}
+    with DAG("all", schedule=None):
+        for operator, arguments in needed.items():
+            operator(task_id=operator.__name__, **arguments)
+            operator.partial(task_id=f"mapped_{operator.__name__}", **arguments).expand(doc=["a", "b"])
+        browseract_task(bot_id="7", task_id="decorated")(lambda: {})()
+    assert "runs.schemas" in loaded()
+
+
+def test_parsing_of_a_dag_with_all_operators_imports_no_jsonschema(in_a_new_process):
+    in_a_new_process(parse_all_operators)
 
 
 def load_plugin() -> None:

@@ -17,6 +17,7 @@ from airflow_provider_browseract.compat import (
     TaskDeferralError,
     TaskDeferralTimeout,
     conf,
+    is_secret,
     is_unmapped,
     set_during_execution,
 )
@@ -28,7 +29,7 @@ from airflow_provider_browseract.runs.hints import naming_similar_arguments
 from airflow_provider_browseract.runs.options import AskPerson, OnBudget, PauseCallbacks, RunOptions
 from airflow_provider_browseract.runs.orphans import OnOrphan
 from airflow_provider_browseract.runs.outputs import OutputFormat
-from airflow_provider_browseract.runs.request import with_names_as_keys
+from airflow_provider_browseract.runs.request import with_names_as_keys, without_secrets
 from airflow_provider_browseract.runs.waiting import OnPaused
 from airflow_provider_browseract.worker.kinds import RunKind
 from airflow_provider_browseract.worker.owned_run import OwnedRun
@@ -272,7 +273,10 @@ class InputOperator(RunOperator):
         self.input = input
 
     def hide_secrets(self) -> bool:
-        """Mask the secret values of the input."""
+        """Mask the secret values of the input. Remove them from one that is no dict: it is refused, but shown."""
         from airflow_provider_browseract.worker.checks import mask_secrets
 
-        return mask_secrets(self, self.input)
+        found = mask_secrets(self, self.input)
+        if found and not isinstance(self.input, Mapping):
+            self.input = without_secrets(self.input, is_secret, set())
+        return found

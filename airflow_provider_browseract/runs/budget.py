@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
 
+from airflow_provider_browseract.api.arguments import InputError
 from airflow_provider_browseract.api.errors import AuthenticationError, BrowserActError, NotFoundError
 from airflow_provider_browseract.api.exchange import Call
 from airflow_provider_browseract.api.models import ApiVersion, TaskStatus, Word
@@ -382,8 +383,8 @@ def _count(requests: RequestLimit, budget: Budget, source: Source, now: datetime
     others = {run.source_id: _LISTED_AS[run.api_version] for run in runs if not run.status.ended}
     forecasts: dict[str | None, Forecast] = {}
     for source_id in sorted(filter(None, others.keys() - {own}))[:MOST_SLOTS]:
-        # The workflow may not exist: the run of a template can have the id of a copy.
-        with suppress(NotFoundError):
+        # The workflow may not exist: the run of a template can have the id of a copy. And a listed id may be odd.
+        with suppress(NotFoundError, InputError):
             of = Source(others[source_id], source_id)
             forecasts[source_id] = yield from forecast_for(requests, of, runs, None, now)
     return _Count(sums, runs, forecasts)

@@ -50,6 +50,9 @@ MAX_SCHEMA_VALUES = 20_000
 MAX_SECONDS = 5.0
 """Processor time of a check. An array of 20,000 texts takes 0.1 seconds."""
 
+MAX_PATTERN_SECONDS = 0.5
+"""Processor time for reading patterns. It also limits their memory: 10 to 100 MB. Simple ones take less than 1 ms."""
+
 MAX_MATCHED_LENGTH = 10_000
 """Characters of a text that is matched against a pattern. A longer one counts as a match."""
 
@@ -179,6 +182,7 @@ class _Check:
         self._error: Callable[..., Any] = Error
         self._deadline = time.thread_time() + MAX_SECONDS
         self._patterns: dict[str, TypeAdapter[str]] = {}
+        self._reading_patterns = 0.0
         dialect = validator_for(self.schema, default=Draft202012Validator)
         if dialect is Draft3Validator:
             raise SchemaUnusableError("it is written for draft 3 of JSON Schema")
@@ -214,8 +218,7 @@ class _Check:
         is_well_formed = _SHAPES.get(name)
 
         def check(validator: Any, part: Any, value: Any, schema: dict[str, Any]) -> Iterable[Any]:
-            if time.thread_time() > self._deadline:
-                raise SchemaUnusableError(f"a check with it takes more than {MAX_SECONDS:g} seconds")
+            self._check_time()
             if is_well_formed is not None and not is_well_formed(part):
                 raise SchemaUnusableError(f"its rule {name!r} is malformed")
             if value is None and schema.get("nullable") is True:
@@ -224,16 +227,25 @@ class _Check:
 
         return check
 
+    def _check_time(self) -> None:
+        if time.thread_time() > self._deadline:
+            raise SchemaUnusableError(f"a check with it takes more than {MAX_SECONDS:g} seconds")
+
     def _matches(self, pattern: str, text: str) -> bool:
+        self._check_time()
         if len(text) > MAX_MATCHED_LENGTH:
             return True
         if pattern not in self._patterns:
             # This engine takes linear time. It has no lookarounds and no backreferences.
             linear = ConfigDict(regex_engine="rust-regex")
+            began = time.thread_time()
             try:
                 self._patterns[pattern] = TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)], config=linear)
             except Exception:  # noqa: BLE001 - the class belongs to pydantic's core
                 raise SchemaUnusableError(f"its pattern {cut(repr(pattern))} cannot be matched") from None
+            self._reading_patterns += time.thread_time() - began
+            if self._reading_patterns > MAX_PATTERN_SECONDS:
+                raise SchemaUnusableError("its patterns are too large")
         try:
             self._patterns[pattern].validate_python(text)
         except ValidationError:
@@ -422,7 +434,17 @@ def _convert_at(value: Any, path: Path, wanted: str) -> bool:
 
 def _declared(schema: Any) -> dict[str, Mapping[str, Any]]:
     """Return the schemas of the names at the top, or none if other rules can declare names too."""
-    others = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "patternProperties")
+    others = (
+        "$ref",
+        "$dynamicRef",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "if",
+        "dependentSchemas",
+        "dependencies",
+        "patternProperties",
+    )
     if not isinstance(schema, Mapping) or any(rule in schema for rule in others):
         return {}
     declared = schema.get("properties")

@@ -16,6 +16,7 @@ from airflow_provider_browseract.api.errors import (
     NotFoundError,
     WorkflowNotPublishedError,
 )
+from airflow_provider_browseract.api.models import ApiVersion
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS, AirflowSkipException, is_secret
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.in_airflow.tolerance import tolerate_errors
@@ -25,6 +26,7 @@ from airflow_provider_browseract.runs.hints import check_rendered
 from airflow_provider_browseract.runs.request import RunRequest, secret_parts, without_secrets
 from airflow_provider_browseract.worker.conclusion import open_store
 from airflow_provider_browseract.worker.kinds import RunKind
+from airflow_provider_browseract.worker.owned_run import OwnedRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -102,13 +104,14 @@ def read_request(operator: Operator, context: Context) -> tuple[RunRequest, bool
 
 
 def check_before_start(
-    operator: Operator, request: RunRequest, *, validate_inputs: bool, again: bool = False
+    operator: Operator, run: OwnedRun, request: RunRequest, *, validate_inputs: bool, again: bool = False
 ) -> RunRequest:
     """Check what takes requests to other services: the store and the inputs. Return the request to send.
 
     :param again: this was checked before the wait for a slot.
     """
     hook, log = operator.hook, operator.log
+    run.unconverted = False
     if not again:
         if operator.durable is True and not AIRFLOW_V_3_3_PLUS:
             log.warning("durable=True has no effect: before 3.3, Airflow keeps no state of a run for the next try.")
@@ -123,6 +126,7 @@ def check_before_start(
         raise
     except BrowserActError as error:
         log.warning("The inputs were not checked: %s", error.brief)
+        run.unconverted = request.source.api_version is ApiVersion.V3
         return request
 
 

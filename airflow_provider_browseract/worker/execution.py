@@ -48,7 +48,12 @@ from airflow_provider_browseract.worker.checks import (
 )
 from airflow_provider_browseract.worker.conclusion import READ_AGAIN, Conclusion
 from airflow_provider_browseract.worker.first_read import push_ids, read_first
-from airflow_provider_browseract.worker.owned_run import EndedBeforeKillError, OwnedRun, started_task_id
+from airflow_provider_browseract.worker.owned_run import (
+    EndedBeforeKillError,
+    OwnedRun,
+    started_task_id,
+    started_version,
+)
 from airflow_provider_browseract.worker.slots import SlotWait, queue_left
 from airflow_provider_browseract.worker.start_errors import rounds
 from airflow_provider_browseract.worker.tries import Tries
@@ -206,14 +211,14 @@ class RunExecution:
         # No run of an earlier try is running any more. While one is, a missing store must not fail the task.
         self.run.task_id = None
         validate, again = self.options.validate_inputs, queued.refusals > 0
-        return check_before_start(self.operator, step.request, validate_inputs=validate, again=again)
+        return check_before_start(self.operator, self.run, step.request, validate_inputs=validate, again=again)
 
     def _dry_run(self) -> NoReturn:
         """Check everything, and start nothing."""
         options = self.options
         request, _ = read_request(self.operator, self.context)
         with_callback(request, self.ti, self.hook, options, self.log)
-        request = check_before_start(self.operator, request, validate_inputs=options.validate_inputs)
+        request = check_before_start(self.operator, self.run, request, validate_inputs=options.validate_inputs)
         forecast = forecast_run(self.hook.settings.budget, request.source, options.cap, time.time)
         run_steps(forecast, self.hook.client, self.log, lambda step: carry_out(step, self.run, self.ti))
         end_dry_run(self.operator, request)
@@ -287,7 +292,9 @@ class RunExecution:
         :param remedy: what the user can do, as a sentence.
         :param overdue: the time of the run is over.
         """
-        task_id = self.run.task_id = started_task_id(self.ti)
+        task_id = started_task_id(self.ti)
+        # During the deferral, the operator may have been replaced by one of the other version.
+        self.run.follow(task_id, started_version(self.ti) or self.kind.source.api_version)
         if task_id is not None:
             try:
                 task = self.run.read(task_id)

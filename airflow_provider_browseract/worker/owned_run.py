@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -95,6 +95,8 @@ class OwnedRun:
         """Address of the run's page, once it is known."""
         self.start_under_way = False
         """The start was recorded; its response has not arrived yet."""
+        self.unconverted = False
+        """The bot could not be read, so its input was not converted, and a refusal of the input may be temporary."""
         self._killed_at: float | None = None
         self.kill_error: RunError | None = None
         self.handed_over = False
@@ -420,3 +422,10 @@ def started_task_id(ti: Any) -> str | None:
     """Return the BrowserAct task that a task instance pushed as an XCom; None if there is none."""
     found = ti.xcom_pull(task_ids=ti.task_id, key="task_id", map_indexes=ti.map_index)
     return found if isinstance(found, str) else None
+
+
+def started_version(ti: Any) -> ApiVersion | None:
+    """Return the version of the API of the run that a task instance has shown; None if it has shown none."""
+    shown = ti.xcom_pull(task_ids=ti.task_id, key="task", map_indexes=ti.map_index)
+    word = shown.get("api_version") if isinstance(shown, Mapping) else None
+    return next((each for each in ApiVersion if each.value == word), None)

@@ -11,6 +11,7 @@ from airflow_provider_browseract.api.errors import (
     AuthenticationError,
     BrowserActError,
     InsufficientCreditsError,
+    InvalidRequestError,
     RunStartUnknownError,
     UnknownRefusalError,
     WorkflowNotPublishedError,
@@ -123,6 +124,8 @@ def _verdict(error: Exception, run: OwnedRun, tries: Tries) -> tuple[str, bool]:
         # A response of a gateway, a firewall or a maintenance page has no BrowserAct code, and is temporary.
         # An earlier run stays valuable whatever error the API returns.
         certain = error.code is not None or isinstance(error, WorkflowNotPublishedError)
+        if run.unconverted and isinstance(error, InvalidRequestError):
+            return message, False
         return message, not error.temporary and certain and tries.earlier is None
     if run.start_under_way and not tries.remembered:
         return f"{type(error).__name__}: {message.rstrip('.')}.\n{RunStartUnknownError.remedy}", True

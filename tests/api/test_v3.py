@@ -126,7 +126,7 @@ def test_run_is_read_as_a_task_of_version_3():
 @cases(
     ("output", "string", "is_json"),
     {
-        "object": ({"a": [1, None]}, '{"a": [1, null]}', True),
+        "object": ({"a": [1, None, "\u00fc"]}, '{"a": [1, null, "\u00fc"]}', True),
         "number": (12, "12", True),
         "false": (False, "false", True),
         "text": ("007", "007", False),
@@ -150,7 +150,16 @@ def test_formats_of_the_output_are_files_whose_addresses_are_in_no_repr():
     assert "s3cret" not in repr(found)
 
 
-@cases("files", {"list": [], "no address": {"csv": {"file_name": "a"}}, "no object": {"csv": 1}})
+@cases(
+    "files",
+    {
+        "list": [],
+        "no address": {"csv": {"file_name": "a"}},
+        "empty address": {"csv": {"download_url": ""}},
+        "number as address": {"csv": {"download_url": 7}},
+        "no object": {"csv": 1},
+    },
+)
 def test_unreadable_files_of_an_ended_run_are_an_error_because_a_paid_result_would_be_lost(files):
     with pytest.raises(UnexpectedResponseError):
         read(output_files=files)
@@ -227,7 +236,9 @@ def test_only_a_limited_number_of_formats_is_read():
 def test_runs_and_bots_can_be_kept_in_sets():
     schema = {"input_schema": {"type": "object"}, "output_schema": {}}
     bots = [v3.query_bot("70").read({"bot_id": "70", "name": name, **schema}) for name in "aab"]
-    assert len({*bots}) == 2
+    templates = [v3.query_template("60").read({"template_id": "60", **schema}) for _ in range(2)]
+    assert (len({*bots}), len({*templates})) == (2, 1)
+    assert "object" not in repr((bots, templates))
     assert len({read(), read(), read(input={})}) == 2
 
 

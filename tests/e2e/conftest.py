@@ -30,6 +30,9 @@ collect_ignore = [] if cluster.wanted() else ["test_hosts.py"]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
+CALLED_BACK = ("example_browseract_bot", "example_browseract_bot_template")
+"""Examples that use the connection with callbacks."""
+
 tells_of_kills = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 the core tells no trigger")
 
 
@@ -94,7 +97,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     dags.mkdir()
     for source in (EXAMPLES, Path(__file__).parent / "more_dags"):
         for file in source.glob("*.py"):
-            (dags / file.name).write_text(file.read_text())
+            text = file.read_text()
+            if file.stem in CALLED_BACK:
+                text = text.replace("default_args={", 'default_args={"browseract_conn_id": "callbacks", ')
+            (dags / file.name).write_text(text)
     lineage = folder / "lineage.jsonl"
     emulator = Emulator(concurrency=200)
     for workflow in (EXPORT, LOG_IN, ORDERS, SEARCH):

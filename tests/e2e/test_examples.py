@@ -19,14 +19,17 @@ import requests
 from airflow_provider_browseract.api.v2 import run_task, stop_task
 from airflow_provider_browseract.compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_browseract.emulator import (
+    CONTACTS,
     DOWNLOAD,
     EXPORT,
     FAILING,
     LOG_IN,
     ORDERS,
     PLAIN_TEXT,
+    TEMPLATE_SEARCH,
     TEMPLATE_TEXT,
 )
+from airflow_provider_browseract.emulator.catalogue import contact_of, results_for
 from airflow_provider_browseract.in_airflow.links import LiveViewLink
 
 from .conftest import HELD, World, tells_of_kills
@@ -42,9 +45,12 @@ once = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 thi
 PERSON = "example_browseract_person"
 OUTSIDE = "example_browseract_outside"
 KEYWORDS = ["a", "b", "c", "d", "e"]
+COMPANY = "Unlisted Company 4711"
 POOL = 3
 
 ONCE: dict[str, dict[str, Any]] = {
+    "example_browseract_bot": {"company": COMPANY},
+    "example_browseract_bot_template": {},
     "example_browseract_decorated": {},
     "example_browseract_export": {},
     "example_browseract_template": {},
@@ -92,6 +98,9 @@ def started(world: World, store: Path) -> dict[str, str]:
     world.emulator.set_workflow(PLAIN_TEXT.id, **HELD)
     world.emulator.set_workflow(DOWNLOAD.id, duration=15.0, one_at_a_time=True)
     world.emulator.set_workflow(TEMPLATE_TEXT.id, duration=600.0)
+    # All are deferred when the callbacks arrive.
+    for source in (CONTACTS, TEMPLATE_SEARCH):
+        world.emulator.set_workflow(source.id, duration=45.0)
     wanted = {**(ONCE if AIRFLOW_V_3_3_PLUS else {}), **EVERYWHERE}
     wanted["example_browseract_export"] = {"store": f"file://{store}"}
     return {dag_id: world.airflow.trigger(dag_id, conf) for dag_id, conf in wanted.items()}
@@ -600,6 +609,46 @@ def test_template_runs_in_requested_region(world, started):
     task = world.task(task_id_of(world, dag_id, run_id, "search"))
     assert (task.from_template, task.proxy_region) == (True, "DE")
     assert len(world.airflow.xcom(dag_id, run_id, "search", "return_value")) == 3
+
+
+@once
+def test_callback_resumes_run_of_bot_whose_input_was_converted_and_is_not_logged(world, started, capsys):
+    dag_id = "example_browseract_bot"
+    run_id = ended(world, dag_id, started[dag_id])
+    task = world.task(task_id_of(world, dag_id, run_id, "find"))
+    assert dict(task.inputs) == {"company_name": COMPANY, "max_pages": 2}
+    log = world.airflow.log(dag_id, run_id, "find")
+    with capsys.disabled():
+        print("\nLog of find:", *log, sep="\n  ")
+    story = "\n".join(log)
+    assert world.airflow.xcom(dag_id, run_id, "find", "wait")["woken_by"] == "callback"
+    for line in (
+        f"Converted to the types that bot {CONTACTS.id} declares: input['max_pages'].",
+        f"Started BrowserAct task {task.id} of bot {CONTACTS.id}",
+        "Woken by a callback",
+        f"BrowserAct task {task.id} ended as finished",
+    ):
+        assert line in story
+    contact = contact_of(COMPANY, max_pages=2)
+    assert world.airflow.xcom(dag_id, run_id, "find", "return_value") == contact
+    assert world.airflow.xcom(dag_id, run_id, "website", "return_value") == contact["official_website_url"]
+    assert COMPANY not in story
+    assert contact["official_website_url"] not in story
+
+
+@once
+def test_callbacks_resume_mapped_runs_of_bot_template_in_requested_region(world, started):
+    dag_id = "example_browseract_bot_template"
+    run_id = ended(world, dag_id, started[dag_id])
+    for index, keyword in enumerate(("laptops", "phones")):
+        task = world.task(task_id_of(world, dag_id, run_id, "search", index))
+        assert (task.api_version, task.from_template, task.proxy_region) == ("v3", True, "DE")
+        assert world.airflow.xcom(dag_id, run_id, "search", "wait", map_index=index)["woken_by"] == "callback"
+        found = world.airflow.xcom(dag_id, run_id, "search", "return_value", map_index=index)
+        assert found == results_for(keyword, 3)
+        log = "\n".join(world.airflow.log(dag_id, run_id, "search", map_index=index))
+        assert f"Started BrowserAct task {task.id} of bot template {TEMPLATE_SEARCH.id}" in log
+        assert keyword not in log
 
 
 @once

@@ -18,7 +18,7 @@ from tests.e2e.local_airflow import wait_for
 
 from .round import LOOP, LOOPS, Outcome, Round, world
 
-SEED = 11
+SEED = 2
 RUNS = 30
 
 HAPPEN = {
@@ -80,7 +80,7 @@ def test_endless_runs_are_stopped_at_max_credits_even_after_a_killed_triggerer(p
     airflow, emulator = parts.airflow, parts.api.emulator
     emulator.add_workflow(LOOP)
     before = len(emulator.tasks)
-    each = 4
+    each = 3
     conf = {kind: [f"{kind} {index}" for index in range(each)] for kind in LOOPS}
     run_id = airflow.trigger("faults", {"loop": LOOP.id, "cap": 100, **conf})
 
@@ -90,8 +90,10 @@ def test_endless_runs_are_stopped_at_max_credits_even_after_a_killed_triggerer(p
     def of_loops() -> list[dict[str, Any]]:
         return [ti for ti in airflow.task_instances("faults", run_id) if ti["task_id"] in LOOPS]
 
+    # All but those that wait in a worker.
+    number = (len(LOOPS) - 1) * each
     wait_for(
-        "Deferred task instances", lambda: sum(ti["state"] == "deferred" for ti in of_loops()) == 2 * each, timeout=120
+        "Deferred task instances", lambda: sum(ti["state"] == "deferred" for ti in of_loops()) == number, timeout=120
     )
     airflow.stop("triggerer", with_signal=signal.SIGKILL)
     airflow.start("triggerer")

@@ -174,6 +174,17 @@ class TestRenderedFields:
         assert operator.input == {**given, "logins": [{"password": SECRET if "secret" in value else "4711"}]}
         assert SECRET not in repr(operator.kind)
 
+    @pytest.mark.parametrize(
+        "given", [[{"name": "password", "value": "{{ pin }}"}], '{"password": "{{ pin }}"}'], ids=["list", "JSON text"]
+    )
+    def test_secret_in_an_input_of_a_wrong_form_is_hidden_although_it_is_refused(self, emulator, given):
+        operator = RunBotOperator(task_id="run", bot_id=CONTACTS.id, input=given)
+        context: Any = {"pin": "4711", "ti": FakeTaskInstance()}
+        operator.render_template_fields(context)
+        assert "4711" not in shown_fields(operator)
+        with pytest.raises(AirflowFailException, match=r"^input is a "):
+            operator.execute(context)
+
     @MASKS_BY_VALUE
     @cases(
         "inputs",

@@ -122,8 +122,10 @@ def test_active_runs_count_with_the_forecasts_of_their_workflows_although_no_run
         listed(7, credit=5, status="running", workflow_id="71"),
         listed(8, credit=5, status="running", workflow_id=None),
     ]
-    [verdict] = Account(*yesterday, *active).check(DAILY)
+    account = Account(*yesterday, *active)
+    [verdict] = account.check(DAILY)
     assert numbers(verdict) == (0, 3, 45 + 70 + 5, 45)
+    assert [call.params.get("workflow_id") for call in account.calls] == [None, None, "71", SOURCE.id]
 
 
 def test_forecasts_that_cannot_be_read_make_the_credits_unknown():
@@ -171,6 +173,12 @@ def test_unknown_workflow_of_an_active_run_counts_with_the_cost_of_a_step():
         return unknown if isinstance(step, Call) and step.params.get("workflow_id") == "71" else account(step)
 
     [verdict] = carry_out(check_budget(DAILY, SOURCE, None, account.clock), answer)
+    assert numbers(verdict) == (135, 1, 5, 45)
+
+
+def test_active_run_of_a_bot_whose_listed_id_is_odd_counts_with_the_cost_of_a_step():
+    account = Account(*runs_of(3, 45), listed_bot(9, credit=None, status="running", bot_id="../runs"))
+    [verdict] = account.check(DAILY)
     assert numbers(verdict) == (135, 1, 5, 45)
 
 

@@ -305,6 +305,8 @@ class TestInputOfABotListedByTheApi:
             "number beyond all floats": (10**400, 10**401, False),
             "number beyond all floats, as float": (1e308, 10**400, False),
             "no number": ("NaN", "NaN", True),
+            "no number in a list": ("[NaN]", "[ NaN ]", None),
+            "partly masked boolean": ("t***", True, None),
             "text of 64 characters that may be truncated": (LONG[:64], LONG, None),
             "text of 63 characters": (LONG[:63], LONG, False),
             "asterisks that were sent": ("a*b", "a*b", True),
@@ -347,11 +349,11 @@ class TestInputOfABotListedByTheApi:
         assert bot_input_matches({"a": 1, "pages": 10}, {"a": 1, "pages": 9}, {"pages": 10}) is False
 
 
-def nested(levels: int, text: bool = False) -> Any:
+def nested(levels: int, name: str | None = None) -> Any:
     value: Any = 1
     for _ in range(levels):
-        value = [value]
-    return json.dumps(value) if text else value
+        value = [value] if name is None else {name: value}
+    return value
 
 
 MANY = list(range(90_000))
@@ -359,6 +361,8 @@ MANY = list(range(90_000))
 COSTLY_INPUTS: dict[str, tuple[bool | None, Any, Any]] = {
     "100 levels": (True, nested(100), nested(100)),
     "1,000 levels": (None, nested(1000), nested(1000)),
+    "100 levels of objects": (True, nested(100, "a"), nested(100, "a")),
+    "1,000 levels of objects": (None, nested(1000, "a"), nested(1000, "a")),
     "many levels as text": (None, "[" * 1_000_000, [1]),
     "many levels as text, on both sides": (None, "[" * 1_000_000, "[" * 999_999),
     "90,000 numbers": (True, MANY, MANY),

@@ -479,6 +479,17 @@ class TestUnusableSchema:
         with pytest.raises(SchemaUnusableError, match=r"^a check with it takes more than 0\.1 seconds"):
             conform({"a": 1}, of({"$ref": "#/$defs/d0"}, **{"$defs": DOUBLING}), WHAT)
 
+    def test_rule_with_many_large_patterns_cannot_be_used(self):
+        patterns: dict[str, Any] = {rf"\w{{100}}[a-z]{{{number}}}$": {} for number in range(200)}
+        with pytest.raises(SchemaUnusableError, match=r"^its patterns are too large$"):
+            conform({"a": 1}, of({}, patternProperties=patterns), WHAT)
+
+    def test_rule_with_many_patterns_and_names_ends_in_time(self, monkeypatch):
+        monkeypatch.setattr(schemas, "MAX_SECONDS", 0.2)
+        patterns: dict[str, Any] = {f"^{number}x$": {} for number in range(200)}
+        with pytest.raises(SchemaUnusableError, match=r"^a check with it takes more than 0\.2 seconds"):
+            conform({f"a{number}": 1 for number in range(20_000)}, {"patternProperties": patterns}, WHAT)
+
     @pytest.mark.parametrize(
         "part",
         [

@@ -235,6 +235,12 @@ def test_version_3_is_asked_once_if_it_lists_the_same_runs_as_version_2():
     assert [call.name for call in account.calls] == ["list-tasks", "list-tasks", "page-runs"]
 
 
+def test_list_of_version_3_that_begins_with_the_runs_of_version_2_is_read_to_its_end():
+    workflows, bots = [listed(number) for number in range(150)], [listed_bot(number) for number in range(200, 260)]
+    lists = {"list-tasks": Account(*workflows), "page-runs": Account(*workflows, *bots, shared=True)}
+    assert len(carry_out(list_runs(RequestLimit(), MIDNIGHT), lambda step: lists[step.name](step))) == 210
+
+
 def test_list_of_version_3_is_read_to_its_end_if_it_is_as_long_as_that_of_version_2():
     account = Account(*(listed(number) for number in range(150)), *(listed_bot(number) for number in range(200, 350)))
     assert len(list_all(account)) == 300

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from airflow_provider_browseract.api.arguments import InputError
-from airflow_provider_browseract.api.errors import ConnectionFailedError
+from airflow_provider_browseract.api.errors import ConnectionFailedError, InvalidRequestError
 from airflow_provider_browseract.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_browseract.emulator import CONTACTS, LOG_IN, ORDERS, SEARCH, TEMPLATE_SEARCH, RequestFault
 from airflow_provider_browseract.operators.browseract import (
@@ -159,6 +159,14 @@ class TestInputOfBots:
         worker(**self.BOT, input=RENDERED).run()
         assert len(emulator.tasks) == 1
         assert "The inputs were not checked: BrowserAct failed at query-bot" in "".join(capfd.readouterr())
+
+    def test_refusal_of_an_input_that_could_not_be_converted_is_retried(self, worker, emulator, store):
+        emulator.fault("query-bot", RequestFault.status(500), times=None)
+        with pytest.raises(InvalidRequestError, match="refused the start"):
+            worker(**self.BOT, input=RENDERED, store=store).run()
+        emulator.clear_faults()
+        worker(**self.BOT, input=RENDERED, store=store).run()
+        assert [dict(task.inputs) for task in emulator.tasks] == [{"company_name": "Example Corp", "max_pages": 2}]
 
     def test_input_is_neither_read_nor_converted_with_validate_inputs_false(self, worker, emulator):
         emulator.converts_input = True

@@ -108,6 +108,7 @@ class TestEndlessRun:
         assert (calls_of(emulator, "run-task"), calls_of(emulator, "stop-task")) == (1, 1)
         assert (run.ti.xcoms["task"]["task_id"], run.ti.xcoms["task"]["status"]) == (task.id, "canceled")
 
+    @pytest.mark.usefixtures("documented_responses")
     @pytest.mark.parametrize("credits_at_end", [False, True], ids=["credits at each step", "credits at the end"])
     @BOTH_WAYS
     def test_endless_run_of_a_bot_is_stopped_soon_after_the_cap(self, capped, emulator, credits_at_end, deferrable):

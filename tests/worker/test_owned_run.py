@@ -372,6 +372,23 @@ class TestOperatorOfAnotherVersionOfTheApi:
             operator.execute(changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
+    def test_kill_right_after_the_new_start_stops_the_new_run(self, changed, airflow, emulator, earlier, store):
+        operator = changed.operator()
+        emulator.set_workflow(ORDERS.id, duration=60.0)
+        keep = store.set
+
+        def killed_after(key, value, **keywords):
+            keep(key, value, **keywords)
+            if value.get("task_id") not in (None, earlier.task_id):
+                airflow.state = "failed"
+                operator.on_kill()
+                operator._owned_run.await_decision()
+
+        store.set = killed_after
+        with pytest.raises(RunCanceledError, match="the Airflow task was set to a final state"):
+            operator.execute(changed.context)
+        assert [task.status for task in emulator.tasks] == ["canceled", "canceled"]
+
     def test_run_that_cannot_be_read_is_stopped_without_a_next_try(self, changed, emulator, earlier):
         for endpoint in ("get-task", "query-run"):
             emulator.fault(endpoint, RequestFault.status(503), times=None)
@@ -383,6 +400,12 @@ class TestOperatorOfAnotherVersionOfTheApi:
         wait = Wait(earlier.task_id, time.time(), api_version=earlier.source.api_version)
         with pytest.raises(RunTimedOutError, match="The run was stopped"):
             changed.operator().execute_complete(changed.context, to_json(WaitEvent(wait, End.DEADLINE)))
+        assert [task.status for task in emulator.tasks] == ["canceled"]
+
+    def test_run_whose_deferral_was_ended_by_airflow_is_stopped(self, changed, emulator, earlier):
+        changed.ti.xcoms |= {"task_id": earlier.task_id, "task": {"api_version": earlier.source.api_version.value}}
+        with pytest.raises(RunLostError, match=r"Airflow ended the deferral: Trigger timeout\.\nThe run was stopped\."):
+            changed.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, changed.context)
         assert [task.status for task in emulator.tasks] == ["canceled"]
 
 
