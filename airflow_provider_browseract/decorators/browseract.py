@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
@@ -38,22 +38,9 @@ class BrowserActDecoratedOperator(DecoratedOperator, RunWorkflowOperator):
     # Before the function is called, and again after a deferral, the UI cannot show the inputs.
     overwrite_rtif_after_execution: bool = True
 
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            python_callable=python_callable,
-            op_args=op_args,
-            op_kwargs=op_kwargs,
-            input_parameters=set_during_execution(),
-            # Airflow infers multiple_outputs from the function's annotation, but the task returns the run's output.
-            **{**kwargs, "multiple_outputs": False},
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        # Airflow infers multiple_outputs from the function's annotation, but the task returns the run's output.
+        super().__init__(input_parameters=set_during_execution(), **{**kwargs, "multiple_outputs": False})
 
     def prepare(self, context: Context) -> None:
         """Call the function."""
@@ -83,21 +70,8 @@ class BotDecoratedOperator(DecoratedOperator, RunBotOperator):
     custom_operator_name: str = BrowserActDecoratedOperator.custom_operator_name
     overwrite_rtif_after_execution: bool = True
 
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            python_callable=python_callable,
-            op_args=op_args,
-            op_kwargs=op_kwargs,
-            input=set_during_execution(),
-            **{**kwargs, "multiple_outputs": False},
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(input=set_during_execution(), **{**kwargs, "multiple_outputs": False})
 
     def prepare(self, context: Context) -> None:
         """Call the function."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeAlias
 
 from airflow_provider_browseract.api.arguments import InputError
@@ -152,19 +153,7 @@ def _number(text: str) -> int | float:
     return number
 
 
-def _boolean(text: str) -> bool | None:
-    return {"true": True, "True": True, "false": False, "False": False}.get(text)
-
-
-def _object(text: str) -> Any:
-    return _container(text, dict)
-
-
-def _array(text: str) -> Any:
-    return _container(text, list)
-
-
-def _container(text: str, kind: type) -> Any:
+def _container(kind: type, text: str) -> Any:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(read := dict(pairs)) < len(pairs):
             raise ValueError
@@ -175,4 +164,10 @@ def _container(text: str, kind: type) -> Any:
     return copy_json(read, "") if isinstance(read, kind) else None
 
 
-_FROM_TEXT = {"integer": _integer, "number": _number, "boolean": _boolean, "object": _object, "array": _array}
+_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": {"true": True, "True": True, "false": False, "False": False}.get,
+    "object": partial(_container, dict),
+    "array": partial(_container, list),
+}

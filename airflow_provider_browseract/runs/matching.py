@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -17,7 +16,6 @@ from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.api.versions import SourceKind
 from airflow_provider_browseract.api.workflows import InputParameter, Workflow
 from airflow_provider_browseract.runs import timings
-from airflow_provider_browseract.runs.json_values import MAX_LEVELS
 from airflow_provider_browseract.runs.ledger import Entry
 from airflow_provider_browseract.runs.request import RunRequest
 from airflow_provider_browseract.runs.schemas import declared_defaults
@@ -204,12 +202,9 @@ def bot_input_matches(
         return None
     try:
         return _Comparison().members(listed, sent, defaults)
-    except (_TooLargeError, RecursionError):
+    except (OverflowError, RecursionError):
+        # There are too many values or levels.
         return None
-
-
-class _TooLargeError(Exception):
-    """The inputs have too many values or levels."""
 
 
 class _Comparison:
@@ -218,35 +213,33 @@ class _Comparison:
     def __init__(self) -> None:
         self._values = 0
 
-    def members(
-        self, listed: Mapping[str, Any], sent: Mapping[str, Any], defaults: Mapping[str, Any], level: int = 0
-    ) -> bool | None:
+    def members(self, listed: Mapping[str, Any], sent: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool | None:
         """Compare objects."""
 
         def each() -> Iterator[bool | None]:
             for name, value in sent.items():
                 if name in listed:
-                    yield self.value(listed[name], value, level)
+                    yield self.value(listed[name], value)
                 else:
                     # A list may leave out null.
                     yield None if value is None else False
             for name in listed.keys() - sent.keys():
-                yield (name in defaults and self.value(listed[name], defaults[name], level)) or None
+                yield (name in defaults and self.value(listed[name], defaults[name])) or None
 
         return _all(each())
 
-    def value(self, listed: Any, sent: Any, level: int) -> bool | None:
+    def value(self, listed: Any, sent: Any) -> bool | None:
         """Compare values of any type."""
         self._values += 1
-        if self._values > MAX_VALUES or level > MAX_LEVELS:
-            raise _TooLargeError
+        if self._values > MAX_VALUES:
+            raise OverflowError
         if isinstance(listed, str) and listed == sent:
             return True
         one, other = _parsed(listed), _parsed(sent)
         if isinstance(one, dict) and isinstance(other, dict):
-            return self.members(one, other, {}, level + 1)
+            return self.members(one, other, {})
         if isinstance(one, list) and isinstance(other, list):
-            return len(one) == len(other) and _all(map(self.value, one, other, itertools.repeat(level + 1)))
+            return len(one) == len(other) and _all(map(self.value, one, other))
         equal = isinstance(one, bool) is isinstance(other, bool) and one == other
         if isinstance(listed, str) and isinstance(sent, str):
             # Nothing was converted, so texts such as 1.1 and 1.10 may be two inputs.

@@ -71,12 +71,13 @@ class Conformed:
     :param input: the input to send.
     :param converted: the places of converted values, such as ``input['max_pages']``: the first ones, and the number of
         the others.
-    :param unexplained: sentences about names at the top that the schema allows, but does not declare.
+    :param undeclared: in the same way, the names at the top that the schema allows, but does not declare, with similar
+        ones.
     """
 
     input: dict[str, Any] = field(repr=False)
     converted: tuple[str, ...] = ()
-    unexplained: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
 
 
 def read_input(value: Any) -> dict[str, Any]:
@@ -125,11 +126,12 @@ def conform(input: Mapping[str, Any], schema: Any, what: str) -> Conformed:
             if not changed:
                 break
             converted.update(dict.fromkeys(changed))
-        unexplained = () if found else tuple(_unexplained(copied, check, what))
     if found:
         hint = f" For a value that a template renders, {NATIVE}" if found.text_of_other_type else ""
         raise InputError(f"The input does not match the schema of {what}: {found}.{hint}")
-    return Conformed(copied, _first([*converted], lambda path: place_of("input", path)), unexplained)
+    return Conformed(
+        copied, _first([*converted], lambda path: place_of("input", path)), _undeclared(copied, check.schema)
+    )
 
 
 def mismatch(value: Any, schema: Any) -> str | None:
@@ -143,20 +145,8 @@ def mismatch(value: Any, schema: Any) -> str | None:
 
 
 def declared_defaults(schema: Any) -> dict[str, Any]:
-    """Return the defaults of the names at the top of a schema. A name with different defaults is left out.
-
-    :returns: the defaults by name; none if the schema cannot be used.
-    """
-    try:
-        with _any_error_as_unusable():
-            check = _Check(schema)
-            given = {
-                name: [each["default"] for member in members for each in check.applying(member) if "default" in each]
-                for name, members in _declared(check).items()
-            }
-            return {name: defaults[0] for name, defaults in given.items() if len(set(map(comparable, defaults))) == 1}
-    except SchemaUnusableError:
-        return {}
+    """Return the defaults of the names that a schema certainly declares alone, at the top."""
+    return {name: part["default"] for name, part in _declared(schema).items() if "default" in part}
 
 
 @contextmanager
@@ -186,7 +176,6 @@ class _Check:
         from jsonschema.exceptions import ValidationError as Error
         from jsonschema.validators import extend, validator_for
         from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
 
         if not isinstance(schema, Mapping | bool):
             raise SchemaUnusableError("it is not an object")
@@ -218,7 +207,6 @@ class _Check:
         checker.evolve = attrs.evolve
         # With an empty registry, nothing is fetched.
         self._validator = checker(self.schema, registry=Registry())
-        self._resolver = Registry().resolver_with_root(DRAFT202012.create_resource(self.schema))
 
     def find(self, value: Any, root: str) -> _Found:
         """Return what is wrong with a value, whose name in messages is ``root``."""
@@ -226,18 +214,6 @@ class _Check:
         for error in self._validator.iter_errors(value):
             found.add(error)
         return found
-
-    def applying(self, schema: Any) -> Iterator[dict[str, Any]]:
-        """Yield a schema within this one, and the schemas that can apply to the same value because of it."""
-        waiting, seen = [schema], set()
-        while waiting:
-            one = waiting.pop(0)
-            if isinstance(one, dict) and id(one) not in seen:
-                seen.add(id(one))
-                yield one
-                waiting += [self._resolver.lookup(one["$ref"]).contents] if "$ref" in one else []
-                waiting += [each for rule in ("allOf", "anyOf", "oneOf") for each in one.get(rule, ())]
-                waiting += [one[rule] for rule in ("then", "else") if rule in one]
 
     def _bounded(self, name: str, rule: Callable[..., Iterable[Any] | None]) -> Callable[..., Iterable[Any]]:
         """Return a rule that also ends a check that takes too long, finds malformed rules, and knows ``nullable``."""
@@ -340,21 +316,15 @@ def _are_texts(part: Any) -> bool:
     return isinstance(part, list) and all(isinstance(each, str) for each in part)
 
 
-def _is_choice(part: Any) -> bool:
-    return isinstance(part, list) and bool(part)
-
-
-def _is_no_boolean(part: Any) -> bool:
-    return not isinstance(part, bool)
-
+_LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
-    "type": lambda part: isinstance(part, str) or (_is_choice(part) and _are_texts(part)),
+    "type": lambda part: isinstance(part, str) or (part != [] and _are_texts(part)),
     "required": _are_texts,
     "dependentRequired": lambda part: all(map(_are_texts, part.values())),
     "uniqueItems": lambda part: isinstance(part, bool),
-    **dict.fromkeys(("enum", "anyOf", "oneOf"), _is_choice),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _is_no_boolean),
+    **dict.fromkeys(("enum", "anyOf", "oneOf"), lambda part: isinstance(part, list) and part != []),
+    **dict.fromkeys(_LIMITS, lambda part: not isinstance(part, bool)),
 }
 """Rules that could refuse a value, although they are malformed. The others raise an error then.
 
@@ -469,23 +439,31 @@ def _convert_at(value: Any, path: Path, wanted: str) -> bool:
     return converted is not None
 
 
-def _declared(check: _Check) -> dict[str, list[Any]]:
-    """Return the schemas of the names at the top."""
-    declared: dict[str, list[Any]] = {}
-    for one in check.applying(check.schema):
-        for name, member in one.get("properties", {}).items():
-            declared.setdefault(name, []).append(member)
-    return declared
-
-
-def _unexplained(input: dict[str, Any], check: _Check, what: str) -> Iterator[str]:
-    applying = list(check.applying(check.schema))
-    explained = any(
-        "patternProperties" in one or one.get("additionalProperties", True) not in (True, {}) for one in applying
+def _declared(schema: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the schemas of the names at the top, or none if other rules can declare names too."""
+    others = (
+        "$ref",
+        "$dynamicRef",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "if",
+        "dependentSchemas",
+        "dependencies",
+        "patternProperties",
     )
-    if explained or not any("properties" in one for one in applying):
-        return
-    known = {*_declared(check), *(name for one in applying for name in one.get("required", ()))}
-    if unknown := [name for name in input if name not in known]:
-        names = _first(unknown, lambda name: f"{cut(repr(name))}{_similar(name, known)}")
-        yield f"The schema of {what} does not declare these names in input: {', '.join(names)}."
+    if not isinstance(schema, Mapping) or any(rule in schema for rule in others):
+        return {}
+    declared = schema.get("properties")
+    parts = declared.items() if isinstance(declared, Mapping) else ()
+    return {name: part if isinstance(part, Mapping) else {} for name, part in parts}
+
+
+def _undeclared(input: dict[str, Any], schema: Any) -> tuple[str, ...]:
+    declared = _declared(schema)
+    if not declared or schema.get("additionalProperties", True) not in (True, {}):
+        return ()
+    known = {*declared, *schema.get("required", ())}
+    return _first(
+        [name for name in input if name not in known], lambda name: f"{cut(repr(name))}{_similar(name, known)}"
+    )

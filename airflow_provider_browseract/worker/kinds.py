@@ -273,8 +273,9 @@ def _conformed(request: RunRequest, hook: BrowserActHook, log: Log, *, again: bo
     if not again:
         if found.converted:
             log.info("Converted to the types that %s declares: %s.", source, ", ".join(found.converted))
-        for sentence in found.unexplained:
-            log.warning("%s", sentence)
+        if found.undeclared:
+            names = ", ".join(found.undeclared)
+            log.warning("The schema of %s does not declare these names in input: %s.", source, names)
     return replace(request, inputs=found.input)
 
 

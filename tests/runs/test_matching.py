@@ -360,9 +360,9 @@ MANY = list(range(90_000))
 
 COSTLY_INPUTS: dict[str, tuple[bool | None, Any, Any]] = {
     "100 levels": (True, nested(100), nested(100)),
-    "101 levels": (None, nested(101), nested(101)),
+    "1,000 levels": (None, nested(1000), nested(1000)),
     "100 levels of objects": (True, nested(100, "a"), nested(100, "a")),
-    "101 levels of objects": (None, nested(101, "a"), nested(101, "a")),
+    "1,000 levels of objects": (None, nested(1000, "a"), nested(1000, "a")),
     "many levels as text": (None, "[" * 1_000_000, [1]),
     "many levels as text, on both sides": (None, "[" * 1_000_000, "[" * 999_999),
     "90,000 numbers": (True, MANY, MANY),
