@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from airflow_provider_browseract.emulator import SEARCH
 from airflow_provider_browseract.hooks.browseract import BrowserActHook
 from airflow_provider_browseract.panel import access, app, database, web
-from airflow_provider_browseract.panel.database import Link, QueueEntry, RecordKeeper, Records
+from airflow_provider_browseract.panel.database import RecordKeeper
+from airflow_provider_browseract.panel.records import Link, QueueEntry, Records
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from tests.webhook.conftest import deferred, queue
 

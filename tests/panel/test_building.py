@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from airflow_provider_browseract.api.models import Failure, Step, TaskStatus
-from airflow_provider_browseract.api.workflows import InputParameter, Template, Workflow
+from airflow_provider_browseract.api.models import ApiVersion, Failure, Step, TaskStatus
+from airflow_provider_browseract.api.versions import SOURCES, SourceKind
 from airflow_provider_browseract.panel import building, credits
 from airflow_provider_browseract.panel.accounts import TaskRead
 from airflow_provider_browseract.panel.days import DayRun
+from airflow_provider_browseract.panel.runnable import Input, Runnable
 from airflow_provider_browseract.panel.sums import sums_of
 from airflow_provider_browseract.panel.views import BudgetShare, Slots, foreign_text
 from airflow_provider_browseract.runs.budget import Budget
@@ -65,7 +67,7 @@ class TestRights:
         {
             "no confirmed connection": {"confirmed": False},
             "another connection": {"conn_id": "other"},
-            "another workflow": {"workflow_id": "72"},
+            "another workflow": {"source_id": "72"},
             "a run that is younger than its XCom": {"pushed_at": NOW - timedelta(hours=1)},
             "a run that is days older than its XCom": {"pushed_at": NOW + timedelta(days=3)},
         },
@@ -423,18 +425,20 @@ class TestCredits:
 
 
 def test_sources_are_searched_by_name_id_and_description():
-    sources = [Workflow("71", "Search", "Finds <b>prices</b>"), Workflow("72", None, None)]
-    page = building.sources_page(known(), sources, False, "PRICES", False)
+    kind = SourceKind.WORKFLOW
+    sources = [Runnable(kind, "71", "Search", "Finds <b>prices</b>"), Runnable(kind, "72")]
+    page = building.sources_page(known(), sources, kind, "PRICES", False)
     assert [(row.id, row.name) for row in page.rows] == [("71", "Search")]
-    assert [row.name for row in building.sources_page(known(), sources, False, "", False).rows] == ["Search", "72"]
+    assert [row.name for row in building.sources_page(known(), sources, kind, "", False).rows] == ["Search", "72"]
 
 
-@pytest.mark.parametrize("kind", [Workflow, Template])
+@pytest.mark.parametrize("kind", SourceKind)
 def test_page_of_source_has_a_dag_file_with_its_id(kind):
-    source = kind(
-        "71", "Search", "x", input_parameters=(InputParameter("keyword", False), InputParameter("limit", True))
-    )
-    page = building.source_page(known(task(1, TaskStatus.FINISHED, credit=20)), source)
+    source = Runnable(kind, "71", "Search", "x", inputs=(Input("keyword", True), Input("limit", False)))
+    run = task(1, TaskStatus.FINISHED, credit=20)
+    if SOURCES[kind].api_version is ApiVersion.V3:
+        run = replace(run, api_version=ApiVersion.V3, workflow_id=None, bot_id="71")
+    page = building.source_page(known(run), source)
     assert '"71"' in page.dag_file
     assert [(each.name, each.required) for each in page.inputs] == [("keyword", True), ("limit", False)]
     assert (page.runs, page.mean) == (1, 20.0)

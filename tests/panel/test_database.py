@@ -26,7 +26,8 @@ from sqlalchemy.engine import Engine
 
 from airflow_provider_browseract.api.models import Task, TaskStatus
 from airflow_provider_browseract.panel import database
-from airflow_provider_browseract.panel.database import BY_TRY, XCOM, Link, RecordKeeper
+from airflow_provider_browseract.panel.database import BY_TRY, XCOM, RecordKeeper
+from airflow_provider_browseract.panel.records import Link
 from airflow_provider_browseract.runs.callback_url import TaskInstanceKey
 from airflow_provider_browseract.runs.report import facts
 from airflow_provider_browseract.runs.waiting import Wait
@@ -294,7 +295,7 @@ class TestLinks:
         airflow.forget_rendered(key)
         airflow.push(key, connection="shop_account")
         link = link_of()
-        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", None, False)
+        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", None, False)
 
     def test_rendered_fields_that_airflow_deletes_later_stay_known(self, airflow):
         key = airflow.add()
@@ -304,7 +305,7 @@ class TestLinks:
         airflow.forget_rendered(key)
         airflow.push(key)
         link = link_of(keeper=keeper)
-        assert (link.conn_id, link.workflow_id, link.confirmed) == ("shop_account", "5", True)
+        assert (link.conn_id, link.source_id, link.confirmed) == ("shop_account", "5", True)
         assert link.waits
 
     def test_rendered_fields_with_nul_and_lone_surrogate_are_read(self, airflow):
@@ -588,7 +589,7 @@ class TestRefresh:
         airflow.push(airflow.add())
         keeper = RecordKeeper()
         with monkeypatch.context() as patch:
-            patch.setattr(database, "_arrange", lambda links: 1 / 0)
+            patch.setattr(database, "arrange", lambda links: 1 / 0)
             for _ in range(2):
                 with pytest.raises(ZeroDivisionError):
                     keeper.read()

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from fastapi.routing import APIRoute
 
 from airflow_provider_browseract.emulator import SEARCH, TEMPLATE_TEXT, RequestFault
-from airflow_provider_browseract.panel import accounts, app, building, web
+from airflow_provider_browseract.panel import accounts, app, building, listing, web
 from airflow_provider_browseract.panel.database import RecordKeeper
 from airflow_provider_browseract.runs.waiting import Wait
 from tests.cases import cases
@@ -108,7 +108,7 @@ async def test_each_kind_of_data_is_seen_only_with_its_right(client, account, ki
 async def test_every_route_but_the_static_files_needs_a_login(client, account):
     values = {"task_id": account["own"], "dag_id": "prices", "run_id": "r", "map_index": "-1", "source_id": SEARCH.id}
     routes = [(route.path, route.methods) for route in app.create_app().routes if isinstance(route, APIRoute)]
-    assert len(routes) == 12
+    assert len(routes) == 14
     for path, methods in routes:
         real = path.format(**values, name="panel.css") if "path:path" not in path else "/open/credits"
         for method in methods & {"GET", "POST"}:
@@ -155,7 +155,7 @@ async def test_unknown_run_and_forbidden_run_have_the_same_response(client, acco
 
 
 async def test_edited_xcom_shows_no_run_of_another_workflow(client, world, account):
-    world.link(account["free"], "prices", workflow_id="another", waits=False)
+    world.link(account["free"], "prices", source_id="another", waits=False)
     for path in ("/?conn={conn}", "/runs/{free}?conn={conn}", "/dag/prices"):
         response = await read(client, of(path, {**account, "conn": CONN}), "viewer of one DAG")
         assert f'data-run="{account["free"]}"' not in response.text
@@ -294,17 +294,17 @@ class TestHidden:
 
     async def test_runs_of_other_workflows_are_no_other_runs_of_the_task_instance(self, client, world, account):
         world.link(account["own"], "prices")
-        world.link(account["free"], "prices", workflow_id="another")
+        world.link(account["free"], "prices", source_id="another")
         await read(client, f"/?conn={CONN}")
         response = await read(client, f"/runs/{account['own']}?conn={CONN}", "viewer of one DAG")
         assert account["free"] not in response.text
         assert account["failed"] in response.text
 
     async def test_run_of_a_template_can_be_acted_on_only_while_its_trigger_names_it(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id=None)
+        world.link(account["free"], "prices", source_id=None)
         path = f"/runs/{account['free']}?conn={CONN}"
         assert "data-live" not in (await read(client, path, "user")).text
-        world.link(account["free"], "prices", workflow_id=None, wait=Wait(account["free"], 0.0))
+        world.link(account["free"], "prices", source_id=None, wait=Wait(account["free"], 0.0))
         assert "data-live" in (await read(client, path, "user")).text
 
 
@@ -399,7 +399,7 @@ class TestStop:
         assert self.status(world, account["own"]) == "running"
 
     async def test_xcom_of_another_workflow_does_not_prevent_a_stop(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id="another")
+        world.link(account["free"], "prices", source_id="another")
         assert await self.stop(client, world, account["free"]) == (200, "stopped")
 
     async def test_user_of_the_dag_may_stop_its_unread_run_and_no_other(self, client, world, account):
@@ -409,7 +409,7 @@ class TestStop:
         assert await self.stop(client, world, account["own"], "user") == (200, "stopped")
 
     async def test_link_of_another_workflow_gives_no_right_to_stop(self, client, world, account):
-        world.link(account["free"], "prices", workflow_id="another", waits=False)
+        world.link(account["free"], "prices", source_id="another", waits=False)
         assert await self.stop(client, world, account["free"], "user") == (403, "refused")
         assert self.status(world, account["free"]) == "running"
 
@@ -465,7 +465,7 @@ class TestBadInput:
 
     async def test_browseract_down_shows_old_data_and_the_reason(self, client, world, account, monkeypatch):
         await read(client, f"/?conn={CONN}")
-        monkeypatch.setattr(accounts, "RUNS_INTERVAL", 0.0)
+        monkeypatch.setattr(listing, "RUNS_INTERVAL", 0.0)
         world.emulator.fault("list-tasks", RequestFault.refused(99001), times=None)
         response = await read(client, f"/?conn={CONN}")
         assert f'data-run="{account["own"]}"' in response.text
